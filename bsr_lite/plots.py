@@ -1,0 +1,50 @@
+"""One style for every figure; the only place that imports matplotlib."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+SIZE = (9.0, 3.6)
+COLORS = {"bt": "#4477AA", "bsr": "#EE6677", "centering": "#228833", "hinge": "#CCBB44",
+          "norm": "#66CCEE", "dr": "#AA3377"}  # a method has one colour everywhere
+plt.rcParams.update({"figure.figsize": SIZE, "axes.spines.top": False, "axes.spines.right": False,
+                     "axes.grid": True, "grid.alpha": 0.25, "font.size": 9, "figure.dpi": 130})
+
+
+def color(method: str, index: int) -> str:
+    """A method's colour, by the objective its name starts with."""
+    return COLORS.get(method.split("-")[0], f"C{index}")
+
+
+def study_figure(table: dict, path) -> None:
+    """Scores of the scenarios by method, and the spread of rewards between and within prompts.
+
+    table[method][scenario]: mean, low, high, seeds (one score each), between, within.
+    """
+    methods, scenarios = list(table), list(next(iter(table.values())))
+    figure, (left, right) = plt.subplots(1, 2, layout="constrained", width_ratios=[1.5, 1])
+    for axis in (left, right):
+        axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n", 1) for s in scenarios])
+    for i, method in enumerate(methods):
+        offset = (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
+        cells = [table[method][s] for s in scenarios]
+        x, tint = [j + offset for j in range(len(scenarios))], color(method, i)
+        mean = [c["mean"] for c in cells]
+        error = [[c["mean"] - c["low"] for c in cells], [c["high"] - c["mean"] for c in cells]]
+        left.errorbar(x, mean, error, fmt="o", color=tint, capsize=3, label=method)
+        for place, c in zip(x, cells, strict=True):
+            left.plot([place] * len(c["seeds"]), c["seeds"], "_", color=tint, alpha=0.4)
+        width = 0.7 / len(methods)
+        right.bar(x, [c["between"] for c in cells], width, color=tint, label=f"{method}: between")
+        right.bar(x, [c["within"] for c in cells], width, color=tint, alpha=0.4,
+                  bottom=[c["between"] for c in cells], label=f"{method}: within")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_ylabel("accuracy (in domain), Kendall's tau (others)")
+    left.set_title("agreement with the gold order, 95% intervals")
+    right.set_ylabel("variance of rewards (squared reward units)")
+    right.set_title("spread between and within prompts")
+    left.legend()
+    right.legend(fontsize=7)
+    figure.savefig(path)
+    plt.close(figure)

@@ -1,0 +1,87 @@
+"""What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
+
+
+def environment() -> dict:
+    """Versions and hardware that a number may depend on; no paths, no host names."""
+    import torch
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+                         cwd=Path(__file__).parent, check=False)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"python": platform.python_version(), "packages": versions, "machine":
+            platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(), "gpus": gpus, "commit": git.stdout.strip() or None}
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never a half."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+class RunLog:
+    """Appends one JSON object per line to metrics.jsonl; a resumed run first cuts off the rows
+    that its checkpoint does not know."""
+
+    def __init__(self, folder: str | Path, config: dict, resume_step: int = 0):
+        self.path = Path(folder) / "metrics.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [row for row in read_metrics(folder) if row["step"] <= resume_step]
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept if resume_step))
+        write_atomic(Path(folder) / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_atomic(Path(folder) / "env.json", json.dumps(environment(), indent=2) + "\n")
+
+    def write(self, row: dict) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def read_metrics(folder: str | Path) -> list[dict]:
+    """Rows of a run's metrics.jsonl; a last line torn by a kill is left out."""
+    path, rows = Path(folder) / "metrics.jsonl", []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+def peak_memory_gb() -> float:
+    """Peak memory of this process, GPU memory where there is one, in 1e9 bytes."""
+    import torch
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e9
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
+@contextmanager
+def phase(name: str):
+    """Print how long a phase took and the peak memory so far."""
+    start = time.perf_counter()
+    yield
+    print(f"[{name}] {time.perf_counter() - start:.1f} s, peak memory {peak_memory_gb():.2f} GB",
+          flush=True)

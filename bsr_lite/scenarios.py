@@ -1,0 +1,119 @@
+"""Training pairs, the dev split and the four generalization scenarios, from any table of groups.
+
+Source: Sec. 2.2. Train prompts X_train with responses of M_train; validation changes the
+responses (M_valid), the prompts, or both. Over-optimization is training and in-domain accuracy
+rising while the disjoint scenarios stagnate or fall.
+"""
+
+import math
+import random
+from dataclasses import dataclass, field
+
+from .data import DataError, Group, Pair
+
+SCENARIOS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
+RESPONSES = 4  # per prompt and source pool, as in the paper
+
+
+@dataclass
+class Scenarios:
+    """Training pairs with noisy labels; validation groups carry gold scores, never labels.
+
+    `in_domain` groups hold the two responses that training left out. `dev_*` are for every
+    choice; the four scenarios are looked at, never tuned on.
+    """
+
+    train: list[Pair] = field(default_factory=list)
+    in_domain: list[Group] = field(default_factory=list)
+    prompt_disjoint: list[Group] = field(default_factory=list)
+    response_disjoint: list[Group] = field(default_factory=list)
+    mutual_disjoint: list[Group] = field(default_factory=list)
+    dev_prompt_disjoint: list[Group] = field(default_factory=list)
+    dev_mutual_disjoint: list[Group] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+def assign_splits(groups: list[Group], dev: float, valid: float, seed: int) -> None:
+    """Give every group without a split one, by prompt: the first `dev` and next `valid` share."""
+    order = list(range(len(groups)))
+    random.Random(seed).shuffle(order)
+    for rank, index in enumerate(order):
+        share = rank / len(groups)
+        name = "dev" if share < dev else "valid" if share < dev + valid else "train"
+        groups[index].split = groups[index].split or name
+
+
+def draw_label(gold_a: float, gold_b: float, temperature: float, rng: random.Random) -> bool | None:
+    """Is a labelled better than b? True with probability sigmoid((a - b) / temperature), Eq. 3's
+    model with r*; temperature 0 is the gold order itself, where a tie has no answer (None)."""
+    uniform = rng.random()
+    if temperature == 0:
+        return None if gold_a == gold_b else gold_a > gold_b
+    z = (gold_a - gold_b) / temperature
+    return uniform < 1 / (1 + math.exp(-max(-50.0, min(50.0, z))))
+
+
+def _pick(group: Group, models: set[str], rng: random.Random) -> Group | None:
+    """Four responses of `models`, or None where the prompt does not have as many."""
+    index = [i for i, model in enumerate(group.models) if model in models]
+    if len(index) < RESPONSES:
+        return None
+    index = rng.sample(index, RESPONSES)
+    columns = ([column[i] for i in index] for column in (group.responses, group.gold, group.models))
+    return Group(group.prompt, *columns, group.split)
+
+
+def build_scenarios(
+    groups: list[Group], valid_models: list[str], label_temperature: float, seed: int = 0
+) -> Scenarios:
+    """Split groups (each with its `split`) into training pairs and validation sets.
+
+    Of a train prompt's four M_train responses two random ones form the pair, its label drawn at
+    `label_temperature`; the other two are in-domain. Prompts with too few responses for a part,
+    and ties where an order is needed, are left out of it and counted.
+    Raises: DataError when a part stays empty.
+    """
+    rng, out, held_out = random.Random(seed), Scenarios(), set(valid_models)
+    unknown = held_out - {m for g in groups for m in g.models}
+    if unknown:
+        raise DataError(f"valid_models names sources that no row has: {', '.join(sorted(unknown))}")
+    trained = {m for g in groups for m in g.models} - held_out
+    counts = out.counts = {"too_few_train_responses": 0, "too_few_valid_responses": 0,
+                           "tied_train_pairs": 0, "tied_in_domain_pairs": 0, "labels_against_gold": 0}
+    for group in groups:
+        seen, unseen = _pick(group, trained, rng), _pick(group, held_out, rng)
+        counts["too_few_train_responses"] += seen is None
+        counts["too_few_valid_responses"] += unseen is None
+        if group.split == "train":
+            if seen:
+                _add_train_prompt(out, seen, label_temperature, rng)
+            parts = (None, out.response_disjoint)
+        elif group.split == "dev":
+            parts = (out.dev_prompt_disjoint, out.dev_mutual_disjoint)
+        elif group.split == "valid":
+            parts = (out.prompt_disjoint, out.mutual_disjoint)
+        else:
+            raise DataError(f"unknown split {group.split!r}; use train, dev or valid")
+        for part, picked in zip(parts, (seen, unseen), strict=True):
+            if part is not None and picked:
+                part.append(picked)
+    empty = [name for name in ("train", *SCENARIOS) if not getattr(out, name)]
+    if empty:
+        raise DataError(f"no rows for {', '.join(empty)}: every part needs prompts with "
+                        f"{RESPONSES} responses of its models ({counts})")
+    return out
+
+
+def _add_train_prompt(out: Scenarios, seen: Group, temperature: float, rng: random.Random) -> None:
+    a_better = draw_label(seen.gold[0], seen.gold[1], temperature, rng)
+    if a_better is None:
+        out.counts["tied_train_pairs"] += 1
+    else:
+        w, l = (0, 1) if a_better else (1, 0)
+        out.train.append(Pair(seen.prompt, seen.responses[w], seen.responses[l]))
+        out.counts["labels_against_gold"] += seen.gold[w] < seen.gold[l]
+    if seen.gold[2] == seen.gold[3]:
+        out.counts["tied_in_domain_pairs"] += 1
+    else:
+        out.in_domain.append(
+            Group(seen.prompt, seen.responses[2:], seen.gold[2:], seen.models[2:], seen.split))

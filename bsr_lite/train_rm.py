@@ -1,0 +1,289 @@
+"""Train a reward model: python -m bsr_lite.train_rm --config bsr_lite/configs/rm_fast.yaml
+
+The loop: draw B pairs at random, compute their rewards in micro-batches of packed rows, take the
+loss of the whole batch in fp32, step. Killed and started again with --resume it goes on exactly.
+"""
+
+import argparse
+import math
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
+from .config import ConfigError, RewardModelConfig, load_config, to_dict
+from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize_pairs
+from .dispersion import pair_mean_statistics
+from .eval_rm import evaluate, pairs_as_groups
+from .losses import LossKind, preference_loss
+from .runlog import RunLog, peak_memory_gb, phase
+from .scenarios import Scenarios, assign_splits, build_scenarios
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot go on; the message names the step, the rows and the last checkpoint."""
+
+
+# ---- before the loop -----------------------------------------------------------------------------
+
+def load_scenarios(config: RewardModelConfig) -> Scenarios:
+    """The run's training pairs and validation sets; pair formats have train and dev alone."""
+    data, rng = config.data, random.Random(config.data.seed)
+    if data.format in PAIR_FORMATS:
+        pairs = read_pairs(data.source, data.format)
+        rng.shuffle(pairs)
+        cut = max(1, round(data.dev_share * len(pairs)))
+        scenarios = Scenarios(train=pairs[cut:], dev_prompt_disjoint=pairs_as_groups(pairs[:cut]))
+    else:
+        groups = read_groups(data.source, data.format)
+        if any(g.split is None for g in groups):
+            assign_splits(groups, data.dev_share, data.valid_share, data.seed)
+        scenarios = build_scenarios(groups, data.valid_models, data.label_temperature, data.seed)
+    if data.max_pairs and data.max_pairs < len(scenarios.train):
+        scenarios.train = rng.sample(scenarios.train, data.max_pairs)
+    return scenarios
+
+
+def pair_trees(train: list[Pair], tokenizer, max_length: int) -> tuple[list, dict[str, int]]:
+    """Every training pair as a tree: shared prefix, chosen, rejected; and the drop counts."""
+    rows, dropped = tokenize_pairs(train, tokenizer, max_length)
+    trees = []
+    for row in rows:
+        n = row["prompt_length"]
+        responses = [row["chosen_ids"][n:], row["rejected_ids"][n:]]
+        trees.append(shared_prefix(row["chosen_ids"][:n], responses))
+    return trees, dropped
+
+
+def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
+    """AdamW; the head, drawn at random, has a learning rate of its own."""
+    head = [p for n, p in model.named_parameters() if p.requires_grad and "score" in n]
+    body = [p for n, p in model.named_parameters() if p.requires_grad and "score" not in n]
+    head_rate = config.head_learning_rate or config.learning_rate
+    groups = [{"params": body, "lr": config.learning_rate}, {"params": head, "lr": head_rate}]
+    for group in groups:
+        group["peak_lr"] = group["lr"]
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def schedule(step: int, total: int, warmup_ratio: float) -> float:
+    """Linear warmup, then linear decay to zero, as a share of the peak learning rate.
+
+    >>> [round(schedule(s, 10, 0.2), 2) for s in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.12]
+    """
+    warmup = max(1, math.ceil(warmup_ratio * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / max(1, total - warmup)
+
+
+# ---- the step ------------------------------------------------------------------------------------
+
+def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
+    """The config's objective on (B, 2) rewards, chosen first."""
+    return preference_loss(
+        config.loss, rewards[:, 0], rewards[:, 1], bsr_lambda=config.bsr_lambda,
+        bsr_group_size=config.bsr_group_size, target_margin=config.target_margin,
+        centering_coefficient=config.centering_coefficient)
+
+
+def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
+             backpropagate=Tensor.backward) -> tuple[Tensor, Tensor]:
+    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts.
+
+    One part: plain autograd. Several: the loss may couple all pairs, as BSR does, so the rewards
+    are computed without a graph first, then dL/dr of the whole batch, then every part again,
+    backward with its own slice of dL/dr. Objectives that sum over pairs skip the first pass:
+    a part's loss times its share of the pairs is exact.
+    """
+    pairs = sum(len(index) for index, _ in parts)
+    rewards = torch.zeros(pairs, 2, device=model.device)
+    if config.loss == LossKind.BSR and len(parts) > 1:
+        with torch.no_grad():
+            for index, forest in parts:
+                rewards[index] = model(forest).view(-1, 2)
+        rewards.requires_grad_()
+        loss = whole_batch_loss(rewards, config)
+        (gradient,) = torch.autograd.grad(loss, rewards)
+        for index, forest in parts:
+            backpropagate((model(forest).view(-1, 2) * gradient[index]).sum())
+        return rewards.detach(), loss.detach()
+    loss = torch.zeros((), device=model.device)
+    for index, forest in parts:
+        part = model(forest).view(-1, 2)
+        part_loss = whole_batch_loss(part, config) * (len(index) / pairs)
+        backpropagate(part_loss)
+        rewards[index] = part.detach()
+        loss += part_loss.detach()
+    return rewards, loss
+
+
+def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
+    """Averages over the optimizer step, with both terms that BSR penalises: G mu_s^2, Var(s)."""
+    margin = rewards[:, 0] - rewards[:, 1]
+    pair_means = pair_mean_statistics(rewards[:, 0], rewards[:, 1])
+    size = config.bsr_group_size or len(rewards)
+    return {"train/loss": loss.item(), "train/accuracy": (margin > 0).float().mean().item(),
+            "train/margin": margin.mean().item(), "train/reward_mean": rewards.mean().item(),
+            "train/reward_std": rewards.std().item(), "bsr/mean_term": size * pair_means["mean"]**2,
+            "bsr/variance_term": pair_means["variance"],
+            "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios | None = None):
+    """Train, log and save; returns the model and a dict with the run's totals.
+
+    Raises: DataError, ModelError before the first step; TrainingError for a non-finite loss.
+    """
+    from accelerate import Accelerator
+    from tqdm import tqdm
+
+    from .models import load_reward_model, save_reward_model
+    accelerator = Accelerator()
+    if accelerator.num_processes > 1:
+        raise ConfigError("train_rm runs in one process: start it without a launcher")
+    out = Path(config.output_dir)
+    with phase("data"):
+        scenarios = scenarios or load_scenarios(config)
+    with phase("model"):
+        model = load_reward_model(config.model.name, seed=config.seed, depth=config.model.depth,
+                                  lora_rank=config.model.lora_rank, dtype=config.model.dtype,
+                                  quantization=config.model.quantization,
+                                  gradient_checkpointing=config.model.gradient_checkpointing)
+    with phase("tokens"):
+        trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
+    dev = random.Random(config.data.seed).sample(
+        scenarios.dev_prompt_disjoint, min(config.eval_groups, len(scenarios.dev_prompt_disjoint)))
+    per_epoch = -(-len(trees) // config.batch_size)
+    total = per_epoch * config.epochs
+    tokens = sum(map(tree_tokens, trees))
+    print(f"{len(trees)} pairs ({dropped} dropped, {scenarios.counts}), {tokens} tokens an epoch, "
+          f"{total} steps of {config.batch_size} pairs; loss {config.loss}")
+
+    model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
+    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    state = Checkpoint(out, trainable, optimizer, to_dict(config))
+    first = state.load() if resume else 0
+    log = RunLog(out, to_dict(config), first)
+    model.train()
+    start, seen_tokens = time.perf_counter(), 0
+    bar = tqdm(range(first, total), initial=first, total=total, desc=f"{config.loss} "
+               f"seed {config.seed}", mininterval=1.0, disable=not accelerator.is_main_process)
+    for step in bar:
+        batch = draw_batch(len(trees), config.batch_size, config.seed, step)
+        lengths = [tree_tokens(trees[i]) for i in batch]
+        parts = [(run, plant([trees[batch[i]] for i in run]).to(model.device))
+                 for run in micro_batches(lengths, config.token_budget)]
+
+        # --- the optimizer step
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
+        rewards, loss = backward(model, parts, config, accelerator.backward)
+        norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            raise TrainingError(
+                f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; pairs of the "
+                f"batch: {batch}. Last good checkpoint: {state.describe()}. Lower learning_rate, "
+                "or look at these pairs")
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        # ---
+
+        seen_tokens += sum(lengths)
+        speed = seen_tokens / (time.perf_counter() - start)
+        row = {"step": step + 1, "epoch": (step + 1) / per_epoch,
+               **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
+               "train/learning_rate": optimizer.param_groups[0]["lr"],
+               "micro_batches": len(parts), "tokens_per_s": speed,
+               "pairs_per_s": speed * len(trees) / tokens, "peak_memory_gb": peak_memory_gb()}
+        bar.set_postfix(loss=f"{row['train/loss']:.3f}", acc=f"{row['train/accuracy']:.2f}",
+                        tok_s=f"{speed:.0f}")
+        last = step + 1 == total
+        if dev and ((step + 1) % config.eval_every == 0 or last):
+            result = evaluate(model, dev, max_length=config.data.max_length,
+                              token_budget=config.token_budget)
+            row[f"val/{result['metric']}"] = result["score"]
+        log.write(row)
+        if (step + 1) % config.eval_every == 0 or last:
+            state.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
+    model = accelerator.unwrap_model(model)
+    save_reward_model(model, out / "model")
+    seconds = time.perf_counter() - start
+    print(f"{out}: {total - first} steps in {seconds:.0f} s, {seen_tokens / seconds:.0f} tokens/s, "
+          f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
+    return model, {"pairs": len(trees), "dropped": dropped, "steps": total, "tokens": tokens,
+                   "seconds": seconds, "tokens_per_s": seen_tokens / seconds}
+
+
+class Checkpoint:
+    """The trainable weights, optimizer and step in one file, replaced atomically: last.pt, and
+    best.pt by the dev score. Batches and learning rate are functions of seed and step, and
+    nothing in the step draws random numbers, so a resumed run is the same run."""
+
+    def __init__(self, folder: Path, trainable: dict, optimizer, config: dict):
+        self.folder, self.trainable = folder / "checkpoints", trainable
+        self.optimizer, self.config = optimizer, config
+        self.step, self.best = 0, -math.inf
+
+    def describe(self) -> str:
+        return f"{self.folder / 'last.pt'} (step {self.step})" if self.step else "none yet"
+
+    def save(self, step: int, score: float | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        better = score is not None and score > self.best
+        self.step, self.best = step, score if better else self.best
+        content = {"step": step, "best": self.best, "config": self.config,
+                   "weights": {n: p.detach() for n, p in self.trainable.items()},
+                   "optimizer": self.optimizer.state_dict()}
+        for name in ("last", "best") if better else ("last",):
+            temporary = self.folder / f"{name}.tmp"
+            torch.save(content, temporary)
+            os.replace(temporary, self.folder / f"{name}.pt")
+
+    def load(self) -> int:
+        """Restore the last checkpoint and return its step; 0 when there is none.
+
+        Raises: ConfigError when the run was started with another config.
+        """
+        path = self.folder / "last.pt"
+        if not path.exists():
+            print(f"nothing to resume in {self.folder}: starting at step 0")
+            return 0
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        changed = [k for k, v in content["config"].items() if self.config.get(k) != v]
+        if changed:
+            raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
+                              "the same config, or choose a new output_dir")
+        with torch.no_grad():
+            for name, parameter in self.trainable.items():
+                parameter.copy_(content["weights"][name])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.best = content["step"], content["best"]
+        print(f"resuming after step {self.step}")
+        return self.step
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.train_rm", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML of a reward-model run")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="overrides",
+                        help="override single values, e.g. loss=bsr model.depth=4")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    args = parser.parse_args(argv)
+    train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, TrainingError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,70 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bsr_lite.metrics import bootstrap_interval, kendall_tau_b, pair_accuracy, seed_interval
+
+
+def direct_tau(x, y):
+    """The textbook definition, pair by pair."""
+    pairs = list(itertools.combinations(range(len(x)), 2))
+    sign = [np.sign(x[i] - x[j]) * np.sign(y[i] - y[j]) for i, j in pairs]
+    n_x, n_y = (sum(v[i] != v[j] for i, j in pairs) for v in (x, y))
+    return sum(sign) / math.sqrt(n_x * n_y) if n_x * n_y else 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9))
+@settings(max_examples=200, deadline=None)
+def test_tau_equals_the_definition_with_ties(rows):
+    x, y = zip(*rows, strict=True)
+    assert kendall_tau_b(x, y).item() == pytest.approx(direct_tau(x, y))
+
+
+def test_tau_b_of_a_published_example():
+    """Ties in both: scipy.stats.kendalltau([12,2,1,12,2], [1,4,7,1,0]) documents -0.4714."""
+    assert kendall_tau_b([12, 2, 1, 12, 2], [1, 4, 7, 1, 0]).item() == pytest.approx(-0.47140452)
+
+
+def test_constant_predictions_score_zero_and_are_kept():
+    rewards = np.array([[1.0, 1, 1, 1], [1, 2, 3, 4]])
+    gold = np.array([[1.0, 2, 3, 4], [1, 2, 3, 4]])
+    assert kendall_tau_b(rewards, gold).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_non_finite_scores_are_an_error(bad):
+    with pytest.raises(ValueError, match="1 of 2 scores"):
+        kendall_tau_b([bad, 1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="1 of 2 scores"):
+        pair_accuracy([bad, 1.0], [1.0, 2.0])
+
+
+def test_ties_are_errors_for_accuracy():
+    assert pair_accuracy([1, 2, 3, 0], [1, 1, 1, 1]) == 0.5
+
+
+def test_seed_interval_covers_at_its_level():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(4000):
+        mean, half = seed_interval(rng.normal(3, 1, 4))
+        hits += abs(mean - 3) <= half
+    assert hits / 4000 == pytest.approx(0.95, abs=0.015)
+    assert seed_interval([0.5]) == (0.5, math.inf)
+
+
+def test_bootstrap_interval_is_paired_over_seeds_and_covers():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for i in range(300):
+        x = rng.normal(0.2, 1, 80)
+        _, low, high = bootstrap_interval(x, draws=400, seed=i)
+        hits += low <= 0.2 <= high
+    assert hits / 300 == pytest.approx(0.94, abs=0.04)
+    prompts = rng.normal(0, 1, 100)
+    one = bootstrap_interval(prompts)
+    assert bootstrap_interval(np.stack([prompts + 1, prompts - 1])) == pytest.approx(one)
