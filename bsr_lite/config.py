@@ -108,6 +108,10 @@ class StudyConfig:
     def __post_init__(self):
         if not self.methods or not self.seeds:
             raise ValueError("a study needs at least one method and one seed")
+        parts = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint")
+        for name in self.scenarios:
+            if name not in parts:
+                raise ValueError(f"unknown scenario {name}; choose from {', '.join(parts)}")
 
 
 def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = ()):

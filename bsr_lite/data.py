@@ -99,9 +99,11 @@ def _final_answer(value, name: str) -> str:
 def trl_pair(row: dict) -> Pair:
     """TRL's preference format: prompt given or implied by the shared start of chosen and
     rejected, each as text or as message lists. Skywork-80K is the implied message form."""
-    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
-    if type(chosen) is not type(rejected):
+    chosen, rejected = (_column(row, name) for name in ("chosen", "rejected"))
+    if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be message lists")
+    if not isinstance(chosen, str):
+        chosen, rejected = _messages(chosen, "chosen"), _messages(rejected, "rejected")
     if row.get("prompt") is not None:
         prompt = _messages(row["prompt"], "prompt")
     else:

@@ -52,8 +52,8 @@ def _find_gguf() -> Path:
 def _convert_gguf(gguf: Path, target: Path) -> None:
     """Write weights and tokenizer beside the target and rename: readers see all or nothing."""
     from gguf import GGUFReader
-    reader = GGUFReader(gguf)
     target.parent.mkdir(parents=True, exist_ok=True)
+    reader = GGUFReader(gguf)
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
         _read_weights(reader).save_pretrained(temporary)

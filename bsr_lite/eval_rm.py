@@ -14,6 +14,7 @@ import torch
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
 from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize
 from .dispersion import effective_rank, norm_statistics, reward_variances
+from .embedded import ModelError
 from .metrics import bootstrap_interval, kendall_tau_b
 
 
@@ -127,6 +128,9 @@ def main(argv: list[str] | None = None) -> None:
     sizes = sorted({len(g.responses) for g in groups})
     from .models import load_reward_model
     model = load_reward_model(args.model)
+    if model.meta["new_head"]:
+        raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
+                         "with bsr_lite.train_rm")
     results = {f"{Path(args.data).name} (K={size})": evaluate(
         model, [g for g in groups if len(g.responses) == size], max_length=args.max_length,
         token_budget=args.token_budget) for size in sizes}
@@ -136,4 +140,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        main()
+    except (DataError, ModelError) as error:
+        sys.exit(f"error: {error}")

@@ -5,6 +5,7 @@ Any hub id or local path works; `EMBEDDED` names the small model that `make` ins
 
 import hashlib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -107,32 +108,43 @@ def load_reward_model(
         raise ModelError("4-bit weights cannot be trained: set model.lora_rank with quantization")
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
             "quantization": quantization, "dtype": dtype}
-    hf, tokenizer = _load_base(meta, seed)
+    hf, tokenizer, new_head = _load_base(meta, seed)
     if gradient_checkpointing:
         hf.gradient_checkpointing_enable({"use_reentrant": False})
         hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
     if lora_rank:
         hf = _add_lora(hf, lora_rank, name_or_path, seed)
-    return _checked(RewardModel(hf, tokenizer, meta))
+    return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
 
 
 def _load_base(meta: dict, seed: int):
-    """The frozen or fully trained base with its fp32 head, and its tokenizer."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
+    new."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
     options = {"num_labels": 1, "attn_implementation": "forest",
                "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
-    if meta["depth"]:
-        options["num_hidden_layers"] = meta["depth"]
     if meta["quantization"]:
         options["quantization_config"] = _nf4(options["dtype"])
     try:
+        layers = AutoConfig.from_pretrained(path).num_hidden_layers
+        if meta["depth"] is not None and not 1 <= meta["depth"] <= layers:
+            raise ModelError(f"depth {meta['depth']} is outside 1 to {layers}, the layers of "
+                             f"{meta['base']}")
         tokenizer = AutoTokenizer.from_pretrained(path)
-        hf, info = AutoModelForSequenceClassification.from_pretrained(
-            path, output_loading_info=True, **options)
+        with _quiet_loading():
+            hf, info = AutoModelForSequenceClassification.from_pretrained(
+                path, output_loading_info=True, num_hidden_layers=meta["depth"] or layers,
+                **options)
     except OSError as error:
-        raise ModelError(f"cannot load {meta['base']}: {error}. Without a network use a local "
-                         f"path or {EMBEDDED}") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
+                         f"path or {EMBEDDED}.)") from error
+    new_head = any("score" in key for key in info["missing_keys"])
+    lost = [key for key in info["missing_keys"] if "score" not in key]
+    if lost:
+        raise ModelError(f"the weights of {meta['base']} lack {', '.join(sorted(lost)[:3])} and "
+                         f"others, {len(lost)} in all")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
@@ -140,13 +152,28 @@ def _load_base(meta: dict, seed: int):
     if meta["quantization"]:
         hf = _prepare_nf4(hf)
     hf.score.to(torch.float32)
-    if any("score" in key for key in info["missing_keys"]):
+    if new_head:
         generator = torch.Generator().manual_seed(seed)
         width = hf.score.in_features
         weight = torch.randn(1, width, generator=generator) / (width + 1) ** 0.5
         with torch.no_grad():
             hf.score.weight.copy_(weight)
-    return hf, tokenizer
+    return hf, tokenizer, new_head
+
+
+@contextmanager
+def _quiet_loading():
+    """No progress bar, and no report of the head and the layers that a cut checkpoint leaves."""
+    from transformers.utils import logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _nf4(compute_dtype: torch.dtype):
@@ -202,19 +229,20 @@ def save_reward_model(model: RewardModel, folder: str | Path) -> None:
     """Adapters and head for LoRA, the standard sequence-classification layout otherwise."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.hf.save_pretrained(folder)
+    options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
+    model.hf.save_pretrained(folder, **options)
     model.tokenizer.save_pretrained(folder)
-    meta = model.meta | {"template_hash": template_hash(model.tokenizer)}
+    meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
 
 
 def _reload(folder: Path) -> RewardModel:
     meta = json.loads((folder / META).read_text())
     if not meta["lora_rank"]:
-        base, tokenizer = _load_base(meta | {"base": str(folder), "depth": None}, seed=0)
+        base, tokenizer, _ = _load_base(meta | {"base": str(folder), "depth": None}, seed=0)
         return _checked(RewardModel(base, tokenizer, meta))
     from peft import PeftModel
-    base, tokenizer = _load_base(meta, seed=0)
+    base, tokenizer, _ = _load_base(meta, seed=0)
     if template_hash(tokenizer) != meta["template_hash"]:
         raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
                          "has now; load the base it was trained on")
@@ -231,10 +259,9 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     meta = json.loads((Path(folder) / META).read_text())
     if not meta["lora_rank"]:
         raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
-    base, tokenizer = _load_base(meta, seed=0)
+    base, tokenizer, _ = _load_base(meta, seed=0)
     if meta["quantization"]:
         base = base.dequantize()
     merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
     save_reward_model(RewardModel(merged, tokenizer, {
-        "base": meta["base"], "depth": meta["depth"], "lora_rank": None, "quantization": None,
-        "dtype": meta["dtype"]}), target)
+        **meta, "lora_rank": None, "quantization": None}), target)

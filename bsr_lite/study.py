@@ -27,7 +27,10 @@ def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardM
     runs = []
     for seed in study.seeds:
         for method, overrides in study.methods.items():
-            values = copy.deepcopy(base) | (overrides or {})
+            values = copy.deepcopy(base)
+            for key, value in (overrides or {}).items():
+                section = isinstance(value, dict) and isinstance(values.get(key), dict)
+                values[key] = values[key] | value if section else value
             values |= {"seed": seed, "output_dir": f"{study.output_dir}/{method}-seed{seed}"}
             runs.append((method, parse(values, RewardModelConfig, f"{study_path}: {method}")))
     return runs

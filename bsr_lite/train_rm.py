@@ -19,6 +19,7 @@ from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, t
 from .config import ConfigError, RewardModelConfig, load_config, to_dict
 from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize_pairs
 from .dispersion import pair_mean_statistics
+from .embedded import ModelError
 from .eval_rm import evaluate, pairs_as_groups
 from .losses import LossKind, preference_loss
 from .runlog import RunLog, peak_memory_gb, phase
@@ -285,5 +286,5 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ConfigError, DataError, TrainingError) as error:
+    except (ConfigError, DataError, ModelError, TrainingError) as error:
         sys.exit(f"error: {error}")

@@ -1,0 +1,121 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bsr_lite.batching import (
+    draw_batch,
+    forest_attention,
+    micro_batches,
+    plant,
+    shared_prefix,
+    tree_tokens,
+)
+
+ids = st.lists(st.integers(3, 60), min_size=1, max_size=12)
+trees_of_text = st.lists(st.tuples(st.lists(st.integers(3, 60), max_size=12),
+                                   st.lists(ids, min_size=1, max_size=4)), min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def llama(tiny_path):
+    from transformers import AutoModelForSequenceClassification
+    torch.manual_seed(1)
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_path, num_labels=1)
+    model.config.pad_token_id = 0
+    return model.train()
+
+
+def padded_rewards(model, rows):
+    """The reference: plain transformers on right-padded rows."""
+    model.set_attn_implementation("sdpa")
+    width = max(map(len, rows))
+    batch = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return model(input_ids=batch, attention_mask=mask, use_cache=False).logits[:, 0]
+
+
+def forest_rewards(model, trees):
+    model.set_attn_implementation("forest")
+    forest = plant(trees)
+    hidden = model.model(input_ids=forest.input_ids, position_ids=forest.position_ids,
+                         forest=forest, use_cache=False).last_hidden_state
+    return model.score(hidden[0, forest.ends])[:, 0]
+
+
+def gradients(model, rewards):
+    model.zero_grad()
+    weights = torch.linspace(-1, 1, len(rewards))
+    ((rewards * weights).sum() + rewards.mean() ** 2).backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@given(trees_of_text)
+@settings(max_examples=25, deadline=None)
+def test_rewards_and_gradients_equal_padded_rows(llama, texts):
+    rows = [prompt + response for prompt, responses in texts for response in responses]
+    trees = [shared_prefix(prompt, responses) for prompt, responses in texts]
+    a, b = padded_rewards(llama, rows), forest_rewards(llama, trees)
+    torch.testing.assert_close(b, a, atol=5e-6, rtol=5e-6)
+    ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
+    assert (ga - gb).norm() <= 1e-5 * ga.norm() + 1e-7
+
+
+@given(trees_of_text)
+@settings(max_examples=100, deadline=None)
+def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
+    for prompt, responses in texts:
+        stem, *branches = shared_prefix(prompt, responses)
+        assert [stem + b for b in branches] == [prompt + r for r in responses]
+        assert all(branches)
+        shortest = min(len(prompt) + len(r) for r in responses)
+        assert len(stem) == shortest - 1 or len({b[0] for b in branches}) > 1
+    trees = [shared_prefix(*text) for text in texts]
+    forest = plant(trees)
+    assert forest.input_ids.shape[1] == sum(map(tree_tokens, trees)) == sum(forest.query_lengths)
+    assert len(forest.keys) == sum(forest.key_lengths)
+    rows = [prompt + response for prompt, responses in texts for response in responses]
+    for row, keys in zip(rows, forest.keys.split(forest.key_lengths), strict=True):
+        assert forest.input_ids[0, keys].tolist() == row
+        assert forest.position_ids[0, keys].tolist() == list(range(len(row)))
+    assert forest.input_ids[0, forest.ends].tolist() == [row[-1] for row in rows]
+
+
+def test_trees_without_responses_are_an_error():
+    for bad in ([[1, 2]], [[1, 2], [3], []]):
+        with pytest.raises(ValueError, match="tree 0"):
+            plant([bad])
+
+
+@pytest.mark.parametrize("feature", [{"softcap": 30.0}, {"s_aux": torch.ones(2)},
+                                     {"dropout": 0.1}, {"sliding_window": 4}])
+def test_attention_the_layout_cannot_do_is_refused_by_name(feature):
+    forest = plant([[[1, 2, 3], [4, 5], [6]]])
+    q = torch.randn(1, 2, 6, 4)
+    with pytest.raises(ValueError, match=next(iter(feature))):
+        forest_attention(None, q, q, q, None, forest=forest, **feature)
+    forest_attention(None, q, q, q, None, forest=forest, sliding_window=5)
+
+
+@given(st.integers(1, 50), st.integers(1, 12), st.integers(0, 5))
+def test_every_item_comes_exactly_once_per_epoch(n, batch_size, seed):
+    per_epoch = -(-n // batch_size)
+    epochs = [[i for step in range(per_epoch)
+               for i in draw_batch(n, batch_size, seed, epoch * per_epoch + step)]
+              for epoch in range(2)]
+    assert all(sorted(epoch) == list(range(n)) for epoch in epochs)
+
+
+def test_batches_are_random_and_reproducible():
+    draws = [tuple(draw_batch(1000, 10, seed, step)) for seed in (0, 1) for step in range(200)]
+    assert len(set(draws)) == len(draws)
+    assert draw_batch(1000, 10, 1, 150) == list(draws[350])
+    means = torch.tensor([sum(d) / 10 for d in draws])  # of random tens out of 0..999
+    assert abs(means.mean() - 499.5) < 20 and 80 < means.std() < 102
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 100))
+def test_micro_batches_hold_every_item_once_within_the_budget(lengths, budget):
+    runs = list(micro_batches(lengths, budget))
+    assert sorted(i for run in runs for i in run) == list(range(len(lengths)))
+    assert all(len(run) == 1 or sum(lengths[i] for i in run) <= budget for run in runs)

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bsr_lite.config import ConfigError, RewardModelConfig, StudyConfig, load_config, parse, to_dict
+
+CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
+FAST = CONFIGS / "rm_fast.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("rm_*.yaml")), ids=lambda p: p.name)
+def test_every_reward_model_config_parses_and_survives_a_round_trip(path):
+    config = load_config(path)
+    again = parse(yaml.safe_load(yaml.safe_dump(to_dict(config))), RewardModelConfig, "again")
+    assert again == config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("study_*.yaml")), ids=lambda p: p.name)
+def test_every_study_config_parses_with_all_its_runs(path):
+    from bsr_lite.study import run_configs
+    study = load_config(path, StudyConfig)
+    runs = run_configs(study, path)
+    assert len(runs) == len(study.methods) * len(study.seeds)
+    assert len({config.output_dir for _, config in runs}) == len(runs)
+
+
+def test_set_switches_to_bsr_with_the_papers_lambda():
+    config = load_config(FAST, overrides=["loss=bsr", "model.depth=2", "learning_rate=1e-3"])
+    assert (config.loss, config.bsr_lambda, config.model.depth) == ("bsr", 1e-3, 2)
+    assert config.learning_rate == 1e-3  # YAML 1.1 reads 1e-3 as text
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("learning_rat=1", "unknown key 'learning_rat'; did you mean 'learning_rate'"),
+    ("model.dept=1", "did you mean 'depth'"),
+    ("batch_size=many", "batch_size must be int, got 'many'"),
+    ("batch_size=true", "batch_size must be int, got True"),
+    ("batch_size=2.5", "batch_size must be int"),
+    ("epochs=0", "epochs must be at least 1"),
+    ("loss=bpr", "unknown loss 'bpr'; choose one of"),
+    ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),
+    ("data.valid_models=gemma", "valid_models must be list"),
+    ("token_budget=100", "token_budget 100 is below data.max_length"),
+    ("model.dtype=float16", "model.dtype must be bfloat16 or float32"),
+    ("model=5", "model must be a section"),
+    ("seed.x=5", "seed is no section|unknown key|seed must be int"),
+    ("lr", "write key=value"),
+    ("warmup_ratio=1.5", "warmup_ratio in"),
+])
+def test_wrong_values_fail_before_anything_is_loaded(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(FAST, overrides=[override])
+
+
+def test_groups_must_divide_the_batch():
+    with pytest.raises(ConfigError, match="not a multiple of bsr_group_size 12"):
+        load_config(FAST, overrides=["loss=bsr", "bsr_group_size=12"])
+
+
+def test_unreadable_and_incomplete_files(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "a.yaml").write_text("- a list")
+    with pytest.raises(ConfigError, match="must hold"):
+        load_config(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("output_dir: x\n")
+    with pytest.raises(ConfigError, match="missing data, model"):
+        load_config(tmp_path / "b.yaml")

@@ -1,0 +1,98 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from bsr_lite import eval_rm
+from bsr_lite.data import DataError, Group
+from bsr_lite.dispersion import effective_rank
+from bsr_lite.embedded import ModelError
+from bsr_lite.eval_rm import evaluate, group_tree, pairs_as_groups, score_trees
+from bsr_lite.metrics import kendall_tau_b
+from bsr_lite.models import load_reward_model, save_reward_model
+
+
+@pytest.fixture(scope="module")
+def model(tiny_path):
+    return load_reward_model(tiny_path, dtype="float32", seed=2)
+
+
+def single_rewards(model, groups):
+    """The reference: every response in a row of its own."""
+    out = []
+    for g in groups:
+        row = []
+        for response in g.responses:
+            alone = Group(g.prompt, [response], [0.0], ["m"])
+            row.append(score_trees(model, [group_tree(model.tokenizer, alone)])[0]["rewards"])
+        out.append(torch.cat(row))
+    return torch.stack(out)
+
+
+def test_rewards_are_those_of_single_responses_in_the_given_order(model, groups):
+    trees = [group_tree(model.tokenizer, g) for g in groups]
+    together = torch.stack([s["rewards"] for s in score_trees(model, trees, token_budget=300)])
+    torch.testing.assert_close(together, single_rewards(model, groups), atol=5e-6, rtol=0)
+
+
+def test_scores_against_a_direct_computation(model, groups):
+    r = single_rewards(model, groups).numpy()
+    gold = np.array([g.gold for g in groups])
+    result = evaluate(model, groups, token_budget=500, dispersion=True)
+    per_prompt = [kendall_tau_b(a, b).item() for a, b in zip(r, gold, strict=True)]
+    assert result["per_prompt"] == pytest.approx(per_prompt)
+    assert result["score"] == pytest.approx(np.mean(per_prompt))
+    assert result["low"] < result["score"] < result["high"]
+    assert result["pooled_tau"] == pytest.approx(kendall_tau_b(r.ravel(), gold.ravel()).item())
+    assert result["between_prompts"] + result["within_prompts"] == pytest.approx(r.var(), rel=1e-4)
+    trees = [group_tree(model.tokenizer, g) for g in groups]
+    hidden = torch.cat([s["after_norm"] for s in score_trees(model, trees)])
+    assert result["effective_rank"] == pytest.approx(effective_rank(hidden), rel=1e-3)
+    assert result["norm_after"]["cv"] < result["norm_before"]["cv"]  # what RMSNorm is for
+
+
+def test_pairs_score_accuracy_with_ties_as_errors(model, pairs):
+    groups = pairs_as_groups(pairs)
+    same = Group(groups[0].prompt, ["twice the same", "twice the same"], [1.0, 0.0], ["a", "b"])
+    result = evaluate(model, [*groups[:5], same])
+    assert result["metric"] == "accuracy" and result["per_prompt"][-1] == 0
+    assert result["tied"] >= 1
+
+
+def test_gold_order_decides_not_the_position(model, pairs):
+    groups = [g for g in pairs_as_groups(pairs) if g.responses[0] != g.responses[1]]
+    turned = [Group(g.prompt, g.responses, g.gold[::-1], g.models) for g in groups]
+    assert evaluate(model, groups)["score"] + evaluate(model, turned)["score"] == pytest.approx(1)
+
+
+def test_long_sets_are_dropped_and_counted(model, groups):
+    long = Group(groups[0].prompt, ["word " * 400] * 8, list(range(8)), ["m"] * 8)
+    result = evaluate(model, [*groups, long], max_length=200)
+    assert (result["groups"], result["dropped"]) == (len(groups), 1)
+    with pytest.raises(DataError, match="none of 1 ranking sets"):
+        evaluate(model, [long], max_length=200)
+    with pytest.raises(DataError, match="different sizes"):
+        evaluate(model, [groups[0], Group(groups[0].prompt, ["a", "b"], [1.0, 0.0], ["x", "y"])])
+
+
+def test_bf16_batching_noise_stays_small(tiny_path, groups):
+    model = load_reward_model(tiny_path, seed=2)
+    trees = [group_tree(model.tokenizer, g) for g in groups[:8]]
+    together = torch.stack([s["rewards"] for s in score_trees(model, trees)])
+    assert (together - single_rewards(model, groups[:8])).abs().max() < 0.1
+
+
+def test_command_line(tmp_path, model, groups, tiny_path, capsys):
+    save_reward_model(model, tmp_path / "model")
+    rows = [{"prompt": g.prompt, "responses": g.responses, "gold": g.gold, "models": g.models}
+            for g in groups]
+    data = tmp_path / "g.jsonl"
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    out = tmp_path / "out.json"
+    eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(data), "--output", str(out)])
+    result = json.loads(out.read_text())["g.jsonl (K=8)"]
+    assert result["score"] == pytest.approx(evaluate(model, groups)["score"], abs=1e-4)
+    assert f"{result['score']:.3f}" in capsys.readouterr().out
+    with pytest.raises(ModelError, match="has no reward head"):
+        eval_rm.main(["--model", tiny_path, "--data", str(data)])

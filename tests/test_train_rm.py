@@ -1,0 +1,239 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bsr_lite.batching import plant
+from bsr_lite.config import ConfigError, RewardModelConfig, parse
+from bsr_lite.models import load_reward_model
+from bsr_lite.runlog import read_metrics
+from bsr_lite.train_rm import (
+    Checkpoint,
+    TrainingError,
+    backward,
+    load_scenarios,
+    make_optimizer,
+    pair_trees,
+    schedule,
+    train,
+    whole_batch_loss,
+)
+
+
+def settings(tiny_path, tmp_path, **changes):
+    values = {
+        "output_dir": str(tmp_path / "run"), "model": {"name": tiny_path, "dtype": "float32"},
+        "data": {"source": str(tmp_path / "pairs.jsonl"), "format": "trl", "max_length": 128,
+                 "dev_share": 0.15}, "batch_size": 6, "token_budget": 256, "learning_rate": 3e-3,
+        "eval_every": 2, "epochs": 2}
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            values[section][name] = value
+        else:
+            values[key] = value
+    return parse(values, RewardModelConfig, "test")
+
+
+@pytest.fixture
+def source(tmp_path, pairs):
+    rows = [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
+             "rejected": [{"role": "assistant", "content": p.rejected}]} for p in pairs]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+# ---- the step ----------------------------------------------------------------------------------
+
+LOSSES = [{"loss": "bt"}, {"loss": "norm"}, {"loss": "centering", "centering_coefficient": 0.1},
+          {"loss": "bsr", "bsr_lambda": 0.5}, {"loss": "bsr", "bsr_lambda": 0.5,
+                                               "bsr_group_size": 3}]
+
+
+@pytest.mark.parametrize("changes", LOSSES, ids=str)
+def test_cutting_a_batch_never_changes_loss_or_gradient(tiny_path, tmp_path, pairs, changes):
+    config = settings(tiny_path, tmp_path, **changes)
+    model = load_reward_model(tiny_path, dtype="float32", seed=1)
+    trees, _ = pair_trees(pairs[:6], model.tokenizer, 128)
+    results = []
+    for cut in ([[0, 1, 2, 3, 4, 5]], [[4], [0, 2], [5, 3, 1]], [[i] for i in range(6)]):
+        model.zero_grad()
+        parts = [(index, plant([trees[i] for i in index])) for index in cut]
+        rewards, loss = backward(model, parts, config)
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        results.append((rewards, loss, gradient))
+    for rewards, loss, gradient in results[1:]:
+        torch.testing.assert_close(rewards, results[0][0], atol=5e-6, rtol=0)
+        torch.testing.assert_close(loss, results[0][1])
+        assert (gradient - results[0][2]).norm() < 1e-5 * results[0][2].norm()
+
+
+def test_step_equals_plain_autograd_on_the_whole_batch(tiny_path, tmp_path, pairs):
+    config = settings(tiny_path, tmp_path, loss="bsr", bsr_lambda=0.5)
+    model = load_reward_model(tiny_path, dtype="float32", seed=1)
+    trees, _ = pair_trees(pairs[:6], model.tokenizer, 128)
+    whole_batch_loss(model(plant(trees)).view(-1, 2), config).backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    backward(model, [([i], plant([trees[i]])) for i in range(6)], config)
+    for p, e in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, e, atol=1e-5, rtol=1e-4)
+
+
+def test_schedule_warms_up_and_reaches_zero():
+    values = [schedule(s, 100, 0.05) for s in range(101)]
+    assert values[4] == max(values) == 1 and values[100] == 0
+    assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert all(a > b for a, b in zip(values[5:], values[6:], strict=False))
+    assert schedule(0, 1, 0.05) > 0  # a single step is no wasted step
+
+
+def test_head_has_its_own_learning_rate(tiny_path, tmp_path):
+    model = load_reward_model(tiny_path, lora_rank=4)
+    optimizer = make_optimizer(model, settings(tiny_path, tmp_path, head_learning_rate=0.1))
+    assert [g["lr"] for g in optimizer.param_groups] == [3e-3, 0.1]
+    assert optimizer.param_groups[1]["params"][0].shape == (1, 32)
+    sizes = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
+    assert sizes == len(weights(model))
+
+
+# ---- the loop ----------------------------------------------------------------------------------
+
+def test_training_learns_and_logs(source, tiny_path, tmp_path):
+    config = settings(tiny_path, tmp_path, epochs=25, loss="bsr", bsr_lambda=1e-3)
+    _, totals = train(config)
+    rows = read_metrics(tmp_path / "run")
+    assert [r["step"] for r in rows] == list(range(1, totals["steps"] + 1))
+    assert sum(r["train/accuracy"] for r in rows[-4:]) / 4 > 0.9
+    assert rows[-1]["train/loss"] < 0.5 < rows[0]["train/loss"]
+    assert {"val/accuracy", "bsr/mean_term", "bsr/variance_term", "tokens_per_s"} <= rows[-1].keys()
+    assert rows[0]["bsr/weight_of_mean"] == pytest.approx(1e-3 * 6)
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["loss"] == "bsr"
+    environment = json.loads((tmp_path / "run/env.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+    assert str(Path.home()) not in json.dumps(environment)
+
+
+def test_same_seed_same_run_other_seed_other_run(source, tiny_path, tmp_path, one_thread):
+    runs = [weights(train(settings(tiny_path, tmp_path, seed=s, output_dir=str(tmp_path / n)))[0])
+            for s, n in ((0, "a"), (0, "b"), (1, "c"))]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("options", [{}, {"model__lora_rank": 4},
+                                     {"model__lora_rank": 4, "model__quantization": "nf4"}])
+def test_resume_is_bitwise(source, tiny_path, tmp_path, one_thread, monkeypatch, options):
+    whole, _ = train(settings(tiny_path, tmp_path, output_dir=str(tmp_path / "whole"), **options))
+    config, calls = settings(tiny_path, tmp_path, loss="bt", **options), []
+    real = torch.optim.AdamW.step
+
+    def dies_at_step_6(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", dies_at_step_6)
+    with pytest.raises(KeyboardInterrupt):
+        train(config)
+    monkeypatch.setattr(torch.optim.AdamW, "step", real)
+    resumed, _ = train(config, resume=True)
+    assert torch.equal(weights(whole), weights(resumed))
+    timeless = [{k: v for k, v in r.items() if k[:6] not in ("tokens", "pairs_", "peak_m")}
+                for r in read_metrics(tmp_path / "run")]
+    assert [r["step"] for r in timeless] == [1, 2, 3, 4, 5, 6]
+    assert timeless == [{k: r[k] for k in t} for r, t in zip(
+        read_metrics(tmp_path / "whole"), timeless, strict=True)]
+
+
+@pytest.mark.slow
+def test_killed_process_resumes_to_the_same_model(source, tiny_path, tmp_path):
+    """kill -9 at any moment leaves a checkpoint that is whole."""
+    from bsr_lite.config import to_dict
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name in ("whole", "killed"):
+        config = settings(tiny_path, tmp_path, output_dir=str(tmp_path / name), epochs=30,
+                          eval_every=1)
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    command = [sys.executable, "-m", "bsr_lite.train_rm", "--config"]
+    subprocess.run([*command, tmp_path / "whole.yaml"], check=True, env=environment,
+                   capture_output=True)
+    process = subprocess.Popen([*command, tmp_path / "killed.yaml"], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while len(read_metrics(tmp_path / "killed")) < 5 and time.time() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(read_metrics(tmp_path / "killed"))
+    assert 5 <= done < 120
+    subprocess.run([*command, tmp_path / "killed.yaml", "--resume"], check=True, env=environment,
+                   capture_output=True)
+    models = [load_reward_model(str(tmp_path / n / "model")) for n in ("whole", "killed")]
+    assert torch.equal(weights(models[0]), weights(models[1]))
+
+
+def test_resume_refuses_another_config_and_starts_where_there_is_nothing(
+        source, tiny_path, tmp_path, capsys):
+    train(settings(tiny_path, tmp_path), resume=True)
+    assert "starting at step 0" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="another learning_rate: resume with the same config"):
+        train(settings(tiny_path, tmp_path, learning_rate=1e-4), resume=True)
+
+
+def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
+        source, tiny_path, tmp_path, monkeypatch):
+    import bsr_lite.train_rm as module
+    real, calls = module.whole_batch_loss, []
+
+    def explodes(rewards, config):
+        calls.append(1)
+        return real(rewards, config) * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setattr(module, "whole_batch_loss", explodes)
+    with pytest.raises(TrainingError, match=r"step 4: loss nan.*pairs of the batch: \[.*last.pt "
+                                            r"\(step 2\)"):
+        train(settings(tiny_path, tmp_path, token_budget=4096))
+    assert len(read_metrics(tmp_path / "run")) == 3
+    content = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
+    assert all(torch.isfinite(w).all() for w in content["weights"].values())
+
+
+def test_best_checkpoint_is_that_of_the_best_dev_score(tmp_path):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight]), {})
+    for step, score in ((1, 0.2), (2, 0.6), (3, 0.5), (4, None)):
+        with torch.no_grad():
+            weight.fill_(step)
+        state.save(step, score)
+    read = {n: torch.load(tmp_path / f"checkpoints/{n}.pt")["step"] for n in ("best", "last")}
+    assert read == {"best": 2, "last": 4}
+
+
+def test_groups_become_scenarios_and_max_pairs_is_a_random_part(tiny_path, tmp_path, groups):
+    rows = [{"prompt": g.prompt, "responses": g.responses, "gold": g.gold, "models": g.models}
+            for g in groups]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    data = {"data__source": str(tmp_path / "groups.jsonl"), "data__format": "pocket",
+            "data__valid_models": ["m4", "m5", "m6", "m7"], "data__max_pairs": 10}
+    scenarios = load_scenarios(settings(tiny_path, tmp_path, **data))
+    assert len(scenarios.train) == 10 and scenarios.mutual_disjoint
+    assert scenarios == load_scenarios(settings(tiny_path, tmp_path, **data, seed=5))
+
+
+def test_untrainable_data_fails_before_the_first_step(tiny_path, tmp_path):
+    from bsr_lite.data import DataError
+    row = {"prompt": "q", "chosen": "same", "rejected": "same"}
+    (tmp_path / "pairs.jsonl").write_text((json.dumps(row) + "\n") * 20)
+    with pytest.raises(DataError, match="none of 17 pairs is left .*'identical': 17"):
+        train(settings(tiny_path, tmp_path))
