@@ -59,7 +59,7 @@ def _text(value, name: str) -> str:
 
 def _number(value, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}: remove or rescore the row")
+        raise ValueError(f"{name} must be a finite number, got {value!r}: remove or rescore it")
     return float(value)
 
 
@@ -183,7 +183,7 @@ def _read_json_lines(path: Path) -> Iterator[dict]:
     row = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            for row, line in enumerate(lines, start=1):
+            for row, line in enumerate(lines, start=1):  # noqa: B007 (errors name it)
                 if line.strip():
                     yield json.loads(line)
     except json.JSONDecodeError as error:
@@ -221,7 +221,8 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     Raises: DataError naming file, row and fix.
     """
     if format not in GROUP_FORMATS:
-        raise DataError(f"format {format!r} holds no groups; choose from {', '.join(GROUP_FORMATS)}")
+        known = ", ".join(GROUP_FORMATS)
+        raise DataError(f"format {format!r} holds no groups; choose from {known}")
     if format != "judged":
         return _convert(source, read_rows(source, split), GROUP_FORMATS[format])
 

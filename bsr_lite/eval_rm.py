@@ -12,7 +12,16 @@ import numpy as np
 import torch
 
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
-from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize
+from .data import (
+    GROUP_FORMATS,
+    PAIR_FORMATS,
+    DataError,
+    Group,
+    Pair,
+    read_groups,
+    read_pairs,
+    tokenize,
+)
 from .dispersion import effective_rank, norm_statistics, reward_variances
 from .embedded import ModelError
 from .metrics import bootstrap_interval, kendall_tau_b
@@ -101,8 +110,8 @@ def dispersion_statistics(scored: list[dict], rewards: np.ndarray) -> dict:
 
 def summary(results: dict[str, dict]) -> str:
     """Markdown table of named evaluations."""
-    lines = ["| set | metric | score | 95% interval (prompts) | pooled tau | sets | dropped | tied |",
-             "|---|---|---|---|---|---|---|---|"]
+    lines = ["| set | metric | score | 95% interval (prompts) | pooled tau | sets | dropped | "
+             "tied |", "|---" * 8 + "|"]
     for name, r in results.items():
         lines.append(f"| {name} | {r['metric']} | {r['score']:.3f} | {r['low']:.3f} to "
                      f"{r['high']:.3f} | {r['pooled_tau']:.3f} | {r['groups']} | {r['dropped']} | "

@@ -4,6 +4,7 @@ Each term looks at the text alone and lies in [0, 1]. `gold_terms` returns them 
 that every preference of the pocket world can be explained. Nothing of it is learned.
 """
 
+import itertools
 import re
 
 ITEM = re.compile(r"^\s*(?:\d+\s*[.):]|[-*•])\s+", re.MULTILINE)
@@ -13,9 +14,18 @@ WORDS_PER_UNIT = {"sentence": (6, 26), "item": (2, 20)}  # fewest and most words
 STEMS_FOR_FULL_MARKS = 4
 
 
+def count_sentences(text: str) -> int:
+    """Closing marks before a space or the end; the full stop of a list number is none.
+
+    >>> count_sentences("1. It is 3.5 km. Yes!")
+    2
+    """
+    return len(SENTENCE_END.findall(ITEM.sub("", text)))
+
+
 def instruction_term(text: str, unit: str, count: int) -> float:
     """Does it have the number of sentences or list items asked for? 1 - |n - asked| / asked."""
-    n = len(ITEM.findall(text)) if unit == "item" else len(SENTENCE_END.findall(text))
+    n = len(ITEM.findall(text)) if unit == "item" else count_sentences(text)
     return max(0.0, 1 - abs(n - count) / count)
 
 
@@ -34,7 +44,7 @@ def complete_term(text: str, finished: bool) -> float:
 def fresh_term(text: str) -> float:
     """Is it free of repetition? Share of different word pairs, from one half (0) to all (1)."""
     words = [w.lower() for w in WORD.findall(text)]
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(itertools.pairwise(words))
     return max(0.0, 2 * len(set(pairs)) / len(pairs) - 1) if pairs else 0.0
 
 

@@ -156,10 +156,7 @@ def check_loss(kind: str, **parameters: float | None) -> LossKind:
     kind = LossKind(kind)
     needed = LOSS_PARAMETERS.get(kind)
     for name, value in parameters.items():
-        if name == "bsr_group_size":
-            belongs = kind is LossKind.BSR
-        else:
-            belongs = name == needed
+        belongs = kind is LossKind.BSR if name == "bsr_group_size" else name == needed
         if value is not None and not belongs:
             raise ValueError(f"{name} has no effect on loss {kind.value!r}: remove it")
         if name == needed and (value is None or not 0 <= value < float("inf")):

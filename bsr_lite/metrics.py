@@ -43,7 +43,7 @@ def kendall_tau_b(x, y) -> np.ndarray:
     x, y = _finite(x), _finite(y)
     concordance = untied_x = untied_y = np.zeros(x.shape[:-1])
     for i in range(x.shape[-1] - 1):  # one row of the pair matrix at a time
-        dx, dy = np.sign(x[..., i + 1:] - x[..., i:i + 1]), np.sign(y[..., i + 1:] - y[..., i:i + 1])
+        dx, dy = (np.sign(v[..., i + 1:] - v[..., i:i + 1]) for v in (x, y))
         concordance = concordance + (dx * dy).sum(-1)
         untied_x, untied_y = untied_x + (dx != 0).sum(-1), untied_y + (dy != 0).sum(-1)
     denominator = np.sqrt(untied_x * untied_y)

@@ -3,7 +3,7 @@
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 SIZE = (9.0, 3.6)
 COLORS = {"bt": "#4477AA", "bsr": "#EE6677", "centering": "#228833", "hinge": "#CCBB44",

@@ -78,8 +78,9 @@ def build_scenarios(
     if unknown:
         raise DataError(f"valid_models names sources that no row has: {', '.join(sorted(unknown))}")
     trained = {m for g in groups for m in g.models} - held_out
-    counts = out.counts = {"too_few_train_responses": 0, "too_few_valid_responses": 0,
-                           "tied_train_pairs": 0, "tied_in_domain_pairs": 0, "labels_against_gold": 0}
+    counts = out.counts = dict.fromkeys(
+        ("too_few_train_responses", "too_few_valid_responses", "tied_train_pairs",
+         "tied_in_domain_pairs", "labels_against_gold"), 0)
     for group in groups:
         seen, unseen = _pick(group, trained, rng), _pick(group, held_out, rng)
         counts["too_few_train_responses"] += seen is None

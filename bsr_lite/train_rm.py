@@ -5,6 +5,7 @@ loss of the whole batch in fp32, step. Killed and started again with --resume it
 """
 
 import argparse
+import dataclasses
 import math
 import os
 import random
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
 from .config import ConfigError, RewardModelConfig, load_config, to_dict
-from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs, tokenize_pairs
+from .data import PAIR_FORMATS, DataError, Pair, read_groups, read_pairs, tokenize_pairs
 from .dispersion import pair_mean_statistics
 from .embedded import ModelError
 from .eval_rm import evaluate, pairs_as_groups
@@ -139,6 +140,23 @@ def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> di
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
+    """Model, training trees, dev groups and drop counts; everything that can fail on bad input."""
+    from .models import load_reward_model
+    with phase("data"):
+        scenarios = scenarios or load_scenarios(config)
+    with phase("model"):
+        options = dataclasses.asdict(config.model)
+        model = load_reward_model(options.pop("name"), seed=config.seed, **options)
+    with phase("tokens"):
+        trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
+    dev = scenarios.dev_prompt_disjoint
+    dev = random.Random(config.data.seed).sample(dev, min(config.eval_groups, len(dev)))
+    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch; "
+          f"left out: {dropped | scenarios.counts}")
+    return model, trees, dev, dropped
+
+
 def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios | None = None):
     """Train, log and save; returns the model and a dict with the run's totals.
 
@@ -147,38 +165,24 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     from accelerate import Accelerator
     from tqdm import tqdm
 
-    from .models import load_reward_model, save_reward_model
-    accelerator = Accelerator()
+    from .models import save_reward_model
+    accelerator, out = Accelerator(), Path(config.output_dir)
     if accelerator.num_processes > 1:
         raise ConfigError("train_rm runs in one process: start it without a launcher")
-    out = Path(config.output_dir)
-    with phase("data"):
-        scenarios = scenarios or load_scenarios(config)
-    with phase("model"):
-        model = load_reward_model(config.model.name, seed=config.seed, depth=config.model.depth,
-                                  lora_rank=config.model.lora_rank, dtype=config.model.dtype,
-                                  quantization=config.model.quantization,
-                                  gradient_checkpointing=config.model.gradient_checkpointing)
-    with phase("tokens"):
-        trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
-    dev = random.Random(config.data.seed).sample(
-        scenarios.dev_prompt_disjoint, min(config.eval_groups, len(scenarios.dev_prompt_disjoint)))
+    model, trees, dev, dropped = prepare(config, scenarios)
     per_epoch = -(-len(trees) // config.batch_size)
     total = per_epoch * config.epochs
-    tokens = sum(map(tree_tokens, trees))
-    print(f"{len(trees)} pairs ({dropped} dropped, {scenarios.counts}), {tokens} tokens an epoch, "
-          f"{total} steps of {config.batch_size} pairs; loss {config.loss}")
-
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    state = Checkpoint(out, trainable, optimizer, to_dict(config))
-    first = state.load() if resume else 0
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config))
+    first = checkpoint.load() if resume else 0
     log = RunLog(out, to_dict(config), first)
     model.train()
-    start, seen_tokens = time.perf_counter(), 0
-    bar = tqdm(range(first, total), initial=first, total=total, desc=f"{config.loss} "
-               f"seed {config.seed}", mininterval=1.0, disable=not accelerator.is_main_process)
+    seconds, seen_tokens = 0.0, 0  # of training alone, without dev evaluations
+    bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
+               desc=f"{config.loss} seed {config.seed}")
     for step in bar:
+        started = time.perf_counter()
         batch = draw_batch(len(trees), config.batch_size, config.seed, step)
         lengths = [tree_tokens(trees[i]) for i in batch]
         parts = [(run, plant([trees[batch[i]] for i in run]).to(model.device))
@@ -192,36 +196,36 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; pairs of the "
-                f"batch: {batch}. Last good checkpoint: {state.describe()}. Lower learning_rate, "
-                "or look at these pairs")
+                f"batch: {batch}. Last good checkpoint: {checkpoint.describe()}. Lower "
+                "learning_rate, or look at these pairs")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # ---
 
         seen_tokens += sum(lengths)
-        speed = seen_tokens / (time.perf_counter() - start)
+        seconds += time.perf_counter() - started
         row = {"step": step + 1, "epoch": (step + 1) / per_epoch,
                **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
-               "train/learning_rate": optimizer.param_groups[0]["lr"],
-               "micro_batches": len(parts), "tokens_per_s": speed,
-               "pairs_per_s": speed * len(trees) / tokens, "peak_memory_gb": peak_memory_gb()}
+               "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
+               "tokens_per_s": seen_tokens / seconds,
+               "pairs_per_s": (step + 1 - first) * config.batch_size / seconds,
+               "peak_memory_gb": peak_memory_gb()}
         bar.set_postfix(loss=f"{row['train/loss']:.3f}", acc=f"{row['train/accuracy']:.2f}",
-                        tok_s=f"{speed:.0f}")
-        last = step + 1 == total
-        if dev and ((step + 1) % config.eval_every == 0 or last):
-            result = evaluate(model, dev, max_length=config.data.max_length,
-                              token_budget=config.token_budget)
+                        tok_s=f"{row['tokens_per_s']:.0f}")
+        check = (step + 1) % config.eval_every == 0 or step + 1 == total
+        result = evaluate(model, dev, max_length=config.data.max_length,
+                          token_budget=config.token_budget) if check and dev else None
+        if result:
             row[f"val/{result['metric']}"] = result["score"]
         log.write(row)
-        if (step + 1) % config.eval_every == 0 or last:
-            state.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
-    model = accelerator.unwrap_model(model)
+        if check:
+            checkpoint.save(step + 1, result["score"] if result else None)
     save_reward_model(model, out / "model")
-    seconds = time.perf_counter() - start
-    print(f"{out}: {total - first} steps in {seconds:.0f} s, {seen_tokens / seconds:.0f} tokens/s, "
+    speed = seen_tokens / max(seconds, 1e-9)
+    print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
           f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
-    return model, {"pairs": len(trees), "dropped": dropped, "steps": total, "tokens": tokens,
-                   "seconds": seconds, "tokens_per_s": seen_tokens / seconds}
+    return model, {"pairs": len(trees), "dropped": dropped, "steps": total,
+                   "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}
 
 
 class Checkpoint:

@@ -51,7 +51,8 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-WORDS = "red green blue apple river stone cloud seven eight quickly slowly and the of".split()
+WORDS = ["red", "green", "blue", "apple", "river", "stone", "cloud", "seven", "eight", "quickly",
+         "slowly", "and", "the", "of"]
 
 
 def sentence(number: int, length: int) -> str:

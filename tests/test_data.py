@@ -111,7 +111,8 @@ group = {"prompt": "q", "responses": ["x", "y"], "gold": [1, 0], "models": ["a",
     ([good | {"chosen": "  "}], "chosen must be non-empty text"),
     ([["a", "b"]], "expected an object with named columns, got list"),
     ([good | {"margin": "big"}], "margin must be a finite number"),
-    ([{"chosen": [{"text": "a"}], "rejected": [{"text": "b"}]}], r"chosen\[0\] must be a message with role"),
+    ([{"chosen": [{"text": "a"}], "rejected": [{"text": "b"}]}],
+     r"chosen\[0\] must be a message with role"),
     ([{"prompt": [{"text": "a"}], "chosen": "a", "rejected": "b"}],
      r"prompt\[0\] must be a message with role and content"),
 ])
@@ -164,8 +165,9 @@ def test_tokens_are_those_of_the_rendered_chat(tokenizer):
     prompt = [{"role": "system", "content": "Be brief."}, *USER, *answer("Hello!"),
               {"role": "user", "content": "List 3 items: 1. 12 2. 345"}]
     for messages in (prompt, prompt[1:]):
-        a, b = tokenize(tokenizer, messages, "1. one\n2. two 22.")
-        text = tokenizer.apply_chat_template(messages + answer("1. one\n2. two 22."), tokenize=False)
+        reply = "1. one\n2. two 22."
+        a, b = tokenize(tokenizer, messages, reply)
+        text = tokenizer.apply_chat_template(messages + answer(reply), tokenize=False)
         direct = tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"]
         assert a + b == direct
         assert b[-1] == tokenizer.eos_token_id != tokenizer.pad_token_id

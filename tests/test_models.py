@@ -100,7 +100,8 @@ def test_head_is_drawn_with_the_seed_from_equation_2(tiny_path):
     a = load_reward_model(tiny_path, seed=3).head_weight
     torch.manual_seed(8)  # the global generator has no say
     b = load_reward_model(tiny_path, seed=3, lora_rank=4).head_weight
-    assert torch.equal(a, b) and not torch.equal(a, load_reward_model(tiny_path, seed=4).head_weight)
+    other = load_reward_model(tiny_path, seed=4).head_weight
+    assert torch.equal(a, b) and not torch.equal(a, other)
     norms = [load_reward_model(tiny_path, seed=s).head_weight.square().sum() for s in range(40)]
     assert torch.stack(norms).mean().item() == pytest.approx(32 / 33, abs=0.15)
 
@@ -173,8 +174,9 @@ def test_pipeline_returns_raw_rewards(tiny_path, tmp_path):
     from transformers import pipeline
     model = train_a_little(load_reward_model(tiny_path, dtype="float32"))
     save_reward_model(model, tmp_path)
+    (question, (reply, *_)), _ = TEXTS
     text = model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": TEXTS[0][0]}, {"role": "assistant", "content": TEXTS[0][1][0]}],
+        [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
         tokenize=False).rstrip()
     classify = pipeline("text-classification", model=str(tmp_path), function_to_apply=None)
     assert classify(text)[0]["score"] == pytest.approx(score(model)[0].item(), abs=1e-4)

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -94,7 +95,7 @@ def test_schedule_warms_up_and_reaches_zero():
     values = [schedule(s, 100, 0.05) for s in range(101)]
     assert values[4] == max(values) == 1 and values[100] == 0
     assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(a > b for a, b in zip(values[5:], values[6:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(values[5:]))
     assert schedule(0, 1, 0.05) > 0  # a single step is no wasted step
 
 

@@ -1,4 +1,4 @@
-"""Regenerate the pocket preference world: prompts -> responses -> gold -> pocket.jsonl.gz and its card.
+"""Regenerate the pocket world: prompts -> responses -> gold -> pocket.jsonl.gz and its card.
 
 Run from the repository root (about an hour on 2 cores; killed and restarted, it continues):
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bsr_lite.gold import ITEM, SENTENCE_END, WORD, gold_reward, gold_terms
+from bsr_lite.gold import ITEM, WORD, count_sentences, gold_reward, gold_terms
 from bsr_lite.metrics import kendall_tau_b
 
 HERE = Path(__file__).parent
@@ -227,7 +227,7 @@ def features(row: dict) -> dict[str, list[float]]:
         "words": words, "minus words": [-w for w in words],
         "characters per word": [len(t) / max(w, 1) for t, w in zip(texts, words, strict=True)],
         "ended by itself": row["finished"], "list items": [len(ITEM.findall(t)) for t in texts],
-        "sentences": [len(SENTENCE_END.findall(t)) for t in texts],
+        "sentences": [count_sentences(t) for t in texts],
         "source is SmolLM2": [m.startswith("smol") for m in row["models"]],
     } | {f"term: {name}": values for name, values in row["terms"].items()}
 
@@ -294,7 +294,7 @@ Made by `build.py` in this folder; `pocket.jsonl.gz` has sha256 `{digest}`.
 
 | split | prompts | use |
 |---|---|---|
-| train | {train} | pairs and in-domain; a third also carries the valid sources (response-disjoint) |
+| train | {train} | pairs, in-domain; a third also has the valid sources (response-disjoint) |
 | dev | {dev} | every choice |
 | valid | {valid} | prompt-disjoint and mutual-disjoint; looked at, never tuned on |
 
