@@ -67,19 +67,22 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
     from a bootstrap over prompts and `per_prompt` behind it; pooled_tau: tau-b over all responses
     of all prompts, which, unlike the former, sees shifts between prompts.
-    dropped: sets over max_length; tied: sets in which two rewards are equal.
+    dropped: sets over max_length; undecided: sets of two with equal gold scores, left out of the
+    accuracy; tied: sets in which two rewards are equal (an error for accuracy).
     Raises: DataError for mixed sizes or when nothing is left.
     """
     trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
-    kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
+    fit = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
+    kept = [(g, t) for g, t in fit if len(g.gold) > 2 or g.gold[0] != g.gold[1]]
     if not kept:
-        raise DataError(f"none of {len(groups)} ranking sets is left; raise max_length")
+        raise DataError(f"none of {len(groups)} ranking sets is left: {len(groups) - len(fit)} "
+                        f"exceed max_length, {len(fit)} have equal gold scores")
     if len({len(g.responses) for g, _ in kept}) > 1:
         raise DataError("ranking sets of different sizes: evaluate them apart")
     scored = score_trees(model, [t for _, t in kept], token_budget)
     rewards = torch.stack([s["rewards"] for s in scored]).numpy()  # (P, K)
     gold = np.array([g.gold for g, _ in kept])
-    if gold.shape[1] == 2:  # a tie of the rewards is an error, a tie of the gold cannot be judged
+    if gold.shape[1] == 2:
         per_prompt = ((rewards[:, 0] - rewards[:, 1]) * (gold[:, 0] - gold[:, 1]) > 0).astype(float)
     else:
         per_prompt = kendall_tau_b(rewards, gold)
@@ -87,7 +90,7 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     ties = sum(len(set(row)) < len(row) for row in rewards.tolist())
     result = {"score": mean, "low": low, "high": high,
               "metric": "accuracy" if gold.shape[1] == 2 else "tau", "groups": len(kept),
-              "dropped": len(groups) - len(kept), "tied": ties,
+              "dropped": len(groups) - len(fit), "undecided": len(fit) - len(kept), "tied": ties,
               "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
               "per_prompt": per_prompt.tolist()}
     return result | (dispersion_statistics(scored, rewards) if dispersion else {})

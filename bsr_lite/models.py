@@ -5,6 +5,7 @@ Any hub id or local path works; `EMBEDDED` names the small model that `make` ins
 
 import hashlib
 import json
+import logging
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from .batching import Forest
 from .embedded import EMBEDDED, ModelError, embedded_model_path
+
+# It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 META = "reward_model.json"  # what our saved models need beside the Hugging Face files
 
@@ -140,6 +144,9 @@ def _load_base(meta: dict, seed: int):
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
                          f"path or {EMBEDDED}.)") from error
+    if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
+        raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
+                         "decoder of the Llama, Qwen, Mistral kind")
     new_head = any("score" in key for key in info["missing_keys"])
     lost = [key for key in info["missing_keys"] if "score" not in key]
     if lost:
@@ -164,16 +171,16 @@ def _load_base(meta: dict, seed: int):
 @contextmanager
 def _quiet_loading():
     """No progress bar, and no report of the head and the layers that a cut checkpoint leaves."""
-    from transformers.utils import logging
-    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    from transformers.utils import logging as hf_logging
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        hf_logging.set_verbosity(level)
         if bar:
-            logging.enable_progress_bar()
+            hf_logging.enable_progress_bar()
 
 
 def _nf4(compute_dtype: torch.dtype):

@@ -5,6 +5,7 @@ Runs that are finished are read back, never repeated, so a killed study goes on 
 
 import argparse
 import copy
+import gc
 import json
 import sys
 from pathlib import Path
@@ -55,6 +56,8 @@ def run_one(config: RewardModelConfig, study: StudyConfig) -> dict:
                 model, groups, max_length=config.data.max_length,
                 token_budget=config.token_budget, dispersion=True)
     write_atomic(path, json.dumps(result) + "\n")
+    del model
+    gc.collect()  # a model is full of reference cycles; the next one shall not come on top of it
     return result
 
 

@@ -178,7 +178,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     first = checkpoint.load() if resume else 0
     log = RunLog(out, to_dict(config), first)
     model.train()
-    seconds, seen_tokens = 0.0, 0  # of training alone, without dev evaluations
+    seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
     bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
                desc=f"{config.loss} seed {config.seed}")
     for step in bar:
@@ -202,13 +202,13 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         optimizer.zero_grad(set_to_none=True)
         # ---
 
-        seen_tokens += sum(lengths)
+        seen_tokens, seen_pairs = seen_tokens + sum(lengths), seen_pairs + len(batch)
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "epoch": (step + 1) / per_epoch,
                **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
                "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
                "tokens_per_s": seen_tokens / seconds,
-               "pairs_per_s": (step + 1 - first) * config.batch_size / seconds,
+               "pairs_per_s": seen_pairs / seconds,
                "peak_memory_gb": peak_memory_gb()}
         bar.set_postfix(loss=f"{row['train/loss']:.3f}", acc=f"{row['train/accuracy']:.2f}",
                         tok_s=f"{row['tokens_per_s']:.0f}")

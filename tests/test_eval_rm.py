@@ -66,6 +66,13 @@ def test_gold_order_decides_not_the_position(model, pairs):
     assert evaluate(model, groups)["score"] + evaluate(model, turned)["score"] == pytest.approx(1)
 
 
+def test_sets_of_two_without_a_gold_order_are_left_out_and_counted(model, pairs):
+    groups = pairs_as_groups(pairs[:4])
+    groups[1].gold = [2.0, 2.0]
+    result = evaluate(model, groups)
+    assert (result["groups"], result["undecided"], len(result["per_prompt"])) == (3, 1, 3)
+
+
 def test_long_sets_are_dropped_and_counted(model, groups):
     long = Group(groups[0].prompt, ["word " * 400] * 8, list(range(8)), ["m"] * 8)
     result = evaluate(model, [*groups, long], max_length=200)

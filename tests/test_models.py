@@ -286,6 +286,16 @@ def test_impossible_models_are_refused(tiny_path, options, message):
         load_reward_model(tiny_path, **options)
 
 
+def test_architectures_without_the_expected_parts_are_refused(tmp_path, tokenizer):
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+    config = GPTNeoXConfig(vocab_size=64, hidden_size=16, intermediate_size=16,
+                           num_hidden_layers=1, num_attention_heads=2)
+    GPTNeoXForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="GPTNeoX.* has no `score` head over a final `norm`"):
+        load_reward_model(str(tmp_path))
+
+
 def test_unreachable_model_says_so(tmp_path):
     with pytest.raises(ModelError, match=r"cannot load nobody/nothing.*smollm2-135m-instruct"):
         load_reward_model("nobody/nothing")
