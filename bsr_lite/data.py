@@ -1,8 +1,7 @@
-"""Readers that map every preference format onto pairs or groups, and the one tokenization function.
+"""Readers that map every preference format onto pairs or groups; the one tokenization function.
 
-Bad input raises DataError naming file, row and fix; rows that cannot teach anything (over-length,
-identical, tied) are dropped and counted, never silently.
-"""
+Bad input raises DataError naming file, row and fix. What cannot teach anything is dropped and
+counted."""
 
 import gzip
 import json
@@ -40,7 +39,7 @@ class Group:
     split: str | None = None  # train, dev or valid; RM-Bench: the domain
 
 
-# ---- checks: each raises ValueError without a place, `read` adds file and row -------------------
+# ---- checks: they raise ValueError, `_convert` adds file and row --------------------------------
 
 def _column(row: dict, name: str):
     if not isinstance(row, dict):
@@ -140,8 +139,8 @@ def ultrafeedback(row: dict) -> Group:
 def robustness(row: dict) -> Group:
     """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`."""
     names = [f"response_{i}" for i in range(1, 5)]
-    return _group(_column(row, "instruction"), [_column(row, f"{n}_text") for n in names],
-                  _column(row, "all_scores"), names)
+    texts = [_column(row, f"{name}_text") for name in names]
+    return _group(_column(row, "instruction"), texts, _column(row, "all_scores"), names)
 
 
 def rm_bench(row: dict) -> Group:
@@ -233,11 +232,11 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     table: dict[str, list[tuple]] = {}
     for prompt, *rest in _convert(source, read_rows(source, split), judged):
         table.setdefault(prompt, []).append(rest)
-    singles = sum(len(rows) < 2 for rows in table.values())
-    if singles:
-        print(f"{source}: dropped {singles} prompts with a single response")
-    return [_group(p, *map(list, zip(*rows, strict=True))) for p, rows in table.items()
-            if len(rows) > 1]
+    groups = [_group(prompt, *map(list, zip(*rows, strict=True)))
+              for prompt, rows in table.items() if len(rows) > 1]
+    if len(groups) < len(table):
+        print(f"{source}: dropped {len(table) - len(groups)} prompts with a single response")
+    return groups
 
 
 # ---- tokens ------------------------------------------------------------------------------------
@@ -263,8 +262,7 @@ def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], lis
     marked = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(prompt)]
     marked.append({"role": "assistant", "content": f"\ue000{len(prompt)}\ue001"})
     rest = tokenizer.apply_chat_template(marked, tokenize=False)
-    ids: list[int] = []
-    prompt_length = 0
+    ids, prompt_length = [], 0
     for i, text in enumerate(texts):
         before, mark, rest = rest.partition(f"\ue000{i}\ue001")
         if not mark:
