@@ -3,6 +3,7 @@ is loaded. `--set key=value` overrides single values (dots reach into sections).
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ class DataConfig:
     valid_models: list[str] = field(default_factory=list)
     label_temperature: float = 0.0  # of the Bradley-Terry label draw on the gold scores
     max_length: int = 512  # tokens of prompt + response; longer pairs are dropped and counted
-    max_pairs: int | None = None  # train on a random part
+    max_pairs: int | None = None  # train (and validate in domain) on a random part
     dev_share: float = 0.05
     valid_share: float = 0.2  # of prompts, for sources without a split of their own
     seed: int = 0  # of split, pairs and labels; the same in every run of a comparison
@@ -96,32 +97,49 @@ class RewardModelConfig:
 
 @dataclass
 class StudyConfig:
-    """Methods x seeds on one base config; `methods` maps a name to overrides of it."""
+    """Methods x seeds on one base config; `common` overrides it for every method, `methods` maps
+    a name to that method's overrides. The first method is the one the others are compared to."""
 
     base: str  # path of a RewardModelConfig YAML, relative to the study's file
     methods: dict
     seeds: list[int]
     output_dir: str
-    eval_groups: int | None = None  # groups per scenario; None: all
+    common: dict = field(default_factory=dict)
+    eval_groups: int | None = None  # random groups per scenario; None: all
     scenarios: list[str] = field(default_factory=lambda: list(SCENARIOS))
 
     def __post_init__(self):
-        if not self.methods or not self.seeds:
-            raise ValueError("a study needs at least one method and one seed")
+        if not (self.methods and self.seeds and self.scenarios):
+            raise ValueError("a study needs at least one method, one seed and one scenario")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat: no interval could be trusted")
+        for name, overrides in self.methods.items():
+            if not re.fullmatch(r"[\w.-]+", str(name)) or not isinstance(name, str):
+                raise ValueError(f"method {name!r}: use a name of letters, digits, dash and dot")
+            if not isinstance(overrides, dict | None):
+                raise ValueError(f"method {name}: must be a section of overrides, or empty")
+        if self.eval_groups is not None and self.eval_groups < 1:
+            raise ValueError(f"eval_groups must be at least 1, got {self.eval_groups}")
         parts = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint")
         for name in self.scenarios:
             if name not in parts:
                 raise ValueError(f"unknown scenario {name}; choose from {', '.join(parts)}")
 
 
-def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = ()):
-    """Read a YAML into `cls` with `key=value` overrides.  Raises: ConfigError."""
+def read_yaml(path: str | Path) -> dict:
+    """The key-value lines of a YAML file.  Raises: ConfigError."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold `key: value` lines")
+    return values
+
+
+def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = ()):
+    """Read a YAML into `cls` with `key=value` overrides.  Raises: ConfigError."""
+    values = read_yaml(path)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -132,7 +150,10 @@ def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = 
             target = target.setdefault(section, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"--set {override}: {section} is no section")
-        target[last] = yaml.safe_load(text)
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {override}: {text!r} is no YAML value") from error
     return parse(values, cls, str(path))
 
 

@@ -1,5 +1,6 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,6 +32,11 @@ def environment() -> dict:
     return {"python": platform.python_version(), "packages": versions, "machine":
             platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(), "gpus": gpus, "commit": git.stdout.strip() or None}
+
+
+def fingerprint(data) -> str:
+    """Short checksum of plain data, to tell whether it is what an earlier run saw."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -5,53 +5,69 @@ Runs that are finished are read back, never repeated, so a killed study goes on 
 
 import argparse
 import copy
+import dataclasses
 import gc
 import json
+import random
 import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 
-from .config import ConfigError, RewardModelConfig, StudyConfig, load_config, parse, to_dict
+from .config import (
+    ConfigError,
+    RewardModelConfig,
+    StudyConfig,
+    load_config,
+    parse,
+    read_yaml,
+    to_dict,
+)
 from .data import DataError
 from .embedded import ModelError
 from .eval_rm import evaluate
 from .metrics import bootstrap_interval, seed_interval
-from .runlog import peak_memory_gb, phase, write_atomic
+from .runlog import fingerprint, peak_memory_gb, phase, write_atomic
 from .train_rm import TrainingError, load_scenarios, train
 
 
 def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardModelConfig]]:
-    """Every run of the study, parsed before any of them starts."""
-    base = yaml.safe_load((study_path.parent / study.base).read_text())
-    runs = []
+    """Every run of the study, parsed before any of them starts: base, common, method, seed.
+
+    Raises: ConfigError, also when methods differ in their data, which no pairing survives.
+    """
+    base, runs = read_yaml(study_path.parent / study.base), []
     for seed in study.seeds:
         for method, overrides in study.methods.items():
             values = copy.deepcopy(base)
-            for key, value in (overrides or {}).items():
-                section = isinstance(value, dict) and isinstance(values.get(key), dict)
-                values[key] = values[key] | value if section else value
+            for change in (study.common, overrides or {}):
+                for key, value in change.items():
+                    section = isinstance(value, dict) and isinstance(values.get(key), dict)
+                    values[key] = values[key] | value if section else value
             values |= {"seed": seed, "output_dir": f"{study.output_dir}/{method}-seed{seed}"}
             runs.append((method, parse(values, RewardModelConfig, f"{study_path}: {method}")))
+    if any(config.data != runs[0][1].data for _, config in runs):
+        raise ConfigError(f"{study_path}: methods must share their data; set it under `common`")
     return runs
 
 
 def run_one(config: RewardModelConfig, study: StudyConfig) -> dict:
     """Train and evaluate one run, or read its result back when the same config has finished."""
-    path = Path(config.output_dir) / "evaluation.json"
-    key = to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
+    path, scenarios = Path(config.output_dir) / "evaluation.json", load_scenarios(config)
+    key = to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios,
+                             "data_checksum": fingerprint(dataclasses.asdict(scenarios))}
     if path.exists():
         result = json.loads(path.read_text())
         if result["config"] == key:
             print(f"{config.output_dir}: finished before, read back")
             return result
-    scenarios = load_scenarios(config)
     model, totals = train(config, resume=False, scenarios=scenarios)
     result = {"config": key, "totals": totals, "scenarios": {}}
     with phase("evaluation"):
         for name in study.scenarios:
-            groups = getattr(scenarios, name)[:study.eval_groups]
+            groups = getattr(scenarios, name)
+            size = min(study.eval_groups or len(groups), len(groups))
+            groups = random.Random(config.data.seed).sample(groups, size)
             result["scenarios"][name] = evaluate(
                 model, groups, max_length=config.data.max_length,
                 token_budget=config.token_budget, dispersion=True)

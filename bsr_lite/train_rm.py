@@ -9,6 +9,7 @@ import dataclasses
 import math
 import os
 import random
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ from .dispersion import pair_mean_statistics
 from .embedded import ModelError
 from .eval_rm import evaluate, pairs_as_groups
 from .losses import LossKind, preference_loss
-from .runlog import RunLog, peak_memory_gb, phase
+from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .scenarios import Scenarios, assign_splits, build_scenarios
 
 
@@ -40,15 +41,16 @@ def load_scenarios(config: RewardModelConfig) -> Scenarios:
         pairs = read_pairs(data.source, data.format)
         rng.shuffle(pairs)
         cut = max(1, round(data.dev_share * len(pairs)))
-        scenarios = Scenarios(train=pairs[cut:], dev_prompt_disjoint=pairs_as_groups(pairs[:cut]))
-    else:
-        groups = read_groups(data.source, data.format)
-        if any(g.split is None for g in groups):
-            assign_splits(groups, data.dev_share, data.valid_share, data.seed)
-        scenarios = build_scenarios(groups, data.valid_models, data.label_temperature, data.seed)
-    if data.max_pairs and data.max_pairs < len(scenarios.train):
-        scenarios.train = rng.sample(scenarios.train, data.max_pairs)
-    return scenarios
+        return Scenarios(train=pairs[cut:][:data.max_pairs],
+                         dev_prompt_disjoint=pairs_as_groups(pairs[:cut]))
+    groups = read_groups(data.source, data.format)
+    if any(g.split is None for g in groups):
+        assign_splits(groups, data.dev_share, data.valid_share, data.seed)
+    train = [i for i, g in enumerate(groups) if g.split == "train"]
+    if data.max_pairs and data.max_pairs < len(train):  # whole prompts, as in-domain needs them
+        left_out = set(rng.sample(train, len(train) - data.max_pairs))
+        groups = [g for i, g in enumerate(groups) if i not in left_out]
+    return build_scenarios(groups, data.valid_models, data.label_temperature, data.seed)
 
 
 def pair_trees(train: list[Pair], tokenizer, max_length: int) -> tuple[list, dict[str, int]]:
@@ -118,23 +120,25 @@ def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelCo
         return rewards.detach(), loss.detach()
     loss = torch.zeros((), device=model.device)
     for index, forest in parts:
-        part = model(forest).view(-1, 2)
+        part = model(forest).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
         part_loss = whole_batch_loss(part, config) * (len(index) / pairs)
         backpropagate(part_loss)
-        rewards[index] = part.detach()
+        rewards[sorted(index)] = part.detach()
         loss += part_loss.detach()
     return rewards, loss
 
 
 def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
-    """Averages over the optimizer step, with both terms that BSR penalises: G mu_s^2, Var(s)."""
+    """Averages over the optimizer step, with unbiased estimates of both terms that BSR penalises,
+    G mu_s^2 and Var(s); with the whole batch as one group they add up to the penalty."""
     margin = rewards[:, 0] - rewards[:, 1]
     pair_means = pair_mean_statistics(rewards[:, 0], rewards[:, 1])
-    size = config.bsr_group_size or len(rewards)
+    pairs, size = len(rewards), config.bsr_group_size or len(rewards)
+    variance = pair_means["variance"] * pairs / max(pairs - 1, 1)
     return {"train/loss": loss.item(), "train/accuracy": (margin > 0).float().mean().item(),
             "train/margin": margin.mean().item(), "train/reward_mean": rewards.mean().item(),
-            "train/reward_std": rewards.std().item(), "bsr/mean_term": size * pair_means["mean"]**2,
-            "bsr/variance_term": pair_means["variance"],
+            "train/reward_std": rewards.std().item(), "bsr/variance_term": variance,
+            "bsr/mean_term": size * (pair_means["mean"] ** 2 - variance / pairs),
             "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
 
 
@@ -174,8 +178,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     total = per_epoch * config.epochs
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config))
-    first = checkpoint.load() if resume else 0
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(trees))
+    first = checkpoint.load() if resume else checkpoint.clear()
     log = RunLog(out, to_dict(config), first)
     model.train()
     seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
@@ -233,9 +237,9 @@ class Checkpoint:
     best.pt by the dev score. Batches and learning rate are functions of seed and step, and
     nothing in the step draws random numbers, so a resumed run is the same run."""
 
-    def __init__(self, folder: Path, trainable: dict, optimizer, config: dict):
+    def __init__(self, folder: Path, trainable: dict, optimizer, config: dict, data: str):
         self.folder, self.trainable = folder / "checkpoints", trainable
-        self.optimizer, self.config = optimizer, config
+        self.optimizer, self.config = optimizer, config | {"data (its rows)": data}
         self.step, self.best = 0, -math.inf
 
     def describe(self) -> str:
@@ -252,6 +256,11 @@ class Checkpoint:
             temporary = self.folder / f"{name}.tmp"
             torch.save(content, temporary)
             os.replace(temporary, self.folder / f"{name}.pt")
+
+    def clear(self) -> int:
+        """Forget an earlier run in the same folder, so that a resume cannot take it up."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return 0
 
     def load(self) -> int:
         """Restore the last checkpoint and return its step; 0 when there is none.

@@ -20,8 +20,8 @@ def study_path(tmp_path, tiny_path, groups):
                  "valid_models": ["m4", "m5", "m6", "m7"]}, "batch_size": 8}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({
         "base": "rm.yaml", "output_dir": str(tmp_path / "study"), "seeds": [0, 1],
-        "methods": {"bt": {}, "bsr": {"loss": "bsr", "bsr_lambda": 0.1,
-                                      "data": {"max_pairs": 16}}}}))
+        "common": {"data": {"max_pairs": 16}, "head_learning_rate": 1e-2, "epochs": 3},
+        "methods": {"bt": {}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}}}, sort_keys=False))
     return tmp_path / "study.yaml"
 
 
@@ -40,7 +40,10 @@ def test_study_runs_writes_and_reads_back(study_path, tmp_path, capsys):
             assert numbers[method][scenario]["mean"] == cell["mean"]
             assert f"{cell['mean']:.3f}" in text and f"n={runs[0]['groups']}" in text
             assert cell["low"] <= cell["mean"] <= cell["high"]
-    assert table["bt"]["in_domain"]["difference"] == (0.0, 0.0, 0.0)
+    first, other = table["bt"]["prompt_disjoint"], table["bsr"]["prompt_disjoint"]
+    assert first["difference"] == (0.0, 0.0, 0.0)
+    assert other["difference"][0] == pytest.approx(other["mean"] - first["mean"]) != 0
+    assert f"[{other['difference'][0]:+.3f}," in text
     assert capsys.readouterr().out.count("steps in") == 4
     assert run_study(study_path)["bsr"] == table["bsr"]
     assert capsys.readouterr().out.count("finished before, read back") == 4
@@ -55,7 +58,7 @@ def test_changed_settings_are_trained_again(study_path, tmp_path, capsys):
 def test_sections_are_merged_not_replaced(study_path):
     runs = dict(run_configs(load_config(study_path, StudyConfig), study_path))
     assert runs["bsr"].data.max_pairs == 16 and runs["bsr"].data.label_temperature == 0.5
-    assert runs["bt"].data.max_pairs is None
+    assert runs["bsr"].loss == "bsr" and runs["bt"].loss == "bt"
 
 
 def test_interval_is_over_prompts_below_three_seeds_and_over_seeds_from_three_on():
@@ -67,7 +70,13 @@ def test_interval_is_over_prompts_below_three_seeds_and_over_seeds_from_three_on
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("seeds=[]", "at least one method and one seed"),
+    ("seeds=[]", "at least one method, one seed"),
+    ("seeds=[0,0,1]", "repeat: no interval"),
+    ("eval_groups=0", "eval_groups must be at least 1"),
+    ("base=none.yaml", "none.yaml: cannot be read"),
+    ("methods={bt: 5}", "method bt: must be a section"),
+    ("methods={a/../../b: {}}", "use a name of letters"),
+    ("methods={bt: {}, b: {data: {seed: 1}}}", "methods must share their data"),
     ("methods={bsr: {los: bsr}}", "bsr: unknown key 'los'; did you mean 'loss'"),
     ("methods={bt: {bsr_lambda: 1}}", "bt: bsr_lambda has no effect"),
     ("scenarios=[indomain]", "unknown scenario indomain"),

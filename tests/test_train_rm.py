@@ -67,7 +67,8 @@ def test_cutting_a_batch_never_changes_loss_or_gradient(tiny_path, tmp_path, pai
     model = load_reward_model(tiny_path, dtype="float32", seed=1)
     trees, _ = pair_trees(pairs[:6], model.tokenizer, 128)
     results = []
-    for cut in ([[0, 1, 2, 3, 4, 5]], [[4], [0, 2], [5, 3, 1]], [[i] for i in range(6)]):
+    for cut in ([[0, 1, 2, 3, 4, 5]], [[3, 0, 1, 5, 4, 2]],
+                [[4], [0, 2], [5, 3, 1]], [[i] for i in range(6)]):
         model.zero_grad()
         parts = [(index, plant([trees[i] for i in index])) for index in cut]
         rewards, loss = backward(model, parts, config)
@@ -212,7 +213,7 @@ def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
 
 def test_best_checkpoint_is_that_of_the_best_dev_score(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
-    state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight]), {})
+    state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight]), {}, "")
     for step, score in ((1, 0.2), (2, 0.6), (3, 0.5), (4, None)):
         with torch.no_grad():
             weight.fill_(step)
@@ -228,7 +229,10 @@ def test_groups_become_scenarios_and_max_pairs_is_a_random_part(tiny_path, tmp_p
     data = {"data__source": str(tmp_path / "groups.jsonl"), "data__format": "pocket",
             "data__valid_models": ["m4", "m5", "m6", "m7"], "data__max_pairs": 10}
     scenarios = load_scenarios(settings(tiny_path, tmp_path, **data))
+    trained = {p.prompt[0]["content"] for p in scenarios.train}
     assert len(scenarios.train) == 10 and scenarios.mutual_disjoint
+    for group in scenarios.in_domain + scenarios.response_disjoint:
+        assert group.prompt[0]["content"] in trained
     assert scenarios == load_scenarios(settings(tiny_path, tmp_path, **data, seed=5))
 
 
