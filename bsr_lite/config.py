@@ -19,6 +19,13 @@ class ConfigError(ValueError):
     """A config that cannot be run; the message names the file, the key and the fix."""
 
 
+def in_range(name: str, value: float | None, low: float, high: float = 1e12) -> None:
+    """Raises: ValueError unless value is None or in [low, high]; NaN is in no range."""
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be at least {low:g}" +
+                         (f" and at most {high:g}" if high < 1e12 else "") + f", got {value}")
+
+
 @dataclass
 class ModelConfig:
     """See `models.load_reward_model`."""
@@ -29,6 +36,14 @@ class ModelConfig:
     quantization: str | None = None
     dtype: str = "bfloat16"
     gradient_checkpointing: bool = False
+
+    def __post_init__(self):
+        in_range("depth", self.depth, 1)
+        in_range("lora_rank", self.lora_rank, 1)
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"dtype must be bfloat16 or float32, got {self.dtype!r}")
+        if self.quantization not in (None, "nf4"):
+            raise ValueError(f"quantization must be nf4 or left out, got {self.quantization!r}")
 
 
 @dataclass
@@ -48,6 +63,13 @@ class DataConfig:
     dev_share: float = 0.05
     valid_share: float = 0.2  # of prompts, for sources without a split of their own
     seed: int = 0  # of split, pairs and labels; the same in every run of a comparison
+
+    def __post_init__(self):
+        in_range("max_length", self.max_length, 2)
+        in_range("max_pairs", self.max_pairs, 1)
+        in_range("label_temperature", self.label_temperature, 0)
+        in_range("dev_share", self.dev_share, 0, 0.5)
+        in_range("valid_share", self.valid_share, 0, 0.5)
 
 
 @dataclass
@@ -81,18 +103,17 @@ class RewardModelConfig:
                    centering_coefficient=self.centering_coefficient,
                    target_margin=self.target_margin)
         for name in ("epochs", "batch_size", "token_budget", "eval_every", "eval_groups"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.warmup_ratio < 1 or self.learning_rate <= 0:
-            raise ValueError("learning_rate must be above 0 and warmup_ratio in [0, 1)")
+            in_range(name, getattr(self, name), 1)
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+            in_range(name, getattr(self, name), 1e-12)
+        in_range("weight_decay", self.weight_decay, 0)
+        in_range("warmup_ratio", self.warmup_ratio, 0, 0.99)
         if self.bsr_group_size and self.batch_size % self.bsr_group_size:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of bsr_group_size "
                              f"{self.bsr_group_size}: groups would differ in size")
         if self.token_budget < self.data.max_length:
             raise ValueError(f"token_budget {self.token_budget} is below data.max_length "
-                             f"{self.data.max_length}: one pair could not fit")
-        if self.model.dtype not in ("bfloat16", "float32"):
-            raise ValueError(f"model.dtype must be bfloat16 or float32, got {self.model.dtype!r}")
+                             f"{self.data.max_length}: one response could not fit")
 
 
 @dataclass

@@ -1,11 +1,10 @@
-"""Readers that map every preference format onto pairs or groups; the one tokenization function.
+"""Readers that map every preference format onto pairs or groups.
 
 Bad input raises DataError naming file, row and fix. What cannot teach anything is dropped and
 counted."""
 
 import gzip
 import json
-import math
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,12 +52,13 @@ def _text(value, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "empty text" if isinstance(value, str) else type(value).__name__
         raise ValueError(f"{name} must be non-empty text, got {what}")
+    value.encode()  # a lone surrogate is a ValueError here, and no tokenizer's trouble later
     return value
 
 
 def _number(value, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, got {value!r}: remove or rescore it")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise ValueError(f"{name} must be a finite number, got {value!r:.40}: remove or rescore it")
     return float(value)
 
 
@@ -68,9 +68,9 @@ def _messages(value, name: str) -> Messages:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
     for i, message in enumerate(value):
-        if not isinstance(message, dict) or not {"role", "content"} <= message.keys():
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ValueError(f"{name}[{i}] must be a message with role and content")
-        _text(message["content"], f"{name}[{i}].content")
+        _text(message.get("content"), f"{name}[{i}].content")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
@@ -103,18 +103,17 @@ def trl_pair(row: dict) -> Pair:
         raise ValueError("chosen and rejected must both be text or both be message lists")
     if not isinstance(chosen, str):
         chosen, rejected = _messages(chosen, "chosen"), _messages(rejected, "rejected")
-    if row.get("prompt") is not None:
-        prompt = _messages(row["prompt"], "prompt")
-    else:
-        shared = 0
-        while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-            shared += 1
-        if isinstance(chosen, str):  # text: cut at a word, as the answers may share letters
-            shared = chosen.rfind(" ", 0, shared) + 1 if shared < len(chosen) else shared
-        elif chosen == rejected:
-            shared -= 1  # identical pairs are counted and dropped later, not an error
+    shared = 0  # never a whole answer: identical pairs are counted and dropped later, no error
+    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
+        shared += 1
+    if isinstance(chosen, str):  # cut between words, as the answers may start with the same letters
+        shared = max((i + 1 for i in range(shared) if chosen[i].isspace()), default=0)
+    if row.get("prompt") is None:
         prompt = _messages(chosen[:shared], "the shared start of chosen and rejected")
-        chosen, rejected = chosen[shared:], rejected[shared:]
+    else:
+        prompt = _messages(row["prompt"], "prompt")
+        shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
+    chosen, rejected = chosen[shared:], rejected[shared:]
     margin = row.get("margin")
     return Pair(prompt, _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected"),
                 None if margin is None else _number(margin, "margin"))
@@ -164,7 +163,10 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
     path = Path(source)
     if path.suffix == ".parquet" and path.is_file():
         from datasets import Dataset
-        yield from Dataset.from_parquet(str(path))
+        try:
+            yield from Dataset.from_parquet(str(path))
+        except Exception as error:
+            raise DataError(f"{path}: no readable parquet ({error}); fetch it again") from error
     elif path.is_file():
         yield from _read_json_lines(path)
     elif path.suffix or path.is_absolute() or source.startswith("."):
@@ -181,13 +183,14 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
 def _read_json_lines(path: Path) -> Iterator[dict]:
     row = 0
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
-            for row, line in enumerate(lines, start=1):  # noqa: B007 (errors name it)
-                if line.strip():
-                    yield json.loads(line)
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
+            for line in filter(str.strip, f):
+                row += 1
+                yield json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, row {row}: not valid JSON ({error.msg}); is the file cut short? "
-                        "Fetch it again or delete the row") from error
+        raise DataError(
+            f"{path}, row {row}: not valid JSON ({error.msg}); one object a line is expected. Is "
+            "the file cut short? Fetch it again or delete the row") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
                         "save it as UTF-8 or fetch it again") from error
@@ -237,64 +240,3 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     if len(groups) < len(table):
         print(f"{source}: dropped {len(table) - len(groups)} prompts with a single response")
     return groups
-
-
-# ---- tokens ------------------------------------------------------------------------------------
-
-def _ids(tokenizer, text: str, trusted: bool) -> list[int]:
-    """Token ids; control tokens are recognised in the template's own text only."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"]
-
-
-def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt, up to where the answer begins, and of the answer, which ends in the
-    template's end-of-turn token. The only place where text becomes tokens.
-
-    The chat template is rendered around placeholders and its own pieces are tokenized apart from
-    users' text. So a user who writes a control token gets its letters, the prompt's ids do not
-    depend on the response, and BOS comes exactly as often as the template writes it. Outer white
-    space of every text, and template text after the last end-of-turn token, are removed.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
-                        "use an instruction-tuned model's or set tokenizer.chat_template")
-    texts = [m["content"] for m in prompt] + [response]
-    marked = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(prompt)]
-    marked.append({"role": "assistant", "content": f"\ue000{len(prompt)}\ue001"})
-    rest = tokenizer.apply_chat_template(marked, tokenize=False)
-    ids, prompt_length = [], 0
-    for i, text in enumerate(texts):
-        before, mark, rest = rest.partition(f"\ue000{i}\ue001")
-        if not mark:
-            raise DataError(f"the chat template of {tokenizer.name_or_path} drops or reorders "
-                            f"message {i} ({prompt[i]['role'] if i < len(prompt) else 'answer'})")
-        ids += _ids(tokenizer, before, trusted=True)
-        prompt_length = len(ids)
-        ids += _ids(tokenizer, text.strip(), trusted=False)
-    ids += _ids(tokenizer, rest.rstrip(), trusted=True)
-    return ids[:prompt_length], ids[prompt_length:]
-
-
-def tokenize_pairs(
-    pairs: list[Pair], tokenizer, max_length: int
-) -> tuple[list[dict], dict[str, int]]:
-    """Rows `chosen_ids, rejected_ids, prompt_length`, and how many pairs were dropped why.
-
-    Over-length pairs are dropped, not truncated: a cut answer is another answer.
-    Raises: DataError when nothing is left.
-    """
-    rows, dropped = [], {"over_length": 0, "identical": 0}
-    for pair in pairs:
-        prompt, chosen = tokenize(tokenizer, pair.prompt, pair.chosen)
-        rejected = tokenize(tokenizer, pair.prompt, pair.rejected)[1]
-        if chosen == rejected:
-            dropped["identical"] += 1
-        elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
-            dropped["over_length"] += 1
-        else:
-            rows.append({"chosen_ids": prompt + chosen, "rejected_ids": prompt + rejected,
-                         "prompt_length": len(prompt)})
-    if not rows:
-        raise DataError(f"none of {len(pairs)} pairs is left ({dropped}); raise data.max_length "
-                        f"(now {max_length} tokens) or check the data")
-    return rows, dropped

@@ -12,19 +12,11 @@ import numpy as np
 import torch
 
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
-from .data import (
-    GROUP_FORMATS,
-    PAIR_FORMATS,
-    DataError,
-    Group,
-    Pair,
-    read_groups,
-    read_pairs,
-    tokenize,
-)
+from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
 from .dispersion import effective_rank, norm_statistics, reward_variances
 from .embedded import ModelError
 from .metrics import bootstrap_interval, kendall_tau_b
+from .tokenization import tokenize
 
 
 def group_tree(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
@@ -67,13 +59,13 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
     from a bootstrap over prompts and `per_prompt` behind it; pooled_tau: tau-b over all responses
     of all prompts, which, unlike the former, sees shifts between prompts.
-    dropped: sets over max_length; undecided: sets of two with equal gold scores, left out of the
-    accuracy; tied: sets in which two rewards are equal (an error for accuracy).
+    dropped: sets over max_length; undecided: sets whose gold scores are all equal, left out;
+    tied: sets in which two rewards are equal (an error for accuracy).
     Raises: DataError for mixed sizes or when nothing is left.
     """
     trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
     fit = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
-    kept = [(g, t) for g, t in fit if len(g.gold) > 2 or g.gold[0] != g.gold[1]]
+    kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
     if not kept:
         raise DataError(f"none of {len(groups)} ranking sets is left: {len(groups) - len(fit)} "
                         f"exceed max_length, {len(fit)} have equal gold scores")
@@ -114,12 +106,25 @@ def dispersion_statistics(scored: list[dict], rewards: np.ndarray) -> dict:
 def summary(results: dict[str, dict]) -> str:
     """Markdown table of named evaluations."""
     lines = ["| set | metric | score | 95% interval (prompts) | pooled tau | sets | dropped | "
-             "tied |", "|---" * 8 + "|"]
+             "undecided | tied |", "|---" * 9 + "|"]
     for name, r in results.items():
         lines.append(f"| {name} | {r['metric']} | {r['score']:.3f} | {r['low']:.3f} to "
                      f"{r['high']:.3f} | {r['pooled_tau']:.3f} | {r['groups']} | {r['dropped']} | "
-                     f"{r['tied']} |")
+                     f"{r['undecided']} | {r['tied']} |")
     return "\n".join(lines)
+
+
+def read_any(data: str, format: str, split: str | None) -> list[Group]:
+    """Ranking sets of any format; of a file, those rows that carry `split` where one is named."""
+    if format in PAIR_FORMATS:
+        groups = pairs_as_groups(read_pairs(data, format, split or "train"))
+    else:
+        groups = read_groups(data, format, split or "train")
+    if split and Path(data).is_file():
+        groups = [g for g in groups if g.split == split]
+        if not groups:
+            raise DataError(f"{data}: no row carries the split {split!r}")
+    return groups
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -127,25 +132,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
                         "of a sequence-classification reward model")
     parser.add_argument("--data", required=True, help=".jsonl[.gz], .parquet or a hub dataset")
-    parser.add_argument("--format", default="pocket", choices=[*GROUP_FORMATS, *PAIR_FORMATS])
-    parser.add_argument("--split", default="train", help="split of a hub dataset")
+    parser.add_argument("--format", default="pocket", choices=[*PAIR_FORMATS, *(
+        f for f in GROUP_FORMATS if f != "rm_bench")])  # RM-Bench has a metric of its own
+    parser.add_argument("--split", help="split of a hub dataset (default: train), or the rows of "
+                        "a file that carry it: train, dev, valid (default: all rows)")
     parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
     parser.add_argument("--token-budget", type=int, default=4096, help="tokens per micro-batch")
     parser.add_argument("--output", help="write the results as JSON")
     args = parser.parse_args(argv)
-    if args.format in PAIR_FORMATS:
-        groups = pairs_as_groups(read_pairs(args.data, args.format, args.split))
-    else:
-        groups = read_groups(args.data, args.format, args.split)
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
+    groups = read_any(args.data, args.format, args.split)
     sizes = sorted({len(g.responses) for g in groups})
     from .models import load_reward_model
     model = load_reward_model(args.model)
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")
-    results = {f"{Path(args.data).name} (K={size})": evaluate(
-        model, [g for g in groups if len(g.responses) == size], max_length=args.max_length,
-        token_budget=args.token_budget) for size in sizes}
+    results = {}
+    for size in sizes:
+        same = [g for g in groups if len(g.responses) == size]
+        try:
+            results[f"{Path(args.data).name} (K={size})"] = evaluate(
+                model, same, max_length=args.max_length, token_budget=args.token_budget)
+        except DataError as error:
+            print(f"K={size}: {error}")
     print(summary(results))
     if args.output:
         Path(args.output).write_text(json.dumps(results, indent=1) + "\n")

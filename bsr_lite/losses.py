@@ -159,6 +159,8 @@ def check_loss(kind: str, **parameters: float | None) -> LossKind:
         belongs = kind is LossKind.BSR if name == "bsr_group_size" else name == needed
         if value is not None and not belongs:
             raise ValueError(f"{name} has no effect on loss {kind.value!r}: remove it")
+        if name == "bsr_group_size" and value is not None and value < 1:
+            raise ValueError(f"bsr_group_size must be at least 1 pair, got {value}")
         if name == needed and (value is None or not 0 <= value < float("inf")):
             raise ValueError(f"loss {kind.value!r} needs {name} >= 0, got {value}")
     return kind

@@ -6,13 +6,14 @@ Any hub id or local path works; `EMBEDDED` names the small model that `make` ins
 import hashlib
 import json
 import logging
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .batching import Forest
+from .batching import Forest, plant
 from .embedded import EMBEDDED, ModelError, embedded_model_path
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
@@ -20,8 +21,6 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 META = "reward_model.json"  # what our saved models need beside the Hugging Face files
 
-
-# ---- reward models -------------------------------------------------------------------------------
 
 class RewardModel(nn.Module):
     """r(x, y) = W_p . h(x, y), h the backbone's last hidden state at the response's last token.
@@ -126,21 +125,27 @@ def _load_base(meta: dict, seed: int):
     new."""
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
     path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
-    options = {"num_labels": 1, "attn_implementation": "forest",
+    options = {"attn_implementation": "forest",
                "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
     if meta["quantization"]:
         options["quantization_config"] = _nf4(options["dtype"])
     try:
-        layers = AutoConfig.from_pretrained(path).num_hidden_layers
-        if meta["depth"] is not None and not 1 <= meta["depth"] <= layers:
-            raise ModelError(f"depth {meta['depth']} is outside 1 to {layers}, the layers of "
+        config = AutoConfig.from_pretrained(path, num_labels=1)
+        layers = config.num_hidden_layers
+        depth = layers if meta["depth"] is None else meta["depth"]
+        if not 1 <= depth <= layers:
+            raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of "
                              f"{meta['base']}")
+        config.num_hidden_layers = depth
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:depth]
         tokenizer = AutoTokenizer.from_pretrained(path)
         with _quiet_loading():
             hf, info = AutoModelForSequenceClassification.from_pretrained(
-                path, output_loading_info=True, num_hidden_layers=meta["depth"] or layers,
-                **options)
-    except OSError as error:
+                path, config=config, output_loading_info=True, **options)
+    except ModelError:
+        raise
+    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
                          f"path or {EMBEDDED}.)") from error
@@ -214,14 +219,18 @@ def _add_lora(hf, rank: int, base: str, seed: int):
 
 
 def _checked(model: RewardModel) -> RewardModel:
-    """Assert what QLoRA set-ups silently get wrong: the head is floating point, trains, and is no
-    LoRA target."""
+    """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
+    LoRA target) and that the packed layout can compute this architecture."""
     weight = model.head_weight
     targets = [n for n, _ in model.named_parameters() if "score" in n and "lora_" in n]
     if weight.dtype is not torch.float32 or targets:
         raise ModelError(f"the head must be a plain fp32 layer: dtype {weight.dtype}, {targets}")
     if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
         raise ModelError("the head is frozen: it would keep its random weights")
+    try:
+        rewards(model, plant([[[0], [1], [1, 2]]]))
+    except ValueError as error:
+        raise ModelError(f"{model.meta['base']}: {error}") from error
     return model
 
 
@@ -233,18 +242,35 @@ def template_hash(tokenizer) -> str:
 
 
 def save_reward_model(model: RewardModel, folder: str | Path) -> None:
-    """Adapters and head for LoRA, the standard sequence-classification layout otherwise."""
+    """Adapters and head for LoRA, the standard sequence-classification layout otherwise.
+
+    Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and any(folder.iterdir()) and not (folder / META).exists():
+        raise ModelError(f"{folder} holds other files: save into a new folder")
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
-    model.hf.save_pretrained(folder, **options)
-    model.tokenizer.save_pretrained(folder)
+    model.hf.save_pretrained(temporary, **options)
+    model.tokenizer.save_pretrained(temporary)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
-    (folder / META).write_text(json.dumps(meta, indent=2) + "\n")
+    (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)  # files of an earlier model would be loaded with it
+    temporary.rename(folder)
+
+
+def _read_meta(folder: Path) -> dict:
+    try:
+        return json.loads((folder / META).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ModelError(f"{folder / META} cannot be read ({error}): save the model again, or "
+                         "name a folder written by save_reward_model") from error
 
 
 def _reload(folder: Path) -> RewardModel:
-    meta = json.loads((folder / META).read_text())
+    meta = _read_meta(folder)
     if not meta["lora_rank"]:
         base, tokenizer, _ = _load_base(meta | {"base": str(folder), "depth": None}, seed=0)
         return _checked(RewardModel(base, tokenizer, meta))
@@ -263,12 +289,12 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     A 4-bit base is dequantized first: merging into 4-bit weights would round them again.
     """
     from peft import PeftModel
-    meta = json.loads((Path(folder) / META).read_text())
+    meta = _read_meta(Path(folder))
     if not meta["lora_rank"]:
         raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
     base, tokenizer, _ = _load_base(meta, seed=0)
     if meta["quantization"]:
         base = base.dequantize()
     merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
-    save_reward_model(RewardModel(merged, tokenizer, {
-        **meta, "lora_rank": None, "quantization": None}), target)
+    meta |= {"lora_rank": None, "quantization": None}
+    save_reward_model(RewardModel(merged, tokenizer, meta), target)

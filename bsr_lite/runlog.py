@@ -26,12 +26,15 @@ def environment() -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
-                         cwd=Path(__file__).parent, check=False)
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
+                                text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
+    except OSError:  # no git
+        commit = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {"python": platform.python_version(), "packages": versions, "machine":
             platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "gpus": gpus, "commit": git.stdout.strip() or None}
+            "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
 
 
 def fingerprint(data) -> str:

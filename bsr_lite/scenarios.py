@@ -5,11 +5,12 @@ responses (M_valid), the prompts, or both. Over-optimization is training and in-
 rising while the disjoint scenarios stagnate or fall.
 """
 
+import json
 import math
 import random
 from dataclasses import dataclass, field
 
-from .data import DataError, Group, Pair
+from .data import DataError, Group, Messages, Pair
 
 SCENARIOS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
 RESPONSES = 4  # per prompt and source pool, as in the paper
@@ -33,14 +34,20 @@ class Scenarios:
     counts: dict[str, int] = field(default_factory=dict)
 
 
+def prompt_key(prompt: Messages) -> str:
+    """What makes two prompts the same: roles and texts."""
+    return json.dumps(prompt)
+
+
 def assign_splits(groups: list[Group], dev: float, valid: float, seed: int) -> None:
-    """Give every group without a split one, by prompt: the first `dev` and next `valid` share."""
-    order = list(range(len(groups)))
-    random.Random(seed).shuffle(order)
-    for rank, index in enumerate(order):
-        share = rank / len(groups)
+    """Give every group without a split one: shares `dev` and `valid` of the different prompts."""
+    prompts = sorted({prompt_key(g.prompt) for g in groups})
+    random.Random(seed).shuffle(prompts)
+    rank = {prompt: i / len(prompts) for i, prompt in enumerate(prompts)}
+    for group in groups:
+        share = rank[prompt_key(group.prompt)]
         name = "dev" if share < dev else "valid" if share < dev + valid else "train"
-        groups[index].split = groups[index].split or name
+        group.split = group.split or name
 
 
 def draw_label(gold_a: float, gold_b: float, temperature: float, rng: random.Random) -> bool | None:
@@ -71,7 +78,7 @@ def build_scenarios(
     Of a train prompt's four M_train responses two random ones form the pair, its label drawn at
     `label_temperature`; the other two are in-domain. Prompts with too few responses for a part,
     and ties where an order is needed, are left out of it and counted.
-    Raises: DataError when a part stays empty.
+    Raises: DataError when there is nothing to train on.
     """
     rng, out, held_out = random.Random(seed), Scenarios(), set(valid_models)
     unknown = held_out - {m for g in groups for m in g.models}
@@ -98,11 +105,16 @@ def build_scenarios(
         for part, picked in zip(parts, (seen, unseen), strict=True):
             if part is not None and picked:
                 part.append(picked)
-    empty = [name for name in ("train", *SCENARIOS) if not getattr(out, name)]
-    if empty:
-        raise DataError(f"no rows for {', '.join(empty)}: every part needs prompts with "
-                        f"{RESPONSES} responses of its models ({counts})")
+    require(out, ["train"])
     return out
+
+
+def require(scenarios: Scenarios, parts: list[str]) -> None:
+    """Raises: DataError when one of the named parts has no rows."""
+    empty = [name for name in parts if not getattr(scenarios, name)]
+    if empty:
+        raise DataError(f"no rows for {', '.join(empty)}: a part needs prompts with {RESPONSES} "
+                        f"responses of its models; see data.valid_models ({scenarios.counts})")
 
 
 def _add_train_prompt(out: Scenarios, seen: Group, temperature: float, rng: random.Random) -> None:

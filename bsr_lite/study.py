@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checkpoint import TrainingError
 from .config import (
     ConfigError,
     RewardModelConfig,
@@ -28,7 +29,8 @@ from .embedded import ModelError
 from .eval_rm import evaluate
 from .metrics import bootstrap_interval, seed_interval
 from .runlog import fingerprint, peak_memory_gb, phase, write_atomic
-from .train_rm import TrainingError, load_scenarios, train
+from .scenarios import Scenarios, require
+from .train_rm import load_scenarios, train
 
 
 def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardModelConfig]]:
@@ -51,9 +53,9 @@ def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardM
     return runs
 
 
-def run_one(config: RewardModelConfig, study: StudyConfig) -> dict:
+def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios) -> dict:
     """Train and evaluate one run, or read its result back when the same config has finished."""
-    path, scenarios = Path(config.output_dir) / "evaluation.json", load_scenarios(config)
+    path = Path(config.output_dir) / "evaluation.json"
     key = to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios,
                              "data_checksum": fingerprint(dataclasses.asdict(scenarios))}
     if path.exists():
@@ -150,7 +152,10 @@ def markdown(table: dict, seeds: int) -> str:
 def run_study(path: Path, overrides: list[str] = ()) -> dict:
     """Run what is missing, then write results.json, results.md and results.png."""
     study = load_config(path, StudyConfig, overrides)
-    results = [(method, run_one(config, study)) for method, config in run_configs(study, path)]
+    runs = run_configs(study, path)
+    scenarios = load_scenarios(runs[0][1])  # the same for all
+    require(scenarios, study.scenarios)
+    results = [(method, run_one(config, study, scenarios)) for method, config in runs]
     table, out = summarize(results), Path(study.output_dir)
     text = markdown(table, len(study.seeds))
     write_atomic(out / "results.json", json.dumps({"study": to_dict(study), "table": table},
@@ -169,8 +174,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bsr_lite.study", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML of a study")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="overrides",
-                        help="override single values, e.g. seeds=[0,1,2]")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
+                        metavar="KEY=VALUE", help="override single values, e.g. seeds=[0,1,2]")
     args = parser.parse_args(argv)
     with phase("study"):
         run_study(Path(args.config), args.overrides)

@@ -7,9 +7,7 @@ loss of the whole batch in fp32, step. Killed and started again with --resume it
 import argparse
 import dataclasses
 import math
-import os
 import random
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -18,19 +16,16 @@ import torch
 from torch import Tensor
 
 from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
+from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, load_config, to_dict
-from .data import PAIR_FORMATS, DataError, Pair, read_groups, read_pairs, tokenize_pairs
+from .data import PAIR_FORMATS, DataError, Pair, read_groups, read_pairs
 from .dispersion import pair_mean_statistics
 from .embedded import ModelError
-from .eval_rm import evaluate, pairs_as_groups
+from .eval_rm import evaluate, group_tree, pairs_as_groups
 from .losses import LossKind, preference_loss
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
-from .scenarios import Scenarios, assign_splits, build_scenarios
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message names the step, the rows and the last checkpoint."""
-
+from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key
+from .tokenization import tokenize_pairs
 
 # ---- before the loop -----------------------------------------------------------------------------
 
@@ -40,9 +35,13 @@ def load_scenarios(config: RewardModelConfig) -> Scenarios:
     if data.format in PAIR_FORMATS:
         pairs = read_pairs(data.source, data.format)
         rng.shuffle(pairs)
-        cut = max(1, round(data.dev_share * len(pairs)))
-        return Scenarios(train=pairs[cut:][:data.max_pairs],
-                         dev_prompt_disjoint=pairs_as_groups(pairs[:cut]))
+        prompts = sorted({prompt_key(p.prompt) for p in pairs})
+        dev = set(rng.sample(prompts, max(1, round(data.dev_share * len(prompts)))))
+        held_out = [p for p in pairs if prompt_key(p.prompt) in dev]
+        train = [p for p in pairs if prompt_key(p.prompt) not in dev]
+        if not train:
+            raise DataError(f"{data.source}: {len(prompts)} prompts are too few to hold out dev")
+        return Scenarios(train[:data.max_pairs], dev_prompt_disjoint=pairs_as_groups(held_out))
     groups = read_groups(data.source, data.format)
     if any(g.split is None for g in groups):
         assign_splits(groups, data.dev_share, data.valid_share, data.seed)
@@ -156,8 +155,9 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
         trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
     dev = scenarios.dev_prompt_disjoint
     dev = random.Random(config.data.seed).sample(dev, min(config.eval_groups, len(dev)))
-    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch; "
-          f"left out: {dropped | scenarios.counts}")
+    dev = [g for g in dev if group_tree(model.tokenizer, g, config.data.max_length)]
+    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch, {len(dev)} dev "
+          f"sets; counted: {dropped | scenarios.counts}")
     return model, trees, dev, dropped
 
 
@@ -199,9 +199,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingError(
-                f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; pairs of the "
-                f"batch: {batch}. Last good checkpoint: {checkpoint.describe()}. Lower "
-                "learning_rate, or look at these pairs")
+                f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
+                f"{rewards.tolist()} of pairs {batch}, the first of them "
+                f"{model.tokenizer.decode(trees[batch[0]][0])[-60:]!r}. Last good checkpoint: "
+                f"{checkpoint.describe()}. Lower learning_rate, or look at these pairs")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         # ---
@@ -232,64 +233,12 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                    "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}
 
 
-class Checkpoint:
-    """The trainable weights, optimizer and step in one file, replaced atomically: last.pt, and
-    best.pt by the dev score. Batches and learning rate are functions of seed and step, and
-    nothing in the step draws random numbers, so a resumed run is the same run."""
-
-    def __init__(self, folder: Path, trainable: dict, optimizer, config: dict, data: str):
-        self.folder, self.trainable = folder / "checkpoints", trainable
-        self.optimizer, self.config = optimizer, config | {"data (its rows)": data}
-        self.step, self.best = 0, -math.inf
-
-    def describe(self) -> str:
-        return f"{self.folder / 'last.pt'} (step {self.step})" if self.step else "none yet"
-
-    def save(self, step: int, score: float | None) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        better = score is not None and score > self.best
-        self.step, self.best = step, score if better else self.best
-        content = {"step": step, "best": self.best, "config": self.config,
-                   "weights": {n: p.detach() for n, p in self.trainable.items()},
-                   "optimizer": self.optimizer.state_dict()}
-        for name in ("last", "best") if better else ("last",):
-            temporary = self.folder / f"{name}.tmp"
-            torch.save(content, temporary)
-            os.replace(temporary, self.folder / f"{name}.pt")
-
-    def clear(self) -> int:
-        """Forget an earlier run in the same folder, so that a resume cannot take it up."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        return 0
-
-    def load(self) -> int:
-        """Restore the last checkpoint and return its step; 0 when there is none.
-
-        Raises: ConfigError when the run was started with another config.
-        """
-        path = self.folder / "last.pt"
-        if not path.exists():
-            print(f"nothing to resume in {self.folder}: starting at step 0")
-            return 0
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        changed = [k for k, v in content["config"].items() if self.config.get(k) != v]
-        if changed:
-            raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
-                              "the same config, or choose a new output_dir")
-        with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(content["weights"][name])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.best = content["step"], content["best"]
-        print(f"resuming after step {self.step}")
-        return self.step
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bsr_lite.train_rm", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML of a reward-model run")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="overrides",
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
+                        metavar="KEY=VALUE",
                         help="override single values, e.g. loss=bsr model.depth=4")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     args = parser.parse_args(argv)

@@ -42,11 +42,21 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),
     ("data.valid_models=gemma", "valid_models must be list"),
     ("token_budget=100", "token_budget 100 is below data.max_length"),
-    ("model.dtype=float16", "model.dtype must be bfloat16 or float32"),
+    ("model.dtype=float16", "model: dtype must be bfloat16 or float32"),
+    ("model.quantization=int8", "quantization must be nf4 or left out"),
+    ("model.lora_rank=0", "lora_rank must be at least 1, got 0"),
+    ("data.max_pairs=0", "max_pairs must be at least 1"),
+    ("data.label_temperature=-0.5", "label_temperature must be at least 0, got -0.5"),
+    ("data.dev_share=.nan", "dev_share must be at least 0 and at most 0.5, got nan"),
+    ("max_grad_norm=0", "max_grad_norm must be at least 1e-12"),
+    ("learning_rate=.nan", "learning_rate must be at least"),
+    ("head_learning_rate=-1", "head_learning_rate must be at least"),
+    ("weight_decay=-1", "weight_decay must be at least 0"),
+    ("data={a", "'{a' is no YAML value"),
     ("model=5", "model must be a section"),
     ("seed.x=5", "seed is no section|unknown key|seed must be int"),
     ("lr", "write key=value"),
-    ("warmup_ratio=1.5", "warmup_ratio in"),
+    ("warmup_ratio=1.5", "warmup_ratio must be at least 0 and at most 0.99"),
 ])
 def test_wrong_values_fail_before_anything_is_loaded(override, message):
     with pytest.raises(ConfigError, match=message):
@@ -56,6 +66,8 @@ def test_wrong_values_fail_before_anything_is_loaded(override, message):
 def test_groups_must_divide_the_batch():
     with pytest.raises(ConfigError, match="not a multiple of bsr_group_size 12"):
         load_config(FAST, overrides=["loss=bsr", "bsr_group_size=12"])
+    with pytest.raises(ConfigError, match="bsr_group_size must be at least 1 pair, got -1"):
+        load_config(FAST, overrides=["loss=bsr", "bsr_group_size=-1"])
 
 
 def test_unreadable_and_incomplete_files(tmp_path):
@@ -64,6 +76,9 @@ def test_unreadable_and_incomplete_files(tmp_path):
     (tmp_path / "a.yaml").write_text("- a list")
     with pytest.raises(ConfigError, match="must hold"):
         load_config(tmp_path / "a.yaml")
+    (tmp_path / "c.yaml").write_bytes(b"\xff\xfe: 1")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "c.yaml")
     (tmp_path / "b.yaml").write_text("output_dir: x\n")
     with pytest.raises(ConfigError, match="missing data, model"):
         load_config(tmp_path / "b.yaml")

@@ -10,10 +10,9 @@ from bsr_lite.data import (
     Pair,
     read_groups,
     read_pairs,
-    tokenize,
-    tokenize_pairs,
     trl_pair,
 )
+from bsr_lite.tokenization import tokenize, tokenize_pairs
 
 USER = [{"role": "user", "content": "Hi there"}]
 
@@ -39,6 +38,22 @@ def test_all_four_trl_shapes_mean_the_same_pair(row):
     pair = trl_pair(row)
     pair.prompt[0]["content"] = pair.prompt[0]["content"].strip()
     assert pair == Pair(USER, "Good day", "Go away")
+
+
+@pytest.mark.parametrize(("chosen", "rejected", "pair"), [
+    ("Hi there\nGood day", "Hi there\nGood bye", ("Hi there\nGood ", "day", "bye")),
+    ("Hi there Good", "Hi there Good day", ("Hi there ", "Good", "Good day")),
+    ("Hi there", "Hi there", ("Hi ", "there", "there")),
+])
+def test_implied_text_prompts_end_between_words(chosen, rejected, pair):
+    read = trl_pair({"chosen": chosen, "rejected": rejected})
+    assert (read.prompt[0]["content"], read.chosen, read.rejected) == pair
+
+
+def test_prompt_given_as_text_and_again_in_the_messages():
+    row = {"prompt": "Hi there", "chosen": USER + answer("Good day"),
+           "rejected": USER + answer("Go away")}
+    assert trl_pair(row) == Pair(USER, "Good day", "Go away")
 
 
 def test_margin_and_multi_turn_prompts_are_kept():
@@ -111,6 +126,12 @@ group = {"prompt": "q", "responses": ["x", "y"], "gold": [1, 0], "models": ["a",
     ([good | {"chosen": "  "}], "chosen must be non-empty text"),
     ([["a", "b"]], "expected an object with named columns, got list"),
     ([good | {"margin": "big"}], "margin must be a finite number"),
+    ([good | {"margin": 10**400}], "margin must be a finite number"),
+    ([good | {"chosen": "\ud83d"}], "row 1: .*surrogates not allowed"),
+    ([good, "", {"prompt": 1}], "row 2: column 'chosen' is missing"),
+    ([{"prompt": [{"role": None, "content": "a"}], "chosen": "a", "rejected": "b"}],
+     r"prompt\[0\] must be a message with role"),
+    (["[", good], "row 1: not valid JSON .* one object a line is expected"),
     ([{"chosen": [{"text": "a"}], "rejected": [{"text": "b"}]}],
      r"chosen\[0\] must be a message with role"),
     ([{"prompt": [{"text": "a"}], "chosen": "a", "rejected": "b"}],
@@ -139,6 +160,9 @@ def test_truncated_gzip_wrong_encoding_and_missing_files(tmp_path):
     for name in ("a.jsonl.gz", "b.jsonl"):
         with pytest.raises(DataError, match=f"{name}.* cannot be read on|{name}, row"):
             read_pairs(str(tmp_path / name))
+    (tmp_path / "c.parquet").write_bytes(b"PAR1 broken")
+    with pytest.raises(DataError, match=r"c.parquet: no readable parquet"):
+        read_pairs(str(tmp_path / "c.parquet"))
     with pytest.raises(DataError, match="no such file; check the path"):
         read_pairs(str(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="neither a file nor a dataset"):
@@ -223,6 +247,9 @@ def test_templates_that_lose_a_message_are_an_error(tokenizer):
                           "{% endfor %}"
     with pytest.raises(DataError, match=r"drops or reorders message 0 \(system\)"):
         tokenize(other, [{"role": "system", "content": "s"}, *USER], "x")
+    other.chat_template = "{{ raise_exception('system role not supported') }}"
+    with pytest.raises(DataError, match="refuses the prompt 'Hi there': system role not"):
+        tokenize(other, USER, "x")
     other.chat_template = None
     with pytest.raises(DataError, match="has no chat template"):
         tokenize(other, USER, "x")

@@ -71,6 +71,8 @@ def test_sets_of_two_without_a_gold_order_are_left_out_and_counted(model, pairs)
     groups[1].gold = [2.0, 2.0]
     result = evaluate(model, groups)
     assert (result["groups"], result["undecided"], len(result["per_prompt"])) == (3, 1, 3)
+    with pytest.raises(DataError, match="0 exceed max_length, 1 have equal gold scores"):
+        evaluate(model, groups[1:2])
 
 
 def test_long_sets_are_dropped_and_counted(model, groups):
@@ -101,5 +103,7 @@ def test_command_line(tmp_path, model, groups, tiny_path, capsys):
     result = json.loads(out.read_text())["g.jsonl (K=8)"]
     assert result["score"] == pytest.approx(evaluate(model, groups)["score"], abs=1e-4)
     assert f"{result['score']:.3f}" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no row carries the split 'dev'"):
+        eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(data), "--split", "dev"])
     with pytest.raises(ModelError, match="has no reward head"):
         eval_rm.main(["--model", tiny_path, "--data", str(data)])

@@ -14,9 +14,9 @@ MATHS = {"losses", "dispersion", "metrics", "gold"}
 LAYERS = [  # each may import from the rows above it
     MATHS | {"embedded", "__init__", "__main__"},
     {"data", "batching", "runlog"},
-    {"scenarios", "models"},
+    {"scenarios", "models", "tokenization"},
     {"config"},
-    {"eval_rm"},
+    {"checkpoint", "eval_rm"},
     {"train_rm"},
     {"plots"},
     {"study"},
@@ -26,7 +26,9 @@ LAYERS = [  # each may import from the rows above it
 def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield node.module or "__init__"
+            yield from [node.module] if node.module else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name[9:] for a in node.names if a.name.startswith("bsr_lite."))
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bsr_lite"):
             yield node.module.partition(".")[2]
 
@@ -50,7 +52,7 @@ def test_files_and_functions_stay_short(path):
     text = path.read_text()
     assert text.count("\n") <= 300
     long = {node.name: node.end_lineno - node.lineno + 1 for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60}
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 50}
     assert set(long) <= {"train"}, long  # the one visible loop
 
 

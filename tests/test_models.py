@@ -10,7 +10,6 @@ import torch
 
 from bsr_lite import embedded, models
 from bsr_lite.batching import plant, shared_prefix
-from bsr_lite.data import tokenize
 from bsr_lite.models import (
     ModelError,
     load_reward_model,
@@ -18,6 +17,7 @@ from bsr_lite.models import (
     rewards,
     save_reward_model,
 )
+from bsr_lite.tokenization import tokenize
 
 TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
          ("Name a fruit.", ["Apple.", "A stone is a fruit that grows on rivers."])]
@@ -294,6 +294,48 @@ def test_architectures_without_the_expected_parts_are_refused(tmp_path, tokenize
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="GPTNeoX.* has no `score` head over a final `norm`"):
         load_reward_model(str(tmp_path))
+
+
+def test_attention_the_layout_cannot_compute_is_refused_at_once(tmp_path, tokenizer):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+    config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16,
+                          num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+                          head_dim=8, attn_logit_softcapping=30.0)
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot compute this model's attention: softcap"):
+        load_reward_model(str(tmp_path))
+
+
+def test_depth_cuts_models_that_list_their_layer_types(tmp_path, tokenizer):
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+    config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16,
+                         num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert len(load_reward_model(str(tmp_path), depth=2).backbone.layers) == 2
+
+
+def test_broken_files_are_one_clear_error(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path), tmp_path / "a")
+    weights = tmp_path / "a" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ModelError, match="cannot load"):
+        load_reward_model(str(tmp_path / "a"))
+    (tmp_path / "a" / models.META).write_text("{")
+    with pytest.raises(ModelError, match="reward_model.json cannot be read"):
+        load_reward_model(str(tmp_path / "a"))
+
+
+def test_saving_replaces_a_model_and_nothing_else(tiny_path, tmp_path):
+    target = tmp_path / "model"
+    save_reward_model(load_reward_model(tiny_path, lora_rank=4), target)
+    model = train_a_little(load_reward_model(tiny_path, dtype="float32"))
+    save_reward_model(model, target)
+    assert torch.equal(score(load_reward_model(str(target))), score(model))
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelError, match="holds other files"):
+        save_reward_model(model, tmp_path)
 
 
 def test_unreachable_model_says_so(tmp_path):

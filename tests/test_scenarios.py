@@ -5,7 +5,7 @@ import random
 import pytest
 
 from bsr_lite.data import DataError
-from bsr_lite.scenarios import assign_splits, build_scenarios, draw_label
+from bsr_lite.scenarios import SCENARIOS, assign_splits, build_scenarios, draw_label, require
 
 VALID = ["m4", "m5", "m6", "m7"]
 
@@ -71,7 +71,9 @@ def test_missing_pools_and_misspelt_sources_are_errors(groups):
     with pytest.raises(DataError, match="valid_models names sources that no row has: gemna"):
         build_scenarios(groups, ["gemna"], 0.5)
     with pytest.raises(DataError, match="no rows for response_disjoint, mutual_disjoint"):
-        build_scenarios(groups, ["m7"], 0.5)
+        require(build_scenarios(groups, ["m7"], 0.5), list(SCENARIOS))
+    with pytest.raises(DataError, match="no rows for train"):
+        build_scenarios(groups, [f"m{i}" for i in range(5)], 0.5)
     odd = copy.deepcopy(groups)
     odd[3].split = "test"
     with pytest.raises(DataError, match="unknown split 'test'"):
@@ -85,6 +87,11 @@ def test_splits_are_assigned_by_prompt_in_the_stated_shares(groups):
     assign_splits(fresh, dev=0.1, valid=0.25, seed=0)
     names = [g.split for g in fresh]
     assert [names.count(n) for n in ("dev", "valid", "train")] == [4, 10, 26]
+    twice = [copy.copy(g) for g in fresh for _ in range(2)]
+    for g in twice:
+        g.split = None
+    assign_splits(twice, dev=0.1, valid=0.25, seed=0)  # a prompt that comes twice stays together
+    assert all(a.split == b.split for a, b in zip(twice[::2], twice[1::2], strict=True))
     again = copy.deepcopy(fresh)
     assign_splits(again, dev=0.5, valid=0.5, seed=9)
     assert [g.split for g in again] == names  # a split that is given stays

@@ -12,12 +12,11 @@ import torch
 import yaml
 
 from bsr_lite.batching import plant
+from bsr_lite.checkpoint import Checkpoint, TrainingError
 from bsr_lite.config import ConfigError, RewardModelConfig, parse
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
 from bsr_lite.train_rm import (
-    Checkpoint,
-    TrainingError,
     backward,
     load_scenarios,
     make_optimizer,
@@ -236,9 +235,49 @@ def test_groups_become_scenarios_and_max_pairs_is_a_random_part(tiny_path, tmp_p
     assert scenarios == load_scenarios(settings(tiny_path, tmp_path, **data, seed=5))
 
 
+def test_dev_shares_no_prompt_with_training(tiny_path, tmp_path, pairs):
+    rows = [{"prompt": f"q{i % 8}", "chosen": p.chosen, "rejected": p.rejected}
+            for i, p in enumerate(pairs)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    scenarios = load_scenarios(settings(tiny_path, tmp_path, data__dev_share=0.3))
+    dev = {g.prompt[0]["content"] for g in scenarios.dev_prompt_disjoint}
+    assert len(dev) == 2 and dev.isdisjoint(p.prompt[0]["content"] for p in scenarios.train)
+
+
+def test_a_fresh_run_forgets_old_checkpoints_and_models(source, tiny_path, tmp_path):
+    train(settings(tiny_path, tmp_path, model__lora_rank=4))
+    train(settings(tiny_path, tmp_path))
+    saved = {p.name for p in (tmp_path / "run/model").iterdir()}
+    assert "model.safetensors" in saved and not any("adapter" in name for name in saved)
+    checkpoint = tmp_path / "run/checkpoints/last.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"last.pt cannot be read .*start without --resume"):
+        train(settings(tiny_path, tmp_path), resume=True)
+
+
+def test_resume_refuses_changed_data(source, tiny_path, tmp_path):
+    train(settings(tiny_path, tmp_path))
+    lines = (tmp_path / "pairs.jsonl").read_text().splitlines(True)
+    (tmp_path / "pairs.jsonl").write_text("".join(lines[:-4]))
+    with pytest.raises(ConfigError, match=r"another data \(its rows\)"):
+        train(settings(tiny_path, tmp_path), resume=True)
+
+
+def test_logged_terms_add_up_to_the_penalty_of_one_group(tiny_path, tmp_path):
+    from bsr_lite.losses import bsr_penalty
+    from bsr_lite.train_rm import step_metrics
+    rewards = torch.randn(6, 2) + 1
+    row = step_metrics(rewards, torch.zeros(()), settings(tiny_path, tmp_path))
+    assert row["bsr/mean_term"] + row["bsr/variance_term"] == pytest.approx(
+        bsr_penalty(rewards[:, 0], rewards[:, 1]).item(), rel=1e-5)
+
+
 def test_untrainable_data_fails_before_the_first_step(tiny_path, tmp_path):
     from bsr_lite.data import DataError
-    row = {"prompt": "q", "chosen": "same", "rejected": "same"}
-    (tmp_path / "pairs.jsonl").write_text((json.dumps(row) + "\n") * 20)
+    rows = [{"prompt": f"q{i}", "chosen": "same", "rejected": "same"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="none of 17 pairs is left .*'identical': 17"):
+        train(settings(tiny_path, tmp_path))
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(DataError, match="1 prompts are too few to hold out dev"):
         train(settings(tiny_path, tmp_path))
