@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import shutil
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,23 +113,31 @@ def load_reward_model(
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
             "quantization": quantization, "dtype": dtype}
     hf, tokenizer, new_head = _load_base(meta, seed)
-    if gradient_checkpointing:
-        hf.gradient_checkpointing_enable({"use_reentrant": False})
-        hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
-    if lora_rank:
-        hf = _add_lora(hf, lora_rank, name_or_path, seed)
+    with _quiet_loading():
+        if gradient_checkpointing:
+            hf.gradient_checkpointing_enable({"use_reentrant": False})
+            hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+        if lora_rank:
+            hf = _add_lora(hf, lora_rank, name_or_path, seed)
     return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
 
 
 def _load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        BitsAndBytesConfig,
+    )
     path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
     options = {"attn_implementation": "forest",
                "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
     if meta["quantization"]:
-        options["quantization_config"] = _nf4(options["dtype"])
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score"])
     try:
         config = AutoConfig.from_pretrained(path, num_labels=1)
         layers = config.num_hidden_layers
@@ -175,24 +184,20 @@ def _load_base(meta: dict, seed: int):
 
 @contextmanager
 def _quiet_loading():
-    """No progress bar, and no report of the head and the layers that a cut checkpoint leaves."""
+    """No progress bar, no report of the head and the layers that a cut checkpoint leaves, and no
+    warnings of one library about another's next version."""
     from transformers.utils import logging as hf_logging
     level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         hf_logging.set_verbosity(level)
         if bar:
             hf_logging.enable_progress_bar()
-
-
-def _nf4(compute_dtype: torch.dtype):
-    from transformers import BitsAndBytesConfig
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype, llm_int8_skip_modules=["score"])
 
 
 def _prepare_nf4(hf):
@@ -279,8 +284,9 @@ def _reload(folder: Path) -> RewardModel:
     if template_hash(tokenizer) != meta["template_hash"]:
         raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
                          "has now; load the base it was trained on")
-    return _checked(RewardModel(PeftModel.from_pretrained(base, folder, is_trainable=True),
-                                tokenizer, meta))
+    with _quiet_loading():
+        hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
+    return _checked(RewardModel(hf, tokenizer, meta))
 
 
 def merge_reward_model(folder: str | Path, target: str | Path) -> None:

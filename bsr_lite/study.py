@@ -6,7 +6,6 @@ Runs that are finished are read back, never repeated, so a killed study goes on 
 import argparse
 import copy
 import dataclasses
-import gc
 import json
 import random
 import sys
@@ -28,7 +27,7 @@ from .data import DataError
 from .embedded import ModelError
 from .eval_rm import evaluate
 from .metrics import bootstrap_interval, seed_interval
-from .runlog import fingerprint, peak_memory_gb, phase, write_atomic
+from .runlog import fingerprint, peak_memory_gb, phase, release_memory, write_atomic
 from .scenarios import Scenarios, require
 from .train_rm import load_scenarios, train
 
@@ -75,7 +74,7 @@ def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios)
                 token_budget=config.token_budget, dispersion=True)
     write_atomic(path, json.dumps(result) + "\n")
     del model
-    gc.collect()  # a model is full of reference cycles; the next one shall not come on top of it
+    release_memory()
     return result
 
 
