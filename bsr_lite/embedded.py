@@ -4,6 +4,8 @@ import hashlib
 import os
 import shutil
 import tempfile
+import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,21 @@ def _read_tokenizer(reader):
         unk_token="<|endoftext|>", pad_token="<|endoftext|>", model_max_length=8192,
         padding_side="right", clean_up_tokenization_spaces=False,
         chat_template=field("chat_template"))
+
+
+@contextmanager
+def quiet_loading():
+    """No progress bar, no report of the head and the layers that a cut checkpoint leaves, and no
+    warnings of one library about another's next version."""
+    from transformers.utils import logging as hf_logging
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()

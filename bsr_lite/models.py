@@ -7,15 +7,13 @@ import hashlib
 import json
 import logging
 import shutil
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .batching import Forest, plant
-from .embedded import EMBEDDED, ModelError, embedded_model_path
+from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -113,7 +111,7 @@ def load_reward_model(
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
             "quantization": quantization, "dtype": dtype}
     hf, tokenizer, new_head = _load_base(meta, seed)
-    with _quiet_loading():
+    with quiet_loading():
         if gradient_checkpointing:
             hf.gradient_checkpointing_enable({"use_reentrant": False})
             hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
@@ -125,32 +123,19 @@ def load_reward_model(
 def _load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
-    from transformers import (
-        AutoConfig,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-        BitsAndBytesConfig,
-    )
+    import transformers
     path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
     options = {"attn_implementation": "forest",
                "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
     if meta["quantization"]:
-        options["quantization_config"] = BitsAndBytesConfig(
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score"])
     try:
-        config = AutoConfig.from_pretrained(path, num_labels=1)
-        layers = config.num_hidden_layers
-        depth = layers if meta["depth"] is None else meta["depth"]
-        if not 1 <= depth <= layers:
-            raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of "
-                             f"{meta['base']}")
-        config.num_hidden_layers = depth
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[:depth]
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        with _quiet_loading():
-            hf, info = AutoModelForSequenceClassification.from_pretrained(
+        config = _cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        with quiet_loading():
+            hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, output_loading_info=True, **options)
     except ModelError:
         raise
@@ -182,22 +167,16 @@ def _load_base(meta: dict, seed: int):
     return hf, tokenizer, new_head
 
 
-@contextmanager
-def _quiet_loading():
-    """No progress bar, no report of the head and the layers that a cut checkpoint leaves, and no
-    warnings of one library about another's next version."""
-    from transformers.utils import logging as hf_logging
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar:
-            hf_logging.enable_progress_bar()
+def _cut_config(config, meta: dict):
+    """The config of the first `depth` layers."""
+    layers = config.num_hidden_layers
+    depth = layers if meta["depth"] is None else meta["depth"]
+    if not 1 <= depth <= layers:
+        raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of {meta['base']}")
+    config.num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:depth]
+    return config
 
 
 def _prepare_nf4(hf):
@@ -284,7 +263,7 @@ def _reload(folder: Path) -> RewardModel:
     if template_hash(tokenizer) != meta["template_hash"]:
         raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
                          "has now; load the base it was trained on")
-    with _quiet_loading():
+    with quiet_loading():
         hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
     return _checked(RewardModel(hf, tokenizer, meta))
 

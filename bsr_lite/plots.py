@@ -39,7 +39,10 @@ def study_figure(table: dict, path) -> None:
         right.bar(x, [c["between"] for c in cells], width, color=tint, label=f"{method}: between")
         right.bar(x, [c["within"] for c in cells], width, color=tint, alpha=0.4,
                   bottom=[c["between"] for c in cells], label=f"{method}: within")
-    left.axhline(0, color="black", linewidth=0.8)
+    chance = [0.5 if s == "in_domain" else 0.0 for s in scenarios]
+    for place, level in enumerate(chance):
+        left.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
+                  label=None if place else "chance")
     left.set_ylabel("accuracy (in domain), Kendall's tau (others)")
     left.set_title("agreement with the gold order, 95% intervals")
     right.set_ylabel("variance of rewards (squared reward units)")
