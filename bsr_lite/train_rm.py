@@ -228,6 +228,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     save_reward_model(model, out / "model")
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
+          f"{speed * seen_pairs / max(seen_tokens, 1):.1f} pairs/s, "
           f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
     return model, {"pairs": len(trees), "dropped": dropped, "steps": total,
                    "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}

@@ -201,6 +201,17 @@ def test_same_seed_same_adapters_whatever_the_global_generator(tiny_path):
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
+def test_adapter_on_another_precision_of_its_base_is_another_model(tiny_path, tmp_path):
+    """Why the saved folder remembers its base's quantization."""
+    model = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype="float32",
+                                             quantization="nf4"))
+    save_reward_model(model, tmp_path)
+    meta = json.loads((tmp_path / models.META).read_text())
+    assert meta["quantization"] == "nf4"
+    (tmp_path / models.META).write_text(json.dumps(meta | {"quantization": None}))
+    assert (score(load_reward_model(str(tmp_path))) - score(model)).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("options", [{}, {"quantization": "nf4"}])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_adapter_reloads_bitwise_on_the_same_base(tiny_path, tmp_path, options, dtype):
@@ -286,14 +297,18 @@ def test_impossible_models_are_refused(tiny_path, options, message):
         load_reward_model(tiny_path, **options)
 
 
+def saved(model, tokenizer, path):
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return str(path)
+
+
 def test_architectures_without_the_expected_parts_are_refused(tmp_path, tokenizer):
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
     config = GPTNeoXConfig(vocab_size=64, hidden_size=16, intermediate_size=16,
                            num_hidden_layers=1, num_attention_heads=2)
-    GPTNeoXForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="GPTNeoX.* has no `score` head over a final `norm`"):
-        load_reward_model(str(tmp_path))
+        load_reward_model(saved(GPTNeoXForCausalLM(config), tokenizer, tmp_path))
 
 
 def test_attention_the_layout_cannot_compute_is_refused_at_once(tmp_path, tokenizer):
@@ -301,19 +316,16 @@ def test_attention_the_layout_cannot_compute_is_refused_at_once(tmp_path, tokeni
     config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16,
                           num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                           head_dim=8, attn_logit_softcapping=30.0)
-    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="cannot compute this model's attention: softcap"):
-        load_reward_model(str(tmp_path))
+        load_reward_model(saved(Gemma2ForCausalLM(config), tokenizer, tmp_path))
 
 
 def test_depth_cuts_models_that_list_their_layer_types(tmp_path, tokenizer):
     from transformers import Qwen2Config, Qwen2ForCausalLM
     config = Qwen2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16,
                          num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
-    Qwen2ForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    assert len(load_reward_model(str(tmp_path), depth=2).backbone.layers) == 2
+    path = saved(Qwen2ForCausalLM(config), tokenizer, tmp_path)
+    assert len(load_reward_model(path, depth=2).backbone.layers) == 2
 
 
 def test_broken_files_are_one_clear_error(tiny_path, tmp_path):
