@@ -47,7 +47,10 @@ def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, 
         sizes = [len(trees[i]) - 1 for i in run]
         parts = {name: values.cpu().split(sizes) for name, values in columns.items()}
         for position, index in enumerate(run):
-            results[index] = {name: part[position] for name, part in parts.items()}
+            branches = trees[index][1:]
+            first = [branches.index(b) for b in branches]  # the same answer gets the same reward:
+            # in a packed row it would differ in the last bits, and a tie go either way
+            results[index] = {name: part[position][first] for name, part in parts.items()}
     model.train(was_training)
     return results
 

@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory, tokenizer):
-    """A two-layer Llama with grouped-query attention and the embedded model's tokenizer."""
+    """A three-layer Llama with grouped-query attention and the embedded model's tokenizer."""
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64,
@@ -61,7 +61,7 @@ def sentence(number: int, length: int) -> str:
 
 @pytest.fixture(scope="session")
 def pairs():
-    return [Pair([{"role": "user", "content": f"Say something about {sentence(i, 2)}"}],
+    return [Pair([{"role": "user", "content": f"Say something about {sentence(i, 2)} ({i})"}],
                  sentence(i, 3 + i % 7), sentence(i + 50, 2 + i % 5)) for i in range(24)]
 
 

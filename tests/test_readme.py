@@ -1,5 +1,6 @@
 """What the README shows has to run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -26,6 +27,16 @@ def test_ten_line_script_trains_with_bsr(capsys):
     r"\b((?:bsr_lite|data|tests|notebooks)/[\w/.]+)", README))))
 def test_every_file_it_names_exists(path):
     assert (ROOT / path.rstrip("./")).exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/runs/LOG.md"])
+def test_result_table_is_the_recorded_one(page):
+    table = json.loads((ROOT / "data/runs/study_pocket/results.json").read_text())["table"]
+    for method, name in (("bt", "BT"), ("bsr", "BSR")):
+        line = next(x for x in (ROOT / page).read_text().splitlines() if x.startswith(f"| {name} |"))
+        for cell, shown in zip(table[method].values(), line.split("|")[2:], strict=False):
+            expected = "{:.3f} ({:.3f} to {:.3f})".format(cell["mean"], cell["low"], cell["high"])
+            assert shown.strip() == expected.replace("0.", ".")
 
 
 def test_commands_it_shows_parse():

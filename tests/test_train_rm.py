@@ -202,8 +202,8 @@ def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
         return real(rewards, config) * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setattr(module, "whole_batch_loss", explodes)
-    with pytest.raises(TrainingError, match=r"step 4: loss nan.*pairs of the batch: \[.*last.pt "
-                                            r"\(step 2\)"):
+    with pytest.raises(TrainingError, match=r"step 4: loss nan.* of pairs \[.*the first of "
+                                            r"them .*last.pt \(step 2\)"):
         train(settings(tiny_path, tmp_path, token_budget=4096))
     assert len(read_metrics(tmp_path / "run")) == 3
     content = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
