@@ -56,6 +56,7 @@ def test_files_and_functions_stay_short(path):
     assert set(long) <= {"train"}, long  # the one visible loop
 
 
+@pytest.mark.slow
 def test_commands_are_listed_and_have_help():
     from bsr_lite.__main__ import COMMANDS
     commands = {p.stem for p in FILES if "argparse" in p.read_text()}

@@ -95,6 +95,7 @@ def test_damaged_wheel_is_refused_and_leaves_no_half_model(monkeypatch, tmp_path
 
 # ---- head, depth, padding ----------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_head_is_drawn_with_the_seed_from_equation_2(tiny_path):
     torch.manual_seed(7)
     a = load_reward_model(tiny_path, seed=3).head_weight
@@ -224,6 +225,7 @@ def test_adapter_reloads_bitwise_on_the_same_base(tiny_path, tmp_path, options, 
     assert any(p.requires_grad for n, p in again.named_parameters() if "lora_A" in n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"quantization": "nf4"}])
 def test_merged_model_in_a_fresh_process_gives_the_same_rewards(tiny_path, tmp_path, options):
     model = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype="float32", **options))
