@@ -169,7 +169,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
             raise DataError(f"{path}: no readable parquet ({error}); fetch it again") from error
     elif path.is_file():
         yield from _read_json_lines(path)
-    elif path.suffix or path.is_absolute() or source.startswith("."):
+    elif path.suffix in (".jsonl", ".json", ".gz", ".parquet") or source.startswith((".", "/")):
         raise DataError(f"{source}: no such file; check the path in the config's data.source")
     else:
         from datasets import load_dataset

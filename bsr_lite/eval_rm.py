@@ -131,7 +131,8 @@ def read_any(data: str, format: str, split: str | None) -> list[Group]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.eval_rm", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.eval_rm", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
                         "of a sequence-classification reward model")
     parser.add_argument("--data", required=True, help=".jsonl[.gz], .parquet or a hub dataset")

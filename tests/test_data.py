@@ -165,8 +165,9 @@ def test_truncated_gzip_wrong_encoding_and_missing_files(tmp_path):
         read_pairs(str(tmp_path / "c.parquet"))
     with pytest.raises(DataError, match="no such file; check the path"):
         read_pairs(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="neither a file nor a dataset"):
-        read_pairs("nobody/nothing")
+    for hub_id in ("nobody/nothing", "Skywork/Skywork-Reward-Preference-80K-v0.2"):
+        with pytest.raises(DataError, match="neither a file nor a dataset"):
+            read_pairs(hub_id)
     with pytest.raises(DataError, match="holds no pairs; choose from trl"):
         read_pairs("x", "pocket")
 
