@@ -61,8 +61,9 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     reader = GGUFReader(gguf)
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        _read_weights(reader).save_pretrained(temporary)
-        _read_tokenizer(reader).save_pretrained(temporary)
+        with quiet_loading():
+            _read_weights(reader).save_pretrained(temporary)
+            _read_tokenizer(reader).save_pretrained(temporary)
         os.rename(temporary, target)
     except OSError:
         if not (target / "config.json").exists():  # else: another process was faster

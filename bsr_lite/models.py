@@ -237,8 +237,9 @@ def save_reward_model(model: RewardModel, folder: str | Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
-    model.hf.save_pretrained(temporary, **options)
-    model.tokenizer.save_pretrained(temporary)
+    with quiet_loading():
+        model.hf.save_pretrained(temporary, **options)
+        model.tokenizer.save_pretrained(temporary)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
     (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)  # files of an earlier model would be loaded with it
@@ -278,8 +279,9 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     if not meta["lora_rank"]:
         raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
     base, tokenizer, _ = _load_base(meta, seed=0)
-    if meta["quantization"]:
-        base = base.dequantize()
-    merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
+    with quiet_loading():
+        if meta["quantization"]:
+            base = base.dequantize()
+        merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
     meta |= {"lora_rank": None, "quantization": None}
     save_reward_model(RewardModel(merged, tokenizer, meta), target)
