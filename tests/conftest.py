@@ -6,10 +6,16 @@ import socket
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
+import hypothesis
 import pytest
 import torch
 
 from bsr_lite.data import Group, Pair
+
+
+hypothesis.settings.register_profile("ci", derandomize=True)  # CI judges changes, not luck
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 
 @pytest.fixture(autouse=True)
