@@ -12,7 +12,6 @@ import torch
 
 from bsr_lite.data import Group, Pair
 
-
 hypothesis.settings.register_profile("ci", derandomize=True)  # CI judges changes, not luck
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
