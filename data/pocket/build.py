@@ -14,7 +14,6 @@ import argparse
 import gzip
 import hashlib
 import json
-import os
 import random
 import zlib
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 
 from bsr_lite.gold import ITEM, WORD, count_sentences, gold_reward, gold_terms
 from bsr_lite.metrics import kendall_tau_b
+from bsr_lite.runlog import write_atomic
 
 HERE = Path(__file__).parent
 SPLIT_TOPICS = {"train": 66, "dev": 10, "valid": 20}
@@ -172,6 +172,7 @@ class Generator:
 def generate(prompts: list[dict], work: Path) -> dict[tuple[str, str], tuple[str, bool]]:
     """All (prompt, source) responses, one JSON file per finished batch; empty or repeated texts
     are sampled again, at most four times."""
+    work.mkdir(parents=True, exist_ok=True)
     responses: dict[tuple[str, str], tuple[str, bool]] = {}
     family, generator = None, None
     for name, source in sorted(SOURCES.items(), key=lambda item: item[1].get("model", "")):
@@ -186,20 +187,13 @@ def generate(prompts: list[dict], work: Path) -> dict[tuple[str, str], tuple[str
                         generator = Generator(family)
                     seed = zlib.crc32(file.name.encode())
                     texts = generator.sample([p["prompt"] for p in rows], source, seed)
-                    write_atomic(file, json.dumps(texts).encode())
+                    write_atomic(file, json.dumps(texts))
                     print(file.name, flush=True)
                 for p, (text, finished) in zip(rows, json.loads(file.read_text()), strict=True):
                     others = [responses.get((p["id"], m), ("",))[0] for m in p["models"]]
                     if len(text.split()) >= 2 and text not in others:
                         responses[p["id"], name] = (text, finished)
     return responses
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def assemble(prompts: list[dict], responses: dict) -> list[dict]:
@@ -335,7 +329,7 @@ def main() -> None:
     packed = gzip.compress(text, 9, mtime=0)
     write_atomic(HERE / "pocket.jsonl.gz", packed)
     digest = hashlib.sha256(packed).hexdigest()
-    write_atomic(HERE / "README.md", card(rows, digest).encode())
+    write_atomic(HERE / "README.md", card(rows, digest))
     print(f"{HERE / 'pocket.jsonl.gz'}: {len(packed) / 1e6:.2f} MB, sha256 {digest}")
 
 
