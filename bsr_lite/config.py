@@ -26,6 +26,14 @@ def in_range(name: str, value: float | None, low: float, high: float = 1e12) -> 
                          (f" and at most {high:g}" if high < 1e12 else "") + f", got {value}")
 
 
+def check_parts(names: list[str], *more: str) -> None:
+    """Raises: ValueError unless every name is a validation set, a dev set or one of `more`."""
+    known = (*more, *SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown scenario {name}; choose from {', '.join(known)}")
+
+
 @dataclass
 class ModelConfig:
     """See `models.load_reward_model`."""
@@ -95,6 +103,8 @@ class RewardModelConfig:
     max_grad_norm: float = 1.0
     eval_every: int = 20  # optimizer steps between dev evaluations and checkpoints
     eval_groups: int = 60  # dev groups scored each time
+    watch: list[str] = field(default_factory=list)  # sets scored each time and before step 1, with
+    # their norms, to see them change: train, in_domain, prompt_disjoint, ...
 
     def __post_init__(self):
         if self.loss == LossKind.BSR and self.bsr_lambda is None:
@@ -111,6 +121,7 @@ class RewardModelConfig:
         if self.bsr_group_size and self.batch_size % self.bsr_group_size:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of bsr_group_size "
                              f"{self.bsr_group_size}: groups would differ in size")
+        check_parts(self.watch, "train")
         if self.token_budget < self.data.max_length:
             raise ValueError(f"token_budget {self.token_budget} is below data.max_length "
                              f"{self.data.max_length}: one response could not fit")
@@ -141,10 +152,7 @@ class StudyConfig:
                 raise ValueError(f"method {name}: must be a section of overrides, or empty")
         if self.eval_groups is not None and self.eval_groups < 1:
             raise ValueError(f"eval_groups must be at least 1, got {self.eval_groups}")
-        parts = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint")
-        for name in self.scenarios:
-            if name not in parts:
-                raise ValueError(f"unknown scenario {name}; choose from {', '.join(parts)}")
+        check_parts(self.scenarios)
 
 
 def read_yaml(path: str | Path) -> dict:

@@ -33,7 +33,8 @@ def margin_decomposition(
 
 
 def norm_statistics(values: Tensor) -> dict[str, float]:
-    """Mean, standard deviation, coefficient of variation and skewness (Fisher, biased) of (N,).
+    """Mean, standard deviation, coefficient of variation, skewness (Fisher, biased) and the 5, 25,
+    50, 75 and 95% quantiles of (N,).
 
     A constant has skewness 0.  Raises: ValueError when empty.
     >>> norm_statistics(torch.tensor([1.0, 1.0, 4.0]))["skew"] > 0
@@ -44,8 +45,24 @@ def norm_statistics(values: Tensor) -> dict[str, float]:
     x = values.detach().double()
     mean, std = x.mean(), x.std(correction=0)
     skew = ((x - mean) ** 3).mean() / std**3 if std > 0 else torch.zeros(())
+    quantiles = x.quantile(torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=x.dtype))
     return {"mean": mean.item(), "std": std.item(),
-            "cv": (std / mean).item() if mean != 0 else 0.0, "skew": skew.item()}
+            "cv": (std / mean).item() if mean != 0 else 0.0, "skew": skew.item(),
+            "quantiles": quantiles.tolist()}
+
+
+def norm_share(hidden_chosen: Tensor, hidden_rejected: Tensor) -> float:
+    """Share of sum |h_w - h_l|^2 that differences of length make; the rest is angle theta:
+    |h_w - h_l|^2 = (|h_w| - |h_l|)^2 + 2 |h_w| |h_l| (1 - cos theta).
+
+    Shapes: (B, H), (B, H) -> [0, 1]; 0 when all differences are zero.
+    >>> x = torch.tensor([[3.0, 4.0]])
+    >>> norm_share(2 * x, x), norm_share(x, x.flip(1))  # along a ray; on a sphere
+    (1.0, 0.0)
+    """
+    lengths = (hidden_chosen.norm(dim=-1) - hidden_rejected.norm(dim=-1)).square().sum()
+    total = (hidden_chosen - hidden_rejected).square().sum()
+    return (lengths / total).item() if total > 0 else 0.0
 
 
 def pair_mean_statistics(rewards_chosen: Tensor, rewards_rejected: Tensor) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
 from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
-from .dispersion import effective_rank, norm_statistics, reward_variances
+from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
 from .embedded import ModelError
 from .metrics import bootstrap_interval, kendall_tau_b
 from .tokenization import tokenize
@@ -88,22 +88,32 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
               "dropped": len(groups) - len(fit), "undecided": len(fit) - len(kept), "tied": ties,
               "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
               "per_prompt": per_prompt.tolist()}
-    return result | (dispersion_statistics(scored, rewards) if dispersion else {})
+    return result | (dispersion_statistics(scored, gold) if dispersion else {})
 
 
-def dispersion_statistics(scored: list[dict], rewards: np.ndarray) -> dict:
-    """Norms after and before the final RMSNorm, pair differences, variances, effective rank.
+def dispersion_statistics(scored: list[dict], gold: np.ndarray) -> dict:
+    """Norms, pair differences and effective rank, after and before the final RMSNorm; the margin
+    and the reward's variances.
 
-    `difference_norm` is |h_0 - h_1| of a set's first two responses (Eq. 23).
+    A pair is a set's first two responses, the better one by gold as h_w (Eq. 23). Effective rank
+    is that of their 2P hidden states, whatever K is, so that sets of as many prompts compare.
     """
-    after = torch.cat([s["after_norm"] for s in scored])  # (P * K, H)
-    before = torch.cat([s["before_norm"] for s in scored])
-    difference = torch.stack([s["after_norm"][0] - s["after_norm"][1] for s in scored])
-    return {"norm_after": norm_statistics(after.norm(dim=-1)),
-            "norm_before": norm_statistics(before.norm(dim=-1)),
-            "difference_norm": norm_statistics(difference.norm(dim=-1)),
-            "reward_mean": float(rewards.mean()), **reward_variances(torch.from_numpy(rewards)),
-            "effective_rank": effective_rank(after)}
+    rewards = torch.stack([s["rewards"] for s in scored])  # (P, K)
+    better = torch.from_numpy(gold[:, 0] >= gold[:, 1])[:, None]
+    margin = torch.where(better[:, 0], 1, -1) * (rewards[:, 0] - rewards[:, 1])
+    result = {"reward_mean": rewards.mean().item(), **reward_variances(rewards),
+              "margin": margin.mean().item(), "rank_rows": 2 * len(scored)}
+    for place in ("after", "before"):
+        hidden = torch.stack([s[f"{place}_norm"] for s in scored])  # (P, K, H)
+        chosen = torch.where(better, hidden[:, 0], hidden[:, 1])
+        rejected = torch.where(better, hidden[:, 1], hidden[:, 0])
+        pairs = torch.cat([chosen, rejected])
+        result |= {f"norm_{place}": norm_statistics(hidden.norm(dim=-1).flatten()),
+                   f"difference_{place}": norm_statistics((chosen - rejected).norm(dim=-1)),
+                   f"norm_share_{place}": norm_share(chosen, rejected),
+                   f"effective_rank_{place}": effective_rank(pairs),
+                   f"effective_rank_centered_{place}": effective_rank(pairs, center=True)}
+    return result
 
 
 def summary(results: dict[str, dict]) -> str:

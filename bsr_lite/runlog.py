@@ -1,6 +1,7 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
 import ctypes
+import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -78,6 +79,29 @@ def read_metrics(folder: str | Path) -> list[dict]:
             except json.JSONDecodeError:
                 break
     return rows
+
+
+def read_runs(folder: str | Path) -> dict[str, list[dict]]:
+    """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
+    "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
+    runs: dict[str, list[dict]] = {}
+    for path in Path(folder).glob("*-seed*/evaluation.json"):
+        method, _, seed = path.parent.name.rpartition("-seed")
+        runs.setdefault(method, []).append({
+            "seed": int(seed), "metrics": read_metrics(path.parent),
+            "evaluation": json.loads(path.read_text())})
+    if not runs:
+        raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
+    return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}
+
+
+def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[list[float]]]:
+    """Steps, and one curve a seed, of a number that `watch` logged, such as
+    watched(runs["bt"], "train", "difference_after", "mean")."""
+    rows = [[row for row in run["metrics"] if "watch" in row] for run in runs]
+    curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
+              for seed in rows]
+    return [row["step"] for row in rows[0]], curves
 
 
 def peak_memory_gb() -> float:

@@ -98,9 +98,9 @@ def summarize(results: list[tuple[str, dict]]) -> dict:
                 "pooled_tau": mean_of(cells, "pooled_tau"), "reward_mean": mean_of(
                     cells, "reward_mean"), "between": mean_of(cells, "between_prompts"),
                 "within": mean_of(cells, "within_prompts"),
-                "effective_rank": mean_of(cells, "effective_rank"),
+                "effective_rank": mean_of(cells, "effective_rank_after"),
                 **{f"{kind}_{stat}": float(np.mean([c[kind][stat] for c in cells]))
-                   for kind in ("norm_before", "norm_after", "difference_norm")
+                   for kind in ("norm_before", "norm_after", "difference_after")
                    for stat in ("mean", "cv", "skew")}}
     return table
 
@@ -137,7 +137,7 @@ def markdown(table: dict, seeds: int) -> str:
                "within": "within prompts", "pooled_tau": "pooled tau",
                "norm_before_mean": "norm before final norm", "norm_before_cv": "its cv",
                "norm_after_mean": "norm after", "norm_after_cv": "its cv",
-               "difference_norm_mean": "norm of difference", "difference_norm_skew": "its skew",
+               "difference_after_mean": "norm of difference", "difference_after_skew": "its skew",
                "effective_rank": "effective rank", "tied": "tied sets"}
     lines += ["", "| method | scenario | " + " | ".join(columns.values()) + " |",
               "|---" * (len(columns) + 2) + "|"]

@@ -6,6 +6,7 @@ loss of the whole batch in fp32, step. Killed and started again with --resume it
 
 import argparse
 import dataclasses
+import itertools
 import math
 import random
 import sys
@@ -18,13 +19,13 @@ from torch import Tensor
 from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, load_config, to_dict
-from .data import PAIR_FORMATS, DataError, Pair, read_groups, read_pairs
+from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
 from .dispersion import pair_mean_statistics
 from .embedded import ModelError
 from .eval_rm import evaluate, group_tree, pairs_as_groups
 from .losses import LossKind, preference_loss
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
-from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key
+from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key, require
 from .tokenization import tokenize_pairs
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -143,22 +144,51 @@ def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> di
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+def draw_groups(model, groups: list[Group], config: RewardModelConfig) -> list[Group]:
+    """The first eval_groups sets of a fixed random order that fit and that gold decides: a watched
+    set loses none of them later, so that all are of one size."""
+    order = random.Random(config.data.seed).sample(groups, len(groups))
+    fit = (g for g in order if len(set(g.gold)) > 1
+           and group_tree(model.tokenizer, g, config.data.max_length))
+    return list(itertools.islice(fit, config.eval_groups))
+
+
 def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
-    """Model, training trees, dev groups and drop counts; everything that can fail on bad input."""
+    """Model, training trees, the sets to score (dev first) and drop counts; everything that can
+    fail on bad input."""
     from .models import load_reward_model
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
+        require(scenarios, config.watch)
     with phase("model"):
         options = dataclasses.asdict(config.model)
         model = load_reward_model(options.pop("name"), seed=config.seed, **options)
     with phase("tokens"):
         trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
-    dev = scenarios.dev_prompt_disjoint
-    dev = random.Random(config.data.seed).sample(dev, min(config.eval_groups, len(dev)))
-    dev = [g for g in dev if group_tree(model.tokenizer, g, config.data.max_length)]
-    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch, {len(dev)} dev "
-          f"sets; counted: {dropped | scenarios.counts}")
-    return model, trees, dev, dropped
+    watched = {"dev": draw_groups(model, scenarios.dev_prompt_disjoint, config)}
+    for name in config.watch:
+        groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
+        watched[name] = draw_groups(model, groups, config)
+    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch, sets to score: "
+          f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
+          f"{dropped | scenarios.counts}")
+    return model, trees, watched, dropped
+
+
+def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) -> dict:
+    """The row's columns of one evaluation during training: the dev score, and under `watch` every
+    watched set's score with its norms (`eval_rm.dispersion_statistics`)."""
+    row: dict = {"watch": {}} if config.watch else {}
+    for name, groups in watched.items():
+        if not groups:
+            continue
+        result = evaluate(model, groups, max_length=config.data.max_length,
+                          token_budget=config.token_budget, dispersion=name != "dev")
+        if name == "dev":
+            row[f"val/{result['metric']}"] = result["score"]
+        else:
+            row["watch"][name] = {k: v for k, v in result.items() if k != "per_prompt"}
+    return row
 
 
 def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios | None = None):
@@ -173,7 +203,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     accelerator, out = Accelerator(), Path(config.output_dir)
     if accelerator.num_processes > 1:
         raise ConfigError("train_rm runs in one process: start it without a launcher")
-    model, trees, dev, dropped = prepare(config, scenarios)
+    model, trees, watched, dropped = prepare(config, scenarios)
     per_epoch = -(-len(trees) // config.batch_size)
     total = per_epoch * config.epochs
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
@@ -181,6 +211,9 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(trees))
     first = checkpoint.load() if resume else checkpoint.clear()
     log = RunLog(out, to_dict(config), first)
+    if config.watch and not first:
+        log.write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
+                   **check_up(model, watched, config)})
     model.train()
     seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
     bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
@@ -211,6 +244,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "epoch": (step + 1) / per_epoch,
                **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
+               "train/head_norm": model.head_weight.norm().item(),
                "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
                "tokens_per_s": seen_tokens / seconds,
                "pairs_per_s": seen_pairs / seconds,
@@ -218,13 +252,11 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         bar.set_postfix(loss=f"{row['train/loss']:.3f}", acc=f"{row['train/accuracy']:.2f}",
                         tok_s=f"{row['tokens_per_s']:.0f}")
         check = (step + 1) % config.eval_every == 0 or step + 1 == total
-        result = evaluate(model, dev, max_length=config.data.max_length,
-                          token_budget=config.token_budget) if check and dev else None
-        if result:
-            row[f"val/{result['metric']}"] = result["score"]
+        if check:
+            row |= check_up(model, watched, config)
         log.write(row)
         if check:
-            checkpoint.save(step + 1, result["score"] if result else None)
+            checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
     save_reward_model(model, out / "model")
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "

@@ -37,6 +37,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("batch_size=many", "batch_size must be int, got 'many'"),
     ("batch_size=true", "batch_size must be int, got True"),
     ("batch_size=2.5", "batch_size must be int"),
+    ("watch=[out_domain]", "unknown scenario out_domain; choose from train, in_domain"),
     ("epochs=0", "epochs must be at least 1"),
     ("loss=bpr", "unknown loss 'bpr'; choose one of"),
     ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),

@@ -6,6 +6,7 @@ import torch
 from bsr_lite.dispersion import (
     effective_rank,
     margin_decomposition,
+    norm_share,
     norm_statistics,
     pair_mean_statistics,
     reward_decomposition,
@@ -32,9 +33,21 @@ def test_norm_statistics_of_a_known_law():
     assert stats["mean"] == pytest.approx(0.5, rel=0.02)
     assert stats["cv"] == pytest.approx(1.0, rel=0.02)
     assert stats["skew"] == pytest.approx(2.0, rel=0.1)  # of every exponential law
-    assert norm_statistics(torch.ones(3)) == {"mean": 1.0, "std": 0.0, "cv": 0.0, "skew": 0.0}
+    assert stats["quantiles"] == pytest.approx(
+        [-math.log(1 - q) / 2 for q in (0.05, 0.25, 0.5, 0.75, 0.95)], rel=0.05)
+    assert norm_statistics(torch.ones(3)) == {"mean": 1.0, "std": 0.0, "cv": 0.0, "skew": 0.0,
+                                              "quantiles": [1.0] * 5}
     with pytest.raises(ValueError, match="at least one"):
         norm_statistics(torch.zeros(0))
+
+
+def test_length_and_angle_add_up_to_the_difference():
+    chosen, rejected = torch.randn(2, 50, 8, dtype=torch.float64)
+    a, b = chosen.norm(dim=1), rejected.norm(dim=1)
+    cosine = torch.cosine_similarity(chosen, rejected, dim=1)
+    angle = (2 * a * b * (1 - cosine)).sum() / (chosen - rejected).square().sum()
+    assert norm_share(chosen, rejected) == pytest.approx(1 - angle.item())
+    assert norm_share(chosen, chosen) == 0
 
 
 def test_variances_add_up_to_the_pooled_variance():

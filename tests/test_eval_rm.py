@@ -6,7 +6,7 @@ import torch
 
 from bsr_lite import eval_rm
 from bsr_lite.data import DataError, Group
-from bsr_lite.dispersion import effective_rank
+from bsr_lite.dispersion import effective_rank, reward_decomposition
 from bsr_lite.embedded import ModelError
 from bsr_lite.eval_rm import evaluate, group_tree, pairs_as_groups, score_trees
 from bsr_lite.metrics import kendall_tau_b
@@ -47,9 +47,26 @@ def test_scores_against_a_direct_computation(model, groups):
     assert result["pooled_tau"] == pytest.approx(kendall_tau_b(r.ravel(), gold.ravel()).item())
     assert result["between_prompts"] + result["within_prompts"] == pytest.approx(r.var(), rel=1e-4)
     trees = [group_tree(model.tokenizer, g) for g in groups]
-    hidden = torch.cat([s["after_norm"] for s in score_trees(model, trees)])
-    assert result["effective_rank"] == pytest.approx(effective_rank(hidden), rel=1e-3)
+    scored = score_trees(model, trees)
+    for place in ("after", "before"):  # the pair is the first two, whatever K is
+        hidden = torch.cat([s[f"{place}_norm"][:2] for s in scored])
+        assert result[f"effective_rank_{place}"] == pytest.approx(effective_rank(hidden), rel=1e-3)
+    assert result["rank_rows"] == 2 * len(groups)
     assert result["norm_after"]["cv"] < result["norm_before"]["cv"]  # what RMSNorm is for
+
+
+def test_margin_is_gold_better_minus_worse_and_obeys_eq_23(model, groups):
+    result = evaluate(model, groups, dispersion=True)
+    r = single_rewards(model, groups)
+    sign = torch.tensor([1.0 if g.gold[0] > g.gold[1] else -1.0 for g in groups])
+    assert result["margin"] == pytest.approx((sign * (r[:, 0] - r[:, 1])).mean().item(), abs=1e-5)
+    scored = score_trees(model, [group_tree(model.tokenizer, g) for g in groups])
+    difference = torch.stack([s["after_norm"][0] - s["after_norm"][1] for s in scored])
+    parts = reward_decomposition(difference, model.head_weight.detach())
+    product = parts["head_norm"] * parts["hidden_norm"] * parts["cosine"]
+    torch.testing.assert_close(product, r[:, 0] - r[:, 1], atol=2e-5, rtol=0)
+    assert result["difference_after"]["mean"] == pytest.approx(
+        parts["hidden_norm"].mean().item(), rel=1e-4)
 
 
 def test_pairs_score_accuracy_with_ties_as_errors(model, pairs):

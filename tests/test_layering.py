@@ -18,7 +18,7 @@ LAYERS = [  # each may import from the rows above it
     {"config"},
     {"checkpoint", "eval_rm"},
     {"train_rm"},
-    {"plots"},
+    {"plots", "checks"},
     {"study"},
 ]
 

@@ -14,10 +14,12 @@ import yaml
 from bsr_lite.batching import plant
 from bsr_lite.checkpoint import Checkpoint, TrainingError
 from bsr_lite.config import ConfigError, RewardModelConfig, parse
+from bsr_lite.data import DataError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
 from bsr_lite.train_rm import (
     backward,
+    draw_groups,
     load_scenarios,
     make_optimizer,
     pair_trees,
@@ -235,6 +237,35 @@ def test_groups_become_scenarios_and_max_pairs_is_a_random_part(tiny_path, tmp_p
     assert scenarios == load_scenarios(settings(tiny_path, tmp_path, **data, seed=5))
 
 
+def test_watched_sets_are_scored_from_step_0_on_and_lose_no_set(tiny_path, tmp_path, groups):
+    from bsr_lite.eval_rm import evaluate
+    rows = [{"prompt": g.prompt, "responses": g.responses, "gold": g.gold, "models": g.models}
+            for g in groups]
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    watch = ["train", "in_domain", "mutual_disjoint"]
+    config = settings(tiny_path, tmp_path, data__source=str(tmp_path / "groups.jsonl"),
+                      data__format="pocket", data__valid_models=[f"m{k}" for k in range(4, 8)],
+                      watch=watch, epochs=1, eval_groups=5)
+    model, _ = train(config)
+    log = read_metrics(config.output_dir)
+    assert [r["step"] for r in log if "watch" in r] == [0, 2, 4, 5] and "train/loss" not in log[0]
+    for row in (r for r in log if "watch" in r):
+        assert list(row["watch"]) == watch
+        assert {c["rank_rows"] for c in row["watch"].values()} == {10}
+        assert not any(c["dropped"] or c["undecided"] for c in row["watch"].values())
+    assert log[-1]["train/head_norm"] == pytest.approx(model.head_weight.norm().item())
+    assert log[-1]["train/head_norm"] != log[0]["train/head_norm"]
+    sets = draw_groups(model, load_scenarios(config).mutual_disjoint, config)
+    again = evaluate(model, sets, dispersion=True)
+    assert again["norm_before"] == pytest.approx(
+        log[-1]["watch"]["mutual_disjoint"]["norm_before"], rel=1e-5)
+
+
+def test_watching_an_empty_set_fails_before_the_first_step(source, tiny_path, tmp_path):
+    with pytest.raises(DataError, match="no rows for in_domain"):
+        train(settings(tiny_path, tmp_path, watch=["in_domain"]))
+
+
 def test_dev_shares_no_prompt_with_training(tiny_path, tmp_path, pairs):
     rows = [{"prompt": f"q{i % 8}", "chosen": p.chosen, "rejected": p.rejected}
             for i, p in enumerate(pairs)]
@@ -273,7 +304,6 @@ def test_logged_terms_add_up_to_the_penalty_of_one_group(tiny_path, tmp_path):
 
 
 def test_untrainable_data_fails_before_the_first_step(tiny_path, tmp_path):
-    from bsr_lite.data import DataError
     rows = [{"prompt": f"q{i}", "chosen": "same", "rejected": "same"} for i in range(20)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match="none of 17 pairs is left .*'identical': 17"):

@@ -1,0 +1,75 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Solutions to 01 · How does "A is better than B" become a loss?
+
+# %%
+import math
+
+import torch
+
+from bsr_lite import checks
+
+# %% [markdown]
+# **1.** Solve $p = 1/(1 + e^{-m})$ for $m$: the **log-odds** $m = \ln\frac{p}{1-p}$. At $p =
+# 0.95$ that is $\ln 19 \approx 2.94$.
+
+# %%
+def margin_for(p):
+    return math.log(p / (1 - p))
+
+
+assert checks.check_margin_for(margin_for)
+
+# %% [markdown]
+# **2.** From Section 4, $\frac{d}{dm}[-\log\sigma(m)] = -\sigma(-m)$ and, mirrored,
+# $\frac{d}{dm}[-\log\sigma(-m)] = \sigma(m)$. Together
+#
+# $$-q\,\sigma(-m) + (1-q)\,\sigma(m) = \sigma(m) - q.$$
+#
+# It is zero at $\sigma(m) = q$: with soft labels Bradley-Terry *does* have a margin at which it is
+# content. With hard labels ($q = 1$) that margin is $+\infty$.
+
+# %%
+def soft_label_gradient(margin, q):
+    return torch.sigmoid(margin) - q
+
+
+assert checks.check_soft_label_gradient(soft_label_gradient)
+
+# %% [markdown]
+# **3.** A vector that all comparisons ignore must be constant along every line of the graph, so
+# it is constant on every **connected component**, and free to differ between components. Count
+# them with a small union-find; or take $n$ minus the rank of the design matrix.
+
+# %%
+def invisible_directions(n, compared):
+    parent = list(range(n))
+
+    def root(a):
+        return a if parent[a] == a else root(parent[a])
+
+    for a, b in compared:
+        parent[root(a)] = root(b)
+    return sum(parent[a] == a for a in range(n))
+
+
+assert checks.check_invisible_directions(invisible_directions)
+
+# %% [markdown]
+# **4.** Eq. 22 for every pair, then the mean over the batch.
+
+# %%
+def head_gradient(hidden_chosen, hidden_rejected, head_weight):
+    difference = hidden_chosen - hidden_rejected  # (B, H)
+    push = torch.sigmoid(-difference @ head_weight)  # (B,)
+    return -(push[:, None] * difference).mean(0)  # (H,)
+
+
+assert checks.check_head_gradient(head_gradient)

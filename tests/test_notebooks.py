@@ -1,0 +1,93 @@
+"""The notebooks are what the library is for: pairs agree, nothing in them is of one machine, and
+they stay readable. That they run is CI's other half (`make test` executes them)."""
+
+import re
+import statistics
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks"
+LESSONS = sorted(FOLDER.glob("[0-9]*.py"))
+SOLUTIONS = sorted(FOLDER.glob("solutions/[0-9]*.py"))
+every = pytest.mark.parametrize("source", LESSONS + SOLUTIONS, ids=lambda p: "-".join(p.parts[-2:]))
+lesson = pytest.mark.parametrize("source", LESSONS, ids=lambda p: p.stem)
+
+
+def built(source: Path):
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+def code_lines(cell) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+def test_every_lesson_has_a_built_notebook_and_solutions():
+    assert LESSONS and [p.name for p in LESSONS] == [p.name for p in SOLUTIONS]
+    assert {p.with_suffix("") for p in LESSONS + SOLUTIONS} == {
+        p.with_suffix("") for p in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+
+
+@every
+def test_pair_agrees(source):
+    """Edit the .py, then run `make notebooks`: the .ipynb is never edited by hand."""
+    text, notebook = jupytext.read(source).cells, built(source).cells
+    assert [(c.cell_type, c.source) for c in text] == [(c.cell_type, c.source) for c in notebook]
+
+
+@every
+def test_outputs_are_complete_and_of_no_machine(source):
+    notebook = built(source)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))  # built in one go
+    outputs = [o for c in code for o in c.outputs]
+    assert outputs and not [o for o in outputs if o.output_type == "error"]
+    assert not [o for o in outputs if o.get("name") == "stderr"]
+    text = source.with_suffix(".ipynb").read_text()
+    assert not re.search("/" + r"(home|root|tmp|Users|work)/\w", text)
+    assert "http" not in "".join(str(o.get("text", "")) for o in outputs)
+    assert len(text) < 500_000
+
+
+@every
+def test_cells_are_short(source):
+    cells = built(source).cells
+    sizes = [code_lines(c) for c in cells if c.cell_type == "code"]
+    assert max(sizes) <= 40 and statistics.median(sizes) <= 8, sizes
+    words = {c.source[:40]: len(c.source.split()) for c in cells if c.cell_type == "markdown"}
+    assert max(words.values()) <= 120, {k: n for k, n in words.items() if n > 120}
+
+
+@lesson
+def test_lesson_has_its_parts(source):
+    cells = built(source).cells
+    prose = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    code = [c.source for c in cells if c.cell_type == "code"]
+    assert cells[0].source.startswith("# ") and cells[0].source.split("\n")[0].endswith("?")
+    checks = [c for c in code if re.search(r"^\s*assert .*?,\s*\(?\s*f?\"", c, re.M | re.S)
+              or "assert_close" in c]
+    assert len(checks) >= 3, "every lesson proves its claims"
+    assert "Eq." in prose and "<details>" in prose and "## Exercises" in prose
+    figures = sum("image/png" in o.get("data", {}) for c in cells if c.cell_type == "code"
+                  for o in c.outputs)
+    assert figures >= 2 and len(re.findall("What to see", prose)) >= 2
+
+
+@lesson
+def test_exercises_are_checked_and_left_to_the_reader(source):
+    code = "\n".join(c.source for c in built(source).cells if c.cell_type == "code")
+    called = re.findall(r"checks\.(check_\w+)\(", code)
+    solved = (FOLDER / "solutions" / source.name).read_text()
+    assert len(called) >= 3 and called == re.findall(r"assert checks\.(check_\w+)\(", solved)
+    text = "".join(o.get("text", "") for c in built(source).cells if c.cell_type == "code"
+                   for o in c.outputs)
+    assert text.count("not attempted yet") == len(called)
+
+
+def test_table_lists_every_lesson():
+    table = (FOLDER / "README.md").read_text()
+    for source in LESSONS:
+        assert f"({source.stem}.ipynb)" in table
