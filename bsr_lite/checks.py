@@ -1,14 +1,17 @@
 """Checkers of the notebooks' exercises: each calls the reader's function on cases with known
-answers and prints a verdict with a hint. A stub that returns None is "not attempted yet", never an error.
+answers and prints a verdict with a hint. A stub that returns None is "not attempted yet", never
+an error.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from .losses import bt_loss
+from .dispersion import effective_rank, norm_share
+from .losses import bsr_penalty, bt_loss
 
 
 def _check(name: str, function: Callable, cases: list[tuple], hint: str) -> bool:
@@ -82,3 +85,94 @@ def check_head_gradient(function: Callable) -> bool:
     return _check("head_gradient", function, [((chosen, rejected, head), w.grad)],
                   "minus sigma(-margin) times (h_w - h_l), averaged over the B pairs; the result "
                   "has the head's shape")
+
+
+# ---- 02_norm_dispersion --------------------------------------------------------------------------
+
+def check_rms_norm(function: Callable) -> bool:
+    """Exercise 1 of notebook 02: the final RMSNorm, from a raw state and its gains."""
+    hidden, gain = _rewards(0, 3, 8), _rewards(1, 8)
+    expected = F.rms_norm(hidden, (8,), gain, eps=0.0)
+    return _check("rms_norm", function, [((hidden, gain), expected)],
+                  "divide every row by the root of the mean of its squares, then times the gain")
+
+
+def check_angle_share(function: Callable) -> bool:
+    """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes."""
+    chosen, rejected = _rewards(0, 6, 5), _rewards(1, 6, 5)
+    cases = [((chosen, rejected), 1 - norm_share(chosen, rejected)), ((chosen, 3 * chosen), 0.0),
+             ((chosen, -chosen), 1.0)]
+    return _check("angle_share", function, cases, "sum 2 |h_w| |h_l| (1 - cos theta) over the "
+                  "pairs, divide by the sum of |h_w - h_l|^2")
+
+
+def check_effective_rank(function: Callable) -> bool:
+    """Exercise 3 of notebook 02: Roy and Vetterli's effective rank from singular values."""
+    spectra = [torch.ones(4), torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 1.0, 1.0])]
+    cases = [((x.double(),), effective_rank(torch.diag(x))) for x in spectra]
+    return _check("effective_rank", function, cases, "p = singular / sum; exp of -sum p ln p, "
+                  "where 0 ln 0 counts as 0 (torch.special.entr)")
+
+
+def check_largest_reward(function: Callable) -> bool:
+    """Exercise 4 of notebook 02: the largest reward that any hidden state can get."""
+    gain, head = _rewards(0, 7), _rewards(1, 7)
+    direction = gain * head / (gain * head).norm() * 7**0.5  # the u / rms(u) that attains it
+    return _check("largest_reward", function, [((gain, head), head @ (gain * direction))],
+                  "r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length "
+                  "of (g W) times sqrt(H)")
+
+
+# ---- 03_bsr --------------------------------------------------------------------------------------
+
+def check_expected_penalty(function: Callable) -> bool:
+    """Exercise 1 of notebook 03: the mean BSR penalty of G of N pairs, without replacement."""
+    cases = []
+    for n, size in ((6, 2), (6, 3), (5, 5), (6, 1)):
+        s = _rewards(n, n)
+        drawn = [s[list(c)].mean() for c in itertools.combinations(range(n), size)]
+        expected = size * torch.stack(drawn).square().mean()  # every batch there is
+        cases.append(((s.mean(), s.var(correction=0), n, size), expected))
+    return _check("expected_penalty", function, cases, "G mu^2 + Var(s) (N - G) / (N - 1)")
+
+
+def check_penalty_gradient(function: Callable) -> bool:
+    """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike."""
+    chosen, rejected, cases = _rewards(0, 6), _rewards(1, 6), []
+    for size in (6, 3, 1):
+        c = chosen.clone().requires_grad_()
+        (0.1 * bsr_penalty(c, rejected, size)).backward()
+        cases.append(((chosen, rejected, 0.1, size), c.grad))
+    return _check("penalty_gradient", function, cases, "every reward of a group gets lambda times "
+                  "the group's mean reward, divided by the number of groups")
+
+
+def check_same_weight(function: Callable) -> bool:
+    """Exercise 3 of notebook 03: the lambda at another group size that keeps BSR's push relative
+    to BT's."""
+    cases = [((1e-3, 16, 128), 1.25e-4), ((1e-2, 32, 8), 4e-2), ((1e-3, 16, 16), 1e-3)]
+    return _check("same_weight", function, cases, "the ratio of the pushes is 2 lambda G mean(r): "
+                  "keep lambda G")
+
+
+def check_accumulated_gradient(function: Callable) -> bool:
+    """Exercise 4 of notebook 03: the exact global BSR gradient on a head, micro-batch by
+    micro-batch; no call of the given `rewards` may see more than one part."""
+    parts = [(_rewards(i, n, 4), _rewards(i + 9, n, 4)) for i, n in enumerate((5, 3, 1))]
+    head, largest = _rewards(99, 4), 0
+
+    def rewards(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        nonlocal largest
+        largest = max(largest, len(hidden))
+        return hidden @ weight
+
+    w = head.clone().requires_grad_()
+    chosen, rejected = (torch.cat(column) @ w for column in zip(*parts, strict=True))
+    (bt_loss(chosen, rejected) + 0.1 * bsr_penalty(chosen, rejected)).backward()
+    right = _check("accumulated_gradient", function, [((rewards, parts, head, 0.1), w.grad)],
+                   "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
+                   "every part again: (rewards * dL/dr of that part).sum().backward()")
+    if right and largest > 5:
+        print("accumulated_gradient: but one call saw more than a micro-batch")
+        return False
+    return right

@@ -11,7 +11,7 @@ COLORS = {"bt": "#4477AA", "bsr": "#EE6677", "centering": "#228833", "hinge": "#
 SCENARIO_COLORS = {"train": "#000000", "in_domain": "#004488", "prompt_disjoint": "#DDAA33",
                    "response_disjoint": "#BB5566", "mutual_disjoint": "#997700"}
 plt.rcParams.update({"figure.figsize": SIZE, "axes.spines.top": False, "axes.spines.right": False,
-                     "axes.grid": True, "grid.alpha": 0.25, "font.size": 9, "figure.dpi": 130})
+                     "axes.grid": True, "grid.alpha": 0.25, "font.size": 9, "figure.dpi": 100})
 
 
 def color(method: str, index: int) -> str:
@@ -19,9 +19,10 @@ def color(method: str, index: int) -> str:
     return COLORS.get(method.split("-")[0], f"C{index}")
 
 
-def panels(columns: int = 1, **options):
-    """A figure of the one size and its axes; options go to plt.subplots."""
-    return plt.subplots(1, columns, layout="constrained", **options)
+def panels(columns: int = 1, rows: int = 1, **options):
+    """A figure of the one size (rows times as high) and its axes; options go to plt.subplots."""
+    return plt.subplots(rows, columns, layout="constrained",
+                        figsize=(SIZE[0], SIZE[1] * (0.25 + 0.75 * rows)), **options)
 
 
 def label(axis, x: str, y: str, title: str) -> None:

@@ -424,7 +424,8 @@ torch.testing.assert_close(h_w.grad, -(push * W).detach() / B, msg="same rule, o
 # same sum, so
 #
 # $$\lVert W_p\rVert^2 - \sum_i \lVert \Delta_i \rVert^2 \quad \text{stays constant.}$$
-#
+
+# %% [markdown]
 # **Predict**: $W_p$ is one vector of length 1, the 64 differences have length 34. Who grows more,
 # relative to its size?
 

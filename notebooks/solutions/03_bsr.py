@@ -1,0 +1,73 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Solutions to 03 · What happens when the rewards of a batch must sum to zero?
+
+# %%
+import torch
+
+from bsr_lite import checks
+from bsr_lite.losses import preference_loss
+
+# %% [markdown]
+# **1.** The variance of the mean of $G$ out of $N$ without replacement is
+# $\frac{\mathrm{Var}(s)}{G} \cdot \frac{N - G}{N - 1}$. Times $G$, plus $G\mu^2$.
+
+# %%
+def expected_penalty(mean, variance, n, size):
+    return size * mean**2 + variance * (n - size) / (n - 1)
+
+
+assert checks.check_expected_penalty(expected_penalty)
+
+# %% [markdown]
+# **2.** Section 3 gave $\lambda \bar r$ for one group. The average over $k = B/G$ groups divides
+# each group's share by $k$; every pair gets its own group's mean.
+
+# %%
+def penalty_gradient(rewards_chosen, rewards_rejected, bsr_lambda, size):
+    pair_means = (rewards_chosen + rewards_rejected) / 2
+    groups = pair_means.view(-1, size)  # (k, G)
+    means = groups.mean(1, keepdim=True).expand_as(groups)
+    return bsr_lambda * means.flatten() / len(groups)
+
+
+assert checks.check_penalty_gradient(penalty_gradient)
+
+# %% [markdown]
+# **3.** The ratio $2 \lambda G \bar r$ stays if $\lambda G$ does. But the weight of
+# $\mathrm{Var}(s)$ is $\lambda$ alone: keeping the pull on the mean changes the pull on the
+# spread by `old / new`. One number cannot keep both.
+
+# %%
+def same_weight(bsr_lambda, old, new):
+    return bsr_lambda * old / new
+
+
+assert checks.check_same_weight(same_weight)
+
+# %% [markdown]
+# **4.** The two passes of Section 5.
+
+# %%
+def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
+    with torch.no_grad():  # 1. all rewards, no graph
+        pairs = [torch.stack([rewards(w, head_weight), rewards(l, head_weight)], dim=1)
+                 for w, l in parts]
+    whole = torch.cat(pairs).requires_grad_()  # (B, 2)
+    loss = preference_loss("bsr", whole[:, 0], whole[:, 1], bsr_lambda=bsr_lambda)
+    (push,) = torch.autograd.grad(loss, whole)  # 2. dL/dr of the whole batch
+    head = head_weight.clone().requires_grad_()
+    for (w, l), p in zip(parts, push.split([len(w) for w, _ in parts]), strict=True):
+        (rewards(w, head) * p[:, 0]).sum().backward()  # 3. each part with its own slice
+        (rewards(l, head) * p[:, 1]).sum().backward()
+    return head.grad
+
+
+assert checks.check_accumulated_gradient(accumulated_gradient)
