@@ -18,12 +18,22 @@ def _check(name: str, function: Callable, cases: list[tuple], hint: str) -> bool
     """True when function(*arguments) is close to the expected value in every (arguments, expected)
     case; otherwise prints the first case that fails, and the hint."""
     for arguments, expected in cases:
-        got = function(*arguments)
+        try:
+            got = function(*arguments)
+        except Exception as error:  # the reader's code raises what it likes
+            print(f"{name}: not yet. For {_short(arguments)} it raised {type(error).__name__}: "
+                  f"{error}. Hint: {hint}")
+            return False
         if got is None:
             print(f"{name}: not attempted yet")
             return False
         expected = torch.as_tensor(expected, dtype=torch.float64)
-        got = torch.as_tensor(got).detach().to(torch.float64)
+        try:
+            got = torch.as_tensor(got).detach().to(torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            print(f"{name}: not yet. Return a number or a tensor, got {type(got).__name__}. "
+                  f"Hint: {hint}")
+            return False
         if got.shape != expected.shape:
             print(f"{name}: not yet. Expected the shape {tuple(expected.shape)}, got "
                   f"{tuple(got.shape)}. Hint: {hint}")
@@ -72,19 +82,18 @@ def check_soft_label_gradient(function: Callable) -> bool:
 def check_invisible_directions(function: Callable) -> bool:
     """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph."""
     cases = [((3, [(0, 1), (1, 2)]), 1), ((4, [(0, 1), (2, 3)]), 2), ((3, []), 3),
-             ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3)]
+             ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3), ((4, [(0, 1), (2, 3), (1, 2)]), 1)]
     return _check("invisible_directions", function, cases, "one for every connected component of "
                   "the graph; or n minus the rank of the design matrix")
 
 
-def check_head_gradient(function: Callable) -> bool:
-    """Exercise 4 of notebook 01: Eq. 22 averaged over a batch."""
+def check_rejected_gradient(function: Callable) -> bool:
+    """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states."""
     chosen, rejected, head = _rewards(0, 6, 5), _rewards(1, 6, 5), _rewards(2, 5)
-    w = head.clone().requires_grad_()
-    bt_loss(chosen @ w, rejected @ w).backward()
-    return _check("head_gradient", function, [((chosen, rejected, head), w.grad)],
-                  "minus sigma(-margin) times (h_w - h_l), averaged over the B pairs; the result "
-                  "has the head's shape")
+    states = rejected.clone().requires_grad_()
+    bt_loss(chosen @ head, states @ head).backward()
+    return _check("rejected_gradient", function, [((chosen, rejected, head), states.grad)],
+                  "plus sigma(-margin) times the head for every pair, divided by B")
 
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------

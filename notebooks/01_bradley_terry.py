@@ -9,17 +9,23 @@
 # %% [markdown]
 # # 01 · How does "A is better than B" become a loss?
 #
-# People find it hard to score a text and easy to say which of two is better. A reward model turns
-# such comparisons into numbers. This notebook builds its loss from nothing.
+# In **RLHF** (reinforcement learning from human feedback) a language model writes answers to a
+# **prompt**, a **reward model** scores them, and training raises the score. People find it hard
+# to score a text and easy to say which of two is better, so reward models learn from comparisons.
+# This notebook builds their loss from nothing.
 #
+# "The paper", here and in the next notebooks, is *On the Robustness of Reward Models for Language
+# Model Alignment* (ICML 2025); "Eq. n" is an equation of it.
+
+# %% [markdown]
 # After it you can
 # - derive the Bradley-Terry loss (Eq. 3) and its gradient, and recognise logistic regression in
 #   it;
 # - fit it to data with known answers and say how uncertain the fit is;
-# - name the direction the loss cannot see, and show it as a null space;
-# - take a reward apart into length, length and angle (Eq. 16 to 23), the paper's starting point.
+# - name the directions the loss cannot see, one per prompt, and show them as a null space;
+# - take a reward apart into length, length and angle (Eq. 16, 22, 23), the paper's starting point.
 #
-# You need calculus and a little PyTorch. No model is loaded; it runs in seconds.
+# You need calculus, eigenvalues and a little PyTorch. No model is loaded; it runs in seconds.
 
 # %%
 import os
@@ -37,13 +43,21 @@ torch.set_default_dtype(torch.float64)  # so that checks of exact facts can be s
 # %% [markdown]
 # ## 1. A comparison is a noisy look at two hidden numbers
 #
-# Give every answer a hidden quality $r$. A judge who compares answers $a$ and $b$ does not see $r$
-# but $r$ plus noise, and picks the larger. If the two noises follow a Gumbel distribution (the
-# bell-like curve of "largest of many"), then
+# Give every answer a hidden quality $r$, its **reward**. A judge who compares answers $a$ and $b$
+# does not see $r$ but $r$ plus noise, and picks the larger. Let the two noises be independent
+# **Gumbel** variables (a skewed bell, the limit law of a maximum: $P(g \le x) = e^{-e^{-x}}$).
+# Then
 #
 # $$P(a \text{ beats } b) = \sigma(r_a - r_b), \qquad \sigma(z) = \frac{1}{1 + e^{-z}}.$$
 #
-# This is the **Bradley-Terry (BT) model**. Only the *difference*, the **margin**, matters.
+# This is the **Bradley-Terry (BT) model**. Only the difference, the **margin** $m = r_a - r_b$,
+# matters.
+
+# %% [markdown]
+# **Why $\sigma$?** $a$ wins if $g_b < m + g_a$. Given $g_a$ this has probability $e^{-e^{-(m +
+# g_a)}} = e^{-u e^{-m}}$ with $u = e^{-g_a}$, and $u$ is exponentially distributed. So
+#
+# $$P = \int_0^\infty e^{-u}\, e^{-u e^{-m}}\, du = \frac{1}{1 + e^{-m}} = \sigma(m).$$
 #
 # **Predict** before you run: with $r_a = 2$ and $r_b = 1$, how often does the worse answer win?
 
@@ -70,8 +84,9 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 # ## 2. From the probability to the loss
 #
 # We are told which answer was **chosen** ($w$, won) and which **rejected** ($l$, lost). Maximum
-# likelihood asks for the rewards that make these outcomes most probable; minus the mean
-# log-probability is the loss (Eq. 3):
+# likelihood asks for the rewards that make these outcomes most probable; comparisons are
+# independent, so log-probabilities add, and minus their mean over the $B$ comparisons is the loss
+# (Eq. 3), in **nats** (natural-log units):
 #
 # $$L_{BT} = -\frac{1}{B} \sum_{i=1}^{B} \log \sigma(r_{w,i} - r_{l,i})$$
 #
@@ -90,9 +105,10 @@ for margin in (-2.0, 0.0, 2.0, 4.0):
     print(f"margin {margin:+.0f}: loss {bt_loss(torch.tensor([margin]), torch.zeros(1)):.3f} nats")
 
 # %% [markdown]
-# `torch.log(torch.sigmoid(x))` breaks for confident mistakes: at a margin of -800 the sigmoid
-# underflows to 0 and its logarithm is $-\infty$. The library uses `logsigmoid`, which computes the
-# same function without the detour. Everywhere else the two agree.
+# `torch.log(torch.sigmoid(x))` breaks at both ends. At a margin of -800 the sigmoid underflows to
+# 0 and its logarithm is $-\infty$; above 37 it rounds to 1 and both the loss and its gradient
+# become exactly 0 (in float32 far sooner, at 17). The library uses `logsigmoid`, the same
+# function without the detour. In between the two agree.
 
 # %%
 w, l = 3 * torch.randn(1000), 3 * torch.randn(1000)
@@ -106,11 +122,12 @@ assert losses.bt_loss(*wrong) == 800, "far on the wrong side the loss is minus t
 #
 # Put the $n$ rewards into a vector $r$ and write one row per comparison: $+1$ in the winner's
 # column, $-1$ in the loser's. With this design matrix $D$ the margins are $Dr$, and $L_{BT}$ is
-# the logistic regression of a label that is always 1 on the features $D$.
+# the loss of logistic regression without intercept on the features $D$, with every label 1.
 #
-# So everything known about logistic regression holds: the loss is convex in $r$, there are
-# standard errors, and there are the two classical troubles, directions that the data do not touch
-# and data that can be separated perfectly. Both come back below.
+# (Labels that are all 1 are harmless: flipping the sign of a row flips its label.) So everything
+# known about logistic regression holds: the loss is convex in $r$, there are standard errors, and
+# there are the two classical troubles, directions that the data do not touch and data that can be
+# separated perfectly. Both come back below.
 
 # %%
 def design_matrix(winners, losers, n):
@@ -121,10 +138,11 @@ def design_matrix(winners, losers, n):
 
 
 winners, losers = torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1])
-r, D = torch.tensor([1.0, 0.5, -0.5]), design_matrix(winners, losers, n=3)
-print(D.int())
-logistic = torch.nn.functional.binary_cross_entropy_with_logits(D @ r, torch.ones(4))
-assert torch.isclose(logistic, bt_loss(r[winners], r[losers])), "BT is logistic regression on D"
+r_small, D_small = torch.tensor([1.0, 0.5, -0.5]), design_matrix(winners, losers, n=3)
+print(D_small.int())
+logistic = torch.nn.functional.binary_cross_entropy_with_logits(D_small @ r_small, torch.ones(4))
+assert torch.isclose(logistic, bt_loss(r_small[winners], r_small[losers])), (
+    "BT must be logistic regression on D")
 
 # %% [markdown]
 # ## 4. The gradient by hand
@@ -135,9 +153,10 @@ assert torch.isclose(logistic, bt_loss(r[winners], r[losers])), "BT is logistic 
 # $$\frac{d}{dm}\bigl[-\log \sigma(m)\bigr] = -\frac{\sigma(m)\,\sigma(-m)}{\sigma(m)}
 # = -\sigma(-m)$$
 #
-# and by the chain rule $\partial L / \partial r_w = -\sigma(-m)/B$, $\partial L / \partial r_l =
-# +\sigma(-m)/B$. The number $\sigma(-m)$ is the probability that the model gives to the outcome
-# that did *not* happen. Surprise pushes; the two pushes of a pair are equal and opposite.
+# and by the chain rule $\partial L_{BT} / \partial r_w = -\sigma(-m)/B$, $\partial L_{BT} /
+# \partial r_l = +\sigma(-m)/B$. The number $\sigma(-m)$ is the probability that the model gave to
+# the outcome that did *not* happen: mistakes push. The two pushes of a pair are equal and
+# opposite.
 
 # %%
 w, l = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
@@ -145,8 +164,8 @@ losses.bt_loss(w, l).backward()
 by_hand = -torch.sigmoid(-(w - l)).detach() / 5
 torch.testing.assert_close(w.grad, by_hand)
 torch.testing.assert_close(l.grad, -by_hand)
-assert torch.isclose((w.grad + l.grad).sum(), torch.tensor(0.0)), (
-    "BT can never push chosen and rejected the same way: its gradient sums to zero in each pair")
+assert torch.equal(w.grad, -l.grad), (
+    "as free numbers, chosen and rejected must be pushed apart equally: BT never moves their mean")
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -154,8 +173,8 @@ m = torch.linspace(-4, 6, 200)
 left.plot(m, -torch.nn.functional.logsigmoid(m), color=plots.COLORS["bt"])
 left.axhline(torch.log(torch.tensor(2.0)), color="grey", linewidth=0.8, linestyle=":")
 right.plot(m, torch.sigmoid(-m), color=plots.COLORS["bt"])
-right.plot(m, torch.exp(-m).clamp(max=1), color="grey", linestyle=":", label="min(1, $e^{-m}$)")
-plots.label(left, "margin $r_w - r_l$ (reward units)", "loss (nats per pair)", "loss")
+right.plot(m, torch.exp(-m).clamp(max=1), color="grey", linestyle=":", label="its limit $e^{-m}$")
+plots.label(left, "margin $r_w - r_l$ (reward units)", "loss (nats)", "loss of one pair")
 plots.label(right, "margin $r_w - r_l$ (reward units)", "push on the margin, $\\sigma(-m)$",
             "gradient: fades, never stops")
 right.legend();
@@ -163,20 +182,25 @@ right.legend();
 # %% [markdown]
 # **What to see.** Left: at zero margin the loss is $\ln 2$ (dotted). Right: pairs on the wrong
 # side are pushed with force near 1, and pairs that are right by a wide margin still get a push of
-# about $e^{-m}$. It fades but is never 0. *Bradley-Terry has no margin at which it is content*,
-# however sure the labels are. That is where over-optimization can start.
+# about $e^{-m}$. It fades but is never 0. *For one pair with one label there is no margin at
+# which BT is content.* Only comparisons that contradict each other, or features shared with other
+# pairs, can stop it. That is where **over-optimization** can start: a training score that rises
+# while the true quality no longer does.
 
 # %% [markdown]
 # ## 5. Maximum likelihood with known answers
 #
-# Eight answers with known strengths, compared at random. Because only differences count, we fix
-# the mean strength at 0. The loss is convex, so a few Newton steps reach the optimum. Its second
-# derivative (the **Hessian**) per comparison is
+# Eight answers with known strengths, compared at random. Only differences count, so we fix the
+# mean strength at 0. The loss is convex, so a few Newton steps reach the optimum. They need the
+# second derivative. For one margin it is $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$;
+# with the vector of margins $m = Dr$ the chain rule, twice, gives the **Hessian**
 #
-# $$\nabla^2 L = \frac{1}{B} D^\top \mathrm{diag}\bigl(\sigma(m)\,\sigma(-m)\bigr) D ,$$
-#
-# and large-sample theory says: the covariance of the estimate is the (pseudo-)inverse of $B$ times
-# it, the **Fisher information**.
+# $$\nabla^2 L_{BT} = \frac{1}{B} D^\top \mathrm{diag}\bigl(\sigma(m)\,\sigma(-m)\bigr) D .$$
+
+# %% [markdown]
+# $B\,\nabla^2 L_{BT}$ is the **Fisher information**; its inverse is, for large samples, the
+# covariance of the estimate. It has a zero direction (all strengths up together), so we take the
+# pseudo-inverse, which leaves that direction out: exactly what fixing the mean at 0 does.
 
 # %%
 def hessian(r, D):
@@ -191,6 +215,12 @@ def fit(D, steps=30):
         r = r - torch.linalg.pinv(hessian(r, D), rtol=1e-8) @ gradient
     return r  # (n,), mean 0 because pinv never moves along the null direction
 
+
+torch.testing.assert_close(
+    torch.autograd.functional.hessian(
+        lambda r: losses.bt_loss(D_small @ r, torch.zeros(4)), r_small),
+    hessian(r_small, D_small), msg="the Hessian by hand must be autograd's")
+
 # %%
 strength = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.0, 0.5, 1.0, 1.5])
 
@@ -203,25 +233,22 @@ def simulate(comparisons):
     return design_matrix(pairs[:, 0], pairs[:, 1], n=8)
 
 # %%
-torch.testing.assert_close(
-    torch.autograd.functional.hessian(lambda r: losses.bt_loss(D @ r, torch.zeros(4)), r),
-    hessian(r, D), msg="the Hessian by hand must be autograd's")
-
-# %%
 figure, axes = plots.panels(2, sharey=True)
+shown = strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])  # two answers are equally strong
 for axis, comparisons in zip(axes, (100, 1600), strict=True):
     D = simulate(comparisons)
     estimate = fit(D)
     error = torch.linalg.pinv(len(D) * hessian(estimate, D), rtol=1e-8).diagonal().sqrt()
-    axis.errorbar(strength, estimate, 1.96 * error, fmt="o", color=plots.COLORS["bt"], capsize=3)
-    axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8)
+    axis.errorbar(shown, estimate, 1.96 * error, fmt="o", color=plots.COLORS["bt"], capsize=3)
+    axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8, label="truth")
     plots.label(axis, "true strength (reward units)", "estimate, 95% interval",
-                f"{comparisons} comparisons: standard error {error.mean():.2f}")
+                f"{comparisons} comparisons, mean standard error {error.mean():.2f}")
 
 # %% [markdown]
 # **What to see.** Sixteen times the data, a quarter of the error: $1/\sqrt{B}$. With 100
-# comparisons neighbours cannot be told apart. A preference carries at most one bit, and at a
-# small margin much less than one.
+# comparisons neighbours cannot be told apart. One comparison tells most about a margin near 0
+# (there $\sigma(m)\sigma(-m) = 1/4$) and almost nothing about a large one. Even at best, $k$
+# looks at a pair give its margin a standard error of $2/\sqrt{k}$: 16 looks, $\pm 1$ at 95%.
 #
 # An interval should be believed only if it is right as often as it says. Repeat the experiment 300
 # times and count.
@@ -234,7 +261,7 @@ for _ in range(300):
     error = torch.linalg.pinv(len(D) * hessian(estimate, D), rtol=1e-8).diagonal().sqrt()
     hits.append((estimate - strength).abs() < 1.96 * error)
 coverage = torch.stack(hits).double().mean().item()
-print(f"95% intervals that hold the truth: {coverage:.3f} of 2,400")
+print(f"95% intervals that hold the truth: {coverage:.3f} (300 fits, 8 intervals each)")
 assert 0.93 < coverage < 0.97, "the Fisher information must give honest intervals here"
 
 # %% [markdown]
@@ -246,26 +273,27 @@ assert 0.93 < coverage < 0.97, "the Fisher information must give honest interval
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l)$$
 #
-# Every margin, the loss and every gradient stay as they are. $c(x)$ is **not identified**: no
-# amount of data will tell it. In the Hessian such a direction is a zero eigenvalue, one for each
-# prompt.
+# Every margin, the loss and all its derivatives in the rewards stay as they are. $c(x)$ is **not
+# identified**: no amount of data will tell it. In the Hessian such a direction is an eigenvector
+# with eigenvalue zero; there is one per prompt when all its answers are linked by comparisons.
 
 # %%
-P, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
+prompts, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
 pairs = torch.combinations(torch.arange(K))  # (6, 2)
-pairs = torch.cat([pairs + K * prompt for prompt in range(P)])  # (30, 2)
-H = hessian(torch.randn(P * K), design_matrix(pairs[:, 0], pairs[:, 1], P * K))
-eigenvalues = torch.linalg.eigvalsh(H)
+pairs = torch.cat([pairs + K * prompt for prompt in range(prompts)])  # (30, 2)
+n = prompts * K
+hess = hessian(torch.randn(n), design_matrix(pairs[:, 0], pairs[:, 1], n))
+eigenvalues = torch.linalg.eigvalsh(hess)
 zeros = int((eigenvalues < 1e-12).sum())
-print(f"{P * K} rewards, {len(pairs)} comparisons: {zeros} zero eigenvalues, one for each prompt")
-shifts = torch.eye(P).repeat_interleave(K, dim=0)  # (20, 5): column p shifts all of prompt p
-assert zeros == P, "each prompt must add exactly one null direction"
-assert torch.allclose(H @ shifts, torch.zeros(P * K, P)), "a shift c(x) must cost nothing"
+print(f"{n} rewards, {len(pairs)} comparisons: {zeros} zero eigenvalues, one for each prompt")
+shifts = torch.eye(prompts).repeat_interleave(K, dim=0)  # (20, 5): column p shifts all of prompt p
+assert zeros == prompts, "each linked prompt must add exactly one null direction"
+assert torch.allclose(hess @ shifts, torch.zeros(n, prompts)), "a shift c(x) must cost nothing"
 
 # %% [markdown]
 # Now on real answers. The pocket world (`data/pocket/`) holds answers of small language models
-# with a known gold quality. We play reward model: first with the gold score itself, then with a
-# copy that adds a wild random $c(x)$ to every prompt.
+# with a known **gold** quality, a sum of five readable rules. We play reward model: first with
+# the gold score itself, then with a copy that adds a wild random $c(x)$ to every prompt.
 #
 # Two ways to ask how well rewards order answers, both with **Kendall's tau** (1: same order, 0:
 # unrelated, -1: reversed): *within* each prompt, then averaged, or *pooled* over all answers of
@@ -279,14 +307,22 @@ from bsr_lite.metrics import kendall_tau_b
 
 groups = [g for g in read_groups("data/pocket/pocket.jsonl.gz", "pocket") if g.split == "dev"]
 gold = torch.tensor([g.gold[:4] for g in groups])  # (160, 4)
+gold = gold[gold.std(1) > 0]  # one prompt's answers are all equally good: no order to find
 shifted = gold + 3 * torch.randn(len(gold), 1)
+first_wins = gold[:, 0] > gold[:, 1]  # the pairs for the loss
+
+
+def pair_loss(r):
+    return losses.bt_loss(r[first_wins, 0], r[first_wins, 1]).item()
+
+# %%
 print("                      gold   shifted by c(x)")
 for name, measure in {
-    "BT loss (nats)": lambda r: losses.bt_loss(r[gold[:, 0] > gold[:, 1]][:, 0],
-                                               r[gold[:, 0] > gold[:, 1]][:, 1]).item(),
-    "tau within prompts": lambda r: kendall_tau_b(r, gold).mean(),
-    "tau pooled": lambda r: kendall_tau_b(r.ravel(), gold.ravel()).item()}.items():
+        "BT loss (nats)": pair_loss,
+        "tau within prompts": lambda r: kendall_tau_b(r, gold).mean(),
+        "tau pooled": lambda r: kendall_tau_b(r.ravel(), gold.ravel()).item()}.items():
     print(f"{name:20s} {measure(gold):6.3f}   {measure(shifted):6.3f}")
+assert abs(pair_loss(gold) - pair_loss(shifted)) < 1e-9, "the BT loss must not see c(x)"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -295,10 +331,13 @@ for name, measure in {
 # and the shift buries it.
 # </details>
 #
-# Remember this blindness. BT leaves the level of each prompt's rewards to chance and to the
-# network. Batch-wise sum-to-zero regularization (notebook 03) acts exactly there. And the
-# measures that matter for picking the best of $n$ answers, or for RL with a per-prompt baseline,
-# are blind in the same way.
+# BT leaves the level of each prompt's rewards to chance and to the network. Where does it matter?
+# Wherever rewards of *different* prompts meet: a threshold, pooled statistics, RL without a
+# baseline per prompt. Where does it not? In picking the **best of $n$** sampled answers, and in
+# RL that subtracts the prompt's mean reward. Check both.
+#
+# Remember the blindness: batch-wise sum-to-zero regularization (notebook 03) acts on this unseen
+# level, through the mean of a batch.
 
 # %%
 picked, picked_shifted = gold.argmax(1), shifted.argmax(1)
@@ -309,11 +348,12 @@ torch.testing.assert_close(advantage, advantage_shifted)
 print("best-of-4 and rewards minus the prompt's mean are the same with and without c(x)")
 
 # %% [markdown]
-# ## 7. Label noise and over-confidence
+# ## 7. Few pairs: over-confidence
 #
-# Section 5 saw each pair many times. A reward model sees each pair **once**, and some labels are
-# wrong. Judged one by one, a pair that was seen once has its best margin at $+\infty$, right
-# label or not. Only what pairs *share*, the features and the network, says no.
+# Section 5 had 200 comparisons for 7 free numbers. A reward model sees each pair **once** and has
+# far more parameters than pairs. Judged alone, a pair that was seen once has its best margin at
+# $+\infty$, whether its label is right or noise. Only what pairs *share*, the features and the
+# network, says no.
 #
 # Watch it: answers have 40 features, the true reward is linear in them, labels are drawn from BT.
 # Fit the weights by gradient descent on few and on many pairs, and ask the fit about fresh pairs.
@@ -323,58 +363,70 @@ d = 40
 truth = torch.randn(d) * 1.5 / d**0.5
 
 
-def comparisons(n):
-    difference = torch.randn(n, d) * 2**0.5  # features of answer a minus those of answer b
-    a_wins = torch.rand(n) < torch.sigmoid(difference @ truth)
-    return torch.where(a_wins[:, None], difference, -difference)  # chosen minus rejected, (n, d)
+def draw_pairs(count):
+    difference = torch.randn(count, d) * 2**0.5  # features of answer a minus those of answer b
+    a_wins = torch.rand(count) < torch.sigmoid(difference @ truth)
+    return torch.where(a_wins[:, None], difference, -difference)  # chosen minus rejected
 
 
 def train(features, steps):
     weights = torch.zeros(d)
     for _ in range(steps):
-        push = torch.sigmoid(-features @ weights)  # (n,)
+        push = torch.sigmoid(-features @ weights)  # (count,)
         weights = weights + 0.5 * features.T @ push / len(features)
     return weights
 
 # %%
-fresh = comparisons(20_000)
+fresh, STEPS = draw_pairs(20_000), (10, 30, 100, 300, 1000)
+print(f"   truth: right {((fresh @ truth) > 0).double().mean():.2f}; judges are noisy")
+fits = {}
+for count in (60, 250, 4000):
+    pairs = draw_pairs(count)
+    path = [train(pairs, steps) for steps in STEPS]
+    fits[count] = path
+    margin = fresh @ path[-1]
+    print(f"{count:5d} pairs: says {torch.sigmoid(margin.abs()).mean():.2f}, right "
+          f"{(margin > 0).double().mean():.2f}; training pairs on the wrong side: "
+          f"{((pairs @ path[-1]) <= 0).sum()}; cosine with the truth "
+          f"{torch.cosine_similarity(path[-1], truth, dim=0):.2f}")
+
+# %%
 figure, (left, right) = plots.panels(2)
-for n, tint in ((60, "#DDAA33"), (250, "#BB5566"), (4000, "#004488")):
-    pairs = comparisons(n)
-    weights = train(pairs, steps=1000)
-    says = torch.sigmoid((fresh @ weights).abs())  # confidence in the answer it prefers
-    right_side = ((fresh @ weights) > 0).double()
-    bins = says.argsort().chunk(12)
-    left.plot([says[b].mean() for b in bins], [right_side[b].mean() for b in bins], "o-", ms=3,
-              color=tint, label=f"{n} pairs")
-    print(f"{n:5d} pairs: says {says.mean():.2f}, is right {right_side.mean():.2f}, "
-          f"|w| = {weights.norm():.1f} (truth {truth.norm():.1f})")
-    lengths = [train(pairs, steps=s).norm() for s in (10, 30, 100, 300, 1000)]
-    right.semilogx([10, 30, 100, 300, 1000], lengths, "o-", ms=3, color=tint, label=f"{n} pairs")
+for (count, path), tint in zip(fits.items(), ("#DDAA33", "#BB5566", "#004488"), strict=True):
+    margin = fresh @ path[-1]
+    bins = margin.abs().argsort().chunk(12)
+    left.plot([torch.sigmoid(margin[b].abs()).mean() for b in bins],
+              [(margin[b] > 0).double().mean() for b in bins], "o-", ms=3, color=tint)
+    right.semilogx(STEPS, [w.norm() for w in path], "o-", ms=3, color=tint, label=f"{count} pairs")
 left.plot([0.5, 1], [0.5, 1], color="grey", linewidth=0.8)
-right.axhline(truth.norm(), color="grey", linewidth=0.8)
-plots.label(left, "confidence $\\sigma(|margin|)$", "share that is right", "fresh pairs")
-plots.label(right, "gradient steps", "length of the weights", "the fit keeps growing")
-left.legend();
+right.axhline(truth.norm(), color="grey", linewidth=0.8, label="the true weights")
+plots.label(left, "claimed probability $\\sigma(|margin|)$", "share that is right", "fresh pairs")
+plots.label(right, "gradient steps", "length of the weights", "only the separable fit grows on")
+right.legend();
 
 # %% [markdown]
-# **What to see.** Left: with 4,000 pairs the fit means what it says (on the diagonal). With 60
-# pairs and 40 features it claims to be right 95% of the time and is right about 6 times in 10.
-# Right: with few pairs the data can be separated perfectly, and the length of the weights grows
-# without end; the truth is the grey line. *Over-confidence is a length that grows.*
+# **What to see.** With 4,000 pairs the fit means what it says (left, on the diagonal) and is as
+# often right as the truth itself can be against noisy judges. With 250 it claims too much. With
+# 60 pairs and 40 features the training data are separated perfectly, noise included: most claims
+# crowd at certainty, about 6 in 10 are right, and the weights grow like the logarithm of the
+# steps.
 #
-# A language model has more than 40 features. What grows in it? That needs one more step.
+# *Over-confidence is a length too great for a direction that is partly wrong; and where the data
+# can be separated, nothing in the loss stops the length.* A language model has many more than 40
+# features. What grows in it? That needs one more step.
 
 # %% [markdown]
-# ## 8. The reward head: Eq. 16 to 23 step by step
+# ## 8. The reward head: Eq. 16, 22 and 23
 #
-# A reward model reads prompt and answer, takes the last token's hidden state $h(x, y) \in
-# \mathbb{R}^H$, and applies one linear map without bias (Eq. 2), drawn from $N(0, 1/(H+1))$:
+# A language model reads text as **tokens** (pieces of words) and carries a vector for each, the
+# **hidden state**. A reward model takes the last token's, $h(x, y) \in \mathbb{R}^H$, and applies
+# one linear map without bias, the **head** (Eq. 2). Its weights start at random with variance
+# $1/(H+1)$, so that $E\lVert W_p \rVert^2 \approx 1$.
 #
 # $$r(x, y) = W_p^\top h(x, y) = \lVert W_p\rVert\,\lVert h\rVert \cos\psi \qquad \text{(Eq. 16)}$$
 #
-# The second form is just the definition of the angle $\psi$ between $W_p$ and $h$. A large reward
-# needs a long head, a long hidden state, or a small angle.
+# The second form defines the angle $\psi$ between $W_p$ and $h$. A large reward needs a long
+# head, a long hidden state, or a small angle.
 
 # %%
 from bsr_lite.dispersion import margin_decomposition, reward_decomposition
@@ -399,7 +451,9 @@ print(f"length of a fresh head: {W.norm():.3f} (its expected square is H / (H + 
 # $$\frac{\partial L}{\partial W_p} = \frac{dL}{dm} \cdot \frac{\partial m}{\partial W_p} =
 # -\sigma(-m)\,(h_w - h_l)$$
 #
-# Descent moves $W_p$ *towards* the direction in which chosen and rejected differ.
+# Descent moves $W_p$ *towards* $h_w - h_l$. By the same rule the hidden states are pushed along
+# the head: $\partial L / \partial h_w = -\sigma(-m)\,W_p$ and $\partial L / \partial h_l =
+# +\sigma(-m)\,W_p$.
 
 # %%
 difference = margin_decomposition(h_w, h_l, W)
@@ -411,82 +465,94 @@ W.requires_grad_(), h_w.requires_grad_()
 losses.bt_loss(h_w @ W, h_l @ W).backward()
 push = torch.sigmoid(-margin)[:, None]  # (B, 1)
 torch.testing.assert_close(W.grad, -(push * (h_w - h_l)).mean(0).detach(), msg="Eq. 22")
-torch.testing.assert_close(h_w.grad, -(push * W).detach() / B, msg="same rule, other factor")
+torch.testing.assert_close(h_w.grad, -(push * W).detach() / B, msg="the push on h_w")
 
 # %% [markdown]
 # ## 9. Who grows? The loss does not say
 #
-# To make a margin larger, $W_p$ can get longer, $h_w - h_l$ can get longer, or the angle can
-# shrink. The paper observes that $\lVert W_p\rVert$ stays near 1 (Fig. 1) and concludes that the
-# hidden states take the growth. Does the loss alone demand that? Let both move freely by plain
-# gradient descent. Each of $\Delta_i = h_{w,i} - h_{l,i}$ gets $\sigma(-m_i) W_p / B$, and $W_p$
-# gets the mean of $\sigma(-m_i)\Delta_i$. Multiply each push by its own vector and both give the
-# same sum, so
+# To widen a margin that is positive, $W_p$ can get longer, $h_w - h_l$ can get longer, or the
+# angle can shrink. The paper observes that $\lVert W_p\rVert$ stays near 1 (Fig. 1) and concludes
+# that the hidden states take the growth. Does the loss demand it? A toy: no network, the head and
+# each difference $\Delta_i = h_{w,i} - h_{l,i}$ are free numbers, plain gradient descent.
 #
-# $$\lVert W_p\rVert^2 - \sum_i \lVert \Delta_i \rVert^2 \quad \text{stays constant.}$$
-
-# %% [markdown]
-# **Predict**: $W_p$ is one vector of length 1, the 64 differences have length 34. Who grows more,
-# relative to its size?
+# **Predict**: $W_p$ is one vector of length 1, the 64 differences have length 34. Which gets
+# longer, relative to its size?
 
 # %%
 W = (torch.randn(H) / (H + 1) ** 0.5).requires_grad_()
 delta = (torch.randn(B, H) * 2**0.5).requires_grad_()  # h_w - h_l of 64 pairs, free to move
 
 
-def factors():
+def factors():  # their product is the mean margin
     parts = reward_decomposition(delta.detach(), W.detach())
     length, margin = parts["hidden_norm"].mean(), (delta @ W).detach().mean()
-    return torch.stack([parts["head_norm"], length, margin / (parts["head_norm"] * length)])
+    return [parts["head_norm"], length, margin / (parts["head_norm"] * length), margin]
 
 
 def conserved():
     return (W.square().sum() - delta.square().sum()).item()
 
 # %%
-start, law = factors(), conserved()
-optimizer = torch.optim.SGD([W, delta], lr=1e-3)  # small steps: the law is exact as they go to 0
+before, law, squared = factors(), conserved(), W.detach().square().sum()
+optimizer = torch.optim.SGD([W, delta], lr=1e-3)
 for _ in range(2000):
     optimizer.zero_grad()
     losses.bt_loss(delta @ W, torch.zeros(B)).backward()
     optimizer.step()
-for name, a, b in zip(("|W_p|", "|h_w - h_l|", "cosine"), start, factors(), strict=True):
-    print(f"{name:12s} {a:8.4f} -> {b:8.4f}")
-assert abs(conserved() - law) < 0.01, "gradient descent must keep |W|^2 - sum |delta|^2"
+NAMES = ("|W_p|", "mean |delta|", "mean margin / lengths", "mean margin")
+for name, a, b in zip(NAMES, before, factors(), strict=True):
+    print(f"{name:22s} {a:8.4f} -> {b:8.4f}")
+grown = (W.detach().square().sum() - squared).item()
+assert abs(conserved() - law) < 0.01 * grown, "|W|^2 - sum |delta|^2 must stay (see below)"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The head, by far: all 64 pairs pull on it, while each difference is pulled once, by a vector of
-# length
-# 1. So a still $W_p$ does **not** follow from the Bradley-Terry gradient.
+# The head, by a quarter; the differences do not move. At the start the push on $W_p$ has length
+# about $\tfrac12 \cdot 34 / \sqrt{64} \approx 2$, that on each $\Delta_i$ about $\tfrac12 / 64
+# \approx 0.008$. And neither length made the margin: the head *turned*.
 # </details>
 #
-# It follows from how reward models are trained. Adam moves each weight by about its learning rate
-# $\eta$ per step, whatever the gradient's size. Over $T$ steps of a decaying schedule (mean
-# $\eta/2$) the head moves at most about $\tfrac12 \eta\,T\sqrt{H}$, while the hidden states are
-# moved by the small changes of *all* layers together.
+# There is even a law. With $\dot W = \frac1B \sum_i \sigma(-m_i) \Delta_i$ and $\dot\Delta_i =
+# \frac1B \sigma(-m_i) W$, in the limit of small steps,
+#
+# $$\tfrac{d}{dt} \lVert W \rVert^2 = 2 W^\top \dot W = \tfrac{2}{B} \textstyle\sum_i \sigma(-m_i)\,
+# m_i = \sum_i 2 \Delta_i^\top \dot\Delta_i = \tfrac{d}{dt} \sum_i \lVert \Delta_i \rVert^2 .$$
+
+# %% [markdown]
+# Both gain the same *squared* length, shared by one vector on one side and 64 on the other. So a
+# still $W_p$ does **not** follow from the Bradley-Terry gradient.
+#
+# A small learning rate is enough to explain it. Adam moves each weight by at most about its
+# learning rate $\eta$ a step, whatever the gradient's size, and less when the gradient's sign
+# changes. Over $T$ steps of a decaying schedule (mean about $\eta/2$) the length of the head can
+# change by at most about $\tfrac12 \eta\,T\sqrt{H}$. With the paper's settings (global batch 128,
+# one epoch):
 
 # %%
 for name, rate, pairs, width in (("1B, UltraFeedback", 5e-6, 51_200, 2048),
                                  ("8B, Skywork-80K", 2e-6, 77_000, 4096)):
     reach = 0.5 * rate * (pairs / 128) * width**0.5
-    print(f"paper, {name:18s}: |W_p| starts near 1 and can move by about {reach:.3f}")
+    print(f"paper, {name:18s}: |W_p| starts near 1 and can change by at most about {reach:.3f}")
 
+# %%
 W = (torch.randn(H) / (H + 1) ** 0.5).requires_grad_()
-start, adam = W.detach().clone(), torch.optim.Adam([W], lr=5e-6)
-for _ in range(400):
+first, adam, bound = W.detach().clone(), torch.optim.Adam([W], lr=5e-6), 5e-6 * 400 * H**0.5
+for _ in range(400):  # always the same pairs: the push never changes sign, the best case for moving
     adam.zero_grad()
     losses.bt_loss(delta.detach() @ W, torch.zeros(B)).backward()
     adam.step()
-moved = (W - start).norm().item()
-assert 0 < moved <= 1.01 * 5e-6 * 400 * H**0.5, "Adam moves a weight by about lr per step"
-print(f"here, 400 constant Adam steps at 5e-6: moved {moved:.3f} of {5e-6 * 400 * H**0.5:.3f}")
+moved, now = (W - first).norm().item(), W.norm().item()
+print(f"400 steps at 5e-6: moved by {moved:.3f} of at most {bound:.3f}; "
+      f"|W_p| {first.norm():.3f} -> {now:.3f}")
+assert 0.9 * bound < moved < 1.01 * bound, "Adam must move a weight by about lr a step here"
 
 # %% [markdown]
-# **What to take along.** Fig. 1 of the paper is what a small learning rate predicts. Given it,
-# Eq. 23 leaves the length of $h_w - h_l$ and its angle to the head. Which of the two really grows
-# is a question for measurement: notebook 02.
+# **What to take along.** The paper's Fig. 1 is what a small learning rate predicts. The same
+# holds for hidden states that are *free* numbers; what a network does, whose layers all move and
+# whose states share weights, is not in this toy. Given a still head, Eq. 23 leaves the length of
+# $h_w - h_l$ and its angle to the head. Which of the two grows is a question for measurement:
+# notebook 02.
 
 # %% [markdown]
 # ## Exercises
@@ -494,7 +560,8 @@ print(f"here, 400 constant Adam steps at 5e-6: moved {moved:.3f} of {5e-6 * 400 
 # Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
 # `notebooks/solutions/`.
 #
-# **1.** Which margin does it take for the better answer to win with probability $p$?
+# **1.** Which margin does it take for the better answer to win with probability $p$ (a Python
+# float)?
 
 # %%
 def margin_for(p):
@@ -504,9 +571,10 @@ def margin_for(p):
 checks.check_margin_for(margin_for);
 
 # %% [markdown]
-# **2.** Labels may be soft: a share $q$ of judges preferred the first answer. The loss of a pair
-# is then $-q \log\sigma(m) - (1-q)\log\sigma(-m)$. Derive its derivative with respect to the
-# margin $m$. (Where is it zero? Compare with Section 4.)
+# **2.** Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
+# = r_{first} - r_{second}$ (a tensor; $q$ is a float) the loss of a pair is $-q \log\sigma(m) -
+# (1-q) \log\sigma(-m)$. Return its derivative with respect to $m$. (Where is it zero? Compare
+# with Section 4.)
 
 # %%
 def soft_label_gradient(margin, q):
@@ -516,9 +584,10 @@ def soft_label_gradient(margin, q):
 checks.check_soft_label_gradient(soft_label_gradient);
 
 # %% [markdown]
-# **3.** Comparisons need not cover all pairs. Given the pairs that were compared, as a list of
-# `(a, b)`, among answers `0 .. n-1`: how many directions can Bradley-Terry not see? (Draw answers
-# as points and comparisons as lines. Section 6 is a special case.)
+# **3.** Comparisons need not cover all pairs. Given a list `compared` of tuples `(a, b)` among
+# answers `0 .. n-1` (it may be empty, and a pair may come twice): how many directions can
+# Bradley-Terry not see? (Draw answers as points and comparisons as lines. Section 6 is a special
+# case.)
 
 # %%
 def invisible_directions(n, compared):
@@ -528,25 +597,26 @@ def invisible_directions(n, compared):
 checks.check_invisible_directions(invisible_directions);
 
 # %% [markdown]
-# **4.** Write the gradient of the mean BT loss on the head, Eq. 22 averaged over a batch, without
-# autograd.
+# **4.** The gradient of the mean BT loss on the *rejected* hidden states, by hand. Shapes: (B, H),
+# (B, H), (H,) in, (B, H) out.
 
 # %%
-def head_gradient(hidden_chosen, hidden_rejected, head_weight):
+def rejected_gradient(hidden_chosen, hidden_rejected, head_weight):
     return None
 
 
-checks.check_head_gradient(head_gradient);
+checks.check_rejected_gradient(rejected_gradient);
 
 # %% [markdown]
 # ## What you know now
 #
 # - Gumbel-noisy comparisons give $\sigma$ of the margin; maximum likelihood gives $L_{BT}$; it is
-#   logistic regression on differences, with honest standard errors when pairs repeat.
-# - Its gradient is the model's surprise $\sigma(-m)$, equal and opposite in a pair, never zero.
+#   logistic regression on differences, with honest standard errors when comparisons far outnumber
+#   parameters.
+# - Its gradient is $\sigma(-m)$, equal and opposite in a pair, never zero.
 # - A shift $c(x)$ per prompt is invisible to the loss, to within-prompt tau, to best-of-n and to
 #   per-prompt advantages.
-# - Few pairs and many features: certainty without knowledge, as a length that grows.
+# - Few pairs and many features: certainty without knowledge.
 # - $r_w - r_l = \lVert W_p\rVert\,\lVert h_w - h_l\rVert\cos\psi_\Delta$, and a small learning
 #   rate keeps the first factor still.
 #

@@ -71,9 +71,10 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # ## 2. Two readings of one term
 #
 # *First reading*: the batch sums to zero. True, but batches are drawn at random, and no one cares
-# about a batch. What does the penalty want **on average**? Write each pair's mean $s_i = (r_{w,i}
-# + r_{l,i})/2$. The batch mean is the mean of $G$ of them, and the expectation of a squared mean
-# is its squared expectation plus its variance:
+# about one batch. What does the penalty want **on average**? Call each pair's mean
+# $s_i = (r_{w,i} + r_{l,i})/2$.
+# The batch mean is the mean of $G$ of them, and the expectation of a squared mean is its squared
+# expectation plus its variance:
 #
 # $$E\Bigl[G\,\bar s^{\,2}\Bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
@@ -317,8 +318,9 @@ figure.supylabel("level $s$ (reward units)");
 # **What to see.** BT and Hinge: all arrows are horizontal, level is free; Hinge stops at $m = 2$.
 # BSR (of one pair) and centering: the same horizontal arrows plus a vertical pull to $s = 0$. DR:
 # wants chosen above zero *and* rejected below: it pulls to $s = 0$ and adds force on the margin.
-# Norm: arrows point outward along rays and fade: only the *direction* of $(r_w, r_l)$ counts, no
-# scale is preferred, and far from the origin it hardly pushes.
+# Norm: its level lines are rays, since only the *direction* of $(r_w, r_l)$ counts. The force
+# turns a point towards $s = 0$, $m > 0$ (there $m / \sqrt{r_w^2 + r_l^2}$ is largest) and fades
+# with distance: no scale is preferred.
 
 # %% [markdown]
 # In a batch, centering and BSR separate. Centering, $\mathrm{mean}(r_w + r_l)^2$, averages $4

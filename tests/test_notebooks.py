@@ -1,6 +1,7 @@
 """The notebooks are what the library is for: pairs agree, nothing in them is of one machine, and
 they stay readable. That they run is CI's other half (`make test` executes them)."""
 
+import importlib.util
 import re
 import statistics
 from pathlib import Path
@@ -91,3 +92,36 @@ def test_table_lists_every_lesson():
     table = (FOLDER / "README.md").read_text()
     for source in LESSONS:
         assert f"({source.stem}.ipynb)" in table
+
+
+HEADER = "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: P\n#     name: python3\n# ---\n\n"
+
+
+@pytest.fixture
+def build():
+    spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build
+
+
+@pytest.mark.slow
+def test_building_twice_gives_the_same_bytes(build, tmp_path):
+    source = tmp_path / "09_example.py"
+    source.write_text(HEADER + "# %% [markdown]\n# # Text\n\n# %%\nimport sys\n"
+                      "for i in range(50):\n    print(i, flush=True)\n1 + 1\n")
+    first = build(source).read_bytes()
+    assert build(source).read_bytes() == first
+    code = built(source).cells[1]
+    assert code.id == "09_example-001" and code.outputs[1]["data"]["text/plain"] == "2"
+    assert code.outputs[0].text.startswith("0\n1\n") and len(code.outputs) == 2
+
+
+@pytest.mark.slow
+def test_a_cell_that_raises_stops_the_build_and_leaves_the_old_page(build, tmp_path):
+    from nbclient.exceptions import CellExecutionError
+    source = tmp_path / "09_example.py"
+    source.write_text(HEADER + "# %%\n1 / 0\n")
+    with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+        build(source)
+    assert not source.with_suffix(".ipynb").exists()

@@ -63,13 +63,12 @@ def invisible_directions(n, compared):
 assert checks.check_invisible_directions(invisible_directions)
 
 # %% [markdown]
-# **4.** Eq. 22 for every pair, then the mean over the batch.
+# **4.** $\partial L/\partial h_l = +\sigma(-m)\,W_p$ for every pair, divided by $B$ for the mean.
 
 # %%
-def head_gradient(hidden_chosen, hidden_rejected, head_weight):
-    difference = hidden_chosen - hidden_rejected  # (B, H)
-    push = torch.sigmoid(-difference @ head_weight)  # (B,)
-    return -(push[:, None] * difference).mean(0)  # (H,)
+def rejected_gradient(hidden_chosen, hidden_rejected, head_weight):
+    margin = (hidden_chosen - hidden_rejected) @ head_weight  # (B,)
+    return torch.sigmoid(-margin)[:, None] * head_weight / len(margin)  # (B, H)
 
 
-assert checks.check_head_gradient(head_gradient)
+assert checks.check_rejected_gradient(rejected_gradient)
