@@ -3,7 +3,6 @@ answers and prints a verdict with a hint. A stub that returns None is "not attem
 an error.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -14,9 +13,10 @@ from .dispersion import effective_rank, norm_share
 from .losses import bsr_penalty, bt_loss
 
 
-def _check(name: str, function: Callable, cases: list[tuple], hint: str) -> bool:
-    """True when function(*arguments) is close to the expected value in every (arguments, expected)
-    case; otherwise prints the first case that fails, and the hint."""
+def _check(name: str, function: Callable, cases: list[tuple], hint: str,
+           complaint: Callable[[], str | None] = lambda: None) -> bool:
+    """True when function(*arguments) is close to the expected value in every case and there is no
+    complaint about the way; otherwise prints the first failure and the hint."""
     for arguments, expected in cases:
         try:
             got = function(*arguments)
@@ -42,6 +42,9 @@ def _check(name: str, function: Callable, cases: list[tuple], hint: str) -> bool
             print(f"{name}: not yet. For {_short(arguments)} expected {_short(expected)}, got "
                   f"{_short(got)}. Hint: {hint}")
             return False
+    if complaint():
+        print(f"{name}: not yet. The value is right, but {complaint()}. Hint: {hint}")
+        return False
     print(f"{name}: correct")
     return True
 
@@ -134,15 +137,12 @@ def check_largest_reward(function: Callable) -> bool:
 
 # ---- 03_bsr --------------------------------------------------------------------------------------
 
-def check_expected_penalty(function: Callable) -> bool:
-    """Exercise 1 of notebook 03: the mean BSR penalty of G of N pairs, without replacement."""
-    cases = []
-    for n, size in ((6, 2), (6, 3), (5, 5), (6, 1)):
-        s = _rewards(n, n)
-        drawn = [s[list(c)].mean() for c in itertools.combinations(range(n), size)]
-        expected = size * torch.stack(drawn).square().mean()  # every batch there is
-        cases.append(((s.mean(), s.var(correction=0), n, size), expected))
-    return _check("expected_penalty", function, cases, "G mu^2 + Var(s) (N - G) / (N - 1)")
+def check_crossing_group_size(function: Callable) -> bool:
+    """Exercise 1 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1)."""
+    cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
+             ((0.0, 3.0, 7), 7.0)]
+    return _check("crossing_group_size", function, cases, "G appears on both sides: collect it. "
+                  "With mu = 0 the terms meet only at G = N")
 
 
 def check_penalty_gradient(function: Callable) -> bool:
@@ -166,22 +166,38 @@ def check_same_weight(function: Callable) -> bool:
 
 def check_accumulated_gradient(function: Callable) -> bool:
     """Exercise 4 of notebook 03: the exact global BSR gradient on a head, micro-batch by
-    micro-batch; no call of the given `rewards` may see more than one part."""
-    parts = [(_rewards(i, n, 4), _rewards(i + 9, n, 4)) for i, n in enumerate((5, 3, 1))]
-    head, largest = _rewards(99, 4), 0
-
-    def rewards(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        nonlocal largest
-        largest = max(largest, len(hidden))
-        return hidden @ weight
-
+    micro-batch; never may the graphs of two micro-batches be alive together."""
+    parts = [(_rewards(i, n, 4), _rewards(i + 9, n, 4)) for i, n in enumerate((5, 3, 2))]
+    head, network = _rewards(99, 4), _Network()
     w = head.clone().requires_grad_()
-    chosen, rejected = (torch.cat(column) @ w for column in zip(*parts, strict=True))
+    chosen, rejected = (torch.tanh(torch.cat(column)) @ w for column in zip(*parts, strict=True))
     (bt_loss(chosen, rejected) + 0.1 * bsr_penalty(chosen, rejected)).backward()
-    right = _check("accumulated_gradient", function, [((rewards, parts, head, 0.1), w.grad)],
-                   "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
-                   "every part again: (rewards * dL/dr of that part).sum().backward()")
-    if right and largest > 5:
-        print("accumulated_gradient: but one call saw more than a micro-batch")
-        return False
-    return right
+
+    def complaint() -> str | None:
+        if network.seen < 20:
+            return "the rewards did not come from calls of `rewards`"
+        return "graphs of several micro-batches were alive at once" if network.most > 10 else None
+
+    return _check("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
+                  "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
+                  "every part again: (rewards * dL/dr of that part).sum().backward()", complaint)
+
+
+class _Network:
+    """tanh(hidden) @ head, counting rows seen and the most rows whose graph was alive at once."""
+
+    def __init__(self):
+        self.seen = self.alive = self.most = 0
+
+    def __call__(self, hidden: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+        self.seen += len(hidden)
+        rewards = torch.tanh(hidden) @ head
+        if rewards.requires_grad:
+            self.alive += len(hidden)
+            self.most = max(self.most, self.alive)
+
+            def release(_):
+                self.alive -= len(hidden)
+
+            rewards.register_hook(release)
+        return rewards

@@ -405,7 +405,7 @@ plots.label(right, "gradient steps", "length of the weights", "only the separabl
 right.legend();
 
 # %% [markdown]
-# **What to see.** With 4,000 pairs the fit means what it says (left, on the diagonal) and is as
+# **What to see.** With 4,000 pairs the fit means what it says (left, near the diagonal) and is as
 # often right as the truth itself can be against noisy judges. With 250 it claims too much. With
 # 60 pairs and 40 features the training data are separated perfectly, noise included: most claims
 # crowd at certainty, about 6 in 10 are right, and the weights grow like the logarithm of the
@@ -531,7 +531,7 @@ assert abs(conserved() - law) < 0.01 * grown, "|W|^2 - sum |delta|^2 must stay (
 
 # %%
 for name, rate, pairs, width in (("1B, UltraFeedback", 5e-6, 51_200, 2048),
-                                 ("8B, Skywork-80K", 2e-6, 77_000, 4096)):
+                                 ("8B, Skywork-80K", 2e-6, 80_000, 4096)):
     reach = 0.5 * rate * (pairs / 128) * width**0.5
     print(f"paper, {name:18s}: |W_p| starts near 1 and can change by at most about {reach:.3f}")
 

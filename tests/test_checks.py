@@ -25,16 +25,43 @@ def test_a_wrong_answer_gets_a_hint(check, wrong, capsys):
     assert "not yet" in printed and "Hint: " in printed
 
 
-def test_the_accumulation_checker_notices_a_whole_batch(capsys):
+def one_graph(rewards, parts, head):
+    return [torch.cat([rewards(side, head) for side in column])
+            for column in zip(*parts, strict=True)]
+
+
+def no_calls(rewards, parts, head):
+    return [torch.tanh(torch.cat(column)) @ head for column in zip(*parts, strict=True)]
+
+
+@pytest.mark.parametrize(("way", "complaint"), [(one_graph, "alive at once"),
+                                                (no_calls, "did not come from calls")])
+def test_the_accumulation_checker_sees_how_a_right_value_was_reached(way, complaint, capsys):
     def cheat(rewards, parts, head, bsr_lambda):
         head = head.clone().requires_grad_()
-        chosen, rejected = (rewards(torch.cat(c), head) for c in zip(*parts, strict=True))
+        chosen, rejected = way(rewards, parts, head)
         (checks.bt_loss(chosen, rejected)
          + bsr_lambda * checks.bsr_penalty(chosen, rejected)).backward()
         return head.grad
 
     assert checks.check_accumulated_gradient(cheat) is False
-    assert "saw more than a micro-batch" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "The value is right, but " in printed and complaint in printed
+
+
+def test_one_call_for_both_sides_of_a_part_is_fine():
+    def joint(rewards, parts, head, bsr_lambda):
+        with torch.no_grad():
+            r = [rewards(torch.cat(part), head).view(2, -1) for part in parts]
+        r = torch.cat(r, dim=1).requires_grad_()
+        loss = checks.bt_loss(r[0], r[1]) + bsr_lambda * checks.bsr_penalty(r[0], r[1])
+        (push,) = torch.autograd.grad(loss, r)
+        head, sizes = head.clone().requires_grad_(), [len(w) for w, _ in parts]
+        for part, p in zip(parts, push.split(sizes, dim=1), strict=True):
+            (rewards(torch.cat(part), head).view(2, -1) * p).sum().backward()
+        return head.grad
+
+    assert checks.check_accumulated_gradient(joint)
 
 
 def test_a_naive_accumulation_is_wrong(capsys):
@@ -42,7 +69,7 @@ def test_a_naive_accumulation_is_wrong(capsys):
         head = head.clone().requires_grad_()
         for chosen, rejected in parts:
             r_w, r_l = rewards(chosen, head), rewards(rejected, head)
-            share = len(chosen) / 9
+            share = len(chosen) / 10
             (share * (checks.bt_loss(r_w, r_l)
                       + bsr_lambda * checks.bsr_penalty(r_w, r_l))).backward()
         return head.grad
@@ -56,3 +83,10 @@ def test_every_checker_is_used_and_documented():
                       (Path(__file__).parents[1] / "notebooks").glob("[0-9]*.py"))
     for name, check in CHECKERS.items():
         assert f"checks.{name}(" in lessons and "Exercise" in inspect.getdoc(check)
+
+
+def test_code_that_raises_and_odd_types_get_a_hint_too(capsys):
+    assert checks.check_margin_for(lambda p: 1 / 0) is False
+    assert "raised ZeroDivisionError" in capsys.readouterr().out
+    assert checks.check_margin_for(lambda p: "three") is False
+    assert "Return a number or a tensor, got str" in capsys.readouterr().out

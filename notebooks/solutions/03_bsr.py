@@ -16,15 +16,15 @@ from bsr_lite import checks
 from bsr_lite.losses import preference_loss
 
 # %% [markdown]
-# **1.** The variance of the mean of $G$ out of $N$ without replacement is
-# $\frac{\mathrm{Var}(s)}{G} \cdot \frac{N - G}{N - 1}$. Times $G$, plus $G\mu^2$.
+# **1.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
+# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
 
 # %%
-def expected_penalty(mean, variance, n, size):
-    return size * mean**2 + variance * (n - size) / (n - 1)
+def crossing_group_size(mean, variance, n):
+    return n * variance / (mean**2 * (n - 1) + variance)
 
 
-assert checks.check_expected_penalty(expected_penalty)
+assert checks.check_crossing_group_size(crossing_group_size)
 
 # %% [markdown]
 # **2.** Section 3 gave $\lambda \bar r$ for one group. The average over $k = B/G$ groups divides
