@@ -101,19 +101,23 @@ def check_rejected_gradient(function: Callable) -> bool:
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------
 
-def check_rms_norm(function: Callable) -> bool:
-    """Exercise 1 of notebook 02: the final RMSNorm, from a raw state and its gains."""
-    hidden, gain = _rewards(0, 3, 8), _rewards(1, 8)
-    expected = F.rms_norm(hidden, (8,), gain, eps=0.0)
-    return _check("rms_norm", function, [((hidden, gain), expected)],
-                  "divide every row by the root of the mean of its squares, then times the gain")
+def check_raw_gradient(function: Callable) -> bool:
+    """Exercise 1 of notebook 02: gradient of the reward on the raw state, through RMSNorm."""
+    gain, head, cases = _rewards(1, 8), _rewards(2, 8), []
+    for scale in (1.0, 5.0):
+        state = (scale * _rewards(0, 8)).requires_grad_()
+        (F.rms_norm(state, (8,), gain, eps=0.0) @ head).backward()
+        cases.append(((state.detach(), gain, head), state.grad))
+    return _check("raw_gradient", function, cases, "with a = g W and v = u / rms(u): remove from a "
+                  "its part along v (|v|^2 = H), then divide by rms(u)")
 
 
 def check_angle_share(function: Callable) -> bool:
     """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes."""
     chosen, rejected = _rewards(0, 6, 5), _rewards(1, 6, 5)
-    cases = [((chosen, rejected), 1 - norm_share(chosen, rejected)), ((chosen, 3 * chosen), 0.0),
-             ((chosen, -chosen), 1.0)]
+    near = 3 * chosen + 1e-3 * rejected  # nearly parallel to chosen
+    cases = [((chosen, other), 1 - norm_share(chosen, other)) for other in (rejected, near)]
+    cases.append(((chosen, -chosen), 1.0))
     return _check("angle_share", function, cases, "sum 2 |h_w| |h_l| (1 - cos theta) over the "
                   "pairs, divide by the sum of |h_w - h_l|^2")
 
@@ -126,13 +130,14 @@ def check_effective_rank(function: Callable) -> bool:
                   "where 0 ln 0 counts as 0 (torch.special.entr)")
 
 
-def check_largest_reward(function: Callable) -> bool:
-    """Exercise 4 of notebook 02: the largest reward that any hidden state can get."""
+def check_largest_margin(function: Callable) -> bool:
+    """Exercise 4 of notebook 02: the largest margin that any two raw states can have."""
     gain, head = _rewards(0, 7), _rewards(1, 7)
     direction = gain * head / (gain * head).norm() * 7**0.5  # the u / rms(u) that attains it
-    return _check("largest_reward", function, [((gain, head), head @ (gain * direction))],
+    margin = head @ (gain * direction) - head @ (gain * -direction)
+    return _check("largest_margin", function, [((gain, head), margin)],
                   "r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length "
-                  "of (g W) times sqrt(H)")
+                  "of (g W) times sqrt(H), and at least minus that")
 
 
 # ---- 03_bsr --------------------------------------------------------------------------------------

@@ -12,18 +12,18 @@
 # The paper's diagnosis: Bradley-Terry wants ever larger margins, the head does not grow, so the
 # **hidden states** do: the length of $h_w - h_l$ rises, spreads and skews (Fig. 1, 2), hidden
 # lengths scatter on unseen data (Fig. 3), and training states lose rank that unseen ones keep
-# (Table 1). Here we train a real reward model with our own loop, measure all of it, and say which
-# parts show at this size.
+# (Table 1). Here we train a real reward model with a loop that fits on a page, measure all of it,
+# and say which parts show at this size.
 
 # %% [markdown]
 # After it you can
 # - say where in the network a hidden norm is taken, and why that decides what it can do;
-# - write a reward-model training loop in 30 lines and show that it is the library's;
+# - read a reward-model training loop of 30 lines, shown to be the library's;
 # - split a growing margin into head, length and angle (Eq. 16, 23);
-# - read three seeds honestly.
+# - read a handful of seeds honestly.
 #
-# The model is SmolLM2-135M-Instruct with all 30 layers, the data the pocket world (real answers,
-# known gold quality). Notebook 01 has the loss.
+# The model is SmolLM2-135M-Instruct with all 30 layers, the data the pocket world (real answers
+# with a known gold quality; notebook 01, Section 6).
 
 # %%
 import contextlib
@@ -47,9 +47,12 @@ PROFILE = os.environ.get("BSR_PROFILE", "fast")
 # %% [markdown]
 # ## 1. A reward model and what it sees
 #
-# One config file describes a run: full fine-tuning of every weight, one learning rate for all, as
-# in the paper. Live we train on few pairs; the recorded runs further down use the same file as it
-# is.
+# One config file describes a run: **full fine-tuning** (every weight is trained), one learning
+# rate for all, as in the paper. Live we train on few pairs; the recorded runs further down use
+# the file as it is.
+#
+# The labels are noisy on purpose: which answer counts as *chosen* is drawn from Bradley-Terry on
+# the gold scores, so a fair share of the pairs, perhaps this one, is the wrong way round.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -64,12 +67,13 @@ print("rejected", pair.rejected[:150].replace("\n", " "), "...")
 
 # %% [markdown]
 # Prompt and answer go through the network; $h(x, y) \in \mathbb{R}^{576}$ is the state at the
-# answer's **last** token, the only one that has seen everything. The reward is $W_p^\top h$ (Eq.
-# 2).
+# answer's **last** token, the only one that has seen everything, as each token sees only those
+# before it. The reward is $W_p^\top h$ (Eq. 2), and $W_p$ is drawn at random, so these first
+# rewards are noise.
 #
-# `pair_trees` turns pairs into tokens. A "tree" holds a prompt once and both answers after it,
-# so that the prompt is computed once; `plant` lays trees side by side in one row. It is only a way
-# to compute: rewards are those of separate rows.
+# `pair_trees` turns pairs into tokens. A "tree" holds a prompt once and both answers after it;
+# `plant` lays trees side by side in one row. It is only a way to compute: rewards are those of
+# separate rows.
 
 # %%
 from bsr_lite.batching import plant
@@ -79,7 +83,8 @@ with torch.no_grad():
     after, before = model.last_hidden(plant(trees[:16]))  # (32, 576) each: 16 pairs, 2 answers
     rewards = model(plant(trees[:16]))
 torch.testing.assert_close(rewards, after @ model.head_weight, rtol=1e-4, atol=1e-4)
-print(f"{len(trees)} pairs, dropped {dropped}; rewards of the first pair {rewards[:2].tolist()}")
+print(f"{len(trees)} pairs, dropped {dropped}; rewards of the first pair "
+      f"{rewards[0]:.2f} (chosen), {rewards[1]:.2f} (rejected)")
 
 # %% [markdown]
 # ## 2. Before or after the last normalization?
@@ -102,7 +107,7 @@ def rms_norm(u):
     return gain * u / u.square().mean(-1, keepdim=True).sqrt()
 
 
-torch.testing.assert_close(rms_norm(before), after, rtol=1e-2, atol=1e-2)
+torch.testing.assert_close(rms_norm(before), after, rtol=1e-2, atol=1e-2)  # 16-bit network
 torch.testing.assert_close(rms_norm(3 * before), rms_norm(before))
 print("three times the raw length, the same rewards: RMSNorm forgets the length of u")
 
@@ -112,10 +117,11 @@ print("three times the raw length, the same rewards: RMSNorm forgets the length 
 # Nothing. The length of $u$ never reaches the head.
 # </details>
 #
-# So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow as it likes and no
-# reward moves. The normalized $\lVert h\rVert$ is what Eq. 16 is about, and it lives in a narrow
-# range: $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all gains were equal,
-# it would be a constant, and all its spread comes from *which* coordinates of $u$ are large.
+# So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow and no reward moves (it
+# only gets harder to turn: Exercise 1). The normalized $\lVert h\rVert$ is what Eq. 16 is about,
+# and it is bounded: $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all
+# $|g_i|$ were equal it would be a constant; all its spread comes from *which* coordinates of $u$
+# are large.
 
 # %%
 short, long = gain.abs().min() * H**0.5, gain.abs().max() * H**0.5
@@ -123,36 +129,36 @@ length = after.norm(dim=-1)
 print(f"|h| may lie in [{short:.0f}, {long:.0f}]; it does in "
       f"[{length.min():.1f}, {length.max():.1f}]")
 assert short <= length.min() and length.max() <= long, "RMSNorm bounds |h| by its gains"
-print(f"most a reward could be: {(gain * model.head_weight.detach()).norm() * H**0.5:.0f}, "
-      f"largest here: {rewards.abs().max():.1f}")
 
 # %%
 figure, (left, right) = plots.panels(2)
-for values, tint, name in ((before, "#BBBBBB", "before RMSNorm"), (after, "#4477AA", "after")):
+for values, style, name in ((before, "step", "before RMSNorm"), (after, "bar", "after")):
     norms = values.norm(dim=-1)
-    left.hist(norms / norms.mean(), bins=torch.linspace(0.82, 1.18, 25), color=tint, alpha=0.8,
+    left.hist(norms / norms.mean(), bins=torch.linspace(0.82, 1.18, 25), histtype=style,
               label=f"{name}: mean {norms.mean():.0f}, cv {norms.std() / norms.mean():.3f}")
 plots.label(left, "length / mean length", "answers", "lengths of 32 hidden states")
+left.set_ylim(0, 16)
 left.legend()
-right.bar(range(H), gain.sort().values, width=1.0, color="#4477AA")
-plots.label(right, "coordinate, sorted", "gain $g_i$", "the gains of the final RMSNorm")
+right.plot(gain.abs().sort().values, color="#4477AA")
+plots.label(right, "coordinate, sorted", "gain $|g_i|$", "the gains of the final RMSNorm")
 
 # %% [markdown]
 # **What to see.** Left: after the norm, lengths scatter by about 3% of their mean (**cv**, the
-# coefficient of variation), about half of what they do before. Right: the gains are not all
-# equal, and that is the only reason the blue histogram has any width.
+# coefficient of variation: standard deviation over mean), half of what they do before. Right: most
+# gains are alike; the bounds above allow a factor of four, real states use a tenth of that.
 #
-# At depth 10 of the same model the cv after the norm is 0.005: there, nothing could be said about
-# norms at all. And LoRA leaves $g$ frozen. That is why this notebook trains *every* weight of
-# *all* layers.
+# With the first 10 layers only, the cv is 0.005 (recorded in `data/runs/study_pocket`): there one
+# could say nothing about norms. And **LoRA**, which trains small added matrices and freezes the
+# rest, leaves $g$ as it is. That is why this notebook trains *every* weight of *all* layers.
 
 # %% [markdown]
 # **The same for differences.** By the law of cosines, with $\theta$ the angle between $h_w$ and
 # $h_l$,
 #
 # $$\lVert h_w - h_l\rVert^2 =
-# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{length}} +
-# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{angle}}.$$
+# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
+# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{angle, at common
+# length}}.$$
 #
 # **Predict**: how much of $\lVert h_w - h_l\rVert^2$ is length, after the norm and before?
 
@@ -172,18 +178,20 @@ for place, states in (("after", after), ("before", before)):
 # About 1% after, a few percent before.
 # </details>
 #
-# So in a model with a final RMSNorm, $\lVert h_w - h_l\rVert$ is a measure of **direction**: how
-# differently the two answers point. It cannot exceed twice the largest $\lVert h\rVert$. The
-# paper's "norm dispersion" of differences is, read exactly, a statement about angles. That is not
-# a flaw of the regularizer, but it changes what to look for.
+# So here $\lVert h_w - h_l\rVert$ measures almost only **direction**: how differently the two
+# answers point. It cannot exceed twice the largest $\lVert h\rVert$, whatever the margin "wants".
+# The paper's models end in an RMSNorm too (we have not measured them); its word *norm dispersion*
+# suggests vectors of growing length, and for differences of normalized states that is mostly a
+# statement about angles.
 
 # %% [markdown]
 # ## 3. The training loop
 #
-# Nothing is hidden: draw a random batch, cut it into **micro-batches** that fit in memory, sum
-# their gradients, clip, step. For Bradley-Terry, a sum over pairs, micro-batches weighted by
-# their share of the pairs give the whole batch's gradient exactly. (For BSR they do not: notebook
-# 03.)
+# Nothing is hidden: draw a random batch, cut it into **micro-batches** of at most `token_budget`
+# tokens that fit in memory, add up their gradients, **clip** the sum to length 1, take an Adam
+# step with a learning rate that rises for a moment (**warmup**), then decays to zero. For
+# Bradley-Terry, a mean over pairs, micro-batches weighted by their share of the pairs give the
+# whole batch's gradient exactly. (For BSR they do not: notebook 03.)
 
 # %%
 from bsr_lite.batching import draw_batch, micro_batches, tree_tokens
@@ -233,28 +241,37 @@ with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.Stri
     from bsr_lite.runlog import read_metrics
     theirs = [row["train/loss"] for row in read_metrics(small.output_dir)]
 torch.testing.assert_close(torch.tensor(here), torch.tensor(theirs), rtol=1e-5, atol=1e-6)
-for mine, other in zip(ours.parameters(), library.parameters(), strict=True):
-    torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 print("losses here   ", [round(x, 5) for x in here])
 print("losses library", [round(x, 5) for x in theirs])
+
+# %%
+fresh = load_reward_model(small.model.name, depth=2, dtype="float32", seed=small.seed)
+mine, other, start = (torch.cat([p.detach().flatten() for p in m.parameters()])
+                      for m in (ours, library, fresh))
+apart = ((mine - other).norm() / (other - start).norm()).item()
+print(f"after training the two differ by {apart:.1e} of the way they went")
+assert apart < 1e-2, "the notebook's loop must be the library's"
+del ours, library, fresh
 
 # %% [markdown]
 # ## 4. Train and measure
 #
-# Back to 30 layers. Every second step we score fixed sets: some training pairs, and three of the
-# four **generalization scenarios** (Sec. 2.2 of the paper):
+# Back to 30 layers. Every second step we score fixed sets: some training pairs, and the paper's
+# **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
 # - *in-domain*: training prompts, other answers of the same sources;
 # - *prompt-disjoint*: new prompts, known sources;
+# - *response-disjoint*: training prompts, new sources;
 # - *mutual-disjoint*: new prompts **and** new sources.
 #
-# `evaluate(..., dispersion=True)` takes the measurements of Section 2.
+# `evaluate(..., dispersion=True)` takes the measurements of Section 2. For training pairs $h_w$
+# is the (noisy) chosen answer, for the others the better one by gold of a set's first two
+# answers.
 
 # %%
 from bsr_lite.eval_rm import evaluate, pairs_as_groups
 
 sets = {"train": draw_groups(model, pairs_as_groups(scenarios.train), config)}
-for name in ("in_domain", "prompt_disjoint", "mutual_disjoint"):
-    sets[name] = draw_groups(model, getattr(scenarios, name), config)
+sets["mutual_disjoint"] = draw_groups(model, scenarios.mutual_disjoint, config)
 live = []
 
 
@@ -266,25 +283,30 @@ def watch(step):
 # %%
 losses = train_bt(model, trees, config, watch)
 print("loss by step", [round(x, 2) for x in losses])
-print("step  |W_p|   |h_w-h_l|  margin   cosine   (training pairs)")
-for step, head, measured in live:
-    m = measured["train"]
-    cosine = m["margin"] / (head * m["difference_after"]["mean"])
-    print(f"{step:4d}  {head:.4f}  {m['difference_after']['mean']:8.2f}  {m['margin']:+.3f}   "
-          f"{cosine:+.4f}")
+print("                         |W_p|   |h_w - h_l|   margin   cosine")
+for name in sets:
+    for step, head, measured in live:
+        m = measured[name]
+        cosine = m["margin"] / (head * m["difference_after"]["mean"])
+        print(f"{name:16s} step {step}  {head:.4f}    {m['difference_after']['mean']:6.2f}      "
+              f"{m['margin']:+.3f}   {cosine:+.4f}")
 
 # %% [markdown]
 # Here $\text{cosine} = \overline{\text{margin}} / (\lVert W_p\rVert\;\overline{\lVert h_w -
-# h_l\rVert})$, so that the three printed factors multiply to the mean margin: Eq. 23 for averages.
+# h_l\rVert})$: the mean of $\cos\psi_\Delta$ weighted by length, so that the three factors
+# multiply to the mean margin (Eq. 23 for averages).
 #
-# Six steps show the mechanics, not a result. For that we turn to three recorded runs.
+# Six steps show the mechanics, not a result. For that we turn to recorded runs.
 
 # %% [markdown]
-# ## 5. Three recorded runs: which factor grows? (Fig. 1, Fig. 2)
+# ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
 #
-# `data/runs/study_norms`: the same config on 512 pairs (32 steps of 16), three seeds for head and
-# batch order. In the full profile the cell below trains them; otherwise it reads the record. Faint
-# lines are seeds, bands the 95% interval of their mean.
+# `data/runs/study_norms`: the same config on 512 pairs (32 steps of 16), four seeds. In the full
+# profile the cell below trains them; otherwise it reads the record.
+#
+# A seed changes the random head and the order of the batches, nothing else: same model, same
+# pairs, same 32 prompts in each watched set. So intervals below are about *another head and
+# order*, not about other prompts, and all quantities without $W_p$ start from one point.
 
 # %%
 from bsr_lite.metrics import seed_interval
@@ -292,82 +314,77 @@ from bsr_lite.runlog import read_runs, watched
 
 if PROFILE == "full":
     from bsr_lite.study import run_study
-    run_study(Path("bsr_lite/configs/study_norms.yaml"))  # an hour on a CPU, minutes on a GPU
+    run_study(Path("bsr_lite/configs/study_norms.yaml"))  # hours on a CPU
 RUNS = Path("runs" if PROFILE == "full" else "data/runs") / "study_norms"
 bt = read_runs(RUNS)["bt"]
-heads = [[row["train/head_norm"] for row in run["metrics"] if "watch" in row] for run in bt]
-print(f"{len(bt)} seeds, {bt[0]['evaluation']['totals']['pairs']} pairs each")
+assert len(bt) == 4, "four seeds are recorded"
+
+# %% [markdown]
+# Before looking, name what will be judged: (1) does the length $\lVert h_w - h_l\rVert$ on
+# training pairs rise; (2) does $\lVert h \rVert$ scatter more on unseen prompts; (3) does the
+# effective rank of training states fall behind that of unseen ones. All other numbers are for
+# exploring: among twenty intervals one misses by chance.
+
+# %%
+def curves(part, *keys):
+    return torch.tensor(watched(bt, part, *keys)[1])  # (seeds, measurements)
+
+
+steps, _ = watched(bt, "train", "margin")
+heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watch" in row]
+                      for run in bt])
+SHOWN = ("train", "prompt_disjoint", "mutual_disjoint")
+TINTS = [plots.SCENARIO_COLORS[part] for part in SHOWN]
 
 # %%
 figure, axes = plots.panels(3)
-steps, _ = watched(bt, "train", "margin")
-plots.seed_curves(axes[0], steps, heads, "$|W_p|$", "#000000")
-axes[0].set_ylim(0.9, 1.1)
-for part in ("train", "prompt_disjoint", "mutual_disjoint"):
-    tint, name = plots.SCENARIO_COLORS[part], part.replace("_", "-")
-    _, lengths = watched(bt, part, "difference_after", "mean")
-    _, margins = watched(bt, part, "margin")
-    cosines = [[m / (w * d) for m, w, d in zip(*seed, strict=True)]
-               for seed in zip(margins, heads, lengths, strict=True)]
-    plots.seed_curves(axes[1], steps, lengths, name, tint)
-    plots.seed_curves(axes[2], steps, cosines, name, tint)
-plots.label(axes[0], "optimizer step", "$|W_p|$", "head (paper's Fig. 1)")
+plots.seed_curves(axes[0], steps, 1000 * (heads - heads[:, :1]), "head", "#000000")
+for part, tint in zip(SHOWN, TINTS, strict=True):
+    length = curves(part, "difference_after", "mean")
+    cosine = curves(part, "margin") / (heads * length)
+    plots.seed_curves(axes[1], steps, length, part.replace("_", "-"), tint)
+    plots.seed_curves(axes[2], steps, cosine, part, tint)
+plots.label(axes[0], "optimizer step", "change of $|W_p|$, thousandths", "head (Fig. 1)")
 plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "length (Fig. 2)")
-plots.label(axes[2], "optimizer step", "cosine of mean margin", "angle to the head")
-axes[2].legend();
+plots.label(axes[2], "optimizer step", "cosine, weighted by length", "angle to the head")
+axes[1].legend();
 
 # %% [markdown]
 # PROSE5
 
 # %%
 figure, axes = plots.panels(3)
-for part in ("train", "prompt_disjoint", "mutual_disjoint"):
-    tint, name = plots.SCENARIO_COLORS[part], part.replace("_", "-")
-    for axis, statistic in zip(axes, ("std", "skew"), strict=False):
-        _, curves = watched(bt, part, "difference_after", statistic)
-        plots.seed_curves(axis, steps, curves, name, tint)
-    _, curves = watched(bt, part, "norm_share_after")
-    plots.seed_curves(axes[2], steps, curves, name, tint)
+for part, tint in zip(SHOWN, TINTS, strict=True):
+    for axis, keys in zip(axes, (("difference_after", "std"), ("difference_after", "skew"),
+                                 ("norm_share_after",)), strict=True):
+        plots.seed_curves(axis, steps, curves(part, *keys), part.replace("_", "-"), tint)
 plots.label(axes[0], "optimizer step", "std of $|h_w - h_l|$", "spread (Fig. 2)")
 plots.label(axes[1], "optimizer step", "skewness of $|h_w - h_l|$", "right tail (Fig. 2)")
-plots.label(axes[2], "optimizer step", "share of $|h_w - h_l|^2$", "length, not angle")
-axes[2].set_ylim(0, 0.1)
+plots.label(axes[2], "optimizer step", "share of $|h_w - h_l|^2$", "difference of lengths")
 axes[0].legend();
+
+# %% [markdown]
+# PROSE5B
 
 # %% [markdown]
 # ## 6. Lengths over the scenarios (Fig. 3)
 #
-# The paper sees hidden lengths scatter on data unlike the training data. Boxes hold the middle
-# half of the answers, whiskers 5% to 95% (mean of three seeds); light before training, dark
-# after.
+# The paper sees hidden lengths scatter on data unlike the training data. Here is the cv of
+# lengths for every set, before training (grey, one for all seeds) and after it (one dot a seed),
+# behind and before the final RMSNorm.
 
 # %%
 SETS = ("train", "in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
-
-
-def boxes(axis, place):
+figure, axes = plots.panels(2)
+for axis, place in zip(axes, ("after", "before"), strict=True):
     for i, part in enumerate(SETS):
-        curves = torch.tensor(watched(bt, part, f"norm_{place}", "quantiles")[1])  # (seeds, T, 5)
-        for when, alpha in ((0, 0.35), (-1, 0.9)):
-            low, q1, middle, q3, high = curves[:, when].mean(0).tolist()
-            axis.bxp([{"whislo": low, "q1": q1, "med": middle, "q3": q3, "whishi": high}],
-                     positions=[i + (0.18 if when else -0.18)], widths=0.3, showfliers=False,
-                     patch_artist=True, medianprops={"color": "white"},
-                     boxprops={"facecolor": plots.SCENARIO_COLORS[part], "alpha": alpha})
+        cv = curves(part, f"norm_{place}", "cv")
+        axis.plot(i - 0.15, cv[0, 0], "s", color="#AAAAAA")
+        axis.plot([i + 0.15] * len(cv), cv[:, -1], "o", color=plots.SCENARIO_COLORS[part])
     axis.set_xticks(range(len(SETS)), [part.replace("_", "\n") for part in SETS])
-
-# %%
-figure, (left, right) = plots.panels(2)
-boxes(left, "after")
-boxes(right, "before")
-plots.label(left, "", "$|h|$", "after the final RMSNorm: what the head sees")
-plots.label(right, "", "$|u|$", "before it: what the head cannot see")
-print("cv of lengths, before training -> after (mean of seeds)")
-for part in SETS:
-    cvs = [torch.tensor(watched(bt, part, f"norm_{place}", "cv")[1]).mean(0)[[0, -1]].tolist()
-           for place in ("after", "before")]
-    print(f"{part:18s} |h| {cvs[0][0]:.3f} -> {cvs[0][1]:.3f}    "
-          f"|u| {cvs[1][0]:.3f} -> {cvs[1][1]:.3f}")
+    axis.set_ylim(0)
+plots.label(axes[0], "", "cv of $|h|$", "after the final RMSNorm: what the head sees")
+plots.label(axes[1], "", "cv of $|u|$", "before it: what the head cannot see")
 
 # %% [markdown]
 # PROSE6
@@ -379,27 +396,33 @@ for part in SETS:
 # states, $p_k = \sigma_k / \sum_j \sigma_j$, the **effective rank** is $\exp(-\sum_k p_k \ln
 # p_k)$: $n$ if $n$ directions are used equally, 1 if all states are parallel.
 #
-# Two choices decide the number: how many states (it cannot exceed $N$; we take 64 everywhere),
-# and whether their mean is subtracted first. The paper: training 23 against unseen 34 for BT, 33
-# against 34 for BSR.
+# Two choices decide the number: how many states (it cannot exceed $N$), and whether their mean is
+# subtracted first. States share a large mean.
 
 # %%
 from bsr_lite.dispersion import effective_rank
 
-states = after.double()
-p = torch.linalg.svdvals(states)
+p = torch.linalg.svdvals(after.double())
 p = p / p.sum()
-torch.testing.assert_close((-(p * p.log()).sum()).exp().item(), effective_rank(states))
-print(f"share of the first direction: {p[0]:.0%}; cosine of that direction with the mean state: "
-      f"{torch.cosine_similarity(torch.linalg.svd(states)[2][0], states.mean(0), dim=0).abs():.3f}")
+torch.testing.assert_close((-(p * p.log()).sum()).exp().item(), effective_rank(after))
+mean_state = after.mean(0)
+squeezed = mean_state + 0.7 * (after - mean_state)  # same mean, deviations 30% smaller
+print("                    as they are   mean subtracted")
+for name, x in (("32 states, Section 1", after), ("deviations x 0.7", squeezed)):
+    print(f"{name:20s} {effective_rank(x):8.1f} {effective_rank(x, center=True):15.1f}")
+assert effective_rank(squeezed) < effective_rank(after) - 1, "a smaller spread must cost rank"
+
+# %% [markdown]
+# So without centring, effective rank is mostly a ratio: *spread against the common part*. It
+# falls when the mean grows **or** when the rest shrinks, without a single direction lost. With
+# centring it is blind to both. Now the recorded runs, with 64 states (32 pairs) in every set:
 
 # %%
 figure, axes = plots.panels(2)
-for part in ("train", "prompt_disjoint", "mutual_disjoint"):
-    tint, name = plots.SCENARIO_COLORS[part], part.replace("_", "-")
+for part, tint in zip(SHOWN, TINTS, strict=True):
     for axis, kind in zip(axes, ("effective_rank_after", "effective_rank_centered_after"),
                           strict=True):
-        plots.seed_curves(axis, *watched(bt, part, kind), name, tint)
+        plots.seed_curves(axis, steps, curves(part, kind), part.replace("_", "-"), tint)
 plots.label(axes[0], "optimizer step", "effective rank", "states as they are")
 plots.label(axes[1], "optimizer step", "effective rank", "mean state subtracted")
 axes[0].legend();
@@ -410,45 +433,44 @@ axes[0].legend();
 # %% [markdown]
 # ## 8. What holds here?
 #
-# Every quantity as its change from the first measurement to the last, and over the second half
-# alone, with a 95% t interval over three seeds. "Undecided" means that the interval holds zero.
+# Every row shows the change from the first measurement to the last: the four seeds, then their
+# mean with a 95% t interval. First the three questions of Section 5, then the rest.
 
 # %%
-def verdict(values):
-    mean, half = seed_interval(values)
-    word = "rises" if mean > half else "falls" if mean < -half else "undecided"
-    return f"{mean:+9.4f} +- {half:<7.4f} {word:10s}"
+def row(name, change):
+    mean, half = seed_interval(change)
+    word = "up" if mean > half else "down" if mean < -half else "undecided"
+    seeds = " ".join(f"{x:+7.3f}" for x in change.tolist())
+    print(f"{name:32s} {seeds}   {mean:+.3f} +- {half:.3f}  {word}")
 
 
-def row(name, curves):
-    curves = torch.tensor(curves)  # (seeds, T)
-    middle = curves.shape[1] // 2
-    print(f"{name:30s}{verdict(curves[:, -1] - curves[:, 0])}"
-          f"{verdict(curves[:, -1] - curves[:, middle])}")
+def change(part, *keys):
+    values = curves(part, *keys)
+    return values[:, -1] - values[:, 0]
+
+
+RANK = "effective_rank_after"
+row("1 |h_w - h_l|, train", change("train", "difference_after", "mean"))
+row("2 cv of |h|, prompt-disjoint", change("prompt_disjoint", "norm_after", "cv"))
+row("3 rank, train - prompt-disjoint", change("train", RANK) - change("prompt_disjoint", RANK))
+row("  rank, train - mutual-disjoint", change("train", RANK) - change("mutual_disjoint", RANK))
 
 # %%
-print(f"{'':30s}{'start to end':28s} second half")
-row("|W_p|", heads)
+row("|W_p|, thousandths", 1000 * (heads[:, -1] - heads[:, 0]))
 for name, part, *keys in (
-        ("mean |h_w - h_l|, train", "train", "difference_after", "mean"),
-        ("its std", "train", "difference_after", "std"),
-        ("its skewness", "train", "difference_after", "skew"),
-        ("mean margin, train", "train", "margin"),
-        ("cv of |h|, prompt-disjoint", "prompt_disjoint", "norm_after", "cv"),
+        ("|h_w - h_l|, prompt-disjoint", "prompt_disjoint", "difference_after", "mean"),
+        ("|h_w - h_l|, mutual-disjoint", "mutual_disjoint", "difference_after", "mean"),
+        ("std of |h_w - h_l|, train", "train", "difference_after", "std"),
+        ("skewness of it", "train", "difference_after", "skew"),
+        ("mean |h|, train", "train", "norm_after", "mean"),
         ("cv of |u|, prompt-disjoint", "prompt_disjoint", "norm_before", "cv"),
-        ("effective rank, train", "train", "effective_rank_after"),
-        ("effective rank, prompt-disj.", "prompt_disjoint", "effective_rank_after"),
-        ("tau, prompt-disjoint", "prompt_disjoint", "score")):
-    row(name, watched(bt, part, *keys)[1])
+        ("effective rank, train", "train", RANK),
+        ("margin, train", "train", "margin"),
+        ("variance between prompts, train", "train", "between_prompts")):
+    row(name, change(part, *keys))
 
 # %% [markdown]
 # PROSE8
-
-# %%
-ranks = [torch.tensor(watched(bt, part, "effective_rank_after")[1])[:, -1]
-         for part in ("train", "prompt_disjoint", "mutual_disjoint")]
-print("effective rank at the end, train minus prompt-disjoint ", verdict(ranks[0] - ranks[1]))
-print("                           train minus mutual-disjoint ", verdict(ranks[0] - ranks[2]))
 
 # %% [markdown]
 # ## Exercises
@@ -456,18 +478,20 @@ print("                           train minus mutual-disjoint ", verdict(ranks[0
 # Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
 # `notebooks/solutions/`.
 #
-# **1.** Write the final RMSNorm (without the tiny $\epsilon$ that guards against $u = 0$).
+# **1.** The gradient of the reward $W_p^\top h$ on the raw state $u$, one vector of shape (H,),
+# through $h = g \odot u / \mathrm{rms}(u)$. (What is its component along $u$? How does its length
+# depend on $\lVert u\rVert$?)
 
 # %%
-def rms_norm_exercise(hidden, gain):
+def raw_gradient(raw_state, gain, head_weight):
     return None
 
 
-checks.check_rms_norm(rms_norm_exercise);
+checks.check_raw_gradient(raw_gradient);
 
 # %% [markdown]
-# **2.** Which share of $\sum_i \lVert h_{w,i} - h_{l,i}\rVert^2$ is *angle*? Compute it from the
-# angle term of Section 2, not as one minus the length.
+# **2.** Which share of $\sum_i \lVert h_{w,i} - h_{l,i}\rVert^2$ is the *angle* term of Section
+# 2? Shapes (B, H) and (B, H) in, one number out.
 
 # %%
 def angle_share(hidden_chosen, hidden_rejected):
@@ -480,20 +504,31 @@ checks.check_angle_share(angle_share);
 # **3.** The effective rank from a vector of singular values, some of which may be 0.
 
 # %%
-def effective_rank_exercise(singular_values):
+def effective_rank_of(singular_values):
     return None
 
 
-checks.check_effective_rank(effective_rank_exercise);
+checks.check_effective_rank(effective_rank_of);
 
 # %% [markdown]
-# **4.** Section 2 printed the most that any reward could be. Derive it: the largest $W_p^\top h$
-# over all raw states $u$, given gain and head. (So a reward model with a final RMSNorm has a
-# ceiling.)
+# **4.** What is the largest **margin** that any two raw states can have, for given gain and head,
+# both (H,)? (So for fixed gain and head a reward model with a final RMSNorm has a ceiling.)
 
 # %%
-def largest_reward(gain, head_weight):
+def largest_margin(gain, head_weight):
     return None
 
 
-checks.check_largest_reward(largest_reward);
+checks.check_largest_margin(largest_margin);
+
+# %% [markdown]
+# ## What you know now
+#
+# - RMSNorm forgets the length of the raw state; $\lVert h\rVert$ is bounded by the gains, and
+#   $\lVert h_w - h_l\rVert$ is nearly all angle.
+# - The training loop: draw, cut, accumulate, clip, step.
+# - A margin is head times length times cosine; here the cosine makes it.
+# - Uncentred effective rank is mostly spread against the common part.
+# - Seeds differ in *how* they get there. A single curve is an anecdote.
+#
+# Next: **03 · What happens when the rewards of a batch must sum to zero?**

@@ -25,6 +25,7 @@
 
 # %%
 import contextlib
+import functools
 import io
 import os
 import tempfile
@@ -244,6 +245,7 @@ h_w, h_l = torch.randn(2, B, 24, dtype=torch.float64) + 0.5
 W = torch.randn(24, dtype=torch.float64) / 5
 
 
+# %%
 def head_gradient(loss_of_head):
     head = W.clone().requires_grad_()
     loss_of_head(head).backward()
@@ -330,7 +332,8 @@ assert torch.allclose(g, whole), "all-reduced value plus own gradient must be ex
 # - **Norm**: $-\log\sigma\bigl(m / \sqrt{r_w^2 + r_l^2}\bigr)$, where $r_w^2 + r_l^2 = 2s^2 +
 #   m^2/2$;
 # - **DR**: $L_{BT} - \log\sigma(r_w) - \log\sigma(-r_l)$.
-#
+
+# %% [markdown]
 # The figure draws each as a landscape; $\lambda = 4c = 0.15$ is large, to be visible. Arrows show
 # where gradient descent on $(r_w, r_l)$ moves a pair: $(2F_m, F_s/2)$ for a force $F$. Dark is
 # strong.
@@ -432,6 +435,8 @@ from bsr_lite.train_rm import load_scenarios, pair_trees, train
 
 config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=96"])
 scenarios = load_scenarios(config)
+
+# %%
 model = load_reward_model(config.model.name, depth=10, dtype="bfloat16", seed=0)
 trees, _ = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
@@ -552,17 +557,22 @@ for axis, (part, key, name) in zip(axes, (
     plots.label(axis, "lambda", name, "")
 
 # %% [markdown]
+# PROSE9
+
+# %% [markdown]
 # ## 10. Recorded: does BSR calm the hidden states?
 #
-# The quantities that the paper's mechanism speaks of: full fine-tuning of all 30 layers
-# (`data/runs/study_norms`, see notebook 02), BT against two $\lambda$, three seeds.
+# The quantities that the paper's mechanism speaks of, from full fine-tuning of all 30 layers
+# (`data/runs/study_norms`, see notebook 02): BT against BSR at the paper's $\lambda = 10^{-3}$,
+# four seeds in pairs. (**cv**: standard deviation over mean. **Effective rank**: how many
+# directions the states use.)
 
 # %%
 norms = read_runs(RUNS / "study_norms")
-TINTS = {"bt": plots.COLORS["bt"], "bsr": plots.COLORS["bsr"], "bsr-1e-2": "#882255"}
+TINTS = {"bt": plots.COLORS["bt"], "bsr": plots.COLORS["bsr"]}
 QUANTITIES = {"mean reward": ("reward_mean",), "mean $|h_w - h_l|$": ("difference_after", "mean"),
               "cv of $|h|$": ("norm_after", "cv"), "effective rank": ("effective_rank_after",)}
-NAMES = {"bt": "BT", "bsr": "BSR 1e-3", "bsr-1e-2": "BSR 1e-2"}
+NAMES = {"bt": "BT", "bsr": "BSR, lambda 1e-3"}
 figure, axes = plots.panels(2, rows=2, sharex=True)
 for axis, (name, keys) in zip(axes.flat, QUANTITIES.items(), strict=True):
     for method, tint in TINTS.items():
@@ -571,6 +581,25 @@ for axis, (name, keys) in zip(axes.flat, QUANTITIES.items(), strict=True):
     plots.label(axis, "optimizer step", name, "")
 axes[0, 0].legend()
 figure.suptitle("prompt-disjoint set");
+
+# %%
+def paired(part, *keys):
+    values = []
+    for method in ("bsr", "bt"):
+        cells = [run["evaluation"]["scenarios"][part] for run in norms[method]]
+        values.append(torch.tensor([functools.reduce(dict.__getitem__, keys, c) for c in cells]))
+    mean, half = seed_interval(values[0] - values[1])
+    return f"{values[1].mean():7.3f}  {mean:+.3f} ({mean - half:+.3f}, {mean + half:+.3f})"
+
+
+ROWS = {"score": ("score",), **QUANTITIES, "reward variance between": ("between_prompts",)}
+for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"):
+    print(f"{part}: BT, then BSR minus BT with its 95% interval over seeds")
+    for name, keys in ROWS.items():
+        print(f"  {name.replace('$', ''):25s} {paired(part, *keys)}")
+
+# %% [markdown]
+# PROSE10
 
 # %% [markdown]
 # ## Exercises
@@ -625,3 +654,17 @@ def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
 
 
 checks.check_accumulated_gradient(accumulated_gradient);
+
+# %% [markdown]
+# ## What you know now
+#
+# - On average BSR is $G\mu_s^2 + \mathrm{Var}(s)$: it pins the mean, with a weight that grows
+#   with the group, and shrinks the spread of pair means, with one that does not.
+# - Its gradient is one number for all rewards of a group; it never moves a margin directly.
+# - Within-prompt tau, best-of-n and RLOO advantages cannot see what it pins. Gains there need
+#   shared parameters, and controls.
+# - It couples all pairs of a group: two passes under accumulation, an all-reduced value with
+#   one's own gradient under data parallelism.
+# - A $\lambda$ has a meaning only with its group size.
+#
+# PROSE11

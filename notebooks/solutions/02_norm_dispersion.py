@@ -15,15 +15,20 @@ import torch
 from bsr_lite import checks
 
 # %% [markdown]
-# **1.** The mean is over the $H$ coordinates of each state; the gain multiplies afterwards.
+# **1.** With $v = u/\mathrm{rms}(u)$ the reward is $(g \odot W_p)^\top v$, and $v$ is $u$
+# stretched to length $\sqrt H$. Its derivative removes the part along $u$ and divides by the
+# scale: $\frac{1}{\mathrm{rms}(u)}\bigl(a - \frac{v^\top a}{H} v\bigr)$ with $a = g \odot W_p$.
+# It is orthogonal to $u$ and shrinks like $1/\lVert u\rVert$: a longer raw state has the same
+# reward and is harder to turn.
 
 # %%
-def rms_norm_exercise(hidden, gain):
-    rms = hidden.square().mean(-1, keepdim=True).sqrt()  # (N, 1)
-    return gain * hidden / rms
+def raw_gradient(raw_state, gain, head_weight):
+    rms = raw_state.square().mean().sqrt()
+    v, a = raw_state / rms, gain * head_weight
+    return (a - (v @ a) / len(v) * v) / rms
 
 
-assert checks.check_rms_norm(rms_norm_exercise)
+assert checks.check_raw_gradient(raw_gradient)
 
 # %% [markdown]
 # **2.** Sum both sides of the law of cosines over the pairs, then divide.
@@ -43,21 +48,22 @@ assert checks.check_angle_share(angle_share)
 # values count as 4; one non-zero value as 1.
 
 # %%
-def effective_rank_exercise(singular_values):
+def effective_rank_of(singular_values):
     p = singular_values / singular_values.sum()
     return torch.special.entr(p).sum().exp()
 
 
-assert checks.check_effective_rank(effective_rank_exercise)
+assert checks.check_effective_rank(effective_rank_of)
 
 # %% [markdown]
 # **4.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
-# is $\sum_i W_i g_i v_i = (g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W
-# \rVert \sqrt H$, attained when $v$ points along $g \odot W$.
+# is $(g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W \rVert \sqrt H$,
+# attained when $v$ points along $g \odot W$, and at least minus that. The largest margin is the
+# difference.
 
 # %%
-def largest_reward(gain, head_weight):
-    return (gain * head_weight).norm() * len(gain) ** 0.5
+def largest_margin(gain, head_weight):
+    return 2 * (gain * head_weight).norm() * len(gain) ** 0.5
 
 
-assert checks.check_largest_reward(largest_reward)
+assert checks.check_largest_margin(largest_margin)
