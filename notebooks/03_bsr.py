@@ -689,11 +689,10 @@ checks.check_accumulated_gradient(accumulated_gradient);
 #
 # - On average BSR is $G\mu_s^2 + \mathrm{Var}(s)$: it pins the mean, with a weight that grows
 #   with the group, and shrinks the spread of pair means, with one that does not.
-# - Its gradient is one number for all rewards of a group; it never moves a margin directly.
-# - Within-prompt tau, best-of-n and RLOO advantages cannot see what it pins. Gains there need
-#   shared parameters, and controls.
-# - It couples all pairs of a group: two passes under accumulation, an all-reduced value with
-#   one's own gradient under data parallelism.
+# - Its gradient is one number for a whole group; it never moves a margin directly. What
+#   within-prompt tau, best-of-n or RLOO gain must come through shared parameters.
+# - It couples pairs: two passes under accumulation, an all-reduced value with one's own gradient
+#   under data parallelism.
 # - A $\lambda$ has a meaning only with its group size.
 # - At this size: the level obeys at any $\lambda$, the variance between prompts follows, and no
 #   gain in scores can be told from noise; in short runs of a shallow model BSR costs.
