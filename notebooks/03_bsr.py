@@ -491,7 +491,7 @@ for loss, run in live.items():
             axis.axhline(0, color="grey", linewidth=0.6)
 plots.label(axes[0], "optimizer step", "mean reward (reward units)", "level")
 plots.label(axes[1], "optimizer step", "mean margin (reward units)", "margin, better minus worse")
-axes[0].legend();
+axes[1].legend();
 
 # %% [markdown]
 # **What to see.** The level: BT's stays where the random head put it, or drifts; BSR's is brought
@@ -532,14 +532,14 @@ def by_seed(method, part, key="score"):
 # %%
 PARTS = ("dev_prompt_disjoint", "dev_mutual_disjoint", "in_domain", "prompt_disjoint",
          "response_disjoint", "mutual_disjoint")
-print("score minus BT's, paired by seed, 95% interval over seeds")
-print(f"{'':20s} {'BT':>6s} " + " ".join(f"{name:^22s}" for name in list(METHODS.values())[1:]))
+print("score minus BT's, paired by seed, +- half a 95% interval over seeds")
+print(f"{'':20s} {'BT':>6s} " + "".join(f"{name:>17s}" for name in list(METHODS.values())[1:]))
 for part in PARTS:
     row = []
     for method in list(METHODS)[1:]:
         mean, half = seed_interval(by_seed(method, part) - by_seed("bt", part))
-        row.append(f"{mean:+.3f} ({mean - half:+.3f}, {mean + half:+.3f})")
-    print(f"{part:20s} {by_seed('bt', part).mean():6.3f} " + " ".join(row))
+        row.append(f"  {mean:+.3f} +- {half:.3f}")
+    print(f"{part:20s} {by_seed('bt', part).mean():6.3f} " + "".join(row))
 
 # %%
 figure, axes = plots.panels(3)
@@ -687,12 +687,11 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What you know now
 #
-# - On average BSR is $G\mu_s^2 + \mathrm{Var}(s)$: it pins the mean, with a weight that grows
-#   with the group, and shrinks the spread of pair means, with one that does not.
-# - Its gradient is one number for a whole group; it never moves a margin directly. What
-#   within-prompt tau, best-of-n or RLOO gain must come through shared parameters.
+# - On average BSR is $G\mu_s^2 + \mathrm{Var}(s)$: it pins the mean and shrinks the spread of pair
+#   means. A $\lambda$ has a meaning only with its group size.
+# - Its gradient is one number for a whole group. What within-prompt tau, best-of-n or RLOO gain
+#   must come through shared parameters.
 # - It couples pairs: two passes under accumulation, an all-reduced value with one's own gradient
 #   under data parallelism.
-# - A $\lambda$ has a meaning only with its group size.
 # - At this size: the level obeys at any $\lambda$, the variance between prompts follows, and no
 #   gain in scores can be told from noise; in short runs of a shallow model BSR costs.
