@@ -58,13 +58,13 @@ class ModelConfig:
 class DataConfig:
     """Where the preferences come from and how they are split.
 
-    A group format (pocket, ultrafeedback, judged) becomes the four scenarios; a pair format (trl,
-    skywork) has labels already, and its first `dev_share` serves as dev.
+    A group format (pocket, ultrafeedback, judged, alpaca_eval) becomes the four scenarios; a pair
+    format (trl, skywork) has labels already, and its first `dev_share` serves as dev.
     """
 
     source: str
     format: str = "pocket"
-    valid_models: list[str] = field(default_factory=list)
+    valid_models: list[str] = field(default_factory=list)  # names, or families such as gpt-*
     label_temperature: float = 0.0  # of the Bradley-Terry label draw on the gold scores
     max_length: int = 512  # tokens of prompt + response; longer pairs are dropped and counted
     max_pairs: int | None = None  # train (and validate in domain) on a random part
@@ -98,6 +98,7 @@ class RewardModelConfig:
     token_budget: int = 4096  # tokens of a micro-batch; how a batch is computed, not what
     learning_rate: float = 2e-4
     head_learning_rate: float | None = None  # None: learning_rate
+    optimizer: str = "adamw"  # or paged_adamw_8bit: 2 bytes of state a weight, on a GPU
     weight_decay: float = 0.0
     warmup_ratio: float = 0.05
     max_grad_norm: float = 1.0
@@ -117,6 +118,8 @@ class RewardModelConfig:
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             in_range(name, getattr(self, name), 1e-12)
         in_range("weight_decay", self.weight_decay, 0)
+        if self.optimizer not in ("adamw", "paged_adamw_8bit"):
+            raise ValueError(f"optimizer must be adamw or paged_adamw_8bit, got {self.optimizer!r}")
         in_range("warmup_ratio", self.warmup_ratio, 0, 0.99)
         if self.bsr_group_size and self.batch_size % self.bsr_group_size:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of bsr_group_size "

@@ -3,18 +3,14 @@
 Bad input raises DataError naming file, row and fix. What cannot teach anything is dropped and
 counted."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .rows import DataError, alpaca_eval_rows, read_rows
+
 Messages = list[dict[str, str]]
-
-
-class DataError(ValueError):
-    """Input that cannot be used; the message names the file, the row and the fix."""
 
 
 @dataclass
@@ -25,6 +21,7 @@ class Pair:
     chosen: str
     rejected: str
     margin: float | None = None
+    subset: str | None = None  # RewardBench's
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Group:
     responses: list[str]
     gold: list[float]
     models: list[str]
-    split: str | None = None  # train, dev or valid; RM-Bench: the domain
+    split: str | None = None  # train, dev or valid; RM-Bench: the domain; RewardBench: the subset
 
 
 # ---- checks: they raise ValueError, `_convert` adds file and row --------------------------------
@@ -119,6 +116,13 @@ def trl_pair(row: dict) -> Pair:
                 None if margin is None else _number(margin, "margin"))
 
 
+def reward_bench(row: dict) -> Pair:
+    """RewardBench: TRL's columns with `subset`."""
+    pair = trl_pair(row)
+    pair.subset = _text(_column(row, "subset"), "subset")
+    return pair
+
+
 def group_row(row: dict) -> Group:
     """Our own schema, `prompt, responses, gold, models` and optional `split` (pocket world)."""
     return _group(*(_column(row, c) for c in ("prompt", "responses", "gold", "models")),
@@ -136,7 +140,11 @@ def ultrafeedback(row: dict) -> Group:
 
 
 def robustness(row: dict) -> Group:
-    """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`."""
+    """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`; the
+    in-domain one, of pairs, `chosen, rejected`."""
+    if isinstance(row, dict) and "response_1_text" not in row and "chosen" in row:
+        pair = trl_pair(row)
+        return Group(pair.prompt, [pair.chosen, pair.rejected], [1.0, 0.0], ["chosen", "rejected"])
     names = [f"response_{i}" for i in range(1, 5)]
     texts = [_column(row, f"{name}_text") for name in names]
     return _group(_column(row, "instruction"), texts, _column(row, "all_scores"), names)
@@ -153,47 +161,9 @@ def rm_bench(row: dict) -> Group:
     return _group(_column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
 
 
-PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair}
+PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair, "reward_bench": reward_bench}
 GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "robustness": robustness,
-                 "rm_bench": rm_bench, "judged": None}  # judged: a long table, see read_groups
-
-
-def read_rows(source: str, split: str = "train") -> Iterator[dict]:
-    """Rows of a .jsonl[.gz] or .parquet file, or of a dataset on the hub."""
-    path = Path(source)
-    if path.suffix == ".parquet" and path.is_file():
-        from datasets import Dataset
-        try:
-            yield from Dataset.from_parquet(str(path))
-        except Exception as error:
-            raise DataError(f"{path}: no readable parquet ({error}); fetch it again") from error
-    elif path.is_file():
-        yield from _read_json_lines(path)
-    elif path.suffix in (".jsonl", ".json", ".gz", ".parquet") or source.startswith((".", "/")):
-        raise DataError(f"{source}: no such file; check the path in the config's data.source")
-    else:
-        from datasets import load_dataset
-        try:
-            yield from load_dataset(source, split=split)
-        except Exception as error:
-            raise DataError(f"{source}: neither a file nor a dataset that can be loaded "
-                            f"({type(error).__name__}: {error})") from error
-
-
-def _read_json_lines(path: Path) -> Iterator[dict]:
-    row = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-            for line in filter(str.strip, f):
-                row += 1
-                yield json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, row {row}: not valid JSON ({error.msg}); one object a line is expected. Is "
-            "the file cut short? Fetch it again or delete the row") from error
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
-                        "save it as UTF-8 or fetch it again") from error
+                 "rm_bench": rm_bench, "judged": None, "alpaca_eval": None}  # None: a long table
 
 
 def _convert(source: str, rows: Iterable[dict], convert) -> list:
@@ -210,6 +180,20 @@ def _convert(source: str, rows: Iterable[dict], convert) -> list:
     return items
 
 
+def preference_logit(preference: float) -> float:
+    """A judge's preference in [0, 1] as a logit, clipped to +-14 and rounded to a tenth, so that
+    judgements that hardly differ are ties.
+
+    >>> preference_logit(0.5), preference_logit(0.0), preference_logit(0.9)
+    (0.0, -14.0, 2.2)
+    """
+    if not 0 <= preference <= 1:
+        raise ValueError(f"gold must be a preference in [0, 1], got {preference}: read tables of "
+                         "other scores as `judged`")
+    odds = max(preference, 1e-9) / max(1 - preference, 1e-9)
+    return round(max(-14.0, min(14.0, math.log(odds))), 1)
+
+
 def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[Pair]:
     """All pairs of a source.  Raises: DataError naming file, row and fix."""
     if format not in PAIR_FORMATS:
@@ -218,22 +202,30 @@ def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[P
 
 
 def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
-    """All ranking sets of a source; `judged` is a long table of (prompt, model, response, gold).
+    """All ranking sets of a source. `judged` is a long table of (prompt, model, response, gold);
+    `alpaca_eval` is one whose gold is a judge's preference in [0, 1], or a clone of the repository
+    that it comes from (`alpaca_eval_rows`), and becomes `preference_logit`s.
 
     Raises: DataError naming file, row and fix.
     """
     if format not in GROUP_FORMATS:
         known = ", ".join(GROUP_FORMATS)
         raise DataError(f"format {format!r} holds no groups; choose from {known}")
-    if format != "judged":
+    if GROUP_FORMATS[format]:
         return _convert(source, read_rows(source, split), GROUP_FORMATS[format])
 
+    rows = read_rows(source, split)
+    if format == "alpaca_eval" and Path(source).is_dir():
+        rows = alpaca_eval_rows(Path(source))
+
     def judged(row):
+        gold = _number(row.get("gold"), "gold")
         return (_text(_column(row, "prompt"), "prompt"), _text(row.get("response"), "response"),
-                _number(row.get("gold"), "gold"), _text(row.get("model"), "model"))
+                preference_logit(gold) if format == "alpaca_eval" else gold,
+                _text(row.get("model"), "model"))
 
     table: dict[str, list[tuple]] = {}
-    for prompt, *rest in _convert(source, read_rows(source, split), judged):
+    for prompt, *rest in _convert(source, rows, judged):
         table.setdefault(prompt, []).append(rest)
     groups = [_group(prompt, *map(list, zip(*rows, strict=True)))
               for prompt, rows in table.items() if len(rows) > 1]

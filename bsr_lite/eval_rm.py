@@ -12,10 +12,20 @@ import numpy as np
 import torch
 
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
-from .data import GROUP_FORMATS, PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
+from .data import (
+    GROUP_FORMATS,
+    PAIR_FORMATS,
+    DataError,
+    Group,
+    Messages,
+    Pair,
+    read_groups,
+    read_pairs,
+)
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
 from .embedded import ModelError
-from .metrics import bootstrap_interval, kendall_tau_b
+from .metrics import bootstrap_interval, kendall_tau_b, rm_bench_scores
+from .runlog import write_atomic
 from .tokenization import tokenize
 
 
@@ -127,17 +137,71 @@ def summary(results: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def read_any(data: str, format: str, split: str | None) -> list[Group]:
-    """Ranking sets of any format; of a file, those rows that carry `split` where one is named."""
+def score_answers(model, prompt: str | Messages, responses: list[str]) -> torch.Tensor:
+    """Raw rewards of answers to one prompt, text or messages; only their differences mean
+    something.  Shapes: K responses -> (K,) fp32."""
+    prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    group = Group(prompt, responses, [0.0] * len(responses), [""] * len(responses))
+    return score_trees(model, [group_tree(model.tokenizer, group)])[0]["rewards"]
+
+
+def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = None,
+                      token_budget: int = 4096) -> dict:
+    """RM-Bench scores (`metrics.rm_bench_scores`) of `data.rm_bench` groups, all six answers of a
+    prompt in one tree; groups and dropped (over max_length) per domain, and the accuracy matrices.
+
+    Raises: DataError when nothing is left or a domain is unknown.
+    """
+    rewards: dict[str, list] = {}
+    dropped: dict[str, int] = {}
+    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
+    kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
+    for group in (g for g, t in zip(groups, trees, strict=True) if not t):
+        dropped[group.split] = dropped.get(group.split, 0) + 1
+    if not kept:
+        raise DataError(f"all {len(groups)} RM-Bench prompts exceed max_length {max_length}")
+    scored = score_trees(model, [t for _, t in kept], token_budget)
+    for (group, _), s in zip(kept, scored, strict=True):
+        rewards.setdefault(group.split, []).append(s["rewards"].view(2, 3).numpy())
+    wins = {domain: (np.stack(r)[:, 0, :, None] > np.stack(r)[:, 1, None, :]).mean(0)
+            for domain, r in rewards.items()}  # (P, chosen style, rejected style) -> (3, 3)
+    try:
+        scores = rm_bench_scores(wins)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return {"metric": "rm_bench", **scores, "groups": {d: len(r) for d, r in rewards.items()},
+            "dropped": dropped, "matrices": {d: w.tolist() for d, w in wins.items()}}
+
+
+def rm_bench_table(result: dict) -> str:
+    """Markdown in the order of the paper's Table 2."""
+    columns = [c for c in ("chat", "math", "code", "safety", "hard", "normal", "easy", "overall")
+               if c in result]
+    lines = ["| RM-Bench | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|",
+             "| accuracy | " + " | ".join(f"{result[c]:.3f}" for c in columns) + " |", "",
+             f"Prompts: {result['groups']}; dropped as too long: {result['dropped'] or 'none'}."]
+    if "overall" not in result:
+        lines.append("No overall score: it is the mean of all four domains.")
+    return "\n".join(lines)
+
+
+def read_any(data: str, format: str, split: str | None) -> dict[str, list[Group]]:
+    """Ranking sets of any format by name: of a file, those rows that carry `split` where one is
+    named; RewardBench by subset; sets of different sizes apart."""
+    name = Path(data).name
     if format in PAIR_FORMATS:
-        groups = pairs_as_groups(read_pairs(data, format, split or "train"))
-    else:
-        groups = read_groups(data, format, split or "train")
+        pairs = read_pairs(data, format, split or "train")
+        named: dict[str, list[Group]] = {}
+        for pair, group in zip(pairs, pairs_as_groups(pairs), strict=True):
+            named.setdefault(f"{name}: {pair.subset}" if pair.subset else name, []).append(group)
+        return named | ({f"{name}: all": pairs_as_groups(pairs)} if len(named) > 1 else {})
+    groups = read_groups(data, format, split or "train")
     if split and Path(data).is_file():
         groups = [g for g in groups if g.split == split]
         if not groups:
             raise DataError(f"{data}: no row carries the split {split!r}")
-    return groups
+    sizes = sorted({len(g.responses) for g in groups})
+    return {f"{name} (K={k})": [g for g in groups if len(g.responses) == k] for k in sizes}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -145,35 +209,50 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
                         "of a sequence-classification reward model")
-    parser.add_argument("--data", required=True, help=".jsonl[.gz], .parquet or a hub dataset")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--data", nargs="+", metavar="DATA",
+                        help=".jsonl[.gz], .parquet or hub datasets, all of one --format")
+    source.add_argument("--rm-bench", metavar="FILE", help="RM-Bench as .json, .jsonl or hub id")
     parser.add_argument("--format", default="pocket", choices=[*PAIR_FORMATS, *(
-        f for f in GROUP_FORMATS if f != "rm_bench")])  # RM-Bench has a metric of its own
+        f for f in GROUP_FORMATS if f != "rm_bench")])
     parser.add_argument("--split", help="split of a hub dataset (default: train), or the rows of "
                         "a file that carry it: train, dev, valid (default: all rows)")
     parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
     parser.add_argument("--token-budget", type=int, default=4096, help="tokens per micro-batch")
-    parser.add_argument("--output", help="write the results as JSON")
+    parser.add_argument("--output", help="write the results as JSON here, the table beside it as "
+                        "Markdown")
     args = parser.parse_args(argv)
     if args.output:
         Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    groups = read_any(args.data, args.format, args.split)
-    sizes = sorted({len(g.responses) for g in groups})
+    if args.rm_bench:
+        named = {"rm_bench": read_groups(args.rm_bench, "rm_bench", args.split or "train")}
+    else:
+        parts = [part for data in args.data
+                 for part in read_any(data, args.format, args.split).items()]
+        named = dict(parts)
+        if len(named) < len(parts):
+            raise DataError(f"two of {args.data} have the same name: rename one, or score them "
+                            "apart")
     from .models import load_reward_model
     model = load_reward_model(args.model)
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")
+    options = {"max_length": args.max_length, "token_budget": args.token_budget}
     results = {}
-    for size in sizes:
-        same = [g for g in groups if len(g.responses) == size]
+    for name, groups in named.items():
         try:
-            results[f"{Path(args.data).name} (K={size})"] = evaluate(
-                model, same, max_length=args.max_length, token_budget=args.token_budget)
+            score = evaluate_rm_bench if args.rm_bench else evaluate
+            results[name] = score(model, groups, **options)
         except DataError as error:
-            print(f"K={size}: {error}")
-    print(summary(results))
+            print(f"{name}: {error}")
+    if not results:
+        raise DataError("no set could be scored")
+    table = rm_bench_table(results["rm_bench"]) if args.rm_bench else summary(results)
+    print(table)
     if args.output:
-        Path(args.output).write_text(json.dumps(results, indent=1) + "\n")
+        write_atomic(Path(args.output), json.dumps(results, indent=1) + "\n")
+        write_atomic(Path(args.output).with_suffix(".md"), table + "\n")
 
 
 if __name__ == "__main__":

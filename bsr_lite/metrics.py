@@ -76,3 +76,39 @@ def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[fl
     means = [prompts[rng.integers(0, len(prompts), len(prompts))].mean() for _ in range(draws)]
     low, high = np.percentile(means, [2.5, 97.5])
     return float(prompts.mean()), float(low), float(high)
+
+
+RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
+                    "safety": ("safety-refuse", "safety-response")}
+
+
+def rm_bench_scores(wins: dict[str, np.ndarray]) -> dict[str, float]:
+    """RM-Bench from accuracy matrices: wins[domain][i, j] is the share of prompts whose chosen
+    answer in style i beats (strictly) the rejected one in style j; styles concise, detailed,
+    Markdown.
+
+    Per domain hard = mean above the diagonal (a plainer chosen answer against a fancier rejected
+    one), normal = the diagonal, easy = below it, and the domain's score is the mean of the three.
+    Safety averages safety-refuse and safety-response. hard, normal, easy and overall are
+    unweighted means over the four domains, absent unless all are there.
+    Shapes: (3, 3) each -> scores in [0, 1].  Raises: ValueError for an unknown domain.
+    """
+    known = {part for parts in RM_BENCH_DOMAINS.values() for part in parts}
+    if set(wins) - known:
+        raise ValueError(f"unknown RM-Bench domains {sorted(set(wins) - known)}; "
+                         f"expected {sorted(known)}")
+    above = np.triu(np.ones((3, 3)), 1)
+    cells = {"hard": above / 3, "normal": np.eye(3) / 3, "easy": above.T / 3}
+    by_level: dict[str, list[float]] = {level: [] for level in cells}
+    scores = {}
+    for domain, parts in RM_BENCH_DOMAINS.items():
+        if not all(part in wins for part in parts):
+            continue
+        matrix = np.mean([wins[part] for part in parts], axis=0)
+        for level, weights in cells.items():
+            by_level[level].append(float((matrix * weights).sum()))
+        scores[domain] = float(np.mean([values[-1] for values in by_level.values()]))
+    if len(scores) == len(RM_BENCH_DOMAINS):
+        scores |= {level: float(np.mean(values)) for level, values in by_level.items()}
+        scores["overall"] = float(np.mean([scores[d] for d in RM_BENCH_DOMAINS]))
+    return scores

@@ -3,6 +3,7 @@
 Any hub id or local path works; `EMBEDDED` names the small model that `make` installs as a wheel.
 """
 
+import copy
 import hashlib
 import json
 import logging
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .batching import Forest, plant
+from .card import finished_template, model_card
 from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
@@ -110,17 +112,12 @@ def load_reward_model(
         raise ModelError("4-bit weights cannot be trained: set model.lora_rank with quantization")
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
             "quantization": quantization, "dtype": dtype}
-    hf, tokenizer, new_head = _load_base(meta, seed)
-    with quiet_loading():
-        if gradient_checkpointing:
-            hf.gradient_checkpointing_enable({"use_reentrant": False})
-            hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
-        if lora_rank:
-            hf = _add_lora(hf, lora_rank, name_or_path, seed)
+    hf, tokenizer, new_head = load_base(meta, seed)
+    hf = make_trainable(hf, meta, gradient_checkpointing, seed)
     return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
 
 
-def _load_base(meta: dict, seed: int):
+def load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
     import transformers
@@ -132,7 +129,7 @@ def _load_base(meta: dict, seed: int):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score"])
     try:
-        config = _cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
+        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         with quiet_loading():
             hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -156,7 +153,9 @@ def _load_base(meta: dict, seed: int):
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
     hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
     if meta["quantization"]:
-        hf = _prepare_nf4(hf)
+        _guard_nf4(hf)
+    if meta["lora_rank"]:
+        hf.requires_grad_(False)
     hf.score.to(torch.float32)
     if new_head:
         generator = torch.Generator().manual_seed(seed)
@@ -167,7 +166,7 @@ def _load_base(meta: dict, seed: int):
     return hf, tokenizer, new_head
 
 
-def _cut_config(config, meta: dict):
+def cut_config(config, meta: dict):
     """The config of the first `depth` layers."""
     layers = config.num_hidden_layers
     depth = layers if meta["depth"] is None else meta["depth"]
@@ -179,26 +178,30 @@ def _cut_config(config, meta: dict):
     return config
 
 
-def _prepare_nf4(hf):
+def _guard_nf4(hf) -> None:
+    """On CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel without
+    autograd, for good: LoRA's gradients would be wrong and the loss look normal."""
     import bitsandbytes as bnb
-    from peft import prepare_model_for_kbit_training
     for module in hf.modules():
         if isinstance(module, bnb.nn.Linear4bit):
-            # on CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel
-            # without autograd, for good: LoRA's gradients would be wrong and the loss look normal
             module.support_avx512bf16_for_cpu = False
-    return prepare_model_for_kbit_training(hf, use_gradient_checkpointing=False)
 
 
-def _add_lora(hf, rank: int, base: str, seed: int):
+def make_trainable(hf, meta: dict, gradient_checkpointing: bool, seed: int):
+    """Add checkpointing and adapters where they are asked for."""
     from peft import LoraConfig, get_peft_model
-    # SEQ_CLS trains and saves `score`; CAUSAL_LM would silently do neither
-    config = LoraConfig(task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, lora_dropout=0.0,
-                        target_modules="all-linear")
-    with torch.random.fork_rng(devices=[]):
+    with quiet_loading(), torch.random.fork_rng(devices=[]):
+        if gradient_checkpointing:
+            hf.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+            hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+        if not meta["lora_rank"]:
+            return hf
         torch.manual_seed(seed)
-        hf = get_peft_model(hf, config)
-    hf.peft_config["default"].base_model_name_or_path = base  # not this machine's cache path
+        hf = get_peft_model(hf, LoraConfig(
+            task_type="SEQ_CLS",  # trains and saves `score`; CAUSAL_LM would silently do neither
+            r=meta["lora_rank"], lora_alpha=2 * meta["lora_rank"], lora_dropout=0.0,
+            target_modules="all-linear"))
+    hf.peft_config["default"].base_model_name_or_path = meta["base"]  # not a cache's path
     return hf
 
 
@@ -218,15 +221,17 @@ def _checked(model: RewardModel) -> RewardModel:
     return model
 
 
-# ---- save, reload, merge -------------------------------------------------------------------------
+# ---- save, reload --------------------------------------------------------------------------------
 
 def template_hash(tokenizer) -> str:
     """Short checksum of the chat template: rewards mean little under another one."""
-    return hashlib.sha256((tokenizer.chat_template or "").encode()).hexdigest()[:12]
+    template = finished_template(tokenizer.chat_template) or ""  # the same before and after saving
+    return hashlib.sha256(template.encode()).hexdigest()[:12]
 
 
 def save_reward_model(model: RewardModel, folder: str | Path) -> None:
-    """Adapters and head for LoRA, the standard sequence-classification layout otherwise.
+    """Adapters and head for LoRA, the standard sequence-classification layout otherwise, with a
+    model card and a chat template that ends where the reward is read (`card.finished_template`).
 
     Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
     """
@@ -237,16 +242,19 @@ def save_reward_model(model: RewardModel, folder: str | Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.chat_template = finished_template(tokenizer.chat_template)
     with quiet_loading():
         model.hf.save_pretrained(temporary, **options)
-        model.tokenizer.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
     (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
+    (temporary / "README.md").write_text(model_card(meta), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)  # files of an earlier model would be loaded with it
     temporary.rename(folder)
 
 
-def _read_meta(folder: Path) -> dict:
+def read_meta(folder: Path) -> dict:
     try:
         return json.loads((folder / META).read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -255,33 +263,15 @@ def _read_meta(folder: Path) -> dict:
 
 
 def _reload(folder: Path) -> RewardModel:
-    meta = _read_meta(folder)
+    meta = read_meta(folder)
     if not meta["lora_rank"]:
-        base, tokenizer, _ = _load_base(meta | {"base": str(folder), "depth": None}, seed=0)
+        base, tokenizer, _ = load_base(meta | {"base": str(folder), "depth": None}, seed=0)
         return _checked(RewardModel(base, tokenizer, meta))
     from peft import PeftModel
-    base, tokenizer, _ = _load_base(meta, seed=0)
+    base, tokenizer, _ = load_base(meta, seed=0)
     if template_hash(tokenizer) != meta["template_hash"]:
         raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
                          "has now; load the base it was trained on")
     with quiet_loading():
         hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
     return _checked(RewardModel(hf, tokenizer, meta))
-
-
-def merge_reward_model(folder: str | Path, target: str | Path) -> None:
-    """Write a saved LoRA or QLoRA model as one fp32 AutoModelForSequenceClassification folder.
-
-    A 4-bit base is dequantized first: merging into 4-bit weights would round them again.
-    """
-    from peft import PeftModel
-    meta = _read_meta(Path(folder))
-    if not meta["lora_rank"]:
-        raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
-    base, tokenizer, _ = _load_base(meta, seed=0)
-    with quiet_loading():
-        if meta["quantization"]:
-            base = base.dequantize()
-        merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
-    meta |= {"lora_rank": None, "quantization": None}
-    save_reward_model(RewardModel(merged, tokenizer, meta), target)

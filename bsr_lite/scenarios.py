@@ -9,6 +9,7 @@ import json
 import math
 import random
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from .data import DataError, Group, Messages, Pair
 
@@ -75,16 +76,19 @@ def build_scenarios(
 ) -> Scenarios:
     """Split groups (each with its `split`) into training pairs and validation sets.
 
+    `valid_models` are names, or patterns that hold out a whole family, such as `gpt-*`.
     Of a train prompt's four M_train responses two random ones form the pair, its label drawn at
     `label_temperature`; the other two are in-domain. Prompts with too few responses for a part,
     and ties where an order is needed, are left out of it and counted.
     Raises: DataError when there is nothing to train on.
     """
-    rng, out, held_out = random.Random(seed), Scenarios(), set(valid_models)
-    unknown = held_out - {m for g in groups for m in g.models}
+    rng, out = random.Random(seed), Scenarios()
+    sources = {m for g in groups for m in g.models}
+    held_out = {m for m in sources if any(fnmatchcase(m, name) for name in valid_models)}
+    unknown = [n for n in valid_models if not any(fnmatchcase(m, n) for m in sources)]
     if unknown:
         raise DataError(f"valid_models names sources that no row has: {', '.join(sorted(unknown))}")
-    trained = {m for g in groups for m in g.models} - held_out
+    trained = sources - held_out
     counts = out.counts = dict.fromkeys(
         ("too_few_train_responses", "too_few_valid_responses", "tied_train_pairs",
          "tied_in_domain_pairs", "labels_against_gold"), 0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
+from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, load_config, to_dict
 from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
@@ -24,7 +25,7 @@ from .dispersion import pair_mean_statistics
 from .embedded import ModelError
 from .eval_rm import evaluate, group_tree, pairs_as_groups
 from .losses import LossKind, preference_loss
-from .runlog import RunLog, fingerprint, peak_memory_gb, phase
+from .runlog import RunLog, fingerprint, peak_memory_gb, phase, read_metrics
 from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key, require
 from .tokenization import tokenize_pairs
 
@@ -65,13 +66,17 @@ def pair_trees(train: list[Pair], tokenizer, max_length: int) -> tuple[list, dic
 
 
 def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
-    """AdamW; the head, drawn at random, has a learning rate of its own."""
+    """AdamW, in fp32 or paged in 8 bits; the head, drawn at random, has a learning rate of its own.
+    """
     head = [p for n, p in model.named_parameters() if p.requires_grad and "score" in n]
     body = [p for n, p in model.named_parameters() if p.requires_grad and "score" not in n]
     head_rate = config.head_learning_rate or config.learning_rate
     groups = [{"params": body, "lr": config.learning_rate}, {"params": head, "lr": head_rate}]
     for group in groups:
         group["peak_lr"] = group["lr"]
+    if config.optimizer == "paged_adamw_8bit":
+        from bitsandbytes.optim import PagedAdamW8bit
+        return PagedAdamW8bit(groups, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
@@ -157,6 +162,9 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     """Model, training trees, the sets to score (dev first) and drop counts; everything that can
     fail on bad input."""
     from .models import load_reward_model
+    if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
+        raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
+                          "--set optimizer=adamw")
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)
@@ -185,7 +193,8 @@ def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) 
         result = evaluate(model, groups, max_length=config.data.max_length,
                           token_budget=config.token_budget, dispersion=name != "dev")
         if name == "dev":
-            row[f"val/{result['metric']}"] = result["score"]
+            row |= {f"val/{result['metric']}": result["score"], "val/low": result["low"],
+                    "val/high": result["high"], "val/groups": result["groups"]}
         else:
             row["watch"][name] = {k: v for k, v in result.items() if k != "per_prompt"}
     return row
@@ -257,6 +266,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         log.write(row)
         if check:
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
+    model.meta["training"] = training_facts(config, len(trees), total,
+                                            read_metrics(out)[-1])
     save_reward_model(model, out / "model")
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "

@@ -25,6 +25,13 @@ def test_every_study_config_parses_with_all_its_runs(path):
     assert len({config.output_dir for _, config in runs}) == len(runs)
 
 
+@pytest.mark.parametrize("name", ["rm_qlora", "rm_qlora_fast"])
+def test_bt_and_bsr_configs_differ_in_the_objective_alone(name):
+    bt, bsr = (to_dict(load_config(CONFIGS / f"{name}_{loss}.yaml")) for loss in ("bt", "bsr"))
+    assert {k for k in bt if bt[k] != bsr[k]} == {"output_dir", "loss", "bsr_lambda"}
+    assert bsr["bsr_lambda"] == 1e-3 and bt["model"]["quantization"] == "nf4"
+
+
 def test_set_switches_to_bsr_with_the_papers_lambda():
     config = load_config(FAST, overrides=["loss=bsr", "model.depth=2", "learning_rate=1e-3"])
     assert (config.loss, config.bsr_lambda, config.model.depth) == ("bsr", 1e-3, 2)
@@ -44,6 +51,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("data.valid_models=gemma", "valid_models must be list"),
     ("token_budget=100", "token_budget 100 is below data.max_length"),
     ("model.dtype=float16", "model: dtype must be bfloat16 or float32"),
+    ("optimizer=sgd", "optimizer must be adamw or paged_adamw_8bit, got 'sgd'"),
     ("model.quantization=int8", "quantization must be nf4 or left out"),
     ("model.lora_rank=0", "lora_rank must be at least 1, got 0"),
     ("data.max_pairs=0", "max_pairs must be at least 1"),

@@ -1,10 +1,12 @@
 import gzip
 import json
+import pathlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsr_lite.config import load_config
 from bsr_lite.data import (
     DataError,
     Pair,
@@ -13,6 +15,9 @@ from bsr_lite.data import (
     trl_pair,
 )
 from bsr_lite.tokenization import tokenize, tokenize_pairs
+from bsr_lite.train_rm import load_scenarios
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
 
 USER = [{"role": "user", "content": "Hi there"}]
 
@@ -92,6 +97,17 @@ def test_group_formats(tmp_path):
     assert read["judged"].responses == ["aa", "bb"]
 
 
+def test_reward_bench_and_the_papers_in_domain_set(tmp_path):
+    row = {"prompt": "q", "chosen": "a b", "rejected": "c", "subset": "xstest"}
+    (pair,) = read_pairs(write(tmp_path / "rb.jsonl", [row]), "reward_bench")
+    assert (pair.subset, pair.chosen, pair.rejected) == ("xstest", "a b", "c")
+    with pytest.raises(DataError, match="row 1: column 'subset' is missing"):
+        read_pairs(write(tmp_path / "n.jsonl", [{k: row[k] for k in (
+            "prompt", "chosen", "rejected")}]), "reward_bench")
+    (group,) = read_groups(write(tmp_path / "in.jsonl", [row]), "robustness")
+    assert (group.responses, group.gold) == (["a b", "c"], [1.0, 0.0])
+
+
 def test_parquet_and_gzip_are_read_as_the_same_rows(tmp_path):
     from datasets import Dataset
     rows = [{"prompt": "q", "chosen": f"good {i}", "rejected": "bad"} for i in range(3)]
@@ -103,12 +119,29 @@ def test_parquet_and_gzip_are_read_as_the_same_rows(tmp_path):
 
 
 def test_real_judged_table_where_it_is_at_hand():
-    import pathlib
     path = pathlib.Path(__file__).parents[2] / "shared/data/judged.parquet"
     if not path.exists():
         pytest.skip("the judged table is not part of this project")
     groups = read_groups(str(path), "judged")
     assert sum(len(g.responses) for g in groups) == 14_979 and len(groups) == 600
+    logits = read_groups(str(path), "alpaca_eval")
+    assert [g.responses for g in logits] == [g.responses for g in groups]
+    ties = [len(set(g.gold)) < len(g.gold) for g in logits]
+    assert sum(ties) > 500  # of 25 answers some are hardly told apart
+
+
+def test_real_judged_table_splits_by_family():
+    path = pathlib.Path(__file__).parents[2] / "shared/data/judged.parquet"
+    if not path.exists():
+        pytest.skip("the judged table is not part of this project")
+    config = load_config(CONFIGS / "rm_qlora_judged.yaml", overrides=[f"data.source={path}"])
+    s = load_scenarios(config)
+    families = tuple(p.rstrip("*") for p in config.data.valid_models)
+    assert all(m.startswith(families) for g in s.mutual_disjoint for m in g.models)
+    assert not any(m.startswith(families) for g in s.prompt_disjoint for m in g.models)
+    assert {g.prompt[0]["content"] for g in s.mutual_disjoint}.isdisjoint(
+        p.prompt[0]["content"] for p in s.train)
+    assert len(s.train) > 350 and len(s.prompt_disjoint) == len(s.mutual_disjoint) == 121
 
 
 # ---- bad input ---------------------------------------------------------------------------------

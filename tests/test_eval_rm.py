@@ -5,10 +5,17 @@ import pytest
 import torch
 
 from bsr_lite import eval_rm
-from bsr_lite.data import DataError, Group
+from bsr_lite.data import DataError, Group, read_groups
 from bsr_lite.dispersion import effective_rank, reward_decomposition
 from bsr_lite.embedded import ModelError
-from bsr_lite.eval_rm import evaluate, group_tree, pairs_as_groups, score_trees
+from bsr_lite.eval_rm import (
+    evaluate,
+    evaluate_rm_bench,
+    group_tree,
+    pairs_as_groups,
+    score_answers,
+    score_trees,
+)
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model, save_reward_model
 
@@ -125,3 +132,126 @@ def test_command_line(tmp_path, model, groups, tiny_path, capsys):
         eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(data), "--split", "dev"])
     with pytest.raises(ModelError, match="has no reward head"):
         eval_rm.main(["--model", tiny_path, "--data", str(data)])
+
+
+def test_score_answers_takes_text_or_messages(model, groups):
+    g = groups[0]
+    ours = score_answers(model, g.prompt[0]["content"], g.responses)
+    assert torch.equal(ours, score_answers(model, g.prompt, g.responses))
+    torch.testing.assert_close(ours, single_rewards(model, [g])[0], atol=5e-6, rtol=0)
+    assert score_answers(model, "Hi", ["only one"]).shape == (1,)
+
+
+# ---- benchmarks ----------------------------------------------------------------------------------
+
+DOMAINS = ("chat", "math", "code", "safety-refuse", "safety-response")
+
+
+def bench_row(number, domain, key="domain"):
+    words = [f"{w} {number}" for w in ("red", "green apple", "# Blue\n\n- sky", "stone",
+                                       "the river runs", "**slowly** and quickly")]
+    return {"id": str(number), "prompt": f"Question {number}?", "chosen": words[:3],
+            "rejected": words[3:], key: domain}
+
+
+def test_rm_bench_against_single_rewards_and_by_hand(model, tmp_path):
+    rows = [bench_row(i, DOMAINS[i % 5]) for i in range(20)]
+    rows[0]["rejected"][2] = rows[0]["chosen"][0]  # a tie is no win
+    (tmp_path / "bench.json").write_text(json.dumps(rows))  # one array, as it is published
+    groups = read_groups(str(tmp_path / "bench.json"), "rm_bench")
+    result = evaluate_rm_bench(model, groups, token_budget=400)
+    rewards = single_rewards(model, groups)
+    assert rewards[0, 0] == rewards[0, 5]
+    assert result["matrices"]["chat"][0][2] == np.mean(
+        [(r[0] > r[5]).item() for r in rewards[::5]])
+    by_hand = {}
+    for d in DOMAINS:
+        wins = [[np.mean([float(r[i] > r[3 + j]) for r in rewards[DOMAINS.index(d)::5]])
+                 for j in range(3)] for i in range(3)]
+        by_hand[d] = ((wins[0][1] + wins[0][2] + wins[1][2]) / 3,
+                      (wins[0][0] + wins[1][1] + wins[2][2]) / 3,
+                      (wins[1][0] + wins[2][0] + wins[2][1]) / 3)
+    safety = np.mean([by_hand["safety-refuse"], by_hand["safety-response"]], axis=0)
+    four = np.array([by_hand["chat"], by_hand["math"], by_hand["code"], safety])
+    assert [result[k] for k in ("hard", "normal", "easy")] == pytest.approx(four.mean(0).tolist())
+    assert [result[k] for k in ("chat", "math", "code", "safety")] == pytest.approx(
+        four.mean(1).tolist())
+    assert result["overall"] == pytest.approx(four.mean())
+    assert 0 < result["overall"] < 1 and result["groups"] == dict.fromkeys(DOMAINS, 4)
+
+
+def test_rm_bench_command_line(model, tmp_path, capsys):
+    save_reward_model(model, tmp_path / "model")
+    long = bench_row(99, "safety-refuse", "subset") | {"prompt": "word " * 300}
+    rows = [bench_row(i, "safety-refuse", "subset") for i in range(3)] + [long]
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    command = ["--model", str(tmp_path / "model"), "--rm-bench", str(tmp_path / "b.jsonl"),
+               "--max-length", "200", "--output", str(tmp_path / "out" / "r.json")]
+    eval_rm.main(command)
+    result = json.loads((tmp_path / "out" / "r.json").read_text())["rm_bench"]
+    assert result["dropped"] == {"safety-refuse": 1} and result["groups"] == {"safety-refuse": 3}
+    table = (tmp_path / "out" / "r.md").read_text()
+    assert "No overall score" in table and table in capsys.readouterr().out
+    with pytest.raises(DataError, match="all 4 RM-Bench prompts exceed max_length 3"):
+        evaluate_rm_bench(model, read_groups(str(tmp_path / "b.jsonl"), "rm_bench"), max_length=3)
+    rows[0]["subset"] = "poetry"
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    with pytest.raises(DataError, match="no set could be scored"):
+        eval_rm.main(command)
+    assert "unknown RM-Bench domains ['poetry']" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_reward_bench_semantics_through_plain_transformers(model, tmp_path, pairs):
+    """Ties are wrong, accuracy per subset: the command and a stranger's loop agree."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    rows = [{"prompt": p.prompt[0]["content"], "chosen": p.chosen, "rejected": p.rejected,
+             "subset": ("easy", "refusals")[i % 2]} for i, p in enumerate(pairs)]
+    rows[0]["rejected"] = rows[0]["chosen"]
+    (tmp_path / "rb.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    save_reward_model(model, tmp_path / "model")
+    eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "rb.jsonl"),
+                  "--format", "reward_bench", "--output", str(tmp_path / "rb.json")])
+    ours = json.loads((tmp_path / "rb.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").eval()
+
+    def reward(row, kind):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": row["prompt"]},
+             {"role": "assistant", "content": row[kind]}], tokenize=False)
+        with torch.no_grad():
+            return plain(**tokenizer(text, add_special_tokens=False,
+                                     return_tensors="pt")).logits.item()
+
+    wins = [reward(row, "chosen") > reward(row, "rejected") for row in rows]
+    assert not wins[0] and 0 < np.mean(wins) < 1
+    assert {k: v["score"] for k, v in ours.items()} == {
+        "rb.jsonl: easy": np.mean(wins[::2]), "rb.jsonl: refusals": np.mean(wins[1::2]),
+        "rb.jsonl: all": pytest.approx(np.mean(wins))}
+
+
+def test_the_papers_validation_sets_in_one_table(model, tmp_path, groups, pairs, capsys):
+    files = []
+    for name in ("valid-2-prompt-ood", "valid-4-mutual-ood"):
+        files.append(str(tmp_path / f"{name}.jsonl"))
+        with open(files[-1], "w") as file:
+            file.writelines(json.dumps({
+                "instruction": g.prompt[0]["content"], "all_scores": g.gold[:4],
+                **{f"response_{i + 1}_text": g.responses[i] for i in range(4)}}) + "\n"
+                for g in groups[:9])
+    files.append(str(tmp_path / "valid-1-in-domain.jsonl"))
+    with open(files[-1], "w") as file:
+        file.writelines(json.dumps({"prompt": p.prompt, "chosen": [{
+            "role": "assistant", "content": p.chosen}], "rejected": [{
+                "role": "assistant", "content": p.rejected}]}) + "\n" for p in pairs)
+    save_reward_model(model, tmp_path / "model")
+    command = ["--model", str(tmp_path / "model"), "--format", "robustness", "--data"]
+    eval_rm.main([*command, *files, "--output", str(tmp_path / "all.json")])
+    results = json.loads((tmp_path / "all.json").read_text())
+    assert [(r["metric"], r["groups"]) for r in results.values()] == [
+        ("tau", 9), ("tau", 9), ("accuracy", 24)]
+    table = (tmp_path / "all.md").read_text()
+    assert all(f"| {name} |" in table for name in results) and table in capsys.readouterr().out
+    with pytest.raises(DataError, match="have the same name"):
+        eval_rm.main([*command, files[0], files[0]])

@@ -12,12 +12,13 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "bsr_lite").glob("*.py"))
 MATHS = {"losses", "dispersion", "metrics", "gold"}
 LAYERS = [  # each may import from the rows above it
-    MATHS | {"embedded", "__init__", "__main__"},
+    MATHS | {"embedded", "rows", "card", "__init__", "__main__"},
     {"data", "batching", "runlog"},
     {"scenarios", "models", "tokenization"},
     {"config"},
-    {"checkpoint", "eval_rm"},
+    {"checkpoint", "eval_rm", "merge"},
     {"train_rm"},
+    {"estimate"},
     {"plots", "checks"},
     {"study"},
 ]

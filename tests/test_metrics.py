@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_lite.metrics import bootstrap_interval, kendall_tau_b, pair_accuracy, seed_interval
+from bsr_lite.metrics import (
+    bootstrap_interval,
+    kendall_tau_b,
+    pair_accuracy,
+    rm_bench_scores,
+    seed_interval,
+)
 
 
 def direct_tau(x, y):
@@ -68,3 +74,23 @@ def test_bootstrap_interval_is_paired_over_seeds_and_covers():
     prompts = rng.normal(0, 1, 100)
     one = bootstrap_interval(prompts)
     assert bootstrap_interval(np.stack([prompts + 1, prompts - 1])) == pytest.approx(one)
+
+
+def test_rm_bench_on_a_matrix_with_known_answers():
+    """Chosen concise loses to fancier rejected ones: hard is what suffers."""
+    wins = np.array([[1.0, 0.0, 0.25], [1.0, 0.5, 0.5], [1.0, 1.0, 0.0]])
+    chat = (0.25 + 0.5 + 1.0) / 3  # hard (0 + .25 + .5) / 3, normal 1.5 / 3, easy 3 / 3
+    only = rm_bench_scores({"chat": wins})
+    assert only == {"chat": pytest.approx(chat)}  # no overall of a part
+    perfect, zero = np.ones((3, 3)), np.zeros((3, 3))
+    full = rm_bench_scores({"chat": wins, "math": perfect, "code": zero,
+                            "safety-refuse": perfect, "safety-response": zero})
+    assert full["safety"] == 0.5 and full["math"] == 1 and full["code"] == 0
+    assert full["hard"] == pytest.approx((0.25 + 1 + 0 + 0.5) / 4)
+    assert full["normal"] == pytest.approx((0.5 + 1 + 0 + 0.5) / 4)
+    assert full["easy"] == pytest.approx((1 + 1 + 0 + 0.5) / 4)
+    assert full["overall"] == pytest.approx((chat + 1 + 0 + 0.5) / 4)
+    assert full["overall"] == pytest.approx(np.mean([full[k] for k in ("hard", "normal", "easy")]))
+    assert "safety" not in rm_bench_scores({"chat": wins, "safety-refuse": perfect})
+    with pytest.raises(ValueError, match="unknown RM-Bench domains .'maths'"):
+        rm_bench_scores({"maths": wins})

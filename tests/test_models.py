@@ -10,13 +10,8 @@ import torch
 
 from bsr_lite import embedded, models
 from bsr_lite.batching import plant, shared_prefix
-from bsr_lite.models import (
-    ModelError,
-    load_reward_model,
-    merge_reward_model,
-    rewards,
-    save_reward_model,
-)
+from bsr_lite.merge import merge_reward_model
+from bsr_lite.models import ModelError, load_reward_model, rewards, save_reward_model
 from bsr_lite.tokenization import tokenize
 
 TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
@@ -153,7 +148,7 @@ def plain_rewards(path, dtype=torch.float32):
     model = AutoModelForSequenceClassification.from_pretrained(path, dtype=dtype).eval()
     texts = [tokenizer.apply_chat_template(
         [{"role": "user", "content": q}, {"role": "assistant", "content": r}],
-        tokenize=False).rstrip() for q, replies in TEXTS for r in replies]
+        tokenize=False) for q, replies in TEXTS for r in replies]
     batch = tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():
         return model(batch.input_ids, attention_mask=batch.attention_mask).logits[:, 0]
@@ -176,10 +171,10 @@ def test_pipeline_returns_raw_rewards(tiny_path, tmp_path):
     model = train_a_little(load_reward_model(tiny_path, dtype="float32"))
     save_reward_model(model, tmp_path)
     (question, (reply, *_)), _ = TEXTS
-    text = model.tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
-        tokenize=False).rstrip()
     classify = pipeline("text-classification", model=str(tmp_path), function_to_apply=None)
+    text = classify.tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}, {"role": "assistant", "content": reply}],
+        tokenize=False)
     assert classify(text)[0]["score"] == pytest.approx(score(model)[0].item(), abs=1e-4)
 
 
@@ -240,12 +235,6 @@ def test_merged_model_in_a_fresh_process_gives_the_same_rewards(tiny_path, tmp_p
                                atol=1e-5, rtol=1e-5)
 
 
-def test_merge_refuses_what_has_no_adapters(tiny_path, tmp_path):
-    save_reward_model(load_reward_model(tiny_path), tmp_path)
-    with pytest.raises(ModelError, match="standard layout already"):
-        merge_reward_model(tmp_path, tmp_path / "merged")
-
-
 def lora_gradients(model):
     model.zero_grad()
     forest = plant(trees_for(model.tokenizer))
@@ -267,6 +256,15 @@ def test_4bit_gradients_survive_an_evaluation(tiny_path, dtype):
         warnings.simplefilter("error")
         after = lora_gradients(model)
     assert torch.equal(before, after) and before.norm() > 0
+
+
+def test_frozen_base_stays_in_its_dtype(tiny_path):
+    """PEFT's prepare_model_for_kbit_training would hold embeddings in fp32, a gigabyte more at 8B,
+    and with them the whole residual stream."""
+    model = load_reward_model(tiny_path, lora_rank=4, quantization="nf4")
+    assert model.backbone.embed_tokens.weight.dtype is torch.bfloat16
+    assert not any(p.requires_grad for n, p in model.named_parameters()
+                   if "lora_" not in n and "score" not in n)
 
 
 def test_nf4_is_really_4_bit_and_differs_from_the_base(tiny_path):
@@ -297,6 +295,26 @@ def test_checkpointing_over_a_frozen_base_keeps_the_gradients(tiny_path, quantiz
 def test_impossible_models_are_refused(tiny_path, options, message):
     with pytest.raises(ModelError, match=message):
         load_reward_model(tiny_path, **options)
+
+
+def test_saved_template_ends_where_the_reward_is_read(tiny_path, tmp_path):
+    """SmolLM2's template ends in a newline: pooled at that token, rewards would be others."""
+    from transformers import AutoTokenizer
+    model = load_reward_model(tiny_path)
+    save_reward_model(model, tmp_path / "a")
+    save_reward_model(load_reward_model(str(tmp_path / "a")), tmp_path / "b")
+    before, once, twice = (AutoTokenizer.from_pretrained(p) for p in (
+        tiny_path, tmp_path / "a", tmp_path / "b"))
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi \n"},
+            {"role": "assistant", "content": "Hello"}]
+    old, new, newer = (t.apply_chat_template(chat, tokenize=False) for t in (before, once, twice))
+    assert old.endswith("<|im_end|>\n") and new == newer == old.rstrip()
+    assert once.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True) == (
+        before.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True))
+    assert tokenize(once, chat[:2], "Hello") == tokenize(before, chat[:2], "Hello")
+    assert once.chat_template == twice.chat_template
+    hashes = {json.loads((tmp_path / x / models.META).read_text())["template_hash"] for x in "ab"}
+    assert hashes == {models.template_hash(before)}
 
 
 def saved(model, tokenizer, path):

@@ -67,6 +67,14 @@ def test_ties_are_dropped_and_counted(groups):
     assert (len(s.in_domain), s.counts["tied_in_domain_pairs"]) == (1, 23)
 
 
+def test_a_pattern_holds_out_a_family(groups):
+    by_name = build_scenarios(groups, [f"m{k}" for k in range(4, 8)], 0.5)
+    by_pattern = build_scenarios(groups, ["m[4-6]", "m7*"], 0.5)
+    assert by_pattern == by_name
+    with pytest.raises(DataError, match=r"no row has: gpt\*"):
+        build_scenarios(groups, ["m7", "gpt*"], 0.5)
+
+
 def test_missing_pools_and_misspelt_sources_are_errors(groups):
     with pytest.raises(DataError, match="valid_models names sources that no row has: gemna"):
         build_scenarios(groups, ["gemna"], 0.5)

@@ -276,6 +276,30 @@ def test_dev_shares_no_prompt_with_training(tiny_path, tmp_path, pairs):
     assert len(dev) == 2 and dev.isdisjoint(p.prompt[0]["content"] for p in scenarios.train)
 
 
+def test_card_and_metadata_say_how_it_was_trained(source, tiny_path, tmp_path):
+    config = settings(tiny_path, tmp_path, loss="bsr", bsr_group_size=3, epochs=1, seed=4,
+                      model__lora_rank=4)
+    train(config)
+    folder = tmp_path / "run" / "model"
+    facts = json.loads((folder / "reward_model.json").read_text())["training"]
+    last = read_metrics(config.output_dir)[-1]
+    assert facts["dev"] == {"metric": "accuracy", "score": last["val/accuracy"],
+                            "low": last["val/low"], "high": last["val/high"],
+                            "groups": last["val/groups"]}
+    assert (facts["pairs"], facts["steps"], facts["bsr_group_size"]) == (17, 3, 3)
+    card = (folder / "README.md").read_text()
+    assert "0.001 on groups of 3 pairs" in card and "6 pairs a step, 3 steps" in card
+    train(config, resume=True)  # nothing left to do: the facts come from the log
+    assert json.loads((folder / "reward_model.json").read_text())["training"] == facts
+
+
+def test_8_bit_optimizer_without_a_gpu_is_refused_before_anything_is_loaded(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError, match="needs a GPU; on a CPU run with --set optimizer=adamw"):
+        train(settings("nobody/nothing", tmp_path, optimizer="paged_adamw_8bit"))
+
+
 def test_a_fresh_run_forgets_old_checkpoints_and_models(source, tiny_path, tmp_path):
     train(settings(tiny_path, tmp_path, model__lora_rank=4))
     train(settings(tiny_path, tmp_path))

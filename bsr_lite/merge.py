@@ -1,0 +1,49 @@
+"""Adapters into one plain model: python -m bsr_lite.merge --model runs/x/model --output merged
+
+The result is an fp32 AutoModelForSequenceClassification folder that needs neither peft nor this
+library; its model card shows how to read a raw reward.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .embedded import ModelError, quiet_loading
+from .models import RewardModel, load_base, read_meta, save_reward_model
+
+
+def merge_reward_model(folder: str | Path, target: str | Path) -> None:
+    """Write a saved LoRA or QLoRA model as one fp32 AutoModelForSequenceClassification folder.
+
+    W = W_base + (alpha / r) B A.  A 4-bit base is dequantized first: merging into 4-bit weights
+    would round them again.  Raises: ModelError when there are no adapters.
+    """
+    from peft import PeftModel
+    meta = read_meta(Path(folder))
+    if not meta["lora_rank"]:
+        raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
+    base, tokenizer, _ = load_base(meta, seed=0)
+    with quiet_loading():
+        if meta["quantization"]:
+            base = base.dequantize()
+        merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
+    meta |= {"lora_rank": None, "quantization": None,
+             "trained_dtype": "QLoRA" if meta["quantization"] else "LoRA"}
+    save_reward_model(RewardModel(merged, tokenizer, meta), target)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.merge", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a LoRA or QLoRA reward model")
+    parser.add_argument("--output", required=True, help="folder to write, new or a model's")
+    args = parser.parse_args(argv)
+    merge_reward_model(args.model, args.output)
+    print(f"merged model in {args.output}; its README.md shows how to score with it")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ModelError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,68 @@
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from bsr_lite.card import model_card
+from bsr_lite.eval_rm import score_answers
+from bsr_lite.merge import main, merge_reward_model
+from bsr_lite.models import ModelError, load_reward_model, save_reward_model
+
+TRAINING = {"data": "some/data", "pairs": 640, "epochs": 1, "steps": 5, "loss": "bsr",
+            "bsr_lambda": 1e-3, "bsr_group_size": 16, "batch_size": 128, "learning_rate": 5e-5,
+            "head_learning_rate": 5e-4, "seed": 3,
+            "dev": {"metric": "tau", "score": 0.25, "low": 0.125, "high": 0.375, "groups": 40}}
+
+
+def run_snippet(folder, tmp_path):
+    """The card's code as a stranger runs it, but for the folder's name."""
+    text = (folder / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert "path/to/this/folder" in code
+    script = tmp_path / "snippet.py"
+    script.write_text(code.replace("path/to/this/folder", str(folder)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    return torch.tensor(eval(done.stdout.splitlines()[-1]))
+
+
+def test_card_holds_what_a_user_must_know():
+    meta = {"base": "a/base", "depth": None, "lora_rank": 16, "quantization": "nf4",
+            "dtype": "bfloat16", "template_hash": "0123", "training": TRAINING}
+    card = model_card(meta)
+    for fact in ("a/base", "rank 16", "NF4", "0123", "some/data", "640 pairs", "`bsr`", "0.001",
+                 "groups of 16 pairs", "128 pairs a step", "5e-05, head 0.0005", "seed 3",
+                 "tau 0.250 (0.125 to 0.375", "40 prompts"):
+        assert fact in card, fact
+    assert "lambda" not in model_card(meta | {"training": TRAINING | {
+        "loss": "bt", "bsr_lambda": None}})
+    assert "saved outside train_rm" in model_card(
+        {k: v for k, v in meta.items() if k != "training"})
+    assert "evaluation (dev) | none" in model_card(meta | {"training": TRAINING | {"dev": None}})
+
+
+@pytest.mark.slow
+def test_snippets_of_adapter_and_merged_card_give_the_raw_reward(tiny_path, tmp_path):
+    model = load_reward_model(tiny_path, lora_rank=4, quantization="nf4", dtype="float32")
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.5)
+    model.meta["training"] = TRAINING
+    expected = score_answers(model, "What is 2 + 2?", ["4.", "5."])
+    assert (expected[0] - expected[1]).abs() > 1e-3
+    save_reward_model(model, tmp_path / "adapter")
+    main(["--model", str(tmp_path / "adapter"), "--output", str(tmp_path / "merged")])
+    for folder in ("adapter", "merged"):
+        torch.testing.assert_close(run_snippet(tmp_path / folder, tmp_path), expected,
+                                   atol=1e-5, rtol=1e-5)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "640 pairs" in card and "trained in QLoRA" in card and "peft" not in card
+
+
+def test_merge_refuses_what_has_no_adapters(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path), tmp_path / "full")
+    with pytest.raises(ModelError, match="standard layout already"):
+        merge_reward_model(tmp_path / "full", tmp_path / "merged")
+    with pytest.raises(ModelError, match="cannot be read"):
+        merge_reward_model(tmp_path / "nothing", tmp_path / "merged")

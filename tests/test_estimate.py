@@ -1,0 +1,138 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from bsr_lite import estimate as module
+from bsr_lite.batching import plant, tree_tokens
+from bsr_lite.config import RewardModelConfig, load_config, parse
+from bsr_lite.embedded import EMBEDDED, HUB_ID, ModelError
+from bsr_lite.estimate import ARCHITECTURES, architecture, estimate, largest_micro_batch
+from bsr_lite.models import load_reward_model
+from bsr_lite.train_rm import backward, make_optimizer
+
+SETTINGS = {
+    "full fp32": {"dtype": "float32"},
+    "full bf16": {},
+    "lora": {"lora_rank": 8},
+    "qlora": {"lora_rank": 8, "quantization": "nf4"},
+    "qlora checkpointed": {"lora_rank": 8, "quantization": "nf4", "gradient_checkpointing": True},
+}
+
+
+def config_for(name, **model):
+    return parse({"output_dir": "o", "model": {"name": name, **model}, "token_budget": 560,
+                  "data": {"source": "s", "max_length": 128}}, RewardModelConfig, "test")
+
+
+def measured(config):
+    """What torch's allocator hands out during a real forward and backward pass, beside weights and
+    gradients that are there already: its profiler's memory events, none of the library's code."""
+    options = dataclasses.asdict(config.model)
+    model = load_reward_model(options.pop("name"), **options).train()
+    trees = largest_micro_batch(config)
+    parts = [(list(range(len(trees))), plant(trees))]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p) if p.requires_grad else None
+    backward(model, parts, config)  # the first run leaves caches behind
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+        backward(model, parts, config)
+    now = peak = 0
+    for event in sorted(prof.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return model, peak
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_activations_are_those_the_allocator_sees(tiny_path, setting):
+    config = config_for(tiny_path, **SETTINGS[setting])
+    parts, (_, peak) = estimate(config), measured(config)
+    assert parts["activations"] == pytest.approx(peak, rel=0.02)
+    assert parts["saved"] < parts["activations"] < parts["total"]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_static_parts_are_those_of_the_loaded_model(tiny_path, setting):
+    config = config_for(tiny_path, **SETTINGS[setting])
+    parts, (model, _) = estimate(config), measured(config)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    assert parts["trained"] == sum(p.numel() for p in trained)
+    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    for p in model.parameters():  # the scales of 4-bit weights are no parameters
+        state = getattr(p, "quant_state", None)
+        held += sum(t.numel() * t.element_size() for t in (
+            state.absmax, state.state2.absmax)) if state else 0
+    assert parts["base"] + parts["adapters"] == pytest.approx(held, rel=0.01)
+    optimizer = make_optimizer(model, config)
+    for p in trained:
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    state = sum(t.numel() * t.element_size() for s in optimizer.state.values()
+                for t in s.values() if t.ndim)
+    assert parts["optimizer"] == state and parts["gradients"] == 4 * parts["trained"]
+
+
+def test_parts_add_up_and_8_bit_states_take_a_quarter(tiny_path):
+    config = config_for(tiny_path, lora_rank=4)
+    parts = estimate(config)
+    names = ("base", "adapters", "gradients", "optimizer", "activations")
+    assert parts["total"] == sum(parts[n] for n in names)
+    config.optimizer = "paged_adamw_8bit"
+    assert estimate(config)["optimizer"] * 4 == parts["optimizer"]
+
+
+def test_largest_micro_batch_fills_the_budget_or_holds_one_tree():
+    config = config_for("x")
+    trees = largest_micro_batch(config)
+    assert sum(map(tree_tokens, trees)) == 560
+    assert all(len(t[0]) + len(r) <= 128 for t in trees for r in t[1:])
+    config.token_budget = 128
+    (tree,) = largest_micro_batch(config)
+    assert tree_tokens(tree) == 224 and len(tree[0]) + len(tree[1]) == 128
+    config.token_budget, config.batch_size = 10**6, 3
+    assert len(largest_micro_batch(config)) == 3
+
+
+def test_known_sizes():
+    """Published parameter counts of the backbones (one embedding), to a thousandth."""
+    counts = {"meta-llama/Llama-3.1-8B-Instruct": 8.0303e9 - 128256 * 4096,
+              "meta-llama/Llama-3.2-1B-Instruct": 1.2358e9,
+              "meta-llama/Llama-3.2-3B-Instruct": 3.2128e9,
+              "Qwen/Qwen2.5-1.5B-Instruct": 1.5437e9, "Qwen/Qwen2.5-3B-Instruct": 3.0859e9,
+              HUB_ID: 134.515e6}
+    assert set(counts) | {EMBEDDED} == set(ARCHITECTURES)
+    for name, count in counts.items():
+        model = module.meta_model(config_for(name).model)
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(count, rel=1e-3)
+
+
+def test_embedded_sizes_are_the_converted_models():
+    from transformers import AutoConfig
+
+    from bsr_lite.embedded import embedded_model_path
+    real, ours = AutoConfig.from_pretrained(embedded_model_path()), architecture(EMBEDDED)
+    for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                 "num_key_value_heads", "vocab_size"):
+        assert getattr(real, name) == getattr(ours, name)
+
+
+def test_unknown_model_names_the_known_ones():
+    with pytest.raises(ModelError, match=r"no sizes known for nobody/x.*Llama-3.1-8B"):
+        estimate(config_for("nobody/x"))
+
+
+@pytest.mark.slow
+def test_8b_on_one_consumer_card(capsys):
+    path = "bsr_lite/configs/rm_8b_qlora_bsr.yaml"
+    module.main(["--config", path])
+    out = capsys.readouterr().out
+    parts = estimate(load_config(path))
+    assert f"| total per GPU, one process | {parts['total'] / 1e9:.2f} |" in out
+    assert parts["total"] < 22e9 and "41.95 million trained weights" in out
+    weights = 7.5049e9 - 128256 * 4096  # all but the embedding are linear layers and norms
+    assert parts["base"] == pytest.approx(weights * 0.516 + 128256 * 4096 * 2, rel=2e-3)
+    assert f"{parts['total'] / 1e9:.1f} GB." in Path(path).read_text()
