@@ -8,6 +8,7 @@ to life and dies is counted. So activations are not a formula: they are what aut
 """
 
 import argparse
+import dataclasses
 import sys
 import weakref
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.utils._pytree import tree_map_only
 from .batching import Tree, plant
 from .config import ConfigError, ModelConfig, RewardModelConfig, load_config
 from .embedded import EMBEDDED, HUB_ID, ModelError
-from .models import RewardModel, cut_config, make_trainable
+from .models import RewardModel, cut_config, load_reward_model, make_trainable
 from .train_rm import backward
 
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256  # weights share an 8-bit scale, scales an fp32 one
@@ -185,8 +186,7 @@ def count_step(model: RewardModel, trees: list[Tree], config: RewardModelConfig)
     """Peak of one micro-batch's forward and backward beside `model`'s own tensors: what it keeps
     until the backward pass, and with all temporaries; gradients not counted."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    forest = plant(trees)
-    parts = [(list(range(len(trees))), forest)]
+    parts = [(list(range(len(trees))), plant(trees).to(model.device))]
     live, kept = LiveBytes(), []
 
     def backpropagate(loss: Tensor) -> None:
@@ -228,16 +228,19 @@ def estimate(config: RewardModelConfig) -> dict[str, int]:
             "tokens": sum(len(p) for tree in trees for p in tree), "trained": count}
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.estimate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML of a reward-model run")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help="override single values")
-    args = parser.parse_args(argv)
-    config = load_config(args.config, RewardModelConfig, args.overrides)
-    parts = estimate(config)
-    print(table(config, parts))
+def measure(config: RewardModelConfig) -> int:
+    """Activations of the same micro-batch with the real model, in bytes: what the GPU's allocator
+    hands out at its peak, or on a CPU the storages that come to life."""
+    options = dataclasses.asdict(config.model)
+    model = load_reward_model(options.pop("name"), **options).train()
+    if not torch.cuda.is_available():
+        return count_step(model, largest_micro_batch(config), config)["peak"]
+    model.to("cuda")
+    count_step(model, largest_micro_batch(config), config)  # libraries fill their caches
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    count_step(model, largest_micro_batch(config), config)
+    return torch.cuda.max_memory_allocated() - before
 
 
 def table(config: RewardModelConfig, parts: dict[str, int]) -> str:
@@ -257,6 +260,24 @@ def table(config: RewardModelConfig, parts: dict[str, int]) -> str:
               if parts[key]]
     return "\n".join([*lines, "", "Not in it: the CUDA context and fragmentation (leave a GB or "
                       "two), Python's own memory on a CPU."])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.estimate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML of a reward-model run")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
+                        metavar="KEY=VALUE", help="override single values")
+    parser.add_argument("--measure", action="store_true",
+                        help="load the model, run that micro-batch and compare")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, RewardModelConfig, args.overrides)
+    parts = estimate(config)
+    print(table(config, parts))
+    if args.measure:
+        peak = measure(config)
+        print(f"Measured activations: {peak / 1e9:.3f} GB; the estimate is off by "
+              f"{parts['activations'] / peak - 1:+.1%}.")
 
 
 if __name__ == "__main__":

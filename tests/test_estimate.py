@@ -1,4 +1,4 @@
-import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,13 @@ from bsr_lite import estimate as module
 from bsr_lite.batching import plant, tree_tokens
 from bsr_lite.config import RewardModelConfig, load_config, parse
 from bsr_lite.embedded import EMBEDDED, HUB_ID, ModelError
-from bsr_lite.estimate import ARCHITECTURES, architecture, estimate, largest_micro_batch
+from bsr_lite.estimate import (
+    ARCHITECTURES,
+    architecture,
+    estimate,
+    largest_micro_batch,
+    measure,
+)
 from bsr_lite.models import load_reward_model
 from bsr_lite.train_rm import backward, make_optimizer
 
@@ -27,38 +33,38 @@ def config_for(name, **model):
                   "data": {"source": "s", "max_length": 128}}, RewardModelConfig, "test")
 
 
-def measured(config):
+def allocator_peak(config):
     """What torch's allocator hands out during a real forward and backward pass, beside weights and
-    gradients that are there already: its profiler's memory events, none of the library's code."""
-    options = dataclasses.asdict(config.model)
-    model = load_reward_model(options.pop("name"), **options).train()
+    gradients: its profiler's memory events, none of the library's counting."""
+    model = load_reward_model(config.model.name, lora_rank=config.model.lora_rank,
+                              quantization=config.model.quantization, dtype=config.model.dtype,
+                              gradient_checkpointing=config.model.gradient_checkpointing).train()
     trees = largest_micro_batch(config)
     parts = [(list(range(len(trees))), plant(trees))]
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
-    backward(model, parts, config)  # the first run leaves caches behind
+    backward(model, parts, config)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
         backward(model, parts, config)
-    now = peak = 0
-    for event in sorted(prof.profiler.kineto_results.events(), key=lambda e: e.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            peak = max(peak, now)
-    return model, peak
+    events = [e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda e: e.start_ns())
+    return max(itertools.accumulate(e.nbytes() for e in events))
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_activations_are_those_the_allocator_sees(tiny_path, setting):
     config = config_for(tiny_path, **SETTINGS[setting])
-    parts, (_, peak) = estimate(config), measured(config)
+    parts, peak = estimate(config), allocator_peak(config)
     assert parts["activations"] == pytest.approx(peak, rel=0.02)
+    assert measure(config) == pytest.approx(peak, rel=0.02)
     assert parts["saved"] < parts["activations"] < parts["total"]
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_static_parts_are_those_of_the_loaded_model(tiny_path, setting):
     config = config_for(tiny_path, **SETTINGS[setting])
-    parts, (model, _) = estimate(config), measured(config)
+    parts, options = estimate(config), dict(SETTINGS[setting])
+    model = load_reward_model(tiny_path, **options)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert parts["trained"] == sum(p.numel() for p in trained)
     held = sum(p.numel() * p.element_size() for p in model.parameters())
