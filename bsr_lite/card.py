@@ -92,7 +92,7 @@ folder = "path/to/this/folder"
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
 rewards = []
-for answer in ("4.", "5."):  # one at a time: padding changes 16-bit rewards
+for answer in ("4.", "5."):  # one at a time, so nothing is padded
     chat = [{"role": "user", "content": "What is 2 + 2?"},
             {"role": "assistant", "content": answer}]
     text = tokenizer.apply_chat_template(chat, tokenize=False)  # ends in the end-of-turn token

@@ -206,3 +206,61 @@ class _Network:
 
             rewards.register_hook(release)
         return rewards
+
+
+# ---- 04_reward_model_qlora -----------------------------------------------------------------------
+
+def check_bits_per_weight(function: Callable) -> bool:
+    """Exercise 1 of notebook 04: what a 4-bit weight costs with its scales."""
+    cases = [((64, False), 4.5), ((64, True), 4 + 8 / 64 + 32 / (64 * 256)), ((128, False), 4.25),
+             ((32, True), 4 + 8 / 32 + 32 / (32 * 256))]
+    return _check("bits_per_weight", function, cases, "4 + 32 / block; nested, the 32 becomes 8 + "
+                  "32 / 256")
+
+
+def check_pool_last(function: Callable) -> bool:
+    """Exercise 2 of notebook 04: the last real state of rows padded on either side."""
+    hidden = _rewards(0, 3, 5, 2)
+    right = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
+    cases = [((hidden, right), hidden[[0, 1, 2], [4, 1, 3]]),
+             ((hidden, right.flip(1)), hidden[:, 4])]
+    return _check("pool_last", function, cases, "the index of the last 1 of each row: the largest "
+                  "of mask * arange(T); the number of ones minus 1 is right for one side only")
+
+
+def check_head_is_safe(function: Callable) -> bool:
+    """Exercise 3 of notebook 04: is the reward head trained, in fp32 and no LoRA target?"""
+    f, h = torch.float32, torch.bfloat16
+    lora = ("layers.0.q_proj.lora_A.default.weight", f, True)
+    trained = ("score.modules_to_save.default.weight", f, True)
+    cases = [(([lora, ("score.original_module.weight", f, False), trained],), 1.0),
+             (([("layers.0.q_proj.weight", h, True), ("score.weight", f, True)],), 1.0),
+             (([lora, ("score.weight", f, False)],), 0.0),  # CAUSAL_LM trains no head
+             (([lora, ("score.weight", h, True)],), 0.0),
+             (([lora, ("score.base_layer.weight", f, False),
+                ("score.lora_A.default.weight", f, True)],), 0.0),
+             (([lora, trained, ("score.lora_B.default.weight", f, True)],), 0.0)]
+    return _check("head_is_safe", function, cases, "look at names with `score`: none may hold "
+                  "`lora_`, one must be trained, and every trained one must be float32")
+
+
+def check_new_ties(function: Callable) -> bool:
+    """Exercise 4 of notebook 04: pairs that differ in fp32 and are equal in bf16."""
+    near_four = torch.tensor([4.0, 4.01, 4.02, 4.2, 4.0])
+    cases = [((near_four,), 2), ((near_four / 64,), 2), ((torch.tensor([0.5, 1.5]),), 0),
+             ((torch.full((3,), 0.3),), 0)]
+    return _check("new_ties", function, cases, "compare all pairs i < j twice, before and after "
+                  ".bfloat16(); near 4 its numbers are 0.03 apart")
+
+
+def check_merged_weight(function: Callable) -> bool:
+    """Exercise 5 of notebook 04: dequantize, then add (alpha / r) B A."""
+    levels, generator = torch.linspace(-1, 1, 16).double(), torch.Generator().manual_seed(0)
+    codes, absmax = torch.randint(16, (6, 64), generator=generator), _rewards(0, 6, 1).abs()
+    a, b = _rewards(1, 3, 64), _rewards(2, 6, 3)
+    expected = (levels[codes] * absmax).view(6, 64) + 12 / 3 * b @ a
+    wide = (levels[codes] * absmax).view(3, 128) + 6 / 2 * _rewards(4, 3, 2) @ _rewards(3, 2, 128)
+    cases = [((codes, absmax, levels, a, b, 12.0), expected),
+             ((codes, absmax, levels, _rewards(3, 2, 128), _rewards(4, 3, 2), 6.0), wide)]
+    return _check("merged_weight", function, cases, "levels[codes] * absmax, in the shape of B @ "
+                  "A, plus alpha / r times B @ A, where r = len(A)")
