@@ -4,6 +4,7 @@ COMMANDS = {
     "train_rm": "train a Bradley-Terry or BSR reward model from a YAML",
     "eval_rm": "score pairs or ranking sets with a reward model",
     "estimate": "memory of a run, part by part, before it is started",
+    "frozen": "compare objectives over many seeds on frozen features",
     "merge": "write a LoRA or QLoRA model as one plain transformers folder",
     "study": "compare methods over seeds on the four scenarios",
 }

@@ -1,15 +1,21 @@
 """The model card that is written beside every saved reward model."""
 
 
+DATE = "26 Jul 2024"  # what Llama's templates write where they have no clock
+
+
 def finished_template(template: str | None) -> str | None:
     """The chat template without what it puts after the last end-of-turn token, a newline in many.
 
     Plain transformers, RewardBench and TRL pool a rendered chat at its last token, which must be
-    the one that the head was trained on.
+    the one that the head was trained on. A template that writes today's date, as Llama-3.2's
+    does, gets a fixed one: rewards must not change overnight.
     """
-    if not template or template.startswith("{%- set chat %}"):
+    if not template or "{%- set chat %}" in template:
         return template
-    return ("{%- set chat %}" + template + "{%- endset %}"
+    date = ('{%- if date_string is not defined %}{%- set date_string = "' + DATE + '" %}'
+            "{%- endif %}" if "strftime_now" in template else "")
+    return (date + "{%- set chat %}" + template + "{%- endset %}"
             "{{- chat if add_generation_prompt else chat.rstrip() }}")
 
 
@@ -94,7 +100,7 @@ model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.f
 rewards = []
 for answer in ("4.", "5."):  # one at a time, so nothing is padded
     chat = [{"role": "user", "content": "What is 2 + 2?"},
-            {"role": "assistant", "content": answer}]
+            {"role": "assistant", "content": answer.strip()}]  # as in training
     text = tokenizer.apply_chat_template(chat, tokenize=False)  # ends in the end-of-turn token
     inputs = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     with torch.no_grad():

@@ -52,6 +52,8 @@ class ModelConfig:
             raise ValueError(f"dtype must be bfloat16 or float32, got {self.dtype!r}")
         if self.quantization not in (None, "nf4"):
             raise ValueError(f"quantization must be nf4 or left out, got {self.quantization!r}")
+        if self.quantization and not self.lora_rank:
+            raise ValueError("4-bit weights cannot be trained: set lora_rank with quantization")
 
 
 @dataclass
@@ -91,6 +93,7 @@ class RewardModelConfig:
     bsr_lambda: float | None = None  # None: 1e-3, the paper's default, when loss is bsr
     bsr_group_size: int | None = None  # pairs; None: the whole optimizer batch
     centering_coefficient: float | None = None
+    l2_coefficient: float | None = None
     target_margin: float | None = None
     seed: int = 0  # of head, adapters and batch order
     epochs: int = 1
@@ -112,7 +115,7 @@ class RewardModelConfig:
             self.bsr_lambda = 1e-3
         check_loss(self.loss, bsr_lambda=self.bsr_lambda, bsr_group_size=self.bsr_group_size,
                    centering_coefficient=self.centering_coefficient,
-                   target_margin=self.target_margin)
+                   l2_coefficient=self.l2_coefficient, target_margin=self.target_margin)
         for name in ("epochs", "batch_size", "token_budget", "eval_every", "eval_groups"):
             in_range(name, getattr(self, name), 1)
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
@@ -156,6 +159,46 @@ class StudyConfig:
         if self.eval_groups is not None and self.eval_groups < 1:
             raise ValueError(f"eval_groups must be at least 1, got {self.eval_groups}")
         check_parts(self.scenarios)
+
+
+@dataclass
+class FrozenConfig:
+    """A study on frozen features (`bsr_lite.frozen`): objectives x many seeds of an MLP head. Each
+    of `methods` holds `preference_loss`'s kind as `loss` and its parameter; the others are
+    compared to the first."""
+
+    base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
+    methods: dict
+    output_dir: str
+    base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
+    seeds: int = 50
+    width: int = 64  # hidden units
+    epochs: int = 4
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    eval_groups: int | None = None  # random groups per scenario; None: all
+    scenarios: list[str] = field(default_factory=lambda: list(SCENARIOS))
+
+    def __post_init__(self):
+        for name in ("width", "epochs", "batch_size", "eval_groups"):
+            in_range(name, getattr(self, name), 1)
+        in_range("seeds", self.seeds, 2)
+        in_range("learning_rate", self.learning_rate, 1e-12)
+        in_range("weight_decay", self.weight_decay, 0)
+        check_parts(self.scenarios)
+        if not self.methods:
+            raise ValueError("a study needs at least one method")
+        for name, objective in self.methods.items():
+            if not isinstance(objective, dict) or "loss" not in objective:
+                raise ValueError(f"method {name}: must be a section with `loss`")
+            for key, value in objective.items():
+                if key not in ("loss", "bsr_lambda", "bsr_group_size", "centering_coefficient",
+                               "l2_coefficient", "target_margin"):
+                    raise ValueError(f"method {name}: {key} is no parameter of an objective")
+                if key not in ("loss", "bsr_group_size"):
+                    objective[key] = float(value)
+            check_loss(objective["loss"], **{k: v for k, v in objective.items() if k != "loss"})
 
 
 def read_yaml(path: str | Path) -> dict:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .metrics import RM_BENCH_DOMAINS
 from .rows import DataError, alpaca_eval_rows, read_rows
 
 Messages = list[dict[str, str]]
@@ -59,7 +60,7 @@ def _number(value, name: str) -> float:
     return float(value)
 
 
-def _messages(value, name: str) -> Messages:
+def read_messages(value, name: str) -> Messages:
     if isinstance(value, str):
         return [{"role": "user", "content": _text(value, name)}]
     if not isinstance(value, list) or not value:
@@ -67,6 +68,9 @@ def _messages(value, name: str) -> Messages:
     for i, message in enumerate(value):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ValueError(f"{name}[{i}] must be a message with role and content")
+        if message.get("tool_calls") or message.get("function_call"):
+            raise ValueError(f"{name}[{i}] calls a tool, which is not supported: write the call "
+                             "into its content, or remove the row")
         _text(message.get("content"), f"{name}[{i}].content")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
@@ -75,7 +79,7 @@ def _group(prompt, responses, gold, models, split=None) -> Group:
     if not len(responses) == len(gold) == len(models) or len(responses) < 2:
         raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
                          f"{len(responses)}, {len(gold)} and {len(models)}")
-    return Group(_messages(prompt, "prompt"),
+    return Group(read_messages(prompt, "prompt"),
                  [_text(r, f"responses[{i}]") for i, r in enumerate(responses)],
                  [_number(g, f"gold[{i}]") for i, g in enumerate(gold)],
                  [_text(m, f"models[{i}]") for i, m in enumerate(models)], split)
@@ -86,7 +90,7 @@ def _group(prompt, responses, gold, models, split=None) -> Group:
 def _final_answer(value, name: str) -> str:
     if isinstance(value, str):
         return _text(value, name)
-    messages = _messages(value, name)
+    messages = read_messages(value, name)
     if len(messages) != 1 or messages[0]["role"] != "assistant":
         raise ValueError(f"{name} must end in one assistant message after the shared prompt")
     return messages[0]["content"]
@@ -99,16 +103,16 @@ def trl_pair(row: dict) -> Pair:
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be message lists")
     if not isinstance(chosen, str):
-        chosen, rejected = _messages(chosen, "chosen"), _messages(rejected, "rejected")
+        chosen, rejected = read_messages(chosen, "chosen"), read_messages(rejected, "rejected")
     shared = 0  # never a whole answer: identical pairs are counted and dropped later, no error
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
     if isinstance(chosen, str):  # cut between words, as the answers may start with the same letters
         shared = max((i + 1 for i in range(shared) if chosen[i].isspace()), default=0)
     if row.get("prompt") is None:
-        prompt = _messages(chosen[:shared], "the shared start of chosen and rejected")
+        prompt = read_messages(chosen[:shared], "the shared start of chosen and rejected")
     else:
-        prompt = _messages(row["prompt"], "prompt")
+        prompt = read_messages(row["prompt"], "prompt")
         shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
     chosen, rejected = chosen[shared:], rejected[shared:]
     margin = row.get("margin")
@@ -153,11 +157,14 @@ def robustness(row: dict) -> Group:
 def rm_bench(row: dict) -> Group:
     """RM-Bench: `chosen[3], rejected[3]` in the order concise, detailed, Markdown; `domain`."""
     chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
-    if len(chosen) != 3 or len(rejected) != 3:
-        raise ValueError("chosen and rejected must hold three styles each")
+    if not all(isinstance(side, list) and len(side) == 3 for side in (chosen, rejected)):
+        raise ValueError("chosen and rejected must be lists of three styles each")
     styles = ["concise", "detailed", "markdown"]
     models = [f"{kind}-{style}" for kind in ("chosen", "rejected") for style in styles]
     domain = row.get("domain") or _column(row, "subset")
+    known = [part for parts in RM_BENCH_DOMAINS.values() for part in parts]
+    if domain not in known:
+        raise ValueError(f"unknown RM-Bench domain {domain!r}; expected {', '.join(known)}")
     return _group(_column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
 
 
@@ -219,16 +226,31 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
         rows = alpaca_eval_rows(Path(source))
 
     def judged(row):
-        gold = _number(row.get("gold"), "gold")
-        return (_text(_column(row, "prompt"), "prompt"), _text(row.get("response"), "response"),
+        prompt, gold = _text(_column(row, "prompt"), "prompt"), _number(row.get("gold"), "gold")
+        return (prompt.strip(), _text(row.get("response"), "response"),
                 preference_logit(gold) if format == "alpaca_eval" else gold,
-                _text(row.get("model"), "model"))
+                _text(row.get("model"), "model"), row.get("split"))
 
-    table: dict[str, list[tuple]] = {}
-    for prompt, *rest in _convert(source, rows, judged):
-        table.setdefault(prompt, []).append(rest)
-    groups = [_group(prompt, *map(list, zip(*rows, strict=True)))
-              for prompt, rows in table.items() if len(rows) > 1]
+    return _long_table(source, _convert(source, rows, judged))
+
+
+def _long_table(source: str, rows: list[tuple]) -> list[Group]:
+    """Groups of (prompt, response, gold, model, split) rows, one answer a model: repeated ones and
+    prompts with a single answer are dropped and counted."""
+    table: dict[str, dict[str, tuple]] = {}
+    for prompt, response, gold, model, split in rows:
+        table.setdefault(prompt, {}).setdefault(model, (response, gold, model, split))
+    groups, kept = [], 0
+    for prompt, by_model in table.items():
+        *columns, splits = map(list, zip(*by_model.values(), strict=True))
+        if len(set(splits)) > 1:
+            raise DataError(f"{source}: the prompt {prompt[:60]!r} has rows of several splits "
+                            f"({', '.join(sorted(map(str, set(splits))))}): give it one")
+        kept += len(splits)
+        if len(splits) > 1:
+            groups.append(_group(prompt, *columns, splits[0]))
+    if kept < len(rows):
+        print(f"{source}: dropped {len(rows) - kept} rows that repeat a prompt and model")
     if len(groups) < len(table):
         print(f"{source}: dropped {len(table) - len(groups)} prompts with a single response")
     return groups

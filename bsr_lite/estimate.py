@@ -11,38 +11,27 @@ import argparse
 import dataclasses
 import sys
 import weakref
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from .architectures import architecture
 from .batching import Tree, plant
 from .config import ConfigError, ModelConfig, RewardModelConfig, load_config
-from .embedded import EMBEDDED, HUB_ID, ModelError
-from .models import RewardModel, cut_config, load_reward_model, make_trainable
+from .embedded import ModelError
+from .models import (
+    RewardModel,
+    check_architecture,
+    cut_config,
+    load_reward_model,
+    make_trainable,
+)
+from .saving import saved_meta
 from .train_rm import backward
 
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256  # weights share an 8-bit scale, scales an fp32 one
-
-
-def _llama(hidden, intermediate, layers, heads, kv_heads, vocabulary, tied=True, **more):
-    return {"model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
-            "num_hidden_layers": layers, "num_attention_heads": heads,
-            "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
-            "tie_word_embeddings": tied, **more}
-
-
-ARCHITECTURES = {  # sizes of the models that our configs name, for machines without the hub
-    HUB_ID: _llama(576, 1536, 30, 9, 3, 49152),
-    "meta-llama/Llama-3.2-1B-Instruct": _llama(2048, 8192, 16, 32, 8, 128256, head_dim=64),
-    "meta-llama/Llama-3.2-3B-Instruct": _llama(3072, 8192, 28, 24, 8, 128256, head_dim=128),
-    "meta-llama/Llama-3.1-8B-Instruct": _llama(4096, 14336, 32, 32, 8, 128256, tied=False),
-    "Qwen/Qwen2.5-1.5B-Instruct": _llama(1536, 8960, 28, 12, 2, 151936) | {"model_type": "qwen2"},
-    "Qwen/Qwen2.5-3B-Instruct": _llama(2048, 11008, 36, 16, 2, 151936) | {"model_type": "qwen2"},
-}
-ARCHITECTURES[EMBEDDED] = ARCHITECTURES[HUB_ID]
 
 
 # ---- counting ------------------------------------------------------------------------------------
@@ -116,37 +105,32 @@ class _Nf4Linear(nn.Linear):
         return (y if self.bias is None else y + self.bias).to(x.dtype)
 
 
-def architecture(name: str):
-    """The transformers config of EMBEDDED, a hub id or a local path.
-
-    Raises: ModelError when it is neither in ARCHITECTURES nor can be loaded.
-    """
-    from transformers import AutoConfig
-    if name in ARCHITECTURES and not Path(name).exists():
-        values = dict(ARCHITECTURES[name])
-        return AutoConfig.for_model(values.pop("model_type"), **values, num_labels=1)
-    try:
-        return AutoConfig.from_pretrained(name, num_labels=1)
-    except Exception as error:
-        raise ModelError(f"no sizes known for {name}: without a network name a local path or one "
-                         f"of {', '.join(ARCHITECTURES)}") from error
-
-
 def meta_model(config: ModelConfig) -> RewardModel:
     """The reward model of `load_reward_model` on the meta device: shapes alone."""
     from transformers import AutoModelForSequenceClassification
-    meta = {"base": config.name, "depth": config.depth, "lora_rank": config.lora_rank,
-            "quantization": config.quantization, "dtype": config.dtype}
+    meta = saved_meta(config.name, depth=config.depth, lora_rank=config.lora_rank,
+                      quantization=config.quantization,
+                      gradient_checkpointing=config.gradient_checkpointing)
+    if meta and not meta["lora_rank"]:
+        meta = meta | {"base": config.name, "depth": None}
+    meta = meta or {"base": config.name, "depth": config.depth, "lora_rank": config.lora_rank,
+                    "quantization": config.quantization, "dtype": config.dtype}
+    trained = meta["dtype"] if meta["lora_rank"] else "float32"
     with torch.device("meta"):
-        hf = AutoModelForSequenceClassification.from_config(
-            cut_config(architecture(config.name), meta), attn_implementation="forest",
-            dtype=getattr(torch, config.dtype if config.lora_rank else "float32"))
+        try:
+            hf = AutoModelForSequenceClassification.from_config(
+                cut_config(architecture(meta["base"]), meta), attn_implementation="forest",
+                dtype=getattr(torch, trained))
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{meta['base']}: no reward model of this kind ({error}); use a "
+                             "decoder of the Llama, Qwen, Mistral kind") from error
+        check_architecture(hf)
         for name, module in list(hf.named_modules()):
-            if type(module) is nn.Linear and name != "score" and config.quantization:
+            if type(module) is nn.Linear and name != "score" and meta["quantization"]:
                 parent, _, child = name.rpartition(".")
                 setattr(hf.get_submodule(parent), child, _Nf4Linear(module))
         hf.score.to(torch.float32)
-        if config.lora_rank:
+        if meta["lora_rank"]:
             hf.requires_grad_(False)
         hf = make_trainable(hf, meta, config.gradient_checkpointing, seed=0)
     return RewardModel(hf, None, meta).train()
@@ -218,8 +202,11 @@ def estimate(config: RewardModelConfig) -> dict[str, int]:
         to_fake(model)
         trained = [p for p in model.parameters() if p.requires_grad]
         weights = bytes_of([*model.parameters(), *model.buffers()])
-        step = count_step(model, trees, config)
-    adapters = bytes_of(trained) if config.model.lora_rank else 0
+        try:
+            step = count_step(model, trees, config)
+        except ValueError as error:  # attention that the packed layout refuses
+            raise ModelError(f"{config.model.name}: {error}") from error
+    adapters = bytes_of(trained) if model.meta["lora_rank"] else 0
     count = sum(p.numel() for p in trained)
     state = 2 if config.optimizer == "paged_adamw_8bit" else 8  # bytes a trained weight
     parts = {"base": weights - adapters, "adapters": adapters, "gradients": bytes_of(trained),

@@ -20,6 +20,7 @@ from .data import (
     Messages,
     Pair,
     read_groups,
+    read_messages,
     read_pairs,
 )
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
@@ -46,7 +47,9 @@ def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
 
 @torch.no_grad()
 def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, torch.Tensor]]:
-    """Per tree: rewards (K,), and after_norm, before_norm (K, H), the two last hidden states."""
+    """Per tree: rewards (K,), and after_norm, before_norm (K, H), the two last hidden states.
+
+    Raises: ModelError when a reward is not finite."""
     was_training = model.training
     model.eval()
     results: list = [None] * len(trees)
@@ -54,6 +57,9 @@ def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, 
         forest = plant([trees[i] for i in run]).to(model.device)
         after, before = model.last_hidden(forest)
         columns = {"rewards": model.score(after), "after_norm": after, "before_norm": before}
+        if not columns["rewards"].isfinite().all():
+            raise ModelError("the model's rewards are not finite: it diverged in training; use an "
+                             "earlier one, or train with a lower learning rate")
         sizes = [len(trees[i]) - 1 for i in run]
         parts = {name: values.cpu().split(sizes) for name, values in columns.items()}
         for position, index in enumerate(run):
@@ -139,9 +145,15 @@ def summary(results: dict[str, dict]) -> str:
 
 def score_answers(model, prompt: str | Messages, responses: list[str]) -> torch.Tensor:
     """Raw rewards of answers to one prompt, text or messages; only their differences mean
-    something.  Shapes: K responses -> (K,) fp32."""
-    prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    group = Group(prompt, responses, [0.0] * len(responses), [""] * len(responses))
+    something.  Shapes: K responses -> (K,) fp32.  Raises: DataError for anything else."""
+    if isinstance(responses, str) or not responses or not all(
+            isinstance(r, str) and r.strip() for r in responses):
+        raise DataError(f"responses must be a list of non-empty texts, got {responses!r:.60}")
+    try:
+        prompt = read_messages(prompt, "prompt")
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    group = Group(prompt, list(responses), [0.0] * len(responses), [""] * len(responses))
     return score_trees(model, [group_tree(model.tokenizer, group)])[0]["rewards"]
 
 
@@ -175,8 +187,8 @@ def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = No
 
 def rm_bench_table(result: dict) -> str:
     """Markdown in the order of the paper's Table 2."""
-    columns = [c for c in ("chat", "math", "code", "safety", "hard", "normal", "easy", "overall")
-               if c in result]
+    columns = [c for c in ("chat", "math", "code", "safety-refuse", "safety-response", "safety",
+                           "hard", "normal", "easy", "overall") if c in result]
     lines = ["| RM-Bench | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|",
              "| accuracy | " + " | ".join(f"{result[c]:.3f}" for c in columns) + " |", "",
              f"Prompts: {result['groups']}; dropped as too long: {result['dropped'] or 'none'}."]
@@ -204,6 +216,33 @@ def read_any(data: str, format: str, split: str | None) -> dict[str, list[Group]
     return {f"{name} (K={k})": [g for g in groups if len(g.responses) == k] for k in sizes}
 
 
+def check_output(path: Path) -> None:
+    """Make the folder of --output.  Raises: DataError before anything is loaded."""
+    if path.suffix != ".json" or path.is_dir():
+        raise DataError(f"--output {path}: name a file that ends in .json; the table is written "
+                        "beside it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {path}: its folder cannot be made ({error})") from error
+
+
+def read_named(args: argparse.Namespace) -> dict[str, list[Group]]:
+    """The sets that the command line asks for, by the name of their row in the table."""
+    local = [d for d in (args.data or [args.rm_bench]) if Path(d).exists()]
+    if args.split and local and (args.rm_bench or args.format not in ("pocket", "judged")):
+        raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
+                        "be scored whole; leave it out, or filter the file")
+    if args.rm_bench:
+        return {"rm_bench": read_groups(args.rm_bench, "rm_bench", args.split or "train")}
+    parts = [part for data in args.data for part in read_any(data, args.format, args.split).items()]
+    named = dict(parts)
+    if len(named) < len(parts):
+        raise DataError(f"two of {args.data} have the same name: rename one, or score them "
+                        "apart")
+    return named
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bsr_lite.eval_rm", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -223,16 +262,8 @@ def main(argv: list[str] | None = None) -> None:
                         "Markdown")
     args = parser.parse_args(argv)
     if args.output:
-        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
-    if args.rm_bench:
-        named = {"rm_bench": read_groups(args.rm_bench, "rm_bench", args.split or "train")}
-    else:
-        parts = [part for data in args.data
-                 for part in read_any(data, args.format, args.split).items()]
-        named = dict(parts)
-        if len(named) < len(parts):
-            raise DataError(f"two of {args.data} have the same name: rename one, or score them "
-                            "apart")
+        check_output(Path(args.output))
+    named = read_named(args)
     from .models import load_reward_model
     model = load_reward_model(args.model)
     if model.meta["new_head"]:

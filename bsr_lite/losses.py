@@ -70,6 +70,19 @@ def centering_penalty(rewards_chosen: Tensor, rewards_rejected: Tensor) -> Tenso
     return (rewards_chosen + rewards_rejected).square().mean()
 
 
+def l2_penalty(rewards_chosen: Tensor, rewards_rejected: Tensor) -> Tensor:
+    """Mean of (r_w^2 + r_l^2) / 2 = s^2 + m^2 / 4 per pair, s its mean and m its margin: the
+    control that shrinks every reward, margins included.
+
+    Source: none in the paper; what its wording of BSR's gradient, proportional to each response's
+    own reward, would be.  Unweighted here.
+    Shapes: (B,), (B,) fp32 -> scalar, in squared reward units.
+    >>> l2_penalty(torch.tensor([3.0]), torch.tensor([1.0])).item()  # 2^2 + 2^2 / 4
+    5.0
+    """
+    return (rewards_chosen.square() + rewards_rejected.square()).mean() / 2
+
+
 def group_means(
     rewards_chosen: Tensor, rewards_rejected: Tensor, bsr_group_size: int | None = None
 ) -> Tensor:
@@ -128,13 +141,14 @@ def bsr_penalty_share(
 
 
 class LossKind(StrEnum):
-    """The objectives of the paper's comparison (Sec. 4.3) plus centering."""
+    """The objectives of the paper's comparison (Sec. 4.3), centering, and plain L2 as a control."""
 
     BT = "bt"
     HINGE = "hinge"
     NORM = "norm"
     DR = "dr"
     CENTERING = "centering"
+    L2 = "l2"
     BSR = "bsr"
 
 
@@ -142,6 +156,7 @@ class LossKind(StrEnum):
 LOSS_PARAMETERS = {
     LossKind.HINGE: "target_margin",
     LossKind.CENTERING: "centering_coefficient",
+    LossKind.L2: "l2_coefficient",
     LossKind.BSR: "bsr_lambda",
 }
 
@@ -174,12 +189,14 @@ def preference_loss(
     bsr_lambda: float | None = None,
     bsr_group_size: int | None = None,
     centering_coefficient: float | None = None,
+    l2_coefficient: float | None = None,
     target_margin: float | None = None,
 ) -> Tensor:
     """The whole batch's loss under the objective `kind` (see `LossKind`).
 
     bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); centering: L_BT + centering_coefficient *
-    centering_penalty; the others are the functions of their names.
+    centering_penalty; l2: L_BT + l2_coefficient * l2_penalty; the others are the functions of
+    their names.
     Shapes: (B,), (B,) fp32 -> scalar.
     Raises: ValueError for an unknown kind, or a parameter that is missing or has no effect.
     >>> r = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])
@@ -188,7 +205,8 @@ def preference_loss(
     1.0
     """
     kind = check_loss(kind, bsr_lambda=bsr_lambda, bsr_group_size=bsr_group_size,
-                      centering_coefficient=centering_coefficient, target_margin=target_margin)
+                      centering_coefficient=centering_coefficient, l2_coefficient=l2_coefficient,
+                      target_margin=target_margin)
     rewards = rewards_chosen, rewards_rejected
     if kind is LossKind.HINGE:
         return hinge_loss(*rewards, target_margin)
@@ -199,6 +217,8 @@ def preference_loss(
     loss = bt_loss(*rewards)
     if kind is LossKind.CENTERING:
         loss = loss + centering_coefficient * centering_penalty(*rewards)
+    if kind is LossKind.L2:
+        loss = loss + l2_coefficient * l2_penalty(*rewards)
     if kind is LossKind.BSR:
         loss = loss + bsr_lambda * bsr_penalty(*rewards, bsr_group_size)
     return loss

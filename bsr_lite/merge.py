@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from .embedded import ModelError, quiet_loading
-from .models import RewardModel, load_base, read_meta, save_reward_model
+from .models import RewardModel, load_base
+from .saving import check_target, check_template, read_meta, save_reward_model
 
 
 def merge_reward_model(folder: str | Path, target: str | Path) -> None:
@@ -22,12 +23,17 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     meta = read_meta(Path(folder))
     if not meta["lora_rank"]:
         raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
+    source, target = Path(folder).resolve(), check_target(target)
+    if source == target or source in target.parents or target in source.parents:
+        raise ModelError(f"merging into {target} would replace the adapters in {source}: name "
+                         "another folder")
     base, tokenizer, _ = load_base(meta, seed=0)
+    check_template(folder, tokenizer, meta)
     with quiet_loading():
         if meta["quantization"]:
             base = base.dequantize()
         merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
-    meta |= {"lora_rank": None, "quantization": None,
+    meta |= {"lora_rank": None, "quantization": None, "dtype": "float32",
              "trained_dtype": "QLoRA" if meta["quantization"] else "LoRA"}
     save_reward_model(RewardModel(merged, tokenizer, meta), target)
 

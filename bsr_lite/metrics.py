@@ -78,6 +78,20 @@ def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[fl
     return float(prompts.mean()), float(low), float(high)
 
 
+def two_way_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float, float]:
+    """Mean, percentile 95% interval and standard error from resampling seeds and prompts
+    independently: it speaks of new seeds and new prompts of the same kind.
+
+    Pass paired differences for a comparison.  Shapes: (seeds, P) -> mean, low, high, error.
+    """
+    values = _finite(values)
+    rng = np.random.default_rng(seed)
+    seeds, prompts = (rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in values.shape)
+    means = ((seeds @ values) * prompts).sum(1)  # weights are how often each was drawn
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(values.mean()), float(low), float(high), float(means.std(ddof=1))
+
+
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
                     "safety": ("safety-refuse", "safety-response")}
 
@@ -108,7 +122,9 @@ def rm_bench_scores(wins: dict[str, np.ndarray]) -> dict[str, float]:
         for level, weights in cells.items():
             by_level[level].append(float((matrix * weights).sum()))
         scores[domain] = float(np.mean([values[-1] for values in by_level.values()]))
-    if len(scores) == len(RM_BENCH_DOMAINS):
+    for part in set(wins) - set(scores):  # half a domain
+        scores[part] = float(np.mean([(wins[part] * w).sum() for w in cells.values()]))
+    if set(RM_BENCH_DOMAINS) <= set(scores):
         scores |= {level: float(np.mean(values)) for level, values in by_level.items()}
         scores["overall"] = float(np.mean([scores[d] for d in RM_BENCH_DOMAINS]))
     return scores

@@ -3,24 +3,18 @@
 Any hub id or local path works; `EMBEDDED` names the small model that `make` installs as a wheel.
 """
 
-import copy
-import hashlib
-import json
 import logging
-import shutil
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .batching import Forest, plant
-from .card import finished_template, model_card
 from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .saving import check_template, saved_meta
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-
-META = "reward_model.json"  # what our saved models need beside the Hugging Face files
 
 
 class RewardModel(nn.Module):
@@ -101,11 +95,13 @@ def load_reward_model(
     in `dtype`); a rank trains fp32 adapters on all linear layers of a frozen base in `dtype`.
     quantization "nf4" holds that base in 4 bits with double quantization (QLoRA).
     A head that the checkpoint lacks is drawn from N(0, 1/(H+1)) with `seed` (Eq. 2).
-    A folder written by `save_reward_model` is reloaded as it was saved, other arguments unused.
+    A folder written by `save_reward_model` is reloaded as it was saved.
     Raises: ModelError saying what to change.
     """
-    if (Path(name_or_path) / META).exists():
-        return _reload(Path(name_or_path))
+    meta = saved_meta(name_or_path, depth=depth, lora_rank=lora_rank, quantization=quantization,
+                      gradient_checkpointing=gradient_checkpointing)
+    if meta:
+        return _reload(Path(name_or_path), meta)
     if quantization not in (None, "nf4"):
         raise ModelError(f"unknown quantization {quantization!r}; use nf4 or leave it out")
     if quantization and not lora_rank:
@@ -131,6 +127,7 @@ def load_base(meta: dict, seed: int):
     try:
         config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        _check_template(tokenizer, meta["base"])
         with quiet_loading():
             hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, output_loading_info=True, **options)
@@ -140,9 +137,7 @@ def load_base(meta: dict, seed: int):
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
                          f"path or {EMBEDDED}.)") from error
-    if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
-        raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
-                         "decoder of the Llama, Qwen, Mistral kind")
+    check_architecture(hf)
     new_head = any("score" in key for key in info["missing_keys"])
     lost = [key for key in info["missing_keys"] if "score" not in key]
     if lost:
@@ -164,6 +159,22 @@ def load_base(meta: dict, seed: int):
         with torch.no_grad():
             hf.score.weight.copy_(weight)
     return hf, tokenizer, new_head
+
+
+def check_architecture(hf) -> None:
+    """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head."""
+    if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
+        raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
+                         "decoder of the Llama, Qwen, Mistral kind")
+
+
+def _check_template(tokenizer, name: str) -> None:
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    template = tokenizer.chat_template or ""
+    if "strftime_now" in template and "date_string" not in template:
+        raise ModelError(f"the chat template of {name} writes today's date and takes no "
+                         "date_string: rewards would change overnight; edit the template")
 
 
 def cut_config(config, meta: dict):
@@ -221,57 +232,15 @@ def _checked(model: RewardModel) -> RewardModel:
     return model
 
 
-# ---- save, reload --------------------------------------------------------------------------------
+# ---- reload --------------------------------------------------------------------------------------
 
-def template_hash(tokenizer) -> str:
-    """Short checksum of the chat template: rewards mean little under another one."""
-    template = finished_template(tokenizer.chat_template) or ""  # the same before and after saving
-    return hashlib.sha256(template.encode()).hexdigest()[:12]
-
-
-def save_reward_model(model: RewardModel, folder: str | Path) -> None:
-    """Adapters and head for LoRA, the standard sequence-classification layout otherwise, with a
-    model card and a chat template that ends where the reward is read (`card.finished_template`).
-
-    Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
-    """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / META).exists():
-        raise ModelError(f"{folder} holds other files: save into a new folder")
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
-    tokenizer = copy.deepcopy(model.tokenizer)
-    tokenizer.chat_template = finished_template(tokenizer.chat_template)
-    with quiet_loading():
-        model.hf.save_pretrained(temporary, **options)
-        tokenizer.save_pretrained(temporary)
-    meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
-    (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(meta), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # files of an earlier model would be loaded with it
-    temporary.rename(folder)
-
-
-def read_meta(folder: Path) -> dict:
-    try:
-        return json.loads((folder / META).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ModelError(f"{folder / META} cannot be read ({error}): save the model again, or "
-                         "name a folder written by save_reward_model") from error
-
-
-def _reload(folder: Path) -> RewardModel:
-    meta = read_meta(folder)
+def _reload(folder: Path, meta: dict) -> RewardModel:
     if not meta["lora_rank"]:
         base, tokenizer, _ = load_base(meta | {"base": str(folder), "depth": None}, seed=0)
         return _checked(RewardModel(base, tokenizer, meta))
     from peft import PeftModel
     base, tokenizer, _ = load_base(meta, seed=0)
-    if template_hash(tokenizer) != meta["template_hash"]:
-        raise ModelError(f"{folder} was trained with another chat template than {meta['base']} "
-                         "has now; load the base it was trained on")
+    check_template(folder, tokenizer, meta)
     with quiet_loading():
         hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
     return _checked(RewardModel(hf, tokenizer, meta))

@@ -38,7 +38,7 @@ def _read_json(path: Path) -> Iterator[dict]:
     row = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-            if path.suffix == ".json" and f.read(1) == "[":
+            if ".json" in path.suffixes and next(filter(str.strip, f), "").lstrip()[:1] == "[":
                 f.seek(0)
                 yield from json.load(f)
                 return

@@ -36,8 +36,8 @@ class Scenarios:
 
 
 def prompt_key(prompt: Messages) -> str:
-    """What makes two prompts the same: roles and texts."""
-    return json.dumps(prompt)
+    """What makes two prompts the same: roles and texts, but for outer white space."""
+    return json.dumps([{**m, "content": m["content"].strip()} for m in prompt])
 
 
 def assign_splits(groups: list[Group], dev: float, valid: float, seed: int) -> None:
@@ -84,8 +84,12 @@ def build_scenarios(
     """
     rng, out = random.Random(seed), Scenarios()
     sources = {m for g in groups for m in g.models}
-    held_out = {m for m in sources if any(fnmatchcase(m, name) for name in valid_models)}
-    unknown = [n for n in valid_models if not any(fnmatchcase(m, n) for m in sources)]
+
+    def named(name: str) -> set[str]:
+        return {m for m in sources if m == name or fnmatchcase(m, name)}
+
+    held_out = set().union(*map(named, valid_models))
+    unknown = [name for name in valid_models if not named(name)]
     if unknown:
         raise DataError(f"valid_models names sources that no row has: {', '.join(sorted(unknown))}")
     trained = sources - held_out

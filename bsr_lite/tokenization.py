@@ -1,5 +1,6 @@
 """The one place where text becomes tokens."""
 
+from .card import DATE
 from .data import DataError, Messages, Pair
 
 
@@ -24,7 +25,7 @@ def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], lis
     marked = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(prompt)]
     marked.append({"role": "assistant", "content": f"\ue000{len(prompt)}\ue001"})
     try:
-        rest = tokenizer.apply_chat_template(marked, tokenize=False)
+        rest = tokenizer.apply_chat_template(marked, tokenize=False, date_string=DATE)
     except Exception as error:  # templates raise what they like, e.g. for a system message
         raise DataError(f"the chat template of {tokenizer.name_or_path} refuses the prompt "
                         f"{texts[0][:60]!r}: {error}") from error

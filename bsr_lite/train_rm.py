@@ -99,7 +99,7 @@ def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
     return preference_loss(
         config.loss, rewards[:, 0], rewards[:, 1], bsr_lambda=config.bsr_lambda,
         bsr_group_size=config.bsr_group_size, target_margin=config.target_margin,
-        centering_coefficient=config.centering_coefficient)
+        centering_coefficient=config.centering_coefficient, l2_coefficient=config.l2_coefficient)
 
 
 def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
@@ -208,7 +208,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     from accelerate import Accelerator
     from tqdm import tqdm
 
-    from .models import save_reward_model
+    from .saving import save_reward_model
     accelerator, out = Accelerator(), Path(config.output_dir)
     if accelerator.num_processes > 1:
         raise ConfigError("train_rm runs in one process: start it without a launcher")

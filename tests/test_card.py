@@ -1,3 +1,5 @@
+import copy
+import json
 import re
 import subprocess
 import sys
@@ -5,10 +7,12 @@ import sys
 import pytest
 import torch
 
-from bsr_lite.card import model_card
+from bsr_lite.card import finished_template, model_card
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.merge import main, merge_reward_model
-from bsr_lite.models import ModelError, load_reward_model, save_reward_model
+from bsr_lite.models import ModelError, load_reward_model
+from bsr_lite.saving import META, save_reward_model
+from bsr_lite.tokenization import tokenize
 
 TRAINING = {"data": "some/data", "pairs": 640, "epochs": 1, "steps": 5, "loss": "bsr",
             "bsr_lambda": 1e-3, "bsr_group_size": 16, "batch_size": 128, "learning_rate": 5e-5,
@@ -58,6 +62,48 @@ def test_snippets_of_adapter_and_merged_card_give_the_raw_reward(tiny_path, tmp_
                                    atol=1e-5, rtol=1e-5)
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "640 pairs" in card and "trained in QLoRA" in card and "peft" not in card
+
+
+def test_merge_never_replaces_its_own_source(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path, lora_rank=4), tmp_path / "adapter")
+    before = sorted(p.name for p in (tmp_path / "adapter").iterdir())
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    for target, message in (("adapter", "would replace the adapters"),
+                            ("adapter/inside", "would replace the adapters"),
+                            ("adapter/../adapter", "would replace the adapters"),
+                            ("file", "holds other files"), ("other", "holds other files")):
+        with pytest.raises(ModelError, match=message):
+            merge_reward_model(tmp_path / "adapter", tmp_path / target)
+    assert sorted(p.name for p in (tmp_path / "adapter").iterdir()) == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["adapter", "file", "other"]
+
+
+def test_merge_refuses_another_chat_template_as_reloading_does(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path, lora_rank=4), tmp_path / "adapter")
+    meta = json.loads((tmp_path / "adapter" / META).read_text())
+    (tmp_path / "adapter" / META).write_text(json.dumps(meta | {"template_hash": "0"}))
+    with pytest.raises(ModelError, match="another chat template"):
+        merge_reward_model(tmp_path / "adapter", tmp_path / "merged")
+
+
+CLOCK = ("{%- if not date_string is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
+         "{%- endif %}{{- date_string }}{%- for m in messages %}{{- m['content'] + '<|im_end|>' }}"
+         "{%- endfor %}")
+
+
+def test_templates_with_a_clock_get_a_fixed_date(tokenizer):
+    """Llama-3.2's writes today's date into the prompt: rewards would change overnight."""
+    ticking = copy.deepcopy(tokenizer)
+    ticking.chat_template = CLOCK
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]
+    prompt, _ = tokenize(ticking, chat[:1], "Yes")
+    assert tokenizer.decode(prompt).startswith("26 Jul 2024Hi")
+    ticking.chat_template = finished_template(CLOCK)
+    assert ticking.apply_chat_template(chat, tokenize=False).startswith("26 Jul 2024Hi")
+    assert finished_template(finished_template(CLOCK)) == finished_template(CLOCK)
+    assert tokenize(ticking, chat[:1], "Yes")[0] == prompt
 
 
 def test_merge_refuses_what_has_no_adapters(tiny_path, tmp_path):

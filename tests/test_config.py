@@ -52,6 +52,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("token_budget=100", "token_budget 100 is below data.max_length"),
     ("model.dtype=float16", "model: dtype must be bfloat16 or float32"),
     ("optimizer=sgd", "optimizer must be adamw or paged_adamw_8bit, got 'sgd'"),
+    ("model.lora_rank=null model.quantization=nf4", "4-bit weights cannot be trained"),
     ("model.quantization=int8", "quantization must be nf4 or left out"),
     ("model.lora_rank=0", "lora_rank must be at least 1, got 0"),
     ("data.max_pairs=0", "max_pairs must be at least 1"),
@@ -69,7 +70,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
 ])
 def test_wrong_values_fail_before_anything_is_loaded(override, message):
     with pytest.raises(ConfigError, match=message):
-        load_config(FAST, overrides=[override])
+        load_config(FAST, overrides=override.split())
 
 
 def test_groups_must_divide_the_batch():

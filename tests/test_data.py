@@ -97,6 +97,25 @@ def test_group_formats(tmp_path):
     assert read["judged"].responses == ["aa", "bb"]
 
 
+def test_judged_tables_keep_their_split_and_drop_repeats(tmp_path, capsys):
+    rows = [{"prompt": p, "model": m, "response": f"{m} {p.strip()}", "gold": i, "split": "valid"}
+            for p in ("q ", "r") for i, m in enumerate("ab")]
+    path = write(tmp_path / "j.jsonl", [*rows, rows[0] | {"prompt": " q"}, rows[3]])
+    groups = read_groups(path, "judged")
+    assert [(g.prompt[0]["content"], g.models, g.split) for g in groups] == [
+        ("q", ["a", "b"], "valid"), ("r", ["a", "b"], "valid")]
+    assert "dropped 2 rows that repeat a prompt and model" in capsys.readouterr().out
+    path = write(tmp_path / "k.jsonl", [rows[0], rows[1] | {"split": "train"}])
+    with pytest.raises(DataError, match=r"prompt 'q' has rows of several splits \(train, valid\)"):
+        read_groups(path, "judged")
+
+
+def test_tool_calls_are_refused_and_not_lost():
+    call = [{"role": "assistant", "content": "x", "tool_calls": [{"name": "f"}]}]
+    with pytest.raises(ValueError, match="calls a tool, which is not supported"):
+        trl_pair({"prompt": "q", "chosen": call, "rejected": answer("x")})
+
+
 def test_reward_bench_and_the_papers_in_domain_set(tmp_path):
     row = {"prompt": "q", "chosen": "a b", "rejected": "c", "subset": "xstest"}
     (pair,) = read_pairs(write(tmp_path / "rb.jsonl", [row]), "reward_bench")

@@ -6,17 +6,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bsr_lite import estimate as module
+from bsr_lite.architectures import ARCHITECTURES, architecture
 from bsr_lite.batching import plant, tree_tokens
 from bsr_lite.config import RewardModelConfig, load_config, parse
 from bsr_lite.embedded import EMBEDDED, HUB_ID, ModelError
-from bsr_lite.estimate import (
-    ARCHITECTURES,
-    architecture,
-    estimate,
-    largest_micro_batch,
-    measure,
-)
+from bsr_lite.estimate import estimate, largest_micro_batch, measure
 from bsr_lite.models import load_reward_model
+from bsr_lite.saving import save_reward_model
 from bsr_lite.train_rm import backward, make_optimizer
 
 SETTINGS = {
@@ -124,6 +120,29 @@ def test_embedded_sizes_are_the_converted_models():
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                  "num_key_value_heads", "vocab_size"):
         assert getattr(real, name) == getattr(ours, name)
+
+
+@pytest.mark.parametrize("options", [{"lora_rank": 4}, {"depth": 2}], ids=["adapters", "full"])
+def test_saved_models_have_their_own_sizes(tiny_path, tmp_path, options):
+    config = config_for(tiny_path, dtype="float32", **options)
+    save_reward_model(load_reward_model(tiny_path, dtype="float32", **options), tmp_path)
+    again = estimate(config_for(str(tmp_path)))
+    assert again == estimate(config)
+    with pytest.raises(ModelError, match="is a saved model"):
+        estimate(config_for(str(tmp_path), lora_rank=64))
+
+
+def test_models_that_cannot_be_reward_models_here_are_one_clear_error(tmp_path):
+    from transformers import Gemma2Config, GPTNeoXConfig, T5Config, ViTConfig
+    small = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+             "num_attention_heads": 2}
+    for config, message in (
+            (GPTNeoXConfig(**small), "score"), (ViTConfig(), "no reward model of this kind"),
+            (T5Config(num_layers=1), ""), (Gemma2Config(
+                **small, num_key_value_heads=1, head_dim=8), "softcap")):
+        config.save_pretrained(tmp_path)
+        with pytest.raises(ModelError, match=message):
+            estimate(config_for(str(tmp_path)))
 
 
 def test_unknown_model_names_the_known_ones():

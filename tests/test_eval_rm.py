@@ -17,7 +17,8 @@ from bsr_lite.eval_rm import (
     score_trees,
 )
 from bsr_lite.metrics import kendall_tau_b
-from bsr_lite.models import load_reward_model, save_reward_model
+from bsr_lite.models import load_reward_model
+from bsr_lite.saving import save_reward_model
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,39 @@ def test_score_answers_takes_text_or_messages(model, groups):
     assert score_answers(model, "Hi", ["only one"]).shape == (1,)
 
 
+@pytest.mark.parametrize("responses", ["4.", [], [None], ["", "a"], None])
+def test_score_answers_refuses_what_is_no_list_of_texts(model, responses):
+    with pytest.raises(DataError, match="responses must be a list of non-empty texts"):
+        score_answers(model, "Hi", responses)
+    with pytest.raises(DataError, match="prompt"):
+        score_answers(model, [{"content": "no role"}], ["a"])
+
+
+def test_a_diverged_model_is_an_error_and_no_score(tiny_path, groups):
+    broken = load_reward_model(tiny_path, dtype="float32")
+    with torch.no_grad():
+        broken.head_weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="rewards are not finite: it diverged"):
+        evaluate(broken, groups[:3])
+
+
+@pytest.mark.parametrize(("output", "message"), [
+    ("o/out.md", "ends in .json"), ("o/llama-3.1", "ends in .json"), (".", "ends in .json"),
+    ("file/x.json", "its folder cannot be made")])
+def test_bad_output_names_are_refused_before_anything_is_loaded(tmp_path, output, message):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DataError, match=message):
+        eval_rm.main(["--model", "nobody/nothing", "--data", "missing.jsonl",
+                      "--output", str(tmp_path / output)])
+
+
+@pytest.mark.parametrize("source", [["--format", "trl", "--data"], ["--rm-bench"]])
+def test_split_without_an_effect_is_refused(tmp_path, source):
+    (tmp_path / "x.jsonl").write_text("{}")
+    with pytest.raises(DataError, match="--split selects rows of pocket and judged files alone"):
+        eval_rm.main(["--model", "m", *source, str(tmp_path / "x.jsonl"), "--split", "dev"])
+
+
 # ---- benchmarks ----------------------------------------------------------------------------------
 
 DOMAINS = ("chat", "math", "code", "safety-refuse", "safety-response")
@@ -191,14 +225,14 @@ def test_rm_bench_command_line(model, tmp_path, capsys):
     result = json.loads((tmp_path / "out" / "r.json").read_text())["rm_bench"]
     assert result["dropped"] == {"safety-refuse": 1} and result["groups"] == {"safety-refuse": 3}
     table = (tmp_path / "out" / "r.md").read_text()
-    assert "No overall score" in table and table in capsys.readouterr().out
+    assert "No overall score" in table and "| safety-refuse |" in table
+    assert table in capsys.readouterr().out
     with pytest.raises(DataError, match="all 4 RM-Bench prompts exceed max_length 3"):
         evaluate_rm_bench(model, read_groups(str(tmp_path / "b.jsonl"), "rm_bench"), max_length=3)
     rows[0]["subset"] = "poetry"
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(DataError, match="no set could be scored"):
+    with pytest.raises(DataError, match="b.jsonl, row 1: unknown RM-Bench domain 'poetry'"):
         eval_rm.main(command)
-    assert "unknown RM-Bench domains ['poetry']" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ FILES = sorted((ROOT / "bsr_lite").glob("*.py"))
 MATHS = {"losses", "dispersion", "metrics", "gold"}
 LAYERS = [  # each may import from the rows above it
     MATHS | {"embedded", "rows", "card", "__init__", "__main__"},
-    {"data", "batching", "runlog"},
+    {"data", "batching", "runlog", "saving", "architectures"},
     {"scenarios", "models", "tokenization"},
     {"config"},
     {"checkpoint", "eval_rm", "merge"},
     {"train_rm"},
-    {"estimate"},
+    {"estimate", "frozen"},
     {"plots", "checks"},
     {"study"},
 ]

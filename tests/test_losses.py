@@ -9,6 +9,7 @@ from bsr_lite import losses
 from bsr_lite.losses import LossKind, bsr_penalty, bsr_penalty_share, group_means, preference_loss
 
 PARAMETERS = {"hinge": {"target_margin": 1.0}, "centering": {"centering_coefficient": 0.1},
+              "l2": {"l2_coefficient": 0.1},
               "bsr": {"bsr_lambda": 0.1}}
 finite = st.floats(-1e4, 1e4, width=32)
 reward_lists = st.lists(st.tuples(finite, finite), min_size=1, max_size=40)
@@ -111,6 +112,15 @@ def test_expectation_over_random_groups(replacement):
     error = 4 * fast.std() / draws**0.5
     assert abs(fast.mean() - expected) < error
     assert error < 0.1 * variance  # the check can tell the two cases from neither term
+
+
+def test_l2_is_the_pair_mean_squared_plus_a_quarter_of_the_margin_squared():
+    w, l = torch.randn(2, 50, dtype=torch.float64)
+    expected = (((w + l) / 2).square() + (w - l).square() / 4).mean()
+    torch.testing.assert_close(losses.l2_penalty(w, l), expected)
+    w.requires_grad_()
+    losses.l2_penalty(w, l).backward()  # unlike BSR's: proportional to each reward itself
+    torch.testing.assert_close(w.grad, w.detach() / 50)
 
 
 def test_centering_is_four_times_the_same_two_terms():

@@ -12,6 +12,7 @@ from bsr_lite.metrics import (
     pair_accuracy,
     rm_bench_scores,
     seed_interval,
+    two_way_interval,
 )
 
 
@@ -74,6 +75,21 @@ def test_bootstrap_interval_is_paired_over_seeds_and_covers():
     prompts = rng.normal(0, 1, 100)
     one = bootstrap_interval(prompts)
     assert bootstrap_interval(np.stack([prompts + 1, prompts - 1])) == pytest.approx(one)
+
+
+def test_two_way_interval_covers_with_both_kinds_of_noise():
+    """Seeds and prompts both shift the truth 0; an interval over prompts alone misses it often."""
+    rng, hit, narrow = np.random.default_rng(0), 0, 0
+    for trial in range(200):
+        values = (0.3 * rng.normal(size=(12, 1)) + 0.5 * rng.normal(size=(1, 40))
+                  + rng.normal(size=(12, 40)))
+        _, low, high, error = two_way_interval(values, draws=400, seed=trial)
+        hit += low <= 0 <= high
+        _, low, high = bootstrap_interval(values, draws=400, seed=trial)
+        narrow += low <= 0 <= high
+    assert 180 <= hit <= 200 and narrow < hit
+    assert error == pytest.approx((0.3**2 / 12 + 0.5**2 / 40 + 1 / 480) ** 0.5, rel=0.5)
+    assert two_way_interval(np.zeros((2, 3))) == (0, 0, 0, 0)
 
 
 def test_rm_bench_on_a_matrix_with_known_answers():

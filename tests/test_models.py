@@ -8,10 +8,11 @@ import warnings
 import pytest
 import torch
 
-from bsr_lite import embedded, models
+from bsr_lite import embedded
 from bsr_lite.batching import plant, shared_prefix
 from bsr_lite.merge import merge_reward_model
-from bsr_lite.models import ModelError, load_reward_model, rewards, save_reward_model
+from bsr_lite.models import ModelError, load_reward_model, rewards
+from bsr_lite.saving import META, save_reward_model, template_hash
 from bsr_lite.tokenization import tokenize
 
 TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
@@ -202,9 +203,9 @@ def test_adapter_on_another_precision_of_its_base_is_another_model(tiny_path, tm
     model = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype="float32",
                                              quantization="nf4"))
     save_reward_model(model, tmp_path)
-    meta = json.loads((tmp_path / models.META).read_text())
+    meta = json.loads((tmp_path / META).read_text())
     assert meta["quantization"] == "nf4"
-    (tmp_path / models.META).write_text(json.dumps(meta | {"quantization": None}))
+    (tmp_path / META).write_text(json.dumps(meta | {"quantization": None}))
     assert (score(load_reward_model(str(tmp_path))) - score(model)).abs().max() > 1e-3
 
 
@@ -313,8 +314,8 @@ def test_saved_template_ends_where_the_reward_is_read(tiny_path, tmp_path):
         before.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True))
     assert tokenize(once, chat[:2], "Hello") == tokenize(before, chat[:2], "Hello")
     assert once.chat_template == twice.chat_template
-    hashes = {json.loads((tmp_path / x / models.META).read_text())["template_hash"] for x in "ab"}
-    assert hashes == {models.template_hash(before)}
+    hashes = {json.loads((tmp_path / x / META).read_text())["template_hash"] for x in "ab"}
+    assert hashes == {template_hash(before)}
 
 
 def saved(model, tokenizer, path):
@@ -354,9 +355,30 @@ def test_broken_files_are_one_clear_error(tiny_path, tmp_path):
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ModelError, match="cannot load"):
         load_reward_model(str(tmp_path / "a"))
-    (tmp_path / "a" / models.META).write_text("{")
+    (tmp_path / "a" / META).write_text("{")
     with pytest.raises(ModelError, match="reward_model.json cannot be read"):
         load_reward_model(str(tmp_path / "a"))
+
+
+def test_a_saved_model_is_not_taken_for_another_kind(tiny_path, tmp_path):
+    save_reward_model(load_reward_model(tiny_path, lora_rank=4), tmp_path)
+    load_reward_model(str(tmp_path), lora_rank=4)
+    for asked in ({"lora_rank": 8}, {"quantization": "nf4", "lora_rank": 4}, {"depth": 1},
+                  {"gradient_checkpointing": True}):
+        with pytest.raises(ModelError, match="is a saved model, with .*leave out"):
+            load_reward_model(str(tmp_path), **asked)
+
+
+def test_named_chat_templates_and_templates_with_an_unfixable_clock(tiny_path, tmp_path):
+    import shutil
+    folder = tmp_path / "named"
+    shutil.copytree(tiny_path, folder)
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    save_reward_model(load_reward_model(str(folder), depth=1), tmp_path / "saved")
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%Y') }}{{ messages }}")
+    with pytest.raises(ModelError, match="writes today's date and takes no date_string"):
+        load_reward_model(str(folder), depth=1)
 
 
 def test_saving_replaces_a_model_and_nothing_else(tiny_path, tmp_path):
@@ -377,8 +399,8 @@ def test_unreachable_model_says_so(tmp_path):
 
 def test_adapter_of_another_chat_template_is_refused(tiny_path, tmp_path):
     save_reward_model(load_reward_model(tiny_path, lora_rank=4), tmp_path)
-    meta = json.loads((tmp_path / models.META).read_text())
-    (tmp_path / models.META).write_text(json.dumps(meta | {"template_hash": "0"}))
+    meta = json.loads((tmp_path / META).read_text())
+    (tmp_path / META).write_text(json.dumps(meta | {"template_hash": "0"}))
     with pytest.raises(ModelError, match="another chat template"):
         load_reward_model(str(tmp_path))
 

@@ -79,6 +79,10 @@ def test_a_folder_that_is_no_clone(tmp_path):
 def test_one_json_array_is_read_as_rows(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([{"a": 1}, {"a": 2}], indent=1))
     assert list(read_rows(str(tmp_path / "a.json"))) == [{"a": 1}, {"a": 2}]
+    (tmp_path / "c.json").write_text('\n{"a": 1}\n{"a": 2}')
+    assert list(read_rows(str(tmp_path / "c.json"))) == [{"a": 1}, {"a": 2}]
+    (tmp_path / "d.json").write_text('\n  [{"a": 3}]')
+    assert list(read_rows(str(tmp_path / "d.json"))) == [{"a": 3}]
     (tmp_path / "b.json").write_text('[{"a": 1}, {"a"')
     with pytest.raises(DataError, match=r"b\.json.*not valid JSON"):
         list(read_rows(str(tmp_path / "b.json")))

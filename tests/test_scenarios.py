@@ -71,6 +71,11 @@ def test_a_pattern_holds_out_a_family(groups):
     by_name = build_scenarios(groups, [f"m{k}" for k in range(4, 8)], 0.5)
     by_pattern = build_scenarios(groups, ["m[4-6]", "m7*"], 0.5)
     assert by_pattern == by_name
+    bracket = copy.deepcopy(groups)
+    for g in bracket:
+        g.models = [m.replace("m7", "m[7]") for m in g.models]  # a name that reads as a pattern
+    assert len(build_scenarios(bracket, ["m[4-6]", "m[7]"], 0.5).mutual_disjoint) == len(
+        by_name.mutual_disjoint)
     with pytest.raises(DataError, match=r"no row has: gpt\*"):
         build_scenarios(groups, ["m7", "gpt*"], 0.5)
 

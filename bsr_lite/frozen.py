@@ -1,0 +1,218 @@
+"""Frozen features: hidden states computed once, an MLP reward head trained on them, many seeds at
+the same time: python -m bsr_lite.frozen --config bsr_lite/configs/frozen.yaml
+
+The statistical tier of the study: objectives differ in tau by less than a few seeds can show, and
+here fifty take seconds. The backbone never moves, so nothing can be said about hidden norms.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import ConfigError, FrozenConfig, RewardModelConfig, load_config, to_dict
+from .data import DataError
+from .dispersion import reward_variances
+from .embedded import ModelError
+from .eval_rm import group_tree, pairs_as_groups, score_trees
+from .losses import preference_loss
+from .metrics import kendall_tau_b, two_way_interval
+from .runlog import environment, fingerprint, phase, write_atomic
+from .scenarios import Scenarios
+from .train_rm import load_scenarios, schedule
+
+# ---- features ------------------------------------------------------------------------------------
+
+def compute_features(model, scenarios: Scenarios, parts: list[str], config: RewardModelConfig,
+                     eval_groups: int | None) -> dict:
+    """Last hidden states (after the final norm, 16 bits) and gold: {"train" | part: {"hidden":
+    (P, K, H), "gold": (P, K), "dropped": n}}; over-long sets and undecided ones are dropped."""
+    features = {}
+    for name in ["train", *parts]:
+        groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
+        if name != "train" and eval_groups and eval_groups < len(groups):
+            groups = random.Random(config.data.seed).sample(groups, eval_groups)
+        trees = [group_tree(model.tokenizer, g, config.data.max_length) for g in groups]
+        kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t and len(set(g.gold)) > 1]
+        if not kept:
+            raise DataError(f"no set of {name} is left: all are over max_length or undecided")
+        scored = score_trees(model, [t for _, t in kept], config.token_budget)
+        features[name] = {"hidden": torch.stack([s["after_norm"] for s in scored]).half(),
+                          "gold": torch.tensor([g.gold for g, _ in kept]),
+                          "dropped": len(groups) - len(kept)}
+    return features
+
+
+def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
+    """`compute_features` of the base run's untrained model, kept in output_dir/features.pt for the
+    next call with the same model and data."""
+    from .models import load_reward_model
+    scenarios = load_scenarios(base)
+    key = fingerprint([to_dict(base)["model"], to_dict(base)["data"], config.eval_groups,
+                       config.scenarios, dataclasses.asdict(scenarios)])
+    path = Path(config.output_dir) / "features.pt"
+    if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
+        return saved["features"]
+    model = load_reward_model(base.model.name, depth=base.model.depth, dtype=base.model.dtype)
+    with phase("features"):
+        features = compute_features(model, scenarios, config.scenarios, base, config.eval_groups)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"key": key, "features": features}, path)
+    return features
+
+
+# ---- the head ------------------------------------------------------------------------------------
+
+def new_heads(seeds: int, inputs: int, width: int) -> dict[str, Tensor]:
+    """One MLP per seed, r = w . tanh(W x + b): W ~ N(0, 1/H), w ~ N(0, 1/(width+1)) as Eq. 2."""
+    heads: dict[str, list[Tensor]] = {"w1": [], "b1": [], "w2": []}
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        heads["w1"].append(torch.randn(inputs, width, generator=generator) / inputs**0.5)
+        heads["b1"].append(torch.zeros(1, width))
+        heads["w2"].append(torch.randn(width, 1, generator=generator) / (width + 1) ** 0.5)
+    return {name: torch.stack(values).requires_grad_() for name, values in heads.items()}
+
+
+def head_rewards(heads: dict[str, Tensor], x: Tensor) -> Tensor:
+    """Shapes: heads of S seeds, x (S or 1, N, H) -> (S, N)."""
+    return (torch.tanh(x @ heads["w1"] + heads["b1"]) @ heads["w2"])[..., 0]
+
+
+def train_heads(pairs: Tensor, objective: dict, config: FrozenConfig) -> dict[str, Tensor]:
+    """Heads of all seeds on (P, 2, H) standardized features, chosen first: each seed has its own
+    initial head and order of batches, the same for every objective."""
+    options = dict(objective)
+    kind = options.pop("loss")
+    heads = new_heads(config.seeds, pairs.shape[-1], config.width)
+    optimizer = torch.optim.AdamW(heads.values(), lr=config.learning_rate,
+                                  weight_decay=config.weight_decay)
+    generators = [torch.Generator().manual_seed(1_000_003 + s) for s in range(config.seeds)]
+    per_epoch = len(pairs) // config.batch_size
+    total = per_epoch * config.epochs
+    for step in range(total):
+        if step % per_epoch == 0:
+            order = torch.stack([torch.randperm(len(pairs), generator=g) for g in generators])
+        place = step % per_epoch * config.batch_size
+        batch = pairs[order[:, place:place + config.batch_size]]  # (S, B, 2, H)
+        rewards = head_rewards(heads, batch.flatten(1, 2)).view(config.seeds, -1, 2)
+        loss = sum(preference_loss(kind, r[:, 0], r[:, 1], **options) for r in rewards)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, total, 0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: values.detach() for name, values in heads.items()}
+
+
+# ---- the study -----------------------------------------------------------------------------------
+
+def standardize(features: dict) -> dict[str, Tensor]:
+    """Every coordinate with the training pairs' mean and deviation: {part: (P, K, H) fp32}."""
+    train = features["train"]["hidden"].float().flatten(0, 1)
+    mean, std = train.mean(0), train.std(0).clamp_min(1e-6)
+    return {name: (f["hidden"].float() - mean) / std for name, f in features.items()}
+
+
+def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
+    """Per seed and prompt: accuracy for K = 2, tau within prompts otherwise, (S, P); per seed: tau
+    pooled over prompts, as it is and after centring every prompt (a control: what a shift c(x)
+    cost), the mean reward, and its variance between and within prompts."""
+    with torch.no_grad():
+        rewards = head_rewards(heads, x.flatten(0, 1)[None]).view(-1, *x.shape[:2])  # (S, P, K)
+    r, g = rewards.double().numpy(), np.broadcast_to(gold.double().numpy(), rewards.shape)
+    if r.shape[-1] == 2:
+        score = ((r[..., 0] - r[..., 1]) * (g[..., 0] - g[..., 1]) > 0).astype(float)
+    else:
+        score = kendall_tau_b(r, g)
+    flat = (len(r), -1)
+    spread = [reward_variances(seed) for seed in rewards]
+    return {"score": score, "pooled": kendall_tau_b(r.reshape(flat), g.reshape(flat)),
+            "pooled_centred": kendall_tau_b((r - r.mean(-1, keepdims=True)).reshape(flat),
+                                            g.reshape(flat)),
+            "reward_mean": r.mean((1, 2)),
+            **{k: np.array([v[k] for v in spread]) for k in ("between_prompts", "within_prompts")}}
+
+
+def run(config: FrozenConfig, base: RewardModelConfig) -> dict:
+    """table[method][part]: mean score, its paired difference to the first method with a 95%
+    interval over seeds and prompts and the difference that 80% of such studies would detect, and
+    means of the rest over seeds."""
+    features = load_features(config, base)
+    x, table, first = standardize(features), {}, {}
+    for method, objective in config.methods.items():
+        with phase(method):
+            heads = train_heads(x["train"], objective, config)
+            table[method] = {}
+            for part in config.scenarios:
+                found = scores(heads, x[part], features[part]["gold"])
+                score = found.pop("score")
+                first.setdefault(part, score)
+                mean, low, high, error = two_way_interval(score - first[part])
+                table[method][part] = {
+                    "metric": "accuracy" if x[part].shape[1] == 2 else "tau",
+                    "prompts": score.shape[1], "dropped": features[part]["dropped"],
+                    "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
+                    "difference": [mean, low, high], "detectable": 2.8 * error,
+                    **{k: float(v.mean()) for k, v in found.items()}}
+    return table
+
+
+def markdown(table: dict, seeds: int) -> str:
+    """The table of scores and differences, and one of reward statistics."""
+    first, parts = next(iter(table)), next(iter(table.values()))
+    lines = [f"Mean of {seeds} seeds; then the paired difference to {first} with a 95% interval "
+             "over seeds and prompts.", "", "| method | " + " | ".join(
+                 f"{p} ({c['metric']}, n={c['prompts']})" for p, c in parts.items()) + " |",
+             "|---" * (len(parts) + 1) + "|"]
+    for method, cells in table.items():
+        row = [f"{c['score']:.3f}" for c in cells.values()]
+        if method != first:
+            row = [f"{text} {mean:+.4f} ({low:+.4f} to {high:+.4f})" for text, (mean, low, high)
+                   in zip(row, (c["difference"] for c in cells.values()), strict=True)]
+        lines.append(f"| {method} | " + " | ".join(row) + " |")
+    columns = ("pooled", "pooled_centred", "reward_mean", "between_prompts", "within_prompts",
+               "seed_std", "detectable")
+    lines += ["", "| method | part | " + " | ".join(columns) + " |",
+              "|---" * (len(columns) + 2) + "|"]
+    lines += [f"| {method} | {part} | " + " | ".join(f"{c[k]:.4f}" for k in columns) + " |"
+              for method, cells in table.items() for part, c in cells.items()]
+    return "\n".join(lines) + "\n"
+
+
+def run_frozen(path: Path, overrides: list[str] = ()) -> dict:
+    """Run the study and write results.json, results.md and env.json."""
+    config = load_config(path, FrozenConfig, overrides)
+    base = load_config(path.parent / config.base, overrides=config.base_set)
+    table, out = run(config, base), Path(config.output_dir)
+    text = markdown(table, config.seeds)
+    write_atomic(out / "results.json", json.dumps({"config": to_dict(config), "table": table},
+                                                  indent=1) + "\n")
+    write_atomic(out / "results.md", text)
+    write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    print(text)
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.frozen", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML of a frozen-feature study")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
+                        metavar="KEY=VALUE", help="override single values, e.g. seeds=10")
+    args = parser.parse_args(argv)
+    with phase("frozen study"):
+        run_frozen(Path(args.config), args.overrides)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, ModelError) as error:
+        sys.exit(f"error: {error}")
