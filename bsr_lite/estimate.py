@@ -115,12 +115,12 @@ def meta_model(config: ModelConfig) -> RewardModel:
         meta = meta | {"base": config.name, "depth": None}
     meta = meta or {"base": config.name, "depth": config.depth, "lora_rank": config.lora_rank,
                     "quantization": config.quantization, "dtype": config.dtype}
-    trained = meta["dtype"] if meta["lora_rank"] else "float32"
+    dtype = meta["dtype"] if meta["lora_rank"] else "float32"
     with torch.device("meta"):
         try:
             hf = AutoModelForSequenceClassification.from_config(
                 cut_config(architecture(meta["base"]), meta), attn_implementation="forest",
-                dtype=getattr(torch, trained))
+                dtype=getattr(torch, dtype))
         except (ValueError, AttributeError) as error:
             raise ModelError(f"{meta['base']}: no reward model of this kind ({error}); use a "
                              "decoder of the Llama, Qwen, Mistral kind") from error
@@ -260,6 +260,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = load_config(args.config, RewardModelConfig, args.overrides)
     parts = estimate(config)
+    saved = saved_meta(config.model.name) or {}
+    for name in {"lora_rank", "quantization", "dtype"} & set(saved):
+        setattr(config.model, name, saved[name])
     print(table(config, parts))
     if args.measure:
         peak = measure(config)

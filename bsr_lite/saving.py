@@ -44,14 +44,17 @@ def save_reward_model(model, folder: str | Path) -> None:
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = finished_template(tokenizer.chat_template)
-    with quiet_loading():
-        model.hf.save_pretrained(temporary, **options)
-        tokenizer.save_pretrained(temporary)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
-    (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
-    (temporary / "README.md").write_text(model_card(meta), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # files of an earlier model would be loaded with it
-    temporary.rename(folder)
+    try:
+        with quiet_loading():
+            model.hf.save_pretrained(temporary, **options)
+            tokenizer.save_pretrained(temporary)
+        (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
+        (temporary / "README.md").write_text(model_card(meta), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # else an earlier model's files would be loaded
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_meta(folder: Path) -> dict:
