@@ -1,6 +1,7 @@
 """One complete YAML per run, read strictly: what is misspelt or impossible fails before anything
 is loaded. `--set key=value` overrides single values (dots reach into sections)."""
 
+import argparse
 import dataclasses
 import difflib
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from .losses import LossKind, check_loss
+from .losses import LOSS_PARAMETERS, LossKind, check_loss
 from .scenarios import SCENARIOS
 
 
@@ -193,12 +194,21 @@ class FrozenConfig:
             if not isinstance(objective, dict) or "loss" not in objective:
                 raise ValueError(f"method {name}: must be a section with `loss`")
             for key, value in objective.items():
-                if key not in ("loss", "bsr_lambda", "bsr_group_size", "centering_coefficient",
-                               "l2_coefficient", "target_margin"):
+                if key not in ("loss", "bsr_group_size", *LOSS_PARAMETERS.values()):
                     raise ValueError(f"method {name}: {key} is no parameter of an objective")
-                if key not in ("loss", "bsr_group_size"):
+                if key in LOSS_PARAMETERS.values():
                     objective[key] = float(value)
             check_loss(objective["loss"], **{k: v for k, v in objective.items() if k != "loss"})
+
+
+def config_parser(command: str, text: str, what: str, example: str) -> argparse.ArgumentParser:
+    """The command line that every run of a YAML has: --config, and --set for single values."""
+    parser = argparse.ArgumentParser(prog=f"python -m bsr_lite.{command}", description=text,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help=f"YAML of {what}")
+    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
+                        metavar="KEY=VALUE", help=f"override single values, e.g. {example}")
+    return parser
 
 
 def read_yaml(path: str | Path) -> dict:

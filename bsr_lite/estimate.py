@@ -7,7 +7,6 @@ micro-batch goes forward and backward through the code that trains, while every 
 to life and dies is counted. So activations are not a formula: they are what autograd keeps.
 """
 
-import argparse
 import dataclasses
 import sys
 import weakref
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from .architectures import architecture
 from .batching import Tree, plant
-from .config import ConfigError, ModelConfig, RewardModelConfig, load_config
+from .config import ConfigError, ModelConfig, RewardModelConfig, config_parser, load_config
 from .embedded import ModelError
 from .models import (
     RewardModel,
@@ -250,11 +249,7 @@ def table(config: RewardModelConfig, parts: dict[str, int]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.estimate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML of a reward-model run")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help="override single values")
+    parser = config_parser("estimate", __doc__, "a reward-model run", "token_budget=2048")
     parser.add_argument("--measure", action="store_true",
                         help="load the model, run that micro-batch and compare")
     args = parser.parse_args(argv)

@@ -6,6 +6,7 @@ Accuracy and Kendall's tau are against the gold order, never against noisy label
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from .data import (
 )
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
 from .embedded import ModelError
-from .metrics import bootstrap_interval, kendall_tau_b, rm_bench_scores
+from .metrics import agreement, bootstrap_interval, kendall_tau_b, rm_bench_scores
 from .runlog import write_atomic
 from .tokenization import tokenize
 
@@ -71,6 +72,13 @@ def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, 
     return results
 
 
+def fitting(model, groups: list[Group], max_length: int | None) -> tuple[list, list[Group]]:
+    """Groups with their prompt trees, (group, tree), and the groups that exceed max_length."""
+    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
+    pairs = list(zip(groups, trees, strict=True))
+    return [(g, t) for g, t in pairs if t], [g for g, t in pairs if not t]
+
+
 def evaluate(model, groups: list[Group], *, max_length: int | None = None,
              token_budget: int = 4096, dispersion: bool = False) -> dict:
     """Agreement of rewards and gold over ranking sets of one size K.
@@ -82,26 +90,21 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     tied: sets in which two rewards are equal (an error for accuracy).
     Raises: DataError for mixed sizes or when nothing is left.
     """
-    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
-    fit = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
+    fit, too_long = fitting(model, groups, max_length)
     kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
     if not kept:
-        raise DataError(f"none of {len(groups)} ranking sets is left: {len(groups) - len(fit)} "
+        raise DataError(f"none of {len(groups)} ranking sets is left: {len(too_long)} "
                         f"exceed max_length, {len(fit)} have equal gold scores")
     if len({len(g.responses) for g, _ in kept}) > 1:
         raise DataError("ranking sets of different sizes: evaluate them apart")
     scored = score_trees(model, [t for _, t in kept], token_budget)
     rewards = torch.stack([s["rewards"] for s in scored]).numpy()  # (P, K)
     gold = np.array([g.gold for g, _ in kept])
-    if gold.shape[1] == 2:
-        per_prompt = ((rewards[:, 0] - rewards[:, 1]) * (gold[:, 0] - gold[:, 1]) > 0).astype(float)
-    else:
-        per_prompt = kendall_tau_b(rewards, gold)
+    metric, per_prompt = agreement(rewards, gold)
     mean, low, high = bootstrap_interval(per_prompt)
     ties = sum(len(set(row)) < len(row) for row in rewards.tolist())
-    result = {"score": mean, "low": low, "high": high,
-              "metric": "accuracy" if gold.shape[1] == 2 else "tau", "groups": len(kept),
-              "dropped": len(groups) - len(fit), "undecided": len(fit) - len(kept), "tied": ties,
+    result = {"score": mean, "low": low, "high": high, "metric": metric, "groups": len(kept),
+              "dropped": len(too_long), "undecided": len(fit) - len(kept), "tied": ties,
               "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
               "per_prompt": per_prompt.tolist()}
     return result | (dispersion_statistics(scored, gold) if dispersion else {})
@@ -165,11 +168,7 @@ def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = No
     Raises: DataError when nothing is left or a domain is unknown.
     """
     rewards: dict[str, list] = {}
-    dropped: dict[str, int] = {}
-    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
-    kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t]
-    for group in (g for g, t in zip(groups, trees, strict=True) if not t):
-        dropped[group.split] = dropped.get(group.split, 0) + 1
+    kept, too_long = fitting(model, groups, max_length)
     if not kept:
         raise DataError(f"all {len(groups)} RM-Bench prompts exceed max_length {max_length}")
     scored = score_trees(model, [t for _, t in kept], token_budget)
@@ -182,7 +181,8 @@ def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = No
     except ValueError as error:
         raise DataError(str(error)) from error
     return {"metric": "rm_bench", **scores, "groups": {d: len(r) for d, r in rewards.items()},
-            "dropped": dropped, "matrices": {d: w.tolist() for d, w in wins.items()}}
+            "dropped": dict(Counter(g.split for g in too_long)),
+            "matrices": {d: w.tolist() for d, w in wins.items()}}
 
 
 def rm_bench_table(result: dict) -> str:

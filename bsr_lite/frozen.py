@@ -5,7 +5,6 @@ The statistical tier of the study: objectives differ in tau by less than a few s
 here fifty take seconds. The backbone never moves, so nothing can be said about hidden norms.
 """
 
-import argparse
 import dataclasses
 import json
 import random
@@ -16,13 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ConfigError, FrozenConfig, RewardModelConfig, load_config, to_dict
+from .config import (
+    ConfigError,
+    FrozenConfig,
+    RewardModelConfig,
+    config_parser,
+    load_config,
+    to_dict,
+)
 from .data import DataError
 from .dispersion import reward_variances
 from .embedded import ModelError
-from .eval_rm import group_tree, pairs_as_groups, score_trees
+from .eval_rm import fitting, pairs_as_groups, score_trees
 from .losses import preference_loss
-from .metrics import kendall_tau_b, two_way_interval
+from .metrics import agreement, kendall_tau_b, two_way_interval
 from .runlog import environment, fingerprint, phase, write_atomic
 from .scenarios import Scenarios
 from .train_rm import load_scenarios, schedule
@@ -38,8 +44,8 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
         groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
         if name != "train" and eval_groups and eval_groups < len(groups):
             groups = random.Random(config.data.seed).sample(groups, eval_groups)
-        trees = [group_tree(model.tokenizer, g, config.data.max_length) for g in groups]
-        kept = [(g, t) for g, t in zip(groups, trees, strict=True) if t and len(set(g.gold)) > 1]
+        fit, _ = fitting(model, groups, config.data.max_length)
+        kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
         if not kept:
             raise DataError(f"no set of {name} is left: all are over max_length or undecided")
         scored = score_trees(model, [t for _, t in kept], config.token_budget)
@@ -127,13 +133,11 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
     with torch.no_grad():
         rewards = head_rewards(heads, x.flatten(0, 1)[None]).view(-1, *x.shape[:2])  # (S, P, K)
     r, g = rewards.double().numpy(), np.broadcast_to(gold.double().numpy(), rewards.shape)
-    if r.shape[-1] == 2:
-        score = ((r[..., 0] - r[..., 1]) * (g[..., 0] - g[..., 1]) > 0).astype(float)
-    else:
-        score = kendall_tau_b(r, g)
+    metric, score = agreement(r, g)
     flat = (len(r), -1)
     spread = [reward_variances(seed) for seed in rewards]
-    return {"score": score, "pooled": kendall_tau_b(r.reshape(flat), g.reshape(flat)),
+    return {"metric": metric, "score": score,
+            "pooled": kendall_tau_b(r.reshape(flat), g.reshape(flat)),
             "pooled_centred": kendall_tau_b((r - r.mean(-1, keepdims=True)).reshape(flat),
                                             g.reshape(flat)),
             "reward_mean": r.mean((1, 2)),
@@ -152,12 +156,12 @@ def run(config: FrozenConfig, base: RewardModelConfig) -> dict:
             table[method] = {}
             for part in config.scenarios:
                 found = scores(heads, x[part], features[part]["gold"])
-                score = found.pop("score")
+                metric, score = found.pop("metric"), found.pop("score")
                 first.setdefault(part, score)
                 mean, low, high, error = two_way_interval(score - first[part])
                 table[method][part] = {
-                    "metric": "accuracy" if x[part].shape[1] == 2 else "tau",
-                    "prompts": score.shape[1], "dropped": features[part]["dropped"],
+                    "metric": metric, "prompts": score.shape[1],
+                    "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
                     "difference": [mean, low, high], "detectable": 2.8 * error,
                     **{k: float(v.mean()) for k, v in found.items()}}
@@ -201,12 +205,7 @@ def run_frozen(path: Path, overrides: list[str] = ()) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.frozen", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML of a frozen-feature study")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help="override single values, e.g. seeds=10")
-    args = parser.parse_args(argv)
+    args = config_parser("frozen", __doc__, "a frozen-feature study", "seeds=10").parse_args(argv)
     with phase("frozen study"):
         run_frozen(Path(args.config), args.overrides)
 

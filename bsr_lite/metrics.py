@@ -50,6 +50,18 @@ def kendall_tau_b(x, y) -> np.ndarray:
     return np.divide(concordance, denominator, out=np.zeros(x.shape[:-1]), where=denominator > 0)
 
 
+def agreement(rewards, gold) -> tuple[str, np.ndarray]:
+    """How each prompt's rewards order its K responses as gold does: ("accuracy", 0 or 1) for K = 2,
+    where a tied reward is an error, and ("tau", Kendall's tau-b) otherwise.
+
+    Source: Sec. 2.2.  Shapes: (..., P, K), (..., P, K) -> (..., P).
+    """
+    if rewards.shape[-1] != 2:
+        return "tau", kendall_tau_b(rewards, gold)
+    margin, gold_margin = (x[..., 0] - x[..., 1] for x in (rewards, gold))
+    return "accuracy", (margin * gold_margin > 0).astype(float)
+
+
 def seed_interval(values) -> tuple[float, float]:
     """Mean and half-width of the 95% t interval over independent seeds; infinite for one seed.
 

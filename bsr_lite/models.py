@@ -127,7 +127,7 @@ def load_base(meta: dict, seed: int):
     try:
         config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        _check_template(tokenizer, meta["base"])
+        _settle_template(tokenizer, meta["base"])
         with quiet_loading():
             hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, output_loading_info=True, **options)
@@ -168,7 +168,8 @@ def check_architecture(hf) -> None:
                          "decoder of the Llama, Qwen, Mistral kind")
 
 
-def _check_template(tokenizer, name: str) -> None:
+def _settle_template(tokenizer, name: str) -> None:
+    """Of several named templates the default one.  Raises: ModelError for an unfixable clock."""
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     template = tokenizer.chat_template or ""

@@ -71,6 +71,7 @@ def study_figure(table: dict, path) -> None:
                   label=None if place else "chance")
     left.set_ylabel("accuracy (in domain), Kendall's tau (others)")
     left.set_title("agreement with the gold order, 95% intervals")
+    right.margins(y=0.35)  # room for the legend
     right.set_ylabel("variance of rewards (squared reward units)")
     right.set_title("spread between and within prompts")
     left.legend()

@@ -3,7 +3,6 @@
 Runs that are finished are read back, never repeated, so a killed study goes on where it stopped.
 """
 
-import argparse
 import copy
 import dataclasses
 import json
@@ -18,6 +17,7 @@ from .config import (
     ConfigError,
     RewardModelConfig,
     StudyConfig,
+    config_parser,
     load_config,
     parse,
     read_yaml,
@@ -170,12 +170,7 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.study", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML of a study")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help="override single values, e.g. seeds=[0,1,2]")
-    args = parser.parse_args(argv)
+    args = config_parser("study", __doc__, "a study", "seeds=[0,1,2]").parse_args(argv)
     with phase("study"):
         run_study(Path(args.config), args.overrides)
 

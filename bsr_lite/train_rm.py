@@ -4,7 +4,6 @@ The loop: draw B pairs at random, compute their rewards in micro-batches of pack
 loss of the whole batch in fp32, step. Killed and started again with --resume it goes on exactly.
 """
 
-import argparse
 import dataclasses
 import itertools
 import math
@@ -19,7 +18,7 @@ from torch import Tensor
 from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
 from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
-from .config import ConfigError, RewardModelConfig, load_config, to_dict
+from .config import ConfigError, RewardModelConfig, config_parser, load_config, to_dict
 from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
 from .dispersion import pair_mean_statistics
 from .embedded import ModelError
@@ -278,12 +277,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.train_rm", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="YAML of a reward-model run")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE",
-                        help="override single values, e.g. loss=bsr model.depth=4")
+    parser = config_parser("train_rm", __doc__, "a reward-model run", "loss=bsr model.depth=4")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     args = parser.parse_args(argv)
     train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
