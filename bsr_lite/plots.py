@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_rgb
 
 from .metrics import seed_interval
 
@@ -17,6 +18,16 @@ plt.rcParams.update({"figure.figsize": SIZE, "axes.spines.top": False, "axes.spi
 def color(method: str, index: int) -> str:
     """A method's colour, by the objective its name starts with."""
     return COLORS.get(method.split("-")[0], f"C{index}")
+
+
+def shades(methods: list[str]) -> list:
+    """A colour for each method; variants of one objective go from full to pale."""
+    tints = []
+    for i, method in enumerate(methods):
+        kin = [m for m in methods if m.split("-")[0] == method.split("-")[0]]
+        pale = 0.7 * kin.index(method) / len(kin)
+        tints.append([(1 - pale) * c + pale for c in to_rgb(color(method, i))])
+    return tints
 
 
 def panels(columns: int = 1, rows: int = 1, **options):
@@ -50,21 +61,22 @@ def study_figure(table: dict, path) -> None:
     """
     methods, scenarios = list(table), list(next(iter(table.values())))
     figure, (left, right) = plt.subplots(1, 2, layout="constrained", width_ratios=[1.5, 1])
+    tints = shades(methods)
     for axis in (left, right):
-        axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n", 1) for s in scenarios])
+        axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n") for s in scenarios])
     for i, method in enumerate(methods):
         offset = (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
         cells = [table[method][s] for s in scenarios]
-        x, tint = [j + offset for j in range(len(scenarios))], color(method, i)
+        x, tint = [j + offset for j in range(len(scenarios))], tints[i]
         mean = [c["mean"] for c in cells]
         error = [[c["mean"] - c["low"] for c in cells], [c["high"] - c["mean"] for c in cells]]
         left.errorbar(x, mean, error, fmt="o", color=tint, capsize=3, label=method)
         for place, c in zip(x, cells, strict=True):
             left.plot([place + 0.08] * len(c["seeds"]), c["seeds"], ".", color=tint, alpha=0.5)
         width = 0.7 / len(methods)
-        right.bar(x, [c["between"] for c in cells], width, color=tint, label=f"{method}: between")
+        right.bar(x, [c["between"] for c in cells], width, color=tint, label=method)
         right.bar(x, [c["within"] for c in cells], width, color=tint, alpha=0.4,
-                  bottom=[c["between"] for c in cells], label=f"{method}: within")
+                  bottom=[c["between"] for c in cells])
     chance = [0.5 if s == "in_domain" else 0.0 for s in scenarios]
     for place, level in enumerate(chance):
         left.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
@@ -73,8 +85,10 @@ def study_figure(table: dict, path) -> None:
     left.set_title("agreement with the gold order, 95% intervals")
     right.margins(y=0.35)  # room for the legend
     right.set_ylabel("variance of rewards (squared reward units)")
-    right.set_title("spread between and within prompts")
-    left.legend()
+    right.set_title("between (full), within (faint) prompts")
+    for axis in (left, right):
+        axis.tick_params(axis="x", labelsize=7)
+    left.legend(fontsize=7)
     right.legend(fontsize=7)
     figure.savefig(path)
     plt.close(figure)

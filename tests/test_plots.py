@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
-from bsr_lite.plots import COLORS, color, label, panels, plt, seed_curves
+from bsr_lite.plots import COLORS, color, label, panels, plt, seed_curves, shades
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +38,10 @@ def test_panels_and_colours():
     _, axes = panels(3, rows=2)
     assert axes.shape == (2, 3)
     assert color("bsr-1e-3", 7) == color("bsr", 0) == COLORS["bsr"] and color("other", 7) == "C7"
+
+
+def test_variants_of_an_objective_have_shades_of_its_colour():
+    tints = shades(["bt", "bsr-1e-4", "bsr-1e-3", "bsr-1e-2"])
+    assert len({tuple(t) for t in tints}) == 4
+    assert tints[1] == list(to_rgb(COLORS["bsr"])) and tints[0] == list(to_rgb(COLORS["bt"]))
+    assert [sum(t) for t in tints[1:]] == sorted(sum(t) for t in tints[1:])  # paler and paler
