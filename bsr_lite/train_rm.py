@@ -195,7 +195,8 @@ def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) 
             row |= {f"val/{result['metric']}": result["score"], "val/low": result["low"],
                     "val/high": result["high"], "val/groups": result["groups"]}
         else:
-            row["watch"][name] = {k: v for k, v in result.items() if k != "per_prompt"}
+            row["watch"][name] = {k: v for k, v in result.items()
+                                  if k not in ("per_prompt", "rewards", "gold")}
     return row
 
 
