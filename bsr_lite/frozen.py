@@ -28,8 +28,15 @@ from .dispersion import reward_variances
 from .embedded import ModelError
 from .eval_rm import fitting, pairs_as_groups, score_trees
 from .losses import preference_loss
-from .metrics import agreement, kendall_tau_b, two_way_interval
-from .runlog import environment, fingerprint, phase, write_atomic
+from .metrics import agreement, detectable, kendall_tau_b, two_way_interval
+from .runlog import (
+    environment,
+    fingerprint,
+    phase,
+    read_recorded,
+    write_atomic,
+    write_results,
+)
 from .scenarios import Scenarios
 from .train_rm import load_scenarios, schedule
 
@@ -158,12 +165,12 @@ def run(config: FrozenConfig, base: RewardModelConfig) -> dict:
                 found = scores(heads, x[part], features[part]["gold"])
                 metric, score = found.pop("metric"), found.pop("score")
                 first.setdefault(part, score)
-                mean, low, high, error = two_way_interval(score - first[part])
+                mean, low, high, _ = two_way_interval(score - first[part])
                 table[method][part] = {
                     "metric": metric, "prompts": score.shape[1],
                     "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
-                    "difference": [mean, low, high], "detectable": 2.8 * error,
+                    "difference": [mean, low, high], "detectable": detectable(low, high),
                     **{k: float(v.mean()) for k, v in found.items()}}
     return table
 
@@ -190,16 +197,20 @@ def markdown(table: dict, seeds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run_frozen(path: Path, overrides: list[str] = ()) -> dict:
-    """Run the study and write results.json, results.md and env.json."""
+def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """Run the study and write results.json, results.md and env.json; with `resume`, one recorded
+    under data/runs for the same config is read back."""
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
-    table, out = run(config, base), Path(config.output_dir)
+    out = Path(config.output_dir)
+    recorded = read_recorded(out, to_dict(config)) if resume else None
+    if recorded:
+        table = json.loads((recorded / "results.json").read_text())["table"]
+    else:
+        table = run(config, base)
+        write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
     text = markdown(table, config.seeds)
-    write_atomic(out / "results.json", json.dumps({"config": to_dict(config), "table": table},
-                                                  indent=1) + "\n")
-    write_atomic(out / "results.md", text)
-    write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    write_results(out, to_dict(config), table, text)
     print(text)
     return table
 

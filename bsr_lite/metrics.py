@@ -8,9 +8,19 @@ import math
 
 import numpy as np
 
-# two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom, normal beyond
+# two-sided 95% quantiles of Student's t for 1, 2, ... degrees of freedom
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,
         2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064)
+
+
+def t_quantile(freedom: float) -> float:
+    """The two-sided 95% quantile of Student's t, fractions rounded down.
+
+    >>> t_quantile(3.9), round(t_quantile(50), 3), round(t_quantile(1e9), 3)
+    (3.182, 2.007, 1.96)
+    """
+    n = max(1, math.floor(freedom))
+    return T_95[n - 1] if n <= len(T_95) else 1.96 + 2.373 / n  # first order in 1/n
 
 
 def _finite(x) -> np.ndarray:
@@ -72,8 +82,7 @@ def seed_interval(values) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         return float(values.mean()), math.inf
-    t = T_95[n - 2] if n - 2 < len(T_95) else 1.96
-    return float(values.mean()), float(t * values.std(ddof=1) / math.sqrt(n))
+    return float(values.mean()), float(t_quantile(n - 1) * values.std(ddof=1) / math.sqrt(n))
 
 
 def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
@@ -90,18 +99,103 @@ def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[fl
     return float(prompts.mean()), float(low), float(high)
 
 
-def two_way_interval(values, draws: int = 2000, seed: int = 0) -> tuple[float, float, float, float]:
-    """Mean, percentile 95% interval and standard error from resampling seeds and prompts
-    independently: it speaks of new seeds and new prompts of the same kind.
+def two_way_interval(values) -> tuple[float, float, float, float]:
+    """Mean, 95% interval and standard error over seeds and prompts, both drawn at random: it speaks
+    of new seeds and new prompts of the same kind.  Pass paired differences for a comparison.
 
-    Pass paired differences for a comparison.  Shapes: (seeds, P) -> mean, low, high, error.
+    Two-way analysis of variance without replication: error^2 = (MS_s + MS_p - MS_e) / (S P), at
+    least either of the first two alone; Student's t with Satterthwaite's degrees of freedom. Unlike
+    resampling it stays honest at three or four seeds.
+    Shapes: (S, P) -> mean, low, high, error.  Raises: ValueError below two seeds or prompts.
     """
-    values = _finite(values)
-    rng = np.random.default_rng(seed)
-    seeds, prompts = (rng.multinomial(n, np.full(n, 1 / n), draws) / n for n in values.shape)
-    means = ((seeds @ values) * prompts).sum(1)  # weights are how often each was drawn
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(values.mean()), float(low), float(high), float(means.std(ddof=1))
+    x = _finite(values)
+    s, p = x.shape
+    if min(s, p) < 2:
+        raise ValueError(f"an interval over seeds and prompts needs two of each, got {s} and {p}")
+    mean, rows, columns = x.mean(), x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    ms_seed, ms_prompt = p * rows.var(ddof=1), s * columns.var(ddof=1)
+    ms_rest = ((x - rows - columns + mean) ** 2).sum() / ((s - 1) * (p - 1))
+    total = max(ms_seed + ms_prompt - ms_rest, ms_seed, ms_prompt)
+    if total == 0:
+        return float(mean), float(mean), float(mean), 0.0
+    freedom = total**2 / (ms_seed**2 / (s - 1) + ms_prompt**2 / (p - 1)
+                          + ms_rest**2 / ((s - 1) * (p - 1)))
+    error = math.sqrt(total / (s * p))
+    half = t_quantile(freedom) * error
+    return float(mean), float(mean - half), float(mean + half), error
+
+
+def detectable(low: float, high: float) -> float:
+    """The true difference that four of five studies with a 95% interval as wide as this one would
+    find significant: half its width times (1.96 + 0.84) / 1.96.
+
+    >>> round(detectable(-1.96, 1.96), 2)  # standard error 1
+    2.8
+    """
+    return (high - low) / 2 * 2.8 / 1.96
+
+
+def best_of_n(proxy, values, n: int) -> np.ndarray:
+    """Expected value of the sample that a proxy ranks first among n drawn from N, without
+    replacement: sum_j [C(L_j + T_j, n) - C(L_j, n)] / (T_j C(N, n)) v_j, where L_j samples have a
+    lower proxy than j and T_j the same one (itself included): ties are broken at random.
+
+    Unbiased for n fresh samples, where one draw of n would throw N - n of them away.
+    Source: Sec. 2 of Gao et al. 2023 uses best-of-n as the optimizer; the estimator without ties
+    is that of Nakano et al. 2021.
+    Shapes: (..., N), (..., N) -> (...).  Raises: ValueError unless 1 <= n <= N.
+    >>> best_of_n([1.0, 2.0, 3.0], [0.0, 3.0, 9.0], 2).round(6).item()  # (3 + 9 + 9) / 3
+    7.0
+    """
+    proxy, values = _finite(proxy), _finite(values)
+    total = proxy.shape[-1]
+    if not 1 <= n <= total:
+        raise ValueError(f"n must be from 1 to the {total} samples of a prompt, got {n}")
+    share = np.array([math.comb(k, n) / math.comb(total, n) for k in range(total + 1)])
+    lower = (proxy[..., None, :] < proxy[..., :, None]).sum(-1)
+    same = (proxy[..., None, :] == proxy[..., :, None]).sum(-1)
+    return ((share[lower + same] - share[lower]) / same * values).sum(-1)
+
+
+def best_of_n_kl(n: int) -> float:
+    """Upper bound on KL(best-of-n || policy) in nats: log n - (n - 1)/n, reached by a proxy
+    without ties over infinitely many answers; ties and repeated answers lower the KL.
+
+    Source: Beirami et al. 2024 (arXiv 2401.01879) for the bound.
+    >>> round(best_of_n_kl(64), 2)
+    3.17
+    """
+    return math.log(n) - (n - 1) / n
+
+
+def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
+    """How sigmoid(margin) fits the probability p that the first answer of a pair is preferred.
+
+    nll: cross-entropy -p log sigmoid(m) - (1-p) log sigmoid(-m), nats a pair; best_nll: the same at
+    the best single scale a in sigmoid(a m), and that `scale` (below 1: overconfident);
+    ece: mean over equally full bins of |confidence - probability of the favoured answer|, the
+    confidence being sigmoid(|m|), both averaged in the bin first.
+    Shapes: (N,), (N,) in [0, 1] -> scalars.
+    >>> c = calibration([2.0, -2.0], [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], bins=1)
+    >>> round(c["scale"], 2), c["best_nll"] < c["nll"]
+    (0.5, True)
+    """
+    margins, p = _finite(margins), _finite(probabilities)
+
+    def nll(scale: float) -> float:
+        z = scale * margins
+        return float((p * np.logaddexp(0, -z) + (1 - p) * np.logaddexp(0, z)).mean())
+
+    scales = np.geomspace(1 / 64, 64, 769)  # steps of 1.1%
+    losses = [nll(s) for s in scales]
+    order = np.argsort(np.abs(margins), kind="stable")
+    confidence = 1 / (1 + np.exp(-np.abs(margins[order])))
+    right = np.where(margins >= 0, p, 1 - p)[order]
+    gaps = [len(c) * abs(c.mean() - r.mean()) for c, r in
+            zip(np.array_split(confidence, bins), np.array_split(right, bins), strict=True)
+            if len(c)]
+    return {"nll": nll(1.0), "best_nll": min(losses), "scale": float(scales[np.argmin(losses)]),
+            "ece": float(sum(gaps) / len(margins))}
 
 
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),

@@ -92,3 +92,46 @@ def study_figure(table: dict, path) -> None:
     right.legend(fontsize=7)
     figure.savefig(path)
     plt.close(figure)
+
+
+def tiers_figure(tiers: dict, path=None):
+    """Every method's difference to its study's first one with its 95% interval, one panel a
+    scenario; hollow where the interval holds zero. Saved to `path`, or else returned."""
+    parts = [p for p in SCENARIO_COLORS if all(p in next(iter(t.values())) for t in tiers.values())]
+    rows = [(tier, method) for tier, table in tiers.items() for method in list(table)[1:]]
+    figure, axes = panels(len(parts), 1 + len(rows) // 12, sharey=True, squeeze=False)
+    for axis, part in zip(axes[0], parts, strict=True):
+        axis.axvline(0, color="black", linewidth=0.8)
+        for place, (tier, method) in enumerate(rows):
+            mean, low, high = tiers[tier][method][part]["difference"]
+            tint = color(method, place)
+            axis.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=tint,
+                          markersize=4, markerfacecolor=tint if low * high > 0 else "white")
+        metric = tiers[rows[0][0]][rows[0][1]][part]["metric"]
+        label(axis, f"difference to BT ({metric})", "", part.replace("_", "-"))
+        axis.title.set_fontsize(9)
+    axes[0][0].set_yticks([-i for i in range(len(rows))],
+                          [f"{tier.replace('study_', '')}: {method}" for tier, method in rows])
+    if path is None:
+        return figure
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def best_of_n_figure(table: dict):
+    """Against the bound of the KL: the proxy's own reward of what it picks, and gold's."""
+    figure, (left, right) = panels(2)
+    for i, (method, row) in enumerate(table["methods"].items()):
+        tint = color(method, i)
+        mean, low, high = np.array(row["gold"]).T
+        left.plot(table["kl_bound"], row["proxy"], "o-", color=tint, label=method, markersize=3)
+        right.plot(table["kl_bound"], mean, "o-", color=tint, label=method, markersize=3)
+        right.fill_between(table["kl_bound"], low, high, color=tint, alpha=0.1, linewidth=0)
+    for name, style in (("best", ":"), ("shortest", "--")):
+        right.plot(table["kl_bound"], table[name], style, color="black", linewidth=1,
+                   label={"best": "picked by gold", "shortest": "fewest words"}[name])
+    label(left, "bound of KL (nats)", "standard deviations above the mean",
+          "what the proxy says of its pick")
+    label(right, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")
+    right.legend(fontsize=7)
+    return figure

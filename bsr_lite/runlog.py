@@ -17,6 +17,7 @@ from pathlib import Path
 
 import yaml
 
+RECORDED = Path("data/runs")  # of the repository, as configs name their data
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -50,6 +51,24 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(temporary, path)
+
+
+def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
+    """results.json, the numbers with the config behind them, and results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "results.json", json.dumps({"config": config, "table": table}, indent=1)
+                 + "\n")
+    write_atomic(folder / "results.md", text)
+
+
+def read_recorded(folder: Path, config: dict) -> Path | None:
+    """The recorded run of the same name under data/runs when it had this very config."""
+    recorded = RECORDED / folder.name
+    path = recorded / "results.json"
+    if not path.exists() or json.loads(path.read_text())["config"] != config:
+        return None
+    print(f"{folder}: recorded in {recorded}, read back")
+    return recorded
 
 
 class RunLog:

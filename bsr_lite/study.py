@@ -1,6 +1,8 @@
 """Methods x seeds x scenarios, one table, one figure: python -m bsr_lite.study --help
 
-Runs that are finished are read back, never repeated, so a killed study goes on where it stopped.
+Runs that are finished are read back, never repeated, so a killed study goes on where it stopped;
+with --resume those recorded under data/runs are read back, too. A study of several tiers names the
+configs of the others.
 """
 
 import copy
@@ -10,13 +12,13 @@ import random
 import sys
 from pathlib import Path
 
-import numpy as np
-
+from .best_of_n import run_best_of_n
 from .checkpoint import TrainingError
 from .config import (
     ConfigError,
     RewardModelConfig,
     StudyConfig,
+    TiersConfig,
     config_parser,
     load_config,
     parse,
@@ -26,10 +28,21 @@ from .config import (
 from .data import DataError
 from .embedded import ModelError
 from .eval_rm import evaluate
-from .metrics import bootstrap_interval, seed_interval
-from .runlog import fingerprint, peak_memory_gb, phase, release_memory, write_atomic
+from .frozen import run_frozen
+from .runlog import (
+    RECORDED,
+    fingerprint,
+    peak_memory_gb,
+    phase,
+    release_memory,
+    write_atomic,
+    write_results,
+)
 from .scenarios import Scenarios, require
+from .summary import markdown, summarize, tiers_markdown
 from .train_rm import load_scenarios, train
+
+KEYS = ("eval_groups", "scenarios", "data_checksum")  # of an evaluation beside its config
 
 
 def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardModelConfig]]:
@@ -52,16 +65,37 @@ def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardM
     return runs
 
 
+def read_back(folder: Path, key: dict) -> dict | None:
+    """The evaluation of a finished run in `folder` if its settings are `key`'s. Settings that an
+    older run does not know had their defaults."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    found = dict(result["config"])
+    try:
+        config = parse({k: v for k, v in found.items() if k not in KEYS}, RewardModelConfig, path)
+    except ConfigError:  # of an older version
+        return None
+    moved = {"output_dir": key["output_dir"]}
+    found = to_dict(config) | {k: found[k] for k in KEYS if k in key} | moved
+    if found != key:
+        return None
+    print(f"{folder}: finished before, read back")
+    return result
+
+
+def run_key(config: RewardModelConfig, study: StudyConfig) -> dict:
+    """What decides a run's evaluation, its data's content apart."""
+    return to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
+
+
 def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios) -> dict:
     """Train and evaluate one run, or read its result back when the same config has finished."""
-    path = Path(config.output_dir) / "evaluation.json"
-    key = to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios,
-                             "data_checksum": fingerprint(dataclasses.asdict(scenarios))}
-    if path.exists():
-        result = json.loads(path.read_text())
-        if result["config"] == key:
-            print(f"{config.output_dir}: finished before, read back")
-            return result
+    key = run_key(config, study) | {"data_checksum": fingerprint(dataclasses.asdict(scenarios))}
+    finished = read_back(Path(config.output_dir), key)
+    if finished:
+        return finished
     model, totals = train(config, resume=False, scenarios=scenarios)
     result = {"config": key, "totals": totals, "scenarios": {}}
     with phase("evaluation"):
@@ -72,94 +106,27 @@ def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios)
             result["scenarios"][name] = evaluate(
                 model, groups, max_length=config.data.max_length,
                 token_budget=config.token_budget, dispersion=True)
-    write_atomic(path, json.dumps(result) + "\n")
+    write_atomic(Path(config.output_dir) / "evaluation.json", json.dumps(result) + "\n")
     del model
     release_memory()
     return result
 
 
-def summarize(results: list[tuple[str, dict]]) -> dict:
-    """table[method][scenario]: mean and 95% interval over seeds (t, from three seeds on) or else
-    over prompts (bootstrap), the paired difference to the first method, dispersion means."""
-    methods = list(dict.fromkeys(method for method, _ in results))
-    table: dict = {method: {} for method in methods}
-    for scenario in results[0][1]["scenarios"]:
-        per_prompt = {m: np.array([r["scenarios"][scenario]["per_prompt"]
-                                   for name, r in results if name == m]) for m in methods}
-        for method in methods:
-            cells = [r["scenarios"][scenario] for name, r in results if name == method]
-            scores = [c["score"] for c in cells]
-            mean, low, high = interval(per_prompt[method])
-            delta = interval(per_prompt[method] - per_prompt[methods[0]])
-            table[method][scenario] = {
-                "metric": cells[0]["metric"], "groups": cells[0]["groups"], "mean": mean,
-                "low": low, "high": high, "seeds": scores, "difference": delta,
-                "dropped": cells[0]["dropped"], "tied": sum(c["tied"] for c in cells),
-                "pooled_tau": mean_of(cells, "pooled_tau"), "reward_mean": mean_of(
-                    cells, "reward_mean"), "between": mean_of(cells, "between_prompts"),
-                "within": mean_of(cells, "within_prompts"),
-                "effective_rank": mean_of(cells, "effective_rank_after"),
-                **{f"{kind}_{stat}": float(np.mean([c[kind][stat] for c in cells]))
-                   for kind in ("norm_before", "norm_after", "difference_after")
-                   for stat in ("mean", "cv", "skew")}}
-    return table
-
-
-def mean_of(cells: list[dict], name: str) -> float:
-    return float(np.mean([c[name] for c in cells]))
-
-
-def interval(per_prompt: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95% interval of (seeds, prompts): over seeds from three on, else over prompts."""
-    if len(per_prompt) < 3:
-        return bootstrap_interval(per_prompt)
-    mean, half = seed_interval(per_prompt.mean(1))
-    return mean, mean - half, mean + half
-
-
-def markdown(table: dict, seeds: int) -> str:
-    """The scores and the dispersion statistics as two Markdown tables."""
-    methods, first = list(table), next(iter(table.values()))
-    over = f"{seeds} seeds (t)" if seeds > 2 else "prompts (bootstrap; seeds carry none)"
-    lines = [f"Mean of {seeds} seeds, 95% intervals over {over}; in brackets the paired "
-             f"difference to {methods[0]}.", "",
-             "| method | " + " | ".join(f"{s} ({c['metric']}, n={c['groups']})"
-                                        for s, c in first.items()) + " |",
-             "|---" * (len(first) + 1) + "|"]
-    for method in methods:
-        cells = []
-        for c in table[method].values():
-            delta = "" if method == methods[0] else " [{:+.3f}, {:+.3f} to {:+.3f}]".format(
-                *c["difference"])
-            cells.append(f"{c['mean']:.3f} ({c['low']:.3f} to {c['high']:.3f}){delta}")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    columns = {"reward_mean": "reward mean", "between": "reward variance between prompts",
-               "within": "within prompts", "pooled_tau": "pooled tau",
-               "norm_before_mean": "norm before final norm", "norm_before_cv": "its cv",
-               "norm_after_mean": "norm after", "norm_after_cv": "its cv",
-               "difference_after_mean": "norm of difference", "difference_after_skew": "its skew",
-               "effective_rank": "effective rank", "tied": "tied sets"}
-    lines += ["", "| method | scenario | " + " | ".join(columns.values()) + " |",
-              "|---" * (len(columns) + 2) + "|"]
-    for method in methods:
-        for scenario, c in table[method].items():
-            lines.append(f"| {method} | {scenario} | " +
-                         " | ".join(f"{c[k]:.3g}" for k in columns) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def run_study(path: Path, overrides: list[str] = ()) -> dict:
-    """Run what is missing, then write results.json, results.md and results.png."""
+def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """Run what is missing, then write results.json, results.md and results.png; with `resume`,
+    runs recorded under data/runs are read back without their data."""
     study = load_config(path, StudyConfig, overrides)
-    runs = run_configs(study, path)
-    scenarios = load_scenarios(runs[0][1])  # the same for all
-    require(scenarios, study.scenarios)
-    results = [(method, run_one(config, study, scenarios)) for method, config in runs]
-    table, out = summarize(results), Path(study.output_dir)
+    runs, out = run_configs(study, path), Path(study.output_dir)
+    results = [read_back(RECORDED / out.name / Path(config.output_dir).name, run_key(config, study))
+               if resume else None for _, config in runs]
+    if not all(results):
+        scenarios = load_scenarios(runs[0][1])  # the same for all
+        require(scenarios, study.scenarios)
+        results = [result or run_one(config, study, scenarios)
+                   for result, (_, config) in zip(results, runs, strict=True)]
+    table = summarize([(method, result) for (method, _), result in zip(runs, results, strict=True)])
     text = markdown(table, len(study.seeds))
-    write_atomic(out / "results.json", json.dumps({"study": to_dict(study), "table": table},
-                                                  indent=1) + "\n")
-    write_atomic(out / "results.md", text)
+    write_results(out, to_dict(study), table, text)
     from .plots import study_figure
     study_figure(table, out / "results.png")
     print(f"\n{text}\npeak memory {peak_memory_gb():.2f} GB\n"
@@ -169,10 +136,33 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
     return table
 
 
+def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """All tiers, one after the other, then one table of their differences to BT and one figure."""
+    config, here = load_config(path, TiersConfig, overrides), path.parent
+    tiers = {}
+    for name in config.frozen:
+        tiers[Path(name).stem] = run_frozen(here / name, resume=resume)
+    for name in config.studies:
+        tiers[Path(name).stem] = run_study(here / name, resume=resume)
+    for name in config.best_of_n:
+        run_best_of_n(here / name, resume=resume)
+    out, text = Path(config.output_dir), tiers_markdown(tiers)
+    write_results(out, to_dict(config), tiers, text)
+    from .plots import tiers_figure
+    tiers_figure(tiers, out / "results.png")
+    print(f"\n{text}\ntable   {out / 'results.md'}\nfigure  {out / 'results.png'}")
+    return tiers
+
+
 def main(argv: list[str] | None = None) -> None:
-    args = config_parser("study", __doc__, "a study", "seeds=[0,1,2]").parse_args(argv)
+    parser = config_parser("study", __doc__, "a study", "seeds=[0,1,2]")
+    parser.add_argument("--resume", action="store_true",
+                        help="read runs of the same config back that are recorded in data/runs")
+    args = parser.parse_args(argv)
+    path = Path(args.config)
+    run = run_tiers if "studies" in read_yaml(path) else run_study
     with phase("study"):
-        run_study(Path(args.config), args.overrides)
+        run(path, args.overrides, args.resume)
 
 
 if __name__ == "__main__":

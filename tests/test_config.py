@@ -3,7 +3,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bsr_lite.config import ConfigError, RewardModelConfig, StudyConfig, load_config, parse, to_dict
+from bsr_lite.config import (
+    ConfigError,
+    FrozenConfig,
+    RewardModelConfig,
+    StudyConfig,
+    TiersConfig,
+    load_config,
+    parse,
+    to_dict,
+)
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 FAST = CONFIGS / "rm_fast.yaml"
@@ -16,7 +25,18 @@ def test_every_reward_model_config_parses_and_survives_a_round_trip(path):
     assert again == config
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("study_*.yaml")), ids=lambda p: p.name)
+def test_the_full_study_names_configs_that_parse():
+    from bsr_lite.best_of_n import BestOfNConfig
+    tiers = load_config(CONFIGS / "study_full.yaml", TiersConfig)
+    for names, cls in ((tiers.frozen, FrozenConfig), (tiers.studies, StudyConfig),
+                       (tiers.best_of_n, BestOfNConfig)):
+        assert names and all(load_config(CONFIGS / name, cls) for name in names)
+
+
+STUDIES = [p for p in sorted(CONFIGS.glob("study_*.yaml")) if p.name != "study_full.yaml"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
 def test_every_study_config_parses_with_all_its_runs(path):
     from bsr_lite.study import run_configs
     study = load_config(path, StudyConfig)

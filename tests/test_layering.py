@@ -15,10 +15,10 @@ LAYERS = [  # each may import from the rows above it
     MATHS | {"embedded", "rows", "card", "__init__", "__main__"},
     {"data", "batching", "runlog", "saving", "architectures"},
     {"scenarios", "models", "tokenization"},
-    {"config"},
+    {"config", "generate"},
     {"checkpoint", "eval_rm", "merge"},
-    {"train_rm"},
-    {"estimate", "frozen"},
+    {"train_rm", "best_of_n"},
+    {"estimate", "frozen", "summary"},
     {"plots", "checks"},
     {"study"},
 ]

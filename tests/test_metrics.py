@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_lite.metrics import (
+    best_of_n,
+    best_of_n_kl,
     bootstrap_interval,
+    calibration,
     kendall_tau_b,
     pair_accuracy,
     rm_bench_scores,
@@ -77,19 +80,79 @@ def test_bootstrap_interval_is_paired_over_seeds_and_covers():
     assert bootstrap_interval(np.stack([prompts + 1, prompts - 1])) == pytest.approx(one)
 
 
-def test_two_way_interval_covers_with_both_kinds_of_noise():
+@pytest.mark.parametrize("seeds", [3, 12])
+def test_two_way_interval_covers_with_both_kinds_of_noise(seeds):
     """Seeds and prompts both shift the truth 0; an interval over prompts alone misses it often."""
-    rng, hit, narrow = np.random.default_rng(0), 0, 0
-    for trial in range(200):
-        values = (0.3 * rng.normal(size=(12, 1)) + 0.5 * rng.normal(size=(1, 40))
-                  + rng.normal(size=(12, 40)))
-        _, low, high, error = two_way_interval(values, draws=400, seed=trial)
+    rng, hit, narrow, errors = np.random.default_rng(0), 0, 0, []
+    for trial in range(400):
+        values = (0.3 * rng.normal(size=(seeds, 1)) + 0.5 * rng.normal(size=(1, 40))
+                  + rng.normal(size=(seeds, 40)))
+        _, low, high, error = two_way_interval(values)
         hit += low <= 0 <= high
-        _, low, high = bootstrap_interval(values, draws=400, seed=trial)
+        errors.append(error**2)
+        _, low, high = bootstrap_interval(values, draws=200, seed=trial)
         narrow += low <= 0 <= high
-    assert 180 <= hit <= 200 and narrow < hit
-    assert error == pytest.approx((0.3**2 / 12 + 0.5**2 / 40 + 1 / 480) ** 0.5, rel=0.5)
+    assert 367 <= hit <= 396 and narrow < hit - 20  # 95% of 400 is 380, sd 4.4
+    truth = 0.3**2 / seeds + 0.5**2 / 40 + 1 / (40 * seeds)
+    assert np.mean(errors) == pytest.approx(truth, rel=0.2)
+
+
+def test_two_way_interval_by_hand_and_of_nothing():
+    """Without interaction the error is that of both margins, on one degree of freedom each."""
+    mean, low, high, error = two_way_interval([[0.0, 2.0], [4.0, 6.0]])
+    assert (mean, error) == (3.0, pytest.approx((16 + 4) ** 0.5 / 2))  # MS 16 and 4, S P = 4
+    assert high - mean == mean - low == pytest.approx(12.706 * error)  # 20^2 / (256 + 16) = 1.47
     assert two_way_interval(np.zeros((2, 3))) == (0, 0, 0, 0)
+    with pytest.raises(ValueError, match="needs two of each, got 1 and 3"):
+        two_way_interval(np.zeros((1, 3)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=6),
+       st.data())
+@settings(max_examples=100, deadline=None)
+def test_best_of_n_is_the_average_over_all_draws_and_tie_breaks(rows, data):
+    proxy, gold = (np.array(v, dtype=float) for v in zip(*rows, strict=True))
+    n = data.draw(st.integers(1, len(rows)))
+    picked = []
+    for draw in itertools.combinations(range(len(rows)), n):
+        best = max(proxy[list(draw)])
+        picked.append(np.mean([gold[i] for i in draw if proxy[i] == best]))
+    assert best_of_n(proxy, gold, n).item() == pytest.approx(np.mean(picked))
+    assert best_of_n(np.exp(proxy), gold, n) == pytest.approx(best_of_n(proxy, gold, n))
+
+
+def test_best_of_n_ends_in_the_mean_and_in_the_best():
+    rng = np.random.default_rng(0)
+    proxy, gold = rng.normal(size=(2, 3, 64))
+    assert best_of_n(proxy, gold, 1) == pytest.approx(gold.mean(-1))
+    best = np.take_along_axis(gold, proxy.argmax(-1)[:, None], 1)[:, 0]
+    assert best_of_n(proxy, gold, 64) == pytest.approx(best)
+    for n in (0, 65):
+        with pytest.raises(ValueError, match="from 1 to the 64 samples"):
+            best_of_n(proxy, gold, n)
+
+
+def test_best_of_n_kl_is_that_of_the_order_statistic():
+    """Uniform answers ranked without ties: the winner has density n u^(n-1)."""
+    u = (np.arange(200_000) + 0.5) / 200_000
+    for n in (1, 2, 8, 64):
+        log_density = np.log(n) + (n - 1) * np.log(u)
+        expected = (np.exp(log_density) * log_density).mean()
+        assert best_of_n_kl(n) == pytest.approx(expected, abs=1e-3)
+
+
+def test_calibration_of_true_and_of_inflated_margins():
+    margins = np.random.default_rng(0).normal(size=20_000)
+    p = 1 / (1 + np.exp(-margins))
+    true, loud = calibration(margins, p), calibration(3 * margins, p)
+    assert true["ece"] < 1e-9 and true["scale"] == pytest.approx(1, rel=0.02)
+    assert loud["ece"] > 0.1 and loud["scale"] == pytest.approx(1 / 3, rel=0.02)
+    assert loud["nll"] > true["nll"] == pytest.approx(loud["best_nll"], rel=1e-3)
+    coin = calibration(margins, np.full_like(margins, 0.5))
+    assert coin["ece"] == pytest.approx(np.mean(1 / (1 + np.exp(-abs(margins)))) - 0.5)
+    assert coin["best_nll"] == pytest.approx(np.log(2), abs=1e-3)
+    flipped = calibration(-margins, 1 - p)
+    assert flipped == pytest.approx(true)
 
 
 def test_rm_bench_on_a_matrix_with_known_answers():

@@ -1,12 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import yaml
 
 from bsr_lite.config import ConfigError, StudyConfig, load_config
-from bsr_lite.metrics import bootstrap_interval, seed_interval
-from bsr_lite.study import interval, run_configs, run_study
+from bsr_lite.study import main, run_configs, run_study
 
 
 @pytest.fixture
@@ -61,12 +61,75 @@ def test_sections_are_merged_not_replaced(study_path):
     assert runs["bsr"].loss == "bsr" and runs["bt"].loss == "bt"
 
 
-def test_interval_is_over_prompts_below_three_seeds_and_over_seeds_from_three_on():
-    x = np.random.default_rng(0).normal(size=(4, 30))
-    assert interval(x[:2]) == bootstrap_interval(x[:2])
-    mean, low, high = interval(x)
-    assert (mean, high - mean) == pytest.approx(seed_interval(x.mean(1)))
-    assert mean - low == pytest.approx(high - mean)
+@pytest.fixture
+def recorded(study_path, tmp_path, monkeypatch):
+    """The study's runs recorded under data/runs of the working directory, its own folder gone."""
+    run_study(study_path)
+    (tmp_path / "data").mkdir()
+    for model in (tmp_path / "study").glob("*/model"):
+        shutil.rmtree(model)
+    shutil.move(tmp_path / "study", tmp_path / "data" / "runs" / "study")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data" / "runs" / "study"
+
+
+def test_resume_reads_recorded_runs_back_without_their_data(study_path, recorded, tmp_path, capsys):
+    before = json.loads((recorded / "results.json").read_text())["table"]
+    (tmp_path / "groups.jsonl").unlink()
+    capsys.readouterr()
+    main(["--config", str(study_path), "--resume"])
+    assert capsys.readouterr().out.count("finished before, read back") == 4
+    after = json.loads((tmp_path / "study" / "results.json").read_text())["table"]
+    assert after == before and (tmp_path / "study" / "results.png").exists()
+
+
+def test_resume_runs_what_is_missing_and_what_had_other_settings(study_path, recorded, tmp_path,
+                                                                 capsys):
+    shutil.rmtree(recorded / "bsr-seed1")
+    path = recorded / "bt-seed0" / "evaluation.json"
+    result = json.loads(path.read_text())
+    result["config"]["epochs"] = 9
+    path.write_text(json.dumps(result))
+    run_study(study_path, resume=True)
+    text = capsys.readouterr().out
+    assert text.count("finished before, read back") == 2
+    assert (tmp_path / "study/bt-seed0/model").exists()
+    assert (tmp_path / "study/bsr-seed1/model").exists()
+    assert not (tmp_path / "study/bt-seed1").exists()
+
+
+def test_a_recorded_run_of_an_older_version_had_the_defaults(study_path, recorded, capsys):
+    for path in recorded.glob("*/evaluation.json"):
+        result = json.loads(path.read_text())
+        del result["config"]["l2_coefficient"], result["config"]["optimizer"]
+        path.write_text(json.dumps(result))
+    capsys.readouterr()
+    run_study(study_path, resume=True)
+    assert capsys.readouterr().out.count("read back") == 4
+    run_study(study_path, ["common={optimizer: adamw, epochs: 2}", "seeds=[0]"], resume=True)
+    assert "read back" not in capsys.readouterr().out
+
+
+def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
+    """One table of all tiers; every tier that is recorded is read back."""
+    frozen = {"base": "rm.yaml", "output_dir": "frozen", "seeds": 3, "width": 4, "batch_size": 4,
+              "methods": {"bt": {"loss": "bt"}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}},
+              "scenarios": ["in_domain", "prompt_disjoint"]}
+    (tmp_path / "frozen.yaml").write_text(yaml.safe_dump(frozen, sort_keys=False))
+    (tmp_path / "full.yaml").write_text(yaml.safe_dump({
+        "frozen": ["frozen.yaml"], "studies": ["study.yaml"], "output_dir": "full"}))
+    main(["--config", "full.yaml", "--resume"])
+    text = (tmp_path / "full" / "results.md").read_text()
+    tiers = json.loads((tmp_path / "full" / "results.json").read_text())["table"]
+    assert list(tiers) == ["frozen", "study"] and (tmp_path / "full" / "results.png").exists()
+    cell = tiers["study"]["bsr"]["prompt_disjoint"]
+    assert f"{cell['difference'][0]:+.4f} ({cell['difference'][1]:+.4f}" in text
+    shutil.move(tmp_path / "frozen", tmp_path / "data" / "runs" / "frozen")
+    capsys.readouterr()
+    main(["--config", "full.yaml", "--resume"])
+    out = capsys.readouterr().out
+    assert "frozen: recorded in data/runs/frozen, read back" in out
+    assert (tmp_path / "full" / "results.md").read_text() == text
 
 
 @pytest.mark.parametrize(("override", "message"), [

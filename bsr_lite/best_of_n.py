@@ -1,0 +1,210 @@
+"""Best-of-n: what a proxy reward picks among n samples of a policy, and what gold says of it:
+python -m bsr_lite.best_of_n --config bsr_lite/configs/best_of_n.yaml
+
+The proxies are the models that a study saved. Samples and scores are kept as they come, so a
+killed run goes on where it stopped.
+"""
+
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .config import ConfigError, config_parser, in_range, load_config, to_dict
+from .data import Group
+from .embedded import EMBEDDED, ModelError
+from .generate import answers, load_policy
+from .gold import WORD, gold_reward, gold_terms
+from .metrics import best_of_n, best_of_n_kl, two_way_interval
+from .rows import DataError, read_rows
+from .runlog import (
+    environment,
+    fingerprint,
+    phase,
+    read_recorded,
+    release_memory,
+    write_atomic,
+    write_results,
+)
+
+
+@dataclass
+class BestOfNConfig:
+    """Samples of one policy on prompts of the pocket world, and the proxies that rank them."""
+
+    proxies: str  # folder of a study's runs: <method>-seed<n>/model
+    methods: list[str]  # of that study; the others are compared to the first
+    output_dir: str
+    policy: str = EMBEDDED
+    data: str = "data/pocket/pocket.jsonl.gz"
+    split: str = "valid"
+    prompts: int = 112
+    num_samples: int = 64
+    max_new_tokens: int = 64
+    token_budget: int = 4096  # of scoring
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("prompts", "num_samples", "max_new_tokens", "token_budget"):
+            in_range(name, getattr(self, name), 1)
+        if not self.methods:
+            raise ValueError("name at least one of the study's methods")
+
+
+def draw_samples(config: BestOfNConfig, folder: Path) -> list[dict]:
+    """{"prompt", "responses", "gold", "finished"} of each prompt, N samples each, appended to
+    samples.jsonl as they come; every prompt has a random stream of its own."""
+    rows = [row for row in read_rows(config.data) if row.get("split") == config.split]
+    if len(rows) < config.prompts:
+        raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
+                        f"{config.prompts} asked for")
+    rows = random.Random(config.seed).sample(rows, config.prompts)
+    path = folder / "samples.jsonl"
+    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    policy = load_policy(config.policy) if len(done) < len(rows) else None
+    for index, row in enumerate(rows[len(done):], len(done)):
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
+        prompt = [{"role": "user", "content": row["prompt"]}]
+        (texts, finished), = answers(policy, [prompt], config.num_samples, config.max_new_tokens,
+                                     generator)
+        gold = [gold_reward(gold_terms(text, unit=row["unit"], count=row["count"],
+                                       stems=row["stems"], finished=end))
+                for text, end in zip(texts, finished, strict=True)]
+        done.append({"prompt": row["prompt"], "responses": texts, "gold": gold,
+                     "finished": finished})
+        with path.open("a") as file:
+            file.write(json.dumps(done[-1]) + "\n")
+    return done
+
+
+def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
+    """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
+    from .eval_rm import fitting, score_trees
+    from .models import load_reward_model
+    model = load_reward_model(str(folder))
+    groups = [Group([{"role": "user", "content": s["prompt"]}], s["responses"], s["gold"],
+                    ["policy"] * len(s["gold"])) for s in samples]
+    fit, _ = fitting(model, groups, None)
+    scored = score_trees(model, [tree for _, tree in fit], config.token_budget)
+    rewards = torch.stack([s["rewards"] for s in scored]).numpy()
+    del model
+    release_memory()
+    return rewards
+
+
+def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
+    """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when a method has no model."""
+    folders: dict[str, Path] = {}
+    for method in config.methods:
+        found = sorted(Path(config.proxies).glob(f"{method}-seed*/model"))
+        if len(found) < 2:
+            raise ConfigError(f"{config.proxies} holds {len(found)} trained models "
+                              f"{method}-seed<n>/model, two are needed for an interval: run the "
+                              "study that makes them first")
+        folders |= {path.parent.name: path.parent for path in found}
+    return folders
+
+
+def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
+    """gold, words and one array per proxy `<method>-seed<n>`, (P, N) each."""
+    folders = find_proxies(config)
+    settings = {k: v for k, v in to_dict(config).items()
+                if k not in ("proxies", "methods", "output_dir", "token_budget")}
+    work = Path(config.output_dir) / f"samples-{fingerprint(settings)[:8]}"
+    work.mkdir(parents=True, exist_ok=True)
+    with phase("samples"):
+        samples = draw_samples(config, work)
+    scores = {"gold": np.array([s["gold"] for s in samples]),
+              "words": np.array([[len(WORD.findall(r)) for r in s["responses"]] for s in samples])}
+    for name, folder in folders.items():
+        trained = fingerprint((folder / "metrics.jsonl").read_text())[:8]
+        saved = work / f"{name}-{trained}.npy"
+        if not saved.exists():
+            with phase(name):
+                np.save(saved, proxy_scores(samples, folder / "model", config))
+        scores[name] = np.load(saved)
+    return scores
+
+
+def curves(scores: dict[str, np.ndarray]) -> dict:
+    """Per method and n = 1, 2, 4, ...: gold of the pick with its 95% interval over seeds and
+    prompts, its paired difference to the first method, and the proxy's own reward of it in
+    standard deviations of that proxy among a prompt's samples. Beside them `best` (picked by gold
+    itself) and `shortest` (fewest words)."""
+    gold = scores["gold"]
+    names = [k for k in scores if k not in ("gold", "words")]
+    sizes = [2**i for i in range(int(np.log2(gold.shape[1])) + 1)]
+    methods = list(dict.fromkeys(name.rsplit("-seed", 1)[0] for name in names))
+    table: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
+                   "best": [float(best_of_n(gold, gold, n).mean()) for n in sizes],
+                   "shortest": [float(best_of_n(-scores["words"], gold, n).mean())
+                                for n in sizes]}
+    picked: dict[str, np.ndarray] = {}
+    for method in methods:
+        proxies = [scores[name] for name in names if name.rsplit("-seed", 1)[0] == method]
+        picked[method] = np.array([[best_of_n(p, gold, n) for n in sizes] for p in proxies])
+        level = [[(best_of_n(p, p, n) - p.mean(1)).mean() / p.std(1).mean() for n in sizes]
+                 for p in proxies]
+        delta = picked[method] - picked[methods[0]]  # (seeds, sizes, prompts)
+        table["methods"][method] = {
+            "gold": [two_way_interval(picked[method][:, i])[:3] for i in range(len(sizes))],
+            "difference": [two_way_interval(delta[:, i]) for i in range(len(sizes))],
+            "seeds": picked[method].mean(2).tolist(), "proxy": np.mean(level, 0).tolist()}
+    return table
+
+
+def markdown(table: dict, scores: dict[str, np.ndarray]) -> str:
+    """Gold of the pick against n, one row a method."""
+    prompts, total = scores["gold"].shape
+    lines = [f"Gold reward of the sample that the proxy picks among n; {prompts} prompts, {total} "
+             "samples each, unbiased estimator; 95% intervals over seeds and prompts, in brackets "
+             "the paired difference to the first method.", "",
+             "| picked by | " + " | ".join(f"n={n}" for n in table["n"]) + " |",
+             "|---" * (len(table["n"]) + 1) + "|"]
+    for place, (method, row) in enumerate(table["methods"].items()):
+        cells = [f"{mean:.3f} ({low:.3f} to {high:.3f})" +
+                 (f" [{d[0]:+.3f}, {d[1]:+.3f} to {d[2]:+.3f}]" if place else "")
+                 for (mean, low, high), d in zip(row["gold"], row["difference"], strict=True)]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    for name in ("shortest", "best"):
+        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in table[name]) + " |")
+    lines.append("| KL to the policy, bound (nats) | " +
+                 " | ".join(f"{kl:.2f}" for kl in table["kl_bound"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """Sample and score what is missing, then write scores.npz, results.json, results.md and
+    env.json; with `resume`, scores recorded under data/runs for the same config are read back."""
+    config = load_config(path, BestOfNConfig, overrides)
+    out = Path(config.output_dir)
+    recorded = read_recorded(out, to_dict(config)) if resume else None
+    if recorded:
+        scores = dict(np.load(recorded / "scores.npz"))
+    else:
+        scores = {k: np.round(v, 3).astype(np.float32) for k, v in collect(config).items()}
+        out.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(out / "scores.npz", **scores)
+        write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    table = curves(scores)
+    text = markdown(table, scores)
+    write_results(out, to_dict(config), table, text)
+    print(text)
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = config_parser("best_of_n", __doc__, "a best-of-n run", "prompts=16").parse_args(argv)
+    with phase("best of n"):
+        run_best_of_n(Path(args.config), args.overrides)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, ModelError) as error:
+        sys.exit(f"error: {error}")

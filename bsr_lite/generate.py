@@ -1,0 +1,135 @@
+"""Sample answers from a policy.
+
+At temperature 1 from the whole distribution, as policy gradients assume; a prompt is computed once
+for all its answers.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface
+
+from .data import Messages
+from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .tokenization import tokenize
+
+
+class PromptCache:
+    """Keys and values of P prompts, held once each, and of the K answers to each, as they grow.
+
+    Shapes, per layer: prompts (P, heads, L, D), padded on the right; answers (P K, heads, T, D).
+    """
+
+    def __init__(self, lengths: Tensor, num_generations: int, max_new_tokens: int):
+        self.lengths, self.k, self.size, self.used = lengths, num_generations, max_new_tokens, 0
+        self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
+        self.answers: dict[int, tuple[Tensor, Tensor]] = {}
+        padding = torch.arange(int(lengths.max()), device=lengths.device) >= lengths[:, None]
+        self.bias = torch.zeros(padding.shape, device=lengths.device).masked_fill(
+            padding, float("-inf"))[:, None, None]  # (P, 1, 1, L)
+
+    def prefill(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
+        """Plain causal attention; what stands behind a prompt's end is never looked at."""
+        self.prompts[layer] = key, value
+        shape = (len(key) * self.k, key.shape[1], self.size, key.shape[3])
+        self.answers[layer] = key.new_empty(shape), value.new_empty(shape)
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale,
+                                            enable_gqa=True)
+
+    def decode(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
+        """One query an answer, over its prompt's keys and its own.  Shapes: query (P K, H, 1, D).
+        """
+        (own_keys, own_values), (keys, values) = self.answers[layer], self.prompts[layer]
+        own_keys[:, :, self.used], own_values[:, :, self.used] = key[:, :, 0], value[:, :, 0]
+        own_keys, own_values = (x[:, :, :self.used + 1] for x in (own_keys, own_values))
+        (rows, heads, _, depth), (prompts, kv_heads, length, _) = query.shape, keys.shape
+        query = query.view(rows, kv_heads, -1, depth) * scale  # heads that share a key
+        together = query.view(prompts, self.k, kv_heads, -1, depth).transpose(1, 2).reshape(
+            prompts, kv_heads, -1, depth)  # all queries of a prompt, one product
+        shared = together @ keys.transpose(-1, -2) + self.bias.to(query.dtype)
+        shared = shared.view(prompts, kv_heads, self.k, -1, length).transpose(1, 2).reshape(
+            rows, kv_heads, -1, length)
+        weights = torch.cat([shared, query @ own_keys.transpose(-1, -2)], -1)
+        weights = weights.softmax(-1, dtype=torch.float32).to(query.dtype)
+        shared, own = weights.split([length, self.used + 1], -1)
+        shared = shared.view(prompts, self.k, kv_heads, -1, length).transpose(1, 2).reshape(
+            prompts, kv_heads, -1, length)
+        out = (shared @ values).view(prompts, kv_heads, self.k, -1, depth).transpose(1, 2)
+        return (out.reshape(rows, kv_heads, -1, depth) + own @ own_values).reshape(
+            rows, heads, 1, depth)
+
+
+def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt_cache=None, **_):
+    """The backbone's attention while sampling.  Shapes: (B, heads, T, D) -> (B, T, heads, D)."""
+    step = prompt_cache.decode if module.layer_idx in prompt_cache.prompts else prompt_cache.prefill
+    return step(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+
+
+AttentionInterface.register("prompt_cache", prompt_cache_attention)
+
+
+def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """One token a row from softmax(logits), by inverting its distribution function: one random
+    number a row, where multinomial draws one a word.  Shapes: (N, V) -> (N,)."""
+    cumulative = logits.float().softmax(-1).cumsum(-1)
+    point = torch.rand(len(logits), 1, generator=generator).to(logits.device) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+
+
+@torch.no_grad()
+def sample(policy, prompts: list[list[int]], num_generations: int, max_new_tokens: int,
+           stop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """K answers to each of P prompts, the stop token included, and the mask of their tokens; an
+    answer whose mask has no stop token ran into max_new_tokens.
+
+    Shapes: P lists -> tokens (P K, T), mask (P K, T) bool, answers of one prompt in a row.
+    """
+    device = policy.lm_head.weight.device
+    lengths = torch.tensor([len(p) for p in prompts], device=device)
+    ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(device)
+    cache = PromptCache(lengths, num_generations, max_new_tokens)
+    policy.set_attn_implementation("prompt_cache")
+    hidden = policy.model(input_ids=ids, prompt_cache=cache, use_cache=False).last_hidden_state
+    hidden = hidden[torch.arange(len(ids)), lengths - 1].repeat_interleave(num_generations, 0)
+    position, columns = lengths.repeat_interleave(num_generations), []
+    finished = torch.zeros(len(hidden), dtype=torch.bool, device=device)
+    for cache.used in range(max_new_tokens):
+        columns.append(draw(linear(hidden, policy.lm_head.weight), generator))
+        finished |= columns[-1] == stop
+        if finished.all() or len(columns) == max_new_tokens:
+            break
+        hidden = policy.model(input_ids=columns[-1][:, None], prompt_cache=cache, use_cache=False,
+                              position_ids=(position + cache.used)[:, None]
+                              ).last_hidden_state[:, -1]
+    tokens = torch.stack(columns, dim=1)
+    ended = (tokens == stop).cumsum(1)
+    return tokens, ended - (tokens == stop).long() == 0
+
+
+def load_policy(name_or_path: str, dtype: str = "bfloat16"):
+    """A causal language model to sample from, its tokenizer as `.tokenizer`: EMBEDDED, a hub id or
+    a local path.  Raises: ModelError."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    path = embedded_model_path() if name_or_path == EMBEDDED else name_or_path
+    try:
+        with quiet_loading():
+            policy = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
+        policy.tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
+        raise ModelError(f"cannot load {name_or_path}: {error}") from error
+    return policy
+
+
+def answers(policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
+            generator: torch.Generator) -> list[tuple[list[str], list[bool]]]:
+    """Per prompt the texts of its K answers, and whether each ended by itself."""
+    tokenizer = policy.tokenizer
+    ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
+    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, tokenizer.eos_token_id,
+                          generator)
+    texts = [tokenizer.decode(row[kept], skip_special_tokens=True).strip()
+             for row, kept in zip(tokens, mask, strict=True)]
+    ended = ((tokens == tokenizer.eos_token_id) & mask).any(1).tolist()
+    chunks = range(0, len(texts), num_generations)
+    return [(texts[i:i + num_generations], ended[i:i + num_generations]) for i in chunks]

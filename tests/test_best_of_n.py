@@ -1,0 +1,96 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+from bsr_lite.best_of_n import BestOfNConfig, curves, draw_samples, main, run_best_of_n
+from bsr_lite.config import ConfigError
+from bsr_lite.eval_rm import score_answers
+from bsr_lite.gold import gold_reward, gold_terms
+from bsr_lite.models import load_reward_model
+from bsr_lite.rows import DataError
+from bsr_lite.saving import save_reward_model
+
+
+@pytest.fixture
+def bon(tmp_path, tiny_path, monkeypatch):
+    """Two methods of two seeds each, saved untrained, and five prompts."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Name {n} birds.", "split": "valid" if n else "train", "unit": "item",
+             "count": 2, "stems": ["bird"]} for n in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for seed, name in enumerate(("bt-seed0", "bt-seed1", "bsr-seed0", "bsr-seed1")):
+        folder = tmp_path / "study" / name
+        model = load_reward_model(tiny_path, lora_rank=2, dtype="float32", seed=seed)
+        save_reward_model(model, folder / "model")
+        (folder / "metrics.jsonl").write_text(f"{seed}\n")
+    config = {"proxies": "study", "methods": ["bt", "bsr"], "output_dir": "out",
+              "policy": tiny_path, "data": "rows.jsonl", "prompts": 4, "num_samples": 8,
+              "max_new_tokens": 6}
+    (tmp_path / "bon.yaml").write_text(yaml.safe_dump(config))
+    return tmp_path / "bon.yaml"
+
+
+def test_scores_are_those_of_gold_and_of_the_models(bon, tmp_path):
+    table = run_best_of_n(bon)
+    scores = np.load(tmp_path / "out" / "scores.npz")
+    samples = [json.loads(line) for line in
+               next((tmp_path / "out").glob("samples-*/samples.jsonl")).read_text().splitlines()]
+    assert len(samples) == 4 and all(len(s["responses"]) == 8 for s in samples)
+    one = samples[2]
+    assert scores["gold"][2, 5] == pytest.approx(gold_reward(gold_terms(
+        one["responses"][5], unit="item", count=2, stems=["bird"], finished=one["finished"][5])))
+    model = load_reward_model(str(tmp_path / "study" / "bsr-seed1" / "model"))
+    expected = score_answers(model, one["prompt"], [r or " x" for r in one["responses"]])
+    full = [bool(r) for r in one["responses"]]
+    assert scores["bsr-seed1"][2][full] == pytest.approx(expected.numpy()[full], abs=2e-3)
+    assert table["n"] == [1, 2, 4, 8] and list(table["methods"]) == ["bt", "bsr"]
+    first = table["methods"]["bt"]["gold"][0]
+    assert first[0] == pytest.approx(scores["gold"].mean(), abs=1e-6)
+    assert table["methods"]["bsr"]["difference"][0][0] == 0  # n = 1: the same sample
+    assert "| bsr |" in (tmp_path / "out" / "results.md").read_text()
+
+
+def test_a_killed_run_goes_on_with_the_same_samples(bon, tmp_path, tiny_path):
+    run_best_of_n(bon)
+    path = next((tmp_path / "out").glob("samples-*/samples.jsonl"))
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[:2]))
+    config = BestOfNConfig(**yaml.safe_load(bon.read_text()))
+    draw_samples(config, path.parent)
+    assert path.read_text() == whole
+
+
+def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_path, monkeypatch):
+    table = run_best_of_n(bon)
+    monkeypatch.setattr("bsr_lite.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
+    assert run_best_of_n(bon) == table
+    shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
+    shutil.rmtree(tmp_path / "study")
+    assert run_best_of_n(bon, resume=True) == table
+    with pytest.raises(ConfigError, match="study holds 0 trained models bt-seed"):
+        run_best_of_n(bon)
+
+
+def test_a_proxy_that_is_gold_reaches_the_best_and_its_negative_the_worst():
+    rng = np.random.default_rng(0)
+    gold = rng.normal(size=(40, 16))
+    scores = {"gold": gold, "words": rng.integers(1, 90, gold.shape),
+              **{f"bt-seed{s}": gold for s in (0, 1)}, **{f"bad-seed{s}": -gold for s in (0, 1)}}
+    table = curves(scores)
+    assert [g[0] for g in table["methods"]["bt"]["gold"]] == pytest.approx(table["best"])
+    assert table["methods"]["bad"]["gold"][-1][0] == pytest.approx(gold.min(1).mean())
+    for row in table["methods"].values():
+        assert row["proxy"][0] == pytest.approx(0, abs=1e-12) and row["proxy"] == sorted(
+            row["proxy"])
+
+
+def test_bad_input_is_refused(bon, tmp_path):
+    with pytest.raises(DataError, match="5 prompts of split 'valid', 6 asked for"):
+        run_best_of_n(bon, ["prompts=6"])
+    with pytest.raises(ConfigError, match="holds 0 trained models dr-seed<n>"):
+        run_best_of_n(bon, ["methods=[dr]"])
+    with pytest.raises(ConfigError, match="num_samples must be at least 1"):
+        main(["--config", str(bon), "--set", "num_samples=0"])
