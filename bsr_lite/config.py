@@ -187,7 +187,7 @@ class FrozenConfig:
         in_range("seeds", self.seeds, 2)
         in_range("learning_rate", self.learning_rate, 1e-12)
         in_range("weight_decay", self.weight_decay, 0)
-        check_parts(self.scenarios)
+        check_parts(self.scenarios, "train")
         if not self.methods:
             raise ValueError("a study needs at least one method")
         for name, objective in self.methods.items():

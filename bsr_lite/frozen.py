@@ -34,6 +34,7 @@ from .runlog import (
     fingerprint,
     phase,
     read_recorded,
+    read_table,
     write_atomic,
     write_results,
 )
@@ -47,7 +48,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
     """Last hidden states (after the final norm, 16 bits) and gold: {"train" | part: {"hidden":
     (P, K, H), "gold": (P, K), "dropped": n}}; over-long sets and undecided ones are dropped."""
     features = {}
-    for name in ["train", *parts]:
+    for name in dict.fromkeys(["train", *parts]):
         groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
         if name != "train" and eval_groups and eval_groups < len(groups):
             groups = random.Random(config.data.seed).sample(groups, eval_groups)
@@ -67,14 +68,15 @@ def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
     next call with the same model and data."""
     from .models import load_reward_model
     scenarios = load_scenarios(base)
-    key = fingerprint([to_dict(base)["model"], to_dict(base)["data"], config.eval_groups,
-                       config.scenarios, dataclasses.asdict(scenarios)])
+    parts = [name for name in config.scenarios if name != "train"]
+    key = fingerprint([to_dict(base)["model"], to_dict(base)["data"], config.eval_groups, parts,
+                       dataclasses.asdict(scenarios)])
     path = Path(config.output_dir) / "features.pt"
     if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
         return saved["features"]
     model = load_reward_model(base.model.name, depth=base.model.depth, dtype=base.model.dtype)
     with phase("features"):
-        features = compute_features(model, scenarios, config.scenarios, base, config.eval_groups)
+        features = compute_features(model, scenarios, parts, base, config.eval_groups)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"key": key, "features": features}, path)
     return features
@@ -205,7 +207,7 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     out = Path(config.output_dir)
     recorded = read_recorded(out, to_dict(config)) if resume else None
     if recorded:
-        table = json.loads((recorded / "results.json").read_text())["table"]
+        table = read_table(recorded)
     else:
         table = run(config, base)
         write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")

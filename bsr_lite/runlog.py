@@ -61,11 +61,16 @@ def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
     write_atomic(folder / "results.md", text)
 
 
+def read_table(folder: str | Path) -> dict:
+    """The numbers of a study's results.json."""
+    return json.loads((Path(folder) / "results.json").read_text())["table"]
+
+
 def read_recorded(folder: Path, config: dict) -> Path | None:
     """The recorded run of the same name under data/runs when it had this very config."""
     recorded = RECORDED / folder.name
     path = recorded / "results.json"
-    if not path.exists() or json.loads(path.read_text())["config"] != config:
+    if not path.exists() or json.loads(path.read_text()).get("config") != config:
         return None
     print(f"{folder}: recorded in {recorded}, read back")
     return recorded

@@ -5,9 +5,10 @@ import inspect
 import pytest
 import torch
 
-from bsr_lite import checks
+from bsr_lite import checks, checks_policy
 
-CHECKERS = {n: f for n, f in vars(checks).items() if n.startswith("check_")}
+CHECKERS = {n: f for module in (checks, checks_policy) for n, f in vars(module).items()
+            if n.startswith("check_")}
 
 
 @pytest.mark.parametrize("check", CHECKERS.values(), ids=CHECKERS)
