@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "best_of_n": "rank samples of a policy by reward models, gold of what they pick",
+    "train_rloo": "train a policy against a reward model by RLOO",
     "train_rm": "train a Bradley-Terry or BSR reward model from a YAML",
     "eval_rm": "score pairs or ranking sets with a reward model",
     "estimate": "memory of a run, part by part, before it is started",

@@ -80,6 +80,25 @@ def plant(trees: Sequence[Tree]) -> Forest:
                   torch.tensor(keys), query_lengths, key_lengths)
 
 
+def answer_rows(trees: Sequence[Tree]) -> tuple[Tensor, Tensor, list[int]]:
+    """Where `plant` puts what a causal language model predicts: the row index before every answer
+    token (the prompt's last one for the first), the token's id, and the answers' lengths.
+
+    Shapes: -> (N tokens,), (N tokens,), list of answers.
+    """
+    sources: list[int] = []
+    targets: list[int] = []
+    lengths, start = [], 0
+    for prompt, *answers in trees:
+        last, start = start + len(prompt) - 1, start + len(prompt)
+        for answer in answers:
+            sources += [last, *range(start, start + len(answer) - 1)]
+            targets += answer
+            lengths.append(len(answer))
+            start += len(answer)
+    return torch.tensor(sources), torch.tensor(targets), lengths
+
+
 def forest_attention(module, query, key, value, mask, scaling=None, forest=None, **features):
     """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
     heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment.

@@ -17,9 +17,10 @@ import torch
 from .config import ConfigError, config_parser, in_range, load_config, to_dict
 from .data import Group
 from .embedded import EMBEDDED, ModelError
-from .generate import answers, load_policy
+from .generate import answers
 from .gold import WORD, gold_reward, gold_terms
 from .metrics import best_of_n, best_of_n_kl, two_way_interval
+from .policy import load_policy
 from .rows import DataError, read_rows
 from .runlog import (
     environment,

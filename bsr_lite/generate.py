@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from .data import Messages
-from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .policy import Policy
 from .tokenization import tokenize
 
 
@@ -78,50 +78,37 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def sample(policy, prompts: list[list[int]], num_generations: int, max_new_tokens: int,
+def sample(policy: Policy, prompts: list[list[int]], num_generations: int, max_new_tokens: int,
            stop: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """K answers to each of P prompts, the stop token included, and the mask of their tokens; an
     answer whose mask has no stop token ran into max_new_tokens.
 
     Shapes: P lists -> tokens (P K, T), mask (P K, T) bool, answers of one prompt in a row.
     """
-    device = policy.lm_head.weight.device
-    lengths = torch.tensor([len(p) for p in prompts], device=device)
-    ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(device)
+    lengths = torch.tensor([len(p) for p in prompts], device=policy.device)
+    ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(policy.device)
     cache = PromptCache(lengths, num_generations, max_new_tokens)
-    policy.set_attn_implementation("prompt_cache")
-    hidden = policy.model(input_ids=ids, prompt_cache=cache, use_cache=False).last_hidden_state
+    policy.causal.set_attn_implementation("prompt_cache")
+    model, weight = policy.causal.model, policy.causal.lm_head.weight
+    with policy.autocast():
+        hidden = model(input_ids=ids, prompt_cache=cache, use_cache=False).last_hidden_state
     hidden = hidden[torch.arange(len(ids)), lengths - 1].repeat_interleave(num_generations, 0)
     position, columns = lengths.repeat_interleave(num_generations), []
-    finished = torch.zeros(len(hidden), dtype=torch.bool, device=device)
+    finished = torch.zeros(len(hidden), dtype=torch.bool, device=policy.device)
     for cache.used in range(max_new_tokens):
-        columns.append(draw(linear(hidden, policy.lm_head.weight), generator))
+        columns.append(draw(linear(hidden.to(weight.dtype), weight), generator))
         finished |= columns[-1] == stop
         if finished.all() or len(columns) == max_new_tokens:
             break
-        hidden = policy.model(input_ids=columns[-1][:, None], prompt_cache=cache, use_cache=False,
-                              position_ids=(position + cache.used)[:, None]
-                              ).last_hidden_state[:, -1]
+        with policy.autocast():
+            hidden = model(input_ids=columns[-1][:, None], prompt_cache=cache, use_cache=False,
+                           position_ids=(position + cache.used)[:, None]).last_hidden_state[:, -1]
     tokens = torch.stack(columns, dim=1)
     ended = (tokens == stop).cumsum(1)
     return tokens, ended - (tokens == stop).long() == 0
 
 
-def load_policy(name_or_path: str, dtype: str = "bfloat16"):
-    """A causal language model to sample from, its tokenizer as `.tokenizer`: EMBEDDED, a hub id or
-    a local path.  Raises: ModelError."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    path = embedded_model_path() if name_or_path == EMBEDDED else name_or_path
-    try:
-        with quiet_loading():
-            policy = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
-        policy.tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
-        raise ModelError(f"cannot load {name_or_path}: {error}") from error
-    return policy
-
-
-def answers(policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
+def answers(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
             generator: torch.Generator) -> list[tuple[list[str], list[bool]]]:
     """Per prompt the texts of its K answers, and whether each ended by itself."""
     tokenizer = policy.tokenizer

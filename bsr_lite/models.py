@@ -127,7 +127,7 @@ def load_base(meta: dict, seed: int):
     try:
         config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        _settle_template(tokenizer, meta["base"])
+        settle_template(tokenizer, meta["base"])
         with quiet_loading():
             hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
                 path, config=config, output_loading_info=True, **options)
@@ -148,7 +148,7 @@ def load_base(meta: dict, seed: int):
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
     hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
     if meta["quantization"]:
-        _guard_nf4(hf)
+        guard_nf4(hf)
     if meta["lora_rank"]:
         hf.requires_grad_(False)
     hf.score.to(torch.float32)
@@ -168,7 +168,7 @@ def check_architecture(hf) -> None:
                          "decoder of the Llama, Qwen, Mistral kind")
 
 
-def _settle_template(tokenizer, name: str) -> None:
+def settle_template(tokenizer, name: str) -> None:
     """Of several named templates the default one.  Raises: ModelError for an unfixable clock."""
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = tokenizer.chat_template.get("default")
@@ -190,7 +190,7 @@ def cut_config(config, meta: dict):
     return config
 
 
-def _guard_nf4(hf) -> None:
+def guard_nf4(hf) -> None:
     """On CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel without
     autograd, for good: LoRA's gradients would be wrong and the loss look normal."""
     import bitsandbytes as bnb

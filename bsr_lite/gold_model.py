@@ -1,0 +1,71 @@
+"""What is tracked as gold while a policy is trained against a proxy: the pocket world's formula, or
+any reward model."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .data import Group
+from .embedded import ModelError
+from .eval_rm import group_tree, score_trees
+from .gold import gold_reward, gold_terms
+from .saving import META
+
+# (row, answers to its prompt, whether each ended by itself) -> one score an answer
+Scorer = Callable[[dict, list[str], list[bool]], list[float]]
+
+
+def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
+    """r* of the pocket world; `row` carries what the prompt asks for."""
+    return [gold_reward(gold_terms(text, unit=row["unit"], count=row["count"], stems=row["stems"],
+                                   finished=end))
+            for text, end in zip(texts, finished, strict=True)]
+
+
+def model_gold(name: str, trust_remote_code: bool) -> Scorer:
+    """Scores of a reward model: a folder of save_reward_model, or any sequence classifier of one
+    label; ArmoRM's, whose output carries its gated sum of objectives as `score`, as well.
+
+    Raises: ModelError when it needs code of its own and was not allowed to run it.
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    if (Path(name) / META).exists():
+        from .models import load_reward_model
+        return trees_scorer(load_reward_model(name))
+    hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
+                                         "trust_remote_code: true")
+    try:
+        AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            name, trust_remote_code=trust_remote_code, dtype=torch.bfloat16).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except Exception as error:  # the hub and remote code raise of all kinds
+        raise ModelError(f"cannot load the gold model {name}: "
+                         f"{' '.join(str(error).split())}{hint}") from error
+    if model.config.num_labels != 1 and not trust_remote_code:
+        raise ModelError(f"{name} gives {model.config.num_labels} numbers an answer, and no "
+                         f"score{hint}")
+
+    @torch.no_grad()
+    def score(row, texts, finished):
+        found = []
+        for text in texts:  # one by one: what it makes of padding is not ours to know
+            messages = [{"role": "user", "content": row["prompt"]},
+                        {"role": "assistant", "content": text}]
+            ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False),
+                            add_special_tokens=False, return_tensors="pt")
+            out = model(**ids)
+            found.append((out.score if hasattr(out, "score") else out.logits).float().item())
+        return found
+    return score
+
+
+def trees_scorer(model, token_budget: int = 4096) -> Scorer:
+    """Rewards of one of our reward models, all answers to a prompt in one tree."""
+    def score(row, texts, finished):
+        group = Group([{"role": "user", "content": row["prompt"]}], texts, [0.0] * len(texts),
+                      [""] * len(texts))
+        (found,) = score_trees(model, [group_tree(model.tokenizer, group)], token_budget)
+        return found["rewards"].tolist()
+    return score

@@ -1,0 +1,168 @@
+"""A policy: a causal language model with LoRA; its reference, the same weights with LoRA off; and
+on the same base a reward model as a second adapter."""
+
+import contextlib
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .batching import Tree, answer_rows, plant
+from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .models import RewardModel, settle_template
+from .rloo import token_logprobs
+from .saving import saved_meta
+
+ADAPTER, REWARD = "default", "reward"
+
+
+class Policy(nn.Module):
+    """`hf` is a causal language model or a PeftModel around one. Frozen weights are held, and
+    everything but log-probabilities computed, in `dtype`."""
+
+    def __init__(self, hf, tokenizer, dtype: str, lora_rank: int | None):
+        super().__init__()
+        self.hf, self.tokenizer, self.lora_rank = hf, tokenizer, lora_rank
+        self.compute_dtype = getattr(torch, dtype)
+
+    @property
+    def causal(self) -> nn.Module:
+        return self.hf.get_base_model() if self.lora_rank else self.hf
+
+    @property
+    def device(self) -> torch.device:
+        return self.causal.lm_head.weight.device
+
+    def autocast(self):
+        return torch.autocast(self.device.type, self.compute_dtype,
+                              enabled=self.compute_dtype is torch.bfloat16)
+
+    def logprobs(self, trees: list[Tree]) -> list[Tensor]:
+        """log pi of every token of every answer given what stands before it, in nats; trees are
+        [prompt, answer, answer, ...].  Shapes: N answers -> N tensors (T_i,) fp32."""
+        forest, (sources, targets, lengths) = plant(trees).to(self.device), answer_rows(trees)
+        self.causal.set_attn_implementation("forest")
+        with self.autocast():
+            hidden = self.causal.model(
+                input_ids=forest.input_ids, position_ids=forest.position_ids, forest=forest,
+                use_cache=False).last_hidden_state[0]
+        weight = self.causal.lm_head.weight
+        found = token_logprobs(hidden[sources.to(self.device)].to(weight.dtype), weight,
+                               targets.to(self.device))
+        return list(found.split(lengths))
+
+    @contextlib.contextmanager
+    def reference(self):
+        """The policy before training: its adapter is off.  Raises: ModelError without one."""
+        if not self.lora_rank:
+            raise ModelError("the reference is the policy with its adapter off: set "
+                             "policy.lora_rank")
+        with self.hf.disable_adapter():
+            yield self
+
+    def save(self, folder: str | Path) -> None:
+        """The adapter, or all weights, and the tokenizer."""
+        options = {"selected_adapters": [ADAPTER]} if self.lora_rank else {}
+        self.hf.save_pretrained(folder, **options)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
+                quantization: str | None = None, seed: int = 0) -> Policy:
+    """A policy to sample from or to train: EMBEDDED, a hub id, a local path, or a folder that
+    `Policy.save` wrote.  lora_rank, quantization: as in `models.load_reward_model`.
+
+    Raises: ModelError saying what to change.
+    """
+    import transformers
+    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+    folder = Path(name_or_path)
+    saved = (folder / "adapter_config.json").exists()
+    if saved and saved_meta(name_or_path):
+        raise ModelError(f"{name_or_path} is a reward model, not a policy")
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path if saved else name_or_path
+    path = str(embedded_model_path()) if base == EMBEDDED else base
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": "forest"}
+    if quantization:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["lm_head"])
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        with quiet_loading():
+            hf = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
+        raise ModelError(f"cannot load {base}: {' '.join(str(error).split())} (Without a network "
+                         f"use a local path or {EMBEDDED}.)") from error
+    settle_template(tokenizer, base)
+    if quantization:
+        from .models import guard_nf4
+        guard_nf4(hf)
+    hf.requires_grad_(not (lora_rank or saved))
+    with quiet_loading(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if saved:
+            hf = PeftModel.from_pretrained(hf, folder)
+            lora_rank = hf.peft_config[ADAPTER].r
+        elif lora_rank:
+            hf = get_peft_model(hf, LoraConfig(
+                task_type="CAUSAL_LM", r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=0.0,
+                target_modules="all-linear"))
+            hf.peft_config[ADAPTER].base_model_name_or_path = base  # not a cache's path
+    return Policy(hf.eval(), tokenizer, dtype, lora_rank)
+
+
+# ---- one base for policy, reference and reward model ---------------------------------------------
+
+class SharedRewardModel(RewardModel):
+    """A saved LoRA reward model as a second adapter on the policy's base: no second backbone in
+    memory.  Whoever calls it finds the policy's adapter as it was."""
+
+    def __init__(self, policy: Policy, folder: Path, meta: dict):
+        from safetensors.torch import load_file
+        from transformers import AutoModelForSequenceClassification
+        policy.hf.load_adapter(str(folder), REWARD)
+        config = copy.deepcopy(policy.causal.config)
+        config.num_labels = 1
+        with torch.device("meta"):
+            shell = AutoModelForSequenceClassification.from_config(config)
+        setattr(shell, shell.base_model_prefix, policy.causal.model)
+        head = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
+        shell.score = nn.Linear(head.shape[1], 1, bias=False)
+        shell.score.weight = nn.Parameter(head.float(), requires_grad=False)
+        super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})
+        self.policy = [policy]  # in a list: not a submodule
+
+    def last_hidden(self, forest):
+        policy = self.policy[0]
+        trained = [p for p in policy.hf.parameters() if p.requires_grad]
+        policy.causal.set_attn_implementation("forest")
+        policy.hf.set_adapter(REWARD)
+        try:
+            return super().last_hidden(forest)
+        finally:
+            policy.hf.set_adapter(ADAPTER)  # which flips requires_grad
+            for p in policy.hf.parameters():
+                p.requires_grad_(False)
+            for p in trained:
+                p.requires_grad_(True)
+
+
+def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
+    """The reward model saved in `folder`: on the policy's own base when both are adapters of the
+    same one at full depth, in the same precision; otherwise with weights of its own."""
+    from .models import load_reward_model
+    meta = saved_meta(folder)
+    if meta is None:
+        raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
+                         "bsr_lite.train_rm")
+    quantized = getattr(policy.causal, "is_loaded_in_4bit", False)
+    shared = (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
+              and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
+              and bool(meta["quantization"]) == bool(quantized)
+              and getattr(torch, meta["dtype"]) is policy.compute_dtype)
+    model = SharedRewardModel(policy, Path(folder), meta) if shared else load_reward_model(folder)
+    if not shared:
+        model.requires_grad_(False)
+    return model.eval() if not shared else model

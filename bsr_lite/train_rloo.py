@@ -1,0 +1,261 @@
+"""Train a policy against a reward model by RLOO:
+python -m bsr_lite.train_rloo --config bsr_lite/configs/rloo_fast.yaml
+
+The loop: draw prompts, sample K answers to each, score them, take each answer's reward minus the
+mean of the others, step. Killed and started again with --resume it goes on exactly.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .batching import draw_batch, micro_batches, tree_tokens
+from .checkpoint import Checkpoint, TrainingError
+from .config import ConfigError, config_parser, load_config, to_dict
+from .embedded import ModelError
+from .generate import sample
+from .gold_model import Scorer, model_gold, pocket_gold, trees_scorer
+from .policy import Policy, load_policy, reward_model_for
+from .rloo import (
+    clip_fraction,
+    kl_estimate,
+    kl_penalized_rewards,
+    leave_one_out_advantages,
+    rloo_loss,
+)
+from .rloo_config import RLOOConfig
+from .rows import DataError, read_rows
+from .runlog import RunLog, fingerprint, peak_memory_gb, phase
+from .tokenization import tokenize
+from .train_rm import schedule
+
+POCKET_KEYS = {"unit", "count", "stems"}
+
+
+# ---- before the loop -----------------------------------------------------------------------------
+
+def read_prompts(config: RLOOConfig) -> list[dict]:
+    """The rows of the split, with what gold needs.  Raises: DataError."""
+    rows = [r for r in read_rows(config.data) if r.get("split", config.split) == config.split]
+    if len(rows) < config.prompts_per_step:
+        raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, a step "
+                        f"takes {config.prompts_per_step}")
+    for place, row in enumerate(rows):
+        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+            raise DataError(f"{config.data}, prompt {place + 1} of split {config.split!r}: "
+                            "`prompt` must be a text")
+        if config.gold == "pocket" and POCKET_KEYS - row.keys():
+            raise DataError(f"{config.data}, prompt {place + 1} of split {config.split!r}: gold "
+                            f"needs {', '.join(sorted(POCKET_KEYS - row.keys()))}; set gold: null "
+                            "or a reward model")
+    return rows
+
+
+def gold_scorer(config: RLOOConfig) -> Scorer | None:
+    if config.gold in (None, "none"):
+        return None
+    return pocket_gold if config.gold == "pocket" else model_gold(config.gold,
+                                                                  config.trust_remote_code)
+
+
+def prepare(config: RLOOConfig):
+    """Policy, proxy, gold and prompts; everything that can fail on bad input."""
+    with phase("prompts"):
+        rows = read_prompts(config)
+    with phase("models"):
+        policy = load_policy(config.policy.name, lora_rank=config.policy.lora_rank,
+                             dtype=config.policy.dtype, quantization=config.policy.quantization,
+                             seed=config.seed)
+        proxy = reward_model_for(policy, config.reward_model, config.policy.name)
+        gold = gold_scorer(config)
+    shared = type(proxy).__name__ == "SharedRewardModel"
+    print(f"{len(rows)} prompts, {config.steps} steps of {config.prompts_per_step} prompts x "
+          f"{config.num_generations} answers; reward model "
+          + ("on the policy's base" if shared else "with weights of its own"))
+    return policy, trees_scorer(proxy, config.token_budget), gold, rows
+
+
+# ---- the step ------------------------------------------------------------------------------------
+
+def roll_out(policy: Policy, rows: list[dict], config: RLOOConfig, seed: int) -> list[dict]:
+    """K answers to each prompt: its row, its tree [prompt, answer, ...] of token ids, the texts,
+    and whether each answer ended by itself."""
+    tokenizer = policy.tokenizer
+    prompts = [tokenize(tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
+               for r in rows]
+    tokens, mask = sample(policy, prompts, config.num_generations, config.max_new_tokens,
+                          tokenizer.eos_token_id, torch.Generator().manual_seed(seed))
+    answers = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+    batch = []
+    for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        mine = answers[place * config.num_generations:(place + 1) * config.num_generations]
+        batch.append({"row": row, "tree": [prompt, *mine],
+                      "texts": [tokenizer.decode(a, skip_special_tokens=True).strip()
+                                for a in mine],
+                      "finished": [a[-1] == tokenizer.eos_token_id for a in mine]})
+    return batch
+
+
+def score(batch: list[dict], scorer: Scorer) -> Tensor:
+    """Shapes: P prompts with K answers -> (P, K)."""
+    return torch.tensor([scorer(b["row"], b["texts"], b["finished"]) for b in batch])
+
+
+def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> list[Tensor]:
+    """Token log-probabilities of all answers, in order, without a graph, in micro-batches."""
+    trees = [b["tree"] for b in batch]
+    found: list = [None] * len(trees)
+    with torch.no_grad():
+        for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
+            values = policy.logprobs([trees[i] for i in run])
+            for place, index in enumerate(run):
+                k = config.num_generations
+                found[index] = values[place * k:(place + 1) * k]
+    return [tokens for prompt in found for tokens in prompt]
+
+
+def sums(tokens: list[Tensor], prompts: int) -> Tensor:
+    """Shapes: P K tensors (T_i,) -> (P, K)."""
+    return torch.stack([t.sum() for t in tokens]).view(prompts, -1)
+
+
+def update(policy: Policy, batch: list[dict], old: Tensor, advantages: Tensor,
+           config: RLOOConfig) -> Tensor:
+    """Accumulates the gradient of `rloo_loss` over the batch; the answers' log-probabilities."""
+    trees = [b["tree"] for b in batch]
+    now = torch.zeros_like(old)
+    for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
+        seq = sums(policy.logprobs([trees[i] for i in run]), len(run))
+        loss = rloo_loss(seq, old[run], advantages[run], config.clip_range)
+        (loss * len(run) / len(batch)).backward()
+        now[run] = seq.detach()
+    return now
+
+
+# ---- what is watched -----------------------------------------------------------------------------
+
+def collapse(row: dict) -> list[str]:
+    """Names of what looks like a policy that broke."""
+    signs = {"all advantages are zero: every prompt's answers score alike":
+             row["train/advantage_std"] == 0,
+             "KL above 100 nats an answer: the policy has left its reference":
+             row["train/kl"] > 100,
+             "answers of fewer than three tokens": row["train/length"] < 3,
+             "entropy below 0.05 nats a token: it says one thing": row["train/entropy"] < 0.05}
+    return [name for name, seen in signs.items() if seen]
+
+
+def reference_scale(policy, scorer, rows: list[dict], config: RLOOConfig) -> tuple[float, float]:
+    """Mean reward of the reference's answers and their mean standard deviation within a prompt:
+    the zero and the unit in which the proxy's rewards, hence kl_coef, are measured."""
+    if not config.standardize_prompts:
+        return 0.0, 1.0
+    pick = draw_batch(len(rows), min(config.standardize_prompts, len(rows)), config.seed + 1, 0)
+    with policy.reference():
+        batch = roll_out(policy, [rows[i] for i in pick], config, 10**9 + config.seed)
+    rewards = score(batch, scorer)
+    spread = rewards.std(1).mean().item()
+    if spread == 0:
+        raise ModelError(f"{config.reward_model} gives all answers to a prompt the same reward")
+    return rewards.mean().item(), spread
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+def train(config: RLOOConfig, resume: bool = False) -> Policy:
+    """Train, log and save.
+
+    Raises: DataError, ModelError before the first step; TrainingError for a non-finite gradient.
+    """
+    from tqdm import tqdm
+    out = Path(config.output_dir)
+    policy, proxy, gold, rows = prepare(config)
+    trainable = {n: p for n, p in policy.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trainable.values(), lr=config.learning_rate, weight_decay=0.0)
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(rows))
+    first = checkpoint.load() if resume else checkpoint.clear()
+    log = RunLog(out, to_dict(config), first)
+    with phase("reference"):
+        zero, unit = reference_scale(policy, proxy, rows, config)
+    warned: set[str] = set()
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, mininterval=1.0)
+    for step in bar:
+        started, clock = time.perf_counter(), {}
+        index = draw_batch(len(rows), config.prompts_per_step, config.seed, step)
+        batch = roll_out(policy, [rows[i] for i in index], config, config.seed * 10**6 + step)
+        clock["generate"] = time.perf_counter() - started
+        rewards = (score(batch, proxy) - zero) / unit  # (P, K)
+        finished = torch.tensor([b["finished"] for b in batch])
+        penalized = rewards - config.missing_eos_penalty * ~finished
+
+        old_tokens = sequence_logprobs(policy, batch, config)
+        with policy.reference():
+            ref_tokens = sequence_logprobs(policy, batch, config)
+        old, ref = sums(old_tokens, len(batch)), sums(ref_tokens, len(batch))
+        seq_kl = kl_estimate(old, ref)  # k1, whole answers
+        advantages = leave_one_out_advantages(
+            kl_penalized_rewards(penalized, seq_kl, config.kl_coef))
+
+        # --- one optimizer step for every minibatch of prompts
+        now, norms = torch.zeros_like(old), []
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(step, config.steps, config.warmup_ratio)
+        for part in torch.arange(len(batch)).chunk(config.minibatches):
+            now[part] = update(policy, [batch[i] for i in part], old[part], advantages[part],
+                               config)
+            norms.append(torch.nn.utils.clip_grad_norm_(trainable.values(), config.max_grad_norm))
+            if not torch.isfinite(norms[-1]):
+                raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
+                                    f"checkpoint: {checkpoint.describe()}. Lower learning_rate")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        # ---
+
+        lengths = torch.tensor([float(len(t)) for t in old_tokens])
+        row = {"step": step + 1, "train/proxy_reward": rewards.mean().item(),
+               "train/raw_reward": (rewards * unit + zero).mean().item(),
+               "train/kl": seq_kl.mean().item(),
+               "train/kl_k3": sum(kl_estimate(a, b, "k3").sum() for a, b in zip(
+                   old_tokens, ref_tokens, strict=True)).item() / len(old_tokens),
+               "train/entropy": -torch.cat(old_tokens).mean().item(),
+               "train/length": lengths.mean().item(),
+               "train/finished": finished.float().mean().item(),
+               "train/advantage_std": advantages.std().item(),
+               "train/clip_fraction": clip_fraction(now, old, advantages, config.clip_range),
+               "train/grad_norm": float(max(norms)),
+               "train/learning_rate": optimizer.param_groups[0]["lr"],
+               "seconds/generate": clock["generate"],
+               "seconds/step": time.perf_counter() - started, "peak_memory_gb": peak_memory_gb()}
+        if gold:
+            row["train/gold_reward"] = score(batch, gold).mean().item()
+        row["sample"] = {"prompt": batch[0]["row"]["prompt"], "responses": batch[0]["texts"],
+                         "proxy": rewards[0].tolist()}  # to read what the policy learns to say
+        log.write(row)
+        for name in set(collapse(row)) - warned:
+            warned.add(name)
+            tqdm.write(f"step {step + 1}, and maybe later: {name}")
+        bar.set_postfix({k.partition("/")[2]: f"{row[k]:.2f}" for k in (
+            "train/proxy_reward", "train/gold_reward", "train/kl") if k in row})
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            checkpoint.save(step + 1, None)
+    policy.save(out / "model")
+    print(f"{out}: {config.steps - first} steps, peak memory {peak_memory_gb():.2f} GB; policy in "
+          f"{out / 'model'}")
+    return policy
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = config_parser("train_rloo", __doc__, "an RLOO run", "kl_coef=0.0 steps=100")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    args = parser.parse_args(argv)
+    train(load_config(args.config, RLOOConfig, args.overrides), args.resume)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, ModelError, TrainingError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from bsr_lite.batching import answer_rows, plant
+from bsr_lite.embedded import ModelError
+from bsr_lite.models import load_reward_model, rewards
+from bsr_lite.policy import SharedRewardModel, load_policy, reward_model_for
+from bsr_lite.saving import save_reward_model
+
+TREES = [[[5, 6, 7, 8], [9, 10, 2], [11, 2], [9, 9, 9, 9, 9]], [[12, 13], [14, 15, 2], [14, 2]]]
+
+
+def stir(policy, scale=0.3):
+    """Give the trained adapter something to say."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, p in policy.hf.named_parameters():
+            if "lora_B.default" in name:
+                p.normal_(0, scale)
+
+
+@pytest.fixture
+def policy(tiny_path):
+    return load_policy(tiny_path, lora_rank=4, dtype="float32")
+
+
+def plain_logprobs(model, prompt, answer):
+    logits = model(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
+    return logits[torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1), answer]
+
+
+def test_rows_name_the_token_before_every_answer_token():
+    forest, (sources, targets, lengths) = plant(TREES), answer_rows(TREES)
+    ids = forest.input_ids[0]
+    assert lengths == [3, 2, 5, 3, 2]
+    assert ids[sources].tolist() == [8, 9, 10, 8, 11, 8, 9, 9, 9, 9, 13, 14, 15, 13, 14]
+    assert targets.tolist() == [t for _, *answers in TREES for a in answers for t in a]
+    assert forest.position_ids[0, sources].tolist() == [3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 1, 2, 3, 1, 2]
+
+
+def test_logprobs_and_gradients_are_those_of_plain_rows(policy, tiny_path):
+    stir(policy)
+    found = policy.logprobs(TREES)
+    torch.cat(found).sum().backward()
+    ours = {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
+    policy.zero_grad()
+    policy.causal.set_attn_implementation("sdpa")
+    pairs = [(t[0], a) for t in TREES for a in t[1:]]
+    expected = [plain_logprobs(policy.causal, p, a) for p, a in pairs]
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+    torch.cat(expected).sum().backward()
+    assert ours and all("lora_" in n for n in ours)
+    for name, p in policy.named_parameters():
+        if name in ours:
+            torch.testing.assert_close(ours[name], p.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_the_reference_is_the_untrained_model_to_the_bit(policy):
+    before = torch.cat(policy.logprobs(TREES))
+    stir(policy)
+    assert (torch.cat(policy.logprobs(TREES)) - before).abs().max() > 0.01
+    with policy.reference():
+        assert torch.equal(torch.cat(policy.logprobs(TREES)), before)
+    with pytest.raises(ModelError, match=r"set policy\.lora_rank"), \
+            load_policy(policy.causal.config._name_or_path).reference():
+        pass
+
+
+def test_a_saved_policy_is_the_same_policy(policy, tmp_path):
+    stir(policy)
+    policy.save(tmp_path / "p")
+    again = load_policy(str(tmp_path / "p"), dtype="float32")
+    assert torch.equal(torch.cat(again.logprobs(TREES)), torch.cat(policy.logprobs(TREES)))
+    with again.reference(), policy.reference():
+        assert torch.equal(torch.cat(again.logprobs(TREES)), torch.cat(policy.logprobs(TREES)))
+
+
+@pytest.fixture
+def saved(tiny_path, tmp_path):
+    def save(**options):
+        model = load_reward_model(tiny_path, dtype="float32", seed=3, **options)
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if "lora_B" in name:
+                    p.normal_(0, 0.3)
+        save_reward_model(model, tmp_path / "rm")
+        return model, str(tmp_path / "rm")
+    return save
+
+
+def test_a_reward_model_of_the_same_base_becomes_a_second_adapter(policy, saved, tiny_path):
+    stir(policy)
+    alone, folder = saved(lora_rank=2)
+    before, weights = torch.cat(policy.logprobs(TREES)), sum(
+        p.numel() for p in policy.parameters())
+    shared = reward_model_for(policy, folder, tiny_path)
+    assert isinstance(shared, SharedRewardModel)
+    torch.testing.assert_close(rewards(shared, plant(TREES)), rewards(alone, plant(TREES)),
+                               rtol=0, atol=1e-6)
+    assert torch.equal(torch.cat(policy.logprobs(TREES)), before)  # the policy is as it was
+    trained = {n for n, p in policy.named_parameters() if p.requires_grad}
+    assert trained and all(".default." in n for n in trained)
+    grown = sum(p.numel() for p in policy.parameters()) - weights
+    assert 0 < grown < 0.2 * weights  # an adapter, not a second backbone
+    with policy.reference():
+        reference = torch.cat(policy.logprobs(TREES))
+    assert (reference - before).abs().max() > 0.01
+
+
+def test_saving_a_policy_leaves_the_reward_adapter_out(policy, saved, tiny_path, tmp_path):
+    _, folder = saved(lora_rank=2)
+    reward_model_for(policy, folder, tiny_path)
+    policy.save(tmp_path / "p")
+    assert not (tmp_path / "p" / "reward").exists()
+    again = load_policy(str(tmp_path / "p"), dtype="float32")
+    assert torch.equal(torch.cat(again.logprobs(TREES)), torch.cat(policy.logprobs(TREES)))
+
+
+@pytest.mark.parametrize("options", [{"lora_rank": 2, "depth": 2}, {}], ids=["cut", "full"])
+def test_another_reward_model_keeps_its_own_weights_and_is_frozen(policy, saved, tiny_path,
+                                                                  options):
+    alone, folder = saved(**options)
+    other = reward_model_for(policy, folder, tiny_path)
+    assert not isinstance(other, SharedRewardModel)
+    assert not any(p.requires_grad for p in other.parameters())
+    torch.testing.assert_close(rewards(other, plant(TREES)), rewards(alone, plant(TREES)))
+
+
+def test_what_is_no_policy_or_no_reward_model_is_refused(policy, saved, tiny_path):
+    _, folder = saved(lora_rank=2)
+    with pytest.raises(ModelError, match="is a reward model, not a policy"):
+        load_policy(folder)
+    with pytest.raises(ModelError, match="no folder that save_reward_model wrote"):
+        reward_model_for(policy, tiny_path, tiny_path)
+    with pytest.raises(ModelError, match="cannot load ./nowhere"):
+        load_policy("./nowhere")
