@@ -7,6 +7,7 @@ COMMANDS = {
     "eval_rm": "score pairs or ranking sets with a reward model",
     "estimate": "memory of a run, part by part, before it is started",
     "frozen": "compare objectives over many seeds on frozen features",
+    "generate": "write a policy's answers in AlpacaEval's output format",
     "merge": "write a LoRA or QLoRA model as one plain transformers folder",
     "study": "compare methods over seeds on the four scenarios",
 }

@@ -1,8 +1,13 @@
-"""Sample answers from a policy.
+"""Sample answers from a policy: python -m bsr_lite.generate --help
 
 At temperature 1 from the whole distribution, as policy gradients assume; a prompt is computed once
-for all its answers.
+for all its answers. The command writes AlpacaEval's output format, for whoever has a judge.
 """
+
+import argparse
+import json
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from .data import Messages
-from .policy import Policy
+from .embedded import EMBEDDED, ModelError
+from .policy import Policy, load_policy
+from .rows import DataError, read_rows
+from .runlog import write_atomic
 from .tokenization import tokenize
 
 
@@ -120,3 +128,53 @@ def answers(policy: Policy, prompts: list[Messages], num_generations: int, max_n
     ended = ((tokens == tokenizer.eos_token_id) & mask).any(1).tolist()
     chunks = range(0, len(texts), num_generations)
     return [(texts[i:i + num_generations], ended[i:i + num_generations]) for i in chunks]
+
+
+def read_instructions(data: str, split: str | None) -> list[str]:
+    """`instruction` (AlpacaEval) or `prompt` of every row.  Raises: DataError naming the row."""
+    found = []
+    for place, row in enumerate(read_rows(data), 1):
+        if split and row.get("split") != split:
+            continue
+        text = row.get("instruction", row.get("prompt"))
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{data}, row {place}: needs a text `instruction` or `prompt`")
+        found.append(text)
+    if not found:
+        raise DataError(f"{data}: no row" + (f" of split {split!r}" if split else ""))
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.generate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help=f"{EMBEDDED}, a hub id, a local path, or "
+                        "the model folder of a train_rloo run")
+    parser.add_argument("--data", required=True, help=".json, .jsonl[.gz] or .parquet with "
+                        "`instruction` or `prompt`, or a hub dataset")
+    parser.add_argument("--split", help="rows that carry this `split` only")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", required=True, help="a .json file")
+    args = parser.parse_args(argv)
+    output = Path(args.output)
+    if output.suffix != ".json" or not output.parent.is_dir():
+        raise DataError(f"--output {output}: name a .json file in a folder that exists")
+    instructions = read_instructions(args.data, args.split)
+    policy = load_policy(args.model)
+    generator, written = torch.Generator().manual_seed(args.seed), []
+    for start in range(0, len(instructions), 16):
+        some = instructions[start:start + 16]
+        prompts = [[{"role": "user", "content": text}] for text in some]
+        for text, (texts, _) in zip(some, answers(policy, prompts, 1, args.max_new_tokens,
+                                                  generator), strict=True):
+            written.append({"instruction": text, "output": texts[0], "generator": args.model})
+    write_atomic(output, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(written)} answers in {output}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (DataError, ModelError) as error:
+        sys.exit(f"error: {error}")

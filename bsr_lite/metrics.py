@@ -198,6 +198,30 @@ def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
             "ece": float(sum(gaps) / len(margins))}
 
 
+def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
+    """Win rate against a baseline if both wrote answers of the same length: logistic regression
+    logit P(win) = a + b tanh(d / std(d)), d the difference in length; sigmoid(a).
+
+    Source: AlpacaEval 2's length correction (Dubois et al. 2024).
+    Deviation: no term for the difficulty of an instruction, which takes many models to estimate.
+    wins: 1, 0, or 0.5 for a tie.  A ridge of 0.01 keeps b finite when length decides all.
+    Shapes: (N,) each -> win_rate and length_controlled in [0, 1], length_effect b.
+    Raises: ValueError below two prompts.
+    """
+    wins, difference = _finite(wins), _finite(lengths) - _finite(base_lengths)
+    if len(wins) < 2:
+        raise ValueError("a length-controlled win rate needs at least two prompts")
+    spread = difference.std()
+    x = np.stack([np.ones(len(wins)), np.tanh(difference / spread) if spread else 0 * wins], 1)
+    ridge, weights = 0.01 * np.eye(2), np.zeros(2)
+    for _ in range(50):  # Newton's method
+        p = 1 / (1 + np.exp(-x @ weights))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge
+        weights = weights + np.linalg.solve(hessian, x.T @ (wins - p) - ridge @ weights)
+    return {"win_rate": float(wins.mean()), "length_effect": float(weights[1]),
+            "length_controlled": float(1 / (1 + np.exp(-weights[0])))}
+
+
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
                     "safety": ("safety-refuse", "safety-response")}
 

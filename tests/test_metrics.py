@@ -12,6 +12,7 @@ from bsr_lite.metrics import (
     bootstrap_interval,
     calibration,
     kendall_tau_b,
+    length_controlled_win_rate,
     pair_accuracy,
     rm_bench_scores,
     seed_interval,
@@ -153,6 +154,29 @@ def test_calibration_of_true_and_of_inflated_margins():
     assert coin["best_nll"] == pytest.approx(np.log(2), abs=1e-3)
     flipped = calibration(-margins, 1 - p)
     assert flipped == pytest.approx(true)
+
+
+def test_length_control_finds_the_win_rate_that_length_hides():
+    """Wins drawn from a known model: quality alone wins 40%, length pushes the raw rate above."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(20, 60, 20_000)
+    lengths = base + rng.normal(30, 20, 20_000)
+    d = lengths - base
+    p = 1 / (1 + np.exp(-(np.log(0.4 / 0.6) + 1.5 * np.tanh(d / d.std()))))
+    found = length_controlled_win_rate((rng.random(20_000) < p).astype(float), lengths, base)
+    assert found["win_rate"] > 0.6
+    assert found["length_controlled"] == pytest.approx(0.4, abs=0.02)
+    assert found["length_effect"] == pytest.approx(1.5, abs=0.1)
+
+
+def test_length_control_does_nothing_where_length_says_nothing():
+    wins = np.array([1, 1, 1, 0.5, 0, 1, 0, 1])
+    same = length_controlled_win_rate(wins, np.full(8, 30), np.full(8, 30))
+    assert same["length_controlled"] == pytest.approx(wins.mean(), abs=0.01)
+    separable = length_controlled_win_rate([1, 1, 0, 0], [9, 8, 1, 2], [5, 5, 5, 5])
+    assert np.isfinite(separable["length_effect"]) and 0.4 < separable["length_controlled"] < 0.6
+    with pytest.raises(ValueError, match="at least two prompts"):
+        length_controlled_win_rate([1], [1], [1])
 
 
 def test_rm_bench_on_a_matrix_with_known_answers():
