@@ -20,7 +20,8 @@ def check_prompts_needed(function: Callable) -> bool:
 def check_two_way_error(function: Callable) -> bool:
     """Exercise 2 of notebook 05: the standard error of a mean over seeds and prompts."""
     cases = [((x,), two_way_interval(x.numpy())[3]) for x in (
-        numbers(0, 4, 30) + 3 * numbers(1, 4, 1), numbers(2, 3, 8) + 2 * numbers(3, 1, 8))]
+        numbers(0, 4, 30) + 3 * numbers(1, 4, 1) + 2 * numbers(2, 1, 30),
+        numbers(3, 3, 8) + 2 * numbers(4, 3, 1) + 2 * numbers(5, 1, 8))]
     return judge("two_way_error", function, cases, "mean squares: of seeds P times the variance of "
                  "the row means, of prompts S times that of the column means, of the rest what "
                  "both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S P), then the root")
@@ -45,3 +46,45 @@ def check_best_of_n_divergence(function: Callable) -> bool:
         cases.append(((p, n), float((picked * np.log(picked / p.numpy())).sum())))
     return judge("best_of_n_divergence", function, cases, "the best of n is at most answer k with "
                  "probability F_k^n: differences of that, then sum q log(q / p)")
+
+
+# ---- 06_rloo -------------------------------------------------------------------------------------
+
+def check_best_baseline(function: Callable) -> bool:
+    """Exercise 1 of notebook 06: the constant baseline of least variance for REINFORCE."""
+    p, r = numbers(0, 4).softmax(0), numbers(1, 4)
+    s = (torch.eye(4, dtype=torch.float64) - p).square().sum(1)
+    grid = torch.linspace(-3, 3, 600_001, dtype=torch.float64)
+    curve = sum(p[a] * s[a] * (r[a] - grid) ** 2 for a in range(4))
+    cases = [((p, r, s), round(grid[curve.argmin()].item(), 5)),
+             ((p, torch.ones(4, dtype=torch.float64), s), 1.0)]
+    return judge("best_baseline", function, cases, "minimise E[(r - b)^2 s^2] over b: a mean of r "
+                 "weighted with pi s^2")
+
+
+def check_answer_logprobs(function: Callable) -> bool:
+    """Exercise 2 of notebook 06: whole answers' log-probabilities, the end of turn included."""
+    logprobs = -numbers(0, 4, 5).abs()
+    tokens = torch.tensor([[5, 6, 2, 7, 2], [2, 5, 5, 5, 5], [5, 6, 7, 8, 9], [5, 6, 7, 8, 2]])
+    expected = torch.stack([logprobs[0, :3].sum(), logprobs[1, 0], logprobs[2].sum(),
+                            logprobs[3].sum()])
+    return judge("answer_logprobs", function, [((logprobs, tokens, 2), expected)], "cumsum of "
+                 "(tokens == stop), minus itself, counts the stops before each token")
+
+
+def check_rescaled(function: Callable) -> bool:
+    """Exercise 3 of notebook 06: what another scale of the reward does to RLOO."""
+    cases = [((0.05, 2.0), torch.tensor([0.1, 2.0])), ((0.3, 0.5), torch.tensor([0.15, 0.5]))]
+    return judge("rescaled", function, cases, "c r - beta' d must be a multiple of r - beta d")
+
+
+def check_tilted_divergence(function: Callable) -> bool:
+    """Exercise 4 of notebook 06: KL of the optimal policy of KL-regularized reward."""
+    cases = []
+    for beta in (0.5, 2.0, 50.0):
+        p, r = numbers(0, 5).softmax(0), numbers(1, 5)
+        best = p * (r / beta).exp()
+        best = best / best.sum()
+        cases.append(((p, r, beta), (best * (best / p).log()).sum()))
+    return judge("tilted_divergence", function, cases, "log pi* = log pi_ref + r / beta, minus the "
+                 "log of its normalizer")

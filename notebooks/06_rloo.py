@@ -1,0 +1,422 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · How does a policy learn from a reward?
+#
+# A reward model judges whole answers; it cannot say which word to change. A *policy gradient*
+# turns such judgements into a direction for the weights. This notebook builds the one the paper
+# uses, **RLOO** (REINFORCE leave-one-out), from a bandit with three arms up to a language model
+# that learns on this machine, in minutes.
+
+# %% [markdown]
+# After it you can
+# - derive the policy gradient, and check by enumeration that an estimate of it is unbiased;
+# - say what a baseline does, and why leaving one out beats the plain batch mean;
+# - place the KL penalty where it does what you think it does;
+# - write the whole loop in 40 lines.
+#
+# Words: the **policy** $\pi$ is the language model in training, an **answer** $y$ its output for a
+# prompt $x$, the **reference** $\pi_{ref}$ the policy before training.
+
+# %%
+import itertools
+import os
+import random
+import time
+from pathlib import Path
+
+import torch
+
+from bsr_lite import checks_policy as checks
+from bsr_lite import plots, rloo
+from bsr_lite.generate import sample
+from bsr_lite.gold_model import pocket_gold
+from bsr_lite.policy import load_policy
+from bsr_lite.rows import read_rows
+from bsr_lite.tokenization import tokenize
+
+ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
+os.chdir(ROOT)  # paths below start at the repository's root
+torch.manual_seed(0);
+
+# %% [markdown]
+# ## 1. Three arms
+#
+# One prompt, three possible answers, rewards $r = (1, 0.2, -0.5)$. The policy is a softmax of
+# three logits. We want to raise the expected reward $J = \sum_a \pi(a)\, r(a)$. Its gradient is
+# an expectation again, since $\nabla \pi = \pi \nabla \log \pi$:
+#
+# $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
+#
+# The right side can be *sampled*: draw an answer, score it, push its log-probability in
+# proportion. The reward itself needs no gradient, so it may be a judge, a test, a formula. That
+# is REINFORCE.
+
+# %%
+rewards = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64)
+logits = torch.tensor([0.3, -1.0, 0.9], dtype=torch.float64)
+
+
+def scores(logits):
+    """grad log pi(a) for every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
+    return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
+
+
+free = logits.clone().requires_grad_()
+(true,) = torch.autograd.grad((free.softmax(0) * rewards).sum(), free)
+estimate = (logits.softmax(0)[:, None] * rewards[:, None] * scores(logits)).sum(0)
+print("gradient of J", [f"{g:+.4f}" for g in true.tolist()])
+torch.testing.assert_close(estimate, true, msg="E[r grad log pi] must be the gradient of J")
+
+# %% [markdown]
+# ## 2. Baselines
+#
+# Rewards have no natural zero (notebook 01). Add 3 to all: the same task, the same gradient, but
+# now *every* sampled answer is pushed up, and only the average over many draws tells good from
+# bad. Subtracting a **baseline** $b$ cures it: $E[b\, \nabla\log\pi] = b \sum_a \nabla \pi(a) =
+# b\,\nabla 1 = 0$, so the mean stays, and the variance changes.
+#
+# **Predict** the shape of the variance as a function of $b$, and where its minimum is.
+
+# %%
+def moments(estimates):
+    """Mean and total variance of (probability, gradient) pairs, by enumeration."""
+    mean = sum(p * g for p, g in estimates)
+    return mean, sum(p * (g - mean).square().sum() for p, g in estimates).item()
+
+
+def one_draw(level, b):
+    pi, s = logits.softmax(0), scores(logits)
+    return moments([(pi[a], (rewards[a] + level - b) * s[a]) for a in range(3)])
+
+
+grid = torch.linspace(-3, 6, 61).tolist()
+for level in (0.0, 3.0):
+    for b in (-1.0, 0.0, 2.5):
+        torch.testing.assert_close(one_draw(level, b)[0], true, msg="a baseline adds no bias")
+
+# %%
+figure, axis = plots.panels(1)
+for level, tint in ((0.0, "#004488"), (3.0, "#BB5566")):
+    axis.plot(grid, [one_draw(level, b)[1] for b in grid], color=tint,
+              label=f"rewards + {level:.0f}: mean reward "
+                    f"{(logits.softmax(0) * (rewards + level)).sum():.2f}")
+plots.label(axis, "baseline b (reward units)", "variance of one draw's gradient",
+            "the mean is the same everywhere")
+axis.legend();
+
+# %% [markdown]
+# **What to see.** Parabolas with their minimum near the mean reward. Without a baseline ($b = 0$)
+# the shifted task is over 50 times noisier than it need be; for rewards that average zero no
+# baseline is needed.
+#
+# Where from? A value network (PPO) is one way. RLOO's is cheaper: draw $K$ answers to the *same*
+# prompt and take the mean reward **of the others**,
+#
+# $$A_i = R_i - \frac{1}{K-1} \sum_{j \ne i} R_j.$$
+#
+# It must be the others': a mean that includes $R_i$ depends on the very draw it is subtracted
+# from, and the argument $E[b\,\nabla \log \pi] = 0$ needs independence.
+
+# %%
+def k_draws(K, level, advantage):
+    """Every set of K draws with its probability, and the mean of A grad log pi over it."""
+    pi, s, found = logits.softmax(0), scores(logits), []
+    for arms in itertools.product(range(3), repeat=K):
+        a = torch.tensor(arms)
+        weights = advantage((rewards[a] + level)[None])[0]
+        found.append((pi[a].prod(), (weights[:, None] * s[a]).mean(0)))
+    return moments(found)
+
+
+def self_including(R):
+    return R - R.mean(1, keepdim=True)
+
+
+NAMES = {"no baseline": lambda R: R, "mean of all K": self_including,
+         "leave one out": rloo.leave_one_out_advantages}
+print("share of the true gradient, and variance, rewards + 3")
+for K in (2, 4, 6):
+    for name, f in NAMES.items():
+        mean, variance = k_draws(K, 3.0, f)
+        print(f"K={K}  {name:15s} {(mean / true).mean():.3f}  {variance:.4f}")
+
+# %%
+for K in (2, 4):
+    loo, plain = k_draws(K, 3.0, NAMES["leave one out"]), k_draws(K, 3.0, self_including)
+    torch.testing.assert_close(loo[0], true, msg="leave-one-out is unbiased")
+    torch.testing.assert_close(plain[0], true * (K - 1) / K, msg="shrunk by (K-1)/K")
+    rescaled = plain[1] * (K / (K - 1)) ** 2
+    assert abs(rescaled - loo[1]) < 1e-12, "rescaled, the two are the same estimator"
+print("variance at mean reward 0.07, K = 2: "
+      + ", ".join(f"{n} {k_draws(2, 0.0, f)[1]:.3f}" for n, f in NAMES.items()))
+
+# %% [markdown]
+# **What to see.** Leave-one-out is unbiased and, with rewards far from zero, far calmer. The mean
+# of all $K$ is *the same thing* scaled by $(K-1)/K$, which a learning rate absorbs: the bias is
+# harmless here, but only because it is one factor for every prompt.
+#
+# And the last line: where rewards average zero already, estimating the level costs (with $K = 2$
+# the variance is five times as large). A reward whose mean is pinned, as BSR does, needs its
+# baseline less.
+
+# %% [markdown]
+# ## 3. From arms to answers
+#
+# An answer is a sequence of tokens, $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the
+# end-of-turn token included**: to stop is a decision that must be learned. Nothing behind it
+# counts.
+#
+# The tokens' log-probabilities need a softmax over 49,152 words at every position. For 32 answers
+# of 48 tokens that is 75 million numbers, 300 MB, and as much again for the gradient. But each is
+# needed only as one number, $z_y - \log \sum_v e^{z_v}$: compute the logits for a few hundred
+# tokens at a time, keep the normalizer, and in the backward pass compute them again.
+
+# %%
+H, V, N = 64, 2000, 500
+hidden, weight = torch.randn(N, H, requires_grad=True), torch.randn(V, H) / 8
+targets = torch.randint(V, (N,))
+chunked = rloo.token_logprobs(hidden, weight, targets, chunk=128)
+full = torch.log_softmax(hidden @ weight.T, -1)[torch.arange(N), targets]
+torch.testing.assert_close(chunked, full)
+a, b = (torch.autograd.grad(x.sum(), hidden, retain_graph=True)[0] for x in (chunked, full))
+torch.testing.assert_close(a, b, msg="chunks must not change the gradient")
+print(f"largest difference of the gradients {(a - b).abs().max():.0e}")
+
+# %% [markdown]
+# ## 4. Where to put the KL
+#
+# A reward model is right only near what it was trained on. The paper (Sec. 3.2) therefore rewards
+#
+# $$R(x, y) = r(x, y) - \beta \sum_t \bigl(\log \pi(y_t) - \log \pi_{ref}(y_t)\bigr),
+# \qquad \beta = 0.05,$$
+#
+# whose mean is $E[r] - \beta\,\mathrm{KL}(\pi \Vert \pi_{ref})$. With $d = \log\pi -
+# \log\pi_{ref}$ at a sampled token three estimates of the KL are in use: $k_1 = d$, $k_2 =
+# d^2/2$, $k_3 = e^{-d} - 1 + d$.
+#
+# **Predict**: which of them average to the KL? And when one is *differentiated*, as a loss term
+# beside the policy loss: which KL does it minimise?
+
+# %%
+reference = torch.tensor([-0.2, 0.4, 0.1], dtype=torch.float64).log_softmax(0)
+logp = logits.log_softmax(0)
+KL = (logp.exp() * (logp - reference)).sum()
+print(f"KL(pi || ref) {KL:.4f}; expectation of "
+      + ", ".join(f"{k} {(logp.exp() * rloo.kl_estimate(logp, reference, k)).sum():.4f}"
+                  for k in ("k1", "k2", "k3")))
+
+# %%
+def gradient_of(f):
+    free = logits.clone().requires_grad_()
+    return torch.autograd.grad(f(free.log_softmax(0)), free)[0]
+
+
+forward = gradient_of(lambda lp: (lp.exp() * (lp - reference)).sum())
+backward = gradient_of(lambda lp: (reference.exp() * (reference - lp)).sum())
+for kind in ("k1", "k2", "k3"):  # drawn actions are fixed: their probabilities are detached
+    g = gradient_of(lambda lp, k=kind: (
+        lp.detach().exp() * rloo.kl_estimate(lp, reference, k)).sum())
+    print(f"{kind} as a loss: gradient {[round(x, 4) for x in g.tolist()]}")
+    expected = {"k1": 0 * forward, "k2": forward, "k3": backward}[kind]
+    torch.testing.assert_close(g, expected)
+in_reward = gradient_of(lambda lp: (lp.detach().exp() * (lp - reference).detach() * lp).sum())
+torch.testing.assert_close(in_reward, forward, msg="k1 in the reward: the KL's own gradient")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# $k_1$ and $k_3$ average to the KL, $k_2$ does not. As losses all trade places: $k_1$ has gradient
+# *zero* on average ($E[\nabla \log \pi] = 0$), $k_2$, the biased one, has the gradient of
+# KL$(\pi \Vert \pi_{ref})$, and $k_3$ that of the *other* KL, KL$(\pi_{ref} \Vert \pi)$.
+# </details>
+#
+# In the reward only values count, and the policy gradient does the rest: there $k_1$ gives the
+# right gradient, which is why it belongs there. (A published $k_1$ with its sign reversed looked
+# plausible for a year: test estimators by enumeration.)
+
+# %% [markdown]
+# ## 5. Where does it end?
+#
+# With the penalty the best policy is known in closed form, $\pi^*(y) \propto
+# \pi_{ref}(y)\, e^{r(y)/\beta}$: the reference, tilted. Dividing $\beta$ by two or doubling all
+# rewards is the same. So **a $\beta$ means nothing without the reward's scale**, and the scale of
+# rewards is one of the things in which BT and BSR models differ. (The library measures rewards in
+# standard deviations of the reference's answers.)
+
+# %%
+def train_bandit(beta, steps=3000, K=4, rate=0.05):
+    free, path = reference.clone(), []
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        lp = free.log_softmax(0)
+        arms = torch.multinomial(lp.exp(), K, replacement=True, generator=generator)
+        R = rloo.kl_penalized_rewards(rewards[arms], (lp - reference)[arms], beta)
+        A = rloo.leave_one_out_advantages(R[None])[0]
+        free = free + rate * (A[:, None] * scores(free)[arms]).mean(0)
+        path.append(free.softmax(0))
+    return torch.stack(path)
+
+
+figure, axes = plots.panels(2, sharey=True)
+for axis, beta in zip(axes, (0.3, 1.0), strict=True):
+    path, best = train_bandit(beta), (reference + rewards / beta).softmax(0)
+    for arm, tint in enumerate(("#228833", "#DDAA33", "#BB5566")):
+        axis.plot(path[:, arm], color=tint, label=f"r = {rewards[arm]:.1f}")
+        axis.axhline(best[arm], color=tint, linestyle=":")
+    assert (path[-1] - best).abs().max() < 0.02, "RLOO must end at the tilted reference"
+    plots.label(axis, "update", "probability", f"beta = {beta}; dotted: tilted reference")
+axes[0].legend();
+
+# %% [markdown]
+# **What to see.** RLOO finds the tilted reference. A small $\beta$ ends close to "always the best
+# arm", a large one stays near the reference; when the proxy is wrong about the best arm, that is
+# what a small $\beta$ costs.
+#
+# And the noise dies out, though answers are still drawn at random. At $\pi^*$ every answer has the
+# *same* penalized reward, $r - \beta \log(\pi^*/\pi_{ref}) = \beta \log \sum_y \pi_{ref}\,
+# e^{r/\beta}$, so all advantages are zero. Without the penalty ($\beta = 0$) only a policy that
+# always says one thing has none.
+
+# %% [markdown]
+# ## 6. The loop, in 40 lines
+#
+# Now the embedded model with LoRA. Reward: the pocket world's **gold** formula itself, so that
+# nothing can be over-optimized yet; notebook 07 puts reward models in its place. The reference is
+# the same model *with its adapter off*: no second copy in memory. Prompts are computed once for
+# their $K$ answers, in sampling and in training (notebook 04's packed rows).
+
+# %%
+policy = load_policy("smollm2-135m-instruct", lora_rank=16)
+rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
+trainable = [p for p in policy.parameters() if p.requires_grad]
+optimizer = torch.optim.AdamW(trainable, lr=3e-4, weight_decay=0.0)
+stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
+
+
+def roll_out(rows, generator):
+    """[prompt, answer, answer, ...] token trees, texts, and whether each answer ended itself."""
+    prompts = [tokenize(policy.tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
+               for r in rows]
+    tokens, mask = sample(policy, prompts, K, 48, stop, generator)
+    answers = [t[m].tolist() for t, m in zip(tokens, mask, strict=True)]
+    texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
+    trees = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
+    return trees, texts, [a[-1] == stop for a in answers]
+
+# %%
+def step(rows, generator):
+    trees, texts, ended = roll_out(rows, generator)
+    gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
+                         for i, row in enumerate(rows)])  # (P, K)
+    with torch.no_grad(), policy.reference():
+        ref = torch.stack([t.sum() for t in policy.logprobs(trees)]).view(-1, K)
+    tokens = policy.logprobs(trees)  # per answer (T,), with a graph
+    logp = torch.stack([t.sum() for t in tokens]).view(-1, K)
+    kl = rloo.kl_estimate(logp.detach(), ref)
+    A = rloo.leave_one_out_advantages(rloo.kl_penalized_rewards(gold, kl, BETA))
+    loss = rloo.rloo_loss(logp, logp.detach(), A)  # ratio 1: REINFORCE
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {"gold": gold.mean().item(), "KL": kl.mean().item(),
+            "length": sum(map(len, tokens)) / len(tokens), "ended": sum(ended) / len(ended),
+            "entropy": -torch.cat(tokens).mean().item()}, texts
+
+# %% [markdown]
+# `ratio 1`: the answers were drawn by the very policy that is updated. Several updates on one
+# batch of answers make it *off-policy*; then `rloo_loss` weighs by $\rho = \pi/\pi_{old}$ of
+# whole answers, and may clip it.
+#
+# **Predict**, before 14 steps of 8 prompts: gold is a sum of five terms in [0, 1], among them
+# "ended by itself" and "concise". Which of length, share that ended, entropy will move first?
+
+# %%
+draw = random.Random(0)
+generator = torch.Generator().manual_seed(0)
+history, started = [], time.perf_counter()
+for number in range(14):
+    numbers, texts = step(draw.sample(rows, 8), generator)
+    history.append(numbers)
+    if number in (0, 13):
+        print(f"step {number + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
+        print("   " + " ".join(texts[0].split())[:150])
+assert abs(history[0]["KL"]) < 0.05, "before its first update the policy is its reference"
+
+# %%
+figure, axes = plots.panels(4)
+for axis, key in zip(axes, ("gold", "KL", "length", "entropy"), strict=True):
+    axis.plot(range(1, 15), [h[key] for h in history], color=plots.COLORS["bt"], marker=".")
+    plots.label(axis, "step", "", key + {"KL": " (nats an answer)", "length": " (tokens)",
+                                         "entropy": " (nats a token)"}.get(key, " (0 to 5)"))
+
+# %% [markdown]
+# **What to see.** TBD
+
+# %% [markdown]
+# ## Exercises
+#
+# Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
+# `notebooks/solutions/`.
+#
+# **1.** The constant baseline with the smallest variance for one draw, given probabilities,
+# rewards and the squared lengths $\lVert\nabla\log\pi(a)\rVert^2$ of each arm. (Not quite the
+# mean reward.)
+
+# %%
+def best_baseline(probabilities, rewards, squared_lengths):
+    return None
+
+
+checks.check_best_baseline(best_baseline);
+
+# %% [markdown]
+# **2.** The sum of log-probabilities of each answer in a padded batch: `logprobs` (N, T), `tokens`
+# (N, T), and the end-of-turn id. The first end-of-turn token counts, nothing after it does.
+
+# %%
+def answer_logprobs(logprobs, tokens, stop):
+    return None
+
+
+checks.check_answer_logprobs(answer_logprobs);
+
+# %% [markdown]
+# **3.** A proxy is $r' = c\,r$. Which `kl_coef` trains the same policy as $\beta$ did with $r$?
+# And what does the gradient of the loss become, relative to before? Return both, (kl_coef,
+# factor).
+
+# %%
+def rescaled(kl_coef, c):
+    return None
+
+
+checks.check_rescaled(rescaled);
+
+# %% [markdown]
+# **4.** The KL of the tilted policy $\pi^* \propto \pi_{ref}\, e^{r/\beta}$ to the reference, in
+# nats.
+
+# %%
+def tilted_divergence(reference, rewards, beta):
+    return None
+
+
+checks.check_tilted_divergence(tilted_divergence);
+
+# %% [markdown]
+# ## What you know now
+#
+# - A policy gradient needs rewards of samples, not their derivatives; a baseline that does not
+#   depend on the sample changes the noise and not the mean.
+# - Leave-one-out is such a baseline for free. Rewards that average zero need it less.
+# - The KL belongs into the reward ($k_1$). Its weight means something only beside the reward's
+#   scale.
+# - The loop is short; what it learns is what the reward pays for, no more.

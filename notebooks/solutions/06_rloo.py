@@ -1,0 +1,62 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Solutions to 06 · How does a policy learn from a reward?
+
+# %%
+import torch
+
+from bsr_lite import checks_policy as checks
+
+# %% [markdown]
+# **1.** The variance is $E[(r - b)^2 s^2]$ minus a constant, with $s =
+# \lVert\nabla\log\pi\rVert$. Its derivative in $b$ is zero at $b = E[r s^2] / E[s^2]$: a mean
+# reward in which arms weigh by how much they move the policy.
+
+# %%
+def best_baseline(probabilities, rewards, squared_lengths):
+    weights = probabilities * squared_lengths
+    return (weights * rewards).sum() / weights.sum()
+
+
+assert checks.check_best_baseline(best_baseline)
+
+# %% [markdown]
+# **2.** A token counts when no end-of-turn token stands *before* it.
+
+# %%
+def answer_logprobs(logprobs, tokens, stop):
+    is_stop = (tokens == stop).long()
+    before = is_stop.cumsum(1) - is_stop
+    return (logprobs * (before == 0)).sum(1)
+
+
+assert checks.check_answer_logprobs(answer_logprobs)
+
+# %% [markdown]
+# **3.** $c\,r - \beta' d = c\,(r - \beta d)$ for $\beta' = c\,\beta$. Advantages, hence
+# gradients, are $c$ times as large, which Adam and gradient clipping mostly undo.
+
+# %%
+def rescaled(kl_coef, c):
+    return torch.tensor([c * kl_coef, c])
+
+
+assert checks.check_rescaled(rescaled)
+
+# %% [markdown]
+# **4.** Normalize, then $\sum \pi^* \log(\pi^*/\pi_{ref})$.
+
+# %%
+def tilted_divergence(reference, rewards, beta):
+    log_best = (reference.log() + rewards / beta).log_softmax(0)
+    return (log_best.exp() * (log_best - reference.log())).sum()
+
+
+assert checks.check_tilted_divergence(tilted_divergence)
