@@ -8,6 +8,7 @@ COMMANDS = {
     "estimate": "memory of a run, part by part, before it is started",
     "frozen": "compare objectives over many seeds on frozen features",
     "generate": "write a policy's answers in AlpacaEval's output format",
+    "rloo_study": "train policies against the reward models of a study, judged by gold",
     "merge": "write a LoRA or QLoRA model as one plain transformers folder",
     "study": "compare methods over seeds on the four scenarios",
 }

@@ -63,7 +63,8 @@ class Policy(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """The adapter, or all weights, and the tokenizer."""
-        options = {"selected_adapters": [ADAPTER]} if self.lora_rank else {}
+        options = ({"selected_adapters": [ADAPTER], "save_embedding_layers": False}
+                   if self.lora_rank else {})
         self.hf.save_pretrained(folder, **options)
         self.tokenizer.save_pretrained(folder)
 

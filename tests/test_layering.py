@@ -20,7 +20,7 @@ LAYERS = [  # each may import from the rows above it
     {"train_rm", "best_of_n", "gold_model"},
     {"estimate", "frozen", "summary", "train_rloo"},
     {"plots", "checks"},
-    {"checks_policy"},
+    {"checks_policy", "rloo_study"},
     {"study"},
 ]
 

@@ -1,0 +1,186 @@
+"""Reward models as proxies of the same RLOO run, seed by seed, judged by gold:
+python -m bsr_lite.rloo_study --config bsr_lite/configs/study_rloo.yaml
+
+Finished runs are read back, so a killed study goes on where it stopped.
+"""
+
+import copy
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoint import TrainingError
+from .config import (
+    ConfigError,
+    config_parser,
+    load_config,
+    parse,
+    read_yaml,
+    to_dict,
+)
+from .embedded import ModelError
+from .gold_model import trees_scorer
+from .metrics import length_controlled_win_rate, two_way_interval
+from .policy import load_policy, reward_model_for
+from .rloo import kl_estimate
+from .rloo_config import RLOOConfig
+from .rows import DataError
+from .runlog import phase, release_memory, write_atomic, write_results
+from .train_rloo import (
+    gold_scorer,
+    read_prompts,
+    reference_scale,
+    roll_out,
+    score,
+    sequence_logprobs,
+    sums,
+    train,
+)
+
+
+@dataclass
+class RLOOStudyConfig:
+    """Methods x seeds of `train_rloo`: seed n trains against <proxies>/<method>-seed<n>/model."""
+
+    base: str  # YAML of an RLOOConfig, relative to this file
+    proxies: str  # folder of a study's runs
+    methods: list[str]
+    seeds: list[int]
+    output_dir: str
+    common: dict = field(default_factory=dict)  # overrides of the base
+    eval_split: str = "valid"
+    eval_prompts: int = 96
+
+    def __post_init__(self):
+        if not self.methods or len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("name the methods and at least two different seeds")
+
+
+def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
+    """{<method>-seed<n>: its config}, all parsed before any starts.  Raises: ConfigError."""
+    base, found = read_yaml(path.parent / study.base), {}
+    for seed in study.seeds:
+        for method in study.methods:
+            name = f"{method}-seed{seed}"
+            proxy, out = Path(study.proxies) / name / "model", Path(study.output_dir) / name
+            values = copy.deepcopy(base) | study.common | {
+                "seed": seed, "reward_model": str(proxy), "output_dir": str(out)}
+            found[name] = parse(values, RLOOConfig, f"{path}: {name}")
+            if not proxy.is_dir() and not (out / "evaluation.json").exists():
+                raise ConfigError(f"{proxy} is missing: run the study that trains it first")
+    return found
+
+
+def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
+    """One answer of the trained policy and one of its reference to each held-out prompt: lists over
+    prompts of gold, proxy (in the run's units), tokens, finished, and the KL of the policy's."""
+    asked = copy.deepcopy(config)
+    asked.split, asked.num_generations = study.eval_split, 2
+    rows = read_prompts(asked)[:study.eval_prompts]
+    policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype)
+    proxy = trees_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
+    gold, found = gold_scorer(config), {}
+    zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
+    for name in ("policy", "reference"):
+        with torch.no_grad():
+            if name == "reference":
+                with policy.reference():
+                    batch = roll_out(policy, rows, asked, 7)
+            else:
+                batch = roll_out(policy, rows, asked, 7)
+                old = sums(sequence_logprobs(policy, batch, asked), len(batch))
+                with policy.reference():
+                    ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
+                found["kl"] = kl_estimate(old, ref).mean(1).tolist()
+        found[name] = {
+            "gold": score(batch, gold).mean(1).tolist(),
+            "proxy": ((score(batch, proxy) - zero) / unit).mean(1).tolist(),
+            "first": [b["texts"][0] for b in batch],
+            "first_gold": score(batch, gold)[:, 0].tolist(),
+            "tokens": [sum(map(len, b["tree"][1:])) / 2 for b in batch],
+            "finished": [sum(b["finished"]) / 2 for b in batch]}
+    return found
+
+
+def summarize(runs: dict[str, list[dict]]) -> dict:
+    """table[method]: gains of gold and proxy over the reference's answers, tokens, finished, kl,
+    each mean, low, high over seeds and prompts; `difference`: gold gain minus the first method's,
+    paired; win rate over the reference under gold, raw and length-controlled."""
+    table: dict = {}
+    gains = {}
+    for method, found in runs.items():
+        def column(part, key, found=found):
+            return np.array([f[part][key] for f in found])  # (S, P)
+
+        gains[method] = column("policy", "gold") - column("reference", "gold")
+        wins = (np.sign(column("policy", "first_gold") - column("reference", "first_gold")) + 1) / 2
+        words = [np.array([[len(t.split()) for t in f[part]["first"]] for f in found]).ravel()
+                 for part in ("policy", "reference")]
+        table[method] = {
+            "gold_gain": two_way_interval(gains[method])[:3],
+            "proxy_gain": two_way_interval(column("policy", "proxy")
+                                           - column("reference", "proxy"))[:3],
+            "kl": two_way_interval(np.array([f["kl"] for f in found]))[:3],
+            "tokens": two_way_interval(column("policy", "tokens"))[:3],
+            "finished": two_way_interval(column("policy", "finished"))[:3],
+            "difference": two_way_interval(gains[method] - gains[next(iter(runs))])[:3],
+            **length_controlled_win_rate(wins.ravel(), *words)}
+    return table
+
+
+COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
+           "proxy_gain": "proxy gain (its units)", "kl": "KL (nats)", "tokens": "tokens",
+           "finished": "finished"}
+
+
+def markdown(table: dict, seeds: int, prompts: int) -> str:
+    """One row a method."""
+    lines = [f"Against the reference's answers to {prompts} held-out prompts; {seeds} seeds, 95% "
+             "intervals over seeds and prompts.", "",
+             "| proxy | " + " | ".join(COLUMNS.values()) + " | win rate | length-controlled |",
+             "|---" * (len(COLUMNS) + 3) + "|"]
+    for method, row in table.items():
+        cells = ["{:.3f} ({:.3f} to {:.3f})".format(*row[key]) for key in COLUMNS]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {row['win_rate']:.3f} | "
+                     f"{row['length_controlled']:.3f} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_study(path: Path, overrides: list[str] = ()) -> dict:
+    """Run what is missing, then write results.json and results.md."""
+    study = load_config(path, RLOOStudyConfig, overrides)
+    runs: dict[str, list[dict]] = {method: [] for method in study.methods}
+    for name, config in run_configs(study, path).items():
+        key = to_dict(config) | {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
+        saved = Path(config.output_dir) / "evaluation.json"
+        found = json.loads(saved.read_text()) if saved.exists() else {}
+        if found.get("config") != key:
+            del train(config, resume=True).hf
+            release_memory()
+            with phase("evaluation"):
+                found = {"config": key} | evaluate(config, study)
+            write_atomic(saved, json.dumps(found) + "\n")
+            release_memory()
+        runs[name.rpartition("-seed")[0]].append(found)
+    table = summarize(runs)
+    text = markdown(table, len(study.seeds), len(runs[study.methods[0]][0]["kl"]))
+    write_results(Path(study.output_dir), to_dict(study), table, text)
+    print(text)
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = config_parser("rloo_study", __doc__, "an RLOO study", "seeds=[0,1,2]").parse_args(argv)
+    with phase("RLOO study"):
+        run_study(Path(args.config), args.overrides)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ConfigError, DataError, ModelError, TrainingError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from bsr_lite.config import ConfigError, load_config
+from bsr_lite.metrics import two_way_interval
+from bsr_lite.models import load_reward_model
+from bsr_lite.rloo_study import RLOOStudyConfig, main, run_configs, run_study, summarize
+from bsr_lite.saving import save_reward_model
+
+
+@pytest.fixture
+def study(tmp_path, tiny_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"Name {n} birds.", "split": "valid" if n > 8 else "train", "unit": "item",
+             "count": 2, "stems": ["bird"]} for n in range(14)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    for method in ("bt", "bsr"):
+        for seed in (0, 1):
+            model = load_reward_model(tiny_path, lora_rank=2, depth=2, dtype="float32", seed=seed)
+            save_reward_model(model, tmp_path / "study" / f"{method}-seed{seed}" / "model")
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({
+        "policy": {"name": tiny_path, "lora_rank": 2, "dtype": "float32"}, "reward_model": "unused",
+        "output_dir": "unused", "data": "rows.jsonl", "steps": 2, "prompts_per_step": 3,
+        "num_generations": 2, "max_new_tokens": 4, "standardize_prompts": 4}))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({
+        "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"], "seeds": [0, 1],
+        "output_dir": "out", "common": {"kl_coef": 0.0, "learning_rate": 1e-2},
+        "eval_prompts": 5}))
+    return tmp_path / "study.yaml"
+
+
+def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(study, tmp_path, capsys):
+    table = run_study(study)
+    evaluation = json.loads((tmp_path / "out/bsr-seed1/evaluation.json").read_text())
+    assert evaluation["config"]["reward_model"] == "study/bsr-seed1/model"
+    assert evaluation["config"]["seed"] == 1 and evaluation["config"]["kl_coef"] == 0
+    assert len(evaluation["kl"]) == len(evaluation["policy"]["gold"]) == 5
+    gains = [np.subtract(*(json.loads((tmp_path / f"out/bsr-seed{s}/evaluation.json").read_text())
+                           [part]["gold"] for part in ("policy", "reference"))) for s in (0, 1)]
+    assert table["bsr"]["gold_gain"] == pytest.approx(two_way_interval(gains)[:3])
+    assert f"{table['bsr']['gold_gain'][0]:.3f}" in (tmp_path / "out" / "results.md").read_text()
+    assert capsys.readouterr().out.count("policy in") == 4
+    assert run_study(study) == table
+    assert "policy in" not in capsys.readouterr().out
+
+
+def test_the_reference_answers_the_same_for_every_proxy_of_a_seed(study, tmp_path):
+    """Same reference, same random stream: gains differ by the policies alone."""
+    run_study(study)
+    answers = [json.loads((tmp_path / f"out/{m}-seed0/evaluation.json").read_text())["reference"]
+               for m in ("bt", "bsr")]
+    assert answers[0]["first"] == answers[1]["first"] and answers[0]["gold"] == answers[1]["gold"]
+
+
+def test_gains_wins_and_differences_of_known_runs():
+    def run(gold):
+        part = {"proxy": [0.0] * 4, "first": ["a b"] * 4, "tokens": [3.0] * 4,
+                "finished": [1.0] * 4}
+        return {"kl": [0.5] * 4, "policy": part | {"gold": gold, "first_gold": gold},
+                "reference": part | {"gold": [1.0] * 4, "first_gold": [1.0] * 4}}
+
+    table = summarize({"bt": [run([1, 2, 1, 0]), run([1, 2, 2, 0])],
+                       "bsr": [run([2, 2, 2, 2]), run([2, 2, 2, 2])]})
+    assert table["bt"]["gold_gain"][0] == pytest.approx(0.125)
+    assert table["bt"]["difference"] == (0, 0, 0) and table["bt"]["win_rate"] == 0.5625
+    assert table["bsr"]["difference"][0] == pytest.approx(0.875)
+    assert table["bsr"]["win_rate"] == 1 and table["bsr"]["length_controlled"] > 0.9
+
+
+def test_bad_studies_are_refused_before_a_run_starts(study):
+    with pytest.raises(ConfigError, match="at least two different seeds"):
+        main(["--config", str(study), "--set", "seeds=[1]"])
+    with pytest.raises(ConfigError, match="bt-seed2/model is missing: run the study"):
+        run_study(study, ["seeds=[0,2]"])
+    with pytest.raises(ConfigError, match="bt-seed0: kl_coef must be at least 0"):
+        run_configs(load_config(study, RLOOStudyConfig, ["common={kl_coef: -1}"]), study)
