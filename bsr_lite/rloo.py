@@ -57,8 +57,9 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: str = "k1") -> Ten
     k1 = d, unbiased; k2 = d^2 / 2, biased; k3 = exp(-d) - 1 + d, unbiased and never negative.
 
     As *losses* they mean something else: the expected gradient of k1 is 0 (the score function has
-    mean 0), that of k2 is the gradient of KL(pi || ref), that of k3 the gradient of KL(ref || pi).
-    So the penalty belongs into the reward, where only values count.
+    mean 0), that of k2 is the gradient of KL(pi || ref), that of k3 the gradient of KL(ref || pi);
+    all of it for d of whole answers. k1 in the reward has the gradient of KL(pi || ref), k3 there
+    has the difference of the two: so the penalty belongs into the reward, as k1.
     Source: Schulman 2020, "Approximating KL Divergence", for the names.
     Shapes: any two equal -> the same, nats.  Raises: ValueError for another kind.
     """

@@ -17,12 +17,13 @@
 # %% [markdown]
 # After it you can
 # - derive the policy gradient, and check by enumeration that an estimate of it is unbiased;
-# - say what a baseline does, and why leaving one out beats the plain batch mean;
+# - say what a baseline does, why it is taken per prompt, and what leaving one out changes;
 # - place the KL penalty where it does what you think it does;
 # - write the whole loop in 40 lines.
 #
 # Words: the **policy** $\pi$ is the language model in training, an **answer** $y$ its output for a
-# prompt $x$, the **reference** $\pi_{ref}$ the policy before training.
+# prompt $x$, the **reference** $\pi_{ref}$ the policy before training, a **proxy** the reward that
+# training sees, as opposed to gold. A *bandit* is one decision: pick an "arm", get its reward.
 
 # %%
 import itertools
@@ -63,16 +64,19 @@ rewards = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64)
 logits = torch.tensor([0.3, -1.0, 0.9], dtype=torch.float64)
 
 
-def scores(logits):
+def grad_log_pi(logits):
     """grad log pi(a) for every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
     return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
 
 
 free = logits.clone().requires_grad_()
 (true,) = torch.autograd.grad((free.softmax(0) * rewards).sum(), free)
-estimate = (logits.softmax(0)[:, None] * rewards[:, None] * scores(logits)).sum(0)
-print("gradient of J", [f"{g:+.4f}" for g in true.tolist()])
-torch.testing.assert_close(estimate, true, msg="E[r grad log pi] must be the gradient of J")
+expectation = (logits.softmax(0)[:, None] * rewards[:, None] * grad_log_pi(logits)).sum(0)
+print("gradient of J       ", [f"{g:+.4f}" for g in true.tolist()])
+torch.testing.assert_close(expectation, true, msg="E[r grad log pi] must be the gradient of J")
+drawn = torch.multinomial(logits.softmax(0), 10_000, replacement=True)
+sampled = (rewards[drawn, None] * grad_log_pi(logits)[drawn]).mean(0)
+print("mean of 10,000 draws", [f"{g:+.4f}" for g in sampled.tolist()])
 
 # %% [markdown]
 # ## 2. Baselines
@@ -86,13 +90,13 @@ torch.testing.assert_close(estimate, true, msg="E[r grad log pi] must be the gra
 
 # %%
 def moments(estimates):
-    """Mean and total variance of (probability, gradient) pairs, by enumeration."""
+    """Mean, and variance summed over components, of (probability, gradient) pairs, enumerated."""
     mean = sum(p * g for p, g in estimates)
     return mean, sum(p * (g - mean).square().sum() for p, g in estimates).item()
 
 
 def one_draw(level, b):
-    pi, s = logits.softmax(0), scores(logits)
+    pi, s = logits.softmax(0), grad_log_pi(logits)
     return moments([(pi[a], (rewards[a] + level - b) * s[a]) for a in range(3)])
 
 
@@ -102,32 +106,42 @@ for level in (0.0, 3.0):
         torch.testing.assert_close(one_draw(level, b)[0], true, msg="a baseline adds no bias")
 
 # %%
+s2 = grad_log_pi(logits).square().sum(1)
 figure, axis = plots.panels(1)
 for level, tint in ((0.0, "#004488"), (3.0, "#BB5566")):
-    axis.plot(grid, [one_draw(level, b)[1] for b in grid], color=tint,
-              label=f"rewards + {level:.0f}: mean reward "
-                    f"{(logits.softmax(0) * (rewards + level)).sum():.2f}")
+    pi, r = logits.softmax(0), rewards + level
+    axis.semilogy(grid, [one_draw(level, b)[1] for b in grid], color=tint,
+                  label=f"rewards + {level:.0f}")
+    axis.axvline((pi * r).sum(), color=tint, linestyle=":")  # the mean reward
+    best = ((pi * s2 * r).sum() / (pi * s2).sum()).item()  # exercise 1
+    print(f"rewards + {level:.0f}: variance without baseline {one_draw(level, 0.0)[1]:.3f}, at the "
+          f"mean reward {one_draw(level, (pi * r).sum())[1]:.3f}, "
+          f"at b = {best:.2f}, the least, {one_draw(level, best)[1]:.3f}")
 plots.label(axis, "baseline b (reward units)", "variance of one draw's gradient",
-            "the mean is the same everywhere")
+            "the mean is the same everywhere; dotted: mean reward")
 axis.legend();
 
 # %% [markdown]
-# **What to see.** Parabolas with their minimum near the mean reward. Without a baseline ($b = 0$)
-# the shifted task is over 50 times noisier than it need be; for rewards that average zero no
-# baseline is needed.
+# **What to see.** Parabolas (on a logarithmic scale), $E[(r-b)^2\,\lVert\nabla\log\pi\rVert^2]$
+# minus a constant. The minimum is at a *weighted* mean reward (exercise 1), here .33 above the
+# plain mean. Without a baseline the shifted task is 67 times noisier than with the mean reward;
+# unshifted, where rewards average nearly zero, $b = 0$ costs little over it.
+
+# %% [markdown]
+# Where from? A value network is one way (a second network that predicts the expected reward, as in
+# the algorithm PPO). RLOO's is cheaper: draw $K$ answers to the *same* prompt and take the mean
+# reward **of the others**,
 #
-# Where from? A value network (PPO) is one way. RLOO's is cheaper: draw $K$ answers to the *same*
-# prompt and take the mean reward **of the others**,
+# $$A_i = R_i - b_i, \qquad b_i = \frac{1}{K-1} \sum_{j \ne i} R_j.$$
 #
-# $$A_i = R_i - \frac{1}{K-1} \sum_{j \ne i} R_j.$$
-#
-# It must be the others': a mean that includes $R_i$ depends on the very draw it is subtracted
-# from, and the argument $E[b\,\nabla \log \pi] = 0$ needs independence.
+# The others are drawn independently of answer $i$, so $E[b_i \nabla\log\pi(y_i)] = E[b_i]\,
+# E[\nabla\log\pi(y_i)] = 0$: no bias. The mean of *all* $K$ contains $R_i/K$, and
+# $E[R_i\nabla\log\pi(y_i)]/K = \nabla J/K$ is lost: $(K-1)/K$ of the gradient is left.
 
 # %%
 def k_draws(K, level, advantage):
     """Every set of K draws with its probability, and the mean of A grad log pi over it."""
-    pi, s, found = logits.softmax(0), scores(logits), []
+    pi, s, found = logits.softmax(0), grad_log_pi(logits), []
     for arms in itertools.product(range(3), repeat=K):
         a = torch.tensor(arms)
         weights = advantage((rewards[a] + level)[None])[0]
@@ -154,29 +168,50 @@ for K in (2, 4):
     torch.testing.assert_close(plain[0], true * (K - 1) / K, msg="shrunk by (K-1)/K")
     rescaled = plain[1] * (K / (K - 1)) ** 2
     assert abs(rescaled - loo[1]) < 1e-12, "rescaled, the two are the same estimator"
-print("variance at mean reward 0.07, K = 2: "
+print("variance at mean reward 0.05, K = 2: "
       + ", ".join(f"{n} {k_draws(2, 0.0, f)[1]:.3f}" for n, f in NAMES.items()))
+
+# %%
+def two_prompts(advantage):
+    """Prompts at levels 0 and 3, two answers each; baselines from the prompt or from the batch."""
+    pi, found = logits.softmax(0), []
+    for arms in itertools.product(range(3), repeat=4):
+        a = torch.tensor(arms)
+        A = advantage((rewards[a] + torch.tensor([0, 0, 3, 3])).view(2, 2)).flatten()
+        found.append((pi[a].prod(), (A[:, None] * grad_log_pi(logits)[a]).mean(0)))
+    return moments(found)
+
+
+per_prompt = two_prompts(rloo.leave_one_out_advantages)
+per_batch = two_prompts(lambda R: rloo.leave_one_out_advantages(R.reshape(1, 4)))
+print(f"variance with the prompt's others {per_prompt[1]:.3f}, the batch's {per_batch[1]:.3f}")
+torch.testing.assert_close(per_batch[0], per_prompt[0], msg="neither is biased")
 
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased and, with rewards far from zero, far calmer. The mean
-# of all $K$ is *the same thing* scaled by $(K-1)/K$, which a learning rate absorbs: the bias is
-# harmless here, but only because it is one factor for every prompt.
+# of all $K$ is *the same estimator* scaled by $(K-1)/K$, which a learning rate absorbs; with $K$
+# different from prompt to prompt the factor would differ, too. And prompts differ in level:
+# others of the whole *batch* are a poor baseline, others of the same prompt a good one.
 #
-# And the last line: where rewards average zero already, estimating the level costs (with $K = 2$
-# the variance is five times as large). A reward whose mean is pinned, as BSR does, needs its
-# baseline less.
+# Estimating the level costs: where rewards average zero already, leave-one-out has five times the
+# variance of no baseline for $K = 2$. Its own variance is the same at *any* level. So under RLOO
+# it changes nothing that BSR pins the mean reward; that could help only a REINFORCE without
+# baseline.
 
 # %% [markdown]
 # ## 3. From arms to answers
 #
-# An answer is a sequence of tokens, $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the
-# end-of-turn token included**: to stop is a decision that must be learned. Nothing behind it
-# counts.
+# An arm is now a whole answer, and Sections 1 and 2 hold as they stand: *every token of an answer
+# is pushed with the same $A$*. Which word mattered shows only in the average over many answers.
 #
-# The tokens' log-probabilities need a softmax over 49,152 words at every position. For 32 answers
-# of 48 tokens that is 75 million numbers, 300 MB, and as much again for the gradient. But each is
-# needed only as one number, $z_y - \log \sum_v e^{z_v}$: compute the logits for a few hundred
-# tokens at a time, keep the normalizer, and in the backward pass compute them again.
+# $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the end-of-turn token included**: to stop
+# is a decision that must be learned. What a padded batch holds behind it is no part of the answer.
+#
+# With logits $z_v$, one per token of the vocabulary, a token's log-probability is $z_y - \log
+# \sum_v e^{z_v}$. For 32 answers of 48 tokens and 49,152 logits each that is 75 million numbers,
+# 300 MB, and as much for the gradient. But its gradient in $z$ is onehot$(y)$ minus softmax$(z)$,
+# as in Section 1: keep only the normalizer, and make the logits again, a chunk at a time, when
+# they are needed.
 
 # %%
 H, V, N = 64, 2000, 500
@@ -188,21 +223,27 @@ torch.testing.assert_close(chunked, full)
 a, b = (torch.autograd.grad(x.sum(), hidden, retain_graph=True)[0] for x in (chunked, full))
 torch.testing.assert_close(a, b, msg="chunks must not change the gradient")
 print(f"largest difference of the gradients {(a - b).abs().max():.0e}")
+print(f"largest tensor: {N * V:,} numbers at once, {128 * V:,} in chunks")
 
 # %% [markdown]
 # ## 4. Where to put the KL
 #
 # A reward model is right only near what it was trained on. The paper (Sec. 3.2) therefore rewards
 #
-# $$R(x, y) = r(x, y) - \beta \sum_t \bigl(\log \pi(y_t) - \log \pi_{ref}(y_t)\bigr),
-# \qquad \beta = 0.05,$$
+# $$R(x, y) = r(x, y) - \beta\, d, \qquad d = \log\pi(y|x) - \log\pi_{ref}(y|x), \quad \beta =
+# 0.05.$$
 #
-# whose mean is $E[r] - \beta\,\mathrm{KL}(\pi \Vert \pi_{ref})$. With $d = \log\pi -
-# \log\pi_{ref}$ at a sampled token three estimates of the KL are in use: $k_1 = d$, $k_2 =
-# d^2/2$, $k_3 = e^{-d} - 1 + d$.
+# $E[d]$ is the **KL divergence** $\mathrm{KL}(\pi \Vert \pi_{ref})$, where $\mathrm{KL}(p \Vert
+# q) = E_{y\sim p}[\log p(y) - \log q(y)] \ge 0$, zero only for $p = q$, and not symmetric. $R$
+# depends on the weights itself, which gives $\nabla J$ a second term $E[\nabla R] = -\beta
+# E[\nabla \log \pi] = 0$. So $R$ may be detached, and Section 1's formula holds.
+
+# %% [markdown]
+# Three estimates of the KL from one answer are in use: $k_1 = d$, $k_2 = d^2/2$, $k_3 = e^{-d} -
+# 1 + d$.
 #
 # **Predict**: which of them average to the KL? And when one is *differentiated*, as a loss term
-# beside the policy loss: which KL does it minimise?
+# beside the policy loss: where does it pull?
 
 # %%
 reference = torch.tensor([-0.2, 0.4, 0.1], dtype=torch.float64).log_softmax(0)
@@ -218,16 +259,22 @@ def gradient_of(f):
     return torch.autograd.grad(f(free.log_softmax(0)), free)[0]
 
 
-forward = gradient_of(lambda lp: (lp.exp() * (lp - reference)).sum())
-backward = gradient_of(lambda lp: (reference.exp() * (reference - lp)).sum())
-for kind in ("k1", "k2", "k3"):  # drawn actions are fixed: their probabilities are detached
-    g = gradient_of(lambda lp, k=kind: (
-        lp.detach().exp() * rloo.kl_estimate(lp, reference, k)).sum())
-    print(f"{kind} as a loss: gradient {[round(x, 4) for x in g.tolist()]}")
-    expected = {"k1": 0 * forward, "k2": forward, "k3": backward}[kind]
-    torch.testing.assert_close(g, expected)
-in_reward = gradient_of(lambda lp: (lp.detach().exp() * (lp - reference).detach() * lp).sum())
-torch.testing.assert_close(in_reward, forward, msg="k1 in the reward: the KL's own gradient")
+def as_loss(kind):  # answers are drawn: their probabilities are detached
+    return gradient_of(lambda lp: (
+        lp.detach().exp() * rloo.kl_estimate(lp, reference, kind)).sum())
+
+
+def in_reward(kind):  # a value that multiplies grad log pi
+    return gradient_of(lambda lp: (
+        lp.detach().exp() * rloo.kl_estimate(lp, reference, kind).detach() * lp).sum())
+
+
+to_ref = gradient_of(lambda lp: (lp.exp() * (lp - reference)).sum())
+from_ref = gradient_of(lambda lp: (reference.exp() * (reference - lp)).sum())
+for name, g in {"gradient of KL(pi || ref)": to_ref, "gradient of KL(ref || pi)": from_ref,
+                **{f"{k} as a loss": as_loss(k) for k in ("k1", "k2", "k3")},
+                **{f"{k} in the reward": in_reward(k) for k in ("k1", "k2", "k3")}}.items():
+    print(f"{name:26s} {[round(x, 4) for x in g.tolist()]}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -237,18 +284,31 @@ torch.testing.assert_close(in_reward, forward, msg="k1 in the reward: the KL's o
 # KL$(\pi \Vert \pi_{ref})$, and $k_3$ that of the *other* KL, KL$(\pi_{ref} \Vert \pi)$.
 # </details>
 #
-# In the reward only values count, and the policy gradient does the rest: there $k_1$ gives the
-# right gradient, which is why it belongs there. (A published $k_1$ with its sign reversed looked
-# plausible for a year: test estimators by enumeration.)
+# In the reward an estimate is multiplied by $\nabla\log\pi$, and the right mean is not enough:
+# $E[d\,\nabla\log\pi]$ is $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$, so $k_1$ is right there; $k_3$
+# gives the *difference* of both gradients. (All of this with $d$ of whole answers. Summed token by
+# token, as losses usually are, $k_2$ and $k_3$ also miss what a token does to later ones.)
+
+# %%
+torch.testing.assert_close(as_loss("k1"), 0 * to_ref, msg="k1 as a loss does nothing on average")
+torch.testing.assert_close(as_loss("k2"), to_ref)
+torch.testing.assert_close(as_loss("k3"), from_ref)
+torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the KL's own gradient")
+torch.testing.assert_close(in_reward("k3"), to_ref - from_ref)
 
 # %% [markdown]
 # ## 5. Where does it end?
 #
-# With the penalty the best policy is known in closed form, $\pi^*(y) \propto
-# \pi_{ref}(y)\, e^{r(y)/\beta}$: the reference, tilted. Dividing $\beta$ by two or doubling all
-# rewards is the same. So **a $\beta$ means nothing without the reward's scale**, and the scale of
-# rewards is one of the things in which BT and BSR models differ. (The library measures rewards in
-# standard deviations of the reference's answers.)
+# With the penalty the best policy is the reference, tilted: $\pi^*(y) = \pi_{ref}(y)\,
+# e^{r(y)/\beta} / Z$. Put $r = \beta\log(\pi^*/\pi_{ref}) + \beta\log Z$ into the objective:
+#
+# $$E_\pi[r] - \beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) = \beta\log Z - \beta\,\mathrm{KL}(\pi\Vert
+# \pi^*),$$
+#
+# largest at $\pi = \pi^*$. Dividing $\beta$ by two or doubling all rewards is the same, so **a
+# $\beta$ means nothing without the reward's scale**, and scale is one of the things in which BT
+# and BSR models differ. (`train_rloo` first subtracts the mean reward of the reference's answers
+# and divides by their standard deviation within a prompt.)
 
 # %%
 def train_bandit(beta, steps=3000, K=4, rate=0.05):
@@ -259,7 +319,7 @@ def train_bandit(beta, steps=3000, K=4, rate=0.05):
         arms = torch.multinomial(lp.exp(), K, replacement=True, generator=generator)
         R = rloo.kl_penalized_rewards(rewards[arms], (lp - reference)[arms], beta)
         A = rloo.leave_one_out_advantages(R[None])[0]
-        free = free + rate * (A[:, None] * scores(free)[arms]).mean(0)
+        free = free + rate * (A[:, None] * grad_log_pi(free)[arms]).mean(0)
         path.append(free.softmax(0))
     return torch.stack(path)
 
@@ -270,19 +330,20 @@ for axis, beta in zip(axes, (0.3, 1.0), strict=True):
     for arm, tint in enumerate(("#228833", "#DDAA33", "#BB5566")):
         axis.plot(path[:, arm], color=tint, label=f"r = {rewards[arm]:.1f}")
         axis.axhline(best[arm], color=tint, linestyle=":")
+        axis.axhline(reference[arm].exp(), color=tint, linewidth=0.5)
     assert (path[-1] - best).abs().max() < 0.02, "RLOO must end at the tilted reference"
-    plots.label(axis, "update", "probability", f"beta = {beta}; dotted: tilted reference")
+    plots.label(axis, "update", "probability", f"beta = {beta}; thin: reference, dotted: tilted")
 axes[0].legend();
 
 # %% [markdown]
-# **What to see.** RLOO finds the tilted reference. A small $\beta$ ends close to "always the best
-# arm", a large one stays near the reference; when the proxy is wrong about the best arm, that is
-# what a small $\beta$ costs.
+# **What to see.** RLOO finds the tilted reference. A smaller $\beta$ ends nearer to "always the
+# best arm" (KL .96 nats at .3), a larger one nearer to the reference (.15 at 1). When the proxy
+# is wrong about the best arm, the first is what costs.
 #
-# And the noise dies out, though answers are still drawn at random. At $\pi^*$ every answer has the
-# *same* penalized reward, $r - \beta \log(\pi^*/\pi_{ref}) = \beta \log \sum_y \pi_{ref}\,
-# e^{r/\beta}$, so all advantages are zero. Without the penalty ($\beta = 0$) only a policy that
-# always says one thing has none.
+# And the noise dies out, though answers are still drawn at random: at $\pi^*$ every answer has
+# the *same* penalized reward, $r - \beta\log(\pi^*/\pi_{ref}) = \beta\log Z$, so all advantages
+# are zero. Without the penalty they vanish only when all answers still drawn have equal reward:
+# when it always says one thing, say.
 
 # %% [markdown]
 # ## 6. The loop, in 40 lines
@@ -331,12 +392,14 @@ def step(rows, generator):
             "entropy": -torch.cat(tokens).mean().item()}, texts
 
 # %% [markdown]
-# `ratio 1`: the answers were drawn by the very policy that is updated. Several updates on one
-# batch of answers make it *off-policy*; then `rloo_loss` weighs by $\rho = \pi/\pi_{old}$ of
-# whole answers, and may clip it.
+# `rloo_loss` is $-\mathrm{mean}(A\rho)$ with $\rho = \pi/\pi_{old}$ of whole answers. Here
+# $\pi_{old}$ is $\pi$, detached: $\rho = 1$, but $\nabla\rho = \nabla\log\pi$, which is
+# REINFORCE. Several updates on one batch of answers make it *off-policy*; then $\rho \ne 1$, and
+# may be clipped.
 #
-# **Predict**, before 14 steps of 8 prompts: gold is a sum of five terms in [0, 1], among them
-# "ended by itself" and "concise". Which of length, share that ended, entropy will move first?
+# **Predict**, before 14 steps of 8 prompts: which moves first, the length, the share that ended by
+# itself, or the entropy? Up or down? (Gold's five terms: does what was asked, on topic, complete,
+# no repetition, concise.)
 
 # %%
 draw = random.Random(0)
@@ -351,11 +414,12 @@ for number in range(14):
 assert abs(history[0]["KL"]) < 0.05, "before its first update the policy is its reference"
 
 # %%
-figure, axes = plots.panels(4)
-for axis, key in zip(axes, ("gold", "KL", "length", "entropy"), strict=True):
+UNITS = {"gold": "0 to 5", "KL": "nats an answer", "length": "tokens", "ended": "share",
+         "entropy": "nats a token"}
+figure, axes = plots.panels(5)
+for axis, (key, unit) in zip(axes, UNITS.items(), strict=True):
     axis.plot(range(1, 15), [h[key] for h in history], color=plots.COLORS["bt"], marker=".")
-    plots.label(axis, "step", "", key + {"KL": " (nats an answer)", "length": " (tokens)",
-                                         "entropy": " (nats a token)"}.get(key, " (0 to 5)"))
+    plots.label(axis, "step", "", f"{key} ({unit})")
 
 # %% [markdown]
 # **What to see.** TBD
@@ -416,7 +480,8 @@ checks.check_tilted_divergence(tilted_divergence);
 #
 # - A policy gradient needs rewards of samples, not their derivatives; a baseline that does not
 #   depend on the sample changes the noise and not the mean.
-# - Leave-one-out is such a baseline for free. Rewards that average zero need it less.
+# - Leave-one-out is such a baseline without a second model; with few draws it adds noise of its
+#   own.
 # - The KL belongs into the reward ($k_1$). Its weight means something only beside the reward's
 #   scale.
 # - The loop is short; what it learns is what the reward pays for, no more.
