@@ -5,6 +5,7 @@ The proxies are the models that a study saved. Samples and scores are kept as th
 killed run goes on where it stopped.
 """
 
+import io
 import json
 import random
 import sys
@@ -18,19 +19,22 @@ from .config import ConfigError, config_parser, in_range, load_config, to_dict
 from .data import Group
 from .embedded import EMBEDDED, ModelError
 from .generate import answers
-from .gold import WORD, gold_reward, gold_terms
+from .gold import WORD
+from .gold_model import pocket_gold, pocket_rows
 from .metrics import best_of_n, best_of_n_kl, two_way_interval
 from .policy import load_policy
-from .rows import DataError, read_rows
+from .rows import DataError
 from .runlog import (
     environment,
     fingerprint,
     phase,
+    read_lines,
     read_recorded,
     release_memory,
     write_atomic,
     write_results,
 )
+from .saving import weights_fingerprint
 
 
 @dataclass
@@ -50,33 +54,36 @@ class BestOfNConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("prompts", "num_samples", "max_new_tokens", "token_budget"):
+        for name in ("max_new_tokens", "token_budget"):
             in_range(name, getattr(self, name), 1)
+        for name in ("prompts", "num_samples"):
+            in_range(name, getattr(self, name), 2)
         if not self.methods:
             raise ValueError("name at least one of the study's methods")
 
 
-def draw_samples(config: BestOfNConfig, folder: Path) -> list[dict]:
-    """{"prompt", "responses", "gold", "finished"} of each prompt, N samples each, appended to
-    samples.jsonl as they come; every prompt has a random stream of its own."""
-    rows = [row for row in read_rows(config.data) if row.get("split") == config.split]
+def draw_prompts(config: BestOfNConfig) -> list[dict]:
+    rows = pocket_rows(config.data, config.split)
     if len(rows) < config.prompts:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
                         f"{config.prompts} asked for")
-    rows = random.Random(config.seed).sample(rows, config.prompts)
+    return random.Random(config.seed).sample(rows, config.prompts)
+
+
+def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[dict]:
+    """{"prompt", "responses", "gold", "finished"} of each prompt, N samples each, appended to
+    samples.jsonl as they come; every prompt has a random stream of its own."""
     path = folder / "samples.jsonl"
-    done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    done = read_lines(path)  # without a last one that a kill tore
+    write_atomic(path, "".join(json.dumps(row) + "\n" for row in done))
     policy = load_policy(config.policy) if len(done) < len(rows) else None
     for index, row in enumerate(rows[len(done):], len(done)):
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
         prompt = [{"role": "user", "content": row["prompt"]}]
         (texts, finished), = answers(policy, [prompt], config.num_samples, config.max_new_tokens,
                                      generator)
-        gold = [gold_reward(gold_terms(text, unit=row["unit"], count=row["count"],
-                                       stems=row["stems"], finished=end))
-                for text, end in zip(texts, finished, strict=True)]
-        done.append({"prompt": row["prompt"], "responses": texts, "gold": gold,
-                     "finished": finished})
+        done.append({"prompt": row["prompt"], "responses": texts, "finished": finished,
+                     "gold": pocket_gold(row, texts, finished)})
         with path.open("a") as file:
             file.write(json.dumps(done[-1]) + "\n")
     return done
@@ -98,35 +105,39 @@ def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np
 
 
 def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
-    """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when a method has no model."""
+    """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when methods differ in seeds, or
+    have fewer than the three that an interval needs."""
     folders: dict[str, Path] = {}
+    seeds = {}
     for method in config.methods:
-        found = sorted(Path(config.proxies).glob(f"{method}-seed*/model"))
-        if len(found) < 2:
-            raise ConfigError(f"{config.proxies} holds {len(found)} trained models "
-                              f"{method}-seed<n>/model, two are needed for an interval: run the "
-                              "study that makes them first")
-        folders |= {path.parent.name: path.parent for path in found}
+        found = sorted(path.parent for path in Path(config.proxies).glob(f"{method}-seed*/model"))
+        seeds[method] = [folder.name.rpartition("-seed")[2] for folder in found]
+        folders |= {folder.name: folder for folder in found}
+    if len(seeds[config.methods[0]]) < 3 or any(s != seeds[config.methods[0]] for s in
+                                                seeds.values()):
+        raise ConfigError(f"{config.proxies} holds trained models <method>-seed<n>/model of the "
+                          f"seeds {seeds}: each method needs the same ones, at least three; run "
+                          "the study that makes them first")
     return folders
 
 
 def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
     """gold, words and one array per proxy `<method>-seed<n>`, (P, N) each."""
-    folders = find_proxies(config)
-    settings = {k: v for k, v in to_dict(config).items()
-                if k not in ("proxies", "methods", "output_dir", "token_budget")}
+    folders, rows = find_proxies(config), draw_prompts(config)
+    settings = [config.policy, config.num_samples, config.max_new_tokens, config.seed, rows]
     work = Path(config.output_dir) / f"samples-{fingerprint(settings)[:8]}"
     work.mkdir(parents=True, exist_ok=True)
     with phase("samples"):
-        samples = draw_samples(config, work)
+        samples = draw_samples(config, rows, work)
     scores = {"gold": np.array([s["gold"] for s in samples]),
               "words": np.array([[len(WORD.findall(r)) for r in s["responses"]] for s in samples])}
     for name, folder in folders.items():
-        trained = fingerprint((folder / "metrics.jsonl").read_text())[:8]
-        saved = work / f"{name}-{trained}.npy"
+        saved = work / f"{name}-{weights_fingerprint(folder / 'model')[:8]}.npy"
         if not saved.exists():
             with phase(name):
-                np.save(saved, proxy_scores(samples, folder / "model", config))
+                packed = io.BytesIO()
+                np.save(packed, proxy_scores(samples, folder / "model", config))
+                write_atomic(saved, packed.getvalue())
         scores[name] = np.load(saved)
     return scores
 

@@ -201,17 +201,6 @@ class FrozenConfig:
             check_loss(objective["loss"], **{k: v for k, v in objective.items() if k != "loss"})
 
 
-@dataclass
-class TiersConfig:
-    """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
-    this file; their tables side by side."""
-
-    studies: list[str]
-    output_dir: str
-    frozen: list[str] = field(default_factory=list)
-    best_of_n: list[str] = field(default_factory=list)
-
-
 def config_parser(command: str, text: str, what: str, example: str) -> argparse.ArgumentParser:
     """The command line that every run of a YAML has: --config, and --set for single values."""
     parser = argparse.ArgumentParser(prog=f"python -m bsr_lite.{command}", description=text,

@@ -204,15 +204,15 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     under data/runs for the same config is read back."""
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
-    out = Path(config.output_dir)
-    recorded = read_recorded(out, to_dict(config)) if resume else None
+    out, key = Path(config.output_dir), to_dict(config) | {"base_config": to_dict(base)}
+    recorded = read_recorded(out, key) if resume else None
     if recorded:
         table = read_table(recorded)
     else:
         table = run(config, base)
         write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
     text = markdown(table, config.seeds)
-    write_results(out, to_dict(config), table, text)
+    write_results(out, key, table, text)
     print(text)
     return table
 

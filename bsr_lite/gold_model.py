@@ -9,11 +9,35 @@ import torch
 from .data import Group
 from .embedded import ModelError
 from .eval_rm import group_tree, score_trees
-from .gold import gold_reward, gold_terms
+from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
+from .rows import DataError, read_rows
 from .saving import META
 
 # (row, answers to its prompt, whether each ended by itself) -> one score an answer
 Scorer = Callable[[dict, list[str], list[bool]], list[float]]
+
+
+def pocket_rows(source: str, split: str) -> list[dict]:
+    """Rows of one split with what the pocket world's gold needs to know of their prompts.
+
+    Raises: DataError naming file, row and fix.
+    """
+    found = []
+    for place, row in enumerate(read_rows(source), 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{source}, row {place}: expected an object, got {row!r:.40}")
+        if row.get("split") != split:
+            continue
+        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+            raise DataError(f"{source}, row {place}: `prompt` must be a text")
+        stems, count = row.get("stems"), row.get("count")
+        if (row.get("unit") not in WORDS_PER_UNIT or type(count) is not int or count < 1
+                or not isinstance(stems, list) or not all(isinstance(s, str) for s in stems)):
+            units = " or ".join(WORDS_PER_UNIT)
+            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
+                            f"({units}), `count` (1, 2, ...) and `stems` (a list of texts)")
+        found.append(row)
+    return found
 
 
 def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:

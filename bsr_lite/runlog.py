@@ -93,9 +93,10 @@ class RunLog:
             file.write(json.dumps(row) + "\n")
 
 
-def read_metrics(folder: str | Path) -> list[dict]:
-    """Rows of a run's metrics.jsonl; a last line torn by a kill is left out."""
-    path, rows = Path(folder) / "metrics.jsonl", []
+def read_lines(path: Path) -> list[dict]:
+    """Rows of a .jsonl file that is written line by line; none where there is no file, and a last
+    line torn by a kill is left out."""
+    rows = []
     if path.exists():
         for line in path.read_text().splitlines():
             try:
@@ -103,6 +104,11 @@ def read_metrics(folder: str | Path) -> list[dict]:
             except json.JSONDecodeError:
                 break
     return rows
+
+
+def read_metrics(folder: str | Path) -> list[dict]:
+    """Rows of a run's metrics.jsonl."""
+    return read_lines(Path(folder) / "metrics.jsonl")
 
 
 def read_runs(folder: str | Path) -> dict[str, list[dict]]:

@@ -57,6 +57,14 @@ def save_reward_model(model, folder: str | Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def weights_fingerprint(folder: str | Path) -> str:
+    """Checksum of a saved model's weights, to tell whether it is what an earlier run saw."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def read_meta(folder: Path) -> dict:
     try:
         return json.loads((folder / META).read_text())

@@ -10,15 +10,16 @@ import dataclasses
 import json
 import random
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from .best_of_n import run_best_of_n
+from .best_of_n import BestOfNConfig, run_best_of_n
 from .checkpoint import TrainingError
 from .config import (
     ConfigError,
+    FrozenConfig,
     RewardModelConfig,
     StudyConfig,
-    TiersConfig,
     config_parser,
     load_config,
     parse,
@@ -41,6 +42,23 @@ from .runlog import (
 from .scenarios import Scenarios, require
 from .summary import markdown, summarize, tiers_markdown
 from .train_rm import load_scenarios, train
+
+
+@dataclass
+class TiersConfig:
+    """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
+    this file; their tables side by side."""
+
+    output_dir: str
+    studies: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)
+    best_of_n: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        names = [Path(name).stem for name in self.studies + self.frozen]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("name at least one study or frozen study, no two of the same name")
+
 
 KEYS = ("eval_groups", "scenarios", "data_checksum")  # of an evaluation beside its config
 
@@ -71,15 +89,15 @@ def read_back(folder: Path, key: dict) -> dict | None:
     path = folder / "evaluation.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
-    found = dict(result["config"])
     try:
-        config = parse({k: v for k, v in found.items() if k not in KEYS}, RewardModelConfig, path)
-    except ConfigError:  # of an older version
+        result = json.loads(path.read_text())
+        values = dict(result["config"])
+        config = parse({k: v for k, v in values.items() if k not in KEYS}, RewardModelConfig, path)
+    except (ValueError, KeyError, TypeError) as error:  # torn, or of another version
+        print(f"{path} is left out: {error}")
         return None
     moved = {"output_dir": key["output_dir"]}
-    found = to_dict(config) | {k: found[k] for k in KEYS if k in key} | moved
-    if found != key:
+    if to_dict(config) | {k: values.get(k) for k in KEYS if k in key} | moved != key:
         return None
     print(f"{folder}: finished before, read back")
     return result
@@ -122,8 +140,13 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     if not all(results):
         scenarios = load_scenarios(runs[0][1])  # the same for all
         require(scenarios, study.scenarios)
-        results = [result or run_one(config, study, scenarios)
+        data = fingerprint(dataclasses.asdict(scenarios))
+        results = [result if result and result["config"]["data_checksum"] == data
+                   else run_one(config, study, scenarios)
                    for result, (_, config) in zip(results, runs, strict=True)]
+    if len({result["config"]["data_checksum"] for result in results}) > 1:
+        raise ConfigError(f"{RECORDED / out.name}: its runs saw different data, so their prompts "
+                          "cannot be paired; run the study without --resume")
     table = summarize([(method, result) for (method, _), result in zip(runs, results, strict=True)])
     text = markdown(table, len(study.seeds))
     write_results(out, to_dict(study), table, text)
@@ -137,20 +160,26 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
 
 def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
-    """All tiers, one after the other, then one table of their differences to BT and one figure."""
-    config, here = load_config(path, TiersConfig, overrides), path.parent
-    tiers = {}
+    """All tiers, one after the other, then one table of their differences to BT and one figure.
+
+    Raises: ConfigError for any tier's config before the first starts.
+    """
+    config, here, tiers = load_config(path, TiersConfig, overrides), path.parent, {}
+    for cls, names in ((FrozenConfig, config.frozen), (StudyConfig, config.studies),
+                       (BestOfNConfig, config.best_of_n)):
+        for name in names:
+            load_config(here / name, cls)
     for name in config.frozen:
         tiers[Path(name).stem] = run_frozen(here / name, resume=resume)
     for name in config.studies:
         tiers[Path(name).stem] = run_study(here / name, resume=resume)
-    for name in config.best_of_n:
-        run_best_of_n(here / name, resume=resume)
     out, text = Path(config.output_dir), tiers_markdown(tiers)
     write_results(out, to_dict(config), tiers, text)
     from .plots import tiers_figure
     tiers_figure(tiers, out / "results.png")
     print(f"\n{text}\ntable   {out / 'results.md'}\nfigure  {out / 'results.png'}")
+    for name in config.best_of_n:  # last: it needs the studies' models
+        run_best_of_n(here / name, resume=resume)
     return tiers
 
 
@@ -160,7 +189,8 @@ def main(argv: list[str] | None = None) -> None:
                         help="read runs of the same config back that are recorded in data/runs")
     args = parser.parse_args(argv)
     path = Path(args.config)
-    run = run_tiers if "studies" in read_yaml(path) else run_study
+    tiers = {f.name for f in dataclasses.fields(TiersConfig)} - {"output_dir"}
+    run = run_tiers if tiers & read_yaml(path).keys() else run_study
     with phase("study"):
         run(path, args.overrides, args.resume)
 

@@ -78,8 +78,9 @@ def reward_controls(cells: list[dict], first: list[dict], temperature: float) ->
         centred = rewards - rewards.mean(1, keepdims=True)
         spread, base = (np.array(c["rewards"]).std(1).mean() for c in (cell, other))
         margins, labels = pair_margins(other, temperature)
+        scale = spread / base if base else 0.0
         found.append({**calibration(*pair_margins(cell, temperature)),
-                      "rescaled_nll": calibration(margins * spread / base, labels)["nll"],
+                      "rescaled_nll": calibration(margins * scale, labels)["nll"],
                       "pooled_centred": kendall_tau_b(centred.ravel(), gold.ravel()).item()})
     return {name: mean_of(found, name) for name in found[0]}
 

@@ -302,26 +302,21 @@ ROWS = {"mean |h_w - h_l|, train": ("train", "difference_after", "mean"),
         "cv of |h|, train": ("train", "norm_after", "cv"),
         "effective rank, train": ("train", "effective_rank_after"),
         "effective rank, prompt-disjoint": ("prompt_disjoint", "effective_rank_after"),
-        "variance between prompts": ("prompt_disjoint", "between_prompts")}
-print(f"{'':34s}{'BT: start, change':>34s}{'BSR: start, change':>34s}")
-for name, keys in ROWS.items():
-    row = []
-    for method in ("bt", "bsr"):
-        curves = np.array(watched(norms[method], *keys)[1])
-        mean, half = metrics.seed_interval(curves[:, -1] - curves[:, 0])
-        row.append(f"{curves[:, 0].mean():8.3f} {mean:+.3f} "
-                   f"({mean - half:+.3f}, {mean + half:+.3f})")
-    print(f"{name:34s}" + "".join(f"{text:>34s}" for text in row))
+        "variance between prompts": ("prompt_disjoint", "between_prompts"),
+        "variance within prompts": ("prompt_disjoint", "within_prompts")}
+
+
+def change(study, method, keys):
+    curves = np.array(watched(study[method], *keys)[1])  # (seeds, times)
+    mean, half = metrics.seed_interval(curves[:, -1] - curves[:, 0])
+    return f"{curves[:, 0].mean():8.3f} {mean:+.3f} ({mean - half:+.3f}, {mean + half:+.3f})"
 
 # %%
-print(f"{'lora, at the end':20s}{'|h_w - h_l|':>14s}{'cv of |h|':>12s}{'rank':>8s}{'between':>10s}"
-      f"{'within':>9s}")
-for part in PARTS:
-    for method, cells in tiers["study_lora"].items():
-        c = cells[part]
-        print(f"{part if method == 'bt' else '':18s}{method:10s}{c['difference_after_mean']:6.2f}"
-              f"{c['norm_after_cv']:12.4f}{c['effective_rank']:8.1f}{c['between']:10.3f}"
-              f"{c['within']:9.3f}")
+for name, study_runs in {"full fine-tuning, 30 layers": norms, "LoRA, 10 layers": runs}.items():
+    print(f"{name:34s}{'BT: start, change':>34s}{'BSR: start, change':>34s}")
+    for row, keys in ROWS.items():
+        found = [change(study_runs, method, keys) for method in ("bt", "bsr")]
+        print(f"  {row:32s}" + "".join(f"{text:>34s}" for text in found))
 
 # %% [markdown]
 # **What to see.** TBD

@@ -3,9 +3,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
-from bsr_lite.best_of_n import BestOfNConfig, curves, draw_samples, main, run_best_of_n
+from bsr_lite.best_of_n import curves, main, run_best_of_n
 from bsr_lite.config import ConfigError
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.gold import gold_reward, gold_terms
@@ -13,19 +14,20 @@ from bsr_lite.models import load_reward_model
 from bsr_lite.rows import DataError
 from bsr_lite.saving import save_reward_model
 
+ROWS = "".join(json.dumps({
+    "prompt": f"Name {n} birds.", "split": "valid" if n else "train", "unit": "item", "count": 2,
+    "stems": ["bird"]}) + "\n" for n in range(6))
+
 
 @pytest.fixture
 def bon(tmp_path, tiny_path, monkeypatch):
-    """Two methods of two seeds each, saved untrained, and five prompts."""
+    """Two methods of three seeds each, saved untrained, and five prompts."""
     monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"Name {n} birds.", "split": "valid" if n else "train", "unit": "item",
-             "count": 2, "stems": ["bird"]} for n in range(6)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    for seed, name in enumerate(("bt-seed0", "bt-seed1", "bsr-seed0", "bsr-seed1")):
-        folder = tmp_path / "study" / name
+    (tmp_path / "rows.jsonl").write_text(ROWS)
+    for seed in range(6):
+        folder = tmp_path / "study" / f"{('bt', 'bsr')[seed % 2]}-seed{seed // 2}"
         model = load_reward_model(tiny_path, lora_rank=2, dtype="float32", seed=seed)
         save_reward_model(model, folder / "model")
-        (folder / "metrics.jsonl").write_text(f"{seed}\n")
     config = {"proxies": "study", "methods": ["bt", "bsr"], "output_dir": "out",
               "policy": tiny_path, "data": "rows.jsonl", "prompts": 4, "num_samples": 8,
               "max_new_tokens": 6}
@@ -53,14 +55,29 @@ def test_scores_are_those_of_gold_and_of_the_models(bon, tmp_path):
     assert "| bsr |" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_killed_run_goes_on_with_the_same_samples(bon, tmp_path, tiny_path):
-    run_best_of_n(bon)
+def test_a_killed_run_goes_on_with_the_same_samples(bon, tmp_path):
+    table = run_best_of_n(bon)
     path = next((tmp_path / "out").glob("samples-*/samples.jsonl"))
     whole = path.read_text()
-    path.write_text("".join(whole.splitlines(keepends=True)[:2]))
-    config = BestOfNConfig(**yaml.safe_load(bon.read_text()))
-    draw_samples(config, path.parent)
-    assert path.read_text() == whole
+    path.write_text("".join(whole.splitlines(keepends=True)[:2]) + '{"prompt": "Nam')  # torn
+    assert run_best_of_n(bon) == table and path.read_text() == whole
+
+
+def test_other_prompts_and_other_weights_are_no_cache(bon, tmp_path):
+    run_best_of_n(bon)
+    before = dict(np.load(tmp_path / "out" / "scores.npz"))
+    model = load_reward_model(str(tmp_path / "study/bsr-seed0/model"))
+    with torch.no_grad():
+        model.head_weight.neg_()
+    save_reward_model(model, tmp_path / "study/bsr-seed0/model")
+    run_best_of_n(bon)
+    after = dict(np.load(tmp_path / "out" / "scores.npz"))
+    assert after["bsr-seed0"] == pytest.approx(-before["bsr-seed0"], abs=2e-3)
+    assert (after["bsr-seed1"] == before["bsr-seed1"]).all()
+    text = (tmp_path / "rows.jsonl").read_text().replace('"count": 2', '"count": 1')
+    (tmp_path / "rows.jsonl").write_text(text)
+    run_best_of_n(bon)
+    assert (np.load(tmp_path / "out" / "scores.npz")["gold"] != before["gold"]).any()
 
 
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_path, monkeypatch):
@@ -70,7 +87,7 @@ def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_p
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")
     assert run_best_of_n(bon, resume=True) == table
-    with pytest.raises(ConfigError, match="study holds 0 trained models bt-seed"):
+    with pytest.raises(ConfigError, match=r"study holds trained models .*'bt': \[\]"):
         run_best_of_n(bon)
 
 
@@ -90,7 +107,22 @@ def test_a_proxy_that_is_gold_reaches_the_best_and_its_negative_the_worst():
 def test_bad_input_is_refused(bon, tmp_path):
     with pytest.raises(DataError, match="5 prompts of split 'valid', 6 asked for"):
         run_best_of_n(bon, ["prompts=6"])
-    with pytest.raises(ConfigError, match="holds 0 trained models dr-seed<n>"):
+    with pytest.raises(ConfigError, match="each method needs the same ones"):
         run_best_of_n(bon, ["methods=[dr]"])
-    with pytest.raises(ConfigError, match="num_samples must be at least 1"):
-        main(["--config", str(bon), "--set", "num_samples=0"])
+    with pytest.raises(ConfigError, match="num_samples must be at least 2"):
+        main(["--config", str(bon), "--set", "num_samples=1"])
+    shutil.move(tmp_path / "study/bsr-seed2", tmp_path / "study/bsr-seed7")
+    with pytest.raises(ConfigError, match=r"'bsr': \['0', '1', '7'\]"):
+        run_best_of_n(bon)
+    for key, value, message in (("count", 0, "row 3: the pocket world's gold needs"),
+                                ("stems", "bird", "row 3: the pocket world's gold needs"),
+                                ("unit", "items", "sentence or item"),
+                                ("prompt", " ", "row 3: `prompt` must be a text")):
+        rows = [json.loads(line) for line in ROWS.splitlines()]
+        rows[2][key] = value
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+        with pytest.raises(DataError, match=message):
+            run_best_of_n(bon, ["methods=[bt]"])
+    (tmp_path / "rows.jsonl").write_text("[1, 2]\n")
+    with pytest.raises(DataError, match="row 1: expected an object"):
+        run_best_of_n(bon, ["methods=[bt]"])

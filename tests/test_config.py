@@ -8,7 +8,6 @@ from bsr_lite.config import (
     FrozenConfig,
     RewardModelConfig,
     StudyConfig,
-    TiersConfig,
     load_config,
     parse,
     to_dict,
@@ -27,6 +26,7 @@ def test_every_reward_model_config_parses_and_survives_a_round_trip(path):
 
 def test_the_full_study_names_configs_that_parse():
     from bsr_lite.best_of_n import BestOfNConfig
+    from bsr_lite.study import TiersConfig
     tiers = load_config(CONFIGS / "study_full.yaml", TiersConfig)
     for names, cls in ((tiers.frozen, FrozenConfig), (tiers.studies, StudyConfig),
                        (tiers.best_of_n, BestOfNConfig)):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from bsr_lite.config import ConfigError, StudyConfig, load_config
-from bsr_lite.study import main, run_configs, run_study
+from bsr_lite.study import main, run_configs, run_study, run_tiers
 
 
 @pytest.fixture
@@ -108,6 +108,48 @@ def test_a_recorded_run_of_an_older_version_had_the_defaults(study_path, recorde
     assert capsys.readouterr().out.count("read back") == 4
     run_study(study_path, ["common={optimizer: adamw, epochs: 2}", "seeds=[0]"], resume=True)
     assert "read back" not in capsys.readouterr().out
+
+
+def test_recorded_runs_of_other_data_are_not_paired(study_path, recorded, tmp_path, capsys):
+    path = tmp_path / "groups.jsonl"
+    shutil.rmtree(recorded / "bsr-seed1")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["gold"] = row["gold"][::-1]
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    capsys.readouterr()
+    run_study(study_path, resume=True)
+    assert capsys.readouterr().out.count("steps in") == 4  # the other three as well
+    changed = recorded / "bt-seed0" / "evaluation.json"
+    result = json.loads(changed.read_text())
+    result["config"]["data_checksum"] = "other"
+    changed.write_text(json.dumps(result))
+    shutil.copytree(tmp_path / "study" / "bsr-seed1", recorded / "bsr-seed1")
+    with pytest.raises(ConfigError, match="its runs saw different data"):
+        run_study(study_path, resume=True)
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"config": {"loss": 3}}', '{"config": '])
+def test_an_unreadable_record_is_left_out_and_said(study_path, recorded, capsys, content):
+    (recorded / "bt-seed1" / "evaluation.json").write_text(content)
+    capsys.readouterr()
+    run_study(study_path, resume=True)
+    text = capsys.readouterr().out
+    assert "bt-seed1/evaluation.json is left out" in text and text.count("read back") == 3
+
+
+def test_tiers_are_checked_before_the_first_starts(study_path, tmp_path):
+    def full(**values):
+        (tmp_path / "full.yaml").write_text(yaml.safe_dump({"output_dir": "full"} | values))
+        run_tiers(tmp_path / "full.yaml")
+
+    with pytest.raises(ConfigError, match="none.yaml: cannot be read"):
+        full(studies=["study.yaml"], best_of_n=["none.yaml"])
+    with pytest.raises(ConfigError, match="no two of the same name"):
+        full(studies=["study.yaml", "sub/study.yaml"])
+    with pytest.raises(ConfigError, match="name at least one study"):
+        full(best_of_n=["b.yaml"])
+    assert not (tmp_path / "study").exists()
 
 
 def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
