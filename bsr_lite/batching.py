@@ -99,6 +99,16 @@ def answer_rows(trees: Sequence[Tree]) -> tuple[Tensor, Tensor, list[int]]:
     return torch.tensor(sources), torch.tensor(targets), lengths
 
 
+def refuse_features(features: dict, length: int) -> None:
+    """Raises: ValueError naming an attention feature that our layouts do not compute."""
+    window = features.get("sliding_window")
+    refused = [name for name in ("softcap", "s_aux", "dropout")
+               if torch.is_tensor(features.get(name)) or features.get(name)]
+    if refused or (window and window < length):
+        raise ValueError(f"the packed layout cannot compute this model's attention: "
+                         f"{', '.join(refused) or f'sliding_window {window}'}")
+
+
 def forest_attention(module, query, key, value, mask, scaling=None, forest=None, **features):
     """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
     heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment.
@@ -107,12 +117,7 @@ def forest_attention(module, query, key, value, mask, scaling=None, forest=None,
     """
     if forest is None:
         raise ValueError("the forest layout needs the keyword argument forest=plant(trees)")
-    window = features.get("sliding_window")
-    refused = [name for name in ("softcap", "s_aux", "dropout")
-               if torch.is_tensor(features.get(name)) or features.get(name)]
-    if refused or (window and window < max(forest.key_lengths)):
-        raise ValueError(f"the packed layout cannot compute this model's attention: "
-                         f"{', '.join(refused) or f'sliding_window {window}'}")
+    refuse_features(features, max(forest.key_lengths))
     key, value, out = key[:, :, forest.keys], value[:, :, forest.keys], []
     # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
     for q, k, v in zip(query.split(forest.query_lengths, 2), key.split(forest.key_lengths, 2),

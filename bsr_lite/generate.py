@@ -15,6 +15,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
+from .batching import refuse_features
 from .data import Messages
 from .embedded import EMBEDDED, ModelError
 from .policy import Policy, load_policy
@@ -68,8 +69,12 @@ class PromptCache:
             rows, heads, 1, depth)
 
 
-def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt_cache=None, **_):
-    """The backbone's attention while sampling.  Shapes: (B, heads, T, D) -> (B, T, heads, D)."""
+def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt_cache=None,
+                           **features):
+    """The backbone's attention while sampling.  Shapes: (B, heads, T, D) -> (B, T, heads, D).
+
+    Raises: ValueError naming an attention feature that it does not compute."""
+    refuse_features(features, prompt_cache.bias.shape[-1] + prompt_cache.size)
     step = prompt_cache.decode if module.layer_idx in prompt_cache.prompts else prompt_cache.prefill
     return step(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
 
@@ -116,16 +121,22 @@ def sample(policy: Policy, prompts: list[list[int]], num_generations: int, max_n
     return tokens, ended - (tokens == stop).long() == 0
 
 
+def end_of_turn(tokenizer) -> int:
+    """The token with which the chat template ends an answer: what a policy has to say to stop.
+    Some tokenizers name another one as eos_token."""
+    return tokenize(tokenizer, [{"role": "user", "content": "x"}], "x")[1][-1]
+
+
 def answers(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
             generator: torch.Generator) -> list[tuple[list[str], list[bool]]]:
     """Per prompt the texts of its K answers, and whether each ended by itself."""
     tokenizer = policy.tokenizer
     ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
-    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, tokenizer.eos_token_id,
-                          generator)
+    stop = end_of_turn(tokenizer)
+    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, stop, generator)
     texts = [tokenizer.decode(row[kept], skip_special_tokens=True).strip()
              for row, kept in zip(tokens, mask, strict=True)]
-    ended = ((tokens == tokenizer.eos_token_id) & mask).any(1).tolist()
+    ended = ((tokens == stop) & mask).any(1).tolist()
     chunks = range(0, len(texts), num_generations)
     return [(texts[i:i + num_generations], ended[i:i + num_generations]) for i in chunks]
 
@@ -134,6 +145,8 @@ def read_instructions(data: str, split: str | None) -> list[str]:
     """`instruction` (AlpacaEval) or `prompt` of every row.  Raises: DataError naming the row."""
     found = []
     for place, row in enumerate(read_rows(data), 1):
+        if not isinstance(row, dict):
+            raise DataError(f"{data}, row {place}: expected an object, got {row!r:.40}")
         if split and row.get("split") != split:
             continue
         text = row.get("instruction", row.get("prompt"))
@@ -160,6 +173,8 @@ def main(argv: list[str] | None = None) -> None:
     output = Path(args.output)
     if output.suffix != ".json" or not output.parent.is_dir():
         raise DataError(f"--output {output}: name a .json file in a folder that exists")
+    if args.max_new_tokens < 1:
+        raise DataError(f"--max-new-tokens {args.max_new_tokens}: at least 1")
     instructions = read_instructions(args.data, args.split)
     policy = load_policy(args.model)
     generator, written = torch.Generator().manual_seed(args.seed), []

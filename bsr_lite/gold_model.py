@@ -80,7 +80,10 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
             ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False),
                             add_special_tokens=False, return_tensors="pt")
             out = model(**ids)
-            found.append((out.score if hasattr(out, "score") else out.logits).float().item())
+            value = out.score if hasattr(out, "score") else out.logits
+            if value.numel() != 1:
+                raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
+            found.append(value.float().item())
         return found
     return score
 

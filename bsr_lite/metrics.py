@@ -205,6 +205,8 @@ def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
     Source: AlpacaEval 2's length correction (Dubois et al. 2024).
     Deviation: no term for the difficulty of an instruction, which takes many models to estimate.
     wins: 1, 0, or 0.5 for a tie.  A ridge of 0.01 keeps b finite when length decides all.
+    length_controlled is NaN where the mean of d is over two of its standard deviations from 0:
+    answers of equal length were hardly seen, and the model would be read far outside its data.
     Shapes: (N,) each -> win_rate and length_controlled in [0, 1], length_effect b.
     Raises: ValueError below two prompts.
     """
@@ -218,8 +220,9 @@ def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
         p = 1 / (1 + np.exp(-x @ weights))
         hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge
         weights = weights + np.linalg.solve(hessian, x.T @ (wins - p) - ridge @ weights)
+    seen = abs(difference.mean()) <= 2 * spread
     return {"win_rate": float(wins.mean()), "length_effect": float(weights[1]),
-            "length_controlled": float(1 / (1 + np.exp(-weights[0])))}
+            "length_controlled": float(1 / (1 + np.exp(-weights[0]))) if seen else math.nan}
 
 
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),

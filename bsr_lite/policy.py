@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from .batching import Tree, answer_rows, plant
 from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
-from .models import RewardModel, settle_template
+from .models import RewardModel, guard_nf4, settle_template
 from .rloo import token_logprobs
-from .saving import saved_meta
+from .saving import check_template, saved_meta
 
 ADAPTER, REWARD = "default", "reward"
 
@@ -69,20 +69,9 @@ class Policy(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
-                quantization: str | None = None, seed: int = 0) -> Policy:
-    """A policy to sample from or to train: EMBEDDED, a hub id, a local path, or a folder that
-    `Policy.save` wrote.  lora_rank, quantization: as in `models.load_reward_model`.
-
-    Raises: ModelError saying what to change.
-    """
+def load_causal(base: str, dtype: str, quantization: str | None):
+    """A causal language model and its tokenizer.  Raises: ModelError."""
     import transformers
-    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-    folder = Path(name_or_path)
-    saved = (folder / "adapter_config.json").exists()
-    if saved and saved_meta(name_or_path):
-        raise ModelError(f"{name_or_path} is a reward model, not a policy")
-    base = PeftConfig.from_pretrained(folder).base_model_name_or_path if saved else name_or_path
     path = str(embedded_model_path()) if base == EMBEDDED else base
     options = {"dtype": getattr(torch, dtype), "attn_implementation": "forest"}
     if quantization:
@@ -92,14 +81,39 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         with quiet_loading():
-            hf = transformers.AutoModelForCausalLM.from_pretrained(path, **options)
+            hf, info = transformers.AutoModelForCausalLM.from_pretrained(
+                path, output_loading_info=True, **options)
     except Exception as error:  # the hub, the file formats and the model code raise of all kinds
         raise ModelError(f"cannot load {base}: {' '.join(str(error).split())} (Without a network "
                          f"use a local path or {EMBEDDED}.)") from error
+    lost = [key for key in info["missing_keys"] if not (key.startswith("lm_head") and
+                                                        hf.config.tie_word_embeddings)]
+    if lost:
+        raise ModelError(f"the weights of {base} lack {', '.join(sorted(lost)[:3])}: it is no "
+                         "causal language model")
     settle_template(tokenizer, base)
     if quantization:
-        from .models import guard_nf4
         guard_nf4(hf)
+    return hf, tokenizer
+
+
+def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
+                quantization: str | None = None, seed: int = 0) -> Policy:
+    """A policy to sample from or to train: EMBEDDED, a hub id, a local path, or a folder that
+    `Policy.save` wrote.  lora_rank, quantization: as in `models.load_reward_model`.
+
+    Raises: ModelError saying what to change.
+    """
+    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+    folder = Path(name_or_path)
+    saved = (folder / "adapter_config.json").exists()
+    if saved_meta(name_or_path):
+        raise ModelError(f"{name_or_path} is a reward model, not a policy")
+    if saved and lora_rank:
+        raise ModelError(f"{name_or_path} is a trained policy: name its base to train, or leave "
+                         "out lora_rank to sample from it")
+    base = PeftConfig.from_pretrained(folder).base_model_name_or_path if saved else name_or_path
+    hf, tokenizer = load_causal(base, dtype, quantization)
     hf.requires_grad_(not (lora_rank or saved))
     with quiet_loading(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -111,7 +125,29 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
                 task_type="CAUSAL_LM", r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=0.0,
                 target_modules="all-linear"))
             hf.peft_config[ADAPTER].base_model_name_or_path = base  # not a cache's path
-    return Policy(hf.eval(), tokenizer, dtype, lora_rank)
+    policy = Policy(hf.eval(), tokenizer, dtype, lora_rank)
+    check_layout(policy, base)
+    return policy
+
+
+@torch.no_grad()
+def check_layout(policy: Policy, name: str) -> None:
+    """Raises: ModelError unless packed rows give what the plain model says of a short text: models
+    that scale, cap or add a bias to their logits, or look at a window only, would be wrong."""
+    ids = list(range(3, 11))
+    try:
+        (ours,) = policy.logprobs([[ids[:2], ids[2:]]])
+        policy.causal.set_attn_implementation("sdpa")
+        with policy.autocast():
+            logits = policy.causal(torch.tensor([ids], device=policy.device)).logits[0, 1:-1]
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"{name} cannot be computed in packed rows: {error}") from error
+    plain = logits.float().log_softmax(-1).gather(1, torch.tensor(ids[2:], device=policy.device)[
+        :, None])[:, 0]
+    limit = 0.5 if policy.compute_dtype is torch.bfloat16 else 1e-3
+    if (ours - plain).abs().max() > limit:
+        raise ModelError(f"{name} cannot be computed in packed rows: log-probabilities are off "
+                         f"by {(ours - plain).abs().max():.2g} nats; use a Llama or Qwen kind")
 
 
 # ---- one base for policy, reference and reward model ---------------------------------------------
@@ -123,6 +159,7 @@ class SharedRewardModel(RewardModel):
     def __init__(self, policy: Policy, folder: Path, meta: dict):
         from safetensors.torch import load_file
         from transformers import AutoModelForSequenceClassification
+        check_template(folder, policy.tokenizer, meta)
         policy.hf.load_adapter(str(folder), REWARD)
         config = copy.deepcopy(policy.causal.config)
         config.num_labels = 1

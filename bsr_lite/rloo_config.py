@@ -46,6 +46,9 @@ class RLOOConfig:
             raise ValueError("set policy.lora_rank: the reference is the policy with LoRA off")
         if self.policy.depth is not None:
             raise ValueError("leave policy.depth out: a policy needs its last layers to write")
+        if self.policy.gradient_checkpointing:
+            raise ValueError("leave policy.gradient_checkpointing out: it is not used here; lower "
+                             "token_budget")
         if self.prompts_per_step % self.minibatches:
             raise ValueError(f"prompts_per_step {self.prompts_per_step} is not a multiple of "
                              f"minibatches {self.minibatches}")

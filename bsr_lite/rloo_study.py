@@ -6,6 +6,8 @@ Finished runs are read back, so a killed study goes on where it stopped.
 
 import copy
 import json
+import math
+import random
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from .checkpoint import TrainingError
 from .config import (
     ConfigError,
     config_parser,
+    in_range,
     load_config,
     parse,
     read_yaml,
@@ -29,7 +32,8 @@ from .policy import load_policy, reward_model_for
 from .rloo import kl_estimate
 from .rloo_config import RLOOConfig
 from .rows import DataError
-from .runlog import phase, release_memory, write_atomic, write_results
+from .runlog import fingerprint, phase, release_memory, write_atomic, write_results
+from .saving import weights_fingerprint
 from .train_rloo import (
     gold_scorer,
     read_prompts,
@@ -56,8 +60,10 @@ class RLOOStudyConfig:
     eval_prompts: int = 96
 
     def __post_init__(self):
-        if not self.methods or len(self.seeds) < 2 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("name the methods and at least two different seeds")
+        if not self.methods or len(self.seeds) < 3 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("name the methods and at least three different seeds: fewer carry no "
+                             "interval")
+        in_range("eval_prompts", self.eval_prompts, 2)
 
 
 def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
@@ -70,18 +76,31 @@ def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
             values = copy.deepcopy(base) | study.common | {
                 "seed": seed, "reward_model": str(proxy), "output_dir": str(out)}
             found[name] = parse(values, RLOOConfig, f"{path}: {name}")
-            if not proxy.is_dir() and not (out / "evaluation.json").exists():
+            if not proxy.is_dir():
                 raise ConfigError(f"{proxy} is missing: run the study that trains it first")
+    if found[name].gold in (None, "none"):
+        raise ConfigError(f"{path}: a study compares by gold; set it")
+    held_out(found[name], study)
     return found
+
+
+def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
+    """A random draw of prompts to evaluate on.  Raises: DataError when some were trained on."""
+    rows = read_prompts(config, study.eval_split)
+    trained = {r["prompt"] for r in read_prompts(config)} & {r["prompt"] for r in rows}
+    if trained or len(rows) < study.eval_prompts:
+        raise DataError(f"{config.data}: split {study.eval_split!r} has {len(rows)} prompts, "
+                        f"{len(trained)} of them trained on; {study.eval_prompts} new ones needed")
+    return random.Random(0).sample(rows, study.eval_prompts)
 
 
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
     """One answer of the trained policy and one of its reference to each held-out prompt: lists over
     prompts of gold, proxy (in the run's units), tokens, finished, and the KL of the policy's."""
-    asked = copy.deepcopy(config)
-    asked.split, asked.num_generations = study.eval_split, 2
-    rows = read_prompts(asked)[:study.eval_prompts]
-    policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype)
+    rows, asked = held_out(config, study), copy.deepcopy(config)
+    asked.num_generations = 2
+    policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
+                         quantization=config.policy.quantization)
     proxy = trees_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold, found = gold_scorer(config), {}
     zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
@@ -128,7 +147,8 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
             "tokens": two_way_interval(column("policy", "tokens"))[:3],
             "finished": two_way_interval(column("policy", "finished"))[:3],
             "difference": two_way_interval(gains[method] - gains[next(iter(runs))])[:3],
-            **length_controlled_win_rate(wins.ravel(), *words)}
+            **{k: None if math.isnan(v) else v for k, v in
+               length_controlled_win_rate(wins.ravel(), *words).items()}}
     return table
 
 
@@ -145,8 +165,9 @@ def markdown(table: dict, seeds: int, prompts: int) -> str:
              "|---" * (len(COLUMNS) + 3) + "|"]
     for method, row in table.items():
         cells = ["{:.3f} ({:.3f} to {:.3f})".format(*row[key]) for key in COLUMNS]
+        fair = row["length_controlled"]
         lines.append(f"| {method} | " + " | ".join(cells) + f" | {row['win_rate']:.3f} | "
-                     f"{row['length_controlled']:.3f} |")
+                     + (f"{fair:.3f} |" if fair is not None else "lengths hardly overlap |"))
     return "\n".join(lines) + "\n"
 
 
@@ -155,11 +176,18 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
     study = load_config(path, RLOOStudyConfig, overrides)
     runs: dict[str, list[dict]] = {method: [] for method in study.methods}
     for name, config in run_configs(study, path).items():
-        key = to_dict(config) | {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
+        key = to_dict(config) | {
+            "eval_split": study.eval_split, "eval_prompts": study.eval_prompts,
+            "reward_model_weights": weights_fingerprint(config.reward_model),
+            "rows": fingerprint([read_prompts(config), read_prompts(config, study.eval_split)])}
         saved = Path(config.output_dir) / "evaluation.json"
         found = json.loads(saved.read_text()) if saved.exists() else {}
         if found.get("config") != key:
-            del train(config, resume=True).hf
+            try:
+                del train(config, resume=True).hf
+            except ConfigError as error:  # half a run of other settings, prompts or proxy
+                print(f"{error}. Training it from the start")
+                del train(config).hf
             release_memory()
             with phase("evaluation"):
                 found = {"config": key} | evaluate(config, study)

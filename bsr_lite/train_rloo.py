@@ -5,6 +5,7 @@ The loop: draw prompts, sample K answers to each, score them, take each answer's
 mean of the others, step. Killed and started again with --resume it goes on exactly.
 """
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,8 +17,8 @@ from .batching import draw_batch, micro_batches, tree_tokens
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, config_parser, load_config, to_dict
 from .embedded import ModelError
-from .generate import sample
-from .gold_model import Scorer, model_gold, pocket_gold, trees_scorer
+from .generate import end_of_turn, read_instructions, sample
+from .gold_model import Scorer, model_gold, pocket_gold, pocket_rows, trees_scorer
 from .policy import Policy, load_policy, reward_model_for
 from .rloo import (
     clip_fraction,
@@ -27,30 +28,24 @@ from .rloo import (
     rloo_loss,
 )
 from .rloo_config import RLOOConfig
-from .rows import DataError, read_rows
+from .rows import DataError
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
+from .saving import weights_fingerprint
 from .tokenization import tokenize
 from .train_rm import schedule
 
-POCKET_KEYS = {"unit", "count", "stems"}
-
-
 # ---- before the loop -----------------------------------------------------------------------------
 
-def read_prompts(config: RLOOConfig) -> list[dict]:
-    """The rows of the split, with what gold needs.  Raises: DataError."""
-    rows = [r for r in read_rows(config.data) if r.get("split", config.split) == config.split]
+def read_prompts(config: RLOOConfig, split: str | None = None) -> list[dict]:
+    """The rows of a split (the config's), with what gold needs.  Raises: DataError."""
+    split = split or config.split
+    if config.gold == "pocket":
+        rows = pocket_rows(config.data, split)
+    else:
+        rows = [{"prompt": text} for text in read_instructions(config.data, split)]
     if len(rows) < config.prompts_per_step:
-        raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, a step "
-                        f"takes {config.prompts_per_step}")
-    for place, row in enumerate(rows):
-        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-            raise DataError(f"{config.data}, prompt {place + 1} of split {config.split!r}: "
-                            "`prompt` must be a text")
-        if config.gold == "pocket" and POCKET_KEYS - row.keys():
-            raise DataError(f"{config.data}, prompt {place + 1} of split {config.split!r}: gold "
-                            f"needs {', '.join(sorted(POCKET_KEYS - row.keys()))}; set gold: null "
-                            "or a reward model")
+        raise DataError(f"{config.data}: {len(rows)} prompts of split {split!r}, a step takes "
+                        f"{config.prompts_per_step}")
     return rows
 
 
@@ -83,11 +78,11 @@ def prepare(config: RLOOConfig):
 def roll_out(policy: Policy, rows: list[dict], config: RLOOConfig, seed: int) -> list[dict]:
     """K answers to each prompt: its row, its tree [prompt, answer, ...] of token ids, the texts,
     and whether each answer ended by itself."""
-    tokenizer = policy.tokenizer
+    tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
     prompts = [tokenize(tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
                for r in rows]
-    tokens, mask = sample(policy, prompts, config.num_generations, config.max_new_tokens,
-                          tokenizer.eos_token_id, torch.Generator().manual_seed(seed))
+    tokens, mask = sample(policy, prompts, config.num_generations, config.max_new_tokens, stop,
+                          torch.Generator().manual_seed(seed))
     answers = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
     batch = []
     for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
@@ -95,7 +90,7 @@ def roll_out(policy: Policy, rows: list[dict], config: RLOOConfig, seed: int) ->
         batch.append({"row": row, "tree": [prompt, *mine],
                       "texts": [tokenizer.decode(a, skip_special_tokens=True).strip()
                                 for a in mine],
-                      "finished": [a[-1] == tokenizer.eos_token_id for a in mine]})
+                      "finished": [a[-1] == stop for a in mine]})
     return batch
 
 
@@ -140,7 +135,7 @@ def update(policy: Policy, batch: list[dict], old: Tensor, advantages: Tensor,
 def collapse(row: dict) -> list[str]:
     """Names of what looks like a policy that broke."""
     signs = {"all advantages are zero: every prompt's answers score alike":
-             row["train/advantage_std"] == 0,
+             row["train/advantage_std"] < 1e-6,
              "KL above 100 nats an answer: the policy has left its reference":
              row["train/kl"] > 100,
              "answers of fewer than three tokens": row["train/length"] < 3,
@@ -175,8 +170,11 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     policy, proxy, gold, rows = prepare(config)
     trainable = {n: p for n, p in policy.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=config.learning_rate, weight_decay=0.0)
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(rows))
+    seen = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config) | seen, fingerprint(rows))
     first = checkpoint.load() if resume else checkpoint.clear()
+    if not first:
+        shutil.rmtree(out / "model", ignore_errors=True)  # of an earlier run
     log = RunLog(out, to_dict(config), first)
     with phase("reference"):
         zero, unit = reference_scale(policy, proxy, rows, config)

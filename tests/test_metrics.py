@@ -175,6 +175,8 @@ def test_length_control_does_nothing_where_length_says_nothing():
     assert same["length_controlled"] == pytest.approx(wins.mean(), abs=0.01)
     separable = length_controlled_win_rate([1, 1, 0, 0], [9, 8, 1, 2], [5, 5, 5, 5])
     assert np.isfinite(separable["length_effect"]) and 0.4 < separable["length_controlled"] < 0.6
+    longer = length_controlled_win_rate([1] * 90 + [0] * 10, [60] * 99 + [61], [30] * 100)
+    assert longer["win_rate"] == 0.9 and math.isnan(longer["length_controlled"])
     with pytest.raises(ValueError, match="at least two prompts"):
         length_controlled_win_rate([1], [1], [1])
 

@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
 
 from bsr_lite.batching import answer_rows, plant
 from bsr_lite.embedded import ModelError
+from bsr_lite.generate import sample
 from bsr_lite.models import load_reward_model, rewards
 from bsr_lite.policy import SharedRewardModel, load_policy, reward_model_for
 from bsr_lite.saving import save_reward_model
@@ -127,8 +130,66 @@ def test_another_reward_model_keeps_its_own_weights_and_is_frozen(policy, saved,
     torch.testing.assert_close(rewards(other, plant(TREES)), rewards(alone, plant(TREES)))
 
 
+def test_models_that_packed_rows_get_wrong_are_refused_by_name(tiny_path, tmp_path):
+    """Scaled logits, capped attention, a window: silently another distribution otherwise."""
+    from transformers import (
+        AutoTokenizer,
+        Gemma2Config,
+        Gemma2ForCausalLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        GraniteConfig,
+        GraniteForCausalLM,
+    )
+    sizes = dict(vocab_size=49152, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+                 num_attention_heads=2, num_key_value_heads=1)
+    models = {"granite": GraniteForCausalLM(GraniteConfig(**sizes, logits_scaling=8.0,
+                                                          initializer_range=1.0)),
+              "gemma2": Gemma2ForCausalLM(Gemma2Config(**sizes, head_dim=8)),
+              "gpt2": GPT2LMHeadModel(GPT2Config(vocab_size=49152, n_embd=16, n_layer=1, n_head=2))}
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        AutoTokenizer.from_pretrained(tiny_path).save_pretrained(tmp_path / name)
+        with pytest.raises(ModelError, match=f"{name} cannot be computed in packed rows"):
+            load_policy(str(tmp_path / name), dtype="float32")
+
+
+def test_a_window_shorter_than_the_text_is_refused_while_sampling(tiny_path, tmp_path):
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+    model = MistralForCausalLM(MistralConfig(
+        vocab_size=49152, hidden_size=16, intermediate_size=32, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, sliding_window=12))
+    model.save_pretrained(tmp_path / "m")
+    AutoTokenizer.from_pretrained(tiny_path).save_pretrained(tmp_path / "m")
+    policy = load_policy(str(tmp_path / "m"), dtype="float32")
+    generator = torch.Generator().manual_seed(0)
+    sample(policy, [[5, 6]], 2, 8, -1, generator)
+    with pytest.raises(ValueError, match="sliding_window 12"):
+        sample(policy, [[5, 6]], 2, 11, -1, generator)
+
+
+def test_a_checkpoint_without_its_head_is_no_policy(saved, tmp_path):
+    _, folder = saved()
+    (tmp_path / "rm" / "reward_model.json").unlink()
+    config = json.loads((tmp_path / "rm" / "config.json").read_text())
+    (tmp_path / "rm" / "config.json").write_text(json.dumps(config | {
+        "tie_word_embeddings": False}))
+    with pytest.raises(ModelError, match="lack lm_head"):
+        load_policy(folder, dtype="float32")
+
+
+def test_a_shared_reward_model_needs_its_own_chat_template(policy, saved, tiny_path):
+    _, folder = saved(lora_rank=2)
+    policy.tokenizer.chat_template += " "
+    with pytest.raises(ModelError, match="another chat template"):
+        reward_model_for(policy, folder, tiny_path)
+
+
 def test_what_is_no_policy_or_no_reward_model_is_refused(policy, saved, tiny_path):
     _, folder = saved(lora_rank=2)
+    with pytest.raises(ModelError, match="is a reward model, not a policy"):
+        load_policy(folder)
+    saved()
     with pytest.raises(ModelError, match="is a reward model, not a policy"):
         load_policy(folder)
     with pytest.raises(ModelError, match="no folder that save_reward_model wrote"):

@@ -2,12 +2,21 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from bsr_lite.config import ConfigError, load_config
 from bsr_lite.metrics import two_way_interval
 from bsr_lite.models import load_reward_model
-from bsr_lite.rloo_study import RLOOStudyConfig, main, run_configs, run_study, summarize
+from bsr_lite.rloo_study import (
+    RLOOStudyConfig,
+    held_out,
+    main,
+    run_configs,
+    run_study,
+    summarize,
+)
+from bsr_lite.rows import DataError
 from bsr_lite.saving import save_reward_model
 
 
@@ -18,7 +27,7 @@ def study(tmp_path, tiny_path, monkeypatch):
              "count": 2, "stems": ["bird"]} for n in range(14)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for method in ("bt", "bsr"):
-        for seed in (0, 1):
+        for seed in (0, 1, 2):
             model = load_reward_model(tiny_path, lora_rank=2, depth=2, dtype="float32", seed=seed)
             save_reward_model(model, tmp_path / "study" / f"{method}-seed{seed}" / "model")
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({
@@ -26,7 +35,7 @@ def study(tmp_path, tiny_path, monkeypatch):
         "output_dir": "unused", "data": "rows.jsonl", "steps": 2, "prompts_per_step": 3,
         "num_generations": 2, "max_new_tokens": 4, "standardize_prompts": 4}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({
-        "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"], "seeds": [0, 1],
+        "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"], "seeds": [0, 1, 2],
         "output_dir": "out", "common": {"kl_coef": 0.0, "learning_rate": 1e-2},
         "eval_prompts": 5}))
     return tmp_path / "study.yaml"
@@ -39,10 +48,10 @@ def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(study,
     assert evaluation["config"]["seed"] == 1 and evaluation["config"]["kl_coef"] == 0
     assert len(evaluation["kl"]) == len(evaluation["policy"]["gold"]) == 5
     gains = [np.subtract(*(json.loads((tmp_path / f"out/bsr-seed{s}/evaluation.json").read_text())
-                           [part]["gold"] for part in ("policy", "reference"))) for s in (0, 1)]
+                           [part]["gold"] for part in ("policy", "reference"))) for s in (0, 1, 2)]
     assert table["bsr"]["gold_gain"] == pytest.approx(two_way_interval(gains)[:3])
     assert f"{table['bsr']['gold_gain'][0]:.3f}" in (tmp_path / "out" / "results.md").read_text()
-    assert capsys.readouterr().out.count("policy in") == 4
+    assert capsys.readouterr().out.count("policy in") == 6
     assert run_study(study) == table
     assert "policy in" not in capsys.readouterr().out
 
@@ -55,6 +64,37 @@ def test_the_reference_answers_the_same_for_every_proxy_of_a_seed(study, tmp_pat
     assert answers[0]["first"] == answers[1]["first"] and answers[0]["gold"] == answers[1]["gold"]
 
 
+def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(study, tmp_path, capsys):
+    """Another proxy under the same path, and a run of other settings, are trained again."""
+    run_study(study)
+    model = load_reward_model(str(tmp_path / "study/bt-seed0/model"))
+    with torch.no_grad():
+        model.head_weight.neg_()
+    save_reward_model(model, tmp_path / "study/bt-seed0/model")
+    capsys.readouterr()
+    run_study(study)
+    out = capsys.readouterr().out
+    assert out.count("policy in") == 1 and "another reward_model (its weights)" in out
+    run_study(study, ["common={learning_rate: 0.02}", "methods=[bt]"])
+    assert capsys.readouterr().out.count("policy in") == 3
+
+
+def test_prompts_to_evaluate_on_are_drawn_at_random_and_new(study, tmp_path):
+    config = load_config(study, RLOOStudyConfig)
+    run = run_configs(config, study)["bt-seed0"]
+    rows = held_out(run, config)
+    assert len(rows) == 5 and [r["prompt"] for r in rows] != sorted(r["prompt"] for r in rows)
+    lines = (tmp_path / "rows.jsonl").read_text().replace("valid", "train", 1)
+    (tmp_path / "rows.jsonl").write_text(lines)
+    with pytest.raises(DataError, match="split 'valid' has 4 prompts, 0 of them trained on; 5 new"):
+        run_configs(config, study)
+    double = json.dumps({"prompt": "Name 3 birds.", "split": "valid", "unit": "item", "count": 2,
+                         "stems": ["bird"]})
+    (tmp_path / "rows.jsonl").write_text(lines + double + "\n")
+    with pytest.raises(DataError, match="has 5 prompts, 1 of them trained on"):
+        run_configs(config, study)
+
+
 def test_gains_wins_and_differences_of_known_runs():
     def run(gold):
         part = {"proxy": [0.0] * 4, "first": ["a b"] * 4, "tokens": [3.0] * 4,
@@ -62,18 +102,22 @@ def test_gains_wins_and_differences_of_known_runs():
         return {"kl": [0.5] * 4, "policy": part | {"gold": gold, "first_gold": gold},
                 "reference": part | {"gold": [1.0] * 4, "first_gold": [1.0] * 4}}
 
-    table = summarize({"bt": [run([1, 2, 1, 0]), run([1, 2, 2, 0])],
-                       "bsr": [run([2, 2, 2, 2]), run([2, 2, 2, 2])]})
-    assert table["bt"]["gold_gain"][0] == pytest.approx(0.125)
-    assert table["bt"]["difference"] == (0, 0, 0) and table["bt"]["win_rate"] == 0.5625
-    assert table["bsr"]["difference"][0] == pytest.approx(0.875)
+    table = summarize({"bt": [run([1, 2, 1, 0]), run([1, 2, 2, 0]), run([1, 2, 2, 0])],
+                       "bsr": [run([2, 2, 2, 2])] * 3})
+    assert table["bt"]["gold_gain"][0] == pytest.approx(1 / 6)
+    assert table["bt"]["difference"] == (0, 0, 0) and table["bt"]["win_rate"] == pytest.approx(7 / 12)
+    assert table["bsr"]["difference"][0] == pytest.approx(5 / 6)
     assert table["bsr"]["win_rate"] == 1 and table["bsr"]["length_controlled"] > 0.9
 
 
 def test_bad_studies_are_refused_before_a_run_starts(study):
-    with pytest.raises(ConfigError, match="at least two different seeds"):
-        main(["--config", str(study), "--set", "seeds=[1]"])
-    with pytest.raises(ConfigError, match="bt-seed2/model is missing: run the study"):
-        run_study(study, ["seeds=[0,2]"])
+    with pytest.raises(ConfigError, match="at least three different seeds"):
+        main(["--config", str(study), "--set", "seeds=[1,2]"])
+    with pytest.raises(ConfigError, match="bt-seed3/model is missing: run the study"):
+        run_study(study, ["seeds=[0,1,3]"])
     with pytest.raises(ConfigError, match="bt-seed0: kl_coef must be at least 0"):
         run_configs(load_config(study, RLOOStudyConfig, ["common={kl_coef: -1}"]), study)
+    with pytest.raises(ConfigError, match="a study compares by gold"):
+        run_study(study, ["common={gold: null}"])
+    with pytest.raises(ConfigError, match="eval_prompts must be at least 2"):
+        run_study(study, ["eval_prompts=1"])

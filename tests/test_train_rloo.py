@@ -7,6 +7,7 @@ import yaml
 from bsr_lite.config import ConfigError, load_config, parse
 from bsr_lite.data import DataError
 from bsr_lite.embedded import ModelError
+from bsr_lite.generate import end_of_turn
 from bsr_lite.gold import gold_reward, gold_terms
 from bsr_lite.gold_model import model_gold, pocket_gold, trees_scorer
 from bsr_lite.models import load_reward_model
@@ -254,6 +255,7 @@ def test_a_gold_model_with_its_own_code_needs_consent(tiny_path, tmp_path):
     ("policy.lora_rank=null", "set policy.lora_rank"),
     ("policy.depth=2", "a policy needs its last layers"),
     ("minibatches=3", "not a multiple of minibatches 3"),
+    ("policy.gradient_checkpointing=true", "it is not used here"),
     ("kl_coef=-1", "kl_coef must be at least 0"),
     ("clip_range=nan", "clip_range must be at least"),
     ("klcoef=1", "did you mean 'kl_coef'"),
@@ -269,13 +271,30 @@ def test_bad_prompts_are_named_before_anything_is_loaded(world, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     del rows[4]["unit"]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(DataError, match="prompt 5 of split 'train': gold needs unit"):
+    with pytest.raises(DataError, match="row 5: the pocket world's gold needs `unit`"):
         train(settings(world))
     train(settings(world, "gold=none", "steps=1"))
     rows[2]["prompt"] = " "
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(DataError, match="prompt 3 of split 'train': `prompt` must be a text"):
+    with pytest.raises(DataError, match="row 3: needs a text `instruction` or `prompt`"):
         train(settings(world, "gold=none"))
+
+
+def test_a_resume_against_another_proxy_is_refused(world, tmp_path):
+    config = settings(world, "steps=2")
+    train(config)
+    save_reward_model(load_reward_model(config.policy.name, lora_rank=2, depth=2, dtype="float32",
+                                        seed=5), tmp_path / "rm")
+    with pytest.raises(ConfigError, match=r"another reward_model \(its weights\)"):
+        train(config, resume=True)
+
+
+def test_the_end_of_an_answer_is_the_templates_whatever_the_tokenizer_calls_eos(tiny_path):
+    policy = load_policy(tiny_path, lora_rank=2, dtype="float32")
+    stop = end_of_turn(policy.tokenizer)
+    assert policy.tokenizer.decode([stop]) == "<|im_end|>"
+    policy.tokenizer.eos_token = "<|endoftext|>"
+    assert end_of_turn(policy.tokenizer) == stop
 
 
 def test_the_shipped_config_parses():
