@@ -105,7 +105,8 @@ def test_gains_wins_and_differences_of_known_runs():
     table = summarize({"bt": [run([1, 2, 1, 0]), run([1, 2, 2, 0]), run([1, 2, 2, 0])],
                        "bsr": [run([2, 2, 2, 2])] * 3})
     assert table["bt"]["gold_gain"][0] == pytest.approx(1 / 6)
-    assert table["bt"]["difference"] == (0, 0, 0) and table["bt"]["win_rate"] == pytest.approx(7 / 12)
+    assert table["bt"]["difference"] == (0, 0, 0)
+    assert table["bt"]["win_rate"] == pytest.approx(7 / 12)
     assert table["bsr"]["difference"][0] == pytest.approx(5 / 6)
     assert table["bsr"]["win_rate"] == 1 and table["bsr"]["length_controlled"] > 0.9
 
