@@ -126,6 +126,8 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
                 target_modules="all-linear"))
             hf.peft_config[ADAPTER].base_model_name_or_path = base  # not a cache's path
     policy = Policy(hf.eval(), tokenizer, dtype, lora_rank)
+    if torch.cuda.is_available():
+        policy.cuda()
     check_layout(policy, base)
     return policy
 
@@ -201,6 +203,4 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
               and bool(meta["quantization"]) == bool(quantized)
               and getattr(torch, meta["dtype"]) is policy.compute_dtype)
     model = SharedRewardModel(policy, Path(folder), meta) if shared else load_reward_model(folder)
-    if not shared:
-        model.requires_grad_(False)
-    return model.eval() if not shared else model
+    return model if shared else model.requires_grad_(False).eval().to(policy.device)

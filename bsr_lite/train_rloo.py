@@ -108,7 +108,7 @@ def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> 
             values = policy.logprobs([trees[i] for i in run])
             for place, index in enumerate(run):
                 k = config.num_generations
-                found[index] = values[place * k:(place + 1) * k]
+                found[index] = [v.cpu() for v in values[place * k:(place + 1) * k]]
     return [tokens for prompt in found for tokens in prompt]
 
 
@@ -124,9 +124,10 @@ def update(policy: Policy, batch: list[dict], old: Tensor, advantages: Tensor,
     now = torch.zeros_like(old)
     for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
         seq = sums(policy.logprobs([trees[i] for i in run]), len(run))
-        loss = rloo_loss(seq, old[run], advantages[run], config.clip_range)
+        loss = rloo_loss(seq, old[run].to(seq.device), advantages[run].to(seq.device),
+                         config.clip_range)
         (loss * len(run) / len(batch)).backward()
-        now[run] = seq.detach()
+        now[run] = seq.detach().cpu()
     return now
 
 
