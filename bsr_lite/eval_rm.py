@@ -86,7 +86,7 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
     from a bootstrap over prompts and `per_prompt` behind it; pooled_tau: tau-b over all responses
     of all prompts, which, unlike the former, sees shifts between prompts; rewards and gold, (P, K),
-    to four decimals.
+    to four decimals; length_score: the score of a reward that is the number of characters.
     dropped: sets over max_length; undecided: sets whose gold scores are all equal, left out;
     tied: sets in which two rewards are equal (an error for accuracy).
     Raises: DataError for mixed sizes or when nothing is left.
@@ -104,9 +104,11 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     metric, per_prompt = agreement(rewards, gold)
     mean, low, high = bootstrap_interval(per_prompt)
     ties = sum(len(set(row)) < len(row) for row in rewards.tolist())
+    lengths = np.array([[len(r) for r in g.responses] for g, _ in kept])
     result = {"score": mean, "low": low, "high": high, "metric": metric, "groups": len(kept),
               "dropped": len(too_long), "undecided": len(fit) - len(kept), "tied": ties,
               "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
+              "length_score": float(agreement(lengths, gold)[1].mean()),
               "per_prompt": per_prompt.tolist(), "rewards": rewards.astype(float).round(4).tolist(),
               "gold": gold.astype(float).round(4).tolist()}
     return result | (dispersion_statistics(scored, gold) if dispersion else {})

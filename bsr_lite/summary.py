@@ -33,7 +33,8 @@ def summarize(results: list[tuple[str, dict]]) -> dict:
                 "between": mean_of(mine, "between_prompts"),
                 "within": mean_of(mine, "within_prompts"),
                 "effective_rank": mean_of(mine, "effective_rank_after"),
-                **{name: mean_of(mine, name) for name in ("pooled_tau", "reward_mean")},
+                **{name: mean_of(mine, name) for name in (
+                    "pooled_tau", "reward_mean", "length_score") if name in mine[0]},
                 **{f"{kind}_{stat}": float(np.mean([c[kind][stat] for c in mine]))
                    for kind in ("norm_before", "norm_after", "difference_after")
                    for stat in ("mean", "cv", "skew")},

@@ -404,7 +404,14 @@ for method, row in picks["methods"].items():
         print(f"{'  +- 95%':16s}" + "".join(f"{h:10.3f}" for h in half))
 
 # %% [markdown]
-# **What to see.** TBD
+# **What to see.** Gold rises with every doubling, half as far as if gold itself had picked, and
+# slows down where the proxy goes on: at $n = 64$ the proxy sees its pick 1.7 of its standard
+# deviations above the mean, gold only 1.1 of its own. That gap is what optimizing a proxy means;
+# but it does not turn, up to 3.2 nats. *Fewest words* does turn: a good heuristic at $n = 4$ that
+# is worse than chance at $n = 64$, over-optimization in one line.
+#
+# BT and BSR pick equally good answers, to a thousandth in the mean. Within-prompt ranks are all
+# that best-of-$n$ sees, and in them the two are near twins.
 
 # %% [markdown]
 # ## 9. The paper's numbers beside ours
@@ -430,7 +437,51 @@ for name, table in OURS.items():
 print("four numbers each: in-domain, prompt-, response-, mutual-disjoint")
 
 # %% [markdown]
-# TBD verdicts
+# **What to see.** The paper's order of objectives comes back: Norm worst, DR next, BSR and Hinge
+# close to BT. Its sign for BSR does not: gains of .004 to .024 tau there, none here.
+#
+# Its Table 2 (RM-Bench) says something similar: overall 70.1 for BT, 70.2 for BSR at $10^{-3}$;
+# *hard* goes from 47.8 to 52.1 and *easy* from 88.4 to 85.0. A change of what is preferred (plain
+# against fancy style), more than a gain. Nothing of that size can be tested here.
+
+# %% [markdown]
+# ## 10. Real judged data
+#
+# 25 real models, 600 prompts, a GPT-4 judge (tier *judged*). Negative in three ways, all in
+# `data/runs/LOG.md`: differences between objectives are noise; new sources score *higher* than
+# known ones, since the held-out families span Gemma-2B to GPT-4 and are easier to tell apart; and
+# **the number of characters alone ranks as well as the reward model**. Scenario gaps compare
+# *sources*, not only generalization. Before you read a gap as over-optimization, score the
+# scenarios with something that cannot over-optimize.
+
+# %%
+judged = tiers["study_judged"]
+print(f"{'judged':18s}" + "".join(f"{p:>20s}" for p in PARTS))
+for method, cells in judged.items():
+    print(f"{method:18s}" + "".join(f"{cells[p]['mean']:20.3f}" for p in PARTS))
+alone = [judged["bt"][part]["length_score"] for part in PARTS]
+print(f"{'characters alone':18s}" + "".join(f"{score:20.3f}" for score in alone))
+
+# %% [markdown]
+# ## 11. The verdicts
+#
+# | claim of the paper | here |
+# |---|---|
+# | BT models over-optimize | **holds** when trained on (32 epochs); not within one epoch |
+# | new sources are harder than new prompts | **undecided**: lora yes, frozen no, judged reversed |
+# | the head's norm stays still (Fig. 1) | **holds** |
+# | $\lVert h_w - h_l\rVert$ grows, norms disperse (Fig. 2) | **does not hold**: it falls |
+# | training data loses rank that new data keeps (Table 1) | **does not hold** |
+# | BSR keeps rank up | in sign under LoRA, but it is the mean state that shrinks |
+# | BSR pins the level | **holds**, in every tier |
+# | BSR gains on new data (Table 5) | frozen: **no**, a small cost; elsewhere **undecided** |
+# | Hinge, Norm, DR are no alternative | **holds** |
+
+# %% [markdown]
+# What would change these verdicts? More of what is cheap here does not help: frozen features have
+# the power and lack the mechanism, our backbones have the mechanism and lack the power. A
+# decision needs thousands of prompts, a backbone trained long enough for norms to move, and the
+# same controls. `bsr_lite/configs/rm_qlora_bsr.yaml` is where to start on a GPU.
 
 # %% [markdown]
 # ## Exercises
@@ -485,4 +536,11 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # %% [markdown]
 # ## What you know now
 #
-# TBD
+# - Over-optimization is divergence: what was seen goes up, what is new goes down. Labels against
+#   gold, learned by heart, are enough for it.
+# - A comparison of objectives needs pairs (same seed, same prompts), an interval over seeds *and*
+#   prompts, and the difference it could have found.
+# - Ranks within a prompt cannot see levels or scale. Calibration and pooled tau can; BT rescaled
+#   and BT centred tell what a penalty added beyond that.
+# - On this machine BSR pins the level and changes no rank that could be told from noise, except
+#   for a small cost on frozen features.

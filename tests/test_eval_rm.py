@@ -49,6 +49,9 @@ def test_scores_against_a_direct_computation(model, groups):
     gold = np.array([g.gold for g in groups])
     result = evaluate(model, groups, token_budget=500, dispersion=True)
     per_prompt = [kendall_tau_b(a, b).item() for a, b in zip(r, gold, strict=True)]
+    lengths = [kendall_tau_b([len(x) for x in g.responses], g.gold).item() for g in groups]
+    assert result["length_score"] == pytest.approx(np.mean(lengths))
+    assert result["rewards"] == pytest.approx(np.array(r), abs=1e-4)
     assert result["per_prompt"] == pytest.approx(per_prompt)
     assert result["score"] == pytest.approx(np.mean(per_prompt))
     assert result["low"] < result["score"] < result["high"]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from bsr_lite.scenarios import SCENARIOS
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -29,15 +31,50 @@ def test_every_file_it_names_exists(path):
     assert (ROOT / path.rstrip("./")).exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/runs/LOG.md"])
-def test_result_table_is_the_recorded_one(page):
+def test_study_pockets_table_in_the_log_is_the_recorded_one():
     table = json.loads((ROOT / "data/runs/study_pocket/results.json").read_text())["table"]
+    lines = (ROOT / "data/runs/LOG.md").read_text().splitlines()
     for method, name in (("bt", "BT"), ("bsr", "BSR")):
-        lines = (ROOT / page).read_text().splitlines()
         line = next(x for x in lines if x.startswith(f"| {name} |") and x.count("|") == 6)
         for cell, shown in zip(table[method].values(), line.split("|")[2:], strict=False):
             expected = "{:.3f} ({:.3f} to {:.3f})".format(cell["mean"], cell["low"], cell["high"])
             assert shown.strip() == expected.replace("0.", ".")
+
+
+def test_result_table_is_the_recorded_one():
+    """One row a tier, BSR minus BT in the four scenarios."""
+    tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
+    start = README.splitlines().index(next(x for x in README.splitlines()
+                                           if x.startswith("| BSR - BT |")))
+    rows = README.splitlines()[start + 2:start + 2 + len(tiers)]
+    for table, row in zip(tiers.values(), rows, strict=True):
+        cells = table.get("bsr") or table["bsr-1e-3"]
+        shown = [text.strip() for text in row.split("|")[2:-1]]
+        for part, text in zip(SCENARIOS, shown, strict=True):
+            numbers = [*cells[part]["difference"], cells[part]["detectable"]]
+            expected = "{:+.3f} ({:+.3f} to {:+.3f}) [{:.3f}]".format(*numbers)
+            assert text == expected.replace("0.", ".")
+
+
+def test_the_full_study_is_what_its_tiers_recorded():
+    """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
+    from bsr_lite.config import StudyConfig, load_config
+    from bsr_lite.study import read_back, run_configs, run_key
+    from bsr_lite.summary import summarize
+    tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
+    for name in ("study_lora", "study_judged"):
+        path = ROOT / f"bsr_lite/configs/{name}.yaml"
+        study = load_config(path, StudyConfig)
+        runs = [(method, read_back(ROOT / "data/runs" / name / Path(config.output_dir).name,
+                                   run_key(config, study)))
+                for method, config in run_configs(study, path)]
+        assert all(result for _, result in runs)
+        again = json.loads(json.dumps(summarize(runs)))
+        for method, cells in again.items():
+            for part, cell in cells.items():
+                recorded = tiers[name][method][part]
+                assert cell["difference"] == pytest.approx(recorded["difference"])
+                assert cell["nll"] == pytest.approx(recorded["nll"])
 
 
 def test_commands_it_shows_parse():
