@@ -12,7 +12,7 @@ from .metrics import best_of_n, two_way_interval
 
 def check_prompts_needed(function: Callable) -> bool:
     """Exercise 1 of notebook 05: prompts for a paired difference to be seen with 80% power."""
-    cases = [((0.4, 0.01), 12544), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
+    cases = [((0.4, 0.03), 1394), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
     return judge("prompts_needed", function, cases, "2.8 standard errors, sd / sqrt(n), must fit "
                  "into the difference; round up")
 

@@ -99,8 +99,9 @@ def tiers_figure(tiers: dict, path=None):
     scenario; hollow where the interval holds zero. Saved to `path`, or else returned."""
     parts = [p for p in SCENARIO_COLORS if all(p in next(iter(t.values())) for t in tiers.values())]
     rows = [(tier, method) for tier, table in tiers.items() for method in list(table)[1:]]
-    figure, axes = panels(len(parts), 1 + len(rows) // 12, sharey=True, squeeze=False)
-    for axis, part in zip(axes[0], parts, strict=True):
+    figure, axes = panels(len(parts), sharey=True)
+    figure.set_figheight(1.2 + 0.2 * len(rows))
+    for axis, part in zip(axes, parts, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)
         for place, (tier, method) in enumerate(rows):
             mean, low, high = tiers[tier][method][part]["difference"]
@@ -110,8 +111,8 @@ def tiers_figure(tiers: dict, path=None):
         metric = tiers[rows[0][0]][rows[0][1]][part]["metric"]
         label(axis, f"difference to BT ({metric})", "", part.replace("_", "-"))
         axis.title.set_fontsize(9)
-    axes[0][0].set_yticks([-i for i in range(len(rows))],
-                          [f"{tier.replace('study_', '')}: {method}" for tier, method in rows])
+    axes[0].set_yticks([-i for i in range(len(rows))],
+                       [f"{tier.replace('study_', '')}: {method}" for tier, method in rows])
     if path is None:
         return figure
     figure.savefig(path)

@@ -397,7 +397,7 @@ def step(rows, generator):
 # REINFORCE. Several updates on one batch of answers make it *off-policy*; then $\rho \ne 1$, and
 # may be clipped.
 #
-# **Predict**, before 14 steps of 8 prompts: which moves first, the length, the share that ended by
+# **Predict**, before 11 steps of 8 prompts: which moves first, the length, the share that ended by
 # itself, or the entropy? Up or down? (Gold's five terms: does what was asked, on topic, complete,
 # no repetition, concise.)
 
@@ -405,10 +405,10 @@ def step(rows, generator):
 draw = random.Random(0)
 generator = torch.Generator().manual_seed(0)
 history, started = [], time.perf_counter()
-for number in range(14):
+for number in range(11):
     numbers, texts = step(draw.sample(rows, 8), generator)
     history.append(numbers)
-    if number in (0, 13):
+    if number in (0, 10):
         print(f"step {number + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
         print("   " + " ".join(texts[0].split())[:150])
 assert abs(history[0]["KL"]) < 0.05, "before its first update the policy is its reference"
@@ -418,11 +418,18 @@ UNITS = {"gold": "0 to 5", "KL": "nats an answer", "length": "tokens", "ended": 
          "entropy": "nats a token"}
 figure, axes = plots.panels(5)
 for axis, (key, unit) in zip(axes, UNITS.items(), strict=True):
-    axis.plot(range(1, 15), [h[key] for h in history], color=plots.COLORS["bt"], marker=".")
+    axis.plot(range(1, 12), [h[key] for h in history], color=plots.COLORS["bt"], marker=".")
     plots.label(axis, "step", "", f"{key} ({unit})")
 
 # %% [markdown]
-# **What to see.** TBD
+# **What to see.** Ending comes first: the share that ended rises from step 6 on, from under a
+# half to four fifths, and the length falls with it, from 40 tokens to 30. That pays in two of
+# gold's terms at once (complete, concise). Entropy follows, a little. Gold itself is a mean over
+# 32 answers to ever new prompts, and so noisy that its rise is hardly out of the noise after 11
+# steps. KL grows to 2 nats an answer; it is a one-sample estimate, too, and may be negative.
+#
+# Nothing here is over-optimized, since the reward *is* gold. Had the reward been a model that
+# likes short answers a little too much, these steps would look the same.
 
 # %% [markdown]
 # ## Exercises

@@ -22,7 +22,7 @@ from bsr_lite import checks_policy as checks
 
 # %%
 def prompts_needed(sd, difference):
-    return math.ceil((2.8 * sd / difference) ** 2 - 1e-9)
+    return math.ceil((2.8 * sd / difference) ** 2)
 
 
 assert checks.check_prompts_needed(prompts_needed)
