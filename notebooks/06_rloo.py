@@ -68,7 +68,7 @@ def grad_log_pi(logits):
     """grad log pi(a) for every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
     return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
 
-
+# %%
 free = logits.clone().requires_grad_()
 (true,) = torch.autograd.grad((free.softmax(0) * rewards).sum(), free)
 expectation = (logits.softmax(0)[:, None] * rewards[:, None] * grad_log_pi(logits)).sum(0)
@@ -81,10 +81,11 @@ print("mean of 10,000 draws", [f"{g:+.4f}" for g in sampled.tolist()])
 # %% [markdown]
 # ## 2. Baselines
 #
-# Rewards have no natural zero (notebook 01). Add 3 to all: the same task, the same gradient, but
-# now *every* sampled answer is pushed up, and only the average over many draws tells good from
-# bad. Subtracting a **baseline** $b$ cures it: $E[b\, \nabla\log\pi] = b \sum_a \nabla \pi(a) =
-# b\,\nabla 1 = 0$, so the mean stays, and the variance changes.
+# Rewards have no natural zero: Bradley-Terry sees differences only (Eq. 3, notebook 01). Add 3 to
+# all: the same task, the same gradient, but now *every* sampled answer is pushed up, and only the
+# average over many draws tells good from bad. Subtracting a **baseline** $b$ cures it: $E[b\,
+# \nabla\log\pi] = b \sum_a \nabla \pi(a) = b\,\nabla 1 = 0$, so the mean stays, and the variance
+# changes.
 #
 # **Predict** the shape of the variance as a function of $b$, and where its minimum is.
 
@@ -99,7 +100,7 @@ def one_draw(level, b):
     pi, s = logits.softmax(0), grad_log_pi(logits)
     return moments([(pi[a], (rewards[a] + level - b) * s[a]) for a in range(3)])
 
-
+# %%
 grid = torch.linspace(-3, 6, 61).tolist()
 for level in (0.0, 3.0):
     for b in (-1.0, 0.0, 2.5):
@@ -107,6 +108,8 @@ for level in (0.0, 3.0):
 
 # %%
 s2 = grad_log_pi(logits).square().sum(1)
+
+# %%
 figure, axis = plots.panels(1)
 for level, tint in ((0.0, "#004488"), (3.0, "#BB5566")):
     pi, r = logits.softmax(0), rewards + level
@@ -152,10 +155,12 @@ def k_draws(K, level, advantage):
 def self_including(R):
     return R - R.mean(1, keepdim=True)
 
-
+# %%
 NAMES = {"no baseline": lambda R: R, "mean of all K": self_including,
          "leave one out": rloo.leave_one_out_advantages}
 print("share of the true gradient, and variance, rewards + 3")
+
+# %%
 for K in (2, 4, 6):
     for name, f in NAMES.items():
         mean, variance = k_draws(K, 3.0, f)
@@ -181,7 +186,7 @@ def two_prompts(advantage):
         found.append((pi[a].prod(), (A[:, None] * grad_log_pi(logits)[a]).mean(0)))
     return moments(found)
 
-
+# %%
 per_prompt = two_prompts(rloo.leave_one_out_advantages)
 per_batch = two_prompts(lambda R: rloo.leave_one_out_advantages(R.reshape(1, 4)))
 print(f"variance with the prompt's others {per_prompt[1]:.3f}, the batch's {per_batch[1]:.3f}")
@@ -206,7 +211,8 @@ torch.testing.assert_close(per_batch[0], per_prompt[0], msg="neither is biased")
 #
 # $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the end-of-turn token included**: to stop
 # is a decision that must be learned. What a padded batch holds behind it is no part of the answer.
-#
+
+# %% [markdown]
 # With logits $z_v$, one per token of the vocabulary, a token's log-probability is $z_y - \log
 # \sum_v e^{z_v}$. For 32 answers of 48 tokens and 49,152 logits each that is 75 million numbers,
 # 300 MB, and as much for the gradient. But its gradient in $z$ is onehot$(y)$ minus softmax$(z)$,
@@ -268,7 +274,7 @@ def in_reward(kind):  # a value that multiplies grad log pi
     return gradient_of(lambda lp: (
         lp.detach().exp() * rloo.kl_estimate(lp, reference, kind).detach() * lp).sum())
 
-
+# %%
 to_ref = gradient_of(lambda lp: (lp.exp() * (lp - reference)).sum())
 from_ref = gradient_of(lambda lp: (reference.exp() * (reference - lp)).sum())
 for name, g in {"gradient of KL(pi || ref)": to_ref, "gradient of KL(ref || pi)": from_ref,
@@ -323,7 +329,7 @@ def train_bandit(beta, steps=3000, K=4, rate=0.05):
         path.append(free.softmax(0))
     return torch.stack(path)
 
-
+# %%
 figure, axes = plots.panels(2, sharey=True)
 for axis, beta in zip(axes, (0.3, 1.0), strict=True):
     path, best = train_bandit(beta), (reference + rewards / beta).softmax(0)
@@ -405,12 +411,16 @@ def step(rows, generator):
 draw = random.Random(0)
 generator = torch.Generator().manual_seed(0)
 history, started = [], time.perf_counter()
+
+# %%
 for number in range(11):
     numbers, texts = step(draw.sample(rows, 8), generator)
     history.append(numbers)
     if number in (0, 10):
         print(f"step {number + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in numbers.items()))
         print("   " + " ".join(texts[0].split())[:150])
+
+# %%
 assert abs(history[0]["KL"]) < 0.05, "before its first update the policy is its reference"
 
 # %%
@@ -427,7 +437,8 @@ for axis, (key, unit) in zip(axes, UNITS.items(), strict=True):
 # gold's terms at once (complete, concise). Entropy follows, a little. Gold itself is a mean over
 # 32 answers to ever new prompts, and so noisy that its rise is hardly out of the noise after 11
 # steps. KL grows to 2 nats an answer; it is a one-sample estimate, too, and may be negative.
-#
+
+# %% [markdown]
 # Nothing here is over-optimized, since the reward *is* gold. Had the reward been a model that
 # likes short answers a little too much, these steps would look the same.
 
