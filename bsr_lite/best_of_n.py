@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from .config import ConfigError, config_parser, in_range, load_config, to_dict
-from .data import Group
 from .embedded import EMBEDDED, ModelError
 from .generate import answers
 from .gold import WORD
-from .gold_model import pocket_gold, pocket_rows
+from .gold_model import pocket_gold, pocket_rows, trees_scorer
 from .metrics import best_of_n, best_of_n_kl, two_way_interval
 from .policy import load_policy
 from .rows import DataError
@@ -91,14 +90,10 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
 
 def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
     """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
-    from .eval_rm import fitting, score_trees
     from .models import load_reward_model
     model = load_reward_model(str(folder))
-    groups = [Group([{"role": "user", "content": s["prompt"]}], s["responses"], s["gold"],
-                    ["policy"] * len(s["gold"])) for s in samples]
-    fit, _ = fitting(model, groups, None)
-    scored = score_trees(model, [tree for _, tree in fit], config.token_budget)
-    rewards = torch.stack([s["rewards"] for s in scored]).numpy()
+    score = trees_scorer(model, config.token_budget)
+    rewards = np.array([score(s, s["responses"], s["finished"]) for s in samples])
     del model
     release_memory()
     return rewards

@@ -31,7 +31,7 @@ class PromptCache:
     """
 
     def __init__(self, lengths: Tensor, num_generations: int, max_new_tokens: int):
-        self.lengths, self.k, self.size, self.used = lengths, num_generations, max_new_tokens, 0
+        self.k, self.size, self.used = num_generations, max_new_tokens, 0
         self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
         self.answers: dict[int, tuple[Tensor, Tensor]] = {}
         padding = torch.arange(int(lengths.max()), device=lengths.device) >= lengths[:, None]
@@ -127,18 +127,29 @@ def end_of_turn(tokenizer) -> int:
     return tokenize(tokenizer, [{"role": "user", "content": "x"}], "x")[1][-1]
 
 
+def roll_out(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
+             generator: torch.Generator) -> list[dict]:
+    """Per prompt: its `tree` [prompt, answer, ...] of token ids, the `texts` of its K answers, and
+    whether each `finished`, that is, ended by itself."""
+    tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
+    ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
+    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, stop, generator)
+    rows = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+    batch = []
+    for place, prompt in enumerate(ids):
+        mine = rows[place * num_generations:(place + 1) * num_generations]
+        batch.append({"tree": [prompt, *mine],
+                      "texts": [tokenizer.decode(answer, skip_special_tokens=True).strip()
+                                for answer in mine],
+                      "finished": [answer[-1] == stop for answer in mine]})
+    return batch
+
+
 def answers(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
             generator: torch.Generator) -> list[tuple[list[str], list[bool]]]:
     """Per prompt the texts of its K answers, and whether each ended by itself."""
-    tokenizer = policy.tokenizer
-    ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
-    stop = end_of_turn(tokenizer)
-    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, stop, generator)
-    texts = [tokenizer.decode(row[kept], skip_special_tokens=True).strip()
-             for row, kept in zip(tokens, mask, strict=True)]
-    ended = ((tokens == stop) & mask).any(1).tolist()
-    chunks = range(0, len(texts), num_generations)
-    return [(texts[i:i + num_generations], ended[i:i + num_generations]) for i in chunks]
+    return [(b["texts"], b["finished"]) for b in roll_out(
+        policy, prompts, num_generations, max_new_tokens, generator)]
 
 
 def read_instructions(data: str, split: str | None) -> list[str]:

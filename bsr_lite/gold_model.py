@@ -53,14 +53,13 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
 
     Raises: ModelError when it needs code of its own and was not allowed to run it.
     """
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
     if (Path(name) / META).exists():
         from .models import load_reward_model
         return trees_scorer(load_reward_model(name))
     hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
                                          "trust_remote_code: true")
     try:
-        AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         model = AutoModelForSequenceClassification.from_pretrained(
             name, trust_remote_code=trust_remote_code, dtype=torch.bfloat16).eval()
         tokenizer = AutoTokenizer.from_pretrained(name)

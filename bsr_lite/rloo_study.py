@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .checkpoint import TrainingError
 from .config import (
@@ -95,34 +94,31 @@ def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
 
 
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
-    """One answer of the trained policy and one of its reference to each held-out prompt: lists over
-    prompts of gold, proxy (in the run's units), tokens, finished, and the KL of the policy's."""
+    """Two answers of the trained policy and two of its reference to each held-out prompt; lists
+    over prompts: gold, proxy (in the run's units), tokens, finished, and the policy's KL."""
     rows, asked = held_out(config, study), copy.deepcopy(config)
     asked.num_generations = 2
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
     proxy = trees_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
-    gold, found = gold_scorer(config), {}
+    gold = gold_scorer(config)
     zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
-    for name in ("policy", "reference"):
-        with torch.no_grad():
-            if name == "reference":
-                with policy.reference():
-                    batch = roll_out(policy, rows, asked, 7)
-            else:
-                batch = roll_out(policy, rows, asked, 7)
-                old = sums(sequence_logprobs(policy, batch, asked), len(batch))
-                with policy.reference():
-                    ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
-                found["kl"] = kl_estimate(old, ref).mean(1).tolist()
-        found[name] = {
-            "gold": score(batch, gold).mean(1).tolist(),
-            "proxy": ((score(batch, proxy) - zero) / unit).mean(1).tolist(),
-            "first": [b["texts"][0] for b in batch],
-            "first_gold": score(batch, gold)[:, 0].tolist(),
-            "tokens": [sum(map(len, b["tree"][1:])) / 2 for b in batch],
-            "finished": [sum(b["finished"]) / 2 for b in batch]}
-    return found
+
+    def described(batch: list[dict]) -> dict:
+        golds = score(batch, gold)
+        return {"gold": golds.mean(1).tolist(), "first_gold": golds[:, 0].tolist(),
+                "proxy": ((score(batch, proxy) - zero) / unit).mean(1).tolist(),
+                "first": [b["texts"][0] for b in batch],
+                "tokens": [sum(map(len, b["tree"][1:])) / 2 for b in batch],
+                "finished": [sum(b["finished"]) / 2 for b in batch]}
+
+    batch = roll_out(policy, rows, asked, 7)
+    found = {"policy": described(batch)}
+    logp = sums(sequence_logprobs(policy, batch, asked), len(batch))
+    with policy.reference():
+        ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
+        found["reference"] = described(roll_out(policy, rows, asked, 7))
+    return found | {"kl": kl_estimate(logp, ref).mean(1).tolist()}
 
 
 def summarize(runs: dict[str, list[dict]]) -> dict:

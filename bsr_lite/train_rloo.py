@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import generate
 from .batching import draw_batch, micro_batches, tree_tokens
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, config_parser, load_config, to_dict
 from .embedded import ModelError
-from .generate import end_of_turn, read_instructions, sample
+from .generate import read_instructions
 from .gold_model import Scorer, model_gold, pocket_gold, pocket_rows, trees_scorer
-from .policy import Policy, load_policy, reward_model_for
+from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .rloo import (
     clip_fraction,
     kl_estimate,
@@ -31,7 +32,6 @@ from .rloo_config import RLOOConfig
 from .rows import DataError
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
-from .tokenization import tokenize
 from .train_rm import schedule
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -66,32 +66,21 @@ def prepare(config: RLOOConfig):
                              seed=config.seed)
         proxy = reward_model_for(policy, config.reward_model, config.policy.name)
         gold = gold_scorer(config)
-    shared = type(proxy).__name__ == "SharedRewardModel"
     print(f"{len(rows)} prompts, {config.steps} steps of {config.prompts_per_step} prompts x "
           f"{config.num_generations} answers; reward model "
-          + ("on the policy's base" if shared else "with weights of its own"))
+          + ("on the policy's base" if isinstance(proxy, SharedRewardModel) else
+             "with weights of its own"))
     return policy, trees_scorer(proxy, config.token_budget), gold, rows
 
 
 # ---- the step ------------------------------------------------------------------------------------
 
 def roll_out(policy: Policy, rows: list[dict], config: RLOOConfig, seed: int) -> list[dict]:
-    """K answers to each prompt: its row, its tree [prompt, answer, ...] of token ids, the texts,
-    and whether each answer ended by itself."""
-    tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
-    prompts = [tokenize(tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
-               for r in rows]
-    tokens, mask = sample(policy, prompts, config.num_generations, config.max_new_tokens, stop,
-                          torch.Generator().manual_seed(seed))
-    answers = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
-    batch = []
-    for place, (row, prompt) in enumerate(zip(rows, prompts, strict=True)):
-        mine = answers[place * config.num_generations:(place + 1) * config.num_generations]
-        batch.append({"row": row, "tree": [prompt, *mine],
-                      "texts": [tokenizer.decode(a, skip_special_tokens=True).strip()
-                                for a in mine],
-                      "finished": [a[-1] == stop for a in mine]})
-    return batch
+    """K answers to each prompt, as `generate.roll_out` gives them, with its `row`."""
+    batch = generate.roll_out(policy, [[{"role": "user", "content": r["prompt"]}] for r in rows],
+                              config.num_generations, config.max_new_tokens,
+                              torch.Generator().manual_seed(seed))
+    return [b | {"row": row} for b, row in zip(batch, rows, strict=True)]
 
 
 def score(batch: list[dict], scorer: Scorer) -> Tensor:
