@@ -106,18 +106,29 @@ def sums(tokens: list[Tensor], prompts: int) -> Tensor:
     return torch.stack([t.sum() for t in tokens]).view(prompts, -1)
 
 
-def update(policy: Policy, batch: list[dict], old: Tensor, advantages: Tensor,
-           config: RLOOConfig) -> Tensor:
-    """Accumulates the gradient of `rloo_loss` over the batch; the answers' log-probabilities."""
+def advantages_of(rewards: Tensor, old: Tensor, ref: Tensor, config: RLOOConfig) -> Tensor:
+    """Leave-one-out, KL in the reward (k1 of whole answers).  Shapes: (P, K) each -> (P, K)."""
+    return leave_one_out_advantages(
+        kl_penalized_rewards(rewards, kl_estimate(old, ref), config.kl_coef))
+
+
+def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, config: RLOOConfig,
+           old: Tensor | None = None) -> list[Tensor]:
+    """Accumulates the gradient of `rloo_loss` over the batch; its token log-probabilities. Without
+    `old` this policy gave the answers, and one forward pass serves advantages and gradient."""
     trees = [b["tree"] for b in batch]
-    now = torch.zeros_like(old)
+    found: list = [None] * len(trees)
     for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
-        seq = sums(policy.logprobs([trees[i] for i in run]), len(run))
-        loss = rloo_loss(seq, old[run].to(seq.device), advantages[run].to(seq.device),
-                         config.clip_range)
+        tokens = policy.logprobs([trees[i] for i in run])
+        seq = sums(tokens, len(run))
+        before = seq.detach() if old is None else old[run].to(seq.device)
+        advantages = advantages_of(rewards[run], before.cpu(), ref[run], config)
+        loss = rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
         (loss * len(run) / len(batch)).backward()
-        now[run] = seq.detach().cpu()
-    return now
+        for place, index in enumerate(run):
+            k = config.num_generations
+            found[index] = [t.detach().cpu() for t in tokens[place * k:(place + 1) * k]]
+    return [tokens for prompt in found for tokens in prompt]
 
 
 # ---- what is watched -----------------------------------------------------------------------------
@@ -179,21 +190,20 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         finished = torch.tensor([b["finished"] for b in batch])
         penalized = rewards - config.missing_eos_penalty * ~finished
 
-        old_tokens = sequence_logprobs(policy, batch, config)
         with policy.reference():
             ref_tokens = sequence_logprobs(policy, batch, config)
-        old, ref = sums(old_tokens, len(batch)), sums(ref_tokens, len(batch))
-        seq_kl = kl_estimate(old, ref)  # k1, whole answers
-        advantages = leave_one_out_advantages(
-            kl_penalized_rewards(penalized, seq_kl, config.kl_coef))
+        ref, old_tokens = sums(ref_tokens, len(batch)), None
+        if config.minibatches > 1:  # the later ones step a policy that did not give the answers
+            old_tokens = sequence_logprobs(policy, batch, config)
+            old = sums(old_tokens, len(batch))
 
         # --- one optimizer step for every minibatch of prompts
-        now, norms = torch.zeros_like(old), []
+        now_tokens, norms = [], []
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, config.steps, config.warmup_ratio)
         for part in torch.arange(len(batch)).chunk(config.minibatches):
-            now[part] = update(policy, [batch[i] for i in part], old[part], advantages[part],
-                               config)
+            now_tokens += update(policy, [batch[i] for i in part], penalized[part], ref[part],
+                                 config, old[part] if old_tokens else None)
             norms.append(torch.nn.utils.clip_grad_norm_(trainable.values(), config.max_grad_norm))
             if not torch.isfinite(norms[-1]):
                 raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
@@ -202,10 +212,13 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
             optimizer.zero_grad(set_to_none=True)
         # ---
 
+        old_tokens = old_tokens or now_tokens
+        old, now = sums(old_tokens, len(batch)), sums(now_tokens, len(batch))
+        advantages = advantages_of(penalized, old, ref, config)
         lengths = torch.tensor([float(len(t)) for t in old_tokens])
         row = {"step": step + 1, "train/proxy_reward": rewards.mean().item(),
                "train/raw_reward": (rewards * unit + zero).mean().item(),
-               "train/kl": seq_kl.mean().item(),
+               "train/kl": (old - ref).mean().item(),
                "train/kl_k3": sum(kl_estimate(a, b, "k3").sum() for a, b in zip(
                    old_tokens, ref_tokens, strict=True)).item() / len(old_tokens),
                "train/entropy": -torch.cat(old_tokens).mean().item(),

@@ -11,7 +11,7 @@ from bsr_lite.generate import end_of_turn
 from bsr_lite.gold import gold_reward, gold_terms
 from bsr_lite.gold_model import model_gold, pocket_gold, trees_scorer
 from bsr_lite.models import load_reward_model
-from bsr_lite.policy import load_policy
+from bsr_lite.policy import Policy, load_policy
 from bsr_lite.rloo import leave_one_out_advantages
 from bsr_lite.rloo_config import RLOOConfig
 from bsr_lite.rows import read_rows
@@ -61,10 +61,13 @@ def batch_of(world, *overrides):
 
 def test_gradient_is_minus_the_advantage_times_grad_log_pi_of_every_answer(world):
     """Against one plain padded-free forward per answer and the textbook formula."""
-    policy, batch, config = batch_of(world)
-    old = sums(sequence_logprobs(policy, batch, config), 4)
-    advantages = leave_one_out_advantages(torch.randn(4, 3))
-    update(policy, batch, old, advantages, config)
+    policy, batch, config = batch_of(world, "kl_coef=0.5")
+    rewards, old = torch.randn(4, 3), sums(sequence_logprobs(policy, batch, config), 4)
+    with policy.reference():
+        ref = sums(sequence_logprobs(policy, batch, config), 4)
+    assert (old - ref).abs().max() > 0.1
+    advantages = leave_one_out_advantages(rewards - 0.5 * (old - ref))
+    update(policy, batch, rewards, ref, config)
     ours = torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad])
     policy.zero_grad()
     policy.causal.set_attn_implementation("sdpa")
@@ -85,15 +88,38 @@ def test_micro_batches_change_nothing(world):
     found = []
     for budget in (10_000, 60):
         config.token_budget = budget
-        tokens = sequence_logprobs(policy, batch, config)
-        old = sums(tokens, 4)
-        now = update(policy, batch, old, torch.arange(12.0).view(4, 3), config)
+        old = sums(sequence_logprobs(policy, batch, config), 4)
+        now = sums(update(policy, batch, torch.arange(12.0).view(4, 3), old, config), 4)
         grads = torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad])
         found.append((old, now, grads.clone()))
         policy.zero_grad()
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[0][0], found[0][1])  # on-policy: the ratio is 1
+
+
+def test_given_log_probabilities_of_the_answering_policy_change_nothing_on_it(world):
+    """One forward pass when on-policy is the same step as two."""
+    policy, batch, config = batch_of(world, "clip_range=0.2")
+    old, rewards = sums(sequence_logprobs(policy, batch, config), 4), torch.randn(4, 3)
+    found = []
+    for given in (None, old):
+        update(policy, batch, rewards, torch.zeros(4, 3), config, given)
+        found.append(torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad]))
+        policy.zero_grad()
+    torch.testing.assert_close(*found)
+
+
+def test_a_step_on_policy_runs_policy_and_reference_once_each(world, monkeypatch):
+    calls = []
+    plain = Policy.logprobs
+    monkeypatch.setattr(Policy, "logprobs", lambda self, trees: calls.append(
+        torch.is_grad_enabled()) or plain(self, trees))
+    train(settings(world, "steps=1"))
+    assert sorted(calls[1:]) == [False, True]  # the first is load_policy's check
+    calls.clear()
+    train(settings(world, "steps=1", "minibatches=2"))
+    assert sorted(calls[1:]) == [False, False, True, True]
 
 
 def test_an_answer_keeps_its_end_of_turn_and_nothing_behind_it(world):
