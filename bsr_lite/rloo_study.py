@@ -47,36 +47,41 @@ from .train_rloo import (
 
 @dataclass
 class RLOOStudyConfig:
-    """Methods x seeds of `train_rloo`: seed n trains against <proxies>/<method>-seed<n>/model."""
+    """Methods x KL coefficients x seeds of `train_rloo`: a run `<method>-kl<coefficient>-seed<n>`
+    trains against <proxies>/<method>-seed<n>/model."""
 
     base: str  # YAML of an RLOOConfig, relative to this file
     proxies: str  # folder of a study's runs
     methods: list[str]
-    seeds: list[int]
+    seeds: dict  # {kl_coef: [seed, ...]}; fewer than three carry no interval
     output_dir: str
     common: dict = field(default_factory=dict)  # overrides of the base
     eval_split: str = "valid"
-    eval_prompts: int = 96
+    eval_prompts: int = 112
 
     def __post_init__(self):
-        if not self.methods or len(self.seeds) < 3 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("name the methods and at least three different seeds: fewer carry no "
-                             "interval")
+        if not self.methods or not self.seeds or not all(
+                isinstance(kl, int | float) and isinstance(seeds, list) and seeds
+                and all(type(n) is int for n in seeds) and len(set(seeds)) == len(seeds)
+                for kl, seeds in self.seeds.items()):
+            raise ValueError("name the methods, and the different seeds of every kl_coef, like "
+                             "seeds: {0.0: [0, 1, 2]}")
         in_range("eval_prompts", self.eval_prompts, 2)
 
 
 def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
-    """{<method>-seed<n>: its config}, all parsed before any starts.  Raises: ConfigError."""
+    """{its name: config of a run}, all parsed before any starts.  Raises: ConfigError."""
     base, found = read_yaml(path.parent / study.base), {}
-    for seed in study.seeds:
-        for method in study.methods:
-            name = f"{method}-seed{seed}"
-            proxy, out = Path(study.proxies) / name / "model", Path(study.output_dir) / name
-            values = copy.deepcopy(base) | study.common | {
-                "seed": seed, "reward_model": str(proxy), "output_dir": str(out)}
-            found[name] = parse(values, RLOOConfig, f"{path}: {name}")
-            if not proxy.is_dir():
-                raise ConfigError(f"{proxy} is missing: run the study that trains it first")
+    for kl_coef, seed, method in ((k, n, m) for k, seeds in study.seeds.items() for n in seeds
+                                  for m in study.methods):
+        proxy = Path(study.proxies) / f"{method}-seed{seed}" / "model"
+        name = f"{method}-kl{kl_coef}-seed{seed}"
+        values = copy.deepcopy(base) | study.common | {
+            "kl_coef": kl_coef, "seed": seed, "reward_model": str(proxy),
+            "output_dir": str(Path(study.output_dir) / name)}
+        found[name] = parse(values, RLOOConfig, f"{path}: {name}")
+        if not proxy.is_dir():
+            raise ConfigError(f"{proxy} is missing: run the study that trains it first")
     if found[name].gold in (None, "none"):
         raise ConfigError(f"{path}: a study compares by gold; set it")
     held_out(found[name], study)
@@ -95,7 +100,8 @@ def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
 
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
     """Two answers of the trained policy and two of its reference to each held-out prompt; lists
-    over prompts: gold, proxy (in the run's units), tokens, finished, and the policy's KL."""
+    (P, 2): gold, proxy (in the run's units), tokens, finished, the policy's kl; and `texts`, the
+    first answer to each."""
     rows, asked = held_out(config, study), copy.deepcopy(config)
     asked.num_generations = 2
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
@@ -105,12 +111,10 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
     zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
 
     def described(batch: list[dict]) -> dict:
-        golds = score(batch, gold)
-        return {"gold": golds.mean(1).tolist(), "first_gold": golds[:, 0].tolist(),
-                "proxy": ((score(batch, proxy) - zero) / unit).mean(1).tolist(),
-                "first": [b["texts"][0] for b in batch],
-                "tokens": [sum(map(len, b["tree"][1:])) / 2 for b in batch],
-                "finished": [sum(b["finished"]) / 2 for b in batch]}
+        scaled = (score(batch, proxy) - zero) / unit
+        return {"gold": score(batch, gold).tolist(), "proxy": scaled.double().round(
+                    decimals=4).tolist(), "tokens": [list(map(len, b["tree"][1:])) for b in batch],
+                "finished": [b["finished"] for b in batch], "texts": [b["texts"][0] for b in batch]}
 
     batch = roll_out(policy, rows, asked, 7)
     found = {"policy": described(batch)}
@@ -118,31 +122,38 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
     with policy.reference():
         ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
         found["reference"] = described(roll_out(policy, rows, asked, 7))
-    return found | {"kl": kl_estimate(logp, ref).mean(1).tolist()}
+    found["policy"]["kl"] = kl_estimate(logp, ref).double().round(decimals=4).tolist()
+    return found
+
+
+def interval(values: np.ndarray) -> tuple:
+    """Mean with its 95% interval over seeds and prompts, or without for fewer than three seeds.
+    Shapes: (S, P)."""
+    mean = float(values.mean())
+    return two_way_interval(values)[:3] if len(values) >= 3 else (mean, None, None)
 
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
-    """table[method]: gains of gold and proxy over the reference's answers, tokens, finished, kl,
-    each mean, low, high over seeds and prompts; `difference`: gold gain minus the first method's,
+    """table[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished, kl,
+    each (mean, low, high); `difference`: gold gain minus the first method's at the same kl_coef,
     paired; win rate over the reference under gold, raw and length-controlled."""
-    table: dict = {}
-    gains = {}
-    for method, found in runs.items():
+    table, gains = {}, {}
+    for name, found in runs.items():
         def column(part, key, found=found):
-            return np.array([f[part][key] for f in found])  # (S, P)
+            return np.array([f[part][key] for f in found], dtype=float)  # (S, P, 2)
 
-        gains[method] = column("policy", "gold") - column("reference", "gold")
-        wins = (np.sign(column("policy", "first_gold") - column("reference", "first_gold")) + 1) / 2
-        words = [np.array([[len(t.split()) for t in f[part]["first"]] for f in found]).ravel()
+        gain = {key: column("policy", key) - column("reference", key) for key in ("gold", "proxy")}
+        gains[name] = gain["gold"].mean(2)
+        first = next(n for n in runs if n.partition("-kl")[2] == name.partition("-kl")[2])
+        wins = (np.sign(gain["gold"][..., 0]) + 1) / 2  # of the first answers
+        words = [np.array([[len(t.split()) for t in f[part]["texts"]] for f in found]).ravel()
                  for part in ("policy", "reference")]
-        table[method] = {
-            "gold_gain": two_way_interval(gains[method])[:3],
-            "proxy_gain": two_way_interval(column("policy", "proxy")
-                                           - column("reference", "proxy"))[:3],
-            "kl": two_way_interval(np.array([f["kl"] for f in found]))[:3],
-            "tokens": two_way_interval(column("policy", "tokens"))[:3],
-            "finished": two_way_interval(column("policy", "finished"))[:3],
-            "difference": two_way_interval(gains[method] - gains[next(iter(runs))])[:3],
+        table[name] = {
+            "seeds": len(found), "gold_gain": interval(gains[name]),
+            "difference": interval(gains[name] - gains[first]),
+            "proxy_gain": interval(gain["proxy"].mean(2)),
+            **{key: interval(column("policy", key).mean(2)) for key in ("kl", "tokens",
+                                                                        "finished")},
             **{k: None if math.isnan(v) else v for k, v in
                length_controlled_win_rate(wins.ravel(), *words).items()}}
     return table
@@ -153,24 +164,26 @@ COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
            "finished": "finished"}
 
 
-def markdown(table: dict, seeds: int, prompts: int) -> str:
-    """One row a method."""
-    lines = [f"Against the reference's answers to {prompts} held-out prompts; {seeds} seeds, 95% "
-             "intervals over seeds and prompts.", "",
-             "| proxy | " + " | ".join(COLUMNS.values()) + " | win rate | length-controlled |",
-             "|---" * (len(COLUMNS) + 3) + "|"]
-    for method, row in table.items():
-        cells = ["{:.3f} ({:.3f} to {:.3f})".format(*row[key]) for key in COLUMNS]
+def markdown(table: dict, prompts: int) -> str:
+    """One row a method and kl_coef."""
+    lines = [f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
+             "seeds and prompts, none for fewer than three seeds.", "",
+             "| proxy, kl_coef | seeds | " + " | ".join(COLUMNS.values())
+             + " | win rate | length-controlled |", "|---" * (len(COLUMNS) + 4) + "|"]
+    for name, row in table.items():
+        cells = [f"{row[key][0]:.3f}" + (f" ({row[key][1]:.3f} to {row[key][2]:.3f})"
+                 if row[key][1] is not None else "") for key in COLUMNS]
         fair = row["length_controlled"]
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {row['win_rate']:.3f} | "
+        lines.append(f"| {name.replace('-kl', ', ')} | {row['seeds']} | " + " | ".join(cells)
+                     + f" | {row['win_rate']:.3f} | "
                      + (f"{fair:.3f} |" if fair is not None else "lengths hardly overlap |"))
     return "\n".join(lines) + "\n"
 
 
 def run_study(path: Path, overrides: list[str] = ()) -> dict:
-    """Run what is missing, then write results.json and results.md."""
+    """Run what is missing, then write results.json, results.md and results.png."""
     study = load_config(path, RLOOStudyConfig, overrides)
-    runs: dict[str, list[dict]] = {method: [] for method in study.methods}
+    runs: dict[str, list[dict]] = {}
     for name, config in run_configs(study, path).items():
         key = to_dict(config) | {
             "eval_split": study.eval_split, "eval_prompts": study.eval_prompts,
@@ -189,16 +202,16 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
                 found = {"config": key} | evaluate(config, study)
             write_atomic(saved, json.dumps(found) + "\n")
             release_memory()
-        runs[name.rpartition("-seed")[0]].append(found)
+        runs.setdefault(name.rpartition("-seed")[0], []).append(found)
     table = summarize(runs)
-    text = markdown(table, len(study.seeds), len(runs[study.methods[0]][0]["kl"]))
+    text = markdown(table, study.eval_prompts)
     write_results(Path(study.output_dir), to_dict(study), table, text)
     print(text)
     return table
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = config_parser("rloo_study", __doc__, "an RLOO study", "seeds=[0,1,2]").parse_args(argv)
+    args = config_parser("rloo_study", __doc__, "an RLOO study", "seeds={0.0: [0]}").parse_args(argv)
     with phase("RLOO study"):
         run_study(Path(args.config), args.overrides)
 

@@ -35,33 +35,34 @@ def study(tmp_path, tiny_path, monkeypatch):
         "output_dir": "unused", "data": "rows.jsonl", "steps": 2, "prompts_per_step": 3,
         "num_generations": 2, "max_new_tokens": 4, "standardize_prompts": 4}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({
-        "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"], "seeds": [0, 1, 2],
-        "output_dir": "out", "common": {"kl_coef": 0.0, "learning_rate": 1e-2},
+        "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"],
+        "seeds": {0.0: [0, 1, 2], 0.05: [1]}, "output_dir": "out", "common": {"learning_rate": 1e-2},
         "eval_prompts": 5}))
     return tmp_path / "study.yaml"
 
 
 def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(study, tmp_path, capsys):
     table = run_study(study)
-    evaluation = json.loads((tmp_path / "out/bsr-seed1/evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "out/bsr-kl0.0-seed1/evaluation.json").read_text())
     assert evaluation["config"]["reward_model"] == "study/bsr-seed1/model"
     assert evaluation["config"]["seed"] == 1 and evaluation["config"]["kl_coef"] == 0
-    assert len(evaluation["kl"]) == len(evaluation["policy"]["gold"]) == 5
-    gains = [np.subtract(*(json.loads((tmp_path / f"out/bsr-seed{s}/evaluation.json").read_text())
-                           [part]["gold"] for part in ("policy", "reference"))) for s in (0, 1, 2)]
-    assert table["bsr"]["gold_gain"] == pytest.approx(two_way_interval(gains)[:3])
-    assert f"{table['bsr']['gold_gain'][0]:.3f}" in (tmp_path / "out" / "results.md").read_text()
-    assert capsys.readouterr().out.count("policy in") == 6
+    assert np.shape(evaluation["policy"]["kl"]) == np.shape(evaluation["policy"]["gold"]) == (5, 2)
+    gains = [np.subtract(*(json.loads((tmp_path / f"out/bsr-kl0.0-seed{s}/evaluation.json")
+                                      .read_text())[part]["gold"]
+                           for part in ("policy", "reference"))).mean(1) for s in (0, 1, 2)]
+    assert table["bsr-kl0.0"]["gold_gain"] == pytest.approx(two_way_interval(gains)[:3])
+    one = json.loads((tmp_path / "out/bt-kl0.05-seed1/evaluation.json").read_text())
+    assert one["config"]["kl_coef"] == 0.05
+    assert table["bt-kl0.05"]["seeds"] == 1 and table["bt-kl0.05"]["kl"][1] is None
+    text = (tmp_path / "out" / "results.md").read_text()
+    assert f"| bsr, 0.0 | 3 | {table['bsr-kl0.0']['gold_gain'][0]:.3f} (" in text
+    assert f"| bt, 0.05 | 1 | {table['bt-kl0.05']['gold_gain'][0]:.3f} | 0.000 |" in text
+    answers = [json.loads((tmp_path / f"out/{m}-kl0.0-seed0/evaluation.json").read_text())
+               ["reference"] for m in ("bt", "bsr")]  # same reference, same random stream
+    assert all(answers[0][key] == answers[1][key] for key in ("texts", "gold"))
+    assert capsys.readouterr().out.count("policy in") == 8
     assert run_study(study) == table
     assert "policy in" not in capsys.readouterr().out
-
-
-def test_the_reference_answers_the_same_for_every_proxy_of_a_seed(study, tmp_path):
-    """Same reference, same random stream: gains differ by the policies alone."""
-    run_study(study)
-    answers = [json.loads((tmp_path / f"out/{m}-seed0/evaluation.json").read_text())["reference"]
-               for m in ("bt", "bsr")]
-    assert answers[0]["first"] == answers[1]["first"] and answers[0]["gold"] == answers[1]["gold"]
 
 
 def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(study, tmp_path, capsys):
@@ -76,12 +77,12 @@ def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(study, tmp_pa
     out = capsys.readouterr().out
     assert out.count("policy in") == 1 and "another reward_model (its weights)" in out
     run_study(study, ["common={learning_rate: 0.02}", "methods=[bt]"])
-    assert capsys.readouterr().out.count("policy in") == 3
+    assert capsys.readouterr().out.count("policy in") == 4
 
 
 def test_prompts_to_evaluate_on_are_drawn_at_random_and_new(study, tmp_path):
     config = load_config(study, RLOOStudyConfig)
-    run = run_configs(config, study)["bt-seed0"]
+    run = run_configs(config, study)["bt-kl0.0-seed0"]
     rows = held_out(run, config)
     assert len(rows) == 5 and [r["prompt"] for r in rows] != sorted(r["prompt"] for r in rows)
     lines = (tmp_path / "rows.jsonl").read_text().replace("valid", "train", 1)
@@ -97,27 +98,31 @@ def test_prompts_to_evaluate_on_are_drawn_at_random_and_new(study, tmp_path):
 
 def test_gains_wins_and_differences_of_known_runs():
     def run(gold):
-        part = {"proxy": [0.0] * 4, "first": ["a b"] * 4, "tokens": [3.0] * 4,
-                "finished": [1.0] * 4}
-        return {"kl": [0.5] * 4, "policy": part | {"gold": gold, "first_gold": gold},
-                "reference": part | {"gold": [1.0] * 4, "first_gold": [1.0] * 4}}
+        def part(gold):
+            return {"gold": [[g, g] for g in gold], "texts": ["a b"] * 4} | {
+                k: [[v, v]] * 4 for k, v in (("proxy", 0.0), ("tokens", 3), ("finished", True),
+                                             ("kl", 0.5))}
+        return {"policy": part(gold), "reference": part([1.0] * 4)}
 
-    table = summarize({"bt": [run([1, 2, 1, 0]), run([1, 2, 2, 0]), run([1, 2, 2, 0])],
-                       "bsr": [run([2, 2, 2, 2])] * 3})
-    assert table["bt"]["gold_gain"][0] == pytest.approx(1 / 6)
-    assert table["bt"]["difference"] == (0, 0, 0)
-    assert table["bt"]["win_rate"] == pytest.approx(7 / 12)
-    assert table["bsr"]["difference"][0] == pytest.approx(5 / 6)
-    assert table["bsr"]["win_rate"] == 1 and table["bsr"]["length_controlled"] > 0.9
+    table = summarize({"bt-kl0.0": [run([1, 2, 1, 0]), run([1, 2, 2, 0]), run([1, 2, 2, 0])],
+                       "bsr-kl0.0": [run([2, 2, 2, 2])] * 3,
+                       "bt-kl0.1": [run([5, 5, 5, 5])], "bsr-kl0.1": [run([6, 6, 6, 6])]})
+    assert table["bt-kl0.0"]["gold_gain"][0] == pytest.approx(1 / 6)
+    assert table["bt-kl0.0"]["difference"] == (0, 0, 0)
+    assert table["bt-kl0.0"]["win_rate"] == pytest.approx(7 / 12)
+    assert table["bsr-kl0.0"]["difference"][0] == pytest.approx(5 / 6)
+    assert table["bsr-kl0.0"]["win_rate"] == 1 and table["bsr-kl0.0"]["length_controlled"] > 0.9
+    assert table["bsr-kl0.1"]["difference"] == (1, None, None)  # at its own kl_coef
 
 
 def test_bad_studies_are_refused_before_a_run_starts(study):
-    with pytest.raises(ConfigError, match="at least three different seeds"):
-        main(["--config", str(study), "--set", "seeds=[1,2]"])
+    for seeds in ("{0.0: [1, 1]}", "{0.0: 1}", "{}", "{a: [1]}"):
+        with pytest.raises(ConfigError, match="the different seeds of every kl_coef"):
+            main(["--config", str(study), "--set", f"seeds={seeds}"])
     with pytest.raises(ConfigError, match="bt-seed3/model is missing: run the study"):
-        run_study(study, ["seeds=[0,1,3]"])
-    with pytest.raises(ConfigError, match="bt-seed0: kl_coef must be at least 0"):
-        run_configs(load_config(study, RLOOStudyConfig, ["common={kl_coef: -1}"]), study)
+        run_study(study, ["seeds={0.0: [0,1,3]}"])
+    with pytest.raises(ConfigError, match="bt-kl-1.0-seed0: kl_coef must be at least 0"):
+        run_configs(load_config(study, RLOOStudyConfig, ["seeds={-1.0: [0]}"]), study)
     with pytest.raises(ConfigError, match="a study compares by gold"):
         run_study(study, ["common={gold: null}"])
     with pytest.raises(ConfigError, match="eval_prompts must be at least 2"):
