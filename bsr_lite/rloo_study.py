@@ -211,7 +211,8 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = config_parser("rloo_study", __doc__, "an RLOO study", "seeds={0.0: [0]}").parse_args(argv)
+    parser = config_parser("rloo_study", __doc__, "an RLOO study", "seeds={0.0: [0]}")
+    args = parser.parse_args(argv)
     with phase("RLOO study"):
         run_study(Path(args.config), args.overrides)
 

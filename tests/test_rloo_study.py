@@ -36,8 +36,8 @@ def study(tmp_path, tiny_path, monkeypatch):
         "num_generations": 2, "max_new_tokens": 4, "standardize_prompts": 4}))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({
         "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"],
-        "seeds": {0.0: [0, 1, 2], 0.05: [1]}, "output_dir": "out", "common": {"learning_rate": 1e-2},
-        "eval_prompts": 5}))
+        "seeds": {0.0: [0, 1, 2], 0.05: [1]}, "output_dir": "out", "eval_prompts": 5,
+        "common": {"learning_rate": 1e-2}}))
     return tmp_path / "study.yaml"
 
 
