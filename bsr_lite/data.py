@@ -39,8 +39,6 @@ class Group:
 # ---- checks: they raise ValueError, `_convert` adds file and row --------------------------------
 
 def _column(row: dict, name: str):
-    if not isinstance(row, dict):
-        raise ValueError(f"expected an object with named columns, got {type(row).__name__}")
     if row.get(name) is None:
         raise ValueError(f"column {name!r} is missing or null; found columns: {', '.join(row)}")
     return row[name]

@@ -156,8 +156,6 @@ def read_instructions(data: str, split: str | None) -> list[str]:
     """`instruction` (AlpacaEval) or `prompt` of every row.  Raises: DataError naming the row."""
     found = []
     for place, row in enumerate(read_rows(data), 1):
-        if not isinstance(row, dict):
-            raise DataError(f"{data}, row {place}: expected an object, got {row!r:.40}")
         if split and row.get("split") != split:
             continue
         text = row.get("instruction", row.get("prompt"))

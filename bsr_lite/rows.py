@@ -21,7 +21,11 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         except Exception as error:
             raise DataError(f"{path}: no readable parquet ({error}); fetch it again") from error
     elif path.is_file():
-        yield from _read_json(path)
+        for number, row in enumerate(_json_values(path), start=1):
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: expected an object with named columns, got "
+                                f"{type(row).__name__}")
+            yield row
     elif path.suffix in (".jsonl", ".json", ".gz", ".parquet") or source.startswith((".", "/")):
         raise DataError(f"{source}: no such file; check the path in the config's data.source")
     else:
@@ -33,7 +37,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
                             f"({type(error).__name__}: {error})") from error
 
 
-def _read_json(path: Path) -> Iterator[dict]:
+def _json_values(path: Path) -> Iterator:
     """One object a line, or in a .json file one array of objects, as RM-Bench is published."""
     row = 0
     try:
