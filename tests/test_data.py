@@ -224,13 +224,16 @@ def test_truncated_gzip_wrong_encoding_and_missing_files(tmp_path):
         read_pairs("x", "pocket")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-                    lambda x: st.lists(x, max_size=3) | st.dictionaries(
-                        st.sampled_from(["prompt", "chosen", "rejected", "role", "content"]), x)))
+NAMES = st.sampled_from(["prompt", "chosen", "rejected", "role", "content"])
+
+
+@given(st.dictionaries(NAMES, st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(NAMES, x))))
 @settings(max_examples=300, deadline=None)
-def test_any_json_row_is_a_pair_or_one_clear_error(value):
+def test_any_json_object_is_a_pair_or_one_clear_error(row):
     try:
-        pair = trl_pair(value)
+        pair = trl_pair(row)
     except ValueError:
         return
     assert pair.chosen.strip() and pair.rejected.strip() and pair.prompt
