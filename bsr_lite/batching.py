@@ -5,6 +5,8 @@ tree: no padding, every prompt once. Each response is one attention segment whos
 response (the first one's also the prompt) and whose keys are the prompt and itself.
 """
 
+import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
+
+try:  # one kernel for segments of any length: newer versions of torch, on a GPU
+    from torch.nn.attention.varlen import varlen_attn
+    if not {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters):
+        varlen_attn = None
+except ImportError:
+    varlen_attn = None
 
 Tree = Sequence[list[int]]  # [prompt ids, response ids, response ids, ...]
 
@@ -32,6 +41,15 @@ class Forest:
     query_lengths: list[int]
     key_lengths: list[int]
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    starts: tuple[Tensor, Tensor] | None = None
+
+    def cumulative(self) -> tuple[Tensor, Tensor]:
+        """Where segments start among queries and among keys, as kernels take it; made once."""
+        if self.starts is None:
+            self.starts = tuple(torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32,
+                                             device=self.keys.device)
+                                for lengths in (self.query_lengths, self.key_lengths))
+        return self.starts
 
     def mask(self, queries: int, keys: int) -> Tensor:
         """Bottom-right causal mask, made in the first layer and kept for the others."""
@@ -109,6 +127,28 @@ def refuse_features(features: dict, length: int) -> None:
                          f"{', '.join(refused) or f'sliding_window {window}'}")
 
 
+def segments_one_by_one(query, key, value, forest: Forest, scale: float | None) -> Tensor:
+    """Shapes: query (1, heads, T, D), key and value (1, heads, S, D) -> (1, T, heads, D)."""
+    out = []
+    # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
+    for q, k, v in zip(query.split(forest.query_lengths, 2), key.split(forest.key_lengths, 2),
+                       value.split(forest.key_lengths, 2), strict=True):
+        n, m = q.shape[2], k.shape[2]
+        mask = None if n == m else forest.mask(n, m)
+        out.append(F.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=n == m, scale=scale, enable_gqa=True))
+    return torch.cat(out, dim=2).transpose(1, 2)
+
+
+def segments_at_once(query, key, value, forest: Forest, scale: float | None) -> Tensor:
+    """The same by one call of the variable-length flash kernel, which aligns causality
+    bottom-right by itself."""
+    query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+    return varlen_attn(query, key, value, *forest.cumulative(), max(forest.query_lengths),
+                       max(forest.key_lengths), scale=scale, window_size=(-1, 0),
+                       enable_gqa=query.shape[1] != key.shape[1])[None]
+
+
 def forest_attention(module, query, key, value, mask, scaling=None, forest=None, **features):
     """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
     heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment.
@@ -118,15 +158,9 @@ def forest_attention(module, query, key, value, mask, scaling=None, forest=None,
     if forest is None:
         raise ValueError("the forest layout needs the keyword argument forest=plant(trees)")
     refuse_features(features, max(forest.key_lengths))
-    key, value, out = key[:, :, forest.keys], value[:, :, forest.keys], []
-    # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
-    for q, k, v in zip(query.split(forest.query_lengths, 2), key.split(forest.key_lengths, 2),
-                       value.split(forest.key_lengths, 2), strict=True):
-        n, m = q.shape[2], k.shape[2]
-        mask = None if n == m else forest.mask(n, m)
-        out.append(F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=n == m, scale=scaling, enable_gqa=True))
-    return torch.cat(out, dim=2).transpose(1, 2), None
+    flash = varlen_attn and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    attend = segments_at_once if flash else segments_one_by_one
+    return attend(query, key[:, :, forest.keys], value[:, :, forest.keys], forest, scaling), None
 
 
 AttentionInterface.register("forest", forest_attention)

@@ -1,4 +1,4 @@
-"""Checkers of the exercises of notebooks 05 on, as in `checks`."""
+"""Checkers of the exercises of notebooks 05 to 07, as in `checks`."""
 
 from collections.abc import Callable
 
@@ -88,3 +88,44 @@ def check_tilted_divergence(function: Callable) -> bool:
         cases.append(((p, r, beta), (best * (best / p).log()).sum()))
     return judge("tilted_divergence", function, cases, "log pi* = log pi_ref + r / beta, minus the "
                  "log of its normalizer")
+
+
+# ---- 07_gold_vs_proxy ----------------------------------------------------------------------------
+
+def check_tilt(function: Callable) -> bool:
+    """Exercise 1 of notebook 07: KL, mean proxy and mean gold of the best policy at a KL price."""
+    cases = []
+    for beta in (0.4, 3.0):
+        p, proxy, gold = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6)
+        best = (p.log() + proxy / beta).softmax(0)
+        cases.append(((p, proxy, gold, beta), torch.stack([
+            (best * (best / p).log()).sum(), (best * proxy).sum(), (best * gold).sum()])))
+    return judge("tilt", function, cases, "softmax of log p + proxy / beta; gold is not in it")
+
+
+def check_share_kept(function: Callable) -> bool:
+    """Exercise 2 of notebook 07: gold's rise over the proxy's, each in its own unit."""
+    base_gold, base_proxy = 2 * numbers(0, 20) + 3, numbers(1, 20)
+    cases = [((base_gold + 1, base_gold, base_proxy + 2, base_proxy),
+              0.5 * base_proxy.std() / base_gold.std()),
+             ((base_gold - 1, base_gold, 3 * base_proxy + 1, base_proxy),
+              -1 / base_gold.std() / ((2 * base_proxy + 1).mean() / base_proxy.std()))]
+    return judge("share_kept", function, cases, "(mean gold - mean base gold) / std of base gold, "
+                 "over the same of the proxy")
+
+
+def check_win_rate(function: Callable) -> bool:
+    """Exercise 3 of notebook 07: win rate, ties counted by half."""
+    a, b = torch.tensor([1.0, 2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0, 2.0, 1.0])
+    return judge("win_rate", function, [((a, b), 0.625), ((b, a), 0.375), ((a, a), 0.5)],
+                 "1 for a win, 1/2 for a tie")
+
+
+def check_matched_win_rate(function: Callable) -> bool:
+    """Exercise 4 of notebook 07: win rate among answers of nearly the same length."""
+    wins = torch.tensor([1.0, 1.0, 0.0, 0.5, 1.0, 0.0])
+    words, base = torch.tensor([10, 50, 20, 31, 90, 40]), torch.tensor([12, 20, 20, 30, 30, 60])
+    return judge("matched_win_rate", function, [((wins, words, base, 2), 0.5),
+                                                ((wins, words, base, 20), 0.375),
+                                                ((wins, words, base, 100), 3.5 / 6)],
+                 "keep the pairs with |words - base_words| <= within, then the mean of wins")

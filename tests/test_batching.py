@@ -3,11 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsr_lite import batching
 from bsr_lite.batching import (
     draw_batch,
     forest_attention,
     micro_batches,
     plant,
+    segments_at_once,
+    segments_one_by_one,
     shared_prefix,
     tree_tokens,
 )
@@ -59,6 +62,41 @@ def test_rewards_and_gradients_equal_padded_rows(llama, texts):
     torch.testing.assert_close(b, a, atol=5e-6, rtol=5e-6)
     ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
     assert (ga - gb).norm() <= 1e-5 * ga.norm() + 1e-7
+
+
+def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, window_size,
+          enable_gqa):
+    """What the GPU kernel is documented to compute, in plain words: (T, heads, D) in runs given by
+    their starts, causal where the window ends at 0, aligned bottom-right."""
+    assert window_size == (-1, 0) and query_starts.dtype == key_starts.dtype == torch.int32
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    share, out = query.shape[1] // key.shape[1], []
+    for a, b, c, d in zip(query_starts, query_starts[1:], key_starts, key_starts[1:], strict=False):
+        assert b - a <= max_q and d - c <= max_k
+        for i in range(a, b):
+            last = d - (b - i) + 1  # keys that query i may see end here
+            keys, values = (x[c:last].repeat_interleave(share, 1) for x in (key, value))
+            weights = (torch.einsum("hd,khd->hk", query[i], keys) * scale).softmax(-1)
+            out.append(torch.einsum("hk,khd->hd", weights, values))
+    return torch.stack(out)
+
+
+@given(trees_of_text, st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+@settings(max_examples=25, deadline=None)
+def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
+    """The kernel's indexing, where there is no GPU to run it."""
+    forest = plant([shared_prefix(*text) for text in texts])
+    many, few = heads
+    q = torch.randn(1, many, forest.input_ids.shape[1], 8, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(1, few, len(forest.keys), 8, dtype=torch.float64, requires_grad=True)
+            for _ in range(2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "varlen_attn", flash)
+        found = [f(q, k, v, forest, 0.3) for f in (segments_one_by_one, segments_at_once)]
+    torch.testing.assert_close(*found)
+    weights = torch.randn_like(found[0])
+    torch.testing.assert_close(*(torch.autograd.grad((x * weights).sum(), (q, k, v))
+                                 for x in found))
 
 
 @given(trees_of_text)

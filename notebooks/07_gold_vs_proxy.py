@@ -1,0 +1,317 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · What does a policy learn when its reward is only nearly right?
+#
+# Notebook 06 trained a policy on gold itself. Nobody has gold: one trains on a **proxy**, a reward
+# model, and hopes. Here the proxies of notebook 05 train policies, gold looks on, and over-optimization
+# becomes something you can watch: the proxy goes on rising after gold has stopped. Then we read
+# what the policy says, and ask whether a BSR reward model is the better teacher (the paper's Part 2).
+
+# %% [markdown]
+# After it you can
+# - say when optimizing a proxy helps, and when it starts to hurt, from an exact example;
+# - read proxy and gold against steps and against KL (the paper's Fig. 5);
+# - compare RLOO with best-of-$n$ at the same KL;
+# - find out *what* a policy exploits, and correct a win rate for length.
+#
+# Words from before: *proxy, gold, KL, tilted policy* (notebook 06), *best-of-n* (05).
+
+# %%
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+
+from bsr_lite import checks_policy as checks
+from bsr_lite import metrics, plots
+from bsr_lite.best_of_n import BestOfNConfig, draw_prompts
+from bsr_lite.config import load_config
+from bsr_lite.gold import gold_terms
+from bsr_lite.gold_model import pocket_rows
+from bsr_lite.runlog import read_runs, read_table
+
+ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
+os.chdir(ROOT)  # paths below start at the repository's root
+PROFILE = os.environ.get("BSR_PROFILE", "fast")
+
+# %% [markdown]
+# ## 1. Two ways for a proxy to be wrong
+#
+# One prompt, 200,000 possible answers, all equally likely under the reference; gold is normal. Two
+# proxies:
+# - **noisy**: gold plus independent normal noise;
+# - **fooled**: the same, but one answer in a thousand has a trick: the proxy adds 6 where gold takes
+#   2 off (a list that is no list, say).
+#
+# Nothing is trained: the best policy at a KL price $\beta$ is known (notebook 06, Section 5),
+# $\pi_\beta \propto \pi_{ref}\, e^{p/\beta}$.
+#
+# **Predict**: gold against KL, as $\beta$ falls, for both.
+
+# %%
+rng, N = np.random.default_rng(0), 200_000
+value, noise = rng.normal(size=(2, N))
+trick = rng.random(N) < 1e-3
+fooled_value = value - 2 * trick
+CASES = {"noisy": (value, value + noise), "fooled": (fooled_value, fooled_value + noise + 6 * trick)}
+
+
+def tilted(proxy, beta):
+    """Probabilities of the best policy at this price, and its KL to the (uniform) reference."""
+    weights = np.exp((proxy - proxy.max()) / beta)
+    p = weights / weights.sum()
+    return p, float((p[p > 0] * np.log(p[p > 0] * N)).sum())
+
+# %%
+def best_of(proxy, n):
+    """The same for the best of n draws: the answer of rank r wins (r/N)^n - ((r-1)/N)^n."""
+    rank = np.empty(N)
+    rank[np.argsort(proxy)] = np.arange(1, N + 1)
+    return (rank / N) ** n - ((rank - 1) / N) ** n
+
+# %%
+PRICES = np.geomspace(20, 0.4, 40)
+figure, axes = plots.panels(2, sharey=True)
+for axis, (name, (gold, proxy)) in zip(axes, CASES.items(), strict=True):
+    path = [tilted(proxy, beta) for beta in PRICES]
+    kl = np.array([k for _, k in path])
+    seen = kl < 7
+    axis.plot(kl[seen], [p @ proxy for p, _ in path][: seen.sum()], color="black", label="proxy")
+    axis.plot(kl[seen], [p @ gold for p, _ in path][: seen.sum()], color="#DDAA33", label="gold")
+    sizes = 2 ** np.arange(0, 13)
+    axis.plot([metrics.best_of_n_kl(n) for n in sizes], [best_of(proxy, n) @ gold for n in sizes],
+              ".", color="#BB5566", label="gold of best-of-n, n = 1, 2, ... 4096")
+    plots.label(axis, "KL to the reference (nats)", "mean reward", f"a {name} proxy")
+axes[0].legend();
+
+# %%
+for name, (gold, proxy) in CASES.items():
+    found = [(k, p @ gold, p @ proxy) for p, k in (tilted(proxy, b) for b in (8.0, 2.0, 1.0, 0.5))]
+    print(f"{name:7s}" + "   ".join(f"KL {k:4.1f}: gold {g:.2f} of proxy {r:.2f}" for k, g, r in found))
+gold, proxy = CASES["noisy"]
+for beta in (8.0, 2.0, 1.0):
+    p, _ = tilted(proxy, beta)
+    assert abs(p @ gold / (p @ proxy) - 0.5) < 0.05, "with normal noise gold keeps a fixed share"
+peak = max((tilted(CASES["fooled"][1], b)[0] @ CASES["fooled"][0], b) for b in PRICES)[1]
+assert PRICES[-1] < peak < PRICES[0], "with a trick gold has its best price inside, not at an end"
+
+# %% [markdown]
+# **What to see.** *Noisy*: gold rises at a fixed share of the proxy, here half (the noise has half
+# the proxy's variance), at any KL. The proxy promises too much and is never harmful. This is what
+# notebook 05 saw in best-of-$n$: .61 to .65, at every $n$. *Fooled*: gold turns at 2 nats. A trick
+# that hardly ever occurs costs nothing until optimization *makes* it occur.
+#
+# Best-of-$n$ turns as well, but later: the trick wins the draw whenever it is there, yet with $n$
+# draws it is there in one of $1000/n$ cases; the tilted policy says it as often as it likes.
+# **Equal KL does not mean equal damage.**
+
+# %% [markdown]
+# ## 2. The runs
+#
+# `data/runs/study_rloo`: the embedded model as policy (LoRA, learning rate $10^{-3}$, chosen on
+# dev), 40 steps of 8 prompts x $K = 4$ answers, at most 64 tokens. Proxies: the reward models
+# of the lora study (notebook 05), BT and BSR ($\lambda = 10^{-3}$), three seeds each, same prompts
+# in the same order. A proxy's rewards are put into its own units: zero is the mean on the
+# reference's answers, one their standard deviation within a prompt. $\beta = 0$, so that what the
+# proxies get wrong can show; one seed each at the paper's $\beta = 0.05$ (Section 6).
+#
+# Unlike the paper (Sec. 3.2): 135M, no SFT of our own, LoRA, 32 answers a step instead of 128.
+
+# %%
+if PROFILE == "full":
+    from bsr_lite.rloo_study import run_study
+    run_study(Path("bsr_lite/configs/study_rloo.yaml"))
+RUNS = Path("runs" if PROFILE == "full" else "data/runs")
+runs = read_runs(RUNS / "study_rloo")
+BLOCK = 5  # steps that are averaged: 160 answers
+
+
+def series(name, key):
+    """A logged number, averaged over blocks of steps.  Shapes: -> (seeds, blocks)."""
+    rows = np.array([[row[key] for row in run["metrics"]] for run in runs[name]])
+    return rows.reshape(len(rows), -1, BLOCK).mean(2)
+
+# %%
+WATCHED = {"train/proxy_reward": "proxy (its units)", "train/gold_reward": "gold (0 to 5)",
+           "train/kl": "KL (nats an answer)", "train/length": "length (tokens)"}
+steps = np.arange(1, series("bt-kl0.0", "train/kl").shape[1] + 1) * BLOCK
+figure, axes = plots.panels(4)
+for axis, (key, title) in zip(axes, WATCHED.items(), strict=True):
+    for method in ("bt", "bsr"):
+        plots.seed_curves(axis, steps, series(f"{method}-kl0.0", key), method.upper(),
+                          plots.COLORS[method])
+    plots.label(axis, "step", "", title)
+axes[0].legend();
+
+# %%
+half = len(steps) // 2
+print("change over the second half of training, +- half a 95% interval over seeds")
+for method in ("bt", "bsr"):
+    for key in ("train/proxy_reward", "train/gold_reward"):
+        curves = series(f"{method}-kl0.0", key)
+        mean, width = metrics.seed_interval(curves[:, -2:].mean(1) - curves[:, half - 2:half].mean(1))
+        print(f"{method.upper():4s} {key.partition('/')[2]:13s} {mean:+.3f} +- {width:.3f}")
+
+# %% [markdown]
+# ## 3. Reward against KL (Fig. 5a, b)
+#
+# Steps are an arbitrary clock: one proxy may simply push harder. KL is the fairer axis, since it
+# says how far the policy has moved for what it gained.
+
+# %%
+figure, axes = plots.panels(2)
+for axis, key in zip(axes, ("train/proxy_reward", "train/gold_reward"), strict=True):
+    for method in ("bt", "bsr"):
+        for beta, style in ((0.0, "-"), (0.05, "--")):
+            name = f"{method}-kl{beta}"
+            for kl, reward in zip(series(name, "train/kl"), series(name, key), strict=True):
+                axis.plot(kl, reward, style, color=plots.COLORS[method], linewidth=1, marker=".",
+                          markersize=3)
+            axis.plot([], [], style, color=plots.COLORS[method],
+                      label=f"{method.upper()}, $\\beta$ = {beta}")
+    plots.label(axis, "KL (nats an answer)", "", WATCHED[key])
+axes[0].legend();
+
+# %% [markdown]
+# ## 4. On new prompts, and against best-of-n
+#
+# 112 prompts of the valid split, two answers each; gains over the reference's answers to the same
+# prompts, intervals over seeds and prompts. Best-of-$n$ by the *same* reward models on the *same*
+# prompts was recorded for notebook 05.
+
+# %%
+table = read_table(RUNS / "study_rloo")
+for name, row in table.items():
+    cells = [f"{key.replace('_', ' ')} {row[key][0]:+.2f}" + (
+        f" ({row[key][1]:+.2f}, {row[key][2]:+.2f})" if row[key][1] is not None else "")
+        for key in ("gold_gain", "difference", "proxy_gain", "kl")]
+    print(f"{name:12s} {row['seeds']} seed(s)  " + "  ".join(cells))
+
+# %%
+rows = random.Random(0).sample(pocket_rows("data/pocket/pocket.jsonl.gz", "valid"), 112)
+config = load_config("bsr_lite/configs/best_of_n.yaml", BestOfNConfig)
+assert draw_prompts(config) == rows, "both optimizers must answer the same prompts"
+scores = np.load(RUNS / "best_of_n" / "scores.npz")
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+def best_of_n_gain(method):
+    """Gold of the pick minus gold of a random sample.  Shapes: -> (seeds, sizes)."""
+    picked = [[metrics.best_of_n(scores[f"{method}-seed{s}"], scores["gold"], n).mean()
+               for n in SIZES] for s in (0, 1, 2)]
+    return np.array(picked) - scores["gold"].mean()
+
+# %%
+figure, axis = plots.panels(1)
+for method in ("bt", "bsr"):
+    gain, tint = best_of_n_gain(method).mean(0), plots.COLORS[method]
+    axis.plot([metrics.best_of_n_kl(n) for n in SIZES], gain, color=tint,
+              label=f"best-of-n, {method.upper()} (KL: bound)")
+    for beta, mark in ((0.0, "o"), (0.05, "^")):
+        found = [run["evaluation"] for run in runs[f"{method}-kl{beta}"]]
+        axis.plot([np.mean(f["policy"]["kl"]) for f in found],
+                  [np.mean(f["policy"]["gold"]) - np.mean(f["reference"]["gold"]) for f in found],
+                  mark, color=tint, label=f"RLOO, {method.upper()}, $\\beta$ = {beta}")
+plots.label(axis, "KL (nats an answer)", "gain in gold", "what a nat buys, on new prompts")
+axis.set_xscale("symlog", linthresh=1)
+axis.set_ylim(bottom=0)
+axis.legend(fontsize=7);
+
+# %% [markdown]
+# ## 5. What did it learn to say?
+#
+# A number does not tell you *what* is exploited. Read.
+
+# %%
+def show(text):
+    return " / ".join(text.split("\n"))[:230]
+
+
+for place in (3, 40, 77):
+    print("PROMPT   ", show(rows[place]["prompt"]))
+    for name in ("bt-kl0.0", "bsr-kl0.0"):
+        found = runs[name][0]["evaluation"]
+        for part in ("reference", "policy") if name == "bt-kl0.0" else ("policy",):
+            f = found[part]
+            who = "reference" if part == "reference" else name.partition("-")[0].upper()
+            print(f"{who:9s} gold {f['gold'][place][0]:.2f}, its proxy {f['proxy'][place][0]:+.2f}: "
+                  f"{show(f['texts'][place])}")
+    print()
+
+# %%
+TERMS = ("instruction", "topic", "complete", "fresh", "concise")
+
+
+def terms(found):
+    """Gold's terms of the first answers.  Shapes: -> (P, 5)."""
+    return np.array([[gold_terms(text, unit=row["unit"], count=row["count"], stems=row["stems"],
+                                 finished=ended[0])[t] for t in TERMS]
+                     for text, ended, row in zip(found["texts"], found["finished"], rows,
+                                                 strict=True)])
+
+# %%
+changes = {m: np.array([terms(r["evaluation"]["policy"]) - terms(r["evaluation"]["reference"])
+                        for r in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr")}  # (S, P, 5)
+first = runs["bt-kl0.0"][0]["evaluation"]
+assert np.allclose(terms(first["policy"]).sum(1), [g[0] for g in first["policy"]["gold"]],
+                   atol=1e-4), "the terms must add up to the recorded gold"
+
+# %%
+figure, axis = plots.panels(1)
+for i, (method, change) in enumerate(changes.items()):
+    found = [metrics.two_way_interval(change[..., j]) for j in range(len(TERMS))]
+    mean, low, high = np.array([f[:3] for f in found]).T
+    axis.errorbar(np.arange(len(TERMS)) + 0.1 * (2 * i - 1), mean, [mean - low, high - mean], fmt="o",
+                  capsize=3, color=plots.COLORS[method], label=method.upper())
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xticks(range(len(TERMS)), TERMS)
+plots.label(axis, "term of gold (0 to 1 each)", "policy minus reference", "where gold moved")
+axis.legend();
+
+# %%
+WORDS = {"reference": [r["evaluation"]["reference"] for r in runs["bt-kl0.0"]],
+         "BT": [r["evaluation"]["policy"] for r in runs["bt-kl0.0"]],
+         "BSR": [r["evaluation"]["policy"] for r in runs["bsr-kl0.0"]]}
+for who, found in WORDS.items():
+    texts = [text for f in found for text in f["texts"]]
+    lengths = np.array([len(t.split()) for t in texts])
+    ended = np.mean([f["finished"] for f in found])
+    opening = [" ".join(t.split()[:2]) for t in texts]
+    common = max(set(opening), key=opening.count)
+    print(f"{who:9s} words: mean {lengths.mean():4.1f}, sd {lengths.std():4.1f}; ended by itself "
+          f"{ended:.2f}; most frequent opening {common!r}: {opening.count(common) / len(texts):.2f}")
+
+# %% [markdown]
+# ## 6. Winning, and winning at equal length (Table 3)
+#
+# The paper's Part 3 asks a judge: AlpacaEval 2.0, length-controlled. Its numbers (mean length /
+# LC win rate): SFT 2247 / 2.59; RLOO with BT 2180 / 8.41; with BSR 1337 / 9.02. The correction is a
+# logistic regression of "wins" on the difference in length, read at difference zero. Here gold is
+# the judge and the reference the opponent.
+
+# %%
+print(f"{'':12s}{'win rate':>10s}{'length-controlled':>19s}{'effect of length':>18s}")
+for name, row in table.items():
+    fair = row["length_controlled"]
+    print(f"{name:12s}{row['win_rate']:10.3f}{fair if fair is not None else float('nan'):19.3f}"
+          f"{row['length_effect']:18.2f}")
+
+# %%
+rng = np.random.default_rng(0)  # the correction on answers whose true win rate we know
+words, base = rng.normal(60, 15, 4000), rng.normal(40, 15, 4000)
+for true in (0.5, 0.7):
+    chance = 1 / (1 + np.exp(-(np.log(true / (1 - true)) + 0.8 * np.tanh(
+        (words - base) / (words - base).std()))))
+    wins = (rng.random(4000) < chance).astype(float)
+    found = metrics.length_controlled_win_rate(wins, words, base)
+    print(f"equal lengths {true:.2f}: raw {found['win_rate']:.2f}, corrected "
+          f"{found['length_controlled']:.2f}")
+    assert abs(found["length_controlled"] - true) < 0.04, "length must be taken out, quality kept"
