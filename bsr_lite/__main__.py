@@ -5,6 +5,7 @@ COMMANDS = {
     "train_rloo": "train a policy against a reward model by RLOO",
     "train_rm": "train a Bradley-Terry or BSR reward model from a YAML",
     "eval_rm": "score pairs or ranking sets with a reward model",
+    "bench": "time our training steps beside TRL's",
     "estimate": "memory of a run, part by part, before it is started",
     "frozen": "compare objectives over many seeds on frozen features",
     "generate": "write a policy's answers in AlpacaEval's output format",

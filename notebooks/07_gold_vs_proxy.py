@@ -10,9 +10,9 @@
 # # 07 · What does a policy learn when its reward is only nearly right?
 #
 # Notebook 06 trained a policy on gold itself. Nobody has gold: one trains on a **proxy**, a reward
-# model, and hopes. Here the proxies of notebook 05 train policies, gold looks on, and over-optimization
-# becomes something you can watch: the proxy goes on rising after gold has stopped. Then we read
-# what the policy says, and ask whether a BSR reward model is the better teacher (the paper's Part 2).
+# model, and hopes. Here the proxies of notebook 05 train policies while gold looks on. Does the
+# proxy go on rising after gold has stopped? What does the policy learn to say? And is a BSR reward
+# model the better teacher (the paper's Part 2)?
 
 # %% [markdown]
 # After it you can
@@ -48,8 +48,8 @@ PROFILE = os.environ.get("BSR_PROFILE", "fast")
 # One prompt, 200,000 possible answers, all equally likely under the reference; gold is normal. Two
 # proxies:
 # - **noisy**: gold plus independent normal noise;
-# - **fooled**: the same, but one answer in a thousand has a trick: the proxy adds 6 where gold takes
-#   2 off (a list that is no list, say).
+# - **fooled**: the same, but one answer in a thousand has a trick: the proxy adds 6 where gold
+#   takes 2 off (a list that is no list, say).
 #
 # Nothing is trained: the best policy at a KL price $\beta$ is known (notebook 06, Section 5),
 # $\pi_\beta \propto \pi_{ref}\, e^{p/\beta}$.
@@ -61,7 +61,8 @@ rng, N = np.random.default_rng(0), 200_000
 value, noise = rng.normal(size=(2, N))
 trick = rng.random(N) < 1e-3
 fooled_value = value - 2 * trick
-CASES = {"noisy": (value, value + noise), "fooled": (fooled_value, fooled_value + noise + 6 * trick)}
+CASES = {"noisy": (value, value + noise),
+         "fooled": (fooled_value, fooled_value + noise + 6 * trick)}
 
 
 def tilted(proxy, beta):
@@ -95,7 +96,8 @@ axes[0].legend();
 # %%
 for name, (gold, proxy) in CASES.items():
     found = [(k, p @ gold, p @ proxy) for p, k in (tilted(proxy, b) for b in (8.0, 2.0, 1.0, 0.5))]
-    print(f"{name:7s}" + "   ".join(f"KL {k:4.1f}: gold {g:.2f} of proxy {r:.2f}" for k, g, r in found))
+    print(f"{name:7s}" + "   ".join(f"KL {k:4.1f}: gold {g:.2f} of proxy {r:.2f}"
+                                    for k, g, r in found))
 gold, proxy = CASES["noisy"]
 for beta in (8.0, 2.0, 1.0):
     p, _ = tilted(proxy, beta)
@@ -157,7 +159,8 @@ print("change over the second half of training, +- half a 95% interval over seed
 for method in ("bt", "bsr"):
     for key in ("train/proxy_reward", "train/gold_reward"):
         curves = series(f"{method}-kl0.0", key)
-        mean, width = metrics.seed_interval(curves[:, -2:].mean(1) - curves[:, half - 2:half].mean(1))
+        change = curves[:, -2:].mean(1) - curves[:, half - 2:half].mean(1)
+        mean, width = metrics.seed_interval(change)
         print(f"{method.upper():4s} {key.partition('/')[2]:13s} {mean:+.3f} +- {width:.3f}")
 
 # %% [markdown]
@@ -242,8 +245,8 @@ for place in (3, 40, 77):
         for part in ("reference", "policy") if name == "bt-kl0.0" else ("policy",):
             f = found[part]
             who = "reference" if part == "reference" else name.partition("-")[0].upper()
-            print(f"{who:9s} gold {f['gold'][place][0]:.2f}, its proxy {f['proxy'][place][0]:+.2f}: "
-                  f"{show(f['texts'][place])}")
+            gold, proxy = f["gold"][place][0], f["proxy"][place][0]
+            print(f"{who:9s} gold {gold:.2f}, proxy {proxy:+.2f}: {show(f['texts'][place])}")
     print()
 
 # %%
@@ -269,8 +272,8 @@ figure, axis = plots.panels(1)
 for i, (method, change) in enumerate(changes.items()):
     found = [metrics.two_way_interval(change[..., j]) for j in range(len(TERMS))]
     mean, low, high = np.array([f[:3] for f in found]).T
-    axis.errorbar(np.arange(len(TERMS)) + 0.1 * (2 * i - 1), mean, [mean - low, high - mean], fmt="o",
-                  capsize=3, color=plots.COLORS[method], label=method.upper())
+    axis.errorbar(np.arange(len(TERMS)) + 0.1 * (2 * i - 1), mean, [mean - low, high - mean],
+                  fmt="o", capsize=3, color=plots.COLORS[method], label=method.upper())
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(len(TERMS)), TERMS)
 plots.label(axis, "term of gold (0 to 1 each)", "policy minus reference", "where gold moved")
@@ -287,7 +290,7 @@ for who, found in WORDS.items():
     opening = [" ".join(t.split()[:2]) for t in texts]
     common = max(set(opening), key=opening.count)
     print(f"{who:9s} words: mean {lengths.mean():4.1f}, sd {lengths.std():4.1f}; ended by itself "
-          f"{ended:.2f}; most frequent opening {common!r}: {opening.count(common) / len(texts):.2f}")
+          f"{ended:.2f}; {opening.count(common) / len(texts):.2f} open with {common!r}")
 
 # %% [markdown]
 # ## 6. Winning, and winning at equal length (Table 3)
@@ -315,3 +318,52 @@ for true in (0.5, 0.7):
     print(f"equal lengths {true:.2f}: raw {found['win_rate']:.2f}, corrected "
           f"{found['length_controlled']:.2f}")
     assert abs(found["length_controlled"] - true) < 0.04, "length must be taken out, quality kept"
+
+# %% [markdown]
+# ## Exercises
+#
+# Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
+# `notebooks/solutions/`.
+#
+# **1.** A few answers with their reference probabilities, proxy and gold. For the policy that is
+# best for the *proxy* at KL price $\beta$, return a tensor of its KL to the reference, its mean
+# proxy and its mean gold.
+
+# %%
+def tilt(reference, proxy, gold, beta):
+    return None
+
+
+checks.check_tilt(tilt);
+
+# %% [markdown]
+# **2.** Which share of the proxy's rise did gold keep, each in standard deviations of its own
+# values before training?
+
+# %%
+def share_kept(gold, base_gold, proxy, base_proxy):
+    return None
+
+
+checks.check_share_kept(share_kept);
+
+# %% [markdown]
+# **3.** The win rate of one tensor of rewards over another, pair by pair; a tie is half a win.
+
+# %%
+def win_rate(rewards, base_rewards):
+    return None
+
+
+checks.check_win_rate(win_rate);
+
+# %% [markdown]
+# **4.** A length correction without a model: the win rate among the pairs whose word counts differ
+# by at most `within`.
+
+# %%
+def matched_win_rate(wins, words, base_words, within):
+    return None
+
+
+checks.check_matched_win_rate(matched_win_rate);

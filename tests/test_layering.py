@@ -19,9 +19,9 @@ LAYERS = [  # each may import from the rows above it
     {"checkpoint", "eval_rm", "generate", "merge", "rloo_config"},
     {"train_rm", "gold_model"},
     {"estimate", "frozen", "summary", "train_rloo", "best_of_n"},
-    {"plots", "checks"},
-    {"checks_policy", "rloo_study"},
-    {"study"},
+    {"plots", "checks", "bench_rm"},
+    {"checks_policy", "rloo_study", "bench_rloo"},
+    {"study", "bench"},
 ]
 
 

@@ -1,0 +1,177 @@
+"""Our training steps beside TRL's, in turns: python -m bsr_lite.bench --quick
+
+The same pairs, answers, weights and optimizer through us, through TRL's RewardTrainer and
+RLOOTrainer as they come, and at their best settings; sampling against HF generate. Needs TRL
+(pip install -e .[bench]).
+"""
+
+import argparse
+import json
+import random
+import sys
+from pathlib import Path
+
+import torch
+
+from .batching import Tree, shared_prefix
+from .bench_rloo import Rollouts, compare_sampling, compare_updates
+from .bench_rm import Work, compare
+from .config import ModelConfig
+from .data import DataError, Pair, read_groups
+from .embedded import EMBEDDED, ModelError
+from .policy import load_policy
+from .runlog import environment, phase, write_atomic, write_results
+from .tokenization import tokenize, tokenize_pairs
+
+POCKET = "data/pocket/pocket.jsonl.gz"
+SYSTEMS = {"trl": "TRL, defaults", "trl_best": "TRL, best settings"}
+
+
+# ---- what is computed ----------------------------------------------------------------------------
+
+def best_and_worst(source: str, format: str = "pocket") -> list[Pair]:
+    """Every prompt's answers of highest and lowest gold, in a random order of prompts."""
+    found = []
+    for group in read_groups(source, format):
+        order = sorted(range(len(group.gold)), key=group.gold.__getitem__)
+        if group.gold[order[0]] < group.gold[order[-1]]:
+            found.append(Pair(group.prompt, group.responses[order[-1]], group.responses[order[0]]))
+    random.Random(0).shuffle(found)
+    return found
+
+
+def dialogs(pairs: list[Pair]) -> list[Pair]:
+    """Long prompts: every pair after four earlier turns, which are other pairs."""
+    found = []
+    for i in range(0, len(pairs) - 4, 5):
+        history = [message for pair in pairs[i:i + 4] for message in
+                   (*pair.prompt, {"role": "assistant", "content": pair.chosen})]
+        last = pairs[i + 4]
+        found.append(Pair([*history, *last.prompt], last.chosen, last.rejected))
+    return found
+
+
+def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list[Tree]]:
+    """The first count * size pairs that fit, as trees.  Raises: DataError when they are too few."""
+    rows, _ = tokenize_pairs(pairs[:3 * count * size], tokenizer, 2048)
+    if len(rows) < count * size:
+        raise DataError(f"{len(rows)} pairs, {count * size} needed: ask for fewer batches")
+    trees = [shared_prefix(r["chosen_ids"][:r["prompt_length"]],
+                           [r["chosen_ids"][r["prompt_length"]:],
+                            r["rejected_ids"][r["prompt_length"]:]]) for r in rows]
+    return [trees[i * size:(i + 1) * size] for i in range(count)]
+
+
+def rollouts(tokenizer, steps: int, prompts: int = 8, answers: int = 4) -> Rollouts:
+    """Prompts of the pocket world, with recorded answers in place of sampled ones."""
+    groups = [g for g in read_groups(POCKET) if len(g.responses) >= answers][:steps * prompts]
+    trees = [[tokenize(tokenizer, g.prompt, "")[0],
+              *(tokenize(tokenizer, g.prompt, r)[1] for r in g.responses[:answers])]
+             for g in groups]
+    return Rollouts([trees[i * prompts:(i + 1) * prompts] for i in range(steps)])
+
+
+def works(quick: bool, judged: str | None, tokenizer) -> list[Work]:
+    """Reward-model comparisons; `quick` the first alone, on fewer batches."""
+    pocket = best_and_worst(POCKET)
+    lora = ModelConfig(EMBEDDED, depth=10, lora_rank=16, dtype="bfloat16")
+    full = ModelConfig(EMBEDDED, depth=10, dtype="float32")
+    if quick:
+        return [Work("pocket, LoRA, bf16", batches_of(pocket, tokenizer, 5, 8), lora)]
+    mixes = {"pocket": pocket, "dialogs": dialogs(pocket)}
+    if judged:
+        mixes["judged"] = best_and_worst(judged, "judged")
+    return [Work(f"{mix}, {name}", batches_of(pairs, tokenizer, 9, 8), model)
+            for mix, pairs in mixes.items()
+            for name, model in (("LoRA, bf16", lora), ("full, fp32", full))]
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+def reward_table(tables: dict[str, dict]) -> list[str]:
+    """One row a comparison and system."""
+    lines = ["Reward-model training: pairs a second of bsr_lite over those of TRL, median "
+             "(quartiles) over batches and rounds; bytes of the first batch.", "",
+             "| pairs, training | against | speed-up | its peak memory | it saves for backward "
+             "| it computes tokens per real one | goodput of the matmul peak | loss of batch 1, "
+             "ours minus its |", "|---" * 8 + "|"]
+    for name, table in tables.items():
+        ours = table["ours"]
+        for system, title in SYSTEMS.items():
+            row = table[system]
+            speed, low, high = row["speed_up"]
+            lines.append(
+                f"| {name} | {title} | {speed:.2f} ({low:.2f} to {high:.2f}) "
+                f"| {row['peak'] / ours['peak']:.2f}x | {row['saved'] / ours['saved']:.2f}x | "
+                f"{row['computed_tokens']:.2f} | {row['goodput']:.3f} (ours {ours['goodput']:.3f}) "
+                f"| {ours['first_loss'] - row['first_loss']:+.1e} |")
+    return lines
+
+
+def rloo_table(updates: dict[str, dict], sampling: dict[str, dict]) -> list[str]:
+    lines = ["RLOO updates (answers given): completions a second over TRL's RLOOTrainer.", "",
+             "| update | against | speed-up | relative difference of the first gradient |",
+             "|---" * 4 + "|"]
+    for name, table in updates.items():
+        for system, title in SYSTEMS.items():
+            speed, low, high = table[system]["speed_up"]
+            lines.append(f"| {name} | {title} | {speed:.2f} ({low:.2f} to {high:.2f}) | "
+                         f"{table[system]['gradient_difference']:.1e} |")
+    lines += ["", "Sampling: tokens a second over HF generate (lowest, highest round).", "",
+              "| sampling | speed-up |", "|---|---|"]
+    for name, row in sampling.items():
+        speed, low, high = row["speed_up"]
+        lines.append(f"| {name} | {speed:.2f} ({low:.2f} to {high:.2f}) |")
+    return lines
+
+
+def run(quick: bool, judged: str | None, rounds: int) -> dict:
+    """{"reward models", "updates", "sampling"}: the tables of every comparison."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy = load_policy(EMBEDDED, lora_rank=16)
+    found: dict = {"reward models": {}, "updates": {}, "sampling": {}}
+    for work in works(quick, judged, policy.tokenizer):
+        with phase(work.name):
+            found["reward models"][work.name] = compare(work, rounds, device)
+    with phase("RLOO updates"):
+        found["updates"]["8 prompts x 4, LoRA, bf16"] = compare_updates(
+            policy, rollouts(policy.tokenizer, 3 if quick else 6), 1 if quick else rounds)
+    text = [token for tree in rollouts(policy.tokenizer, 4).steps[0] for part in tree
+            for token in part]
+    for length, k in ((128, 4),) if quick else ((128, 4), (384, 8)):
+        prompts = [text[i * 20:i * 20 + length] for i in range(8)]
+        with phase(f"sampling, prompt {length}, K = {k}"):
+            found["sampling"][f"prompt of {length}, K = {k}"] = compare_sampling(
+                policy, prompts, k, 16 if quick else 64, 1 if quick else rounds)
+    return found
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bsr_lite.bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one of each, under 3 minutes")
+    parser.add_argument("--judged", help="a judged table (parquet), as a third mix of lengths")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", default="runs/bench", help="folder for results.json and .md")
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        raise DataError(f"--rounds {args.rounds}: at least 1")
+    try:
+        import trl
+    except ImportError:
+        raise ModelError("the comparison needs TRL: pip install -e .[bench]") from None
+    tables = run(args.quick, args.judged, args.rounds)
+    text = "\n".join([*reward_table(tables["reward models"]), "",
+                      *rloo_table(tables["updates"], tables["sampling"])]) + "\n"
+    out = Path(args.output)
+    write_results(out, {"trl": trl.__version__, "quick": args.quick, "judged": bool(args.judged),
+                        "rounds": args.rounds}, tables, text)
+    write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (DataError, ModelError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,74 @@
+import sys
+
+import pytest
+import torch
+
+from bsr_lite import bench, bench_rm
+from bsr_lite.batching import tree_tokens
+from bsr_lite.bench_rloo import Rollouts, compare_sampling, compare_updates
+from bsr_lite.bench_rm import Work
+from bsr_lite.config import ModelConfig
+from bsr_lite.data import DataError, Pair
+from bsr_lite.embedded import ModelError
+from bsr_lite.policy import load_policy
+
+pytest.importorskip("trl", reason="the comparison needs TRL")
+
+
+@pytest.fixture
+def pairs():
+    return [Pair([{"role": "user", "content": "Name birds. " * (1 + i % 3)}], "A wren. " * (1 + i),
+                 "Jay and owl. " * (12 - i)) for i in range(12)]
+
+
+def test_the_same_batches_give_the_same_loss_with_fewer_tokens_and_bytes(tiny_path, tokenizer,
+                                                                         pairs):
+    """Times are not tested, what they were taken of is: equal losses in fp32, exact counts."""
+    work = Work("it", bench.batches_of(pairs, tokenizer, 3, 4),
+                ModelConfig(tiny_path, lora_rank=2, dtype="float32"))
+    table = bench_rm.compare(work, 1, torch.device("cpu"))
+    rows = [[len(t[0]) + len(side) for t in batch for side in t[1:]] for batch in work.batches]
+    padded = sum(len(lengths) * max(lengths) for lengths in rows)
+    real = sum(tree_tokens(t) for batch in work.batches for t in batch)
+    for name in ("trl", "trl_best"):
+        assert table[name]["first_loss"] == pytest.approx(table["ours"]["first_loss"], abs=1e-5)
+        assert table[name]["computed_tokens"] == padded / real > 1.3
+    assert table["ours"]["saved"] * 1.3 < table["trl_best"]["saved"]
+    assert table["ours"]["peak"] < table["trl_best"]["peak"]
+    assert table["trl"]["saved"] < table["ours"]["saved"]  # by checkpointing
+    text = "\n".join(bench.reward_table({"it": table}))
+    assert text.count("| it | TRL") == 2
+
+
+def test_an_rloo_update_has_the_gradient_of_trls(tiny_path):
+    policy = load_policy(tiny_path, lora_rank=4, dtype="float32")
+    numbers = torch.Generator().manual_seed(0)
+
+    def ids(low, high):
+        size = int(torch.randint(low, high, (1,), generator=numbers))
+        return torch.randint(5, 2000, (size,), generator=numbers).tolist()
+
+    steps = [[[ids(8, 20), *(ids(3, 20) for _ in range(3))] for _ in range(4)] for _ in range(2)]
+    table = compare_updates(policy, Rollouts(steps), 1)
+    assert table["trl"]["gradient_difference"] < 1e-4
+    assert table["trl_best"]["gradient_difference"] < 1e-4
+    found = compare_sampling(policy, [tree[0] for tree in steps[0]], 2, 4, 1)
+    assert set(found["tokens_per_second"]) == {"ours", "hf"} and found["speed_up"][0] > 0
+    assert "it" in "\n".join(bench.rloo_table({"it": table}, {"that": found}))
+
+
+def test_long_prompts_are_dialogs_of_other_pairs(pairs):
+    found = bench.dialogs(pairs)
+    assert len(found) == 2 and [m["role"] for m in found[0].prompt] == ["user", "assistant"] * 4 + [
+        "user"]
+    assert (found[0].chosen, found[0].prompt[1]["content"]) == (pairs[4].chosen, pairs[0].chosen)
+
+
+def test_bad_calls_are_one_clear_error(monkeypatch, pairs, tokenizer):
+    with pytest.raises(DataError, match="--rounds 0: at least 1"):
+        bench.main(["--rounds", "0"])
+    with pytest.raises(DataError, match="12 pairs, 16 needed"):
+        bench.batches_of(pairs, tokenizer, 4, 4)
+    monkeypatch.setitem(sys.modules, "trl", None)
+    with pytest.raises(ModelError, match=r"needs TRL: pip install -e .\[bench\]"):
+        bench.main(["--quick"])
