@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 try:  # one kernel for segments of any length: newer versions of torch, on a GPU
@@ -57,6 +58,14 @@ class Forest:
             mask = torch.ones(queries, keys, dtype=torch.bool, device=self.keys.device)
             self.masks[queries, keys] = mask.tril(keys - queries)
         return self.masks[queries, keys]
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The same responses as plain rows, prompt and response, padded on the right with zeros,
+        and the mask of their tokens.  Shapes: (N, L), (N, L)."""
+        rows = [self.input_ids[0, keys] for keys in self.keys.split(self.key_lengths)]
+        lengths = torch.tensor(self.key_lengths, device=self.keys.device)
+        mask = torch.arange(max(self.key_lengths), device=self.keys.device) < lengths[:, None]
+        return pad_sequence(rows, batch_first=True), mask
 
     def to(self, device) -> "Forest":
         tensors = (t.to(device) for t in (self.input_ids, self.position_ids, self.ends, self.keys))
@@ -124,7 +133,8 @@ def refuse_features(features: dict, length: int) -> None:
                if torch.is_tensor(features.get(name)) or features.get(name)]
     if refused or (window and window < length):
         raise ValueError(f"the packed layout cannot compute this model's attention: "
-                         f"{', '.join(refused) or f'sliding_window {window}'}")
+                         f"{', '.join(refused) or f'sliding_window {window}'}. A reward model can "
+                         "be computed in padded rows: model.layout: padded")
 
 
 def segments_one_by_one(query, key, value, forest: Forest, scale: float | None) -> Tensor:

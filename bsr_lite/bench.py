@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .batching import Tree, shared_prefix
+from .batching import Tree
 from .bench_rloo import Rollouts, compare_sampling, compare_updates
 from .bench_rm import Work, compare
 from .config import ModelConfig
@@ -21,7 +21,7 @@ from .data import DataError, Pair, read_groups
 from .embedded import EMBEDDED, ModelError
 from .policy import load_policy
 from .runlog import environment, phase, write_atomic, write_results
-from .tokenization import tokenize, tokenize_pairs
+from .tokenization import pair_trees, tokenize_chats
 
 POCKET = "data/pocket/pocket.jsonl.gz"
 SYSTEMS = {"trl": "TRL, defaults", "trl_best": "TRL, best settings"}
@@ -53,21 +53,16 @@ def dialogs(pairs: list[Pair]) -> list[Pair]:
 
 def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list[Tree]]:
     """The first count * size pairs that fit, as trees.  Raises: DataError when they are too few."""
-    rows, _ = tokenize_pairs(pairs[:3 * count * size], tokenizer, 2048)
-    if len(rows) < count * size:
-        raise DataError(f"{len(rows)} pairs, {count * size} needed: ask for fewer batches")
-    trees = [shared_prefix(r["chosen_ids"][:r["prompt_length"]],
-                           [r["chosen_ids"][r["prompt_length"]:],
-                            r["rejected_ids"][r["prompt_length"]:]]) for r in rows]
-    return [trees[i * size:(i + 1) * size] for i in range(count)]
+    trees, _ = pair_trees(pairs[:3 * count * size], tokenizer, 2048)
+    if len(trees) < count * size:
+        raise DataError(f"{len(trees)} pairs, {count * size} needed: ask for fewer batches")
+    return [[trees[i * size + j] for j in range(size)] for i in range(count)]
 
 
 def rollouts(tokenizer, steps: int, prompts: int = 8, answers: int = 4) -> Rollouts:
     """Prompts of the pocket world, with recorded answers in place of sampled ones."""
     groups = [g for g in read_groups(POCKET) if len(g.responses) >= answers][:steps * prompts]
-    trees = [[tokenize(tokenizer, g.prompt, "")[0],
-              *(tokenize(tokenizer, g.prompt, r)[1] for r in g.responses[:answers])]
-             for g in groups]
+    trees = tokenize_chats(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
     return Rollouts([trees[i * prompts:(i + 1) * prompts] for i in range(steps)])
 
 

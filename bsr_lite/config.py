@@ -44,11 +44,15 @@ class ModelConfig:
     lora_rank: int | None = None
     quantization: str | None = None
     dtype: str = "bfloat16"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | int = False  # true: all layers; a number: the first so many
+    layout: str = "forest"  # packed rows; padded: for attention that they refuse
 
     def __post_init__(self):
         in_range("depth", self.depth, 1)
         in_range("lora_rank", self.lora_rank, 1)
+        in_range("gradient_checkpointing", self.gradient_checkpointing, 0)
+        if self.layout not in ("forest", "padded"):
+            raise ValueError(f"layout must be forest or padded, got {self.layout!r}")
         if self.dtype not in ("bfloat16", "float32"):
             raise ValueError(f"dtype must be bfloat16 or float32, got {self.dtype!r}")
         if self.quantization not in (None, "nf4"):

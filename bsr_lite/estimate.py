@@ -22,6 +22,7 @@ from .config import ConfigError, ModelConfig, RewardModelConfig, config_parser, 
 from .embedded import ModelError
 from .models import (
     RewardModel,
+    attention,
     check_architecture,
     cut_config,
     load_reward_model,
@@ -108,22 +109,23 @@ def meta_model(config: ModelConfig) -> RewardModel:
     """The reward model of `load_reward_model` on the meta device: shapes alone."""
     from transformers import AutoModelForSequenceClassification
     meta = saved_meta(config.name, depth=config.depth, lora_rank=config.lora_rank,
-                      quantization=config.quantization,
+                      quantization=config.quantization, layout=config.layout,
                       gradient_checkpointing=config.gradient_checkpointing)
     if meta and not meta["lora_rank"]:
         meta = meta | {"base": config.name, "depth": None}
     meta = meta or {"base": config.name, "depth": config.depth, "lora_rank": config.lora_rank,
-                    "quantization": config.quantization, "dtype": config.dtype}
+                    "quantization": config.quantization, "dtype": config.dtype,
+                    "layout": config.layout}
     dtype = meta["dtype"] if meta["lora_rank"] else "float32"
     with torch.device("meta"):
         try:
             hf = AutoModelForSequenceClassification.from_config(
-                cut_config(architecture(meta["base"]), meta), attn_implementation="forest",
-                dtype=getattr(torch, dtype))
+                cut_config(architecture(meta["base"]), meta), dtype=getattr(torch, dtype),
+                attn_implementation=attention(meta))
         except (ValueError, AttributeError) as error:
             raise ModelError(f"{meta['base']}: no reward model of this kind ({error}); use a "
                              "decoder of the Llama, Qwen, Mistral kind") from error
-        check_architecture(hf)
+        check_architecture(hf, meta)
         for name, module in list(hf.named_modules()):
             if type(module) is nn.Linear and name != "score" and meta["quantization"]:
                 parent, _, child = name.rpartition(".")

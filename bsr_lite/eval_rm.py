@@ -28,13 +28,12 @@ from .dispersion import effective_rank, norm_share, norm_statistics, reward_vari
 from .embedded import ModelError
 from .metrics import agreement, bootstrap_interval, kendall_tau_b, rm_bench_scores
 from .runlog import write_atomic
-from .tokenization import tokenize
+from .tokenization import tokenize_chats
 
 
 def group_tree(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
     """A group's tokens as a prompt tree; None when a response exceeds max_length tokens."""
-    rows = [tokenize(tokenizer, group.prompt, response) for response in group.responses]
-    prompt, responses = rows[0][0], [response for _, response in rows]
+    ((prompt, *responses),) = tokenize_chats(tokenizer, [(group.prompt, group.responses)])
     if max_length and len(prompt) + max(map(len, responses)) > max_length:
         return None
     return shared_prefix(prompt, responses)

@@ -53,15 +53,20 @@ class RewardModel(nn.Module):
         as the head sees it, and before it, where the scale is not pinned."""
         kept = []
         hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        inputs = {"input_ids": forest.input_ids, "position_ids": forest.position_ids,
+                  "forest": forest}
+        last = (torch.zeros_like(forest.ends), forest.ends)
+        if self.meta.get("layout") == "padded":
+            rows, mask = forest.rows()
+            inputs = {"input_ids": rows, "attention_mask": mask.long()}
+            last = (torch.arange(len(rows), device=rows.device), mask.sum(1) - 1)
         try:
             with torch.autocast(self.device.type, self.compute_dtype,
                                 enabled=self.compute_dtype is torch.bfloat16):
-                after = self.backbone(
-                    input_ids=forest.input_ids, position_ids=forest.position_ids, forest=forest,
-                    use_cache=False).last_hidden_state
+                after = self.backbone(**inputs, use_cache=False).last_hidden_state
         finally:
             hook.remove()
-        return after[0, forest.ends].float(), kept[0][0, forest.ends].float()
+        return after[last].float(), kept[0][last].float()
 
     def score(self, last_hidden: Tensor) -> Tensor:
         """W_p . h in fp32, whatever the backbone computes in.  Shapes: (N, H) -> (N,)."""
@@ -86,7 +91,8 @@ def load_reward_model(
     lora_rank: int | None = None,
     quantization: str | None = None,
     dtype: str = "bfloat16",
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: bool | int = False,
+    layout: str = "forest",
     seed: int = 0,
 ) -> RewardModel:
     """A reward model to train: `name_or_path` is EMBEDDED, a hub id or a local path.
@@ -94,12 +100,16 @@ def load_reward_model(
     depth: keep the first layers only.  lora_rank: None trains every weight (kept in fp32, computed
     in `dtype`); a rank trains fp32 adapters on all linear layers of a frozen base in `dtype`.
     quantization "nf4" holds that base in 4 bits with double quantization (QLoRA).
+    gradient_checkpointing: recompute all layers, or the first so many, in the backward pass.
+    layout "padded" computes plain rows of prompt and response, as transformers does: for attention
+    that the packed layout refuses (softcap, sinks, short windows).
     A head that the checkpoint lacks is drawn from N(0, 1/(H+1)) with `seed` (Eq. 2).
     A folder written by `save_reward_model` is reloaded as it was saved.
     Raises: ModelError saying what to change.
     """
     meta = saved_meta(name_or_path, depth=depth, lora_rank=lora_rank, quantization=quantization,
-                      gradient_checkpointing=gradient_checkpointing)
+                      gradient_checkpointing=gradient_checkpointing,
+                      layout=None if layout == "forest" else layout)
     if meta:
         return _reload(Path(name_or_path), meta)
     if quantization not in (None, "nf4"):
@@ -107,10 +117,16 @@ def load_reward_model(
     if quantization and not lora_rank:
         raise ModelError("4-bit weights cannot be trained: set model.lora_rank with quantization")
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
-            "quantization": quantization, "dtype": dtype}
+            "quantization": quantization, "dtype": dtype, "layout": layout}
     hf, tokenizer, new_head = load_base(meta, seed)
     hf = make_trainable(hf, meta, gradient_checkpointing, seed)
     return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
+
+
+def attention(meta: dict) -> str:
+    """The attention implementation of a layout; in plain rows eager alone computes all that models
+    ask for."""
+    return "eager" if meta.get("layout") == "padded" else "forest"
 
 
 def load_base(meta: dict, seed: int):
@@ -118,7 +134,7 @@ def load_base(meta: dict, seed: int):
     new."""
     import transformers
     path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
-    options = {"attn_implementation": "forest",
+    options = {"attn_implementation": attention(meta),
                "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
     if meta["quantization"]:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -137,7 +153,7 @@ def load_base(meta: dict, seed: int):
         reason = " ".join(str(error).split())
         raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
                          f"path or {EMBEDDED}.)") from error
-    check_architecture(hf)
+    check_architecture(hf, meta)
     new_head = any("score" in key for key in info["missing_keys"])
     lost = [key for key in info["missing_keys"] if "score" not in key]
     if lost:
@@ -161,11 +177,18 @@ def load_base(meta: dict, seed: int):
     return hf, tokenizer, new_head
 
 
-def check_architecture(hf) -> None:
-    """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head."""
+def check_architecture(hf, meta: dict) -> None:
+    """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head, and,
+    in packed rows, all of its layers are attention: others carry a state from row to row."""
     if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
         raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
                          "decoder of the Llama, Qwen, Mistral kind")
+    kinds = set(getattr(hf.config, "layer_types", None) or ()) | set(
+        getattr(hf.config, "layers_block_type", None) or ())
+    others = sorted(kinds - {"attention", "full_attention", "sliding_attention"})
+    if others and meta.get("layout") != "padded":
+        raise ModelError(f"{type(hf).__name__} has layers of {', '.join(others)}, which packed "
+                         "rows cannot hold apart: set model.layout: padded")
 
 
 def settle_template(tokenizer, name: str) -> None:
@@ -199,13 +222,16 @@ def guard_nf4(hf) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def make_trainable(hf, meta: dict, gradient_checkpointing: bool, seed: int):
-    """Add checkpointing and adapters where they are asked for."""
+def make_trainable(hf, meta: dict, gradient_checkpointing: bool | int, seed: int):
+    """Add checkpointing (of all layers, or the first so many) and adapters where asked for."""
     from peft import LoraConfig, get_peft_model
     with quiet_loading(), torch.random.fork_rng(devices=[]):
         if gradient_checkpointing:
             hf.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
             hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+            if gradient_checkpointing is not True:
+                for layer in getattr(hf, hf.base_model_prefix).layers[gradient_checkpointing:]:
+                    layer.gradient_checkpointing = False
         if not meta["lora_rank"]:
             return hf
         torch.manual_seed(seed)

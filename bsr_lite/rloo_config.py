@@ -46,6 +46,8 @@ class RLOOConfig:
             raise ValueError("set policy.lora_rank: the reference is the policy with LoRA off")
         if self.policy.depth is not None:
             raise ValueError("leave policy.depth out: a policy needs its last layers to write")
+        if self.policy.layout != "forest":
+            raise ValueError("leave policy.layout out: a policy samples and trains in packed rows")
         if self.policy.gradient_checkpointing:
             raise ValueError("leave policy.gradient_checkpointing out: it is not used here; lower "
                              "token_budget")

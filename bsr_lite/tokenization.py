@@ -1,67 +1,130 @@
 """The one place where text becomes tokens."""
 
+import functools
+import hashlib
+import itertools
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+
+from .batching import Tree, shared_prefix
 from .card import DATE
 from .data import DataError, Messages, Pair
 
+CHUNK = 512  # chats tokenized by one call, which spreads over the cores
 
-def _ids(tokenizer, text: str, trusted: bool) -> list[int]:
-    """Token ids; control tokens are recognised in the template's own text only."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=not trusted)["input_ids"]
+
+@functools.lru_cache(maxsize=256)
+def _template_ids(tokenizer, template: str, roles: tuple[str, ...]) -> list[list[int]]:
+    """Token ids of the chat template's own pieces around messages of these roles: before each, and
+    after the last up to its end-of-turn token. Rendered once, around placeholders.
+
+    Raises: ValueError when it drops or reorders a message; what the template itself raises.
+    """
+    marked = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
+    rest = tokenizer.apply_chat_template(marked, tokenize=False, date_string=DATE)
+    pieces = []
+    for i, role in enumerate(roles):
+        before, mark, rest = rest.partition(f"\ue000{i}\ue001")
+        if not mark:
+            raise ValueError(f"it drops or reorders message {i} ({role})")
+        pieces.append(before)
+    return [tokenizer(text, add_special_tokens=False)["input_ids"]
+            for text in (*pieces, rest.rstrip())]
+
+
+def _pieces(tokenizer, prompt: Messages) -> list[list[int]]:
+    """Raises: DataError naming the tokenizer and the prompt."""
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
+                        "use an instruction-tuned model's or set tokenizer.chat_template")
+    try:
+        return _template_ids(tokenizer, template,
+                             (*(m["role"] for m in prompt), "assistant"))
+    except Exception as error:  # templates raise what they like, e.g. for a system message
+        raise DataError(f"the chat template of {tokenizer.name_or_path} refuses the prompt "
+                        f"{prompt[0]['content'][:60]!r}: {error}") from error
+
+
+def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -> list[Tree]:
+    """Per chat [prompt ids, ids of each answer]; the prompt ends where the answer begins, every
+    answer in the template's end-of-turn token.
+
+    The template's pieces are tokenized apart from users' text, and control tokens recognised in
+    them alone. So a user who writes a control token gets its letters, the prompt's ids do not
+    depend on the response, and BOS comes exactly as often as the template writes it. Outer white
+    space of every text, and what the template puts after the last end-of-turn token, is removed.
+    Raises: DataError naming the tokenizer and what its template lacks.
+    """
+    pieces = [_pieces(tokenizer, prompt) for prompt, _ in chats]
+    texts = [text.strip() for prompt, answers in chats
+             for text in (*(m["content"] for m in prompt), *answers)]
+    found = iter(tokenizer(texts, add_special_tokens=False, split_special_tokens=True,
+                           return_attention_mask=False)["input_ids"])
+    trees = []
+    for (prompt, answers), template in zip(chats, pieces, strict=True):
+        stem = [i for before in template[:len(prompt)] for i in (*before, *next(found))]
+        trees.append([stem + template[-2], *(next(found) + template[-1] for _ in answers)])
+    return trees
 
 
 def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt, up to where the answer begins, and of the answer, which ends in the
-    template's end-of-turn token.
-
-    The chat template is rendered around placeholders and its own pieces are tokenized apart from
-    users' text. So a user who writes a control token gets its letters, the prompt's ids do not
-    depend on the response, and BOS comes exactly as often as the template writes it. Outer white
-    space of every text, and what the template puts after the last end-of-turn token, is removed.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
-                        "use an instruction-tuned model's or set tokenizer.chat_template")
-    texts = [m["content"] for m in prompt] + [response]
-    marked = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(prompt)]
-    marked.append({"role": "assistant", "content": f"\ue000{len(prompt)}\ue001"})
-    try:
-        rest = tokenizer.apply_chat_template(marked, tokenize=False, date_string=DATE)
-    except Exception as error:  # templates raise what they like, e.g. for a system message
-        raise DataError(f"the chat template of {tokenizer.name_or_path} refuses the prompt "
-                        f"{texts[0][:60]!r}: {error}") from error
-    ids, prompt_length = [], 0
-    for i, text in enumerate(texts):
-        before, mark, rest = rest.partition(f"\ue000{i}\ue001")
-        if not mark:
-            raise DataError(f"the chat template of {tokenizer.name_or_path} drops or reorders "
-                            f"message {i} ({prompt[i]['role'] if i < len(prompt) else 'answer'})")
-        ids += _ids(tokenizer, before, trusted=True)
-        prompt_length = len(ids)
-        ids += _ids(tokenizer, text.strip(), trusted=False)
-    ids += _ids(tokenizer, rest.rstrip(), trusted=True)
-    return ids[:prompt_length], ids[prompt_length:]
+    """`tokenize_chats` of one prompt and answer."""
+    ((stem, answer),) = tokenize_chats(tokenizer, [(prompt, [response])])
+    return stem, answer
 
 
-def tokenize_pairs(
-    pairs: list[Pair], tokenizer, max_length: int
-) -> tuple[list[dict], dict[str, int]]:
-    """Rows `chosen_ids, rejected_ids, prompt_length`, and how many pairs were dropped why.
+class PairTrees(Sequence):
+    """Tokenized pairs as trees [shared prefix, rest of chosen, rest of rejected], in two flat
+    arrays: 4 bytes a token, where lists of integers take up to 36."""
+
+    def __init__(self):
+        self.tokens, self.ends = array("i"), array("q", [0])
+
+    def append(self, tree: Tree) -> None:
+        for part in tree:
+            self.tokens.extend(part)
+            self.ends.append(len(self.tokens))
+
+    def __len__(self) -> int:
+        return len(self.ends) // 3
+
+    def __getitem__(self, index: int) -> Tree:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        ends = self.ends[3 * index:3 * index + 4]
+        return [self.tokens[a:b].tolist() for a, b in itertools.pairwise(ends)]
+
+    def sizes(self) -> Iterator[int]:
+        """Tokens of every tree."""
+        return (b - a for a, b in itertools.pairwise(self.ends[::3]))
+
+    def fingerprint(self) -> str:
+        """Short checksum, to tell whether they are what an earlier run saw."""
+        digest = hashlib.sha256(self.tokens)
+        digest.update(self.ends)
+        return digest.hexdigest()[:16]
+
+
+def pair_trees(pairs: Iterable[Pair], tokenizer,
+               max_length: int) -> tuple[PairTrees, dict[str, int]]:
+    """The pairs as trees, `CHUNK` of them at a time, and how many were dropped why.
 
     Over-length pairs are dropped, not truncated: a cut answer is another answer.
     Raises: DataError when nothing is left.
     """
-    rows, dropped = [], {"over_length": 0, "identical": 0}
-    for pair in pairs:
-        prompt, chosen = tokenize(tokenizer, pair.prompt, pair.chosen)
-        rejected = tokenize(tokenizer, pair.prompt, pair.rejected)[1]
-        if chosen == rejected:
-            dropped["identical"] += 1
-        elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
-            dropped["over_length"] += 1
-        else:
-            rows.append({"chosen_ids": prompt + chosen, "rejected_ids": prompt + rejected,
-                         "prompt_length": len(prompt)})
-    if not rows:
-        raise DataError(f"none of {len(pairs)} pairs is left ({dropped}); raise data.max_length "
+    trees, dropped, count, rest = PairTrees(), {"over_length": 0, "identical": 0}, 0, iter(pairs)
+    while chunk := list(itertools.islice(rest, CHUNK)):
+        count += len(chunk)
+        for prompt, chosen, rejected in tokenize_chats(
+                tokenizer, [(p.prompt, (p.chosen, p.rejected)) for p in chunk]):
+            if chosen == rejected:
+                dropped["identical"] += 1
+            elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
+                dropped["over_length"] += 1
+            else:
+                trees.append(shared_prefix(prompt, [chosen, rejected]))
+    if not len(trees):
+        raise DataError(f"none of {count} pairs is left ({dropped}); raise data.max_length "
                         f"(now {max_length} tokens) or check the data")
-    return rows, dropped
+    return trees, dropped

@@ -15,18 +15,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .batching import Forest, draw_batch, micro_batches, plant, shared_prefix, tree_tokens
+from .batching import Forest, draw_batch, micro_batches, plant, tree_tokens
 from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, config_parser, load_config, to_dict
-from .data import PAIR_FORMATS, DataError, Group, Pair, read_groups, read_pairs
+from .data import PAIR_FORMATS, DataError, Group, read_groups, read_pairs
 from .dispersion import pair_mean_statistics
 from .embedded import ModelError
 from .eval_rm import evaluate, group_tree, pairs_as_groups
 from .losses import LossKind, preference_loss
-from .runlog import RunLog, fingerprint, peak_memory_gb, phase, read_metrics
+from .runlog import RunLog, peak_memory_gb, phase, read_metrics
 from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key, require
-from .tokenization import tokenize_pairs
+from .tokenization import pair_trees
 
 # ---- before the loop -----------------------------------------------------------------------------
 
@@ -51,17 +51,6 @@ def load_scenarios(config: RewardModelConfig) -> Scenarios:
         left_out = set(rng.sample(train, len(train) - data.max_pairs))
         groups = [g for i, g in enumerate(groups) if i not in left_out]
     return build_scenarios(groups, data.valid_models, data.label_temperature, data.seed)
-
-
-def pair_trees(train: list[Pair], tokenizer, max_length: int) -> tuple[list, dict[str, int]]:
-    """Every training pair as a tree: shared prefix, chosen, rejected; and the drop counts."""
-    rows, dropped = tokenize_pairs(train, tokenizer, max_length)
-    trees = []
-    for row in rows:
-        n = row["prompt_length"]
-        responses = [row["chosen_ids"][n:], row["rejected_ids"][n:]]
-        trees.append(shared_prefix(row["chosen_ids"][:n], responses))
-    return trees, dropped
 
 
 def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
@@ -176,7 +165,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     for name in config.watch:
         groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
         watched[name] = draw_groups(model, groups, config)
-    print(f"{len(trees)} pairs, {sum(map(tree_tokens, trees))} tokens an epoch, sets to score: "
+    print(f"{len(trees)} pairs, {sum(trees.sizes())} tokens an epoch, sets to score: "
           f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
           f"{dropped | scenarios.counts}")
     return model, trees, watched, dropped
@@ -217,7 +206,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     total = per_epoch * config.epochs
     model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(trees))
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), trees.fingerprint())
     first = checkpoint.load() if resume else checkpoint.clear()
     log = RunLog(out, to_dict(config), first)
     if config.watch and not first:

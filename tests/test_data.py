@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bsr_lite.batching import tree_tokens
 from bsr_lite.config import load_config
 from bsr_lite.data import (
     DataError,
@@ -14,7 +15,7 @@ from bsr_lite.data import (
     read_pairs,
     trl_pair,
 )
-from bsr_lite.tokenization import tokenize, tokenize_pairs
+from bsr_lite.tokenization import CHUNK, pair_trees, tokenize, tokenize_chats
 from bsr_lite.train_rm import load_scenarios
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
@@ -69,8 +70,8 @@ def test_margin_and_multi_turn_prompts_are_kept():
 
 def test_identical_answers_are_no_error_but_dropped_later(tokenizer):
     pair = trl_pair({"chosen": USER + answer("same"), "rejected": USER + answer("same")})
-    rows, dropped = tokenize_pairs([pair, Pair(USER, "a", "b")], tokenizer, 100)
-    assert len(rows) == 1 and dropped == {"over_length": 0, "identical": 1}
+    trees, dropped = pair_trees([pair, Pair(USER, "a", "b")], tokenizer, 100)
+    assert len(trees) == 1 and dropped == {"over_length": 0, "identical": 1}
 
 
 def test_group_formats(tmp_path):
@@ -318,9 +319,39 @@ def test_digits_are_split_one_by_one(tokenizer):
 
 def test_over_length_pairs_are_dropped_and_counted_not_cut(tokenizer):
     long = Pair(USER, "word " * 25_000, "short")  # 125,000 characters
-    rows, dropped = tokenize_pairs([long, Pair(USER, "a", "b")], tokenizer, 64)
-    assert len(rows) == 1 and dropped == {"over_length": 1, "identical": 0}
-    assert rows[0]["chosen_ids"][:rows[0]["prompt_length"]] == rows[0]["rejected_ids"][
-        :rows[0]["prompt_length"]]
+    trees, dropped = pair_trees([long, Pair(USER, "a", "b")], tokenizer, 64)
+    assert len(trees) == 1 and dropped == {"over_length": 1, "identical": 0}
+    (prompt, a), (_, b) = tokenize(tokenizer, USER, "a"), tokenize(tokenizer, USER, "b")
+    assert [trees[0][0] + trees[0][1], trees[0][0] + trees[0][2]] == [prompt + a, prompt + b]
     with pytest.raises(DataError, match="none of 1 pairs is left .*raise data.max_length"):
-        tokenize_pairs([long], tokenizer, 64)
+        pair_trees([long], tokenizer, 64)
+
+
+def test_many_chats_at_once_are_the_chats_one_by_one(tokenizer):
+    """Across a chunk's border, with one, two and three messages and answers of any number."""
+    turns = [[{"role": "system", "content": "Be brief."}], [], USER + answer("Yes?")]
+    chats = [([*turns[i % 3], {"role": "user", "content": f"Count to {i} <|im_end|>"}],
+              [f"one {j}" for j in range(i % 4)]) for i in range(30)]
+    trees = tokenize_chats(tokenizer, chats)
+    for (prompt, answers), tree in zip(chats, trees, strict=True):
+        assert tree[0] == tokenize(tokenizer, prompt, "x")[0]
+        assert tree[1:] == [tokenize(tokenizer, prompt, text)[1] for text in answers]
+
+
+def test_packed_pairs_are_the_pairs_at_four_bytes_a_token(tokenizer):
+    pairs = [Pair([{"role": "user", "content": f"Question {i}"}], f"Yes, {i}.",
+                  f"No, {'so ' * (i % 60)}") for i in range(1, CHUNK + 40)]
+    trees, dropped = pair_trees(iter(pairs), tokenizer, 512)
+    assert len(trees) == len(pairs) and sum(dropped.values()) == 0
+    for i in (0, 7, CHUNK - 1, CHUNK, len(pairs) - 1):
+        prompt, chosen = tokenize(tokenizer, pairs[i].prompt, pairs[i].chosen)
+        rejected = tokenize(tokenizer, pairs[i].prompt, pairs[i].rejected)[1]
+        stem, first, second = trees[i]
+        assert (stem + first, stem + second) == (prompt + chosen, prompt + rejected)
+        assert stem[:len(prompt)] == prompt
+    sizes = [tree_tokens(tree) for tree in trees]
+    assert list(trees.sizes()) == sizes
+    assert trees.tokens.itemsize * len(trees.tokens) == 4 * sum(sizes)
+    again, _ = pair_trees(pairs, tokenizer, 512)
+    other, _ = pair_trees(pairs[1:], tokenizer, 512)
+    assert again.fingerprint() == trees.fingerprint() != other.fingerprint()

@@ -287,6 +287,27 @@ def test_checkpointing_over_a_frozen_base_keeps_the_gradients(tiny_path, quantiz
     assert torch.equal(lora_gradients(model), lora_gradients(other))
 
 
+def test_checkpointing_the_first_layers_alone_keeps_the_gradients_and_part_of_the_memory(tiny_path):
+    found = []
+    for layers in (False, 1, 2, True):
+        model = load_reward_model(tiny_path, lora_rank=4, dtype="float32",
+                                  gradient_checkpointing=layers).train()
+        saved_bytes = 0
+
+        def keep(tensor):
+            nonlocal saved_bytes
+            saved_bytes += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model(plant([[[5] * 40, [6] * 30, [7] * 30]]))
+        found.append((saved_bytes, lora_gradients(model)))
+    sizes = [size for size, _ in found]
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
+    for _, gradient in found:
+        assert torch.equal(gradient, found[0][1])
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"quantization": "nf4"}, "4-bit weights cannot be trained: set model.lora_rank"),
     ({"quantization": "int3", "lora_rank": 4}, "unknown quantization 'int3'; use nf4"),
@@ -337,8 +358,44 @@ def test_attention_the_layout_cannot_compute_is_refused_at_once(tmp_path, tokeni
     config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16,
                           num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
                           head_dim=8, attn_logit_softcapping=30.0)
-    with pytest.raises(ModelError, match="cannot compute this model's attention: softcap"):
-        load_reward_model(saved(Gemma2ForCausalLM(config), tokenizer, tmp_path))
+    path = saved(Gemma2ForCausalLM(config), tokenizer, tmp_path)
+    with pytest.raises(ModelError, match="this model's attention: softcap.*model.layout: padded"):
+        load_reward_model(path)
+    model = load_reward_model(path, layout="padded", dtype="float32")
+    rows = [[5, 6, 7, 8], [5, 6, 9], [3, 4]]
+    alone = torch.cat([model.hf(torch.tensor([row]), use_cache=False).logits[0] for row in rows])
+    together = rewards(model, plant([[[5, 6], [7, 8], [9]], [[3], [4]]]))
+    torch.testing.assert_close(together, alone.detach(), atol=1e-5, rtol=0)
+
+
+def test_layers_that_carry_a_state_are_refused_by_name(tmp_path, tokenizer):
+    from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
+    config = Qwen3NextConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8, linear_num_value_heads=2,
+        linear_num_key_heads=1, linear_key_head_dim=8, linear_value_head_dim=8, num_experts=2,
+        num_experts_per_tok=1, moe_intermediate_size=8, shared_expert_intermediate_size=8,
+        layer_types=["linear_attention", "full_attention"])
+    path = saved(Qwen3NextForCausalLM(config), tokenizer, tmp_path)
+    with pytest.raises(ModelError, match="layers of linear_attention.*model.layout: padded"):
+        load_reward_model(path)
+
+
+def test_padded_rows_are_an_explicit_choice_with_the_same_rewards(tiny_path, tmp_path):
+    trees = [[[5, 6], [7, 8, 9], [9]], [[3, 4, 5], [4]]]
+    ours, other = (load_reward_model(tiny_path, dtype="float32", layout=name, seed=3)
+                   for name in ("forest", "padded"))
+    found = []
+    for model in (ours, other):
+        model(plant(trees)).square().sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(rewards(other, plant(trees)), rewards(ours, plant(trees)),
+                               atol=5e-6, rtol=0)
+    assert (found[1] - found[0]).norm() < 1e-5 * found[0].norm()
+    save_reward_model(other, tmp_path / "it")
+    again = load_reward_model(str(tmp_path / "it"))
+    assert again.meta["layout"] == "padded"
+    assert torch.equal(rewards(again, plant(trees)), rewards(other, plant(trees)))
 
 
 def test_depth_cuts_models_that_list_their_layer_types(tmp_path, tokenizer):

@@ -17,12 +17,12 @@ from bsr_lite.config import ConfigError, RewardModelConfig, parse
 from bsr_lite.data import DataError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
+from bsr_lite.tokenization import pair_trees
 from bsr_lite.train_rm import (
     backward,
     draw_groups,
     load_scenarios,
     make_optimizer,
-    pair_trees,
     schedule,
     train,
     whole_batch_loss,
