@@ -2,7 +2,8 @@
 
 The same pairs, answers, weights and optimizer through us, through TRL's RewardTrainer and
 RLOOTrainer as they come, and at their best settings; sampling against HF generate. Needs TRL
-(pip install -e .[bench]).
+(pip install -e .[bench]). With --growth instead, and without TRL: how a step's time and memory grow
+with pairs, length and answers, what BSR costs beside BT, how tokenization scales.
 """
 
 import argparse
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import torch
 
+from . import plots
 from .batching import Tree
+from .bench_growth import cost_of_bsr, growth, tokenization
 from .bench_rloo import Rollouts, compare_sampling, compare_updates
 from .bench_rm import Work, compare
 from .config import ModelConfig
 from .data import DataError, Pair, read_groups
 from .embedded import EMBEDDED, ModelError
+from .models import load_reward_model
 from .policy import load_policy
 from .runlog import environment, phase, write_atomic, write_results
 from .tokenization import pair_trees, tokenize_chats
@@ -120,6 +124,40 @@ def rloo_table(updates: dict[str, dict], sampling: dict[str, dict]) -> list[str]
     return lines
 
 
+def growth_table(tables: dict) -> list[str]:
+    lines = ["A step (forward and backward) against its size: size^exponent, fitted.", "",
+             "| what grows | sizes | seconds | exponent | peak memory, MB | exponent |",
+             "|---" * 6 + "|"]
+    for name, row in tables["steps"].items():
+        cells = (", ".join(map(str, row["sizes"])), ", ".join(f"{s:.2f}" for s in row["seconds"]),
+                 f"{row['seconds_exponent']:.2f}",
+                 ", ".join(f"{b / 1e6:.0f}" for b in row["peak"]), f"{row['peak_exponent']:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", "BSR beside BT, the same 8 pairs:", "", "| micro-batches | time of BSR / BT |",
+              "|---|---|"]
+    lines += [f"| {count} | {row['ratio']:.2f} |" for count, row in tables["bsr"].items()]
+    t = tables["tokenization"]
+    return [*lines, "", f"Tokenization: {t['speed_up']:.2f} times the pairs a second of row by "
+            f"row; {t['pairs']:,} pairs of {t['tokens'] / t['pairs']:.0f} tokens in "
+            f"{t['seconds']:.0f} s ({t['pairs'] / t['seconds']:,.0f} pairs/s), {t['held_gb']:.2f} "
+            f"GB resident with texts and tokens, {t['read_gb']:.2f} GB before."]
+
+
+def run_growth(quick: bool) -> dict:
+    """{"tokenization", "steps", "bsr"}: see `bench_growth`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_reward_model(EMBEDDED, depth=10, lora_rank=16).to(device).train()
+    found = {}
+    with phase("tokenization"):
+        found["tokenization"] = tokenization(best_and_worst(POCKET), model.tokenizer,
+                                             20_000 if quick else 1_000_000)
+    with phase("steps"):
+        found["steps"] = growth(model, quick, 1 if quick else 3)
+    with phase("BSR"):
+        found["bsr"] = cost_of_bsr(model, quick)
+    return found
+
+
 def run(quick: bool, judged: str | None, rounds: int) -> dict:
     """{"reward models", "updates", "sampling"}: the tables of every comparison."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,28 +179,41 @@ def run(quick: bool, judged: str | None, rounds: int) -> dict:
     return found
 
 
+def trl_version() -> str:
+    try:
+        import trl
+    except ImportError:
+        raise ModelError("the comparison needs TRL: pip install -e .[bench]") from None
+    return trl.__version__
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bsr_lite.bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one of each, under 3 minutes")
     parser.add_argument("--judged", help="a judged table (parquet), as a third mix of lengths")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--output", default="runs/bench", help="folder for results.json and .md")
+    parser.add_argument("--growth", action="store_true", help="how cost grows, instead")
+    parser.add_argument("--output", help="folder for results.json, .md and .png; without it "
+                        "runs/bench or runs/bench_growth")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         raise DataError(f"--rounds {args.rounds}: at least 1")
-    try:
-        import trl
-    except ImportError:
-        raise ModelError("the comparison needs TRL: pip install -e .[bench]") from None
-    tables = run(args.quick, args.judged, args.rounds)
-    text = "\n".join([*reward_table(tables["reward models"]), "",
-                      *rloo_table(tables["updates"], tables["sampling"])]) + "\n"
-    out = Path(args.output)
-    write_results(out, {"trl": trl.__version__, "quick": args.quick, "judged": bool(args.judged),
-                        "rounds": args.rounds}, tables, text)
+    settings = {"quick": args.quick}
+    if args.growth:
+        tables = run_growth(args.quick)
+        lines, draw = growth_table(tables), plots.growth_figure
+    else:
+        settings |= {"trl": trl_version(), "judged": bool(args.judged), "rounds": args.rounds}
+        tables = run(args.quick, args.judged, args.rounds)
+        lines = [*reward_table(tables["reward models"]), "",
+                 *rloo_table(tables["updates"], tables["sampling"])]
+        draw = plots.bench_figure
+    out, text = Path(args.output or f"runs/bench{'_growth' * args.growth}"), "\n".join(lines) + "\n"
+    write_results(out, settings, tables, text)
+    draw(tables, out / "results.png")
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-    print(text)
+    print(f"{text}\nfigure  {out / 'results.png'}")
 
 
 if __name__ == "__main__":

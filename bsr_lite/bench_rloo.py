@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .batching import Tree, tree_tokens
-from .bench_rm import clock
+from .bench_rm import clock, step_clock
 from .config import ModelConfig
 from .generate import sample
 from .policy import Policy
@@ -86,17 +86,11 @@ def run_trl(start: Policy, work: Rollouts, best: bool) -> dict:
     def reward(prompts, completion_ids, **options):
         return [given[tuple(json.loads(p))][1][place % answers] for place, p in enumerate(prompts)]
 
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *args, **options):
-            self.started = clock(start.device)
-
+    class FirstGradient(transformers.TrainerCallback):
         def on_pre_optimizer_step(self, *args, **options):
             if found["gradient"] is None:
                 found["gradient"] = torch.cat([p.grad.flatten() for p in model.parameters()
                                                if p.requires_grad]).float()
-
-        def on_step_end(self, *args, **options):
-            found["seconds"].append(clock(start.device) - self.started)
 
     rows = [{"prompt": json.dumps(tree[0])} for trees in work.steps for tree in trees]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
@@ -111,7 +105,8 @@ def run_trl(start: Policy, work: Rollouts, best: bool) -> dict:
         tokenizer = copy.deepcopy(start.tokenizer)
         tokenizer.padding_side = "left"
         trainer = Trainer(model, reward, config, train_dataset=Dataset.from_list(rows),
-                          processing_class=tokenizer, callbacks=[Clock()])
+                          processing_class=tokenizer, callbacks=[
+                              step_clock(found["seconds"], start.device), FirstGradient()])
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
     return found

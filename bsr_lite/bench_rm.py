@@ -92,6 +92,19 @@ def run_ours(start: RewardModel, work: Work, watch: bool) -> dict:
     return {"seconds": seconds, "losses": losses}
 
 
+def step_clock(seconds: list[float], device: torch.device):
+    """A callback of transformers' Trainer that appends the seconds of every step."""
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *args, **options):
+            self.started = clock(device)
+
+        def on_step_end(self, *args, **options):
+            seconds.append(clock(device) - self.started)
+    return Clock()
+
+
 def run_trl(start: RewardModel, work: Work, watch: bool, best: bool) -> dict:
     """The same through RewardTrainer: as it comes (weights in fp32, checkpointing on), or `best`:
     the frozen weights in the dtype they are computed in, nothing computed twice."""
@@ -123,13 +136,6 @@ def run_trl(start: RewardModel, work: Work, watch: bool, best: bool) -> dict:
                 lambda: self.compute_loss(model, self._prepare_inputs(inputs)), model))
             return torch.zeros(())
 
-    class Clock(transformers.TrainerCallback):
-        def on_step_begin(self, *args, **options):
-            self.started = clock(start.device)
-
-        def on_step_end(self, *args, **options):
-            found["seconds"].append(clock(start.device) - self.started)
-
     batches = work.rows[:1] if watch else work.rows
     size = len(batches[0]) // 2
     rows = [{"chosen_ids": rows[i], "rejected_ids": rows[size + i]}
@@ -142,7 +148,8 @@ def run_trl(start: RewardModel, work: Work, watch: bool, best: bool) -> dict:
             use_cpu=start.device.type == "cpu", report_to="none", save_strategy="no",
             logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0)
         trainer = Trainer(model, config, train_dataset=Dataset.from_list(rows),
-                          processing_class=copy.deepcopy(start.tokenizer), callbacks=[Clock()])
+                          processing_class=copy.deepcopy(start.tokenizer),
+                          callbacks=[step_clock(found["seconds"], start.device)])
         trainer.remove_callback(transformers.PrinterCallback)
         trainer.train()
     return found | {"losses": [x.item() for x in found["losses"]]}

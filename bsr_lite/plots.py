@@ -136,3 +136,75 @@ def best_of_n_figure(table: dict):
     label(right, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")
     right.legend(fontsize=7)
     return figure
+
+
+def bench_figure(tables: dict, path) -> None:
+    """Speed-ups over TRL (ratios, quartiles), and tokens and bytes that the padded layout needs
+    beside ours."""
+    works = tables["reward models"] | {f"RLOO update, {k}": v for k, v in tables["updates"].items()}
+    figure, (left, right) = panels(2, width_ratios=[1.4, 1])
+    figure.set_figheight(1.6 + 0.45 * len(works))
+    places = -np.arange(len(works))
+    for shift, (system, title) in zip((0.12, -0.12), {"trl": "TRL, defaults",
+                                                      "trl_best": "TRL, best settings"}.items(),
+                                      strict=True):
+        mean, low, high = np.array([w[system]["speed_up"] for w in works.values()]).T
+        left.errorbar(mean, places + shift, xerr=[mean - low, high - mean], fmt="o", capsize=3,
+                      color={"trl": "#BB5566", "trl_best": "#004488"}[system], label=title)
+    left.axvline(1, color="black", linewidth=0.8)
+    left.set_yticks(places, list(works))
+    label(left, "times as fast (median, quartiles)", "", "bsr_lite against")
+    left.legend(fontsize=7)
+    rows = list(tables["reward models"].items())
+    for shift, (title, tint, ratio) in zip((0.22, 0, -0.22), (
+            ("computed tokens", "#DDAA33", lambda w: w["trl_best"]["computed_tokens"]),
+            ("saved for backward, best settings", "#004488",
+             lambda w: w["trl_best"]["saved"] / w["ours"]["saved"]),
+            ("peak memory, defaults", "#BB5566", lambda w: w["trl"]["peak"] / w["ours"]["peak"])),
+            strict=True):
+        right.barh(-np.arange(len(rows)) + shift, [ratio(w) for _, w in rows], 0.2, color=tint,
+                   label=title)
+    right.axvline(1, color="black", linewidth=0.8)
+    right.set_yticks(-np.arange(len(rows)), [name for name, _ in rows])
+    label(right, "TRL's over ours", "", "tokens and bytes of a batch")
+    right.legend(fontsize=7)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def growth_figure(tables: dict, path) -> None:
+    """Seconds and peak memory of a step against what grows, with the fitted exponents."""
+    figure, axes = panels(len(tables["steps"]))
+    for axis, (name, row) in zip(axes, tables["steps"].items(), strict=True):
+        for key, unit, tint in (("seconds", "s", "#004488"), ("peak", "GB", "#BB5566")):
+            values = np.array(row[key]) / (1e9 if key == "peak" else 1)
+            axis.plot(row["sizes"], values, "o-", color=tint,
+                      label=f"{key} ({unit}), exponent {row[key + '_exponent']:.2f}")
+        axis.set(xscale="log", yscale="log")
+        axis.set_xticks(row["sizes"], row["sizes"])
+        axis.minorticks_off()
+        label(axis, name, "", "")
+        axis.legend(fontsize=7)
+    figure.suptitle("a training step, forward and backward")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def frontier_figure(runs: dict[str, list[dict]], block: int = 5):
+    """Proxy and gold reward of training's own answers against their KL, one line a run of
+    `runlog.read_runs`, averaged over blocks of steps; dashed where KL has a price."""
+    keys = {"train/proxy_reward": "proxy reward (its units)", "train/gold_reward":
+            "gold reward (0 to 5)"}
+    figure, axes = panels(2)
+    for axis, (key, name) in zip(axes, keys.items(), strict=True):
+        for i, (method, seeds) in enumerate(runs.items()):
+            objective, _, price = method.partition("-kl")
+            style = {"color": color(objective, i), "linestyle": "--" if float(price) else "-"}
+            for run in seeds:
+                curves = np.array([[row["train/kl"], row[key]] for row in run["metrics"]]).T
+                blocks = curves[:, :curves.shape[1] // block * block].reshape(2, -1, block)
+                axis.plot(*blocks.mean(2), marker=".", markersize=3, linewidth=1, **style)
+            axis.plot([], [], label=f"{objective.upper()}, kl_coef {price}", **style)
+        label(axis, "KL to the reference (nats an answer)", name, "")
+    axes[0].legend(fontsize=7)
+    return figure

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from . import plots
 from .checkpoint import TrainingError
 from .config import (
     ConfigError,
@@ -31,7 +32,14 @@ from .policy import load_policy, reward_model_for
 from .rloo import kl_estimate
 from .rloo_config import RLOOConfig
 from .rows import DataError
-from .runlog import fingerprint, phase, release_memory, write_atomic, write_results
+from .runlog import (
+    fingerprint,
+    phase,
+    read_runs,
+    release_memory,
+    write_atomic,
+    write_results,
+)
 from .saving import weights_fingerprint
 from .train_rloo import (
     gold_scorer,
@@ -205,8 +213,11 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
         runs.setdefault(name.rpartition("-seed")[0], []).append(found)
     table = summarize(runs)
     text = markdown(table, study.eval_prompts)
-    write_results(Path(study.output_dir), to_dict(study), table, text)
-    print(text)
+    out = Path(study.output_dir)
+    write_results(out, to_dict(study), table, text)
+    plots.frontier_figure({name: seeds for name, seeds in read_runs(out).items() if name in runs}
+                          ).savefig(out / "results.png")
+    print(f"{text}\nfigure  {out / 'results.png'}")
     return table
 
 

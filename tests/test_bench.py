@@ -3,13 +3,14 @@ import sys
 import pytest
 import torch
 
-from bsr_lite import bench, bench_rm
+from bsr_lite import bench, bench_growth, bench_rm
 from bsr_lite.batching import tree_tokens
 from bsr_lite.bench_rloo import Rollouts, compare_sampling, compare_updates
 from bsr_lite.bench_rm import Work
 from bsr_lite.config import ModelConfig
 from bsr_lite.data import DataError, Pair
 from bsr_lite.embedded import ModelError
+from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
 
 pytest.importorskip("trl", reason="the comparison needs TRL")
@@ -62,6 +63,44 @@ def test_long_prompts_are_dialogs_of_other_pairs(pairs):
     assert len(found) == 2 and [m["role"] for m in found[0].prompt] == ["user", "assistant"] * 4 + [
         "user"]
     assert (found[0].chosen, found[0].prompt[1]["content"]) == (pairs[4].chosen, pairs[0].chosen)
+
+
+def test_growth_counts_what_it_says(tiny_path, tokenizer, pairs):
+    """Bytes and tokens are exact, times are not tested: tokens grow as asked, and the memory of a
+    step in proportion to them."""
+    table = bench_growth.growth(load_reward_model(tiny_path, lora_rank=2), quick=True, repeats=1)
+    assert table["pairs of 160 tokens"]["tokens"] == [n * 280 for n in (2, 4, 8)]
+    assert table["tokens a response"]["tokens"] == [2 * (n // 4 + 2 * (n - n // 4))
+                                                    for n in (64, 128, 256)]
+    for row in table.values():
+        assert row["peak_exponent"] == pytest.approx(1, abs=0.3) and min(row["seconds"]) > 0
+    found = bench_growth.tokenization(pairs, tokenizer, 40)
+    assert found["pairs"] == 40 and found["speed_up"] > 0
+    texts = bench_growth.endless(pairs)
+    some = [(p.prompt[-1]["content"], p.chosen) for p in (next(texts) for _ in range(40))]
+    assert len(set(some)) == 40 and "(0)" in some[11][0] and "(1)" in some[12][0]
+
+
+def test_bsr_costs_one_forward_pass_more_in_several_micro_batches(tiny_path, monkeypatch):
+    counts = {}
+    model = load_reward_model(tiny_path, lora_rank=2)
+    forward = type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, forest: (
+        counts.__setitem__(key, counts.get(key, 0) + 1), forward(self, forest))[1])
+    backward = bench_growth.backward
+
+    def counted(model, parts, config):
+        nonlocal key
+        key = (config.loss, len(parts))
+        return backward(model, parts, config)
+
+    key = None
+    monkeypatch.setattr(bench_growth, "backward", counted)
+    table = bench_growth.cost_of_bsr(model, quick=True)
+    calls = 2  # once to warm up
+    assert counts == {("bt", 1): calls, ("bsr", 1): calls, ("bt", 4): 4 * calls,
+                      ("bsr", 4): 8 * calls}
+    assert set(table) == {"1", "4"} and table["4"]["ratio"] > 0
 
 
 def test_bad_calls_are_one_clear_error(monkeypatch, pairs, tokenizer):

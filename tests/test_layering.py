@@ -20,7 +20,7 @@ LAYERS = [  # each may import from the rows above it
     {"train_rm", "gold_model"},
     {"estimate", "frozen", "summary", "train_rloo", "best_of_n"},
     {"plots", "checks", "bench_rm"},
-    {"checks_policy", "rloo_study", "bench_rloo"},
+    {"checks_policy", "rloo_study", "bench_rloo", "bench_growth"},
     {"study", "bench"},
 ]
 

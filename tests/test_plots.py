@@ -7,8 +7,11 @@ from matplotlib.colors import to_rgb
 from bsr_lite.metrics import seed_interval
 from bsr_lite.plots import (
     COLORS,
+    bench_figure,
     best_of_n_figure,
     color,
+    frontier_figure,
+    growth_figure,
     label,
     panels,
     plt,
@@ -85,3 +88,28 @@ def test_best_of_n_shows_proxy_and_gold_against_the_divergence():
     assert left.lines[0].get_ydata().tolist() == [0.0, 0.6]
     assert [line.get_ydata()[1] for line in right.lines] == [3.2, 3.5, 3.1]
     assert "nats" in right.get_xlabel()
+
+
+def test_frontier_draws_blocks_of_steps_and_dashes_a_price():
+    rows = [{"train/kl": float(i), "train/proxy_reward": 2.0 * i, "train/gold_reward": 3.0}
+            for i in range(7)]
+    figure = frontier_figure({"bt-kl0.0": [{"metrics": rows}], "bsr-kl0.05": [{"metrics": rows}]},
+                             block=3)
+    left, right = figure.axes
+    first, _, second, _ = left.lines  # after each run an empty one for the legend
+    assert first.get_xdata().tolist() == [1.0, 4.0] and first.get_ydata().tolist() == [2.0, 8.0]
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    assert (first.get_color(), second.get_color()) == (COLORS["bt"], COLORS["bsr"])
+    assert right.lines[0].get_ydata().tolist() == [3.0, 3.0]
+
+
+def test_bench_figures_show_the_ratios_of_their_tables(tmp_path):
+    system = {"speed_up": [3.0, 2.5, 3.5], "computed_tokens": 2.0, "saved": 30, "peak": 40}
+    ours = {"speed_up": [1, 1, 1], "computed_tokens": 1.0, "saved": 10, "peak": 20}
+    bench_figure({"reward models": {"work": {"ours": ours, "trl": system, "trl_best": system}},
+                  "updates": {"8 x 4": {"ours": ours, "trl": system, "trl_best": system}}},
+                 tmp_path / "bench.png")
+    steps = {name: {"sizes": [1, 2], "seconds": [1.0, 2.0], "peak": [1e9, 2e9],
+                    "seconds_exponent": 1.0, "peak_exponent": 1.0} for name in ("a", "b")}
+    growth_figure({"steps": steps}, tmp_path / "growth.png")
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("bench.png", "growth.png"))

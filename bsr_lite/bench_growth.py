@@ -1,0 +1,151 @@
+"""The part of `bench` that asks how cost grows: a training step against pairs, length and answers a
+prompt, BSR's own cost against BT's, and tokenization against the number of pairs."""
+
+import copy
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from .batching import Tree, micro_batches, plant, tree_tokens
+from .bench_rm import clock, watched
+from .config import DataConfig, RewardModelConfig
+from .data import Pair
+from .models import RewardModel
+from .runlog import release_memory
+from .tokenization import pair_trees, tokenize
+from .train_rm import backward
+
+SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers
+
+
+def tree_of(length: int, answers: int, numbers: random.Random) -> Tree:
+    """A prompt with answers, each of `length` tokens together with its prompt."""
+    prompt = max(1, round(SHARED * length))
+    return [[numbers.randrange(5, 2000) for _ in range(size)]
+            for size in (prompt, *[length - prompt] * answers)]
+
+
+def sweeps(quick: bool) -> dict[str, tuple[list[int], list[list[Tree]]]]:
+    """{what grows: (its sizes, a batch of trees at each)}."""
+    numbers = random.Random(0)
+    sizes = {"pairs of 160 tokens": [2, 4, 8, 16], "tokens a response": [64, 128, 256, 512, 1024],
+             "answers to a prompt": [2, 4, 8, 16]}
+    trees = {"pairs of 160 tokens": lambda n: [tree_of(160, 2, numbers) for _ in range(n)],
+             "tokens a response": lambda n: [tree_of(n, 2, numbers) for _ in range(2)],
+             "answers to a prompt": lambda n: [tree_of(160, n, numbers)]}
+    return {name: (sizes[name][:3 if quick else None],
+                   [trees[name](n) for n in sizes[name][:3 if quick else None]]) for name in trees}
+
+
+def seconds_of(step, repeats: int, device: torch.device) -> float:
+    """The fastest of several, after one to warm up: what a busy machine adds is no growth."""
+    times = []
+    for turn in range(repeats + 1):
+        started = clock(device)
+        step()
+        if turn:
+            times.append(clock(device) - started)
+    return min(times)
+
+
+def exponent(sizes: list[int], values: list[float]) -> float:
+    """b of the least-squares fit values = a * sizes^b.
+
+    >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 3)
+    2.0
+    """
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+def growth(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
+    """table[what grows]: sizes, tokens, seconds of forward and backward, peak bytes beside the
+    model's, and the exponent of seconds and of bytes in the size."""
+    config = RewardModelConfig(None, DataConfig(""), "")
+    table = {}
+    for name, (sizes, batches) in sweeps(quick).items():
+        rows: dict = {"sizes": sizes, "tokens": [], "seconds": [], "peak": []}
+        for trees in batches:
+            k = len(trees[0]) - 1
+            part = (list(range(len(trees) * k // 2)), plant(trees).to(model.device))
+
+            def step(part=part):
+                backward(model, [part], config)
+                model.zero_grad(set_to_none=True)
+
+            rows["tokens"].append(sum(map(tree_tokens, trees)))
+            rows["seconds"].append(seconds_of(step, repeats, model.device))
+            rows["peak"].append(watched(step, lambda part=part: model(part[1]), model)["peak"])
+            release_memory()
+        table[name] = rows | {key: exponent(sizes, rows[key.removesuffix("_exponent")])
+                              for key in ("seconds_exponent", "peak_exponent")}
+    return table
+
+
+def cost_of_bsr(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
+    """table[micro-batches]: seconds of a step of 8 pairs under BT and BSR, and their ratio. In one
+    micro-batch BSR is a few sums more; in several it needs all rewards before any gradient, that
+    is, a forward pass without a graph."""
+    numbers, table = random.Random(1), {}
+    trees = [tree_of(160, 2, numbers) for _ in range(8)]
+    bt = RewardModelConfig(None, DataConfig(""), "")
+    configs = {"bt": bt, "bsr": replace(bt, loss="bsr", bsr_lambda=1e-3)}
+    for count in (1, 4):
+        parts = [(run, plant([trees[i] for i in run]).to(model.device)) for run in micro_batches(
+            [tree_tokens(t) for t in trees], -(-sum(map(tree_tokens, trees)) // count))]
+        times: dict[str, list[float]] = {name: [] for name in configs}
+        for _ in range(1 if quick else repeats):
+            for name, config in configs.items():  # in turns
+                times[name].append(seconds_of(lambda c=config, p=parts: backward(model, p, c), 1,
+                                              model.device))
+        model.zero_grad(set_to_none=True)
+        best = {name: min(found) for name, found in times.items()}
+        table[str(len(parts))] = best | {"ratio": best["bsr"] / best["bt"]}
+    return table
+
+
+def endless(pairs: list[Pair]) -> Iterator[Pair]:
+    """The pairs again and again, numbered, so that no text comes twice."""
+    for number in itertools.count():
+        for pair in pairs:
+            prompt = copy.deepcopy(pair.prompt)
+            prompt[-1]["content"] += f" ({number})"
+            yield Pair(prompt, pair.chosen, pair.rejected)
+
+
+def resident_gb() -> float:
+    """Memory that this process holds now, in 1e9 bytes; NaN where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096 / 1e9
+    except OSError:
+        return float("nan")
+
+
+def tokenization(pairs: list[Pair], tokenizer, count: int) -> dict:
+    """Pairs a second row by row and in chunks (on the same first pairs, in turns), then `count`
+    pairs held as text and tokenized: seconds, tokens, resident memory after reading and after."""
+    some = list(itertools.islice(endless(pairs), min(count, 2000)))
+    speed: dict[str, list[float]] = {"rows": [], "chunks": []}
+    for _ in range(3):
+        started = time.perf_counter()
+        for pair in some:
+            for text in (pair.chosen, pair.rejected):
+                tokenize(tokenizer, pair.prompt, text)
+        speed["rows"].append(len(some) / (time.perf_counter() - started))
+        started = time.perf_counter()
+        pair_trees(some, tokenizer, 2**20)
+        speed["chunks"].append(len(some) / (time.perf_counter() - started))
+    ratio = np.array(speed["chunks"]) / np.array(speed["rows"])
+    found: dict = {"pairs_per_second": {k: max(v) for k, v in speed.items()},
+                   "speed_up": float(np.median(ratio))}
+    held = list(itertools.islice(endless(pairs), count))
+    found |= {"pairs": count, "read_gb": resident_gb()}
+    started = time.perf_counter()
+    trees, _ = pair_trees(held, tokenizer, 2**20)
+    return found | {"seconds": time.perf_counter() - started, "tokens": len(trees.tokens),
+                    "held_gb": resident_gb()}
