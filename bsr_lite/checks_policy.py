@@ -1,4 +1,4 @@
-"""Checkers of the exercises of notebooks 05 to 07, as in `checks`."""
+"""Checkers of the exercises of notebooks 05 to 08, as in `checks`."""
 
 from collections.abc import Callable
 
@@ -129,3 +129,39 @@ def check_matched_win_rate(function: Callable) -> bool:
                                                 ((wins, words, base, 20), 0.375),
                                                 ((wins, words, base, 100), 3.5 / 6)],
                  "keep the pairs with |words - base_words| <= within, then the mean of wins")
+
+
+# ---- 08_scaling_to_8b ----------------------------------------------------------------------------
+
+def check_padding_factor(function: Callable) -> bool:
+    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed trees."""
+    cases = [(([4, 4], [4, 4], [4, 4]), 32 / 24), (([10, 2], [5, 1], [1, 3]), 60 / 22),
+             (([0], [7], [7]), 1.0)]
+    return judge("padding_factor", function, cases, "two rows a pair, all as long as the longest "
+                 "prompt + answer; below the line every part once")
+
+
+def check_zero_bytes(function: Callable) -> bool:
+    """Exercise 2 of notebook 08: bytes of weights, gradients and AdamW a GPU by ZeRO stage."""
+    cases = [((10, 4, 0), 160.0), ((10, 4, 1), 100.0), ((10, 4, 2), 70.0), ((10, 4, 3), 40.0),
+             ((10, 1, 3), 160.0)]
+    return judge("zero_bytes", function, cases, "8 bytes of optimizer, 4 of gradient, 4 of weight: "
+                 "the first `stage` of these are divided by the GPUs")
+
+
+def check_bsr_slice(function: Callable) -> bool:
+    """Exercise 3 of notebook 08: dL/dr of BSR for one rank's pairs."""
+    cases = []
+    for n, bsr_lambda in ((3, 0.1), (8, 1e-3)):
+        rewards = (numbers(n, 8, 2) + 1).requires_grad_()
+        (8 * bsr_lambda * rewards.mean() ** 2).backward()
+        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), rewards.grad[:n]))
+    return judge("bsr_slice", function, cases, "d/dr of lambda B (S / 2B)^2, the same number for "
+                 "every response")
+
+
+def check_hours(function: Callable) -> bool:
+    """Exercise 4 of notebook 08: time of full fine-tuning with checkpointing."""
+    cases = [((4.5e9, 1e9, 1, 1e15, 1.0), 10.0), ((1e9, 7e9, 8, 1e15, 0.35), 2e4 / 3600)]
+    return judge("hours", function, cases, "8 N operations a token over gpus x peak x utilisation, "
+                 "in hours")

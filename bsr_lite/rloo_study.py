@@ -106,10 +106,11 @@ def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
     return random.Random(0).sample(rows, study.eval_prompts)
 
 
-def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
+def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     """Two answers of the trained policy and two of its reference to each held-out prompt; lists
     (P, 2): gold, proxy (in the run's units), tokens, finished, the policy's kl; and `texts`, the
-    first answer to each."""
+    first answer to each. The reference and its random stream are the same in all runs of a study,
+    so that its answers are drawn once, into `shared`."""
     rows, asked = held_out(config, study), copy.deepcopy(config)
     asked.num_generations = 2
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
@@ -129,7 +130,9 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig) -> dict:
     logp = sums(sequence_logprobs(policy, batch, asked), len(batch))
     with policy.reference():
         ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
-        found["reference"] = described(roll_out(policy, rows, asked, 7))
+        if "reference" not in shared:
+            shared["reference"] = roll_out(policy, rows, asked, 7)
+        found["reference"] = described(shared["reference"])
     found["policy"]["kl"] = kl_estimate(logp, ref).double().round(decimals=4).tolist()
     return found
 
@@ -192,6 +195,7 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
     """Run what is missing, then write results.json, results.md and results.png."""
     study = load_config(path, RLOOStudyConfig, overrides)
     runs: dict[str, list[dict]] = {}
+    shared: dict = {}
     for name, config in run_configs(study, path).items():
         key = to_dict(config) | {
             "eval_split": study.eval_split, "eval_prompts": study.eval_prompts,
@@ -207,7 +211,7 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
                 del train(config).hf
             release_memory()
             with phase("evaluation"):
-                found = {"config": key} | evaluate(config, study)
+                found = {"config": key} | evaluate(config, study, shared)
             write_atomic(saved, json.dumps(found) + "\n")
             release_memory()
         runs.setdefault(name.rpartition("-seed")[0], []).append(found)

@@ -1,0 +1,412 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · What changes between a 135M model on a laptop and 8B on eight GPUs?
+#
+# The loss does not, and the loop does not: `train_rm` is one file. What changes is *where* the
+# numbers lie, who computes them, and how long it takes. This notebook reads the 8B config line by
+# line, does the arithmetic of memory, time and money, packs a batch without padding, and runs the
+# training loop in two processes on this machine.
+
+# %% [markdown]
+# After it you can
+# - say what every line of the 8B config costs, and which lines are the paper's;
+# - lay a batch out without padding, and say which attention mask that stands for;
+# - split a batch-coupled loss (BSR, Eq. 25) over GPUs without changing it;
+# - predict memory, time and cost of a run before it starts;
+# - launch on one, eight or many GPUs, and go on after a failure.
+
+# %%
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from bsr_lite import checks_policy as checks
+from bsr_lite import plots
+from bsr_lite.config import load_config
+
+ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
+os.chdir(ROOT)  # paths below start at the repository's root
+CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
+
+# %% [markdown]
+# ## 1. The config, line by line
+#
+# `rm_8b_bsr.yaml` is the paper's 8B reward model, complete: nothing is hidden in a default that
+# matters. Comments name the section of the paper that a value comes from.
+
+# %%
+print(Path(CONFIG).read_text())
+
+# %%
+small = load_config("bsr_lite/configs/rm_fast.yaml")
+big = load_config(CONFIG)
+for name in ("batch_size", "token_budget", "learning_rate", "optimizer", "bsr_group_size"):
+    print(f"{name:16s} laptop {getattr(small, name)!s:12s} 8B {getattr(big, name)}")
+assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they must fill a batch"
+
+# %% [markdown]
+# `bsr_group_size: 16` is the one line that is easily missed. The official code computes BSR's mean
+# over the micro-batch of one GPU, 16 pairs, and nothing links the GPUs. So $\lambda B$ in
+# $\lambda B\,\bar r^2$ (Eq. 25) is $16\lambda$, though 128 pairs make a step. Here the group is a
+# line of the config, and the number of GPUs does not change the loss.
+
+# %% [markdown]
+# ## 2. A batch without padding
+#
+# Pairs differ in length. A padded batch computes every row as long as the longest, and every
+# prompt twice. Take four pairs with these lengths (prompt, chosen, rejected).
+#
+# **Predict**: what share of the padded rectangle is padding or repetition?
+
+# %%
+PAIRS = [(12, 30, 8), (6, 10, 14), (20, 6, 9), (4, 40, 25)]
+trees = [[[1] * p, [2] * c, [3] * r] for p, c, r in PAIRS]
+longest = max(p + max(c, r) for p, c, r in PAIRS)
+padded = 2 * len(PAIRS) * longest
+packed = sum(p + c + r for p, c, r in PAIRS)
+print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
+      f"{1 - packed / padded:.0%} computed for nothing")
+
+# %% [markdown]
+# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. Positions restart in
+# every tree, and go on from the prompt's end in every answer. A token may attend to the tokens
+# before it in its own answer, and to its own prompt. Nothing else.
+
+# %%
+from bsr_lite.batching import plant
+
+forest = plant(trees)
+allowed = torch.zeros(packed, packed)
+start = 0
+for queries, keys in zip(forest.query_lengths, forest.keys.split(forest.key_lengths), strict=True):
+    for i in range(queries):  # the last query of a segment sees all of its keys
+        allowed[start + i, keys[:len(keys) - queries + 1 + i]] = 1
+    start += queries
+kinds = forest.input_ids[0]
+
+# %%
+figure, (left, right) = plots.panels(2, width_ratios=[1, 1.3])
+figure.set_figheight(3.6)
+rows = torch.zeros(2 * len(PAIRS), longest)
+for i, (p, c, r) in enumerate(PAIRS):
+    for j, answer in enumerate((c, r)):
+        rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1, 2 + j
+left.imshow(rows, aspect="auto", cmap="tab20c", vmin=0, vmax=3, interpolation="nearest")
+plots.label(left, "token", "row of the padded batch", f"{padded} tokens")
+right.imshow(allowed * kinds[:, None], aspect="auto", cmap="tab20c", vmin=0, vmax=3,
+             interpolation="nearest")
+plots.label(right, "attended token", "attending token", f"the mask of one row, {packed} tokens")
+left.grid(False)
+right.grid(False);
+
+# %% [markdown]
+# **What to see.** Left, prompts twice and a tail of padding in most rows. Right, one triangle a
+# tree for prompt and chosen answer; the rejected answer has its own triangle and a block over the
+# prompt, and a gap where the chosen answer stands. The mask is never built: every answer is one
+# call of attention over its own queries and keys (on a GPU all in one kernel).
+#
+# Is it exact? The rewards of a model in packed rows against each answer alone:
+
+# %%
+from bsr_lite.training_data import load_scenarios, pair_trees
+
+from bsr_lite.models import load_reward_model, rewards
+
+model = load_reward_model(small.model.name, depth=4, dtype="float32")
+some, _ = pair_trees(load_scenarios(small).train[:8], model.tokenizer, 320)
+together = rewards(model, plant(some))
+alone = torch.cat([rewards(model, plant([[tree[0], answer]])) for tree in some
+                   for answer in tree[1:]])
+print(f"largest difference of 16 rewards: {(together - alone).abs().max():.1e}")
+assert torch.allclose(together, alone, atol=5e-6), "packing must not change a reward"
+
+# %%
+table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]
+print(f"{'':34s}{'speed-up':>20s}{'TRL at its best':>24s}{'tokens':>8s}")
+for name, row in table["reward models"].items():
+    cells = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[s]['speed_up']):>22s}"
+                    for s in ("trl", "trl_best"))
+    print(f"{name:34s}{cells}{row['trl']['computed_tokens']:8.2f}")
+
+# %% [markdown]
+# Recorded on two CPU cores (`python -m bsr_lite.bench`): the same pairs, weights and optimizer
+# through TRL's RewardTrainer, as it comes (which computes everything twice to save memory) and at
+# its best settings. *Tokens*: what it computes for every token that has to be computed. Speed-ups
+# on a GPU are not known: none was at hand.
+
+# %% [markdown]
+# ## 3. Where 8 billion weights go
+#
+# Full fine-tuning needs, per weight, the weight itself and its gradient, and AdamW's two averages;
+# beside them activations. Notebook 04 shrank them (QLoRA). With eight GPUs one can also *cut* them:
+# **FSDP2** (ZeRO-3) gives every GPU an eighth of each weight, gradient and average, and gathers a
+# layer's weights only while it computes.
+
+# %%
+def sharded(parts, gpus):
+    """Bytes on each GPU when all that belongs to weights is cut, and activations are not."""
+    cut = sum(parts[k] for k in ("base", "adapters", "gradients", "optimizer"))
+    return cut / gpus + parts["activations"]
+
+
+eight_bit = {"base": 4 * 8e9, "adapters": 0, "gradients": 4 * 8e9, "optimizer": 2 * 8e9,
+             "activations": 10e9}
+for gpus in (1, 2, 4, 8, 64):
+    print(f"{gpus:3d} GPUs: {sharded(eight_bit, gpus) / 1e9:6.1f} GB each")
+assert sharded(eight_bit, 1) == sum(eight_bit.values()), "on one GPU nothing can be cut"
+
+# %% [markdown]
+# That is arithmetic with round numbers. `--dry-run` does it for a config: the model on *fake*
+# tensors (notebook 04), the parts cut over the GPUs, the gathered layers added.
+
+# %%
+from bsr_lite.dry_run import memory, report
+
+from bsr_lite.estimate import meta_model
+
+PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677", "optimizer": "#AA3377",
+         "gathered": "#66CCEE", "activations": "#4477AA"}
+WAYS = {"8 GPUs, full": (CONFIG, 8, "sharded"), "64 GPUs, full": (CONFIG, 64, "sharded"),
+        "1 GPU, QLoRA": ("bsr_lite/configs/rm_8b_qlora_bsr.yaml", 1, "one GPU")}
+bills = {}
+for name, (path, gpus, way) in WAYS.items():
+    config = load_config(path)
+    bills[name] = memory(config, meta_model(config.model), gpus)[way]
+    print(f"{name:14s} {bills[name]['total'] / 1e9:6.1f} GB a GPU")
+
+# %%
+figure, axis = plots.panels(1)
+bottom = torch.zeros(len(bills))
+for part, tint in PARTS.items():
+    gigabytes = torch.tensor([bill[part] / 1e9 for bill in bills.values()])
+    axis.bar(list(bills), gigabytes, 0.5, bottom=bottom, color=tint, label=part)
+    bottom += gigabytes
+for limit, card in ((24, "24 GB card"), (80, "80 GB card")):
+    axis.axhline(limit, color="black", linewidth=0.8, linestyle="--")
+    axis.text(2.3, limit + 1, card, fontsize=8, ha="right")
+plots.label(axis, "", "memory of one GPU (GB)", "Llama-3.1-8B, pairs of 2,048 tokens")
+axis.legend(fontsize=7);
+
+# %% [markdown]
+# **What to see.** Cutting makes weights, gradients and optimizer small; what stays is what cannot
+# be cut this way, the activations of a GPU's own micro-batch and the layers it has gathered. More
+# GPUs no longer help them: `token_budget` does, or checkpointing.
+
+# %% [markdown]
+# ## 4. A loss that couples all GPUs
+#
+# A sum over pairs splits over GPUs: each computes its share, gradients add up. BSR does not:
+# $\lambda G\,\bar r^2$ holds the mean of *all* rewards of a group, wherever they are. But
+# $dL/dr$ of a batch is 256 numbers. So all ranks exchange their rewards, each computes the whole
+# batch's $dL/dr$, and takes its own slice backward. Nothing else has to be exchanged before the
+# gradients.
+#
+# **Predict**: two GPUs, each computes BSR of its own half, and gradients are averaged. Whose
+# penalty is too small, and when?
+
+# %%
+from bsr_lite.losses import bsr_penalty
+
+LAMBDA = 0.1
+torch.manual_seed(0)
+values = torch.randn(8, 2, dtype=torch.float64) + torch.tensor([[1.0]] * 4 + [[-1.0]] * 4)
+values.requires_grad_()
+
+
+def gradient(loss):
+    return torch.autograd.grad(loss, values)[0]
+
+
+def penalty(pairs):
+    return bsr_penalty(pairs[:, 0], pairs[:, 1], LAMBDA)
+
+
+whole = gradient(penalty(values))
+naive = gradient((penalty(values[:4]) + penalty(values[4:])) / 2)
+print("mean of both halves, and each:", [round(v.mean().item(), 2) for v in (
+    values, values[:4], values[4:])])
+print("gradient of a reward, whole:", whole[0, 0].item(), " naive:", naive[0, 0].item())
+
+# %%
+mean = values.detach().mean()  # what the ranks exchange
+shares = []
+for half in (values[:4], values[4:]):  # each rank alone
+    dL_dr = torch.full_like(half, 2 * LAMBDA * 8 * mean / 16)
+    shares.append(gradient((half * dL_dr).sum()))
+assert torch.allclose(sum(shares), whole), "slices of dL/dr add up to the whole batch's gradient"
+assert not torch.allclose(naive, whole), "averaging penalties of halves is another loss"
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The halves' means differ (their prompts do), and squares are taken before the average: the naive
+# loss pulls one half down and the other up, although the batch's mean is nearly zero already. And
+# its weight: $G$ is 4, not 8. It is BSR with `bsr_group_size: 4`, a legitimate loss (the official
+# code's), but one that changes with the number of GPUs.
+# </details>
+
+# %% [markdown]
+# ## 5. Two processes, live
+#
+# `accelerate launch` starts the same command twice; each process finds out which rank it is. On
+# GPUs they talk over NCCL, on this machine over gloo. The config is `rm_fast.yaml`, cut down to run
+# in seconds: 4 layers, 32 pairs, batches of 8. Then the same in one process.
+
+# %%
+SMALL = ["--config", "bsr_lite/configs/rm_fast.yaml", "--set", "model.depth=4", "loss=bsr",
+         "model.dtype=float32", "bsr_lambda=1e-2", "data.max_pairs=32", "batch_size=8",
+         "eval_groups=2"]
+LAUNCH = ["-m", "accelerate.commands.launch", "--config_file",
+          "bsr_lite/configs/accelerate/ddp.yaml"]
+
+
+def run(launcher, folder):
+    command = [sys.executable, *launcher, "-m", "bsr_lite.train_rm", *SMALL, f"output_dir={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
+
+
+with tempfile.TemporaryDirectory() as folder:
+    two, one = run(LAUNCH, f"{folder}/two"), run([], f"{folder}/one")
+
+# %%
+for a, b in zip(two, one, strict=True):
+    print(f"step {a['step']}: loss {a['train/loss']:.6f} on two ranks, {b['train/loss']:.6f} on "
+          f"one; gradient norm {a['train/grad_norm']:.5f}, {b['train/grad_norm']:.5f}")
+assert max(abs(a["train/loss"] - b["train/loss"]) for a, b in zip(two, one, strict=True)) < 1e-4, \
+    "ranks are a way to compute: the loss must not know of them"
+
+# %% [markdown]
+# The same batches, the same loss, in another order of additions. The tests do this with shares of
+# unequal size, a rank without any pair, FSDP2's shards, a resume on another number of processes,
+# and a rank that is killed (`tests/test_distributed.py`).
+
+# %% [markdown]
+# ## 6. Time and money
+#
+# A token costs $6N$ operations in full fine-tuning ($2N$ forward, $4N$ backward), $4N$ over a
+# frozen base, $2N$ more with checkpointing; $N$ counts the weights of matrix products. A card's
+# peak is on its data sheet; real runs reach a part of it, the **utilisation**, here *assumed* to
+# be 35%.
+
+# %%
+print(report(big, gpus=8))
+
+# %% [markdown]
+# Every number in the last table is an upper bound on tokens times an assumption: good enough to
+# tell hours from weeks, not to plan a budget. Measure ten steps, then multiply.
+
+# %% [markdown]
+# ## 7. Launching, and going on
+#
+# ```
+# # one GPU (or none)
+# python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
+# # eight GPUs, weights cut over them
+# accelerate launch --config_file bsr_lite/configs/accelerate/fsdp2.yaml \
+#     -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml
+# # two machines of eight: the same on each, with its own rank
+# accelerate launch --config_file bsr_lite/configs/accelerate/fsdp2.yaml --num_machines 2 \
+#     --num_processes 16 --machine_rank 0 --main_process_ip FIRST --main_process_port 29500 \
+#     -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml
+# ```
+#
+# Runs die: a node reboots, a quota ends. `--resume` goes on from the last checkpoint, on the same
+# or another number of GPUs, since batches and learning rate are functions of seed and step.
+
+# %% [markdown]
+# ## 8. What to reach, and how to record it
+#
+# Nobody has run the 8B config with this repository yet. The paper's targets (Table 2, RM-Bench,
+# Llama-3.1-8B on Skywork-80K):
+#
+# | $\lambda$ | chat | math | code | safety | hard | normal | easy | overall |
+# |---|---|---|---|---|---|---|---|---|
+# | 0 | 69.2 | 62.1 | 53.4 | 95.9 | 47.8 | 74.0 | 88.4 | 70.1 |
+# | 1e-3 | 70.1 | 61.2 | 53.9 | 95.4 | 52.1 | 73.5 | 85.0 | 70.2 |
+# | 1e-2 | 70.0 | 60.1 | 53.1 | 96.0 | 55.7 | 72.5 | 81.9 | 70.0 |
+#
+# Read it with notebook 05 in mind: overall scores within .3 of each other, one run each; what
+# moves with $\lambda$ is *hard* up, *easy* down.
+
+# %% [markdown]
+# Table 1 (effective rank, train then RM-Bench): BT 23.34, 33.76; BSR 33.45, 33.59. Table 3
+# (AlpacaEval 2.0, length and LC win rate): SFT 2247, 2.59; BT 2180, 8.41; BSR 1337, 9.02.
+#
+# If you run it: copy `config.yaml`, `metrics.jsonl`, `env.json` into `data/runs/<name>/`, evaluate
+# with `eval_rm --rm-bench`, at least three seeds of each method, and add an entry to
+# `data/runs/LOG.md`: the command, what you expected before, what came out, with intervals, and
+# what you did not test. A null result is a result.
+
+# %% [markdown]
+# ## Exercises
+#
+# Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
+# `notebooks/solutions/`.
+#
+# **1.** Tokens that a padded batch computes, over those of packed rows with shared prompts, for
+# lists of prompt, chosen and rejected lengths.
+
+# %%
+def padding_factor(prompts, chosen, rejected):
+    return None
+
+
+checks.check_padding_factor(padding_factor);
+
+# %% [markdown]
+# **2.** Memory per GPU in bytes, activations apart, of `weights` weights in full fine-tuning with
+# fp32 weights and gradients and AdamW (8 bytes a weight), when *stage* parts are cut over the GPUs:
+# 0 none, 1 the optimizer, 2 also gradients, 3 also weights (ZeRO's stages).
+
+# %%
+def zero_bytes(weights, gpus, stage):
+    return None
+
+
+checks.check_zero_bytes(zero_bytes);
+
+# %% [markdown]
+# **3.** $dL/dr$ of BSR (Eq. 25) for the pairs of one rank, a tensor (n, 2), when `total` is the sum
+# of all rewards of the batch of `pairs` pairs, and the batch is one group.
+
+# %%
+def bsr_slice(total, pairs, n, bsr_lambda):
+    return None
+
+
+checks.check_bsr_slice(bsr_slice);
+
+# %% [markdown]
+# **4.** Hours of an epoch: tokens of the data, weights, GPUs, peak operations a second of one,
+# utilisation; full fine-tuning with checkpointing.
+
+# %%
+def hours(tokens, weights, gpus, peak, utilisation):
+    return None
+
+
+checks.check_hours(hours);
+
+# %% [markdown]
+# ## What you know now
+#
+# - Scale changes where numbers lie, not the loss; a test can show that on a laptop.
+# - Padding and repeated prompts are half the work of a padded batch; a layout removes them exactly.
+# - A batch-coupled loss needs one small exchange, the rewards, to be the same on any number of
+#   GPUs.
+# - Memory, time and cost are arithmetic; do it before the run, then measure ten steps.
