@@ -41,7 +41,8 @@ from .runlog import (
 )
 from .scenarios import Scenarios, require
 from .summary import markdown, summarize, tiers_markdown
-from .train_rm import load_scenarios, train
+from .train_rm import train
+from .training_data import load_scenarios
 
 
 @dataclass
