@@ -6,6 +6,7 @@ model (DDP in accelerate's words), or a shard of it (FSDP2). In one process noth
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from datetime import timedelta
@@ -18,6 +19,8 @@ from torch.distributed.tensor import DTensor
 from .config import ConfigError
 
 BUCKET = 2**25  # numbers of one all-reduce: 128 MiB in fp32
+LOST = ("error: another process of the run died, or was told to stop, so this one stops, too; the "
+        "launcher's report says which came first. Launch again with --resume to go on")
 
 
 def ranks() -> int:
@@ -78,12 +81,25 @@ def start():
     if gpus and here > gpus:
         raise ConfigError(f"{here} processes on a machine with {gpus} GPUs: launch with "
                           f"--num_processes {gpus}")
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only one rank has weights to cut
     # without cpu=True accelerate would see no device to connect, and every rank would run alone
     accelerator = Accelerator(cpu=launched() and not gpus, kwargs_handlers=[
         InitProcessGroupKwargs(timeout=timedelta(minutes=10))])
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  every line would come once a rank
+    if ranks() > 1:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(leave()))
     return accelerator
+
+
+def leave(error: RuntimeError | None = None) -> str:
+    """What a rank says that stops because another one did; `error`, unless it is the connection's,
+    is raised."""
+    lost = error is None or isinstance(error, dist.DistError) or "gloo" in str(error)
+    if error and not (ranks() > 1 and lost):
+        raise error
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # say it once
+    return LOST
 
 
 def stop() -> None:

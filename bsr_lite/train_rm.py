@@ -26,6 +26,7 @@ from .distributed import (
     barrier,
     check_agreement,
     clip_gradients,
+    leave,
     place,
     rank,
     ranks,
@@ -278,3 +279,5 @@ if __name__ == "__main__":
         main()
     except (ConfigError, DataError, ModelError, TrainingError) as error:
         sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        sys.exit(leave(error))
