@@ -30,6 +30,7 @@ from .distributed import (
     place,
     rank,
     ranks,
+    sharded,
     start,
     stop,
     sum_gradients,
@@ -150,6 +151,9 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
         raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
                           "--set optimizer=adamw")
+    if config.optimizer == "paged_adamw_8bit" and sharded():
+        raise ConfigError("optimizer: paged_adamw_8bit cannot update shards; under FSDP run with "
+                          "--set optimizer=adamw, whose states are sharded")
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)

@@ -15,7 +15,7 @@ from bsr_lite.data import (
     trl_pair,
 )
 from bsr_lite.tokenization import tokenize, tokenize_pairs
-from bsr_lite.train_rm import load_scenarios
+from bsr_lite.training_data import load_scenarios
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
 
