@@ -205,8 +205,8 @@ def share_out(lengths: Sequence[int], token_budget: int, ranks: int) -> list[lis
     the fewest tokens so far. All get the same number of runs, empty ones at the end where they
     have less to do: under FSDP a pass takes every process, or the others wait forever.
 
-    >>> share_out([9, 5, 4, 3, 2], token_budget=10, ranks=2)
-    [[[0, 4], []], [[1, 2], [3]]]
+    >>> share_out([9, 6, 5], token_budget=10, ranks=2)
+    [[[0], []], [[1], [2]]]
     """
     shares: list[list[int]] = [[] for _ in range(ranks)]
     tokens = [0] * ranks

@@ -110,10 +110,9 @@ def stop() -> None:
 
 def check_agreement(**facts) -> None:
     """Raises: ConfigError naming what is not the same on all ranks."""
-    if ranks() == 1:
-        return
-    found: list = [None] * ranks()
-    dist.all_gather_object(found, facts)
+    found: list = [facts] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(found, facts)
     other = [name.replace("_", " ") for name in facts
              if any(f[name] != facts[name] for f in found)]
     if other:
@@ -135,15 +134,15 @@ def place(model, device: torch.device) -> None:
     backward pass: LoRA's gradients are small, and a model whose are not is better sharded.
     Raises: ConfigError for what cannot be sharded, or when ranks loaded different weights.
     """
-    check_agreement(weights=bit_sum(p for p in model.parameters() if p.requires_grad)
-                    if ranks() > 1 else 0)
-    if not sharded():
-        model.to(device)
-    elif model.meta["quantization"]:
+    if sharded() and model.meta["quantization"]:
         raise ConfigError("4-bit weights cannot be sharded, and fit one GPU: launch QLoRA with "
                           "bsr_lite/configs/accelerate/ddp.yaml")
-    else:
+    if ranks() > 1:
+        check_agreement(weights=bit_sum(p for p in model.parameters() if p.requires_grad))
+    if sharded():
         shard(model)
+    else:
+        model.to(device)
 
 
 def shard(model) -> None:
@@ -164,7 +163,7 @@ def shard(model) -> None:
     for module in (*layers, backbone):
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    model.to(next(backbone.parameters()).device)
+    model.classifier.score.to(next(backbone.parameters()).device)
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor] | None:
@@ -188,7 +187,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     if ranks() == 1:
         return
     bucket: list[Tensor] = []
-    gradients = [p.grad for p in parameters if not isinstance(p, DTensor)]
+    gradients = [p.grad for p in parameters if p.grad is not None and not isinstance(p, DTensor)]
     for number, gradient in enumerate(gradients, 1):
         bucket.append(gradient)
         if number == len(gradients) or sum(g.numel() for g in bucket) >= BUCKET:

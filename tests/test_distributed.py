@@ -266,9 +266,10 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
     config = settings(two, "killed", epochs=20)
     (two / "killed.yaml").write_text(yaml.safe_dump(to_dict(config)))
     launcher = subprocess.Popen(
-        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / "ddp.yaml",
-         "-m", "bsr_lite.train_rm", "--config", two / "killed.yaml"], stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+         CONFIGS / "fsdp2.yaml", "--num_processes", "2", "-m", "bsr_lite.train_rm", "--config",
+         two / "killed.yaml"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"})
     deadline = time.time() + 120
     while len(read_metrics(two / "killed")) < 5 and time.time() < deadline:
         time.sleep(0.05)

@@ -20,13 +20,12 @@ from bsr_lite.runlog import read_metrics
 from bsr_lite.train_rm import (
     backward,
     draw_groups,
-    load_scenarios,
     make_optimizer,
-    pair_trees,
     schedule,
     train,
     whole_batch_loss,
 )
+from bsr_lite.training_data import load_scenarios, pair_trees
 
 
 def settings(tiny_path, tmp_path, **changes):
