@@ -208,3 +208,24 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
         used += lengths[index]
     if run:
         yield run
+
+
+def share_out(lengths: Sequence[int], token_budget: int, ranks: int) -> list[list[list[int]]]:
+    """`micro_batches` for each of several processes: long items first, each to the process with
+    the fewest tokens so far. All get the same number of runs, empty ones at the end where they
+    have less to do: under FSDP a pass takes every process, or the others wait forever.
+
+    >>> share_out([9, 6, 5], token_budget=10, ranks=2)
+    [[[0], []], [[1], [2]]]
+    """
+    shares: list[list[int]] = [[] for _ in range(ranks)]
+    tokens = [0] * ranks
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        least = tokens.index(min(tokens))
+        shares[least].append(index)
+        tokens[least] += lengths[index]
+    runs = [[[share[i] for i in run]
+             for run in micro_batches([lengths[i] for i in share], token_budget)]
+            for share in shares]
+    most = max(map(len, runs))
+    return [own + [[]] * (most - len(own)) for own in runs]

@@ -39,7 +39,8 @@ from .runlog import (
     write_results,
 )
 from .scenarios import Scenarios
-from .train_rm import load_scenarios, schedule
+from .train_rm import schedule
+from .training_data import load_scenarios
 
 # ---- features ------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from .config import (
     read_yaml,
     to_dict,
 )
+from .distributed import refuse_launcher
 from .embedded import ModelError
 from .gold_model import trees_scorer
 from .metrics import length_controlled_win_rate, two_way_interval
@@ -228,6 +229,7 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
 def main(argv: list[str] | None = None) -> None:
     parser = config_parser("rloo_study", __doc__, "an RLOO study", "seeds={0.0: [0]}")
     args = parser.parse_args(argv)
+    refuse_launcher("rloo_study")
     with phase("RLOO study"):
         run_study(Path(args.config), args.overrides)
 

@@ -32,16 +32,19 @@ def check_target(folder: str | Path) -> Path:
     return folder
 
 
-def save_reward_model(model, folder: str | Path) -> None:
+def save_reward_model(model, folder: str | Path, weights: dict | None = None) -> None:
     """Adapters and head for LoRA, the standard sequence-classification layout otherwise, with a
     model card and a chat template that ends where the reward is read (`card.finished_template`).
+    weights: the gathered state dict of a model that holds a shard of it only.
 
     Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
     """
     folder = check_target(folder)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
     temporary.chmod(0o755)
-    options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
+    options: dict = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
+    if weights is not None:
+        options["state_dict"] = weights
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = finished_template(tokenizer.chat_template)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}

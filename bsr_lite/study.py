@@ -27,6 +27,7 @@ from .config import (
     to_dict,
 )
 from .data import DataError
+from .distributed import refuse_launcher
 from .embedded import ModelError
 from .eval_rm import evaluate
 from .frozen import run_frozen
@@ -41,7 +42,8 @@ from .runlog import (
 )
 from .scenarios import Scenarios, require
 from .summary import markdown, summarize, tiers_markdown
-from .train_rm import load_scenarios, train
+from .train_rm import train
+from .training_data import load_scenarios
 
 
 @dataclass
@@ -188,6 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="read runs of the same config back that are recorded in data/runs")
     args = parser.parse_args(argv)
+    refuse_launcher("study")
     path = Path(args.config)
     tiers = {f.name for f in dataclasses.fields(TiersConfig)} - {"output_dir"}
     run = run_tiers if tiers & read_yaml(path).keys() else run_study

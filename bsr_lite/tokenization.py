@@ -89,7 +89,9 @@ class PairTrees(Sequence):
     def __len__(self) -> int:
         return len(self.ends) // 3
 
-    def __getitem__(self, index: int) -> Tree:
+    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(len(self))[index]]
         if not 0 <= index < len(self):
             raise IndexError(index)
         ends = self.ends[3 * index:3 * index + 4]

@@ -15,43 +15,36 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .batching import Forest, draw_batch, micro_batches, plant, tree_tokens
+from .batching import Forest, draw_batch, plant, share_out, tree_tokens
 from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, config_parser, load_config, to_dict
-from .data import PAIR_FORMATS, DataError, Group, read_groups, read_pairs
+from .data import DataError, Group
 from .dispersion import pair_mean_statistics
+from .distributed import (
+    all_sum,
+    barrier,
+    check_agreement,
+    clip_gradients,
+    leave,
+    place,
+    rank,
+    ranks,
+    sharded,
+    start,
+    stop,
+    sum_gradients,
+    whole_weights,
+)
 from .embedded import ModelError
 from .eval_rm import evaluate, group_tree, pairs_as_groups
 from .losses import LossKind, preference_loss
 from .runlog import RunLog, peak_memory_gb, phase, read_metrics
-from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key, require
+from .scenarios import Scenarios, require
 from .tokenization import pair_trees
+from .training_data import load_scenarios
 
 # ---- before the loop -----------------------------------------------------------------------------
-
-def load_scenarios(config: RewardModelConfig) -> Scenarios:
-    """The run's training pairs and validation sets; pair formats have train and dev alone."""
-    data, rng = config.data, random.Random(config.data.seed)
-    if data.format in PAIR_FORMATS:
-        pairs = read_pairs(data.source, data.format)
-        rng.shuffle(pairs)
-        prompts = sorted({prompt_key(p.prompt) for p in pairs})
-        dev = set(rng.sample(prompts, max(1, round(data.dev_share * len(prompts)))))
-        held_out = [p for p in pairs if prompt_key(p.prompt) in dev]
-        train = [p for p in pairs if prompt_key(p.prompt) not in dev]
-        if not train:
-            raise DataError(f"{data.source}: {len(prompts)} prompts are too few to hold out dev")
-        return Scenarios(train[:data.max_pairs], dev_prompt_disjoint=pairs_as_groups(held_out))
-    groups = read_groups(data.source, data.format)
-    if any(g.split is None for g in groups):
-        assign_splits(groups, data.dev_share, data.valid_share, data.seed)
-    train = [i for i, g in enumerate(groups) if g.split == "train"]
-    if data.max_pairs and data.max_pairs < len(train):  # whole prompts, as in-domain needs them
-        left_out = set(rng.sample(train, len(train) - data.max_pairs))
-        groups = [g for i, g in enumerate(groups) if i not in left_out]
-    return build_scenarios(groups, data.valid_models, data.label_temperature, data.seed)
-
 
 def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
     """AdamW, in fp32 or paged in 8 bits; the head, drawn at random, has a learning rate of its own.
@@ -91,34 +84,40 @@ def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
 
 
 def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
-             backpropagate=Tensor.backward) -> tuple[Tensor, Tensor]:
-    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts.
+             backpropagate=Tensor.backward, pairs: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts
+    and spread over ranks, whose gradients add up. `pairs` are the whole batch's (None: `parts` hold
+    it all); a part without an index has a forest for its pass alone, and weight zero.
 
-    One part: plain autograd. Several: the loss may couple all pairs, as BSR does, so the rewards
-    are computed without a graph first, then dL/dr of the whole batch, then every part again,
-    backward with its own slice of dL/dr. Objectives that sum over pairs skip the first pass:
-    a part's loss times its share of the pairs is exact.
+    One part in one process: plain autograd. Otherwise the loss may couple all pairs, as BSR does,
+    so the rewards of all are computed first, then dL/dr of the whole batch, and every part goes
+    backward with its own slice of dL/dr: the one part of a rank keeps its graph until then, several
+    are computed again. Objectives that sum over pairs need none of it: a part's loss times its
+    share of the pairs is exact.
     """
-    pairs = sum(len(index) for index, _ in parts)
+    pairs = pairs or sum(len(index) for index, _ in parts)
     rewards = torch.zeros(pairs, 2, device=model.device)
-    if config.loss == LossKind.BSR and len(parts) > 1:
-        with torch.no_grad():
+    if config.loss == LossKind.BSR and (len(parts) > 1 or ranks() > 1):
+        with torch.set_grad_enabled(len(parts) == 1):
             for index, forest in parts:
-                rewards[index] = model(forest).view(-1, 2)
-        rewards.requires_grad_()
+                part = model(forest).view(-1, 2)[:len(index)]
+                rewards[index] = part.detach()
+        all_sum(rewards).requires_grad_()
         loss = whole_batch_loss(rewards, config)
         (gradient,) = torch.autograd.grad(loss, rewards)
         for index, forest in parts:
-            backpropagate((model(forest).view(-1, 2) * gradient[index]).sum())
+            if len(parts) > 1:
+                part = model(forest).view(-1, 2)[:len(index)]
+            backpropagate((part * gradient[index]).sum())
         return rewards.detach(), loss.detach()
     loss = torch.zeros((), device=model.device)
     for index, forest in parts:
         part = model(forest).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
-        part_loss = whole_batch_loss(part, config) * (len(index) / pairs)
+        part_loss = whole_batch_loss(part, config) * (len(index) / pairs) if index else part.sum()
         backpropagate(part_loss)
         rewards[sorted(index)] = part.detach()
         loss += part_loss.detach()
-    return rewards, loss
+    return all_sum(rewards), all_sum(loss)
 
 
 def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
@@ -153,6 +152,9 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
         raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
                           "--set optimizer=adamw")
+    if config.optimizer == "paged_adamw_8bit" and sharded():
+        raise ConfigError("optimizer: paged_adamw_8bit cannot update shards; under FSDP run with "
+                          "--set optimizer=adamw, whose states are sharded")
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)
@@ -194,40 +196,41 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
     Raises: DataError, ModelError before the first step; TrainingError for a non-finite loss.
     """
-    from accelerate import Accelerator
     from tqdm import tqdm
 
     from .saving import save_reward_model
-    accelerator, out = Accelerator(), Path(config.output_dir)
-    if accelerator.num_processes > 1:
-        raise ConfigError("train_rm runs in one process: start it without a launcher")
+    accelerator, out = start(), Path(config.output_dir)
     model, trees, watched, dropped = prepare(config, scenarios)
     per_epoch = -(-len(trees) // config.batch_size)
     total = per_epoch * config.epochs
-    model, optimizer = accelerator.prepare(model, make_optimizer(model, config))
+    place(model, accelerator.device)
+    optimizer = make_optimizer(model, config)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), trees.fingerprint())
     first = checkpoint.load() if resume else checkpoint.clear()
-    log = RunLog(out, to_dict(config), first)
+    check_agreement(config=to_dict(config), training_pairs=trees.fingerprint(), first_step=first)
+    write = RunLog(out, to_dict(config), first).write if rank() == 0 else lambda row: None
     if config.watch and not first:
-        log.write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
-                   **check_up(model, watched, config)})
+        write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
+               **check_up(model, watched, config)})
     model.train()
     seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
     bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
-               desc=f"{config.loss} seed {config.seed}")
+               desc=f"{config.loss} seed {config.seed}", **({"disable": True} if rank() else {}))
     for step in bar:
         started = time.perf_counter()
         batch = draw_batch(len(trees), config.batch_size, config.seed, step)
         lengths = [tree_tokens(trees[i]) for i in batch]
-        parts = [(run, plant([trees[batch[i]] for i in run]).to(model.device))
-                 for run in micro_batches(lengths, config.token_budget)]
+        shortest = lengths.index(min(lengths))  # what a rank computes that has nothing else to do
+        parts = [(run, plant([trees[batch[i]] for i in run or [shortest]]).to(model.device))
+                 for run in share_out(lengths, config.token_budget, ranks())[rank()]]
 
         # --- the optimizer step
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
-        rewards, loss = backward(model, parts, config, accelerator.backward)
-        norm = accelerator.clip_grad_norm_(trainable.values(), config.max_grad_norm)
+        rewards, loss = backward(model, parts, config, pairs=len(batch))
+        sum_gradients(trainable.values())
+        norm = clip_gradients(trainable.values(), config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
@@ -252,12 +255,14 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         check = (step + 1) % config.eval_every == 0 or step + 1 == total
         if check:
             row |= check_up(model, watched, config)
-        log.write(row)
+        write(row)
         if check:
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
-    model.meta["training"] = training_facts(config, len(trees), total,
-                                            read_metrics(out)[-1])
-    save_reward_model(model, out / "model")
+    weights = whole_weights(model.hf)
+    if rank() == 0:
+        model.meta["training"] = training_facts(config, len(trees), total, read_metrics(out)[-1])
+        save_reward_model(model, out / "model", weights)
+    barrier()
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
           f"{speed * seen_pairs / max(seen_tokens, 1):.1f} pairs/s, "
@@ -271,6 +276,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     args = parser.parse_args(argv)
     train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
+    stop()
 
 
 if __name__ == "__main__":
@@ -278,3 +284,5 @@ if __name__ == "__main__":
         main()
     except (ConfigError, DataError, ModelError, TrainingError) as error:
         sys.exit(f"error: {error}")
+    except RuntimeError as error:
+        sys.exit(leave(error))

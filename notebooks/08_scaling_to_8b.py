@@ -120,9 +120,9 @@ right.grid(False);
 # Is it exact? The rewards of a model in packed rows against each answer alone:
 
 # %%
-from bsr_lite.training_data import load_scenarios, pair_trees
-
 from bsr_lite.models import load_reward_model, rewards
+from bsr_lite.tokenization import pair_trees
+from bsr_lite.training_data import load_scenarios
 
 model = load_reward_model(small.model.name, depth=4, dtype="float32")
 some, _ = pair_trees(load_scenarios(small).train[:8], model.tokenizer, 320)

@@ -16,7 +16,7 @@ from bsr_lite.data import (
     trl_pair,
 )
 from bsr_lite.tokenization import CHUNK, pair_trees, tokenize, tokenize_chats
-from bsr_lite.train_rm import load_scenarios
+from bsr_lite.training_data import load_scenarios
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
 
@@ -349,6 +349,7 @@ def test_packed_pairs_are_the_pairs_at_four_bytes_a_token(tokenizer):
         stem, first, second = trees[i]
         assert (stem + first, stem + second) == (prompt + chosen, prompt + rejected)
         assert stem[:len(prompt)] == prompt
+    assert trees[3:9:2] == [trees[3], trees[5], trees[7]]
     sizes = [tree_tokens(tree) for tree in trees]
     assert list(trees.sizes()) == sizes
     assert trees.tokens.itemsize * len(trees.tokens) == 4 * sum(sizes)

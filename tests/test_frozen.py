@@ -43,7 +43,7 @@ def test_features_are_the_states_behind_the_models_rewards(study, groups, tiny_p
     base = load_config(study.parent / config.base)
     features = load_features(config, base)
     model = load_reward_model(tiny_path, dtype="float32")
-    from bsr_lite.train_rm import load_scenarios
+    from bsr_lite.training_data import load_scenarios
     group = load_scenarios(base).mutual_disjoint[0]
     expected = score_answers(model, group.prompt, group.responses)
     ours = features["mutual_disjoint"]["hidden"][0].float() @ model.head_weight

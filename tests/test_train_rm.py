@@ -21,12 +21,12 @@ from bsr_lite.tokenization import pair_trees
 from bsr_lite.train_rm import (
     backward,
     draw_groups,
-    load_scenarios,
     make_optimizer,
     schedule,
     train,
     whole_batch_loss,
 )
+from bsr_lite.training_data import load_scenarios
 
 
 def settings(tiny_path, tmp_path, **changes):

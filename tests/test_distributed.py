@@ -1,0 +1,339 @@
+"""Two gloo processes on this machine against one process on the same batches."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.distributed.tensor import DTensor
+
+import bsr_lite.checkpoint
+from bsr_lite.batching import micro_batches, plant, share_out
+from bsr_lite.checkpoint import Checkpoint
+from bsr_lite.config import ConfigError, RewardModelConfig, parse, to_dict
+from bsr_lite.distributed import (
+    check_agreement,
+    clip_gradients,
+    place,
+    rank,
+    refuse_launcher,
+    start,
+    sum_gradients,
+)
+from bsr_lite.models import load_reward_model
+from bsr_lite.runlog import read_metrics
+from bsr_lite.tokenization import pair_trees
+from bsr_lite.train_rm import backward, train
+
+CONFIGS = Path(__file__).parents[1] / "bsr_lite/configs/accelerate"
+MODELS = {  # options of load_reward_model
+    "full": {"dtype": "float32"}, "lora": {"dtype": "float32", "lora_rank": 4},
+    "bf16": {"dtype": "bfloat16", "gradient_checkpointing": True}}
+KINDS = {"whole": ("full", "lora"), "sharded": ("full", "lora", "bf16")}
+STEPS = {  # pairs, changes of the config: groups of 3 span the ranks; a rank has none of one pair
+    "bt": (5, {"loss": "bt", "token_budget": 128}),
+    "bsr": (5, {"loss": "bsr", "bsr_lambda": 0.5, "token_budget": 128}),
+    "groups": (6, {"loss": "bsr", "bsr_lambda": 0.5, "bsr_group_size": 3, "token_budget": 128}),
+    "one pass": (6, {"loss": "bsr", "bsr_lambda": 0.5, "bsr_group_size": 3}),
+    "dr, one pair": (1, {"loss": "dr"}),
+    "bsr, one pair": (1, {"loss": "bsr", "bsr_lambda": 0.5})}
+
+
+def settings(folder, name, **changes):
+    values = {
+        "output_dir": str(folder / name), "model": {"name": str(folder / "tiny"), "dtype":
+                                                    "float32"},
+        "data": {"source": str(folder / "pairs.jsonl"), "format": "trl", "max_length": 128,
+                 "dev_share": 0.15}, "loss": "bsr", "bsr_lambda": 0.01, "bsr_group_size": 4,
+        "batch_size": 8, "token_budget": 256, "learning_rate": 1e-3, "eval_every": 2, "epochs": 2}
+    return parse(values | changes, RewardModelConfig, "test")
+
+
+# ---- what the processes do -----------------------------------------------------------------------
+
+def step(model, trees, config, ranks):
+    """Rewards, loss and the whole gradient of one batch, as `train` computes them."""
+    lengths = [sum(map(len, tree)) for tree in trees]
+    shortest = lengths.index(min(lengths))
+    parts = [(run, plant([trees[i] for i in run or [shortest]]))
+             for run in share_out(lengths, config.token_budget, ranks)[rank()]]
+    model.zero_grad()
+    rewards, loss = backward(model, parts, config, pairs=len(trees))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    sum_gradients(trained)
+    gradient, norm = whole_gradient(trained), clip_gradients(trained, 1e-3)
+    return {"rewards": rewards, "loss": loss, "gradient": gradient, "norm": norm,
+            "clipped": whole_gradient(trained)}
+
+
+def whole_gradient(trained):
+    gradients = [p.grad for p in trained]
+    return torch.cat([(g.full_tensor() if isinstance(g, DTensor) else g).flatten()
+                      for g in gradients])
+
+
+def steps(folder, pairs, kind, ranks):
+    model = load_reward_model(str(folder / "tiny"), seed=1, **MODELS[kind])
+    trees, _ = pair_trees(pairs, model.tokenizer, 128)
+    place(model, torch.device("cpu"))
+    model.train()
+    found = {}
+    for name, (size, changes) in STEPS.items():
+        plain = {"bsr_lambda": None, "bsr_group_size": None, "batch_size": 6}
+        config = settings(folder, "none", **plain | changes)
+        found[name] = step(model, trees[:size], config, ranks)
+    return found
+
+
+@contextlib.contextmanager
+def dies_at(last):
+    """Every process of a run ends in its optimizer step number `last`."""
+    real, calls = torch.optim.AdamW.step, []
+
+    def step(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == last:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    torch.optim.AdamW.step = step
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            yield
+    finally:
+        torch.optim.AdamW.step = real
+
+
+def work(number, folder, pairs, port):
+    """Everything that two processes do, once for all tests; results are left in files."""
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2",
+                   "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                   "OMP_NUM_THREADS": "1"}
+    torch.set_num_threads(1)
+    start()
+    with pytest.raises(ConfigError, match="differ in their first step: give all machines"):
+        check_agreement(first_step=number, config=0)
+    for layout in ("whole", "sharded"):
+        os.environ["ACCELERATE_USE_FSDP"] = str(layout == "sharded")
+        for kind in KINDS[layout]:
+            torch.save(steps(folder, pairs, kind, 2), folder / f"{layout}-{kind}-{number}.pt")
+        train(settings(folder, layout))
+        broken = settings(folder, f"{layout}-resumed")
+        with dies_at(5):
+            train(broken)
+        if number == 0:
+            shutil.copytree(broken.output_dir, folder / f"{layout}-broken")
+        train(broken, resume=True)
+        assert refused_or_resumed(settings(folder, "one-broken"), layout)
+    torch.distributed.destroy_process_group()
+
+
+def refused_or_resumed(config, layout):
+    """The checkpoint of one process: whole models go on from it, shards cannot."""
+    if layout == "whole":
+        return train(config, resume=True)
+    with pytest.raises(ConfigError, match="written without FSDP: resume without it"):
+        train(config, resume=True)
+    return True
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, tiny_path, pairs):
+    """Runs the two processes once; returns the folder of their results."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "tiny").symlink_to(tiny_path)
+    rows = [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
+             "rejected": [{"role": "assistant", "content": p.rejected}]} for p in pairs]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    train(settings(folder, "one"))
+    with dies_at(5):
+        train(settings(folder, "one-broken"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(work, (folder, pairs, port), nprocs=2)
+    yield folder
+    torch.set_num_threads(threads)
+
+
+def weights(folder):
+    return torch.cat([p.detach().flatten() for p in load_reward_model(str(folder)).parameters()])
+
+
+def timeless(folder):
+    return [{k: v for k, v in row.items() if k[:6] not in ("tokens", "pairs_", "peak_m")}
+            for row in read_metrics(folder)]
+
+
+def rewards_of(folder, pairs):
+    model = load_reward_model(str(folder))
+    with torch.no_grad():
+        return model(plant(pair_trees(pairs, model.tokenizer, 128)[0]))
+
+
+# ---- the step ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+@pytest.mark.parametrize("pairs", [1, 2, 5, 33])
+def test_shares_are_a_partition_in_equal_numbers_of_runs(pairs, ranks):
+    lengths = torch.randint(10, 90, (pairs,), generator=torch.Generator().manual_seed(pairs))
+    lengths = lengths.tolist()
+    shares = share_out(lengths, 100, ranks)
+    assert sorted(i for own in shares for run in own for i in run) == list(range(pairs))
+    assert len(shares) == ranks and len({len(own) for own in shares}) == 1
+    assert all(sum(lengths[i] for i in run) <= 100 for own in shares for run in own)
+    loads = [sum(lengths[i] for run in own for i in run) for own in shares]
+    assert max(loads) - min(loads) <= max(lengths)
+    if ranks == 1:
+        assert shares == [list(micro_batches(lengths, 100))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("layout", "kind"), [(n, k) for n, kinds in KINDS.items() for k in kinds])
+def test_two_processes_compute_the_step_of_one(two, pairs, kind, layout):
+    alone = steps(two, pairs, kind, 1)
+    first, second = (torch.load(two / f"{layout}-{kind}-{r}.pt") for r in range(2))
+    tolerance = 0.01 if kind == "bf16" else 5e-6
+    for name, expected in alone.items():
+        assert all(torch.equal(first[name][k], second[name][k]) for k in expected), name
+        for key, value in expected.items():
+            error = (first[name][key] - value).norm() / value.norm()
+            assert error < tolerance, (name, key, error)
+
+
+# ---- the run -------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["whole", "sharded"])
+def test_trained_model_and_log_are_those_of_one_process(two, pairs, layout):
+    ours, theirs = (timeless(two / name) for name in (layout, "one"))
+    assert [row["step"] for row in ours] == [1, 2, 3, 4, 5, 6]
+    for row, expected in zip(ours, theirs, strict=True):
+        for key in expected.keys() - {"micro_batches"}:
+            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-4), key
+    torch.testing.assert_close(rewards_of(two / layout / "model", pairs),
+                               rewards_of(two / "one/model", pairs), atol=1e-3, rtol=1e-3)
+    names = [{p.name for p in (two / n / "model").iterdir()} for n in (layout, "one")]
+    assert names[0] == names[1]
+    facts = [json.loads((two / n / "model/reward_model.json").read_text()) for n in (layout, "one")]
+    assert facts[0]["training"]["pairs"] == facts[1]["training"]["pairs"] == 17
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["whole", "sharded"])
+def test_resume_in_two_processes_is_bitwise(two, layout):
+    assert torch.equal(weights(two / layout / "model"), weights(two / f"{layout}-resumed/model"))
+    assert timeless(two / layout) == timeless(two / f"{layout}-resumed")
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_one_stopped(two):
+    torch.testing.assert_close(weights(two / "one-broken/model"), weights(two / "one/model"),
+                               atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["whole", "sharded"])
+def test_one_process_goes_on_where_two_stopped(two, layout, monkeypatch):
+    config = settings(two, f"{layout}-resumed")
+    shutil.move(config.output_dir, two / f"{layout}-kept")
+    shutil.copytree(two / f"{layout}-broken", config.output_dir)
+    try:
+        train(config, resume=True)
+        assert [r["step"] for r in read_metrics(config.output_dir)] == [1, 2, 3, 4, 5, 6]
+        torch.testing.assert_close(weights(two / f"{layout}-resumed/model"),
+                                   weights(two / "one/model"), atol=1e-5, rtol=1e-4)
+    finally:
+        shutil.rmtree(config.output_dir)
+        shutil.move(two / f"{layout}-kept", config.output_dir)
+
+
+# ---- failures ------------------------------------------------------------------------------------
+
+@pytest.mark.slow
+def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
+    import psutil
+    config = settings(two, "killed", epochs=20)
+    (two / "killed.yaml").write_text(yaml.safe_dump(to_dict(config)))
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
+         CONFIGS / "fsdp2.yaml", "--num_processes", "2", "-m", "bsr_lite.train_rm", "--config",
+         two / "killed.yaml"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.time() + 120
+    while len(read_metrics(two / "killed")) < 5 and time.time() < deadline:
+        time.sleep(0.05)
+    (victim,) = [p for p in psutil.Process(launcher.pid).children()
+                 if p.environ().get("RANK") == "1"]
+    victim.kill()
+    killed = time.time()
+    _, said = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and time.time() - killed < 30
+    assert "rank      : 1" in said and "Launch again with --resume" in said
+    done = read_metrics(two / "killed")[-1]["step"]
+    assert 5 <= done < 60
+    saved = torch.load(two / "killed/checkpoints/last.pt", weights_only=True)
+    assert done - 2 <= saved["step"] <= done + 1
+    train(config, resume=True)
+    assert [r["step"] for r in read_metrics(two / "killed")] == list(range(1, 61))
+
+
+def test_shards_half_written_leave_the_last_checkpoint(tmp_path, monkeypatch):
+    def new():
+        weight = torch.nn.Parameter(torch.zeros(3))
+        state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight], lr=0.1), {}, "")
+        state.sharded = True  # one process writes its only shard
+        return weight, state
+
+    weight, state = new()
+    for number in (1, 2, 3):
+        weight.grad = torch.ones(3)
+        state.optimizer.step()
+        if number == 3:
+            monkeypatch.setattr(bsr_lite.checkpoint.shards, "save", half_saved)
+            with pytest.raises(ConnectionError):
+                state.save(3, 0.5)
+        else:
+            saved = weight.detach().clone()
+            state.save(number, 0.5)
+    restored, again = new()
+    assert again.load() == 2 and torch.equal(restored, saved)
+    states = [s.optimizer.state_dict()["state"][0] for s in (state, again)]
+    assert states[1]["step"] == 2 and states[0]["exp_avg"].shape == states[1]["exp_avg"].shape
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
+        "last.pt", "best.pt", "step-1", "step-2", "step-3"}
+
+
+def half_saved(state, checkpoint_id):
+    checkpoint_id.mkdir()
+    (checkpoint_id / "__1_0.distcp").write_bytes(b"half")
+    raise ConnectionError("a rank died")
+
+
+def test_what_does_not_run_in_several_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="study runs in one process: start it without a launcher"):
+        refuse_launcher("study")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ConfigError, match=r"not by DeepSpeed: launch it with .*fsdp2\.yaml"):
+        start()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_launcher_configs_are_read_by_accelerate(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+    config = load_config_from_file(str(path))
+    assert config.distributed_type.value == {
+        "single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
+    header = path.read_text().split("compute_environment")[0]
+    assert f"--config_file bsr_lite/configs/accelerate/{path.name}" in header and "When:" in header
