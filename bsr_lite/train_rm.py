@@ -280,8 +280,15 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 def main(argv: list[str] | None = None) -> None:
     parser = config_parser("train_rm", __doc__, "a reward-model run", "loss=bsr model.depth=4")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    parser.add_argument("--gpus", type=int, help="of a dry run; else as many as the launcher has")
+    parser.add_argument("--gpu", metavar="CARD", help="that a dry run must fit, e.g. h100")
     args = parser.parse_args(argv)
-    train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
+    config = load_config(args.config, RewardModelConfig, args.overrides)
+    if args.dry_run:
+        from .dry_run import dry_run  # above this module, which it counts
+        return dry_run(config, args.gpus, args.gpu)
+    train(config, args.resume)
 
 
 if __name__ == "__main__":

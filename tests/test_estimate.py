@@ -118,7 +118,7 @@ def test_embedded_sizes_are_the_converted_models():
     from bsr_lite.embedded import embedded_model_path
     real, ours = AutoConfig.from_pretrained(embedded_model_path()), architecture(EMBEDDED)
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "vocab_size"):
+                 "num_key_value_heads", "vocab_size", "max_position_embeddings"):
         assert getattr(real, name) == getattr(ours, name)
 
 
