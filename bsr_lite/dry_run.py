@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .config import ConfigError, RewardModelConfig
 from .data import GROUP_FORMATS
-from .estimate import count_step, estimate, largest_micro_batch, meta_model, to_fake
+from .estimate import bytes_of, count_step, estimate, largest_micro_batch, meta_model, to_fake
 from .losses import LossKind
 from .models import RewardModel
 
@@ -44,35 +44,36 @@ ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeed
 
 def layouts(config: RewardModelConfig, gpus: int) -> dict[str, bool]:
     """Name -> whether weights, gradients and optimizer are cut over the GPUs: what the launcher
-    says, else both ways that there are (4-bit weights are never cut here)."""
+    says, else both ways that there are.  Raises: ConfigError for what is never cut."""
     if gpus == 1:
         return {"one GPU": False}
-    ways = {"DDP": False, "sharded": True}
-    sharding = any(os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
-                   for name in ("FSDP", "DEEPSPEED"))
-    launched = "WORLD_SIZE" in os.environ
-    return {name: cut for name, cut in ways.items()
-            if (not launched or cut == sharding) and not (cut and config.model.quantization)}
+    whole = config.model.quantization or config.optimizer == "paged_adamw_8bit"
+    if "WORLD_SIZE" not in os.environ:
+        return {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return {"DDP": False}
+    if whole:
+        raise ConfigError("4-bit weights and paged optimizer states are not sharded: launch with "
+                          "bsr_lite/configs/accelerate/ddp.yaml")
+    return {"FSDP2": True}
 
 
 def gathered_bytes(model: RewardModel) -> int:
-    """What full sharding (FSDP2, ZeRO-3) holds in whole beside its share: in the computing dtype
-    the weights outside the layers and of two layers, one ahead; in full fine-tuning the largest
-    of these units' gradient in fp32, on its way to its owner."""
+    """What FSDP2 holds in whole beside its share: the weights outside the layers as they are, two
+    layers' (one ahead) in the computing dtype, and in full fine-tuning the gradient of the larger
+    of these units in fp32, on its way to its owners."""
     layer = sum(p.numel() for p in model.backbone.layers[0].parameters())
-    outside = sum(p.numel() for p in model.parameters()) - layer * len(model.backbone.layers)
-    wide = model.compute_dtype.itemsize
-    if model.meta["lora_rank"]:
-        return wide * (outside + 2 * layer)
-    return wide * (outside + 2 * layer) + 4 * max(outside, layer)
+    outside = [p for n, p in model.backbone.named_parameters() if not n.startswith("layers.")]
+    rest = sum(p.numel() for p in outside)
+    gradient = 0 if model.meta["lora_rank"] else 4 * max(rest, layer)
+    return bytes_of(outside) + 2 * layer * model.compute_dtype.itemsize + gradient
 
 
 def sharded_activations(config: RewardModelConfig) -> int:
-    """Activations where every weight arrives in the computing dtype, so that none is cast."""
+    """Activations where the layers' weights arrive in the computing dtype, so that none is cast."""
     model = meta_model(config.model)
-    for name, p in model.named_parameters():
-        if "score" not in name and p.is_floating_point():
-            p.data = p.data.to(model.compute_dtype)
+    for p in model.backbone.layers.parameters():
+        p.data = p.data.to(model.compute_dtype)
     with FakeTensorMode():
         to_fake(model)
         return count_step(model, largest_micro_batch(config), config)["peak"]
@@ -150,8 +151,8 @@ def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | 
     if gpus < 1 or config.batch_size % gpus:
         fit = [n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0]
         raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
-                          f"take {max([n for n in fit if n < gpus], default=1)}, or a batch_size "
-                          f"that is a multiple of {max(gpus, 1)}")
+                          "every step would wait for one with a pair more; take "
+                          f"{max([n for n in fit if n < gpus], default=1)}, or change batch_size")
     if positions and config.data.max_length > positions:
         raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
                           f"positions of {config.model.name}: lower it; longer pairs are dropped")

@@ -124,19 +124,19 @@ def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_pat
     assert {k: v for k, v in table["DDP"].items() if k != "gathered"} == alone | {
         "total": alone["total"]}
     for part in ("base", "gradients", "optimizer"):
-        assert 0 <= 4 * table["sharded"][part] - alone[part] < 4
-    layer, outside = 3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16 + 2 * 32, 49152 * 32 + 32 + 32
-    assert table["sharded"]["gathered"] == gathered_bytes(model) == (
-        2 * (outside + 2 * layer) + 4 * outside)
-    assert table["sharded"]["activations"] < alone["activations"]  # no weight is cast
-    assert table["sharded"]["total"] == sum(table["sharded"][k] for k in module.PARTS)
+        assert 0 <= 4 * table["FSDP2"][part] - alone[part] < 4
+    layer, outside = 3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16 + 2 * 32, 49152 * 32 + 32
+    assert table["FSDP2"]["gathered"] == gathered_bytes(model) == (
+        4 * outside + 2 * 2 * layer + 4 * outside)
+    assert table["FSDP2"]["activations"] <= alone["activations"]  # no weight is cast
+    assert table["FSDP2"]["total"] == sum(table["FSDP2"][k] for k in module.PARTS)
 
 
 def test_activations_of_gathered_weights_are_those_of_a_real_model_in_bf16(tiny_path):
     config = config_for(tiny_path)
     model = load_reward_model(tiny_path).train()
-    for name, p in model.named_parameters():
-        p.data = p.data.to(torch.bfloat16) if "score" not in name else p.data
+    for p in model.backbone.layers.parameters():
+        p.data = p.data.to(torch.bfloat16)
     measured = count_step(model, largest_micro_batch(config), config)["peak"]
     assert module.sharded_activations(config) == pytest.approx(measured, rel=0.02)
 
@@ -145,12 +145,15 @@ def test_the_launcher_decides_how_memory_is_cut(tiny_path, monkeypatch):
     config, bits = config_for(tiny_path), config_for(tiny_path, {"lora_rank": 4,
                                                                  "quantization": "nf4"})
     assert list(module.layouts(config, 1)) == ["one GPU"]
-    assert list(module.layouts(config, 2)) == ["DDP", "sharded"]
+    assert list(module.layouts(config, 2)) == ["DDP", "FSDP2"]
     assert list(module.layouts(bits, 2)) == ["DDP"]  # 4-bit weights stay whole
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert list(module.layouts(config, 2)) == ["DDP"]
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert list(module.layouts(config, 2)) == ["sharded"]
+    assert list(module.layouts(config, 2)) == ["FSDP2"]
+    for whole in (bits, config_for(tiny_path, optimizer="paged_adamw_8bit")):
+        with pytest.raises(ConfigError, match="are not sharded: launch with"):
+            module.layouts(whole, 2)
 
 
 # ---- steps, time, cost ---------------------------------------------------------------------------
@@ -182,8 +185,8 @@ def test_time_and_cost_of_a_card(tiny_path):
 # ---- what cannot work ----------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("values", "gpus", "card", "message"), [
-    ({}, 3, None, "batch_size 32 is not divisible over 3 GPUs: take 2, or"),
-    ({}, 64, None, "batch_size 32 is not divisible over 64 GPUs: take 32, or"),
+    ({}, 3, None, "batch_size 32 is not divisible over 3 GPUs: .*; take 2, or"),
+    ({}, 64, None, "batch_size 32 is not divisible over 64 GPUs: .*; take 32, or"),
     ({}, 0, None, "not divisible over 0 GPUs"),
     ({"data": {"max_length": 513}, "token_budget": 1024}, 1, None,
      "max_length 513 is beyond the 512 positions"),
@@ -202,7 +205,18 @@ def test_too_much_memory_for_the_chosen_card(tiny_path, monkeypatch):
     with pytest.raises(ConfigError, match=f"{need:.1f} GB needed on each of 1 GPUs, and tight has"):
         report(config, 1, "tight")
     assert "| loose | " in report(config, 1, "loose")
-    assert "| tight | " in report(config, 2, "tight")  # cut in two it fits
+
+
+def test_the_smaller_way_to_hold_it_is_held_against_the_card(tiny_path, monkeypatch):
+    parts = dict.fromkeys(module.PARTS, 0)
+    monkeypatch.setattr(module, "memory", lambda *_: {"DDP": parts | {"total": 100 * 10**9},
+                                                      "FSDP2": parts | {"total": 50 * 10**9}})
+    config = config_for(tiny_path, batch_size=8)
+    with pytest.raises(ConfigError, match="50.0 GB needed on each of 2 GPUs, and l40s has 48"):
+        report(config, 2, "l40s")
+    fits = {x.split("|")[1].strip(): x.split("|")[3].strip()
+            for x in report(config, 2, "h100").splitlines() if x.startswith("| ")}
+    assert (fits["l40s"], fits["h100"], fits["h200"]) == ("no", "FSDP2", "DDP, FSDP2")
 
 
 # ---- the command ---------------------------------------------------------------------------------
