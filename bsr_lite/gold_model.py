@@ -60,6 +60,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             name, trust_remote_code=trust_remote_code, dtype=torch.bfloat16).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub and remote code raise of all kinds
         raise ModelError(f"cannot load the gold model {name}: "
@@ -76,7 +77,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
                         {"role": "assistant", "content": text}]
             ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False),
                             add_special_tokens=False, return_tensors="pt")
-            out = model(**ids)
+            out = model(**ids.to(model.device))
             value = out.score if hasattr(out, "score") else out.logits
             if value.numel() != 1:
                 raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
