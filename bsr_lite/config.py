@@ -110,6 +110,7 @@ class RewardModelConfig:
     eval_groups: int = 60  # dev groups scored each time
     watch: list[str] = field(default_factory=list)  # sets scored each time and before step 1, with
     # their norms, to see them change: train, in_domain, prompt_disjoint, ...
+    report_to: str | None = None  # a tracker beside metrics.jsonl: tensorboard, wandb, ...
 
     def __post_init__(self):
         if self.loss == LossKind.BSR and self.bsr_lambda is None:

@@ -27,6 +27,7 @@ from .losses import LossKind, preference_loss
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase, read_metrics
 from .scenarios import Scenarios, assign_splits, build_scenarios, prompt_key, require
 from .tokenization import tokenize_pairs
+from .tracking import check_tracker, open_tracker
 
 # ---- before the loop -----------------------------------------------------------------------------
 
@@ -161,6 +162,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     """Model, training trees, the sets to score (dev first) and drop counts; everything that can
     fail on bad input."""
     from .models import load_reward_model
+    check_tracker(config.report_to)
     if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
         raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
                           "--set optimizer=adamw")
@@ -219,7 +221,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), fingerprint(trees))
     first = checkpoint.load() if resume else checkpoint.clear()
-    log = RunLog(out, to_dict(config), first)
+    log = RunLog(out, to_dict(config), first, open_tracker(config))
     if config.watch and not first:
         log.write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
                    **check_up(model, watched, config)})

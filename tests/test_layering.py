@@ -16,7 +16,7 @@ LAYERS = [  # each may import from the rows above it
     {"data", "batching", "runlog", "saving", "architectures"},
     {"scenarios", "models", "tokenization"},
     {"config", "policy"},
-    {"checkpoint", "eval_rm", "generate", "merge", "rloo_config"},
+    {"checkpoint", "tracking", "eval_rm", "generate", "merge", "rloo_config"},
     {"train_rm", "gold_model"},
     {"estimate", "frozen", "summary", "train_rloo", "best_of_n"},
     {"plots", "checks", "bench_rm", "dry_run"},
