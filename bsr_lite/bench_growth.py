@@ -17,8 +17,8 @@ from .config import DataConfig, RewardModelConfig
 from .data import Pair
 from .models import RewardModel
 from .runlog import release_memory
+from .step import backward
 from .tokenization import pair_trees, tokenize
-from .train_rm import backward
 
 SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers
 

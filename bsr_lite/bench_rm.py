@@ -20,7 +20,7 @@ from .config import DataConfig, ModelConfig, RewardModelConfig
 from .estimate import LiveBytes
 from .models import RewardModel, load_reward_model
 from .runlog import release_memory
-from .train_rm import backward
+from .step import backward
 
 
 @dataclass

@@ -103,7 +103,8 @@ class RewardModelConfig:
     seed: int = 0  # of head, adapters and batch order
     epochs: int = 1
     batch_size: int = 32  # pairs of an optimizer step
-    token_budget: int = 4096  # tokens of a micro-batch; how a batch is computed, not what
+    token_budget: int | None = None  # tokens of a micro-batch, how a batch is computed, not what;
+    # None: as memory allows, by `token_budget`
     learning_rate: float = 2e-4
     head_learning_rate: float | None = None  # None: learning_rate
     optimizer: str = "adamw"  # or paged_adamw_8bit: 2 bytes of state a weight, on a GPU
@@ -114,6 +115,7 @@ class RewardModelConfig:
     eval_groups: int = 60  # dev groups scored each time
     watch: list[str] = field(default_factory=list)  # sets scored each time and before step 1, with
     # their norms, to see them change: train, in_domain, prompt_disjoint, ...
+    report_to: str | None = None  # a tracker beside metrics.jsonl: tensorboard, wandb, ...
 
     def __post_init__(self):
         if self.loss == LossKind.BSR and self.bsr_lambda is None:
@@ -133,7 +135,7 @@ class RewardModelConfig:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of bsr_group_size "
                              f"{self.bsr_group_size}: groups would differ in size")
         check_parts(self.watch, "train")
-        if self.token_budget < self.data.max_length:
+        if self.token_budget and self.token_budget < self.data.max_length:
             raise ValueError(f"token_budget {self.token_budget} is below data.max_length "
                              f"{self.data.max_length}: one response could not fit")
 

@@ -118,6 +118,14 @@ def trl_pair(row: dict) -> Pair:
                 None if margin is None else _number(margin, "margin"))
 
 
+def to_trl(pairs: list[Pair]) -> list[dict]:
+    """Rows of TRL's preference format: `datasets.Dataset.from_list(to_trl(pairs))` is what its
+    trainers take, and `trl_pair` reads them back."""
+    return [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
+             "rejected": [{"role": "assistant", "content": p.rejected}],
+             **({} if p.margin is None else {"margin": p.margin})} for p in pairs]
+
+
 def reward_bench(row: dict) -> Pair:
     """RewardBench: TRL's columns with `subset`."""
     pair = trl_pair(row)

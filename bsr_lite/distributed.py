@@ -108,6 +108,14 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def of_rank_0(value):
+    """What rank 0 has, on all ranks."""
+    found = [value]
+    if ranks() > 1:
+        dist.broadcast_object_list(found)
+    return found[0]
+
+
 def check_agreement(**facts) -> None:
     """Raises: ConfigError naming what is not the same on all ranks."""
     found: list = [facts] * ranks()

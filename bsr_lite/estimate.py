@@ -29,7 +29,7 @@ from .models import (
     make_trainable,
 )
 from .saving import saved_meta
-from .train_rm import backward
+from .step import backward
 
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256  # weights share an 8-bit scale, scales an fp32 one
 
@@ -152,10 +152,11 @@ def to_fake(model: nn.Module) -> None:
 
 def largest_micro_batch(config: RewardModelConfig) -> list[Tree]:
     """Trees of a quarter prompt and two answers of data.max_length tokens, as many as the token
-    budget holds, the last one cut to fill it; at least one whole tree, which may exceed it."""
+    budget holds, the last one cut to fill it; at least one whole tree, which may exceed it, and
+    no more without a budget."""
     length = config.data.max_length
     prompt = max(1, length // 4)
-    tree, left, trees = 2 * length - prompt, config.token_budget, []
+    tree, left, trees = 2 * length - prompt, config.token_budget or 0, []
     while not trees or (left > prompt + 2 and len(trees) < config.batch_size):
         answers = min(tree, max(left, tree if not trees else 0)) - prompt
         trees.append([[0] * prompt, [0] * (answers // 2), [1] * (answers - answers // 2)])

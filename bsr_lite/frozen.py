@@ -57,7 +57,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
         kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
         if not kept:
             raise DataError(f"no set of {name} is left: all are over max_length or undecided")
-        scored = score_trees(model, [t for _, t in kept], config.token_budget)
+        scored = score_trees(model, [t for _, t in kept], config.token_budget or 4096)
         features[name] = {"hidden": torch.stack([s["after_norm"] for s in scored]).half(),
                           "gold": torch.tensor([g.gold for g, _ in kept]),
                           "dropped": len(groups) - len(kept)}

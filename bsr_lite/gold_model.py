@@ -1,12 +1,13 @@
 """What is tracked as gold while a policy is trained against a proxy: the pocket world's formula, or
 any reward model."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from .data import Group
+from .data import Group, read_messages
 from .embedded import ModelError
 from .eval_rm import group_tree, score_trees
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
@@ -60,6 +61,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
             name, trust_remote_code=trust_remote_code, dtype=torch.bfloat16).eval()
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub and remote code raise of all kinds
         raise ModelError(f"cannot load the gold model {name}: "
@@ -76,7 +78,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
                         {"role": "assistant", "content": text}]
             ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False),
                             add_special_tokens=False, return_tensors="pt")
-            out = model(**ids)
+            out = model(**ids.to(model.device))
             value = out.score if hasattr(out, "score") else out.logits
             if value.numel() != 1:
                 raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
@@ -85,11 +87,21 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     return score
 
 
+def reward_function(model, token_budget: int = 4096):
+    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` scores, all answers to
+    a prompt in one tree. `model` is on the device that computes it."""
+    def reward_model(prompts, completions, **_) -> list[float]:
+        trees, pairs = [], zip(prompts, completions, strict=True)
+        for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
+            texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
+            group = Group(read_messages(prompt, "prompt"), texts, [0.0] * len(texts),
+                          [""] * len(texts))
+            trees.append(group_tree(model.tokenizer, group))
+        return torch.cat([s["rewards"] for s in score_trees(model, trees, token_budget)]).tolist()
+    return reward_model
+
+
 def trees_scorer(model, token_budget: int = 4096) -> Scorer:
     """Rewards of one of our reward models, all answers to a prompt in one tree."""
-    def score(row, texts, finished):
-        group = Group([{"role": "user", "content": row["prompt"]}], texts, [0.0] * len(texts),
-                      [""] * len(texts))
-        (found,) = score_trees(model, [group_tree(model.tokenizer, group)], token_budget)
-        return found["rewards"].tolist()
-    return score
+    reward = reward_function(model, token_budget)
+    return lambda row, texts, finished: reward([row["prompt"]] * len(texts), texts)

@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,11 +77,27 @@ def read_recorded(folder: Path, config: dict) -> Path | None:
     return recorded
 
 
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested sections as one level of keys.
+
+    >>> flat({"step": 3, "watch": {"train": {"score": 0.5}}})
+    {'step': 3, 'watch/train/score': 0.5}
+    """
+    found = {}
+    for key, value in values.items():
+        found |= (flat(value, f"{prefix}{key}/") if isinstance(value, dict)
+                  else {f"{prefix}{key}": value})
+    return found
+
+
 class RunLog:
     """Appends one JSON object per line to metrics.jsonl; a resumed run first cuts off the rows
-    that its checkpoint does not know."""
+    that its checkpoint does not know. A tracker (`tracking.open_tracker`) gets its numbers, too."""
 
-    def __init__(self, folder: str | Path, config: dict, resume_step: int = 0):
+    def __init__(self, folder: str | Path, config: dict, resume_step: int = 0, tracker=None):
+        self.tracker = tracker
+        if tracker:
+            weakref.finalize(self, tracker.finish)  # when the run is over, at exit at the latest
         self.path = Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = [row for row in read_metrics(folder) if row["step"] <= resume_step]
@@ -91,6 +108,9 @@ class RunLog:
     def write(self, row: dict) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+        if self.tracker:
+            numbers = {k: v for k, v in flat(row).items() if isinstance(v, int | float)}
+            self.tracker.log(numbers, step=row["step"])
 
 
 def read_lines(path: Path) -> list[dict]:

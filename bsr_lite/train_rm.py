@@ -13,20 +13,18 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from .batching import Forest, draw_batch, plant, share_out, tree_tokens
+from .batching import draw_batch, plant, share_out, tree_tokens
 from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
 from .config import ConfigError, RewardModelConfig, config_parser, load_config, to_dict
 from .data import DataError, Group
-from .dispersion import pair_mean_statistics
 from .distributed import (
-    all_sum,
     barrier,
     check_agreement,
     clip_gradients,
     leave,
+    of_rank_0,
     place,
     rank,
     ranks,
@@ -36,12 +34,15 @@ from .distributed import (
     sum_gradients,
     whole_weights,
 )
+from .dry_run import dry_run
 from .embedded import ModelError
 from .eval_rm import evaluate, group_tree, pairs_as_groups
-from .losses import LossKind, preference_loss
 from .runlog import RunLog, peak_memory_gb, phase, read_metrics
 from .scenarios import Scenarios, require
+from .step import backward, step_metrics
+from .token_budget import available_memory, fit_token_budget
 from .tokenization import pair_trees
+from .tracking import check_tracker, open_tracker
 from .training_data import load_scenarios
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -73,67 +74,6 @@ def schedule(step: int, total: int, warmup_ratio: float) -> float:
     return (total - step) / max(1, total - warmup)
 
 
-# ---- the step ------------------------------------------------------------------------------------
-
-def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
-    """The config's objective on (B, 2) rewards, chosen first."""
-    return preference_loss(
-        config.loss, rewards[:, 0], rewards[:, 1], bsr_lambda=config.bsr_lambda,
-        bsr_group_size=config.bsr_group_size, target_margin=config.target_margin,
-        centering_coefficient=config.centering_coefficient, l2_coefficient=config.l2_coefficient)
-
-
-def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
-             backpropagate=Tensor.backward, pairs: int | None = None) -> tuple[Tensor, Tensor]:
-    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts
-    and spread over ranks, whose gradients add up. `pairs` are the whole batch's (None: `parts` hold
-    it all); a part without an index has a forest for its pass alone, and weight zero.
-
-    One part in one process: plain autograd. Otherwise the loss may couple all pairs, as BSR does,
-    so the rewards of all are computed first, then dL/dr of the whole batch, and every part goes
-    backward with its own slice of dL/dr: the one part of a rank keeps its graph until then, several
-    are computed again. Objectives that sum over pairs need none of it: a part's loss times its
-    share of the pairs is exact.
-    """
-    pairs = pairs or sum(len(index) for index, _ in parts)
-    rewards = torch.zeros(pairs, 2, device=model.device)
-    if config.loss == LossKind.BSR and (len(parts) > 1 or ranks() > 1):
-        with torch.set_grad_enabled(len(parts) == 1):
-            for index, forest in parts:
-                part = model(forest).view(-1, 2)[:len(index)]
-                rewards[index] = part.detach()
-        all_sum(rewards).requires_grad_()
-        loss = whole_batch_loss(rewards, config)
-        (gradient,) = torch.autograd.grad(loss, rewards)
-        for index, forest in parts:
-            if len(parts) > 1:
-                part = model(forest).view(-1, 2)[:len(index)]
-            backpropagate((part * gradient[index]).sum())
-        return rewards.detach(), loss.detach()
-    loss = torch.zeros((), device=model.device)
-    for index, forest in parts:
-        part = model(forest).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
-        part_loss = whole_batch_loss(part, config) * (len(index) / pairs) if index else part.sum()
-        backpropagate(part_loss)
-        rewards[sorted(index)] = part.detach()
-        loss += part_loss.detach()
-    return all_sum(rewards), all_sum(loss)
-
-
-def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
-    """Averages over the optimizer step, with unbiased estimates of both terms that BSR penalises,
-    G mu_s^2 and Var(s); with the whole batch as one group they add up to the penalty."""
-    margin = rewards[:, 0] - rewards[:, 1]
-    pair_means = pair_mean_statistics(rewards[:, 0], rewards[:, 1])
-    pairs, size = len(rewards), config.bsr_group_size or len(rewards)
-    variance = pair_means["variance"] * pairs / max(pairs - 1, 1)
-    return {"train/loss": loss.item(), "train/accuracy": (margin > 0).float().mean().item(),
-            "train/margin": margin.mean().item(), "train/reward_mean": rewards.mean().item(),
-            "train/reward_std": rewards.std().item(), "bsr/variance_term": variance,
-            "bsr/mean_term": size * (pair_means["mean"] ** 2 - variance / pairs),
-            "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
-
-
 # ---- the loop ------------------------------------------------------------------------------------
 
 def draw_groups(model, groups: list[Group], config: RewardModelConfig) -> list[Group]:
@@ -149,12 +89,18 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     """Model, training trees, the sets to score (dev first) and drop counts; everything that can
     fail on bad input."""
     from .models import load_reward_model
+    check_tracker(config.report_to)
     if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
         raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
                           "--set optimizer=adamw")
     if config.optimizer == "paged_adamw_8bit" and sharded():
         raise ConfigError("optimizer: paged_adamw_8bit cannot update shards; under FSDP run with "
                           "--set optimizer=adamw, whose states are sharded")
+    if config.token_budget is None:
+        config.token_budget = of_rank_0(fit_token_budget(
+            config, available_memory(), ranks() if sharded() else 1))
+        print(f"token_budget: {config.token_budget}, as memory allows; put it into the config to "
+              "compute the same way elsewhere")
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)
@@ -209,7 +155,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), trees.fingerprint())
     first = checkpoint.load() if resume else checkpoint.clear()
     check_agreement(config=to_dict(config), training_pairs=trees.fingerprint(), first_step=first)
-    write = RunLog(out, to_dict(config), first).write if rank() == 0 else lambda row: None
+    write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank() == 0
+             else lambda row: None)
     if config.watch and not first:
         write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
                **check_up(model, watched, config)})
@@ -274,8 +221,14 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 def main(argv: list[str] | None = None) -> None:
     parser = config_parser("train_rm", __doc__, "a reward-model run", "loss=bsr model.depth=4")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
+    parser.add_argument("--gpus", type=int, help="of a dry run; else as many as the launcher has")
+    parser.add_argument("--gpu", metavar="CARD", help="that a dry run must fit, e.g. h100")
     args = parser.parse_args(argv)
-    train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
+    config = load_config(args.config, RewardModelConfig, args.overrides)
+    if args.dry_run:
+        return dry_run(config, args.gpus, args.gpu)
+    train(config, args.resume)
     stop()
 
 

@@ -30,8 +30,9 @@ from bsr_lite.distributed import (
 )
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
+from bsr_lite.step import backward
 from bsr_lite.tokenization import pair_trees
-from bsr_lite.train_rm import backward, train
+from bsr_lite.train_rm import train
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite/configs/accelerate"
 MODELS = {  # options of load_reward_model

@@ -13,7 +13,8 @@ from bsr_lite.embedded import EMBEDDED, HUB_ID, ModelError
 from bsr_lite.estimate import estimate, largest_micro_batch, measure
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
-from bsr_lite.train_rm import backward, make_optimizer
+from bsr_lite.step import backward
+from bsr_lite.train_rm import make_optimizer
 
 SETTINGS = {
     "full fp32": {"dtype": "float32"},
@@ -118,7 +119,7 @@ def test_embedded_sizes_are_the_converted_models():
     from bsr_lite.embedded import embedded_model_path
     real, ours = AutoConfig.from_pretrained(embedded_model_path()), architecture(EMBEDDED)
     for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                 "num_key_value_heads", "vocab_size"):
+                 "num_key_value_heads", "vocab_size", "max_position_embeddings"):
         assert getattr(real, name) == getattr(ours, name)
 
 

@@ -17,15 +17,9 @@ from bsr_lite.config import ConfigError, RewardModelConfig, parse
 from bsr_lite.data import DataError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
+from bsr_lite.step import backward, step_metrics, whole_batch_loss
 from bsr_lite.tokenization import pair_trees
-from bsr_lite.train_rm import (
-    backward,
-    draw_groups,
-    make_optimizer,
-    schedule,
-    train,
-    whole_batch_loss,
-)
+from bsr_lite.train_rm import draw_groups, make_optimizer, schedule, train
 from bsr_lite.training_data import load_scenarios
 
 
@@ -321,7 +315,6 @@ def test_resume_refuses_changed_data(source, tiny_path, tmp_path):
 
 def test_logged_terms_add_up_to_the_penalty_of_one_group(tiny_path, tmp_path):
     from bsr_lite.losses import bsr_penalty
-    from bsr_lite.train_rm import step_metrics
     rewards = torch.randn(6, 2) + 1
     row = step_metrics(rewards, torch.zeros(()), settings(tiny_path, tmp_path))
     assert row["bsr/mean_term"] + row["bsr/variance_term"] == pytest.approx(

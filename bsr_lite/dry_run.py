@@ -1,0 +1,201 @@
+"""What a run would take, before anything is loaded:
+
+    python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml --dry-run --gpus 8
+
+The model exists as shapes alone and the data are not touched. Memory is what `estimate` counts, cut
+over the GPUs; time is the arithmetic of a step at an assumed utilisation, and an upper bound, as
+every pair is taken to be two answers of data.max_length tokens that share nothing.
+"""
+
+import math
+import os
+from typing import NamedTuple
+
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .config import ConfigError, RewardModelConfig
+from .data import GROUP_FORMATS
+from .estimate import bytes_of, count_step, estimate, largest_micro_batch, meta_model, to_fake
+from .losses import LossKind
+from .models import RewardModel
+
+UTILISATION = 0.35  # assumed share of a card's peak, recomputed products counted as work
+PARTS = ("base", "adapters", "gradients", "optimizer", "gathered", "activations")
+SHARDED = ("base", "adapters", "gradients", "optimizer")
+
+
+class Card(NamedTuple):
+    """1e9 bytes (the driver shows a little more: CUDA's own share), dense bf16 peak without
+    sparsity in 1e12 operations a second, and an assumed rent in US dollars an hour."""
+
+    memory: float
+    tflops: float
+    dollars: float
+
+
+CARDS = {  # peaks as the makers state them; rents are assumptions: put your own here
+    "rtx4090": Card(24, 165, 0.4), "l40s": Card(48, 362, 1.0), "a100": Card(80, 312, 1.5),
+    "h100": Card(80, 989, 2.5), "h200": Card(141, 989, 3.5), "b200": Card(180, 2250, 5.0)}
+ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeedback": 63_967}
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+def layouts(config: RewardModelConfig, gpus: int) -> dict[str, bool]:
+    """Name -> whether weights, gradients and optimizer are cut over the GPUs: what the launcher
+    says, else both ways that there are.  Raises: ConfigError for what is never cut."""
+    if gpus == 1:
+        return {"one GPU": False}
+    whole = config.model.quantization or config.optimizer == "paged_adamw_8bit"
+    if "WORLD_SIZE" not in os.environ:
+        return {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return {"DDP": False}
+    if whole:
+        raise ConfigError("4-bit weights and paged optimizer states are not sharded: launch with "
+                          "bsr_lite/configs/accelerate/ddp.yaml")
+    return {"FSDP2": True}
+
+
+def gathered_bytes(model: RewardModel) -> int:
+    """What FSDP2 holds in whole beside its share: the weights outside the layers as they are, two
+    layers' (one ahead) in the computing dtype, and in full fine-tuning the gradient of the larger
+    of these units in fp32, on its way to its owners."""
+    layer = sum(p.numel() for p in model.backbone.layers[0].parameters())
+    outside = [p for n, p in model.backbone.named_parameters() if not n.startswith("layers.")]
+    rest = sum(p.numel() for p in outside)
+    gradient = 0 if model.meta["lora_rank"] else 4 * max(rest, layer)
+    return bytes_of(outside) + 2 * layer * model.compute_dtype.itemsize + gradient
+
+
+def sharded_activations(config: RewardModelConfig) -> int:
+    """Activations where the layers' weights arrive in the computing dtype, so that none is cast."""
+    model = meta_model(config.model)
+    for p in model.backbone.layers.parameters():
+        p.data = p.data.to(model.compute_dtype)
+    with FakeTensorMode():
+        to_fake(model)
+        return count_step(model, largest_micro_batch(config), config)["peak"]
+
+
+def memory(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, dict[str, int]]:
+    """Layout -> bytes by part on each GPU, with their total."""
+    parts = estimate(config) | {"gathered": 0}
+    table = {}
+    for name, cut in layouts(config, gpus).items():
+        table[name] = dict(parts)
+        if cut:
+            table[name] |= {k: -(-parts[k] // gpus) for k in SHARDED}
+            table[name]["gathered"] = gathered_bytes(model)
+            if not model.meta["lora_rank"]:
+                table[name]["activations"] = sharded_activations(config)
+        table[name]["total"] = sum(table[name][k] for k in PARTS)
+    return table
+
+
+# ---- work ----------------------------------------------------------------------------------------
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All and trained ones; two 4-bit weights lie in one byte."""
+    sizes = [(p.numel() * (1 if p.is_floating_point() else 2), p.requires_grad)
+             for p in model.parameters()]
+    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
+
+
+def step_flops(model: RewardModel, tokens: float, attended: float, passes: int) -> float:
+    """Operations of a step: tokens (2N passes + 2N + 2T) + attended 4A (passes + 2).
+
+    N: weights of all linear layers but the head, T: the trained ones of them, A: width of the
+    attention over all layers. A forward pass takes 2 operations a weight and token, the backward
+    pass 2 for the inputs' gradients and 2 for the trained weights'; an (attending, attended)
+    pair of tokens takes two products forward and four backward. So 6N a token for full
+    fine-tuning, 4N for LoRA, and 2N more for every forward pass above the first (recomputation
+    leaves a layer's last product out: up to 7% less than is said here).
+    """
+    linear = [(m.in_features * m.out_features, m.weight.requires_grad)
+              for m in model.backbone.modules() if isinstance(m, nn.Linear)]
+    weights, trained = sum(n for n, _ in linear), sum(n for n, t in linear if t)
+    width = sum(layer.self_attn.o_proj.in_features for layer in model.backbone.layers)
+    return tokens * (2 * weights * (passes + 1) + 2 * trained) + attended * 4 * width * (passes + 2)
+
+
+def step_work(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, float]:
+    """Upper bounds of an optimizer step: tokens, micro-batches a GPU, forward passes (one more
+    with checkpointing, and one more for BSR over several micro-batches) and operations."""
+    length, answers = config.data.max_length, 2 * config.batch_size
+    runs = max(1, (config.token_budget or 0) // (2 * length))  # pairs of a micro-batch
+    parts = math.ceil(config.batch_size / gpus / runs)
+    again = config.model.gradient_checkpointing  # true: all layers; a number: the first so many
+    again = float(again) if again is True else min(1.0, again / len(model.backbone.layers))
+    passes = 1 + again + (config.loss == LossKind.BSR and parts > 1)
+    flops = step_flops(model, answers * length, answers * length * (length + 1) / 2, passes)
+    return {"tokens": answers * length, "micro_batches": parts, "passes": passes, "flops": flops}
+
+
+def steps_of(config: RewardModelConfig) -> int | None:
+    """Optimizer steps of the whole run, at most; None where the number of pairs is not known."""
+    data = config.data
+    held = data.dev_share + (data.valid_share if data.format in GROUP_FORMATS else 0)
+    pairs = [data.max_pairs] if data.max_pairs else []
+    pairs += [round(ROWS[data.source] * (1 - held))] if data.source in ROWS else []
+    return math.ceil(min(pairs) / config.batch_size) * config.epochs if pairs else None
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | None) -> None:
+    """Raises: ConfigError for what cannot work on any card."""
+    positions = getattr(model.backbone.config, "max_position_embeddings", None)
+    if card and card not in CARDS:
+        raise ConfigError(f"--gpu {card}: choose from {', '.join(CARDS)}, or add it to "
+                          "dry_run.CARDS")
+    if gpus < 1 or config.batch_size % gpus:
+        fit = [n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0]
+        raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
+                          "every step would wait for one with a pair more; take "
+                          f"{max([n for n in fit if n < gpus], default=1)}, or change batch_size")
+    if positions and config.data.max_length > positions:
+        raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
+                          f"positions of {config.model.name}: lower it; longer pairs are dropped")
+
+
+def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) -> str:
+    """The Markdown text of a dry run.  Raises: ConfigError for what cannot work."""
+    model = meta_model(config.model)
+    check(config, model, gpus, card)
+    table, work = memory(config, model, gpus), step_work(config, model, gpus)
+    least = min(parts["total"] for parts in table.values()) / 1e9
+    if card and least > CARDS[card].memory:
+        raise ConfigError(f"{least:.1f} GB needed on each of {gpus} GPUs, and {card} has "
+                          f"{CARDS[card].memory:g}: lower token_budget, use more GPUs, or set "
+                          "model.gradient_checkpointing or model.lora_rank")
+    every, trained = count_parameters(model)
+    steps, names = steps_of(config), list(table)
+    count = steps or 1000
+    lines = [f"{config.model.name}: {every / 1e6:,.2f} million parameters, "
+             f"{trained / 1e6:,.2f} trained",
+             f"step: {config.batch_size} pairs, {config.batch_size // gpus} a GPU in "
+             f"{work['micro_batches']} micro-batches; at most {work['tokens']:,} tokens (2 x "
+             f"data.max_length a pair) and {work['flops']:.3g} operations",
+             f"run: at most {steps:,} steps" if steps else "run: number of pairs not known here",
+             "", f"| GB a GPU | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    lines += [f"| {k} | {' | '.join(f'{table[n][k] / 1e9:.2f}' for n in names)} |"
+              for k in (*PARTS, "total") if any(table[n][k] for n in names)]
+    lines += ["", f"| {gpus} x | GB | fits | s a step | hours of {count:,} steps | dollars |",
+              "|---" * 6 + "|"]
+    for name, c in CARDS.items():
+        seconds = work["flops"] / (gpus * c.tflops * 1e12 * UTILISATION)
+        fits = [n for n in names if table[n]["total"] / 1e9 <= c.memory]
+        hours = seconds * count / 3600
+        lines.append(f"| {name} | {c.memory:g} | {', '.join(fits) or 'no'} | {seconds:.2f} | "
+                     f"{hours:.1f} | {hours * gpus * c.dollars:.0f} |")
+    return "\n".join([*lines, "", f"Assumed: {UTILISATION:.0%} of the bf16 peak in every step, "
+                      "rents of dry_run.CARDS. Not in it: CUDA's context and fragmentation, "
+                      "loading, evaluations, communication."])
+
+
+def dry_run(config: RewardModelConfig, gpus: int | None, card: str | None) -> None:
+    """Print the report once under a launcher, whose processes are the GPUs unless told."""
+    if os.environ.get("RANK", "0") == "0":
+        print(report(config, gpus or int(os.environ.get("WORLD_SIZE", 1)), card))

@@ -1,0 +1,70 @@
+"""What an optimizer step of a reward model computes: rewards, loss and gradient of a whole batch,
+exact however it is cut."""
+
+import torch
+from torch import Tensor
+
+from .batching import Forest
+from .config import RewardModelConfig
+from .dispersion import pair_mean_statistics
+from .distributed import all_sum, ranks
+from .losses import LossKind, preference_loss
+
+
+def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
+    """The config's objective on (B, 2) rewards, chosen first."""
+    return preference_loss(
+        config.loss, rewards[:, 0], rewards[:, 1], bsr_lambda=config.bsr_lambda,
+        bsr_group_size=config.bsr_group_size, target_margin=config.target_margin,
+        centering_coefficient=config.centering_coefficient, l2_coefficient=config.l2_coefficient)
+
+
+def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
+             backpropagate=Tensor.backward, pairs: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts
+    and spread over ranks, whose gradients add up. `pairs` are the whole batch's (None: `parts` hold
+    it all); a part without an index has a forest for its pass alone, and weight zero.
+
+    One part in one process: plain autograd. Otherwise the loss may couple all pairs, as BSR does,
+    so the rewards of all are computed first, then dL/dr of the whole batch, and every part goes
+    backward with its own slice of dL/dr: the one part of a rank keeps its graph until then, several
+    are computed again. Objectives that sum over pairs need none of it: a part's loss times its
+    share of the pairs is exact.
+    """
+    pairs = pairs or sum(len(index) for index, _ in parts)
+    rewards = torch.zeros(pairs, 2, device=model.device)
+    if config.loss == LossKind.BSR and (len(parts) > 1 or ranks() > 1):
+        with torch.set_grad_enabled(len(parts) == 1):
+            for index, forest in parts:
+                part = model(forest).view(-1, 2)[:len(index)]
+                rewards[index] = part.detach()
+        all_sum(rewards).requires_grad_()
+        loss = whole_batch_loss(rewards, config)
+        (gradient,) = torch.autograd.grad(loss, rewards)
+        for index, forest in parts:
+            if len(parts) > 1:
+                part = model(forest).view(-1, 2)[:len(index)]
+            backpropagate((part * gradient[index]).sum())
+        return rewards.detach(), loss.detach()
+    loss = torch.zeros((), device=model.device)
+    for index, forest in parts:
+        part = model(forest).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
+        part_loss = whole_batch_loss(part, config) * (len(index) / pairs) if index else part.sum()
+        backpropagate(part_loss)
+        rewards[sorted(index)] = part.detach()
+        loss += part_loss.detach()
+    return all_sum(rewards), all_sum(loss)
+
+
+def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
+    """Averages over the optimizer step, with unbiased estimates of both terms that BSR penalises,
+    G mu_s^2 and Var(s); with the whole batch as one group they add up to the penalty."""
+    margin = rewards[:, 0] - rewards[:, 1]
+    pair_means = pair_mean_statistics(rewards[:, 0], rewards[:, 1])
+    pairs, size = len(rewards), config.bsr_group_size or len(rewards)
+    variance = pair_means["variance"] * pairs / max(pairs - 1, 1)
+    return {"train/loss": loss.item(), "train/accuracy": (margin > 0).float().mean().item(),
+            "train/margin": margin.mean().item(), "train/reward_mean": rewards.mean().item(),
+            "train/reward_std": rewards.std().item(), "bsr/variance_term": variance,
+            "bsr/mean_term": size * (pair_means["mean"] ** 2 - variance / pairs),
+            "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
