@@ -120,7 +120,7 @@ def trl_pair(row: dict) -> Pair:
 
 def to_trl(pairs: list[Pair]) -> list[dict]:
     """Rows of TRL's preference format: `datasets.Dataset.from_list(to_trl(pairs))` is what its
-    trainers take, and `trl_pair` reads them back."""
+    trainers take, and `trl_pair` reads them back. A margin is a demanded one for TRL."""
     return [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
              "rejected": [{"role": "assistant", "content": p.rejected}],
              **({} if p.margin is None else {"margin": p.margin})} for p in pairs]

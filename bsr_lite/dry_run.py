@@ -192,7 +192,7 @@ def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) ->
                      f"{hours:.1f} | {hours * gpus * c.dollars:.0f} |")
     return "\n".join([*lines, "", f"Assumed: {UTILISATION:.0%} of the bf16 peak in every step, "
                       "rents of dry_run.CARDS. Not in it: CUDA's context and fragmentation, "
-                      "loading, evaluations, communication."])
+                      "loading, evaluations, communication, dequantization."])
 
 
 def dry_run(config: RewardModelConfig, gpus: int | None, card: str | None) -> None:
