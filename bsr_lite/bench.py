@@ -6,7 +6,6 @@ RLOOTrainer as they come, and at their best settings; sampling against HF genera
 with pairs, length and answers, what BSR costs beside BT, how tokenization scales.
 """
 
-import argparse
 import json
 import random
 import sys
@@ -19,6 +18,7 @@ from .batching import Tree
 from .bench_growth import cost_of_bsr, growth, tokenization
 from .bench_rloo import Rollouts, compare_sampling, compare_updates
 from .bench_rm import Work, compare
+from .cli import parser
 from .config import ModelConfig
 from .data import DataError, Pair, read_groups
 from .embedded import EMBEDDED, ModelError
@@ -188,15 +188,7 @@ def trl_version() -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.bench", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one of each, under 3 minutes")
-    parser.add_argument("--judged", help="a judged table (parquet), as a third mix of lengths")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--growth", action="store_true", help="how cost grows, instead")
-    parser.add_argument("--output", help="folder for results.json, .md and .png; without it "
-                        "runs/bench or runs/bench_growth")
-    args = parser.parse_args(argv)
+    args = parser("bench").parse_args(argv)
     if args.rounds < 1:
         raise DataError(f"--rounds {args.rounds}: at least 1")
     settings = {"quick": args.quick}

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .config import ConfigError, config_parser, in_range, load_config, to_dict
+from .cli import parser
+from .config import ConfigError, in_range, load_config, to_dict
 from .embedded import EMBEDDED, ModelError
 from .generate import answers
 from .gold import WORD
@@ -205,7 +206,7 @@ def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = config_parser("best_of_n", __doc__, "a best-of-n run", "prompts=16").parse_args(argv)
+    args = parser("best_of_n").parse_args(argv)
     with phase("best of n"):
         run_best_of_n(Path(args.config), args.overrides)
 

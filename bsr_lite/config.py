@@ -1,7 +1,6 @@
 """One complete YAML per run, read strictly: what is misspelt or impossible fails before anything
 is loaded. `--set key=value` overrides single values (dots reach into sections)."""
 
-import argparse
 import dataclasses
 import difflib
 import re
@@ -205,16 +204,6 @@ class FrozenConfig:
                 if key in LOSS_PARAMETERS.values():
                     objective[key] = float(value)
             check_loss(objective["loss"], **{k: v for k, v in objective.items() if k != "loss"})
-
-
-def config_parser(command: str, text: str, what: str, example: str) -> argparse.ArgumentParser:
-    """The command line that every run of a YAML has: --config, and --set for single values."""
-    parser = argparse.ArgumentParser(prog=f"python -m bsr_lite.{command}", description=text,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help=f"YAML of {what}")
-    parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help=f"override single values, e.g. {example}")
-    return parser
 
 
 def read_yaml(path: str | Path) -> dict:

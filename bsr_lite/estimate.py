@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_map_only
 
 from .architectures import architecture
 from .batching import Tree, plant
-from .config import ConfigError, ModelConfig, RewardModelConfig, config_parser, load_config
+from .cli import parser
+from .config import ConfigError, ModelConfig, RewardModelConfig, load_config
 from .embedded import ModelError
 from .models import (
     RewardModel,
@@ -252,10 +253,7 @@ def table(config: RewardModelConfig, parts: dict[str, int]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser("estimate", __doc__, "a reward-model run", "token_budget=2048")
-    parser.add_argument("--measure", action="store_true",
-                        help="load the model, run that micro-batch and compare")
-    args = parser.parse_args(argv)
+    args = parser("estimate").parse_args(argv)
     config = load_config(args.config, RewardModelConfig, args.overrides)
     parts = estimate(config)
     saved = saved_meta(config.model.name) or {}

@@ -3,7 +3,6 @@
 Accuracy and Kendall's tau are against the gold order, never against noisy labels.
 """
 
-import argparse
 import json
 import sys
 from collections import Counter
@@ -13,8 +12,8 @@ import numpy as np
 import torch
 
 from .batching import micro_batches, plant, shared_prefix, tree_tokens
+from .cli import parser
 from .data import (
-    GROUP_FORMATS,
     PAIR_FORMATS,
     DataError,
     Group,
@@ -230,7 +229,7 @@ def check_output(path: Path) -> None:
         raise DataError(f"--output {path}: its folder cannot be made ({error})") from error
 
 
-def read_named(args: argparse.Namespace) -> dict[str, list[Group]]:
+def read_named(args) -> dict[str, list[Group]]:
     """The sets that the command line asks for, by the name of their row in the table."""
     local = [d for d in (args.data or [args.rm_bench]) if Path(d).exists()]
     if args.split and local and (args.rm_bench or args.format not in ("pocket", "judged")):
@@ -247,23 +246,7 @@ def read_named(args: argparse.Namespace) -> dict[str, list[Group]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.eval_rm", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
-                        "of a sequence-classification reward model")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--data", nargs="+", metavar="DATA",
-                        help=".jsonl[.gz], .parquet or hub datasets, all of one --format")
-    source.add_argument("--rm-bench", metavar="FILE", help="RM-Bench as .json, .jsonl or hub id")
-    parser.add_argument("--format", default="pocket", choices=[*PAIR_FORMATS, *(
-        f for f in GROUP_FORMATS if f != "rm_bench")])
-    parser.add_argument("--split", help="split of a hub dataset (default: train), or the rows of "
-                        "a file that carry it: train, dev, valid (default: all rows)")
-    parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
-    parser.add_argument("--token-budget", type=int, default=4096, help="tokens per micro-batch")
-    parser.add_argument("--output", help="write the results as JSON here, the table beside it as "
-                        "Markdown")
-    args = parser.parse_args(argv)
+    args = parser("eval_rm").parse_args(argv)
     if args.output:
         check_output(Path(args.output))
     named = read_named(args)

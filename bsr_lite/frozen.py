@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cli import parser
 from .config import (
     ConfigError,
     FrozenConfig,
     RewardModelConfig,
-    config_parser,
     load_config,
     to_dict,
 )
@@ -219,7 +219,7 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = config_parser("frozen", __doc__, "a frozen-feature study", "seeds=10").parse_args(argv)
+    args = parser("frozen").parse_args(argv)
     with phase("frozen study"):
         run_frozen(Path(args.config), args.overrides)
 

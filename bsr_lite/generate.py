@@ -4,7 +4,6 @@ At temperature 1 from the whole distribution, as policy gradients assume; a prom
 for all its answers. The command writes AlpacaEval's output format, for whoever has a judge.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,8 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface
 
 from .batching import refuse_features
+from .cli import parser
 from .data import Messages
-from .embedded import EMBEDDED, ModelError
+from .embedded import ModelError
 from .policy import Policy, load_policy
 from .rows import DataError, read_rows
 from .runlog import write_atomic
@@ -168,17 +168,7 @@ def read_instructions(data: str, split: str | None) -> list[str]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bsr_lite.generate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help=f"{EMBEDDED}, a hub id, a local path, or "
-                        "the model folder of a train_rloo run")
-    parser.add_argument("--data", required=True, help=".json, .jsonl[.gz] or .parquet with "
-                        "`instruction` or `prompt`, or a hub dataset")
-    parser.add_argument("--split", help="rows that carry this `split` only")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", required=True, help="a .json file")
-    args = parser.parse_args(argv)
+    args = parser("generate").parse_args(argv)
     output = Path(args.output)
     if output.suffix != ".json" or not output.parent.is_dir():
         raise DataError(f"--output {output}: name a .json file in a folder that exists")

@@ -16,9 +16,9 @@ import numpy as np
 
 from . import plots
 from .checkpoint import TrainingError
+from .cli import parser
 from .config import (
     ConfigError,
-    config_parser,
     in_range,
     load_config,
     parse,
@@ -227,8 +227,7 @@ def run_study(path: Path, overrides: list[str] = ()) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser("rloo_study", __doc__, "an RLOO study", "seeds={0.0: [0]}")
-    args = parser.parse_args(argv)
+    args = parser("rloo_study").parse_args(argv)
     refuse_launcher("rloo_study")
     with phase("RLOO study"):
         run_study(Path(args.config), args.overrides)

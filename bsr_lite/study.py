@@ -15,12 +15,12 @@ from pathlib import Path
 
 from .best_of_n import BestOfNConfig, run_best_of_n
 from .checkpoint import TrainingError
+from .cli import parser
 from .config import (
     ConfigError,
     FrozenConfig,
     RewardModelConfig,
     StudyConfig,
-    config_parser,
     load_config,
     parse,
     read_yaml,
@@ -186,10 +186,7 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser("study", __doc__, "a study", "seeds=[0,1,2]")
-    parser.add_argument("--resume", action="store_true",
-                        help="read runs of the same config back that are recorded in data/runs")
-    args = parser.parse_args(argv)
+    args = parser("study").parse_args(argv)
     refuse_launcher("study")
     path = Path(args.config)
     tiers = {f.name for f in dataclasses.fields(TiersConfig)} - {"output_dir"}

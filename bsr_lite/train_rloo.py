@@ -16,7 +16,8 @@ from torch import Tensor
 from . import generate
 from .batching import draw_batch, micro_batches, tree_tokens
 from .checkpoint import Checkpoint, TrainingError
-from .config import ConfigError, config_parser, load_config, to_dict
+from .cli import parser
+from .config import ConfigError, load_config, to_dict
 from .distributed import refuse_launcher
 from .embedded import ModelError
 from .generate import read_instructions
@@ -250,9 +251,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser("train_rloo", __doc__, "an RLOO run", "kl_coef=0.0 steps=100")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    args = parser.parse_args(argv)
+    args = parser("train_rloo").parse_args(argv)
     refuse_launcher("train_rloo")
     train(load_config(args.config, RLOOConfig, args.overrides), args.resume)
 

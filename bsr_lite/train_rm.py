@@ -17,7 +17,8 @@ import torch
 from .batching import draw_batch, plant, share_out, tree_tokens
 from .card import training_facts
 from .checkpoint import Checkpoint, TrainingError
-from .config import ConfigError, RewardModelConfig, config_parser, load_config, to_dict
+from .cli import parser
+from .config import ConfigError, RewardModelConfig, load_config, to_dict
 from .data import DataError, Group
 from .distributed import (
     barrier,
@@ -219,12 +220,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser("train_rm", __doc__, "a reward-model run", "loss=bsr model.depth=4")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
-    parser.add_argument("--gpus", type=int, help="of a dry run; else as many as the launcher has")
-    parser.add_argument("--gpu", metavar="CARD", help="that a dry run must fit, e.g. h100")
-    args = parser.parse_args(argv)
+    args = parser("train_rm").parse_args(argv)
     config = load_config(args.config, RewardModelConfig, args.overrides)
     if args.dry_run:
         return dry_run(config, args.gpus, args.gpu)

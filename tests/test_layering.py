@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "bsr_lite").glob("*.py"))
 MATHS = {"losses", "dispersion", "metrics", "gold", "rloo"}
 LAYERS = [  # each may import from the rows above it
+    {"cli"},
     MATHS | {"embedded", "rows", "card", "__init__", "__main__"},
     {"data", "batching", "runlog", "saving", "architectures"},
     {"scenarios", "models", "tokenization"},
@@ -61,18 +62,25 @@ def test_files_and_functions_stay_short(path):
     assert set(long) <= {"train"}, long  # the one visible loop
 
 
-@pytest.mark.slow
-def test_commands_are_listed_and_have_help():
-    from bsr_lite.__main__ import COMMANDS
+def test_commands_are_listed_and_have_help_without_a_heavy_import():
+    from bsr_lite.cli import COMMANDS
     commands = {p.stem for p in FILES if "def main(argv" in p.read_text()}
     assert commands == set(COMMANDS)
     listing = subprocess.run([sys.executable, "-m", "bsr_lite"], capture_output=True, text=True,
                              check=True).stdout
     for command in commands:
         assert f"bsr_lite.{command} " in listing
-        done = subprocess.run([sys.executable, "-m", f"bsr_lite.{command}", "--help"],
-                              capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-X", "importtime", "-m", f"bsr_lite.{command}",
+                               "--help"], capture_output=True, text=True, check=True)
         assert "usage:" in done.stdout and "--" in done.stdout
+        modules = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+        assert "argparse" in modules and not modules & {"torch", "numpy", "transformers", "yaml"}
+
+
+def test_the_formats_that_the_command_line_offers_are_those_that_are_read():
+    from bsr_lite.cli import FORMATS
+    from bsr_lite.data import GROUP_FORMATS, PAIR_FORMATS
+    assert set(FORMATS) == {*GROUP_FORMATS, *PAIR_FORMATS} - {"rm_bench"}  # it has its own option
 
 
 def test_losses_need_torch_alone():
