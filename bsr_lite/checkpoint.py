@@ -50,7 +50,8 @@ class Checkpoint:
                 temporary = self.folder / f"{name}.tmp"
                 torch.save(content, temporary)
                 os.replace(temporary, self.folder / f"{name}.pt")
-            self._remove_old_shards()
+            if self.sharded:
+                self._remove_old_shards()
         barrier()  # no rank trains on, or dies, while the file is written
 
     def clear(self) -> int:

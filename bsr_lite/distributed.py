@@ -157,10 +157,11 @@ def shard(model) -> None:
     """FSDP2: every weight, gradient and optimizer state split over the ranks, a layer's weights
     gathered while it computes.
 
-    Layers are gathered in the compute dtype, to which autocast would cast them, and their
-    gradients summed in fp32; what autocast leaves in fp32, the embedding, the residual stream and
-    the final norm, stays so. The head, a vector, stays whole. Gradients are summed over ranks, not
-    averaged: the loss of a share is a share of the loss.
+    Layers are gathered in the compute dtype, to which autocast would cast their matrices (their
+    norms' weights are rounded to it, too), and their gradients summed in fp32; the embedding, the
+    residual stream and the final norm stay in fp32, as under autocast. The head, a vector, stays
+    whole. Gradients are summed over ranks, not averaged: the loss of a share is a share of the
+    loss.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     backbone, layers = model.backbone, list(model.backbone.layers)

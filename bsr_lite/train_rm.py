@@ -153,9 +153,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     place(model, accelerator.device)
     optimizer = make_optimizer(model, config)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), trees.fingerprint())
+    data = trees.fingerprint()
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), data)
     first = checkpoint.load() if resume else checkpoint.clear()
-    check_agreement(config=to_dict(config), training_pairs=trees.fingerprint(), first_step=first)
+    check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank() == 0
              else lambda row: None)
     if config.watch and not first:

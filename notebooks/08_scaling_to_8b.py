@@ -161,11 +161,11 @@ def sharded(parts, gpus):
     return cut / gpus + parts["activations"]
 
 
-eight_bit = {"base": 4 * 8e9, "adapters": 0, "gradients": 4 * 8e9, "optimizer": 2 * 8e9,
-             "activations": 10e9}
+full = {"base": 4 * 8e9, "adapters": 0, "gradients": 4 * 8e9, "optimizer": 8 * 8e9,
+        "activations": 20e9}
 for gpus in (1, 2, 4, 8, 64):
-    print(f"{gpus:3d} GPUs: {sharded(eight_bit, gpus) / 1e9:6.1f} GB each")
-assert sharded(eight_bit, 1) == sum(eight_bit.values()), "on one GPU nothing can be cut"
+    print(f"{gpus:3d} GPUs: {sharded(full, gpus) / 1e9:6.1f} GB each")
+assert sharded(full, 1) == sum(full.values()), "on one GPU nothing can be cut"
 
 # %% [markdown]
 # That is arithmetic with round numbers. `--dry-run` does it for a config: the model on *fake*
@@ -178,7 +178,7 @@ from bsr_lite.estimate import meta_model
 
 PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677", "optimizer": "#AA3377",
          "gathered": "#66CCEE", "activations": "#4477AA"}
-WAYS = {"8 GPUs, full": (CONFIG, 8, "sharded"), "64 GPUs, full": (CONFIG, 64, "sharded"),
+WAYS = {"8 GPUs, full": (CONFIG, 8, "FSDP2"), "64 GPUs, full": (CONFIG, 64, "FSDP2"),
         "1 GPU, QLoRA": ("bsr_lite/configs/rm_8b_qlora_bsr.yaml", 1, "one GPU")}
 bills = {}
 for name, (path, gpus, way) in WAYS.items():

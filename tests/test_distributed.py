@@ -271,15 +271,15 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
          CONFIGS / "fsdp2.yaml", "--num_processes", "2", "-m", "bsr_lite.train_rm", "--config",
          two / "killed.yaml"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"})
-    deadline = time.time() + 120
+    deadline = time.time() + 300
     while len(read_metrics(two / "killed")) < 5 and time.time() < deadline:
         time.sleep(0.05)
     (victim,) = [p for p in psutil.Process(launcher.pid).children()
                  if p.environ().get("RANK") == "1"]
     victim.kill()
     killed = time.time()
-    _, said = launcher.communicate(timeout=60)
-    assert launcher.returncode != 0 and time.time() - killed < 30
+    _, said = launcher.communicate(timeout=120)
+    assert launcher.returncode != 0 and time.time() - killed < 100  # not ten minutes
     assert "rank      : 1" in said and "Launch again with --resume" in said
     done = read_metrics(two / "killed")[-1]["step"]
     assert 5 <= done < 60
