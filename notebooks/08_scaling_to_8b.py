@@ -173,7 +173,6 @@ assert sharded(full, 1) == sum(full.values()), "on one GPU nothing can be cut"
 
 # %%
 from bsr_lite.dry_run import memory, report
-
 from bsr_lite.estimate import meta_model
 
 PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677", "optimizer": "#AA3377",
