@@ -34,9 +34,10 @@ class Card(NamedTuple):
     dollars: float
 
 
-CARDS = {  # peaks as the makers state them; rents are assumptions: put your own here
+CARDS = {  # memory and peaks as published, not measured here; rents are assumptions: put your own
     "rtx4090": Card(24, 165, 0.4), "l40s": Card(48, 362, 1.0), "a100": Card(80, 312, 1.5),
     "h100": Card(80, 989, 2.5), "h200": Card(141, 989, 3.5), "b200": Card(180, 2250, 5.0)}
+# rows as published, since a dry run does not touch the data
 ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeedback": 63_967}
 
 
