@@ -28,6 +28,7 @@ from .runlog import environment, phase, write_atomic, write_results
 from .tokenization import pair_trees, tokenize_chats
 
 POCKET = "data/pocket/pocket.jsonl.gz"
+DEPTH = 4  # layers of the reward models: a bench of minutes on two cores
 SYSTEMS = {"trl": "TRL, defaults", "trl_best": "TRL, best settings"}
 
 
@@ -63,7 +64,7 @@ def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list
     return [[trees[i * size + j] for j in range(size)] for i in range(count)]
 
 
-def rollouts(tokenizer, steps: int, prompts: int = 8, answers: int = 4) -> Rollouts:
+def rollouts(tokenizer, steps: int, prompts: int = 4, answers: int = 4) -> Rollouts:
     """Prompts of the pocket world, with recorded answers in place of sampled ones."""
     groups = [g for g in read_groups(POCKET) if len(g.responses) >= answers][:steps * prompts]
     trees = tokenize_chats(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
@@ -71,18 +72,18 @@ def rollouts(tokenizer, steps: int, prompts: int = 8, answers: int = 4) -> Rollo
 
 
 def works(quick: bool, judged: str | None, tokenizer) -> list[Work]:
-    """Reward-model comparisons; `quick` the first alone, on fewer batches."""
+    """Reward-model comparisons on the embedded model's first layers; `quick` the first alone."""
     pocket = best_and_worst(POCKET)
-    lora = ModelConfig(EMBEDDED, depth=10, lora_rank=16, dtype="bfloat16")
-    full = ModelConfig(EMBEDDED, depth=10, dtype="float32")
-    if quick:
-        return [Work("pocket, LoRA, bf16", batches_of(pocket, tokenizer, 5, 8), lora)]
-    mixes = {"pocket": pocket, "dialogs": dialogs(pocket)}
+    models = {"LoRA, bf16": ModelConfig(EMBEDDED, depth=DEPTH, lora_rank=16, dtype="bfloat16"),
+              "full, fp32": ModelConfig(EMBEDDED, depth=DEPTH, dtype="float32")}
+    mixes = {"pocket": batches_of(pocket, tokenizer, 5, 8)}
+    if not quick:
+        mixes["dialogs"] = batches_of(dialogs(pocket), tokenizer, 4, 4)
     if judged:
-        mixes["judged"] = best_and_worst(judged, "judged")
-    return [Work(f"{mix}, {name}", batches_of(pairs, tokenizer, 9, 8), model)
-            for mix, pairs in mixes.items()
-            for name, model in (("LoRA, bf16", lora), ("full, fp32", full))]
+        mixes["judged"] = batches_of(best_and_worst(judged, "judged"), tokenizer, 4, 4)
+    works = [Work(f"{mix}, {name}", batches, model) for mix, batches in mixes.items()
+             for name, model in models.items()]
+    return works[:1] if quick else works
 
 
 # ---- the report ----------------------------------------------------------------------------------
@@ -146,7 +147,7 @@ def growth_table(tables: dict) -> list[str]:
 def run_growth(quick: bool) -> dict:
     """{"tokenization", "steps", "bsr"}: see `bench_growth`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_reward_model(EMBEDDED, depth=10, lora_rank=16).to(device).train()
+    model = load_reward_model(EMBEDDED, depth=DEPTH, lora_rank=16).to(device).train()
     found = {}
     with phase("tokenization"):
         found["tokenization"] = tokenization(best_and_worst(POCKET), model.tokenizer,
@@ -167,9 +168,9 @@ def run(quick: bool, judged: str | None, rounds: int) -> dict:
         with phase(work.name):
             found["reward models"][work.name] = compare(work, rounds, device)
     with phase("RLOO updates"):
-        found["updates"]["8 prompts x 4, LoRA, bf16"] = compare_updates(
-            policy, rollouts(policy.tokenizer, 3 if quick else 6), 1 if quick else rounds)
-    text = [token for tree in rollouts(policy.tokenizer, 4).steps[0] for part in tree
+        found["updates"]["4 prompts x 4, LoRA, bf16"] = compare_updates(
+            policy, rollouts(policy.tokenizer, 2 if quick else 4), 1 if quick else rounds)
+    text = [token for tree in rollouts(policy.tokenizer, 1, 16).steps[0] for part in tree
             for token in part]
     for length, k in ((128, 4),) if quick else ((128, 4), (384, 8)):
         prompts = [text[i * 20:i * 20 + length] for i in range(8)]
