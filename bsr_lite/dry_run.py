@@ -7,6 +7,7 @@ over the GPUs; time is the arithmetic of a step at an assumed utilisation, and a
 every pair is taken to be two answers of data.max_length tokens that share nothing.
 """
 
+import dataclasses
 import math
 import os
 from typing import NamedTuple
@@ -81,7 +82,10 @@ def sharded_activations(config: RewardModelConfig) -> int:
 
 
 def memory(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, dict[str, int]]:
-    """Layout -> bytes by part on each GPU, with their total."""
+    """Layout -> bytes by part on each GPU, with their total. A micro-batch is no larger than a
+    GPU's share of the batch."""
+    share = max(1, config.batch_size // gpus) * 2 * config.data.max_length
+    config = dataclasses.replace(config, token_budget=min(config.token_budget or share, share))
     parts = estimate(config) | {"gathered": 0}
     table = {}
     for name, cut in layouts(config, gpus).items():

@@ -111,18 +111,21 @@ assert PRICES[-1] < peak < PRICES[0], "with a trick gold has its best price insi
 # notebook 05 saw in best-of-$n$: .61 to .65, at every $n$. *Fooled*: gold turns at 2 nats. A trick
 # that hardly ever occurs costs nothing until optimization *makes* it occur.
 #
-# Best-of-$n$ turns as well, but later: the trick wins the draw whenever it is there, yet with $n$
-# draws it is there in one of $1000/n$ cases; the tilted policy says it as often as it likes.
-# **Equal KL does not mean equal damage.**
+# <details><summary>And best-of-n?</summary>
+#
+# It turns as well, but later: the trick wins the draw whenever it is there, yet with $n$ draws it
+# is there in one of $1000/n$ cases; the tilted policy says it as often as it likes. **Equal KL does
+# not mean equal damage.**
+# </details>
 
 # %% [markdown]
 # ## 2. The runs
 #
 # `data/runs/study_rloo`: the embedded model as policy (LoRA, learning rate $10^{-3}$), 40 steps of
 # 4 prompts x $K = 4$ answers of at most 48 tokens. Proxies: reward models of the lora study's
-# configs (notebook 05), BT and BSR ($\lambda = 10^{-3}$), three seeds each; a seed has the same
-# prompts in the same order under both. A proxy's rewards are put into its own units: zero is the
-# mean on the reference's answers, one their standard deviation within a prompt. $\beta = 0$, so
+# configs (notebook 05), BT and BSR (Eq. 25, $\lambda = 10^{-3}$), three seeds each; a seed has the
+# same prompts in the same order under both. A proxy's rewards are put into its own units: zero is
+# the mean on the reference's answers, one their standard deviation within a prompt. $\beta = 0$, so
 # that what the proxies get wrong can show; one seed each at the paper's $\beta = 0.05$.
 #
 # Unlike the paper (Sec. 3.2): 135M, no SFT of our own, LoRA, 16 answers a step instead of 128.
@@ -171,6 +174,21 @@ for method in ("bt", "bsr"):
 
 # %%
 plots.frontier_figure(runs, BLOCK);
+
+# %%
+def gold_at(run, nats):
+    """Gold where a run's KL first passes `nats`, on the line between two blocks of steps."""
+    kl, gold = (np.array([row[k] for row in run["metrics"]]).reshape(-1, BLOCK).mean(1)
+                for k in ("train/kl", "train/gold_reward"))
+    after = int(np.argmax(kl >= nats))
+    return np.interp(nats, kl[after - 1:after + 1], gold[after - 1:after + 1])
+
+
+for nats in (3.0, 8.0):
+    found = {m: np.array([gold_at(run, nats) for run in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr")}
+    mean, width = metrics.seed_interval(found["bsr"] - found["bt"])
+    print(f"gold at {nats:.0f} nats: BT {found['bt'].mean():.2f}, BSR {found['bsr'].mean():.2f}, "
+          f"difference {mean:+.2f} +- {width:.2f} (95%, three seeds)")
 
 # %% [markdown]
 # ## 4. On new prompts, and against best-of-n

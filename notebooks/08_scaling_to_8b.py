@@ -16,7 +16,7 @@
 
 # %% [markdown]
 # After it you can
-# - say what every line of the 8B config costs, and which lines are the paper's;
+# - read the 8B config, and say which of its lines are the paper's;
 # - lay a batch out without padding, and say which attention mask that stands for;
 # - split a batch-coupled loss (BSR, Eq. 25) over GPUs without changing it;
 # - predict memory, time and cost of a run before it starts;
@@ -43,8 +43,8 @@ CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
 # %% [markdown]
 # ## 1. The config, line by line
 #
-# `rm_8b_bsr.yaml` is the paper's 8B reward model, complete: nothing is hidden in a default that
-# matters. Comments name the section of the paper that a value comes from.
+# `rm_8b_bsr.yaml` follows the paper's 8B recipe; comments name the section that a value comes from,
+# the first lines say where it differs. Defaults left out: clipping at 1.0, no weight decay, seed 0.
 
 # %%
 print(Path(CONFIG).read_text())
@@ -61,6 +61,10 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # over the micro-batch of one GPU, 16 pairs, and nothing links the GPUs. So $\lambda B$ in
 # $\lambda B\,\bar r^2$ (Eq. 25) is $16\lambda$, though 128 pairs make a step. Here the group is a
 # line of the config, and the number of GPUs does not change the loss.
+#
+# `dtype`: weights are kept in fp32 and computed in bf16. `gradient_checkpointing`: layers are
+# computed again in the backward pass. `token_budget`: tokens of a micro-batch; it decides memory
+# and speed, never the loss.
 
 # %% [markdown]
 # ## 2. A batch without padding
@@ -80,9 +84,10 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
       f"{1 - packed / padded:.0%} computed for nothing")
 
 # %% [markdown]
-# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. Positions restart in
-# every tree, and go on from the prompt's end in every answer. A token may attend to the tokens
-# before it in its own answer, and to its own prompt. Nothing else.
+# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. A *tree* is one pair,
+# its prompt and two answers. Positions restart in every tree, and go on from the prompt's end in
+# every answer. A token attends to itself, to the tokens before it in its part, and, in an answer,
+# to the whole prompt. Nothing else.
 
 # %%
 from bsr_lite.batching import plant
@@ -95,27 +100,31 @@ for queries, keys in zip(forest.query_lengths, forest.keys.split(forest.key_leng
         allowed[start + i, keys[:len(keys) - queries + 1 + i]] = 1
     start += queries
 kinds = forest.input_ids[0]
+TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0.4, 0.47]])
 
 # %%
 figure, (left, right) = plots.panels(2, width_ratios=[1, 1.3])
-figure.set_figheight(3.6)
 rows = torch.zeros(2 * len(PAIRS), longest)
 for i, (p, c, r) in enumerate(PAIRS):
     for j, answer in enumerate((c, r)):
         rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1, 2 + j
-left.imshow(rows, aspect="auto", cmap="tab20c", vmin=0, vmax=3, interpolation="nearest")
-plots.label(left, "token", "row of the padded batch", f"{padded} tokens")
-right.imshow(allowed * kinds[:, None], aspect="auto", cmap="tab20c", vmin=0, vmax=3,
-             interpolation="nearest")
-plots.label(right, "attended token", "attending token", f"the mask of one row, {packed} tokens")
+left.imshow(TINTS[rows.long()], aspect="auto", interpolation="nearest")
+right.imshow(TINTS[(allowed * kinds[:, None]).long()], aspect="auto", interpolation="nearest")
+for tint, name in zip(TINTS[1:], ("prompt", "chosen", "rejected"), strict=True):
+    left.plot([], [], "s", color=tint.tolist(), label=name)
+left.legend(fontsize=7, loc="upper right")
+plots.label(left, "token", "row of the padded batch", f"{padded} tokens; white: padding")
+plots.label(right, "attended token", "attending token",
+            f"the mask of one row, {packed} tokens; white: not attended")
 left.grid(False)
 right.grid(False);
 
 # %% [markdown]
 # **What to see.** Left, prompts twice and a tail of padding in most rows. Right, one triangle a
 # tree for prompt and chosen answer; the rejected answer has its own triangle and a block over the
-# prompt, and a gap where the chosen answer stands. The mask is never built: every answer is one
-# call of attention over its own queries and keys (on a GPU all in one kernel).
+# prompt, and a gap where the chosen answer stands. This square is never built: every answer is one
+# call of attention over its own queries and keys, with a small mask where it looks back at a
+# prompt (on a GPU in 16 bits, with a recent torch, all in one kernel).
 #
 # Is it exact? The rewards of a model in packed rows against each answer alone:
 
@@ -134,25 +143,29 @@ assert torch.allclose(together, alone, atol=5e-6), "packing must not change a re
 
 # %%
 table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]
-print(f"{'':34s}{'speed-up':>20s}{'TRL at its best':>24s}{'tokens':>8s}")
+print(f"speed-up {'':25s}{'over TRL, defaults':>22s}{'over TRL, best':>22s}{'tokens':>8s}")
 for name, row in table["reward models"].items():
     cells = "".join(f"{'{:.2f} ({:.2f} to {:.2f})'.format(*row[s]['speed_up']):>22s}"
                     for s in ("trl", "trl_best"))
     print(f"{name:34s}{cells}{row['trl']['computed_tokens']:8.2f}")
 
 # %% [markdown]
-# Recorded on two CPU cores (`python -m bsr_lite.bench`): the same pairs, weights and optimizer
-# through TRL's RewardTrainer, as it comes (which computes everything twice to save memory) and at
-# its best settings. *Tokens*: what it computes for every token that has to be computed. Speed-ups
-# on a GPU are not known: none was at hand.
+# Recorded on a CPU (`python -m bsr_lite.bench`): the same pairs, weights and optimizer through
+# TRL's RewardTrainer, as it comes (weights in fp32, forward passes computed twice to save memory)
+# and at its best settings; four layers of the embedded model; median (quartiles) over batches and
+# rounds. *Tokens*: what it computes for every token that has to be computed. On a GPU nothing was
+# measured.
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
 #
-# Full fine-tuning needs, per weight, the weight itself and its gradient, and AdamW's two averages;
-# beside them activations. Notebook 04 shrank them (QLoRA). With eight GPUs one can also *cut* them:
-# **FSDP2** (ZeRO-3) gives every GPU an eighth of each weight, gradient and average, and gathers a
-# layer's weights only while it computes.
+# Full fine-tuning in fp32: 4 bytes a weight, 4 for its gradient, 8 for AdamW's two averages; 16 in
+# all, 128 GB for 8 billion. Activations come on top. QLoRA (notebook 04) shrank the 16; with eight
+# GPUs one can also *cut* them: **FSDP2** (fully sharded data parallel; ZeRO stage 3) gives every
+# GPU an eighth of each weight, gradient and average, and gathers a layer's weights only while it
+# computes.
+#
+# **Predict**: how many 80 GB cards does it take?
 
 # %%
 def sharded(parts, gpus):
@@ -165,7 +178,7 @@ full = {"base": 4 * 8e9, "adapters": 0, "gradients": 4 * 8e9, "optimizer": 8 * 8
         "activations": 20e9}
 for gpus in (1, 2, 4, 8, 64):
     print(f"{gpus:3d} GPUs: {sharded(full, gpus) / 1e9:6.1f} GB each")
-assert sharded(full, 1) == sum(full.values()), "on one GPU nothing can be cut"
+assert sharded(full, 8) - full["activations"] == 16e9, "16 bytes a weight, an eighth on each of 8"
 
 # %% [markdown]
 # That is arithmetic with round numbers. `--dry-run` does it for a config: the model on *fake*
@@ -195,25 +208,29 @@ for part, tint in PARTS.items():
 for limit, card in ((24, "24 GB card"), (80, "80 GB card")):
     axis.axhline(limit, color="black", linewidth=0.8, linestyle="--")
     axis.text(2.3, limit + 1, card, fontsize=8, ha="right")
-plots.label(axis, "", "memory of one GPU (GB)", "Llama-3.1-8B, pairs of 2,048 tokens")
+plots.label(axis, "", "memory of one GPU (GB)",
+            "Llama-3.1-8B; micro-batches of up to 32,768 tokens (64 GPUs and QLoRA: 8,192)")
 axis.legend(fontsize=7);
 
 # %% [markdown]
-# **What to see.** Cutting makes weights, gradients and optimizer small; what stays is what cannot
-# be cut this way, the activations of a GPU's own micro-batch and the layers it has gathered. More
-# GPUs no longer help them: `token_budget` does, or checkpointing.
+# **What to see.** Cutting shrinks weights, gradients and optimizer with every GPU. Activations
+# follow a GPU's micro-batch: `token_budget` sets it, until the GPU's share of the batch is smaller
+# (here beyond 16 GPUs). What is gathered, mostly the embedding and its gradient, no number of GPUs
+# makes smaller. QLoRA's activations are small because its `token_budget` is a quarter, not because
+# of 4 bits.
 
 # %% [markdown]
 # ## 4. A loss that couples all GPUs
 #
 # A sum over pairs splits over GPUs: each computes its share, gradients add up. BSR does not:
-# $\lambda G\,\bar r^2$ holds the mean of *all* rewards of a group, wherever they are. But
-# $dL/dr$ of a batch is 256 numbers. So all ranks exchange their rewards, each computes the whole
-# batch's $dL/dr$, and takes its own slice backward. Nothing else has to be exchanged before the
-# gradients.
+# $\lambda G\,\bar r^2$ holds the mean of *all* rewards of a group, wherever they are. But the
+# loss's derivative by each reward, $dL/dr$, is 256 numbers. So all *ranks* (a rank is one process,
+# normally with one GPU) exchange their rewards, each computes the whole batch's $dL/dr$, and takes
+# its own slice backward. Several micro-batches on one GPU need the same: all rewards first, then
+# each again with a graph.
 #
-# **Predict**: two GPUs, each computes BSR of its own half, and gradients are averaged. Whose
-# penalty is too small, and when?
+# **Predict**: two GPUs each compute BSR of their own half, and gradients are averaged. Is that
+# penalty too large or too small, and when?
 
 # %%
 from bsr_lite.losses import bsr_penalty
@@ -229,7 +246,7 @@ def gradient(loss):
 
 
 def penalty(pairs):
-    return bsr_penalty(pairs[:, 0], pairs[:, 1], LAMBDA)
+    return LAMBDA * bsr_penalty(pairs[:, 0], pairs[:, 1])
 
 
 whole = gradient(penalty(values))
@@ -250,18 +267,20 @@ assert not torch.allclose(naive, whole), "averaging penalties of halves is anoth
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The halves' means differ (their prompts do), and squares are taken before the average: the naive
-# loss pulls one half down and the other up, although the batch's mean is nearly zero already. And
-# its weight: $G$ is 4, not 8. It is BSR with `bsr_group_size: 4`, a legitimate loss (the official
-# code's), but one that changes with the number of GPUs.
+# With $m_1, m_2$ the halves' means the batch's penalty is $2\lambda(m_1+m_2)^2$, the naive one
+# $2\lambda(m_1^2+m_2^2)$. Equal means (a common offset): naive is half, since $G$ is 4, not 8.
+# Opposite signs, as here: too large; it pulls each half to zero, although only their sum is what
+# Eq. 25 penalizes. It is BSR with `bsr_group_size: 4`, a legitimate loss (the official code's way),
+# but one that changes with the number of GPUs.
 # </details>
 
 # %% [markdown]
 # ## 5. Two processes, live
 #
-# `accelerate launch` starts the same command twice; each process finds out which rank it is. On
-# GPUs they talk over NCCL, on this machine over gloo. The config is `rm_fast.yaml`, cut down to run
-# in seconds: 4 layers, 32 pairs, batches of 8. Then the same in one process.
+# `accelerate launch` starts the same command twice; each process finds out which rank it is. NCCL
+# (on GPUs) and gloo (here) are the libraries that carry tensors between them. The config is
+# `rm_fast.yaml`, cut down to run in seconds: 4 layers, 32 pairs, batches of 8. Then the same in one
+# process.
 
 # %%
 SMALL = ["--config", "bsr_lite/configs/rm_fast.yaml", "--set", "model.depth=4", "loss=bsr",
@@ -298,22 +317,27 @@ assert max(abs(a["train/loss"] - b["train/loss"]) for a, b in zip(two, one, stri
 # ## 6. Time and money
 #
 # A token costs $6N$ operations in full fine-tuning ($2N$ forward, $4N$ backward), $4N$ over a
-# frozen base, $2N$ more with checkpointing; $N$ counts the weights of matrix products. A card's
-# peak is on its data sheet; real runs reach a part of it, the **utilisation**, here *assumed* to
-# be 35%.
+# frozen base, $2N$ more with checkpointing, and $2N$ once more for BSR over several micro-batches,
+# whose rewards are computed first. $N$ counts the weights of matrix products: without embedding
+# and output matrix 7.0 of the 8 billion. A card's peak is on its data sheet; real runs reach a part
+# of it, the **utilisation**, here *assumed* to be 35%, recomputed work included.
+#
+# In the report, *DDP*: every GPU holds everything, and gradients are summed.
 
 # %%
 print(report(big, gpus=8))
 
 # %% [markdown]
-# Every number in the last table is an upper bound on tokens times an assumption: good enough to
-# tell hours from weeks, not to plan a budget. Measure ten steps, then multiply.
+# Seconds, hours and dollars: the most tokens possible, times an *assumed* utilisation and rent,
+# without communication, loading and evaluation; no bound if 35% is not reached. *fits* leaves
+# nothing for CUDA and fragmentation: 47 of 48 GB does not. Good enough to tell hours from weeks.
+# Before you plan, measure ten steps and multiply.
 
 # %% [markdown]
 # ## 7. Launching, and going on
 #
 # ```
-# # one GPU (or none)
+# # one GPU
 # python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
 # # eight GPUs, weights cut over them
 # accelerate launch --config_file bsr_lite/configs/accelerate/fsdp2.yaml \
@@ -323,28 +347,33 @@ print(report(big, gpus=8))
 #     --num_processes 16 --machine_rank 0 --main_process_ip FIRST --main_process_port 29500 \
 #     -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml
 # ```
-#
+
+# %% [markdown]
 # Runs die: a node reboots, a quota ends. `--resume` goes on from the last checkpoint, on the same
-# or another number of GPUs, since batches and learning rate are functions of seed and step.
+# or another number of GPUs, since batches and learning rate are functions of seed and step. At
+# most `eval_every` steps (100) are lost. A run begun without FSDP cannot go on under it. Several
+# machines need the same files and an `output_dir` that they share.
 
 # %% [markdown]
 # ## 8. What to reach, and how to record it
 #
 # Nobody has run the 8B config with this repository yet. The paper's targets (Table 2, RM-Bench,
-# Llama-3.1-8B on Skywork-80K):
+# Llama-3.1-8B on Skywork-80K; no intervals given):
 #
 # | $\lambda$ | chat | math | code | safety | hard | normal | easy | overall |
 # |---|---|---|---|---|---|---|---|---|
 # | 0 | 69.2 | 62.1 | 53.4 | 95.9 | 47.8 | 74.0 | 88.4 | 70.1 |
+# | 1e-4 | 70.0 | 61.4 | 52.9 | 95.1 | 47.9 | 74.3 | 87.4 | 69.9 |
 # | 1e-3 | 70.1 | 61.2 | 53.9 | 95.4 | 52.1 | 73.5 | 85.0 | 70.2 |
 # | 1e-2 | 70.0 | 60.1 | 53.1 | 96.0 | 55.7 | 72.5 | 81.9 | 70.0 |
-#
-# Read it with notebook 05 in mind: overall scores within .3 of each other, one run each; what
-# moves with $\lambda$ is *hard* up, *easy* down.
 
 # %% [markdown]
+# Read it with notebook 05 in mind: overall scores within .3 of each other; what moves with
+# $\lambda$ is *hard* up, *easy* down.
+#
 # Table 1 (effective rank, train then RM-Bench): BT 23.34, 33.76; BSR 33.45, 33.59. Table 3
-# (AlpacaEval 2.0, length and LC win rate): SFT 2247, 2.59; BT 2180, 8.41; BSR 1337, 9.02.
+# (AlpacaEval 2.0: mean length, length-controlled win rate in %, of the 1.5B policy): after SFT
+# 2247, 2.59; after RLOO against the BT model 2180, 8.41; against the BSR model 1337, 9.02.
 #
 # If you run it: copy `config.yaml`, `metrics.jsonl`, `env.json` into `data/runs/<name>/`, evaluate
 # with `eval_rm --rm-bench`, at least three seeds of each method, and add an entry to
@@ -392,7 +421,7 @@ checks.check_bsr_slice(bsr_slice);
 
 # %% [markdown]
 # **4.** Hours of an epoch: tokens of the data, weights, GPUs, peak operations a second of one,
-# utilisation; full fine-tuning with checkpointing.
+# utilisation; BT, full fine-tuning with checkpointing.
 
 # %%
 def hours(tokens, weights, gpus, peak, utilisation):
@@ -405,7 +434,8 @@ checks.check_hours(hours);
 # ## What you know now
 #
 # - Scale changes where numbers lie, not the loss; a test can show that on a laptop.
-# - Padding and repeated prompts are half the work of a padded batch; a layout removes them exactly.
+# - Padding and repeated prompts are work for nothing (half the tokens of our example); a layout
+#   removes them exactly.
 # - A batch-coupled loss needs one small exchange, the rewards, to be the same on any number of
 #   GPUs.
 # - Memory, time and cost are arithmetic; do it before the run, then measure ten steps.
