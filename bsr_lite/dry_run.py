@@ -84,8 +84,9 @@ def sharded_activations(config: RewardModelConfig) -> int:
 def memory(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, dict[str, int]]:
     """Layout -> bytes by part on each GPU, with their total. A micro-batch is no larger than a
     GPU's share of the batch."""
-    share = max(1, config.batch_size // gpus) * 2 * config.data.max_length
-    config = dataclasses.replace(config, token_budget=min(config.token_budget or share, share))
+    pair = 2 * config.data.max_length
+    share = max(1, config.batch_size // gpus) * pair
+    config = dataclasses.replace(config, token_budget=min(config.token_budget or pair, share))
     parts = estimate(config) | {"gathered": 0}
     table = {}
     for name, cut in layouts(config, gpus).items():
