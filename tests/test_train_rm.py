@@ -190,7 +190,7 @@ def test_resume_refuses_another_config_and_starts_where_there_is_nothing(
 
 def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
         source, tiny_path, tmp_path, monkeypatch):
-    import bsr_lite.train_rm as module
+    import bsr_lite.step as module
     real, calls = module.whole_batch_loss, []
 
     def explodes(rewards, config):
