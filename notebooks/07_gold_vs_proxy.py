@@ -167,6 +167,17 @@ for method in ("bt", "bsr"):
         print(f"{method.upper():4s} {key.partition('/')[2]:13s} {mean:+.3f} +- {width:.3f}")
 
 # %% [markdown]
+# **What to see.** Every proxy rises, by one to two of its units and more; gold hardly follows. In
+# two BT runs it gains a quarter of a point in 15 steps and then stands, in the third it falls; the
+# BSR runs stand for 25 steps, one dips by half a point and comes back. KL runs to 13 to 46 nats.
+# Lengths fall first: an answer that does not end by itself costs a unit (`missing_eos_penalty`), so
+# ending is the first lesson, and gold likes it, too.
+#
+# The paper's Fig. 5 has gold rising on with BSR and standing still with BT in the second half. Here
+# both intervals hold zero. **Seeds differ more than methods**: each seed is another proxy, with
+# another head and order of batches, and each policy found its own way to please it.
+
+# %% [markdown]
 # ## 3. Reward against KL (Fig. 5a, b)
 #
 # Steps are an arbitrary clock: one proxy may simply push harder. KL is the fairer axis, since it
@@ -189,6 +200,11 @@ for nats in (3.0, 8.0):
     mean, width = metrics.seed_interval(found["bsr"] - found["bt"])
     print(f"gold at {nats:.0f} nats: BT {found['bt'].mean():.2f}, BSR {found['bsr'].mean():.2f}, "
           f"difference {mean:+.2f} +- {width:.2f} (95%, three seeds)")
+
+# %% [markdown]
+# **What to see.** Up to a few nats gold rises with the proxy; from there the lines of the left
+# panel go on and those of the right one do not. A nat buys less and less proxy, and no gold at all.
+# At equal KL BT and BSR cannot be told apart with three seeds.
 
 # %% [markdown]
 # ## 4. On new prompts, and against best-of-n
@@ -236,24 +252,31 @@ axis.set_ylim(bottom=0)
 axis.legend(fontsize=7);
 
 # %% [markdown]
+# **What to see.** In half a nat to three, best-of-$n$ buys as much gold as RLOO does for 10 to 50.
+# RLOO has the proxy's whole landscape to climb, best-of-$n$ only what the reference already says;
+# its pick is always something that the reference would have said. (For such small gains it is the
+# better deal; it pays $n$ times at every answer, where RLOO pays once.)
+
+# %% [markdown]
 # ## 5. What did it learn to say?
 #
-# A number does not tell you *what* is exploited. Read.
+# A number does not tell you *what* is exploited. Read. **Predict**: what would a reward model that
+# was trained on brief, on-topic, finished answers of small models be fooled by?
 
 # %%
 def show(text):
-    return " / ".join(text.split("\n"))[:230]
+    return " / ".join(text.split("\n"))[:200]
 
 
-for place in (3, 40, 77):
+for place in (3, 90, 77):
     print("PROMPT   ", show(rows[place]["prompt"]))
-    for name in ("bt-kl0.0", "bsr-kl0.0"):
-        found = runs[name][0]["evaluation"]
-        for part in ("reference", "policy") if name == "bt-kl0.0" else ("policy",):
-            f = found[part]
-            who = "reference" if part == "reference" else name.partition("-")[0].upper()
-            gold, proxy = f["gold"][place][0], f["proxy"][place][0]
-            print(f"{who:9s} gold {gold:.2f}, proxy {proxy:+.2f}: {show(f['texts'][place])}")
+    first = runs["bt-kl0.0"][0]["evaluation"]["reference"]
+    print(f"before: gold {first['gold'][place][0]:.2f}: {show(first['texts'][place])}")
+    for method, seed in (("bt", 0), ("bt", 1), ("bsr", 0), ("bsr", 1)):
+        f = runs[f"{method}-kl0.0"][seed]["evaluation"]["policy"]
+        gold, proxy = f["gold"][place][0], f["proxy"][place][0]
+        print(f"{method.upper()} {seed}: gold {gold:.2f}, proxy {proxy:+.2f}: "
+              f"{show(f['texts'][place])}")
     print()
 
 # %%
@@ -287,17 +310,28 @@ plots.label(axis, "term of gold (0 to 1 each)", "policy minus reference", "where
 axis.legend();
 
 # %%
-WORDS = {"reference": [r["evaluation"]["reference"] for r in runs["bt-kl0.0"]],
-         "BT": [r["evaluation"]["policy"] for r in runs["bt-kl0.0"]],
-         "BSR": [r["evaluation"]["policy"] for r in runs["bsr-kl0.0"]]}
-for who, found in WORDS.items():
-    texts = [text for f in found for text in f["texts"]]
-    lengths = np.array([len(t.split()) for t in texts])
-    ended = np.mean([f["finished"] for f in found])
-    opening = [" ".join(t.split()[:2]) for t in texts]
-    common = max(set(opening), key=opening.count)
-    print(f"{who:9s} words: mean {lengths.mean():4.1f}, sd {lengths.std():4.1f}; ended by itself "
-          f"{ended:.2f}; {opening.count(common) / len(texts):.2f} open with {common!r}")
+for name in ("bt-kl0.0", "bsr-kl0.0"):
+    for run in runs[name]:
+        texts = run["evaluation"]["policy"]["texts"]
+        opening = [" ".join(text.split()[:3]) for text in texts]
+        common = sorted(set(opening), key=opening.count)[:-3:-1]
+        print(f"{name[:3].strip('-').upper():4s}{run['seed']}: " + ", ".join(
+            f"{opening.count(o)} of {len(texts)} open with {o!r}" for o in common))
+
+# %% [markdown]
+# **What to see.** BT 1 learned to *say* that it is concise ("This is a concise response to ...").
+# BSR 0 learned solemnity ("The art of ...", tapestries, eternal quests) and has the highest KL and
+# a gain of gold of .2. BSR 2 writes numbered lists, asked for or not. Nobody rewarded any of this on
+# purpose: it is what a proxy of Section 1's second kind looks like from inside. A proxy that ranks
+# honest answers with a tau of .35 has not been asked about these.
+
+# %% [markdown]
+# <details><summary>Which of gold's terms moved?</summary>
+#
+# *complete*, by half a point, which ending by itself earns. *instruction* (does what was asked)
+# falls, under BSR beyond its interval; the others do not move. So the gain is the first lesson,
+# ending, and owes nothing to what the proxies know of content.
+# </details>
 
 # %% [markdown]
 # ## 6. Winning, and winning at equal length (Table 3)
@@ -325,6 +359,19 @@ for true in (0.5, 0.7):
     print(f"equal lengths {true:.2f}: raw {found['win_rate']:.2f}, corrected "
           f"{found['length_controlled']:.2f}")
     assert abs(found["length_controlled"] - true) < 0.04, "length must be taken out, quality kept"
+
+# %% [markdown]
+# ## 7. What holds here
+#
+# - Over-optimization is visible in minutes: proxies gain one to two and a half units, gold a third
+#   to half a point of five, by ending early.
+# - BSR's proxies were climbed at least as far as BT's, not less. Of gold BT's policies gained .46,
+#   BSR's .33; the difference is undecided at three seeds.
+# - So the paper's Part 2 is neither confirmed nor refuted: its reward models are 3B, its proxies
+#   much better, its policies get 128 answers a step and a KL price.
+#
+# Not tested: a learning rate per proxy, more seeds than three, other $\lambda$, the controls of
+# notebook 05 (BT rescaled to BSR's spread is the same proxy here, since units are standardized).
 
 # %% [markdown]
 # ## Exercises
