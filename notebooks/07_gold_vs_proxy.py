@@ -315,15 +315,19 @@ for name in ("bt-kl0.0", "bsr-kl0.0"):
         texts = run["evaluation"]["policy"]["texts"]
         opening = [" ".join(text.split()[:3]) for text in texts]
         common = sorted(set(opening), key=opening.count)[:-3:-1]
-        print(f"{name[:3].strip('-').upper():4s}{run['seed']}: " + ", ".join(
-            f"{opening.count(o)} of {len(texts)} open with {o!r}" for o in common))
+        lists = sum(text.startswith("1.") for text in texts)
+        print(f"{name[:3].strip('-').upper():4s}{run['seed']}: of {len(texts)} answers {lists} are "
+              "numbered lists, " + ", ".join(
+                  f"{opening.count(o)} open with {o!r}" for o in common))
+before = runs["bt-kl0.0"][0]["evaluation"]["reference"]["texts"]
+print("before:", sum(text.startswith("1.") for text in before), "numbered lists")
 
 # %% [markdown]
 # **What to see.** BT 1 learned to *say* that it is concise ("This is a concise response to ...").
 # BSR 0 learned solemnity ("The art of ...", tapestries, eternal quests) and has the highest KL and
-# a gain of gold of .2. BSR 2 writes numbered lists, asked for or not. Nobody rewarded any of this on
-# purpose: it is what a proxy of Section 1's second kind looks like from inside. A proxy that ranks
-# honest answers with a tau of .35 has not been asked about these.
+# a gain of gold of .2. BSR 2 numbers its sentences, asked for or not. Nobody rewarded any of this
+# on purpose: it is what a proxy of Section 1's second kind looks like from inside. A proxy that
+# ranks honest answers with a tau of .35 has not been asked about these.
 
 # %% [markdown]
 # <details><summary>Which of gold's terms moved?</summary>
