@@ -118,7 +118,7 @@ def test_parameters_are_those_of_the_real_model(tiny_path, options):
 
 
 def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_path):
-    config = config_for(tiny_path, batch_size=8)
+    config = config_for(tiny_path, batch_size=16)
     model, alone = meta_model(config.model), estimate(config)
     table = memory(config, model, 4)
     assert {k: v for k, v in table["DDP"].items() if k != "gathered"} == alone | {
@@ -130,6 +130,8 @@ def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_pat
         4 * outside + 2 * 2 * layer + 4 * outside)
     assert table["FSDP2"]["activations"] <= alone["activations"]  # no weight is cast
     assert table["FSDP2"]["total"] == sum(table["FSDP2"][k] for k in module.PARTS)
+    few = memory(config_for(tiny_path, batch_size=4), model, 4)["DDP"]  # one pair a GPU
+    assert few["tokens"] == 256 < alone["tokens"] and few["activations"] < alone["activations"]
 
 
 def test_activations_of_gathered_weights_are_those_of_a_real_model_in_bf16(tiny_path):
