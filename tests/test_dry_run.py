@@ -131,7 +131,7 @@ def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_pat
     assert table["FSDP2"]["activations"] <= alone["activations"]  # no weight is cast
     assert table["FSDP2"]["total"] == sum(table["FSDP2"][k] for k in module.PARTS)
     few = memory(config_for(tiny_path, batch_size=4), model, 4)["DDP"]  # one pair a GPU
-    assert few["tokens"] == 256 < alone["tokens"] and few["activations"] < alone["activations"]
+    assert few["tokens"] == 256 - 32 < alone["tokens"] and few["activations"] < alone["activations"]
 
 
 def test_activations_of_gathered_weights_are_those_of_a_real_model_in_bf16(tiny_path):
