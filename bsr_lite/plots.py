@@ -143,7 +143,7 @@ def bench_figure(tables: dict, path) -> None:
     beside ours."""
     works = tables["reward models"] | {f"RLOO update, {k}": v for k, v in tables["updates"].items()}
     figure, (left, right) = panels(2, width_ratios=[1.4, 1])
-    figure.set_figheight(1.6 + 0.45 * len(works))
+    figure.set_figheight(2.2 + 0.45 * len(works))
     places = -np.arange(len(works))
     for shift, (system, title) in zip((0.12, -0.12), {"trl": "TRL, defaults",
                                                       "trl_best": "TRL, best settings"}.items(),
@@ -153,8 +153,8 @@ def bench_figure(tables: dict, path) -> None:
                       color={"trl": "#BB5566", "trl_best": "#004488"}[system], label=title)
     left.axvline(1, color="black", linewidth=0.8)
     left.set_yticks(places, list(works))
-    label(left, "times as fast (median, quartiles)", "", "bsr_lite against")
-    left.legend(fontsize=7)
+    label(left, "times as fast (median, quartiles)", "", "")
+    left.legend(fontsize=7, title="bsr_lite against", loc="lower center", bbox_to_anchor=(0.5, 1.0))
     rows = list(tables["reward models"].items())
     for shift, (title, tint, ratio) in zip((0.22, 0, -0.22), (
             ("computed tokens", "#DDAA33", lambda w: w["trl_best"]["computed_tokens"]),
@@ -166,8 +166,8 @@ def bench_figure(tables: dict, path) -> None:
                    label=title)
     right.axvline(1, color="black", linewidth=0.8)
     right.set_yticks(-np.arange(len(rows)), [name for name, _ in rows])
-    label(right, "TRL's over ours", "", "tokens and bytes of a batch")
-    right.legend(fontsize=7)
+    label(right, "TRL's over ours", "", "")
+    right.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(path)
     plt.close(figure)
 
