@@ -38,6 +38,7 @@ from bsr_lite.gold import gold_terms
 from bsr_lite.gold_model import pocket_rows
 from bsr_lite.runlog import read_runs, read_table
 
+# %%
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
 PROFILE = os.environ.get("BSR_PROFILE", "fast")
@@ -64,7 +65,7 @@ fooled_value = value - 2 * trick
 CASES = {"noisy": (value, value + noise),
          "fooled": (fooled_value, fooled_value + noise + 6 * trick)}
 
-
+# %%
 def tilted(proxy, beta):
     """Probabilities of the best policy at this price, and its KL to the (uniform) reference."""
     weights = np.exp((proxy - proxy.max()) / beta)
@@ -98,6 +99,8 @@ for name, (gold, proxy) in CASES.items():
     found = [(k, p @ gold, p @ proxy) for p, k in (tilted(proxy, b) for b in (8.0, 2.0, 1.0, 0.5))]
     print(f"{name:7s}" + "   ".join(f"KL {k:4.1f}: gold {g:.2f} of proxy {r:.2f}"
                                     for k, g, r in found))
+
+# %%
 gold, proxy = CASES["noisy"]
 for beta in (8.0, 2.0, 1.0):
     p, _ = tilted(proxy, beta)
@@ -127,7 +130,8 @@ assert PRICES[-1] < peak < PRICES[0], "with a trick gold has its best price insi
 # same prompts in the same order under both. A proxy's rewards are put into its own units: zero is
 # the mean on the reference's answers, one their standard deviation within a prompt. $\beta = 0$, so
 # that what the proxies get wrong can show; one seed each at the paper's $\beta = 0.05$.
-#
+
+# %% [markdown]
 # Unlike the paper (Sec. 3.2): 135M, no SFT of our own, LoRA, 16 answers a step instead of 128.
 
 # %%
@@ -138,7 +142,7 @@ RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 runs = read_runs(RUNS / "study_rloo")
 BLOCK = 5  # steps that are averaged: 80 answers
 
-
+# %%
 def series(name, key):
     """A logged number, averaged over blocks of steps.  Shapes: -> (seeds, blocks)."""
     rows = np.array([[row[key] for row in run["metrics"]] for run in runs[name]])
@@ -147,6 +151,8 @@ def series(name, key):
 # %%
 WATCHED = {"train/proxy_reward": "proxy (its units)", "train/gold_reward": "gold (0 to 5)",
            "train/kl": "KL (nats an answer)", "train/length": "length (tokens)"}
+
+# %%
 steps = np.arange(1, series("bt-kl0.0", "train/kl").shape[1] + 1) * BLOCK
 figure, axes = plots.panels(4)
 for axis, (key, title) in zip(axes, WATCHED.items(), strict=True):
@@ -172,7 +178,8 @@ for method in ("bt", "bsr"):
 # BSR runs stand for 25 steps, one dips by half a point and comes back. KL runs to 13 to 46 nats.
 # Lengths fall first: an answer that does not end by itself costs a unit (`missing_eos_penalty`), so
 # ending is the first lesson, and gold likes it, too.
-#
+
+# %% [markdown]
 # The paper's Fig. 5 has gold rising on with BSR and standing still with BT in the second half. Here
 # both intervals hold zero. **Seeds differ more than methods**: each seed is another proxy, with
 # another head and order of batches, and each policy found its own way to please it.
@@ -194,7 +201,7 @@ def gold_at(run, nats):
     after = int(np.argmax(kl >= nats))
     return np.interp(nats, kl[after - 1:after + 1], gold[after - 1:after + 1])
 
-
+# %%
 for nats in (3.0, 8.0):
     found = {m: np.array([gold_at(run, nats) for run in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr")}
     mean, width = metrics.seed_interval(found["bsr"] - found["bt"])
@@ -228,7 +235,7 @@ assert draw_prompts(config) == rows, "both optimizers must answer the same promp
 scores = np.load(RUNS / "best_of_n" / "scores.npz")
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 
-
+# %%
 def best_of_n_gain(method):
     """Gold of the pick minus gold of a random sample.  Shapes: -> (seeds, sizes)."""
     picked = [[metrics.best_of_n(scores[f"{method}-seed{s}"], scores["gold"], n).mean()
@@ -267,7 +274,7 @@ axis.legend(fontsize=7);
 def show(text):
     return " / ".join(text.split("\n"))[:200]
 
-
+# %%
 for place in (3, 90, 77):
     print("PROMPT   ", show(rows[place]["prompt"]))
     first = runs["bt-kl0.0"][0]["evaluation"]["reference"]
@@ -293,6 +300,8 @@ def terms(found):
 # %%
 changes = {m: np.array([terms(r["evaluation"]["policy"]) - terms(r["evaluation"]["reference"])
                         for r in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr")}  # (S, P, 5)
+
+# %%
 first = runs["bt-kl0.0"][0]["evaluation"]
 assert np.allclose(terms(first["policy"]).sum(1), [g[0] for g in first["policy"]["gold"]],
                    atol=1e-4), "the terms must add up to the recorded gold"
@@ -319,6 +328,8 @@ for name in ("bt-kl0.0", "bsr-kl0.0"):
         print(f"{name[:3].strip('-').upper():4s}{run['seed']}: of {len(texts)} answers {lists} are "
               "numbered lists, " + ", ".join(
                   f"{opening.count(o)} open with {o!r}" for o in common))
+
+# %%
 before = runs["bt-kl0.0"][0]["evaluation"]["reference"]["texts"]
 print("before:", sum(text.startswith("1.") for text in before), "numbered lists")
 
@@ -373,7 +384,8 @@ for true in (0.5, 0.7):
 #   BSR's .33; the difference is undecided at three seeds.
 # - So the paper's Part 2 is neither confirmed nor refuted: its reward models are 3B, its proxies
 #   much better, its policies get 128 answers a step and a KL price.
-#
+
+# %% [markdown]
 # Not tested: a learning rate per proxy, more seeds than three, other $\lambda$, the controls of
 # notebook 05 (BT rescaled to BSR's spread is the same proxy here, since units are standardized).
 

@@ -359,7 +359,8 @@ print(report(big, gpus=8))
 #
 # Nobody has run the 8B config with this repository yet. The paper's targets (Table 2, RM-Bench,
 # Llama-3.1-8B on Skywork-80K; no intervals given):
-#
+
+# %% [markdown]
 # | $\lambda$ | chat | math | code | safety | hard | normal | easy | overall |
 # |---|---|---|---|---|---|---|---|---|
 # | 0 | 69.2 | 62.1 | 53.4 | 95.9 | 47.8 | 74.0 | 88.4 | 70.1 |
