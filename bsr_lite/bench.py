@@ -166,7 +166,7 @@ def run(quick: bool, judged: str | None, rounds: int) -> dict:
     found: dict = {"reward models": {}, "updates": {}, "sampling": {}}
     for work in works(quick, judged, policy.tokenizer):
         with phase(work.name):
-            found["reward models"][work.name] = compare(work, rounds, device)
+            found["reward models"][work.name] = compare(work, 1 if quick else rounds, device)
     with phase("RLOO updates"):
         found["updates"]["4 prompts x 4, LoRA, bf16"] = compare_updates(
             policy, rollouts(policy.tokenizer, 2 if quick else 4), 1 if quick else rounds)
