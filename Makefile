@@ -9,7 +9,7 @@ NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
 .PHONY: run test notebooks lab data clean
 
 run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
-	$(BIN)/python -m bsr_lite.study --config bsr_lite/configs/study_fast.yaml
+	$(BIN)/python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
 
 test: $(READY)  ## lint, tests, and every notebook and solution in the fast profile
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Random batches of pairs, cut into token-budgeted micro-batches of prefix-shared packed rows.
 
-A micro-batch is one row of prompt trees, `prompt | response 0 | response 1 | ...`, tree after
-tree: no padding, every prompt once. Each response is one attention segment whose queries are the
+A micro-batch is one row of prompt token_groups, `prompt | response 0 | response 1 | ...`, token_group after
+token_group: no padding, every prompt once. Each response is one attention segment whose queries are the
 response (the first one's also the prompt) and whose keys are the prompt and itself.
 """
 
@@ -23,12 +23,12 @@ try:  # one kernel for segments of any length: newer versions of torch, on a GPU
 except ImportError:
     varlen_attn = None
 
-Tree = Sequence[list[int]]  # [prompt ids, response ids, response ids, ...]
+TokenGroup = Sequence[list[int]]  # [prompt ids, response ids, response ids, ...]
 
 
 @dataclass
-class Forest:
-    """One packed row of trees; N responses, T tokens, S key/value slots.
+class PackedRow:
+    """One packed row of token_groups; N responses, T tokens, S key/value slots.
 
     input_ids, position_ids (1, T); positions go on from the prompt's end in every response.
     ends (N,): row index of each response's last token.  keys (S,): the row index behind every
@@ -67,13 +67,13 @@ class Forest:
         mask = torch.arange(max(self.key_lengths), device=self.keys.device) < lengths[:, None]
         return pad_sequence(rows, batch_first=True), mask
 
-    def to(self, device) -> "Forest":
+    def to(self, device) -> "PackedRow":
         tensors = (t.to(device) for t in (self.input_ids, self.position_ids, self.ends, self.keys))
-        return Forest(*tensors, self.query_lengths, self.key_lengths)
+        return PackedRow(*tensors, self.query_lengths, self.key_lengths)
 
 
-def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> Tree:
-    """The tree whose stem is the longest common prefix of prompt + each response, at most one
+def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> TokenGroup:
+    """The token_group whose stem is the longest common prefix of prompt + each response, at most one
     token short of the shortest, so that every response keeps a last token of its own."""
     rows = [prompt + response for response in responses]
     limit = min(map(len, rows)) - 1
@@ -82,16 +82,16 @@ def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> Tree:
     return [rows[0][:stem], *(row[stem:] for row in rows)]
 
 
-def plant(trees: Sequence[Tree]) -> Forest:
-    """Lay trees out as one row.  Raises: ValueError for a tree without a response, or with an
+def pack(token_groups: Sequence[TokenGroup]) -> PackedRow:
+    """Lay token_groups out as one row.  Raises: ValueError for a token_group without a response, or with an
     empty response, whose last token would belong to the prompt."""
     ids: list[int] = []
     positions: list[int] = []
     keys: list[int] = []
     ends, query_lengths, key_lengths = [], [], []
-    for index, (prompt, *responses) in enumerate(trees):
+    for index, (prompt, *responses) in enumerate(token_groups):
         if not responses or not all(responses):
-            raise ValueError(f"tree {index}: every tree needs responses of at least one token")
+            raise ValueError(f"token_group {index}: every token_group needs responses of at least one token")
         root, depth = len(ids), len(prompt)
         for number, response in enumerate(responses):
             start = len(ids)
@@ -103,12 +103,12 @@ def plant(trees: Sequence[Tree]) -> Forest:
             ends.append(len(ids) - 1)
             query_lengths.append(len(new))
             key_lengths.append(depth + len(response))
-    return Forest(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends),
+    return PackedRow(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends),
                   torch.tensor(keys), query_lengths, key_lengths)
 
 
-def answer_rows(trees: Sequence[Tree]) -> tuple[Tensor, Tensor, list[int]]:
-    """Where `plant` puts what a causal language model predicts: the row index before every answer
+def answer_rows(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor, list[int]]:
+    """Where `pack` puts what a causal language model predicts: the row index before every answer
     token (the prompt's last one for the first), the token's id, and the answers' lengths.
 
     Shapes: -> (N tokens,), (N tokens,), list of answers.
@@ -116,7 +116,7 @@ def answer_rows(trees: Sequence[Tree]) -> tuple[Tensor, Tensor, list[int]]:
     sources: list[int] = []
     targets: list[int] = []
     lengths, start = [], 0
-    for prompt, *answers in trees:
+    for prompt, *answers in token_groups:
         last, start = start + len(prompt) - 1, start + len(prompt)
         for answer in answers:
             sources += [last, *range(start, start + len(answer) - 1)]
@@ -137,48 +137,48 @@ def refuse_features(features: dict, length: int) -> None:
                          "be computed in padded rows: model.layout: padded")
 
 
-def segments_one_by_one(query, key, value, forest: Forest, scale: float | None) -> Tensor:
+def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
     """Shapes: query (1, heads, T, D), key and value (1, heads, S, D) -> (1, T, heads, D)."""
     out = []
     # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
-    for q, k, v in zip(query.split(forest.query_lengths, 2), key.split(forest.key_lengths, 2),
-                       value.split(forest.key_lengths, 2), strict=True):
+    for q, k, v in zip(query.split(packed.query_lengths, 2), key.split(packed.key_lengths, 2),
+                       value.split(packed.key_lengths, 2), strict=True):
         n, m = q.shape[2], k.shape[2]
-        mask = None if n == m else forest.mask(n, m)
+        mask = None if n == m else packed.mask(n, m)
         out.append(F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=n == m, scale=scale, enable_gqa=True))
     return torch.cat(out, dim=2).transpose(1, 2)
 
 
-def segments_at_once(query, key, value, forest: Forest, scale: float | None) -> Tensor:
+def segments_at_once(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
     """The same by one call of the variable-length flash kernel, which aligns causality
     bottom-right by itself."""
     query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
-    return varlen_attn(query, key, value, *forest.cumulative(), max(forest.query_lengths),
-                       max(forest.key_lengths), scale=scale, window_size=(-1, 0),
+    return varlen_attn(query, key, value, *packed.cumulative(), max(packed.query_lengths),
+                       max(packed.key_lengths), scale=scale, window_size=(-1, 0),
                        enable_gqa=query.shape[1] != key.shape[1])[None]
 
 
-def forest_attention(module, query, key, value, mask, scaling=None, forest=None, **features):
+def packed_attention(module, query, key, value, mask, scaling=None, packed=None, **features):
     """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
     heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment.
 
     Raises: ValueError naming an attention feature that this layout does not compute.
     """
-    if forest is None:
-        raise ValueError("the forest layout needs the keyword argument forest=plant(trees)")
-    refuse_features(features, max(forest.key_lengths))
+    if packed is None:
+        raise ValueError("the packed layout needs the keyword argument packed=pack(token_groups)")
+    refuse_features(features, max(packed.key_lengths))
     flash = varlen_attn and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     attend = segments_at_once if flash else segments_one_by_one
-    return attend(query, key[:, :, forest.keys], value[:, :, forest.keys], forest, scaling), None
+    return attend(query, key[:, :, packed.keys], value[:, :, packed.keys], packed, scaling), None
 
 
-AttentionInterface.register("forest", forest_attention)
+AttentionInterface.register("packed", packed_attention)
 
 
-def tree_tokens(tree: Tree) -> int:
-    """Tokens a tree takes in a row: its stem once and all its responses."""
-    return sum(map(len, tree))
+def count_tokens(token_group: TokenGroup) -> int:
+    """Tokens a token_group takes in a row: its stem once and all its responses."""
+    return sum(map(len, token_group))
 
 
 def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[int]:

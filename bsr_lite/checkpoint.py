@@ -9,12 +9,8 @@ import torch
 import torch.distributed.checkpoint as shards
 from torch.distributed.tensor import DTensor
 
-from .config import ConfigError
 from .distributed import barrier, rank
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot go on; the message names the step, the rows and the last checkpoint."""
+from .errors import ConfigError, TrainingError
 
 
 class Checkpoint:

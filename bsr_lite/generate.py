@@ -16,10 +16,9 @@ from transformers import AttentionInterface
 
 from .batching import refuse_features
 from .cli import parser
-from .data import Messages
-from .embedded import ModelError
+from .data import Messages, read_rows
+from .errors import DataError, ModelError
 from .policy import Policy, load_policy
-from .rows import DataError, read_rows
 from .runlog import write_atomic
 from .tokenization import tokenize
 
@@ -129,7 +128,7 @@ def end_of_turn(tokenizer) -> int:
 
 def roll_out(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
              generator: torch.Generator) -> list[dict]:
-    """Per prompt: its `tree` [prompt, answer, ...] of token ids, the `texts` of its K answers, and
+    """Per prompt: its `token_group` [prompt, answer, ...] of token ids, the `texts` of its K answers, and
     whether each `finished`, that is, ended by itself."""
     tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
     ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
@@ -138,7 +137,7 @@ def roll_out(policy: Policy, prompts: list[Messages], num_generations: int, max_
     batch = []
     for place, prompt in enumerate(ids):
         mine = rows[place * num_generations:(place + 1) * num_generations]
-        batch.append({"tree": [prompt, *mine],
+        batch.append({"token_group": [prompt, *mine],
                       "texts": [tokenizer.decode(answer, skip_special_tokens=True).strip()
                                 for answer in mine],
                       "finished": [answer[-1] == stop for answer in mine]})

@@ -4,8 +4,6 @@ Everything here takes fp32 reward tensors of shape (B,), imports torch alone and
 Equation numbers: "On the Robustness of Reward Models for Language Model Alignment" (ICML 2025).
 """
 
-from enum import StrEnum
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -140,59 +138,30 @@ def bsr_penalty_share(
     return share.sum() / num_groups
 
 
-class LossKind(StrEnum):
-    """The objectives of the paper's comparison (Sec. 4.3), centering, and plain L2 as a control."""
-
-    BT = "bt"
-    HINGE = "hinge"
-    NORM = "norm"
-    DR = "dr"
-    CENTERING = "centering"
-    L2 = "l2"
-    BSR = "bsr"
+# objective -> the one hyperparameter that it takes
+PARAMETERS = {"bt": None, "hinge": "target_margin", "norm": None, "dr": None,
+              "centering": "centering_coefficient", "l2": "l2_coefficient", "bsr": "bsr_lambda"}
+# objective -> what it adds to Bradley-Terry, weighted with that hyperparameter
+PENALTIES = {"centering": centering_penalty, "l2": l2_penalty, "bsr": bsr_penalty}
 
 
-# the one hyperparameter each objective takes
-LOSS_PARAMETERS = {
-    LossKind.HINGE: "target_margin",
-    LossKind.CENTERING: "centering_coefficient",
-    LossKind.L2: "l2_coefficient",
-    LossKind.BSR: "bsr_lambda",
-}
+def check_loss(kind: str, **parameters: float | None) -> None:
+    """Raises: ValueError, naming the objective, the parameter and the way out, unless exactly the
+    parameters that `kind` takes are given."""
+    if kind not in PARAMETERS:
+        raise ValueError(f"unknown loss {kind!r}; choose one of {', '.join(PARAMETERS)}")
+    needed = PARAMETERS[kind]
+    for name in parameters.keys() - {needed} - ({"bsr_group_size"} if kind == "bsr" else set()):
+        if parameters[name] is not None:
+            raise ValueError(f"{name} has no effect on loss {kind!r}: remove it")
+    value = parameters.get(needed)
+    if needed and (value is None or not 0 <= value < float("inf")):
+        raise ValueError(f"loss {kind!r} needs {needed} >= 0, got {value}")
 
 
-def check_loss(kind: str, **parameters: float | None) -> LossKind:
-    """The objective named `kind`, provided exactly the parameters it takes are given.
-
-    Raises: ValueError naming the objective, the parameter and the way out.
-    """
-    if kind not in list(LossKind):
-        raise ValueError(f"unknown loss {kind!r}; choose one of {', '.join(LossKind)}")
-    kind = LossKind(kind)
-    needed = LOSS_PARAMETERS.get(kind)
-    for name, value in parameters.items():
-        belongs = kind is LossKind.BSR if name == "bsr_group_size" else name == needed
-        if value is not None and not belongs:
-            raise ValueError(f"{name} has no effect on loss {kind.value!r}: remove it")
-        if name == "bsr_group_size" and value is not None and value < 1:
-            raise ValueError(f"bsr_group_size must be at least 1 pair, got {value}")
-        if name == needed and (value is None or not 0 <= value < float("inf")):
-            raise ValueError(f"loss {kind.value!r} needs {name} >= 0, got {value}")
-    return kind
-
-
-def preference_loss(
-    kind: str,
-    rewards_chosen: Tensor,
-    rewards_rejected: Tensor,
-    *,
-    bsr_lambda: float | None = None,
-    bsr_group_size: int | None = None,
-    centering_coefficient: float | None = None,
-    l2_coefficient: float | None = None,
-    target_margin: float | None = None,
-) -> Tensor:
-    """The whole batch's loss under the objective `kind` (see `LossKind`).
+def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor, *,
+                    bsr_group_size: int | None = None, **parameter: float | None) -> Tensor:
+    """The whole batch's loss under the objective `kind`, with the parameter that PARAMETERS names.
 
     bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); centering: L_BT + centering_coefficient *
     centering_penalty; l2: L_BT + l2_coefficient * l2_penalty; the others are the functions of
@@ -204,21 +173,14 @@ def preference_loss(
     >>> x.item()  # 0.5 * 2 * 1^2
     1.0
     """
-    kind = check_loss(kind, bsr_lambda=bsr_lambda, bsr_group_size=bsr_group_size,
-                      centering_coefficient=centering_coefficient, l2_coefficient=l2_coefficient,
-                      target_margin=target_margin)
-    rewards = rewards_chosen, rewards_rejected
-    if kind is LossKind.HINGE:
-        return hinge_loss(*rewards, target_margin)
-    if kind is LossKind.NORM:
-        return norm_loss(*rewards)
-    if kind is LossKind.DR:
-        return dr_loss(*rewards)
+    check_loss(kind, bsr_group_size=bsr_group_size, **parameter)
+    rewards, value = (rewards_chosen, rewards_rejected), parameter.get(PARAMETERS[kind])
+    if kind == "hinge":
+        return hinge_loss(*rewards, value)
+    if kind in ("norm", "dr"):
+        return {"norm": norm_loss, "dr": dr_loss}[kind](*rewards)
     loss = bt_loss(*rewards)
-    if kind is LossKind.CENTERING:
-        loss = loss + centering_coefficient * centering_penalty(*rewards)
-    if kind is LossKind.L2:
-        loss = loss + l2_coefficient * l2_penalty(*rewards)
-    if kind is LossKind.BSR:
-        loss = loss + bsr_lambda * bsr_penalty(*rewards, bsr_group_size)
+    if kind in PENALTIES:
+        groups = {"bsr_group_size": bsr_group_size} if kind == "bsr" else {}
+        loss = loss + value * PENALTIES[kind](*rewards, **groups)
     return loss

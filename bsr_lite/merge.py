@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from .cli import parser
-from .embedded import ModelError, quiet_loading
+from .embedded import quiet_loading
+from .errors import ModelError
 from .models import RewardModel, load_base
 from .saving import check_target, check_template, read_meta, save_reward_model
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .batching import Forest, plant
-from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .batching import PackedRow, pack
+from .embedded import EMBEDDED, embedded_model_path, quiet_loading
+from .errors import ModelError
 from .saving import check_template, saved_meta
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
@@ -48,16 +49,16 @@ class RewardModel(nn.Module):
     def device(self) -> torch.device:
         return self.head_weight.device
 
-    def last_hidden(self, forest: Forest) -> tuple[Tensor, Tensor]:
+    def last_hidden(self, packed: PackedRow) -> tuple[Tensor, Tensor]:
         """Hidden state of each response's last token, (N, H) fp32, twice: after the final norm,
         as the head sees it, and before it, where the scale is not pinned."""
         kept = []
         hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
-        inputs = {"input_ids": forest.input_ids, "position_ids": forest.position_ids,
-                  "forest": forest}
-        last = (torch.zeros_like(forest.ends), forest.ends)
+        inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids,
+                  "packed": packed}
+        last = (torch.zeros_like(packed.ends), packed.ends)
         if self.meta.get("layout") == "padded":
-            rows, mask = forest.rows()
+            rows, mask = packed.rows()
             inputs = {"input_ids": rows, "attention_mask": mask.long()}
             last = (torch.arange(len(rows), device=rows.device), mask.sum(1) - 1)
         try:
@@ -73,15 +74,15 @@ class RewardModel(nn.Module):
         with torch.autocast(self.device.type, enabled=False):
             return self.classifier.score(last_hidden)[:, 0]
 
-    def forward(self, forest: Forest) -> Tensor:
-        """Rewards of the forest's N responses, in order.  Shapes: -> (N,) fp32."""
-        return self.score(self.last_hidden(forest)[0])
+    def forward(self, packed: PackedRow) -> Tensor:
+        """Rewards of the packed's N responses, in order.  Shapes: -> (N,) fp32."""
+        return self.score(self.last_hidden(packed)[0])
 
 
-def rewards(model: RewardModel, forest: Forest) -> Tensor:
-    """Rewards of a forest's responses without a graph.  Shapes: -> (N,) fp32."""
+def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
+    """Rewards of a packed's responses without a graph.  Shapes: -> (N,) fp32."""
     with torch.no_grad():
-        return model(forest.to(model.device))
+        return model(packed.to(model.device))
 
 
 def load_reward_model(
@@ -92,7 +93,7 @@ def load_reward_model(
     quantization: str | None = None,
     dtype: str = "bfloat16",
     gradient_checkpointing: bool | int = False,
-    layout: str = "forest",
+    layout: str = "packed",
     seed: int = 0,
 ) -> RewardModel:
     """A reward model to train: `name_or_path` is EMBEDDED, a hub id or a local path.
@@ -109,7 +110,7 @@ def load_reward_model(
     """
     meta = saved_meta(name_or_path, depth=depth, lora_rank=lora_rank, quantization=quantization,
                       gradient_checkpointing=gradient_checkpointing,
-                      layout=None if layout == "forest" else layout)
+                      layout=None if layout == "packed" else layout)
     if meta:
         return _reload(Path(name_or_path), meta)
     if quantization not in (None, "nf4"):
@@ -126,7 +127,7 @@ def load_reward_model(
 def attention(meta: dict) -> str:
     """The attention implementation of a layout; in plain rows eager alone computes all that models
     ask for."""
-    return "eager" if meta.get("layout") == "padded" else "forest"
+    return "eager" if meta.get("layout") == "padded" else "packed"
 
 
 def load_base(meta: dict, seed: int):
@@ -253,7 +254,7 @@ def _checked(model: RewardModel) -> RewardModel:
     if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
         raise ModelError("the head is frozen: it would keep its random weights")
     try:
-        rewards(model, plant([[[0], [1], [1, 2]]]))
+        rewards(model, pack([[[0], [1], [1, 2]]]))
     except ValueError as error:
         raise ModelError(f"{model.meta['base']}: {error}") from error
     return model

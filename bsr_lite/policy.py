@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .batching import Tree, answer_rows, plant
-from .embedded import EMBEDDED, ModelError, embedded_model_path, quiet_loading
+from .batching import TokenGroup, answer_rows, pack
+from .embedded import EMBEDDED, embedded_model_path, quiet_loading
+from .errors import ModelError
 from .models import RewardModel, guard_nf4, settle_template
 from .rloo import token_logprobs
 from .saving import check_template, saved_meta
@@ -38,14 +39,14 @@ class Policy(nn.Module):
         return torch.autocast(self.device.type, self.compute_dtype,
                               enabled=self.compute_dtype is torch.bfloat16)
 
-    def logprobs(self, trees: list[Tree]) -> list[Tensor]:
-        """log pi of every token of every answer given what stands before it, in nats; trees are
+    def logprobs(self, token_groups: list[TokenGroup]) -> list[Tensor]:
+        """log pi of every token of every answer given what stands before it, in nats; token_groups are
         [prompt, answer, answer, ...].  Shapes: N answers -> N tensors (T_i,) fp32."""
-        forest, (sources, targets, lengths) = plant(trees).to(self.device), answer_rows(trees)
-        self.causal.set_attn_implementation("forest")
+        packed, (sources, targets, lengths) = pack(token_groups).to(self.device), answer_rows(token_groups)
+        self.causal.set_attn_implementation("packed")
         with self.autocast():
             hidden = self.causal.model(
-                input_ids=forest.input_ids, position_ids=forest.position_ids, forest=forest,
+                input_ids=packed.input_ids, position_ids=packed.position_ids, packed=packed,
                 use_cache=False).last_hidden_state[0]
         weight = self.causal.lm_head.weight
         found = token_logprobs(hidden[sources.to(self.device)].to(weight.dtype), weight,
@@ -73,7 +74,7 @@ def load_causal(base: str, dtype: str, quantization: str | None):
     """A causal language model and its tokenizer.  Raises: ModelError."""
     import transformers
     path = str(embedded_model_path()) if base == EMBEDDED else base
-    options = {"dtype": getattr(torch, dtype), "attn_implementation": "forest"}
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": "packed"}
     if quantization:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
@@ -174,13 +175,13 @@ class SharedRewardModel(RewardModel):
         super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})
         self.policy = [policy]  # in a list: not a submodule
 
-    def last_hidden(self, forest):
+    def last_hidden(self, packed):
         policy = self.policy[0]
         trained = [p for p in policy.hf.parameters() if p.requires_grad]
-        policy.causal.set_attn_implementation("forest")
+        policy.causal.set_attn_implementation("packed")
         policy.hf.set_adapter(REWARD)
         try:
-            return super().last_hidden(forest)
+            return super().last_hidden(packed)
         finally:
             policy.hf.set_adapter(ADAPTER)  # which flips requires_grad
             for p in policy.hf.parameters():

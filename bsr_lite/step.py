@@ -4,26 +4,17 @@ exact however it is cut."""
 import torch
 from torch import Tensor
 
-from .batching import Forest
+from .batching import PackedRow
 from .config import RewardModelConfig
 from .dispersion import pair_mean_statistics
 from .distributed import all_sum, ranks
-from .losses import LossKind, preference_loss
 
 
-def whole_batch_loss(rewards: Tensor, config: RewardModelConfig) -> Tensor:
-    """The config's objective on (B, 2) rewards, chosen first."""
-    return preference_loss(
-        config.loss, rewards[:, 0], rewards[:, 1], bsr_lambda=config.bsr_lambda,
-        bsr_group_size=config.bsr_group_size, target_margin=config.target_margin,
-        centering_coefficient=config.centering_coefficient, l2_coefficient=config.l2_coefficient)
-
-
-def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelConfig,
+def backward(model, parts: list[tuple[list[int], PackedRow]], config: RewardModelConfig,
              backpropagate=Tensor.backward, pairs: int | None = None) -> tuple[Tensor, Tensor]:
     """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts
     and spread over ranks, whose gradients add up. `pairs` are the whole batch's (None: `parts` hold
-    it all); a part without an index has a forest for its pass alone, and weight zero.
+    it all); a part without an index has a packed for its pass alone, and weight zero.
 
     One part in one process: plain autograd. Otherwise the loss may couple all pairs, as BSR does,
     so the rewards of all are computed first, then dL/dr of the whole batch, and every part goes
@@ -33,23 +24,23 @@ def backward(model, parts: list[tuple[list[int], Forest]], config: RewardModelCo
     """
     pairs = pairs or sum(len(index) for index, _ in parts)
     rewards = torch.zeros(pairs, 2, device=model.device)
-    if config.loss == LossKind.BSR and (len(parts) > 1 or ranks() > 1):
+    if config.loss == "bsr" and (len(parts) > 1 or ranks() > 1):
         with torch.set_grad_enabled(len(parts) == 1):
-            for index, forest in parts:
-                part = model(forest).view(-1, 2)[:len(index)]
+            for index, packed in parts:
+                part = model(packed).view(-1, 2)[:len(index)]
                 rewards[index] = part.detach()
         all_sum(rewards).requires_grad_()
-        loss = whole_batch_loss(rewards, config)
+        loss = config.objective()(*rewards.unbind(1))
         (gradient,) = torch.autograd.grad(loss, rewards)
-        for index, forest in parts:
+        for index, packed in parts:
             if len(parts) > 1:
-                part = model(forest).view(-1, 2)[:len(index)]
+                part = model(packed).view(-1, 2)[:len(index)]
             backpropagate((part * gradient[index]).sum())
         return rewards.detach(), loss.detach()
     loss = torch.zeros((), device=model.device)
-    for index, forest in parts:
-        part = model(forest).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
-        part_loss = whole_batch_loss(part, config) * (len(index) / pairs) if index else part.sum()
+    for index, packed in parts:
+        part = model(packed).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
+        part_loss = config.objective()(*part.unbind(1)) * (len(index) / pairs) if index else part.sum()
         backpropagate(part_loss)
         rewards[sorted(index)] = part.detach()
         loss += part_loss.detach()

@@ -6,9 +6,10 @@ import itertools
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
-from .batching import Tree, shared_prefix
-from .card import DATE
-from .data import DataError, Messages, Pair
+from .batching import TokenGroup, shared_prefix
+from .data import Messages, Pair
+from .errors import DataError
+from .saving import DATE
 
 CHUNK = 512  # chats tokenized by one call, which spreads over the cores
 
@@ -46,7 +47,7 @@ def _pieces(tokenizer, prompt: Messages) -> list[list[int]]:
                         f"{prompt[0]['content'][:60]!r}: {error}") from error
 
 
-def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -> list[Tree]:
+def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -> list[TokenGroup]:
     """Per chat [prompt ids, ids of each answer]; the prompt ends where the answer begins, every
     answer in the template's end-of-turn token.
 
@@ -61,11 +62,11 @@ def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -
              for text in (*(m["content"] for m in prompt), *answers)]
     found = iter(tokenizer(texts, add_special_tokens=False, split_special_tokens=True,
                            return_attention_mask=False)["input_ids"])
-    trees = []
+    token_groups = []
     for (prompt, answers), template in zip(chats, pieces, strict=True):
         stem = [i for before in template[:len(prompt)] for i in (*before, *next(found))]
-        trees.append([stem + template[-2], *(next(found) + template[-1] for _ in answers)])
-    return trees
+        token_groups.append([stem + template[-2], *(next(found) + template[-1] for _ in answers)])
+    return token_groups
 
 
 def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], list[int]]:
@@ -74,22 +75,22 @@ def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], lis
     return stem, answer
 
 
-class PairTrees(Sequence):
-    """Tokenized pairs as trees [shared prefix, rest of chosen, rest of rejected], in two flat
+class PairTokens(Sequence):
+    """Tokenized pairs as token_groups [shared prefix, rest of chosen, rest of rejected], in two flat
     arrays: 4 bytes a token, where lists of integers take up to 36."""
 
     def __init__(self):
         self.tokens, self.ends = array("i"), array("q", [0])
 
-    def append(self, tree: Tree) -> None:
-        for part in tree:
+    def append(self, token_group: TokenGroup) -> None:
+        for part in token_group:
             self.tokens.extend(part)
             self.ends.append(len(self.tokens))
 
     def __len__(self) -> int:
         return len(self.ends) // 3
 
-    def __getitem__(self, index: int | slice) -> Tree | list[Tree]:
+    def __getitem__(self, index: int | slice) -> TokenGroup | list[TokenGroup]:
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         if not 0 <= index < len(self):
@@ -98,7 +99,7 @@ class PairTrees(Sequence):
         return [self.tokens[a:b].tolist() for a, b in itertools.pairwise(ends)]
 
     def sizes(self) -> Iterator[int]:
-        """Tokens of every tree."""
+        """Tokens of every token_group."""
         return (b - a for a, b in itertools.pairwise(self.ends[::3]))
 
     def fingerprint(self) -> str:
@@ -108,14 +109,14 @@ class PairTrees(Sequence):
         return digest.hexdigest()[:16]
 
 
-def pair_trees(pairs: Iterable[Pair], tokenizer,
-               max_length: int) -> tuple[PairTrees, dict[str, int]]:
-    """The pairs as trees, `CHUNK` of them at a time, and how many were dropped why.
+def pair_tokens(pairs: Iterable[Pair], tokenizer,
+               max_length: int) -> tuple[PairTokens, dict[str, int]]:
+    """The pairs as token_groups, `CHUNK` of them at a time, and how many were dropped why.
 
     Over-length pairs are dropped, not truncated: a cut answer is another answer.
     Raises: DataError when nothing is left.
     """
-    trees, dropped, count, rest = PairTrees(), {"over_length": 0, "identical": 0}, 0, iter(pairs)
+    token_groups, dropped, count, rest = PairTokens(), {"over_length": 0, "identical": 0}, 0, iter(pairs)
     while chunk := list(itertools.islice(rest, CHUNK)):
         count += len(chunk)
         for prompt, chosen, rejected in tokenize_chats(
@@ -125,8 +126,8 @@ def pair_trees(pairs: Iterable[Pair], tokenizer,
             elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
                 dropped["over_length"] += 1
             else:
-                trees.append(shared_prefix(prompt, [chosen, rejected]))
-    if not len(trees):
+                token_groups.append(shared_prefix(prompt, [chosen, rejected]))
+    if not len(token_groups):
         raise DataError(f"none of {count} pairs is left ({dropped}); raise data.max_length "
                         f"(now {max_length} tokens) or check the data")
-    return trees, dropped
+    return token_groups, dropped

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 
 from . import generate
-from .batching import draw_batch, micro_batches, tree_tokens
-from .checkpoint import Checkpoint, TrainingError
+from .batching import count_tokens, draw_batch, micro_batches
+from .checkpoint import Checkpoint
 from .cli import parser
-from .config import ConfigError, load_config, to_dict
+from .config import RLOOConfig, load_config, to_dict
 from .distributed import refuse_launcher
-from .embedded import ModelError
+from .errors import ConfigError, DataError, ModelError, TrainingError
 from .generate import read_instructions
-from .gold_model import Scorer, model_gold, pocket_gold, pocket_rows, trees_scorer
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .rloo import (
     clip_fraction,
@@ -30,10 +29,9 @@ from .rloo import (
     leave_one_out_advantages,
     rloo_loss,
 )
-from .rloo_config import RLOOConfig
-from .rows import DataError
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
+from .scorers import Scorer, model_gold, pocket_gold, pocket_rows, reward_scorer
 from .train_rm import schedule
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -72,7 +70,7 @@ def prepare(config: RLOOConfig):
           f"{config.num_generations} answers; reward model "
           + ("on the policy's base" if isinstance(proxy, SharedRewardModel) else
              "with weights of its own"))
-    return policy, trees_scorer(proxy, config.token_budget), gold, rows
+    return policy, reward_scorer(proxy, config.token_budget), gold, rows
 
 
 # ---- the step ------------------------------------------------------------------------------------
@@ -92,11 +90,11 @@ def score(batch: list[dict], scorer: Scorer) -> Tensor:
 
 def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> list[Tensor]:
     """Token log-probabilities of all answers, in order, without a graph, in micro-batches."""
-    trees = [b["tree"] for b in batch]
-    found: list = [None] * len(trees)
+    token_groups = [b["token_group"] for b in batch]
+    found: list = [None] * len(token_groups)
     with torch.no_grad():
-        for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
-            values = policy.logprobs([trees[i] for i in run])
+        for run in micro_batches([count_tokens(t) for t in token_groups], config.token_budget):
+            values = policy.logprobs([token_groups[i] for i in run])
             for place, index in enumerate(run):
                 k = config.num_generations
                 found[index] = [v.cpu() for v in values[place * k:(place + 1) * k]]
@@ -118,10 +116,10 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
            old: Tensor | None = None) -> list[Tensor]:
     """Accumulates the gradient of `rloo_loss` over the batch; its token log-probabilities. Without
     `old` this policy gave the answers, and one forward pass serves advantages and gradient."""
-    trees = [b["tree"] for b in batch]
-    found: list = [None] * len(trees)
-    for run in micro_batches([tree_tokens(t) for t in trees], config.token_budget):
-        tokens = policy.logprobs([trees[i] for i in run])
+    token_groups = [b["token_group"] for b in batch]
+    found: list = [None] * len(token_groups)
+    for run in micro_batches([count_tokens(t) for t in token_groups], config.token_budget):
+        tokens = policy.logprobs([token_groups[i] for i in run])
         seq = sums(tokens, len(run))
         before = seq.detach() if old is None else old[run].to(seq.device)
         advantages = advantages_of(rewards[run], before.cpu(), ref[run], config)

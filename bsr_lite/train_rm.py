@@ -14,18 +14,16 @@ from pathlib import Path
 
 import torch
 
-from .batching import draw_batch, plant, share_out, tree_tokens
-from .card import training_facts
-from .checkpoint import Checkpoint, TrainingError
+from .batching import count_tokens, draw_batch, pack, share_out
+from .checkpoint import Checkpoint
 from .cli import parser
-from .config import ConfigError, RewardModelConfig, load_config, to_dict
-from .data import DataError, Group
+from .config import RewardModelConfig, load_config, to_dict
+from .data import Group, pairs_as_groups
 from .distributed import (
     barrier,
     check_agreement,
     clip_gradients,
     leave,
-    of_rank_0,
     place,
     rank,
     ranks,
@@ -35,16 +33,14 @@ from .distributed import (
     sum_gradients,
     whole_weights,
 )
-from .dry_run import dry_run
-from .embedded import ModelError
-from .eval_rm import evaluate, group_tree, pairs_as_groups
-from .runlog import RunLog, peak_memory_gb, phase, read_metrics
-from .scenarios import Scenarios, require
+from .errors import ConfigError, DataError, ModelError, TrainingError
+from .eval_rm import evaluate, group_tokens
+from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
+from .saving import training_facts
+from .scale.dry_run import dry_run
+from .scenarios import Scenarios, load_scenarios, require
 from .step import backward, step_metrics
-from .token_budget import available_memory, fit_token_budget
-from .tokenization import pair_trees
-from .tracking import check_tracker, open_tracker
-from .training_data import load_scenarios
+from .tokenization import pair_tokens
 
 # ---- before the loop -----------------------------------------------------------------------------
 
@@ -82,12 +78,12 @@ def draw_groups(model, groups: list[Group], config: RewardModelConfig) -> list[G
     set loses none of them later, so that all are of one size."""
     order = random.Random(config.data.seed).sample(groups, len(groups))
     fit = (g for g in order if len(set(g.gold)) > 1
-           and group_tree(model.tokenizer, g, config.data.max_length))
+           and group_tokens(model.tokenizer, g, config.data.max_length))
     return list(itertools.islice(fit, config.eval_groups))
 
 
 def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
-    """Model, training trees, the sets to score (dev first) and drop counts; everything that can
+    """Model, training token_groups, the sets to score (dev first) and drop counts; everything that can
     fail on bad input."""
     from .models import load_reward_model
     check_tracker(config.report_to)
@@ -97,11 +93,6 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     if config.optimizer == "paged_adamw_8bit" and sharded():
         raise ConfigError("optimizer: paged_adamw_8bit cannot update shards; under FSDP run with "
                           "--set optimizer=adamw, whose states are sharded")
-    if config.token_budget is None:
-        config.token_budget = of_rank_0(fit_token_budget(
-            config, available_memory(), ranks() if sharded() else 1))
-        print(f"token_budget: {config.token_budget}, as memory allows; put it into the config to "
-              "compute the same way elsewhere")
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)
@@ -109,15 +100,15 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
         options = dataclasses.asdict(config.model)
         model = load_reward_model(options.pop("name"), seed=config.seed, **options)
     with phase("tokens"):
-        trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
+        token_groups, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
     watched = {"dev": draw_groups(model, scenarios.dev_prompt_disjoint, config)}
     for name in config.watch:
         groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
         watched[name] = draw_groups(model, groups, config)
-    print(f"{len(trees)} pairs, {sum(trees.sizes())} tokens an epoch, sets to score: "
+    print(f"{len(token_groups)} pairs, {sum(token_groups.sizes())} tokens an epoch, sets to score: "
           f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
           f"{dropped | scenarios.counts}")
-    return model, trees, watched, dropped
+    return model, token_groups, watched, dropped
 
 
 def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) -> dict:
@@ -147,13 +138,13 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
     from .saving import save_reward_model
     accelerator, out = start(), Path(config.output_dir)
-    model, trees, watched, dropped = prepare(config, scenarios)
-    per_epoch = -(-len(trees) // config.batch_size)
+    model, token_groups, watched, dropped = prepare(config, scenarios)
+    per_epoch = -(-len(token_groups) // config.batch_size)
     total = per_epoch * config.epochs
     place(model, accelerator.device)
     optimizer = make_optimizer(model, config)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    data = trees.fingerprint()
+    data = token_groups.fingerprint()
     checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), data)
     first = checkpoint.load() if resume else checkpoint.clear()
     check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
@@ -168,10 +159,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                desc=f"{config.loss} seed {config.seed}", **({"disable": True} if rank() else {}))
     for step in bar:
         started = time.perf_counter()
-        batch = draw_batch(len(trees), config.batch_size, config.seed, step)
-        lengths = [tree_tokens(trees[i]) for i in batch]
+        batch = draw_batch(len(token_groups), config.batch_size, config.seed, step)
+        lengths = [count_tokens(token_groups[i]) for i in batch]
         shortest = lengths.index(min(lengths))  # what a rank computes that has nothing else to do
-        parts = [(run, plant([trees[batch[i]] for i in run or [shortest]]).to(model.device))
+        parts = [(run, pack([token_groups[batch[i]] for i in run or [shortest]]).to(model.device))
                  for run in share_out(lengths, config.token_budget, ranks())[rank()]]
 
         # --- the optimizer step
@@ -184,7 +175,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
                 f"{rewards.tolist()} of pairs {batch}, the first of them "
-                f"{model.tokenizer.decode(trees[batch[0]][0])[-60:]!r}. Last good checkpoint: "
+                f"{model.tokenizer.decode(token_groups[batch[0]][0])[-60:]!r}. Last good checkpoint: "
                 f"{checkpoint.describe()}. Lower learning_rate, or look at these pairs")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -209,14 +200,14 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
     weights = whole_weights(model.hf)
     if rank() == 0:
-        model.meta["training"] = training_facts(config, len(trees), total, read_metrics(out)[-1])
+        model.meta["training"] = training_facts(config, len(token_groups), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)
     barrier()
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
           f"{speed * seen_pairs / max(seen_tokens, 1):.1f} pairs/s, "
           f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
-    return model, {"pairs": len(trees), "dropped": dropped, "steps": total,
+    return model, {"pairs": len(token_groups), "dropped": dropped, "steps": total,
                    "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}
 
 

@@ -33,7 +33,8 @@ from pathlib import Path
 
 import torch
 
-from bsr_lite import checks, losses, plots
+from bsr_lite import losses, plots
+from bsr_lite.course import checks
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root

@@ -34,10 +34,13 @@ from pathlib import Path
 
 import torch
 
-from bsr_lite import checks, plots
+from bsr_lite import plots
 from bsr_lite.config import load_config
+from bsr_lite.course import checks
 from bsr_lite.models import load_reward_model
-from bsr_lite.train_rm import draw_groups, load_scenarios, pair_trees
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.tokenization import pair_tokens
+from bsr_lite.train_rm import draw_groups
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
@@ -71,19 +74,19 @@ print("rejected", pair.rejected[:150].replace("\n", " "), "...")
 # before it. The reward is $W_p^\top h$ (Eq. 2), and $W_p$ is drawn at random, so these first
 # rewards are noise.
 #
-# `pair_trees` turns pairs into tokens. A "tree" holds a prompt once and both answers after it;
-# `plant` lays trees side by side in one row. It is only a way to compute: rewards are those of
+# `pair_tokens` turns pairs into tokens. A "tree" holds a prompt once and both answers after it;
+# `pack` lays token_groups side by side in one row. It is only a way to compute: rewards are those of
 # separate rows.
 
 # %%
-from bsr_lite.batching import plant
+from bsr_lite.batching import pack
 
-trees, dropped = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
+token_groups, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
-    after, before = model.last_hidden(plant(trees[:16]))  # (32, 576) each: 16 pairs, 2 answers
-    rewards = model(plant(trees[:16]))
+    after, before = model.last_hidden(pack(token_groups[:16]))  # (32, 576) each: 16 pairs, 2 answers
+    rewards = model(pack(token_groups[:16]))
 torch.testing.assert_close(rewards, after @ model.head_weight, rtol=1e-4, atol=1e-4)
-print(f"{len(trees)} pairs, dropped {dropped}; rewards of the first pair "
+print(f"{len(token_groups)} pairs, dropped {dropped}; rewards of the first pair "
       f"{rewards[0]:.2f} (chosen), {rewards[1]:.2f} (rejected)")
 
 # %% [markdown]
@@ -194,21 +197,21 @@ for place, states in (("after", after), ("before", before)):
 # whole batch's gradient exactly. (For BSR they do not: notebook 03.)
 
 # %%
-from bsr_lite.batching import draw_batch, micro_batches, tree_tokens
+from bsr_lite.batching import count_tokens, draw_batch, micro_batches
 from bsr_lite.losses import bt_loss
 from bsr_lite.train_rm import make_optimizer, schedule
 
 
-def train_bt(model, trees, config, watch=lambda step: None):
+def train_bt(model, token_groups, config, watch=lambda step: None):
     optimizer, losses = make_optimizer(model, config), []  # AdamW
-    total = -(-len(trees) // config.batch_size)  # one epoch, rounded up
+    total = -(-len(token_groups) // config.batch_size)  # one epoch, rounded up
     watch(0)
     for step in range(total):
-        batch = draw_batch(len(trees), config.batch_size, config.seed, step)
-        lengths = [tree_tokens(trees[i]) for i in batch]
+        batch = draw_batch(len(token_groups), config.batch_size, config.seed, step)
+        lengths = [count_tokens(token_groups[i]) for i in batch]
         loss = 0.0
         for part in micro_batches(lengths, config.token_budget):
-            rewards = model(plant([trees[batch[i]] for i in part])).view(-1, 2)  # (b, 2)
+            rewards = model(pack([token_groups[batch[i]] for i in part])).view(-1, 2)  # (b, 2)
             share = bt_loss(rewards[:, 0], rewards[:, 1]) * len(part) / len(batch)
             share.backward()
             loss += share.item()
@@ -234,7 +237,7 @@ small = load_config(CONFIG, overrides=[
     "model.depth=2", "model.dtype=float32"])
 few = load_scenarios(small)
 ours = load_reward_model(small.model.name, depth=2, dtype="float32", seed=small.seed)
-here = train_bt(ours, pair_trees(few.train, ours.tokenizer, small.data.max_length)[0], small)
+here = train_bt(ours, pair_tokens(few.train, ours.tokenizer, small.data.max_length)[0], small)
 with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
     small.output_dir = folder + "/run"
     library, _ = train(small, scenarios=few)
@@ -268,7 +271,8 @@ del ours, library, fresh
 # answers.
 
 # %%
-from bsr_lite.eval_rm import evaluate, pairs_as_groups
+from bsr_lite.data import pairs_as_groups
+from bsr_lite.eval_rm import evaluate
 
 sets = {"train": draw_groups(model, pairs_as_groups(scenarios.train), config)}
 sets["mutual_disjoint"] = draw_groups(model, scenarios.mutual_disjoint, config)
@@ -281,7 +285,7 @@ def watch(step):
         live.append((step, model.head_weight.norm().item(), measured))
 
 # %%
-losses = train_bt(model, trees, config, watch)
+losses = train_bt(model, token_groups, config, watch)
 print("loss by step", [round(x, 2) for x in losses])
 print("                         |W_p|   |h_w - h_l|   margin   cosine")
 for name in sets:
@@ -313,7 +317,7 @@ from bsr_lite.metrics import seed_interval
 from bsr_lite.runlog import read_runs, watched
 
 if PROFILE == "full":
-    from bsr_lite.study import run_study
+    from bsr_lite.studies.reward_models import run_study
     run_study(Path("bsr_lite/configs/study_norms.yaml"))  # hours on a CPU
 RUNS = Path("runs" if PROFILE == "full" else "data/runs") / "study_norms"
 bt = read_runs(RUNS)["bt"]

@@ -33,8 +33,9 @@ from pathlib import Path
 
 import torch
 
-from bsr_lite import checks, losses, plots
+from bsr_lite import losses, plots
 from bsr_lite.config import load_config
+from bsr_lite.course import checks
 from bsr_lite.metrics import kendall_tau_b, seed_interval
 from bsr_lite.runlog import read_metrics, read_runs, watched
 
@@ -429,18 +430,20 @@ assert abs(ratio - 2 * 1e-3 * 32) < 1e-6, "the ratio must be 2 lambda G times th
 # of a real model before its first step.
 
 # %%
-from bsr_lite.batching import plant
+from bsr_lite.batching import pack
 from bsr_lite.models import load_reward_model
-from bsr_lite.train_rm import load_scenarios, pair_trees, train
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.tokenization import pair_tokens
+from bsr_lite.train_rm import train
 
 config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=96"])
 scenarios = load_scenarios(config)
 
 # %%
 model = load_reward_model(config.model.name, depth=10, dtype="bfloat16", seed=0)
-trees, _ = pair_trees(scenarios.train, model.tokenizer, config.data.max_length)
+token_groups, _ = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
-    hidden, _ = model.last_hidden(plant(trees[:16]))  # (32, 576): chosen, rejected, chosen, ...
+    hidden, _ = model.last_hidden(pack(token_groups[:16]))  # (32, 576): chosen, rejected, chosen, ...
 
 # %%
 W = model.head_weight.detach().clone().requires_grad_()
@@ -517,7 +520,7 @@ axes[1].legend();
 
 # %%
 if PROFILE == "full":
-    from bsr_lite.study import run_study
+    from bsr_lite.studies.reward_models import run_study
     for study in ("study_lambda", "study_norms"):  # finished runs are read back
         run_study(Path(f"bsr_lite/configs/{study}.yaml"))
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")

@@ -31,8 +31,9 @@ from pathlib import Path
 
 import torch
 
-from bsr_lite import checks, plots
+from bsr_lite import plots
 from bsr_lite.config import load_config
+from bsr_lite.course import checks
 from bsr_lite.embedded import quiet_loading
 from bsr_lite.models import load_reward_model
 
@@ -199,11 +200,11 @@ assert rank == r, "an adapter can change W by rank r at most"
 # the forward pass keeps for the backward one.
 #
 # The first four are multiplication. Activations depend on every line of the model's code, so
-# `bsr_lite.estimate` does not guess: it runs the training step on *fake* tensors, which have
+# `bsr_lite.scale.estimate` does not guess: it runs the training step on *fake* tensors, which have
 # shapes but no memory, and counts. Does that agree with the real model?
 
 # %%
-from bsr_lite.estimate import estimate, measure
+from bsr_lite.scale.estimate import estimate, measure
 
 print("                        estimated  measured")
 for name, changes in {"LoRA": ["model.quantization=null"], "QLoRA": [],

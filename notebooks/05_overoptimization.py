@@ -37,13 +37,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bsr_lite import checks_policy as checks
-from bsr_lite import frozen, metrics, plots
-from bsr_lite.config import FrozenConfig, load_config
+from bsr_lite import metrics, plots
+from bsr_lite.config import load_config
+from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_groups
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_runs, read_table, watched
-from bsr_lite.train_rm import load_scenarios
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.studies import frozen
+from bsr_lite.studies.frozen import FrozenConfig
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
@@ -234,12 +236,12 @@ assert metrics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detec
 # - **judged**: real answers of real models, ranked by a GPT-4 judge (QLoRA, three seeds, six model
 #   families held out).
 #
-# `python -m bsr_lite.study --config bsr_lite/configs/study_full.yaml --resume` draws it again.
+# `python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_full.yaml --resume` draws it again.
 # Nothing was chosen on the four scenarios.
 
 # %%
 if PROFILE == "full":
-    from bsr_lite.study import run_tiers
+    from bsr_lite.studies.reward_models import run_tiers
     run_tiers(Path("bsr_lite/configs/study_full.yaml"))
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 tiers = read_table(RUNS / "study_full")

@@ -30,13 +30,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bsr_lite import checks_policy as checks
 from bsr_lite import metrics, plots
-from bsr_lite.best_of_n import BestOfNConfig, draw_prompts
 from bsr_lite.config import load_config
+from bsr_lite.course import checks_policy as checks
 from bsr_lite.gold import gold_terms
-from bsr_lite.gold_model import pocket_rows
 from bsr_lite.runlog import read_runs, read_table
+from bsr_lite.scorers import pocket_rows
+from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
 
 # %%
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
@@ -136,7 +136,7 @@ assert PRICES[-1] < peak < PRICES[0], "with a trick gold has its best price insi
 
 # %%
 if PROFILE == "full":
-    from bsr_lite.rloo_study import run_study
+    from bsr_lite.studies.rloo import run_study
     run_study(Path("bsr_lite/configs/study_rloo.yaml"))
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 runs = read_runs(RUNS / "study_rloo")

@@ -32,9 +32,9 @@ from pathlib import Path
 
 import torch
 
-from bsr_lite import checks_policy as checks
 from bsr_lite import plots
 from bsr_lite.config import load_config
+from bsr_lite.course import checks_policy as checks
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
@@ -76,7 +76,7 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 
 # %%
 PAIRS = [(12, 30, 8), (6, 10, 14), (20, 6, 9), (4, 40, 25)]
-trees = [[[1] * p, [2] * c, [3] * r] for p, c, r in PAIRS]
+token_groups = [[[1] * p, [2] * c, [3] * r] for p, c, r in PAIRS]
 longest = max(p + max(c, r) for p, c, r in PAIRS)
 padded = 2 * len(PAIRS) * longest
 packed = sum(p + c + r for p, c, r in PAIRS)
@@ -90,9 +90,9 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
 # to the whole prompt. Nothing else.
 
 # %%
-from bsr_lite.batching import plant
+from bsr_lite.batching import pack
 
-forest = plant(trees)
+forest = pack(token_groups)
 allowed = torch.zeros(packed, packed)
 start = 0
 for queries, keys in zip(forest.query_lengths, forest.keys.split(forest.key_lengths), strict=True):
@@ -130,13 +130,13 @@ right.grid(False);
 
 # %%
 from bsr_lite.models import load_reward_model, rewards
-from bsr_lite.tokenization import pair_trees
-from bsr_lite.training_data import load_scenarios
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.tokenization import pair_tokens
 
 model = load_reward_model(small.model.name, depth=4, dtype="float32")
-some, _ = pair_trees(load_scenarios(small).train[:8], model.tokenizer, 320)
-together = rewards(model, plant(some))
-alone = torch.cat([rewards(model, plant([[tree[0], answer]])) for tree in some
+some, _ = pair_tokens(load_scenarios(small).train[:8], model.tokenizer, 320)
+together = rewards(model, pack(some))
+alone = torch.cat([rewards(model, pack([[tree[0], answer]])) for tree in some
                    for answer in tree[1:]])
 print(f"largest difference of 16 rewards: {(together - alone).abs().max():.1e}")
 assert torch.allclose(together, alone, atol=5e-6), "packing must not change a reward"
@@ -150,7 +150,7 @@ for name, row in table["reward models"].items():
     print(f"{name:34s}{cells}{row['trl']['computed_tokens']:8.2f}")
 
 # %% [markdown]
-# Recorded on a CPU (`python -m bsr_lite.bench`): the same pairs, weights and optimizer through
+# Recorded on a CPU (`python tests/speed/bench.py`): the same pairs, weights and optimizer through
 # TRL's RewardTrainer, as it comes (weights in fp32, forward passes computed twice to save memory)
 # and at its best settings; four layers of the embedded model; median (quartiles) over batches and
 # rounds. *Tokens*: what it computes for every token that has to be computed. On a GPU nothing was
@@ -185,8 +185,8 @@ assert sharded(full, 8) - full["activations"] == 16e9, "16 bytes a weight, an ei
 # tensors (notebook 04), the parts cut over the GPUs, the gathered layers added.
 
 # %%
-from bsr_lite.dry_run import memory, report
-from bsr_lite.estimate import meta_model
+from bsr_lite.scale.dry_run import memory, report
+from bsr_lite.scale.estimate import meta_model
 
 PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677", "optimizer": "#AA3377",
          "gathered": "#66CCEE", "activations": "#4477AA"}

@@ -5,14 +5,14 @@ from hypothesis import strategies as st
 
 from bsr_lite import batching
 from bsr_lite.batching import (
+    count_tokens,
     draw_batch,
-    forest_attention,
     micro_batches,
-    plant,
+    pack,
+    packed_attention,
     segments_at_once,
     segments_one_by_one,
     shared_prefix,
-    tree_tokens,
 )
 
 ids = st.lists(st.integers(3, 60), min_size=1, max_size=12)
@@ -38,12 +38,12 @@ def padded_rewards(model, rows):
     return model(input_ids=batch, attention_mask=mask, use_cache=False).logits[:, 0]
 
 
-def forest_rewards(model, trees):
-    model.set_attn_implementation("forest")
-    forest = plant(trees)
-    hidden = model.model(input_ids=forest.input_ids, position_ids=forest.position_ids,
-                         forest=forest, use_cache=False).last_hidden_state
-    return model.score(hidden[0, forest.ends])[:, 0]
+def forest_rewards(model, token_groups):
+    model.set_attn_implementation("packed")
+    packed = pack(token_groups)
+    hidden = model.model(input_ids=packed.input_ids, position_ids=packed.position_ids,
+                         packed=packed, use_cache=False).last_hidden_state
+    return model.score(hidden[0, packed.ends])[:, 0]
 
 
 def gradients(model, rewards):
@@ -57,8 +57,8 @@ def gradients(model, rewards):
 @settings(max_examples=25, deadline=None)
 def test_rewards_and_gradients_equal_padded_rows(llama, texts):
     rows = [prompt + response for prompt, responses in texts for response in responses]
-    trees = [shared_prefix(prompt, responses) for prompt, responses in texts]
-    a, b = padded_rewards(llama, rows), forest_rewards(llama, trees)
+    token_groups = [shared_prefix(prompt, responses) for prompt, responses in texts]
+    a, b = padded_rewards(llama, rows), forest_rewards(llama, token_groups)
     torch.testing.assert_close(b, a, atol=5e-6, rtol=5e-6)
     ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
     assert (ga - gb).norm() <= 1e-5 * ga.norm() + 1e-7
@@ -85,14 +85,14 @@ def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, w
 @settings(max_examples=25, deadline=None)
 def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
     """The kernel's indexing, where there is no GPU to run it."""
-    forest = plant([shared_prefix(*text) for text in texts])
+    packed = pack([shared_prefix(*text) for text in texts])
     many, few = heads
-    q = torch.randn(1, many, forest.input_ids.shape[1], 8, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(1, few, len(forest.keys), 8, dtype=torch.float64, requires_grad=True)
+    q = torch.randn(1, many, packed.input_ids.shape[1], 8, dtype=torch.float64, requires_grad=True)
+    k, v = (torch.randn(1, few, len(packed.keys), 8, dtype=torch.float64, requires_grad=True)
             for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batching, "varlen_attn", flash)
-        found = [f(q, k, v, forest, 0.3) for f in (segments_one_by_one, segments_at_once)]
+        found = [f(q, k, v, packed, 0.3) for f in (segments_one_by_one, segments_at_once)]
     torch.testing.assert_close(*found)
     weights = torch.randn_like(found[0])
     torch.testing.assert_close(*(torch.autograd.grad((x * weights).sum(), (q, k, v))
@@ -108,31 +108,31 @@ def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
         assert all(branches)
         shortest = min(len(prompt) + len(r) for r in responses)
         assert len(stem) == shortest - 1 or len({b[0] for b in branches}) > 1
-    trees = [shared_prefix(*text) for text in texts]
-    forest = plant(trees)
-    assert forest.input_ids.shape[1] == sum(map(tree_tokens, trees)) == sum(forest.query_lengths)
-    assert len(forest.keys) == sum(forest.key_lengths)
+    token_groups = [shared_prefix(*text) for text in texts]
+    packed = pack(token_groups)
+    assert packed.input_ids.shape[1] == sum(map(count_tokens, token_groups)) == sum(packed.query_lengths)
+    assert len(packed.keys) == sum(packed.key_lengths)
     rows = [prompt + response for prompt, responses in texts for response in responses]
-    for row, keys in zip(rows, forest.keys.split(forest.key_lengths), strict=True):
-        assert forest.input_ids[0, keys].tolist() == row
-        assert forest.position_ids[0, keys].tolist() == list(range(len(row)))
-    assert forest.input_ids[0, forest.ends].tolist() == [row[-1] for row in rows]
+    for row, keys in zip(rows, packed.keys.split(packed.key_lengths), strict=True):
+        assert packed.input_ids[0, keys].tolist() == row
+        assert packed.position_ids[0, keys].tolist() == list(range(len(row)))
+    assert packed.input_ids[0, packed.ends].tolist() == [row[-1] for row in rows]
 
 
 def test_trees_without_responses_are_an_error():
     for bad in ([[1, 2]], [[1, 2], [3], []]):
-        with pytest.raises(ValueError, match="tree 0"):
-            plant([bad])
+        with pytest.raises(ValueError, match="token_group 0"):
+            pack([bad])
 
 
 @pytest.mark.parametrize("feature", [{"softcap": 30.0}, {"s_aux": torch.ones(2)},
                                      {"dropout": 0.1}, {"sliding_window": 4}])
 def test_attention_the_layout_cannot_do_is_refused_by_name(feature):
-    forest = plant([[[1, 2, 3], [4, 5], [6]]])
+    packed = pack([[[1, 2, 3], [4, 5], [6]]])
     q = torch.randn(1, 2, 6, 4)
     with pytest.raises(ValueError, match=next(iter(feature))):
-        forest_attention(None, q, q, q, None, forest=forest, **feature)
-    forest_attention(None, q, q, q, None, forest=forest, sliding_window=5)
+        packed_attention(None, q, q, q, None, packed=packed, **feature)
+    packed_attention(None, q, q, q, None, packed=packed, sliding_window=5)
 
 
 @given(st.integers(1, 50), st.integers(1, 12), st.integers(0, 5))

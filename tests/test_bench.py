@@ -2,14 +2,14 @@ import sys
 
 import pytest
 import torch
-
-from bsr_lite import bench, bench_growth, bench_rm
-from bsr_lite.batching import tree_tokens
 from bsr_lite.bench_rloo import Rollouts, compare_sampling, compare_updates
 from bsr_lite.bench_rm import Work
+
+from bsr_lite import bench, bench_growth, bench_rm
+from bsr_lite.batching import count_tokens
 from bsr_lite.config import ModelConfig
-from bsr_lite.data import DataError, Pair
-from bsr_lite.embedded import ModelError
+from bsr_lite.data import Pair
+from bsr_lite.errors import DataError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
 
@@ -30,7 +30,7 @@ def test_the_same_batches_give_the_same_loss_with_fewer_tokens_and_bytes(tiny_pa
     table = bench_rm.compare(work, 1, torch.device("cpu"))
     rows = [[len(t[0]) + len(side) for t in batch for side in t[1:]] for batch in work.batches]
     padded = sum(len(lengths) * max(lengths) for lengths in rows)
-    real = sum(tree_tokens(t) for batch in work.batches for t in batch)
+    real = sum(count_tokens(t) for batch in work.batches for t in batch)
     for name in ("trl", "trl_best"):
         assert table[name]["first_loss"] == pytest.approx(table["ours"]["first_loss"], abs=1e-5)
         assert table[name]["computed_tokens"] == padded / real > 1.3
@@ -53,7 +53,7 @@ def test_an_rloo_update_has_the_gradient_of_trls(tiny_path):
     table = compare_updates(policy, Rollouts(steps), 1)
     assert table["trl"]["gradient_difference"] < 1e-4
     assert table["trl_best"]["gradient_difference"] < 1e-4
-    found = compare_sampling(policy, [tree[0] for tree in steps[0]], 2, 4, 1)
+    found = compare_sampling(policy, [token_group[0] for token_group in steps[0]], 2, 4, 1)
     assert set(found["tokens_per_second"]) == {"ours", "hf"} and found["speed_up"][0] > 0
     assert "it" in "\n".join(bench.rloo_table({"it": table}, {"that": found}))
 
@@ -85,8 +85,8 @@ def test_bsr_costs_one_forward_pass_more_in_several_micro_batches(tiny_path, mon
     counts = {}
     model = load_reward_model(tiny_path, lora_rank=2)
     forward = type(model).forward
-    monkeypatch.setattr(type(model), "forward", lambda self, forest: (
-        counts.__setitem__(key, counts.get(key, 0) + 1), forward(self, forest))[1])
+    monkeypatch.setattr(type(model), "forward", lambda self, packed: (
+        counts.__setitem__(key, counts.get(key, 0) + 1), forward(self, packed))[1])
     backward = bench_growth.backward
 
     def counted(model, parts, config):

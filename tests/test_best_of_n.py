@@ -6,13 +6,12 @@ import pytest
 import torch
 import yaml
 
-from bsr_lite.best_of_n import curves, main, run_best_of_n
-from bsr_lite.config import ConfigError
+from bsr_lite.errors import ConfigError, DataError
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.gold import gold_reward, gold_terms
 from bsr_lite.models import load_reward_model
-from bsr_lite.rows import DataError
 from bsr_lite.saving import save_reward_model
+from bsr_lite.studies.best_of_n import curves, main, run_best_of_n
 
 ROWS = "".join(json.dumps({
     "prompt": f"Name {n} birds.", "split": "valid" if n else "train", "unit": "item", "count": 2,
@@ -82,7 +81,7 @@ def test_other_prompts_and_other_weights_are_no_cache(bon, tmp_path):
 
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_path, monkeypatch):
     table = run_best_of_n(bon)
-    monkeypatch.setattr("bsr_lite.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
+    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
     assert run_best_of_n(bon) == table
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")

@@ -7,11 +7,11 @@ import sys
 import pytest
 import torch
 
-from bsr_lite.card import finished_template, model_card
+from bsr_lite.errors import ModelError
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.merge import main, merge_reward_model
-from bsr_lite.models import ModelError, load_reward_model
-from bsr_lite.saving import META, save_reward_model
+from bsr_lite.models import load_reward_model
+from bsr_lite.saving import META, finished_template, model_card, save_reward_model
 from bsr_lite.tokenization import tokenize
 
 TRAINING = {"data": "some/data", "pairs": 640, "epochs": 1, "steps": 5, "loss": "bsr",

@@ -5,7 +5,7 @@ import inspect
 import pytest
 import torch
 
-from bsr_lite import checks, checks_policy
+from bsr_lite.course import checks, checks_policy
 
 CHECKERS = {n: f for module in (checks, checks_policy) for n, f in vars(module).items()
             if n.startswith("check_")}

@@ -3,15 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bsr_lite.config import (
-    ConfigError,
-    FrozenConfig,
-    RewardModelConfig,
-    StudyConfig,
-    load_config,
-    parse,
-    to_dict,
-)
+from bsr_lite.config import RewardModelConfig, load_config, parse, to_dict
+from bsr_lite.errors import ConfigError
+from bsr_lite.studies.frozen import FrozenConfig
+from bsr_lite.studies.reward_models import StudyConfig
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 FAST = CONFIGS / "rm_fast.yaml"
@@ -25,8 +20,8 @@ def test_every_reward_model_config_parses_and_survives_a_round_trip(path):
 
 
 def test_the_full_study_names_configs_that_parse():
-    from bsr_lite.best_of_n import BestOfNConfig
-    from bsr_lite.study import TiersConfig
+    from bsr_lite.studies.best_of_n import BestOfNConfig
+    from bsr_lite.studies.reward_models import TiersConfig
     tiers = load_config(CONFIGS / "study_full.yaml", TiersConfig)
     for names, cls in ((tiers.frozen, FrozenConfig), (tiers.studies, StudyConfig),
                        (tiers.best_of_n, BestOfNConfig)):
@@ -39,7 +34,7 @@ STUDIES = [p for p in sorted(CONFIGS.glob("study_*.yaml")) if p.name not in OTHE
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
 def test_every_study_config_parses_with_all_its_runs(path):
-    from bsr_lite.study import run_configs
+    from bsr_lite.studies.reward_models import run_configs
     study = load_config(path, StudyConfig)
     runs = run_configs(study, path)
     assert len(runs) == len(study.methods) * len(study.seeds)

@@ -6,17 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_lite.batching import tree_tokens
+from bsr_lite.batching import count_tokens
 from bsr_lite.config import load_config
-from bsr_lite.data import (
-    DataError,
-    Pair,
-    read_groups,
-    read_pairs,
-    trl_pair,
-)
-from bsr_lite.tokenization import CHUNK, pair_trees, tokenize, tokenize_chats
-from bsr_lite.training_data import load_scenarios
+from bsr_lite.data import Pair, read_groups, read_pairs, trl_pair
+from bsr_lite.errors import DataError
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.tokenization import CHUNK, pair_tokens, tokenize, tokenize_chats
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
 
@@ -70,8 +65,8 @@ def test_margin_and_multi_turn_prompts_are_kept():
 
 def test_identical_answers_are_no_error_but_dropped_later(tokenizer):
     pair = trl_pair({"chosen": USER + answer("same"), "rejected": USER + answer("same")})
-    trees, dropped = pair_trees([pair, Pair(USER, "a", "b")], tokenizer, 100)
-    assert len(trees) == 1 and dropped == {"over_length": 0, "identical": 1}
+    token_groups, dropped = pair_tokens([pair, Pair(USER, "a", "b")], tokenizer, 100)
+    assert len(token_groups) == 1 and dropped == {"over_length": 0, "identical": 1}
 
 
 def test_group_formats(tmp_path):
@@ -319,12 +314,12 @@ def test_digits_are_split_one_by_one(tokenizer):
 
 def test_over_length_pairs_are_dropped_and_counted_not_cut(tokenizer):
     long = Pair(USER, "word " * 25_000, "short")  # 125,000 characters
-    trees, dropped = pair_trees([long, Pair(USER, "a", "b")], tokenizer, 64)
-    assert len(trees) == 1 and dropped == {"over_length": 1, "identical": 0}
+    token_groups, dropped = pair_tokens([long, Pair(USER, "a", "b")], tokenizer, 64)
+    assert len(token_groups) == 1 and dropped == {"over_length": 1, "identical": 0}
     (prompt, a), (_, b) = tokenize(tokenizer, USER, "a"), tokenize(tokenizer, USER, "b")
-    assert [trees[0][0] + trees[0][1], trees[0][0] + trees[0][2]] == [prompt + a, prompt + b]
+    assert [token_groups[0][0] + token_groups[0][1], token_groups[0][0] + token_groups[0][2]] == [prompt + a, prompt + b]
     with pytest.raises(DataError, match="none of 1 pairs is left .*raise data.max_length"):
-        pair_trees([long], tokenizer, 64)
+        pair_tokens([long], tokenizer, 64)
 
 
 def test_many_chats_at_once_are_the_chats_one_by_one(tokenizer):
@@ -332,27 +327,27 @@ def test_many_chats_at_once_are_the_chats_one_by_one(tokenizer):
     turns = [[{"role": "system", "content": "Be brief."}], [], USER + answer("Yes?")]
     chats = [([*turns[i % 3], {"role": "user", "content": f"Count to {i} <|im_end|>"}],
               [f"one {j}" for j in range(i % 4)]) for i in range(30)]
-    trees = tokenize_chats(tokenizer, chats)
-    for (prompt, answers), tree in zip(chats, trees, strict=True):
-        assert tree[0] == tokenize(tokenizer, prompt, "x")[0]
-        assert tree[1:] == [tokenize(tokenizer, prompt, text)[1] for text in answers]
+    token_groups = tokenize_chats(tokenizer, chats)
+    for (prompt, answers), token_group in zip(chats, token_groups, strict=True):
+        assert token_group[0] == tokenize(tokenizer, prompt, "x")[0]
+        assert token_group[1:] == [tokenize(tokenizer, prompt, text)[1] for text in answers]
 
 
 def test_packed_pairs_are_the_pairs_at_four_bytes_a_token(tokenizer):
     pairs = [Pair([{"role": "user", "content": f"Question {i}"}], f"Yes, {i}.",
                   f"No, {'so ' * (i % 60)}") for i in range(1, CHUNK + 40)]
-    trees, dropped = pair_trees(iter(pairs), tokenizer, 512)
-    assert len(trees) == len(pairs) and sum(dropped.values()) == 0
+    token_groups, dropped = pair_tokens(iter(pairs), tokenizer, 512)
+    assert len(token_groups) == len(pairs) and sum(dropped.values()) == 0
     for i in (0, 7, CHUNK - 1, CHUNK, len(pairs) - 1):
         prompt, chosen = tokenize(tokenizer, pairs[i].prompt, pairs[i].chosen)
         rejected = tokenize(tokenizer, pairs[i].prompt, pairs[i].rejected)[1]
-        stem, first, second = trees[i]
+        stem, first, second = token_groups[i]
         assert (stem + first, stem + second) == (prompt + chosen, prompt + rejected)
         assert stem[:len(prompt)] == prompt
-    assert trees[3:9:2] == [trees[3], trees[5], trees[7]]
-    sizes = [tree_tokens(tree) for tree in trees]
-    assert list(trees.sizes()) == sizes
-    assert trees.tokens.itemsize * len(trees.tokens) == 4 * sum(sizes)
-    again, _ = pair_trees(pairs, tokenizer, 512)
-    other, _ = pair_trees(pairs[1:], tokenizer, 512)
-    assert again.fingerprint() == trees.fingerprint() != other.fingerprint()
+    assert token_groups[3:9:2] == [token_groups[3], token_groups[5], token_groups[7]]
+    sizes = [count_tokens(token_group) for token_group in token_groups]
+    assert list(token_groups.sizes()) == sizes
+    assert token_groups.tokens.itemsize * len(token_groups.tokens) == 4 * sum(sizes)
+    again, _ = pair_tokens(pairs, tokenizer, 512)
+    other, _ = pair_tokens(pairs[1:], tokenizer, 512)
+    assert again.fingerprint() == token_groups.fingerprint() != other.fingerprint()

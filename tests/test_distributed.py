@@ -16,9 +16,9 @@ import yaml
 from torch.distributed.tensor import DTensor
 
 import bsr_lite.checkpoint
-from bsr_lite.batching import micro_batches, plant, share_out
+from bsr_lite.batching import micro_batches, pack, share_out
 from bsr_lite.checkpoint import Checkpoint
-from bsr_lite.config import ConfigError, RewardModelConfig, parse, to_dict
+from bsr_lite.config import RewardModelConfig, parse, to_dict
 from bsr_lite.distributed import (
     check_agreement,
     clip_gradients,
@@ -28,10 +28,11 @@ from bsr_lite.distributed import (
     start,
     sum_gradients,
 )
+from bsr_lite.errors import ConfigError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
 from bsr_lite.step import backward
-from bsr_lite.tokenization import pair_trees
+from bsr_lite.tokenization import pair_tokens
 from bsr_lite.train_rm import train
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite/configs/accelerate"
@@ -60,14 +61,14 @@ def settings(folder, name, **changes):
 
 # ---- what the processes do -----------------------------------------------------------------------
 
-def step(model, trees, config, ranks):
+def step(model, token_groups, config, ranks):
     """Rewards, loss and the whole gradient of one batch, as `train` computes them."""
-    lengths = [sum(map(len, tree)) for tree in trees]
+    lengths = [sum(map(len, token_group)) for token_group in token_groups]
     shortest = lengths.index(min(lengths))
-    parts = [(run, plant([trees[i] for i in run or [shortest]]))
+    parts = [(run, pack([token_groups[i] for i in run or [shortest]]))
              for run in share_out(lengths, config.token_budget, ranks)[rank()]]
     model.zero_grad()
-    rewards, loss = backward(model, parts, config, pairs=len(trees))
+    rewards, loss = backward(model, parts, config, pairs=len(token_groups))
     trained = [p for p in model.parameters() if p.requires_grad]
     sum_gradients(trained)
     gradient, norm = whole_gradient(trained), clip_gradients(trained, 1e-3)
@@ -83,14 +84,14 @@ def whole_gradient(trained):
 
 def steps(folder, pairs, kind, ranks):
     model = load_reward_model(str(folder / "tiny"), seed=1, **MODELS[kind])
-    trees, _ = pair_trees(pairs, model.tokenizer, 128)
+    token_groups, _ = pair_tokens(pairs, model.tokenizer, 128)
     place(model, torch.device("cpu"))
     model.train()
     found = {}
     for name, (size, changes) in STEPS.items():
         plain = {"bsr_lambda": None, "bsr_group_size": None, "batch_size": 6}
         config = settings(folder, "none", **plain | changes)
-        found[name] = step(model, trees[:size], config, ranks)
+        found[name] = step(model, token_groups[:size], config, ranks)
     return found
 
 
@@ -179,7 +180,7 @@ def timeless(folder):
 def rewards_of(folder, pairs):
     model = load_reward_model(str(folder))
     with torch.no_grad():
-        return model(plant(pair_trees(pairs, model.tokenizer, 128)[0]))
+        return model(pack(pair_tokens(pairs, model.tokenizer, 128)[0]))
 
 
 # ---- the step ------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsr_lite import dry_run as module
 from bsr_lite import train_rm
-from bsr_lite.batching import plant, tree_tokens
-from bsr_lite.config import ConfigError, RewardModelConfig, parse
-from bsr_lite.dry_run import (
+from bsr_lite.batching import count_tokens, pack
+from bsr_lite.config import RewardModelConfig, parse
+from bsr_lite.errors import ConfigError
+from bsr_lite.models import load_reward_model
+from bsr_lite.scale.dry_run import (
     CARDS,
     UTILISATION,
     count_parameters,
@@ -23,8 +24,8 @@ from bsr_lite.dry_run import (
     step_work,
     steps_of,
 )
-from bsr_lite.estimate import count_step, estimate, largest_micro_batch, meta_model
-from bsr_lite.models import load_reward_model
+from bsr_lite.scale.dry_run import dry_run as module
+from bsr_lite.scale.estimate import count_step, estimate, largest_micro_batch, meta_model
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 SETTINGS = {"full": {}, "checkpointed": {"gradient_checkpointing": True}, "lora": {"lora_rank": 4},
@@ -61,11 +62,11 @@ def test_operations_are_those_torch_counts(tiny_path, setting):
     gradient, and recomputation stops before each layer's last product."""
     model = load_reward_model(tiny_path, dtype="float32", **SETTINGS[setting]).train()
     config = config_for(tiny_path, SETTINGS[setting])
-    trees = largest_micro_batch(config)
-    forest, tokens = plant(trees), sum(map(tree_tokens, trees))
-    linear, attention = counted(model, [(list(range(len(trees))), forest)], config)
+    token_groups = largest_micro_batch(config)
+    packed, tokens = pack(token_groups), sum(map(count_tokens, token_groups))
+    linear, attention = counted(model, [(list(range(len(token_groups))), packed)], config)
     passes = 1 + config.model.gradient_checkpointing
-    rectangles = sum(q * k for q, k in zip(forest.query_lengths, forest.key_lengths, strict=True))
+    rectangles = sum(q * k for q, k in zip(packed.query_lengths, packed.key_lengths, strict=True))
     ours = step_flops(model, tokens, 0, passes)
     assert attention == step_flops(model, 0, rectangles, passes)
     if setting == "checkpointed":  # three layers' down projections
@@ -76,12 +77,12 @@ def test_operations_are_those_torch_counts(tiny_path, setting):
 def test_bsr_over_micro_batches_costs_a_forward_pass_more(tiny_path):
     model = load_reward_model(tiny_path, dtype="float32").train()
     config = config_for(tiny_path, batch_size=4, loss="bsr", token_budget=256)
-    trees = [[[1] * 8, [2] * 120, [3] * 120]] * 4
-    parts = [([i], plant([tree])) for i, tree in enumerate(trees)]
+    token_groups = [[[1] * 8, [2] * 120, [3] * 120]] * 4
+    parts = [([i], pack([token_group])) for i, token_group in enumerate(token_groups)]
     linear, _ = counted(model, parts, config)
     work = step_work(config, model, 1)
     assert (work["micro_batches"], work["passes"]) == (4, 2)
-    assert linear == pytest.approx(step_flops(model, sum(map(tree_tokens, trees)), 0, 2), rel=1e-4)
+    assert linear == pytest.approx(step_flops(model, sum(map(count_tokens, token_groups)), 0, 2), rel=1e-4)
     assert step_work(config, model, 4)["passes"] == 1  # a GPU's one pair is one micro-batch
 
 

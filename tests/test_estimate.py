@@ -5,14 +5,20 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from bsr_lite import estimate as module
-from bsr_lite.architectures import ARCHITECTURES, architecture
-from bsr_lite.batching import plant, tree_tokens
+from bsr_lite.batching import count_tokens, pack
 from bsr_lite.config import RewardModelConfig, load_config, parse
-from bsr_lite.embedded import EMBEDDED, HUB_ID, ModelError
-from bsr_lite.estimate import estimate, largest_micro_batch, measure
+from bsr_lite.embedded import EMBEDDED, HUB_ID
+from bsr_lite.errors import ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scale.estimate import (
+    ARCHITECTURES,
+    architecture,
+    estimate,
+    largest_micro_batch,
+    measure,
+)
+from bsr_lite.scale.estimate import estimate as module
 from bsr_lite.step import backward
 from bsr_lite.train_rm import make_optimizer
 
@@ -36,8 +42,8 @@ def allocator_peak(config):
     model = load_reward_model(config.model.name, lora_rank=config.model.lora_rank,
                               quantization=config.model.quantization, dtype=config.model.dtype,
                               gradient_checkpointing=config.model.gradient_checkpointing).train()
-    trees = largest_micro_batch(config)
-    parts = [(list(range(len(trees))), plant(trees))]
+    token_groups = largest_micro_batch(config)
+    parts = [(list(range(len(token_groups))), pack(token_groups))]
     for p in model.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     backward(model, parts, config)
@@ -90,12 +96,12 @@ def test_parts_add_up_and_8_bit_states_take_a_quarter(tiny_path):
 
 def test_largest_micro_batch_fills_the_budget_or_holds_one_tree():
     config = config_for("x")
-    trees = largest_micro_batch(config)
-    assert sum(map(tree_tokens, trees)) == 560
-    assert all(len(t[0]) + len(r) <= 128 for t in trees for r in t[1:])
+    token_groups = largest_micro_batch(config)
+    assert sum(map(count_tokens, token_groups)) == 560
+    assert all(len(t[0]) + len(r) <= 128 for t in token_groups for r in t[1:])
     config.token_budget = 128
-    (tree,) = largest_micro_batch(config)
-    assert tree_tokens(tree) == 224 and len(tree[0]) + len(tree[1]) == 128
+    (token_group,) = largest_micro_batch(config)
+    assert count_tokens(token_group) == 224 and len(token_group[0]) + len(token_group[1]) == 128
     config.token_budget, config.batch_size = 10**6, 3
     assert len(largest_micro_batch(config)) == 3
 

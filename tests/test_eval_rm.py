@@ -5,17 +5,10 @@ import pytest
 import torch
 
 from bsr_lite import eval_rm
-from bsr_lite.data import DataError, Group, read_groups
+from bsr_lite.data import Group, pairs_as_groups, read_groups
 from bsr_lite.dispersion import effective_rank, reward_decomposition
-from bsr_lite.embedded import ModelError
-from bsr_lite.eval_rm import (
-    evaluate,
-    evaluate_rm_bench,
-    group_tree,
-    pairs_as_groups,
-    score_answers,
-    score_trees,
-)
+from bsr_lite.errors import DataError, ModelError
+from bsr_lite.eval_rm import evaluate, evaluate_rm_bench, group_tokens, score_answers, score_tokens
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
@@ -33,14 +26,14 @@ def single_rewards(model, groups):
         row = []
         for response in g.responses:
             alone = Group(g.prompt, [response], [0.0], ["m"])
-            row.append(score_trees(model, [group_tree(model.tokenizer, alone)])[0]["rewards"])
+            row.append(score_tokens(model, [group_tokens(model.tokenizer, alone)])[0]["rewards"])
         out.append(torch.cat(row))
     return torch.stack(out)
 
 
 def test_rewards_are_those_of_single_responses_in_the_given_order(model, groups):
-    trees = [group_tree(model.tokenizer, g) for g in groups]
-    together = torch.stack([s["rewards"] for s in score_trees(model, trees, token_budget=300)])
+    token_groups = [group_tokens(model.tokenizer, g) for g in groups]
+    together = torch.stack([s["rewards"] for s in score_tokens(model, token_groups, token_budget=300)])
     torch.testing.assert_close(together, single_rewards(model, groups), atol=5e-6, rtol=0)
 
 
@@ -57,8 +50,8 @@ def test_scores_against_a_direct_computation(model, groups):
     assert result["low"] < result["score"] < result["high"]
     assert result["pooled_tau"] == pytest.approx(kendall_tau_b(r.ravel(), gold.ravel()).item())
     assert result["between_prompts"] + result["within_prompts"] == pytest.approx(r.var(), rel=1e-4)
-    trees = [group_tree(model.tokenizer, g) for g in groups]
-    scored = score_trees(model, trees)
+    token_groups = [group_tokens(model.tokenizer, g) for g in groups]
+    scored = score_tokens(model, token_groups)
     for place in ("after", "before"):  # the pair is the first two, whatever K is
         hidden = torch.cat([s[f"{place}_norm"][:2] for s in scored])
         assert result[f"effective_rank_{place}"] == pytest.approx(effective_rank(hidden), rel=1e-3)
@@ -71,7 +64,7 @@ def test_margin_is_gold_better_minus_worse_and_obeys_eq_23(model, groups):
     r = single_rewards(model, groups)
     sign = torch.tensor([1.0 if g.gold[0] > g.gold[1] else -1.0 for g in groups])
     assert result["margin"] == pytest.approx((sign * (r[:, 0] - r[:, 1])).mean().item(), abs=1e-5)
-    scored = score_trees(model, [group_tree(model.tokenizer, g) for g in groups])
+    scored = score_tokens(model, [group_tokens(model.tokenizer, g) for g in groups])
     difference = torch.stack([s["after_norm"][0] - s["after_norm"][1] for s in scored])
     parts = reward_decomposition(difference, model.head_weight.detach())
     product = parts["head_norm"] * parts["hidden_norm"] * parts["cosine"]
@@ -116,8 +109,8 @@ def test_long_sets_are_dropped_and_counted(model, groups):
 
 def test_bf16_batching_noise_stays_small(tiny_path, groups):
     model = load_reward_model(tiny_path, seed=2)
-    trees = [group_tree(model.tokenizer, g) for g in groups[:8]]
-    together = torch.stack([s["rewards"] for s in score_trees(model, trees)])
+    token_groups = [group_tokens(model.tokenizer, g) for g in groups[:8]]
+    together = torch.stack([s["rewards"] for s in score_tokens(model, token_groups)])
     assert (together - single_rewards(model, groups[:8])).abs().max() < 0.1
 
 

@@ -6,13 +6,22 @@ import pytest
 import torch
 import yaml
 
-from bsr_lite import frozen
-from bsr_lite.config import ConfigError, FrozenConfig, load_config, parse
+from bsr_lite.config import load_config, parse
+from bsr_lite.errors import ConfigError
 from bsr_lite.eval_rm import score_answers
-from bsr_lite.frozen import head_rewards, load_features, new_heads, scores, standardize, train_heads
 from bsr_lite.losses import preference_loss
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
+from bsr_lite.studies import frozen
+from bsr_lite.studies.frozen import (
+    FrozenConfig,
+    head_rewards,
+    load_features,
+    new_heads,
+    scores,
+    standardize,
+    train_heads,
+)
 
 METHODS = {"bt": {"loss": "bt"}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}}
 
@@ -43,7 +52,7 @@ def test_features_are_the_states_behind_the_models_rewards(study, groups, tiny_p
     base = load_config(study.parent / config.base)
     features = load_features(config, base)
     model = load_reward_model(tiny_path, dtype="float32")
-    from bsr_lite.training_data import load_scenarios
+    from bsr_lite.scenarios import load_scenarios
     group = load_scenarios(base).mutual_disjoint[0]
     expected = score_answers(model, group.prompt, group.responses)
     ours = features["mutual_disjoint"]["hidden"][0].float() @ model.head_weight

@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from bsr_lite.errors import DataError
 from bsr_lite.generate import PromptCache, answers, draw, main, sample
 from bsr_lite.policy import load_policy
-from bsr_lite.rows import DataError
 from bsr_lite.tokenization import tokenize
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bsr_lite.batching import plant
+from bsr_lite.batching import pack
 from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.data import Pair, read_pairs, to_trl
 from bsr_lite.eval_rm import score_answers
-from bsr_lite.gold_model import reward_function
 from bsr_lite.merge import merge_reward_model
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scorers import reward_function
 from bsr_lite.step import backward
-from bsr_lite.tokenization import pair_trees
+from bsr_lite.tokenization import pair_tokens
 
 pytest.importorskip("trl", reason="interoperation with TRL needs TRL")
 README = Path(__file__).parents[1] / "README.md"
@@ -84,11 +84,11 @@ def test_reward_function_takes_texts_and_messages_in_any_order(adapters):
     chat = [{"role": "user", "content": "Name a bird."}]
     texts = ["A wren.", " A jay. ", "", "A wren."]
     messages = [[{"role": "assistant", "content": t}] for t in texts]
-    found = reward(["Name a bird.", "Name a tree.", "Name a bird.", "Name a bird."], texts,
+    found = reward(["Name a bird.", "Name a token_group.", "Name a bird.", "Name a bird."], texts,
                    completion_ids=None, trainer_state=None)
     assert found == pytest.approx(
         [score_answers(adapters, chat, ["A wren."])[0].item(),
-         score_answers(adapters, "Name a tree.", ["A jay."])[0].item(), found[2],
+         score_answers(adapters, "Name a token_group.", ["A jay."])[0].item(), found[2],
          score_answers(adapters, chat, ["A wren."])[0].item()], abs=1e-5)
     alone = [reward([chat], [m])[0] for m in messages]
     assert reward([chat] * 4, messages) == pytest.approx(alone, abs=1e-5)
@@ -149,11 +149,11 @@ def test_bsr_in_reward_trainer_has_our_gradients(tiny_path, pairs, tmp_path, acc
         str(tmp_path / "trl"), per_device_train_batch_size=6 // accumulated,
         gradient_accumulation_steps=accumulated, gradient_checkpointing=False, **QUIET),
         train_dataset=Dataset.from_list(to_trl(trained))).train()
-    trees, _ = pair_trees(trained, model.tokenizer, 512)
+    token_groups, _ = pair_tokens(trained, model.tokenizer, 512)
     config = parse({"output_dir": "o", "model": {"name": tiny_path}, "data": {"source": "s"},
                     "loss": "bsr", "bsr_lambda": 0.3, "batch_size": 6,
                     "bsr_group_size": 6 // accumulated}, RewardModelConfig, "test")
-    backward(model.train(), [(list(range(6)), plant(trees))], config)
+    backward(model.train(), [(list(range(6)), pack(token_groups))], config)
     ours = {n: p.grad for n, p in model.hf.named_parameters()}
     assert set(ours) == set(gradients)
     for name, gradient in gradients.items():

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bsr_lite import embedded
-from bsr_lite.batching import plant, shared_prefix
+from bsr_lite.batching import pack, shared_prefix
+from bsr_lite.errors import ModelError
 from bsr_lite.merge import merge_reward_model
-from bsr_lite.models import ModelError, load_reward_model, rewards
+from bsr_lite.models import load_reward_model, rewards
 from bsr_lite.saving import META, save_reward_model, template_hash
 from bsr_lite.tokenization import tokenize
 
@@ -20,21 +21,21 @@ TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
 
 
 def trees_for(tokenizer):
-    trees = []
+    token_groups = []
     for question, replies in TEXTS:
         rows = [tokenize(tokenizer, [{"role": "user", "content": question}], r) for r in replies]
-        trees.append(shared_prefix(rows[0][0], [r for _, r in rows]))
-    return trees
+        token_groups.append(shared_prefix(rows[0][0], [r for _, r in rows]))
+    return token_groups
 
 
 def train_a_little(model, steps=3, rate=0.05):
     """Move adapters and head away from their initial values."""
-    forest = plant(trees_for(model.tokenizer))
+    packed = pack(trees_for(model.tokenizer))
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=rate)
     model.train()
     for _ in range(steps):
-        loss = (model(forest) * torch.linspace(-1, 1, len(forest.ends))).sum()
+        loss = (model(packed) * torch.linspace(-1, 1, len(packed.ends))).sum()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -43,7 +44,7 @@ def train_a_little(model, steps=3, rate=0.05):
 
 
 def score(model):
-    return rewards(model, plant(trees_for(model.tokenizer)))
+    return rewards(model, pack(trees_for(model.tokenizer)))
 
 
 # ---- the embedded model ------------------------------------------------------------------------
@@ -112,7 +113,7 @@ def test_depth_keeps_the_first_layers(tiny_path):
 
 def test_hidden_states_before_and_after_the_final_norm(tiny_path):
     model = load_reward_model(tiny_path, dtype="float32")
-    after, before = model.last_hidden(plant(trees_for(model.tokenizer)))
+    after, before = model.last_hidden(pack(trees_for(model.tokenizer)))
     torch.testing.assert_close(model.backbone.norm(before), after)
     torch.testing.assert_close(after @ model.head_weight, score(model))
 
@@ -136,7 +137,7 @@ def test_end_of_turn_is_trained_and_finished_differs_from_cut(tiny_path):
     """With pad == eos the row of <|im_end|> gets no gradient and both would score the same."""
     model = load_reward_model(tiny_path, dtype="float32")
     prompt, reply = tokenize(model.tokenizer, [{"role": "user", "content": "Hi"}], "Good day")
-    values = model(plant([shared_prefix(prompt, [reply, reply[:-1]])]))
+    values = model(pack([shared_prefix(prompt, [reply, reply[:-1]])]))
     assert (values[0] - values[1]).abs() > 1e-4
     values.sum().backward()
     assert model.backbone.embed_tokens.weight.grad[model.tokenizer.eos_token_id].norm() > 0
@@ -238,8 +239,8 @@ def test_merged_model_in_a_fresh_process_gives_the_same_rewards(tiny_path, tmp_p
 
 def lora_gradients(model):
     model.zero_grad()
-    forest = plant(trees_for(model.tokenizer))
-    (model(forest) * torch.linspace(-1, 1, len(forest.ends))).sum().backward()
+    packed = pack(trees_for(model.tokenizer))
+    (model(packed) * torch.linspace(-1, 1, len(packed.ends))).sum().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -300,7 +301,7 @@ def test_checkpointing_the_first_layers_alone_keeps_the_gradients_and_part_of_th
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(plant([[[5] * 40, [6] * 30, [7] * 30]]))
+            model(pack([[[5] * 40, [6] * 30, [7] * 30]]))
         found.append((saved_bytes, lora_gradients(model)))
     sizes = [size for size, _ in found]
     assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 4
@@ -364,7 +365,7 @@ def test_attention_the_layout_cannot_compute_is_refused_at_once(tmp_path, tokeni
     model = load_reward_model(path, layout="padded", dtype="float32")
     rows = [[5, 6, 7, 8], [5, 6, 9], [3, 4]]
     alone = torch.cat([model.hf(torch.tensor([row]), use_cache=False).logits[0] for row in rows])
-    together = rewards(model, plant([[[5, 6], [7, 8], [9]], [[3], [4]]]))
+    together = rewards(model, pack([[[5, 6], [7, 8], [9]], [[3], [4]]]))
     torch.testing.assert_close(together, alone.detach(), atol=1e-5, rtol=0)
 
 
@@ -382,20 +383,20 @@ def test_layers_that_carry_a_state_are_refused_by_name(tmp_path, tokenizer):
 
 
 def test_padded_rows_are_an_explicit_choice_with_the_same_rewards(tiny_path, tmp_path):
-    trees = [[[5, 6], [7, 8, 9], [9]], [[3, 4, 5], [4]]]
+    token_groups = [[[5, 6], [7, 8, 9], [9]], [[3, 4, 5], [4]]]
     ours, other = (load_reward_model(tiny_path, dtype="float32", layout=name, seed=3)
-                   for name in ("forest", "padded"))
+                   for name in ("packed", "padded"))
     found = []
     for model in (ours, other):
-        model(plant(trees)).square().sum().backward()
+        model(pack(token_groups)).square().sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
-    torch.testing.assert_close(rewards(other, plant(trees)), rewards(ours, plant(trees)),
+    torch.testing.assert_close(rewards(other, pack(token_groups)), rewards(ours, pack(token_groups)),
                                atol=5e-6, rtol=0)
     assert (found[1] - found[0]).norm() < 1e-5 * found[0].norm()
     save_reward_model(other, tmp_path / "it")
     again = load_reward_model(str(tmp_path / "it"))
     assert again.meta["layout"] == "padded"
-    assert torch.equal(rewards(again, plant(trees)), rewards(other, plant(trees)))
+    assert torch.equal(rewards(again, pack(token_groups)), rewards(other, pack(token_groups)))
 
 
 def test_depth_cuts_models_that_list_their_layer_types(tmp_path, tokenizer):

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bsr_lite.config import load_config
-from bsr_lite.dry_run import CARDS, UTILISATION, memory, step_work, steps_of
-from bsr_lite.estimate import meta_model
-from bsr_lite.rloo_config import RLOOConfig
+from bsr_lite.config import RLOOConfig, load_config
+from bsr_lite.scale.dry_run import CARDS, UTILISATION, memory, step_work, steps_of
+from bsr_lite.scale.estimate import meta_model
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 RUNS = {"8b": ("Llama-3.1-8B", 2e-6, 8), "1p5b": ("Qwen2.5-1.5B", 5e-6, 1),

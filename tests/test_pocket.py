@@ -102,21 +102,22 @@ def test_packed_rows_are_exact_on_the_real_model_and_text():
     """Against right-padded rows in plain transformers: rewards 5e-6, relative gradients 1e-5."""
     import torch
 
-    from bsr_lite.batching import plant
-    from bsr_lite.eval_rm import group_tree
-    from bsr_lite.models import EMBEDDED, load_reward_model
+    from bsr_lite.batching import pack
+    from bsr_lite.embedded import EMBEDDED
+    from bsr_lite.eval_rm import group_tokens
+    from bsr_lite.models import load_reward_model
     model = load_reward_model(EMBEDDED, depth=10, dtype="float32").train()
-    trees = [group_tree(model.tokenizer, g) for g in read_groups(str(FILE))[:3]]
-    weights = torch.linspace(-1, 1, sum(len(t) - 1 for t in trees))
+    token_groups = [group_tokens(model.tokenizer, g) for g in read_groups(str(FILE))[:3]]
+    weights = torch.linspace(-1, 1, sum(len(t) - 1 for t in token_groups))
 
     def gradient(rewards):
         model.zero_grad()
         (rewards * weights).sum().backward()
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
-    packed = model(plant(trees))
+    packed = model(pack(token_groups))
     packed_gradient = gradient(packed)
-    rows = [stem + branch for stem, *branches in trees for branch in branches]
+    rows = [stem + branch for stem, *branches in token_groups for branch in branches]
     width = max(map(len, rows))
     model.hf.set_attn_implementation("sdpa")
     padded = model.hf(

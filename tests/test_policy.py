@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from bsr_lite.batching import answer_rows, plant
-from bsr_lite.embedded import ModelError
+from bsr_lite.batching import answer_rows, pack
+from bsr_lite.errors import ModelError
 from bsr_lite.generate import sample
 from bsr_lite.models import load_reward_model, rewards
 from bsr_lite.policy import SharedRewardModel, load_policy, reward_model_for
@@ -33,12 +33,12 @@ def plain_logprobs(model, prompt, answer):
 
 
 def test_rows_name_the_token_before_every_answer_token():
-    forest, (sources, targets, lengths) = plant(TREES), answer_rows(TREES)
-    ids = forest.input_ids[0]
+    packed, (sources, targets, lengths) = pack(TREES), answer_rows(TREES)
+    ids = packed.input_ids[0]
     assert lengths == [3, 2, 5, 3, 2]
     assert ids[sources].tolist() == [8, 9, 10, 8, 11, 8, 9, 9, 9, 9, 13, 14, 15, 13, 14]
     assert targets.tolist() == [t for _, *answers in TREES for a in answers for t in a]
-    assert forest.position_ids[0, sources].tolist() == [3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 1, 2, 3, 1, 2]
+    assert packed.position_ids[0, sources].tolist() == [3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 1, 2, 3, 1, 2]
 
 
 def test_logprobs_and_gradients_are_those_of_plain_rows(policy, tiny_path):
@@ -99,7 +99,7 @@ def test_a_reward_model_of_the_same_base_becomes_a_second_adapter(policy, saved,
         p.numel() for p in policy.parameters())
     shared = reward_model_for(policy, folder, tiny_path)
     assert isinstance(shared, SharedRewardModel)
-    torch.testing.assert_close(rewards(shared, plant(TREES)), rewards(alone, plant(TREES)),
+    torch.testing.assert_close(rewards(shared, pack(TREES)), rewards(alone, pack(TREES)),
                                rtol=0, atol=1e-6)
     assert torch.equal(torch.cat(policy.logprobs(TREES)), before)  # the policy is as it was
     trained = {n for n, p in policy.named_parameters() if p.requires_grad}
@@ -127,7 +127,7 @@ def test_another_reward_model_keeps_its_own_weights_and_is_frozen(policy, saved,
     other = reward_model_for(policy, folder, tiny_path)
     assert not isinstance(other, SharedRewardModel)
     assert not any(p.requires_grad for p in other.parameters())
-    torch.testing.assert_close(rewards(other, plant(TREES)), rewards(alone, plant(TREES)))
+    torch.testing.assert_close(rewards(other, pack(TREES)), rewards(alone, pack(TREES)))
 
 
 def test_models_that_packed_rows_get_wrong_are_refused_by_name(tiny_path, tmp_path):

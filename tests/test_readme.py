@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bsr_lite.scenarios import SCENARIOS
+from bsr_lite.config import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -58,9 +58,9 @@ def test_result_table_is_the_recorded_one():
 
 def test_the_full_study_is_what_its_tiers_recorded():
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
-    from bsr_lite.config import StudyConfig, load_config
-    from bsr_lite.study import read_back, run_configs, run_key
-    from bsr_lite.summary import summarize
+    from bsr_lite.config import load_config
+    from bsr_lite.studies.reward_models import StudyConfig, read_back, run_configs, run_key
+    from bsr_lite.studies.tables import summarize
     tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
     for name in ("study_lora", "study_judged"):
         path = ROOT / f"bsr_lite/configs/{name}.yaml"

@@ -5,10 +5,12 @@ import pytest
 import torch
 import yaml
 
-from bsr_lite.config import ConfigError, load_config
+from bsr_lite.config import load_config
+from bsr_lite.errors import ConfigError, DataError
 from bsr_lite.metrics import two_way_interval
 from bsr_lite.models import load_reward_model
-from bsr_lite.rloo_study import (
+from bsr_lite.saving import save_reward_model
+from bsr_lite.studies.rloo import (
     RLOOStudyConfig,
     held_out,
     main,
@@ -16,8 +18,6 @@ from bsr_lite.rloo_study import (
     run_study,
     summarize,
 )
-from bsr_lite.rows import DataError
-from bsr_lite.saving import save_reward_model
 
 
 @pytest.fixture

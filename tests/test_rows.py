@@ -2,13 +2,13 @@ import json
 
 import pytest
 
-from bsr_lite.data import DataError, preference_logit, read_groups
-from bsr_lite.rows import JUDGE, alpaca_eval_rows, read_rows
+from bsr_lite.data import JUDGE, alpaca_eval_rows, preference_logit, read_groups, read_rows
+from bsr_lite.errors import DataError
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A small tree of the shape of tatsu-lab/alpaca_eval's results."""
+    """A small token_group of the shape of tatsu-lab/alpaca_eval's results."""
     prompts = [f"Question {i}?" for i in range(3)]
 
     def annotate(model, preferences, outputs=None):

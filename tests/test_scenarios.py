@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from bsr_lite.data import DataError
-from bsr_lite.scenarios import SCENARIOS, assign_splits, build_scenarios, draw_label, require
+from bsr_lite.config import SCENARIOS
+from bsr_lite.errors import DataError
+from bsr_lite.scenarios import assign_splits, build_scenarios, draw_label, require
 
 VALID = ["m4", "m5", "m6", "m7"]
 

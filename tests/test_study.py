@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import yaml
 
-from bsr_lite.config import ConfigError, StudyConfig, load_config
-from bsr_lite.study import main, run_configs, run_study, run_tiers
+from bsr_lite.config import load_config
+from bsr_lite.errors import ConfigError
+from bsr_lite.studies.reward_models import StudyConfig, main, run_configs, run_study, run_tiers
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from bsr_lite.config import ConfigError, RewardModelConfig, parse
+from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.data import to_trl
-from bsr_lite.runlog import read_metrics
-from bsr_lite.tracking import check_tracker
+from bsr_lite.errors import ConfigError
+from bsr_lite.runlog import check_tracker, read_metrics
 from bsr_lite.train_rm import train
 
 

@@ -4,19 +4,17 @@ import pytest
 import torch
 import yaml
 
-from bsr_lite.config import ConfigError, load_config, parse
-from bsr_lite.data import DataError
-from bsr_lite.embedded import ModelError
+from bsr_lite.config import RLOOConfig, load_config, parse
+from bsr_lite.data import read_rows
+from bsr_lite.errors import ConfigError, DataError, ModelError
 from bsr_lite.generate import end_of_turn
 from bsr_lite.gold import gold_reward, gold_terms
-from bsr_lite.gold_model import model_gold, pocket_gold, trees_scorer
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import Policy, load_policy
 from bsr_lite.rloo import leave_one_out_advantages
-from bsr_lite.rloo_config import RLOOConfig
-from bsr_lite.rows import read_rows
 from bsr_lite.runlog import read_metrics
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scorers import model_gold, pocket_gold, reward_scorer
 from bsr_lite.train_rloo import collapse, roll_out, sequence_logprobs, sums, train, update
 
 
@@ -73,7 +71,7 @@ def test_gradient_is_minus_the_advantage_times_grad_log_pi_of_every_answer(world
     policy.causal.set_attn_implementation("sdpa")
     total = 0.0
     for b, row in zip(batch, advantages, strict=True):
-        prompt, *answers = b["tree"]
+        prompt, *answers = b["token_group"]
         for answer, a in zip(answers, row, strict=True):
             logits = policy.causal(torch.tensor([prompt + answer])).logits[0].log_softmax(-1)
             places = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
@@ -113,8 +111,8 @@ def test_given_log_probabilities_of_the_answering_policy_change_nothing_on_it(wo
 def test_a_step_on_policy_runs_policy_and_reference_once_each(world, monkeypatch):
     calls = []
     plain = Policy.logprobs
-    monkeypatch.setattr(Policy, "logprobs", lambda self, trees: calls.append(
-        torch.is_grad_enabled()) or plain(self, trees))
+    monkeypatch.setattr(Policy, "logprobs", lambda self, token_groups: calls.append(
+        torch.is_grad_enabled()) or plain(self, token_groups))
     train(settings(world, "steps=1"))
     assert sorted(calls[1:]) == [False, True]  # the first is load_policy's check
     calls.clear()
@@ -126,7 +124,7 @@ def test_an_answer_keeps_its_end_of_turn_and_nothing_behind_it(world):
     policy, batch, _ = batch_of(world, "max_new_tokens=3")
     stop = policy.tokenizer.eos_token_id
     for b in batch:
-        for answer, text, end in zip(b["tree"][1:], b["texts"], b["finished"], strict=True):
+        for answer, text, end in zip(b["token_group"][1:], b["texts"], b["finished"], strict=True):
             assert end == (answer[-1] == stop) and stop not in answer[:-1]
             assert 1 <= len(answer) <= 3 and text == policy.tokenizer.decode(
                 answer, skip_special_tokens=True).strip()
@@ -150,7 +148,7 @@ def sharp_path(tiny_path, tmp_path):
 
 def test_a_run_learns_what_the_proxy_likes_and_logs_it(world, sharp_path, monkeypatch):
     """A proxy that likes long words: the policy learns to write them; KL and gold are tracked."""
-    monkeypatch.setattr("bsr_lite.train_rloo.trees_scorer", lambda model, token_budget:
+    monkeypatch.setattr("bsr_lite.train_rloo.reward_scorer", lambda model, token_budget:
                         lambda row, texts, finished: [float(len(t)) for t in texts])
     config = settings(world, "steps=30", "kl_coef=0.0", "missing_eos_penalty=0",
                       "prompts_per_step=8", "standardize_prompts=0", "num_generations=16",
@@ -241,7 +239,7 @@ def test_a_reward_model_of_ours_or_of_the_standard_layout_can_be_gold(tiny_path,
     save_reward_model(model, tmp_path / "rm")
     texts = ["red apple", "blue river and stone"]
     ours = model_gold(str(tmp_path / "rm"), False)(ROW, texts, [True, True])
-    assert ours == pytest.approx(trees_scorer(model)(ROW, texts, [True, True]), abs=1e-5)
+    assert ours == pytest.approx(reward_scorer(model)(ROW, texts, [True, True]), abs=1e-5)
     (tmp_path / "rm" / "reward_model.json").unlink()  # now a stranger's sequence classifier
     other = model_gold(str(tmp_path / "rm"), False)(ROW, texts, [True, True])
     assert other == pytest.approx(ours, abs=0.1)  # it computes in bf16

@@ -11,16 +11,16 @@ import pytest
 import torch
 import yaml
 
-from bsr_lite.batching import plant
-from bsr_lite.checkpoint import Checkpoint, TrainingError
-from bsr_lite.config import ConfigError, RewardModelConfig, parse
-from bsr_lite.data import DataError
+from bsr_lite.batching import pack
+from bsr_lite.checkpoint import Checkpoint
+from bsr_lite.config import RewardModelConfig, parse
+from bsr_lite.errors import ConfigError, DataError, TrainingError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
+from bsr_lite.scenarios import load_scenarios
 from bsr_lite.step import backward, step_metrics, whole_batch_loss
-from bsr_lite.tokenization import pair_trees
+from bsr_lite.tokenization import pair_tokens
 from bsr_lite.train_rm import draw_groups, make_optimizer, schedule, train
-from bsr_lite.training_data import load_scenarios
 
 
 def settings(tiny_path, tmp_path, **changes):
@@ -60,12 +60,12 @@ LOSSES = [{"loss": "bt"}, {"loss": "norm"}, {"loss": "centering", "centering_coe
 def test_cutting_a_batch_never_changes_loss_or_gradient(tiny_path, tmp_path, pairs, changes):
     config = settings(tiny_path, tmp_path, **changes)
     model = load_reward_model(tiny_path, dtype="float32", seed=1)
-    trees, _ = pair_trees(pairs[:6], model.tokenizer, 128)
+    token_groups, _ = pair_tokens(pairs[:6], model.tokenizer, 128)
     results = []
     for cut in ([[0, 1, 2, 3, 4, 5]], [[3, 0, 1, 5, 4, 2]],
                 [[4], [0, 2], [5, 3, 1]], [[i] for i in range(6)]):
         model.zero_grad()
-        parts = [(index, plant([trees[i] for i in index])) for index in cut]
+        parts = [(index, pack([token_groups[i] for i in index])) for index in cut]
         rewards, loss = backward(model, parts, config)
         gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
         results.append((rewards, loss, gradient))
@@ -78,11 +78,11 @@ def test_cutting_a_batch_never_changes_loss_or_gradient(tiny_path, tmp_path, pai
 def test_step_equals_plain_autograd_on_the_whole_batch(tiny_path, tmp_path, pairs):
     config = settings(tiny_path, tmp_path, loss="bsr", bsr_lambda=0.5)
     model = load_reward_model(tiny_path, dtype="float32", seed=1)
-    trees, _ = pair_trees(pairs[:6], model.tokenizer, 128)
-    whole_batch_loss(model(plant(trees)).view(-1, 2), config).backward()
+    token_groups, _ = pair_tokens(pairs[:6], model.tokenizer, 128)
+    whole_batch_loss(model(pack(token_groups)).view(-1, 2), config).backward()
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    backward(model, [([i], plant([trees[i]])) for i in range(6)], config)
+    backward(model, [([i], pack([token_groups[i]])) for i in range(6)], config)
     for p, e in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(p.grad, e, atol=1e-5, rtol=1e-4)
 

@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from bsr_lite import checks
+from bsr_lite.course import checks
 
 # %% [markdown]
 # **1.** Solve $p = 1/(1 + e^{-m})$ for $m$: the **log-odds** $m = \ln\frac{p}{1-p}$. At $p =

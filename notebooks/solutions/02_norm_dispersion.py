@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks
+from bsr_lite.course import checks
 
 # %% [markdown]
 # **1.** With $v = u/\mathrm{rms}(u)$ the reward is $(g \odot W_p)^\top v$, and $v$ is $u$

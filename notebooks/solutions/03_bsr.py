@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks
+from bsr_lite.course import checks
 from bsr_lite.losses import preference_loss
 
 # %% [markdown]

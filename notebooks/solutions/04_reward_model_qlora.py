@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks
+from bsr_lite.course import checks
 
 # %% [markdown]
 # **1.** The scale's bits are shared by the block; nested, so are the scale's scale's.

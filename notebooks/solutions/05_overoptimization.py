@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from bsr_lite import checks_policy as checks
+from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
 # **1.** The standard error of the mean is $sd/\sqrt{n}$, and 2.8 of them must fit into the

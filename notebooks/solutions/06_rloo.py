@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks_policy as checks
+from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
 # **1.** The variance is $E[(r - b)^2 s^2]$ minus a constant, with $s =

@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks_policy as checks
+from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
 # **1.** $\pi_\beta \propto \pi_{ref}\,e^{p/\beta}$ maximizes $E[p] - \beta\,\mathrm{KL}$. Gold has

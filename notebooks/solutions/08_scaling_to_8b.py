@@ -12,7 +12,7 @@
 # %%
 import torch
 
-from bsr_lite import checks_policy as checks
+from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
 # **1.** Two rows a pair, all as long as the longest; against every prompt and answer once.

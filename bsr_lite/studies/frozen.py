@@ -1,5 +1,5 @@
 """Frozen features: hidden states computed once, an MLP reward head trained on them, many seeds at
-the same time: python -m bsr_lite.frozen --config bsr_lite/configs/frozen.yaml
+the same time: python -m bsr_lite.studies.frozen --config bsr_lite/configs/frozen.yaml
 
 The statistical tier of the study: objectives differ in tau by less than a few seeds can show, and
 here fifty take seconds. The backbone never moves, so nothing can be said about hidden norms.
@@ -10,26 +10,33 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from .cli import parser
-from .config import (
-    ConfigError,
-    FrozenConfig,
+from ..cli import parser
+from ..config import (
+    SCENARIOS,
+    STRICT,
+    Count,
+    Part,
+    Rate,
     RewardModelConfig,
+    Weight,
     load_config,
     to_dict,
 )
-from .data import DataError
-from .dispersion import reward_variances
-from .embedded import ModelError
-from .eval_rm import fitting, pairs_as_groups, score_trees
-from .losses import preference_loss
-from .metrics import agreement, detectable, kendall_tau_b, two_way_interval
-from .runlog import (
+from ..data import pairs_as_groups
+from ..dispersion import reward_variances
+from ..errors import ConfigError, DataError, ModelError
+from ..eval_rm import fitting, score_tokens
+from ..losses import check_loss, preference_loss
+from ..metrics import agreement, detectable, kendall_tau_b, two_way_interval
+from ..runlog import (
     environment,
     fingerprint,
     phase,
@@ -38,9 +45,37 @@ from .runlog import (
     write_atomic,
     write_results,
 )
-from .scenarios import Scenarios
-from .train_rm import schedule
-from .training_data import load_scenarios
+from ..scenarios import Scenarios, load_scenarios
+from ..train_rm import schedule
+
+
+@dataclass(config=STRICT)
+class FrozenConfig:
+    """A study on frozen features: objectives x many seeds of an MLP head. Each of `methods` holds
+    `preference_loss`'s kind as `loss` and its parameter; the others are compared to the first."""
+
+    base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
+    methods: dict[str, dict[str, str | float]]
+    output_dir: str
+    base_set: list[str] = Field(default_factory=list)  # key=value overrides of the base
+    seeds: Annotated[int, Field(ge=2)] = 50
+    width: Count = 64  # hidden units
+    epochs: Count = 4
+    batch_size: Count = 32
+    learning_rate: Rate = 1e-3
+    weight_decay: Weight = 0.0
+    eval_groups: Count | None = None  # random groups per scenario; None: all
+    scenarios: list[Part] = Field(default_factory=lambda: list(SCENARIOS))
+
+    def __post_init__(self):
+        if not self.methods:
+            raise ValueError("a study needs at least one method")
+        for name, objective in self.methods.items():
+            options = dict(objective)
+            if "loss" not in options:
+                raise ValueError(f"method {name}: must be a section with `loss`")
+            check_loss(options.pop("loss"), **options)
+
 
 # ---- features ------------------------------------------------------------------------------------
 
@@ -57,7 +92,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
         kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
         if not kept:
             raise DataError(f"no set of {name} is left: all are over max_length or undecided")
-        scored = score_trees(model, [t for _, t in kept], config.token_budget or 4096)
+        scored = score_tokens(model, [t for _, t in kept], config.token_budget or 4096)
         features[name] = {"hidden": torch.stack([s["after_norm"] for s in scored]).half(),
                           "gold": torch.tensor([g.gold for g, _ in kept]),
                           "dropped": len(groups) - len(kept)}
@@ -67,7 +102,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
 def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
     """`compute_features` of the base run's untrained model, kept in output_dir/features.pt for the
     next call with the same model and data."""
-    from .models import load_reward_model
+    from ..models import load_reward_model
     scenarios = load_scenarios(base)
     parts = [name for name in config.scenarios if name != "train"]
     key = fingerprint([to_dict(base)["model"], to_dict(base)["data"], config.eval_groups, parts,

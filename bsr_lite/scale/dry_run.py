@@ -15,11 +15,11 @@ from typing import NamedTuple
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from .config import ConfigError, RewardModelConfig
-from .data import GROUP_FORMATS
+from ..config import RewardModelConfig
+from ..data import GROUP_FORMATS
+from ..errors import ConfigError
+from ..models import RewardModel
 from .estimate import bytes_of, count_step, estimate, largest_micro_batch, meta_model, to_fake
-from .losses import LossKind
-from .models import RewardModel
 
 UTILISATION = 0.35  # assumed share of a card's peak, recomputed products counted as work
 PARTS = ("base", "adapters", "gradients", "optimizer", "gathered", "activations")
@@ -134,7 +134,7 @@ def step_work(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[
     parts = math.ceil(config.batch_size / gpus / runs)
     again = config.model.gradient_checkpointing  # true: all layers; a number: the first so many
     again = float(again) if again is True else min(1.0, again / len(model.backbone.layers))
-    passes = 1 + again + (config.loss == LossKind.BSR and parts > 1)
+    passes = 1 + again + (config.loss == "bsr" and parts > 1)
     flops = step_flops(model, answers * length, answers * length * (length + 1) / 2, passes)
     return {"tokens": answers * length, "micro_batches": parts, "passes": passes, "flops": flops}
 

@@ -1,4 +1,4 @@
-"""Our training steps beside TRL's, in turns: python -m bsr_lite.bench --quick
+"""Our training steps beside TRL's, in turns: python tests/speed/bench.py --quick
 
 The same pairs, answers, weights and optimizer through us, through TRL's RewardTrainer and
 RLOOTrainer as they come, and at their best settings; sampling against HF generate. Needs TRL
@@ -12,20 +12,21 @@ import sys
 from pathlib import Path
 
 import torch
+from bench_growth import cost_of_bsr, growth, tokenization
+from bench_rloo import Rollouts, compare_sampling, compare_updates
+from bench_rm import Work, compare
 
-from . import plots
-from .batching import Tree
-from .bench_growth import cost_of_bsr, growth, tokenization
-from .bench_rloo import Rollouts, compare_sampling, compare_updates
-from .bench_rm import Work, compare
-from .cli import parser
-from .config import ModelConfig
-from .data import DataError, Pair, read_groups
-from .embedded import EMBEDDED, ModelError
-from .models import load_reward_model
-from .policy import load_policy
-from .runlog import environment, phase, write_atomic, write_results
-from .tokenization import pair_trees, tokenize_chats
+from bsr_lite import plots
+from bsr_lite.batching import TokenGroup
+from bsr_lite.cli import parser
+from bsr_lite.config import ModelConfig
+from bsr_lite.data import Pair, read_groups
+from bsr_lite.embedded import EMBEDDED
+from bsr_lite.errors import DataError, ModelError
+from bsr_lite.models import load_reward_model
+from bsr_lite.policy import load_policy
+from bsr_lite.runlog import environment, phase, write_atomic, write_results
+from bsr_lite.tokenization import pair_tokens, tokenize_chats
 
 POCKET = "data/pocket/pocket.jsonl.gz"
 DEPTH = 4  # layers of the reward models: a bench of minutes on two cores
@@ -56,19 +57,19 @@ def dialogs(pairs: list[Pair]) -> list[Pair]:
     return found
 
 
-def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list[Tree]]:
-    """The first count * size pairs that fit, as trees.  Raises: DataError when they are too few."""
-    trees, _ = pair_trees(pairs[:3 * count * size], tokenizer, 2048)
-    if len(trees) < count * size:
-        raise DataError(f"{len(trees)} pairs, {count * size} needed: ask for fewer batches")
-    return [[trees[i * size + j] for j in range(size)] for i in range(count)]
+def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list[TokenGroup]]:
+    """The first count * size pairs that fit, as token_groups.  Raises: DataError when they are too few."""
+    token_groups, _ = pair_tokens(pairs[:3 * count * size], tokenizer, 2048)
+    if len(token_groups) < count * size:
+        raise DataError(f"{len(token_groups)} pairs, {count * size} needed: ask for fewer batches")
+    return [[token_groups[i * size + j] for j in range(size)] for i in range(count)]
 
 
 def rollouts(tokenizer, steps: int, prompts: int = 4, answers: int = 4) -> Rollouts:
     """Prompts of the pocket world, with recorded answers in place of sampled ones."""
     groups = [g for g in read_groups(POCKET) if len(g.responses) >= answers][:steps * prompts]
-    trees = tokenize_chats(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
-    return Rollouts([trees[i * prompts:(i + 1) * prompts] for i in range(steps)])
+    token_groups = tokenize_chats(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
+    return Rollouts([token_groups[i * prompts:(i + 1) * prompts] for i in range(steps)])
 
 
 def works(quick: bool, judged: str | None, tokenizer) -> list[Work]:
@@ -170,7 +171,7 @@ def run(quick: bool, judged: str | None, rounds: int) -> dict:
     with phase("RLOO updates"):
         found["updates"]["4 prompts x 4, LoRA, bf16"] = compare_updates(
             policy, rollouts(policy.tokenizer, 2 if quick else 4), 1 if quick else rounds)
-    text = [token for tree in rollouts(policy.tokenizer, 1, 16).steps[0] for part in tree
+    text = [token for token_group in rollouts(policy.tokenizer, 1, 16).steps[0] for part in token_group
             for token in part]
     for length, k in ((128, 4),) if quick else ((128, 4), (384, 8)):
         prompts = [text[i * 20:i * 20 + length] for i in range(8)]

@@ -1,6 +1,6 @@
 """Memory of a reward-model run, part by part, before it is started, on any machine:
 
-    python -m bsr_lite.estimate --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
+    python -m bsr_lite.scale.estimate --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
 
 The model of the config is built from fake tensors, which have shapes but no memory, and the largest
 micro-batch goes forward and backward through the code that trains, while every storage that comes
@@ -10,18 +10,19 @@ to life and dies is counted. So activations are not a formula: they are what aut
 import dataclasses
 import sys
 import weakref
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from .architectures import architecture
-from .batching import Tree, plant
-from .cli import parser
-from .config import ConfigError, ModelConfig, RewardModelConfig, load_config
-from .embedded import ModelError
-from .models import (
+from ..batching import TokenGroup, pack
+from ..cli import parser
+from ..config import ModelConfig, RewardModelConfig, load_config
+from ..embedded import EMBEDDED, HUB_ID
+from ..errors import ConfigError, ModelError
+from ..models import (
     RewardModel,
     attention,
     check_architecture,
@@ -29,8 +30,43 @@ from .models import (
     load_reward_model,
     make_trainable,
 )
-from .saving import saved_meta
-from .step import backward
+from ..saving import saved_meta
+from ..step import backward
+
+
+def _llama(hidden, intermediate, layers, heads, kv_heads, vocabulary, positions, tied=True, **more):
+    return {"model_type": "llama", "hidden_size": hidden, "intermediate_size": intermediate,
+            "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+            "max_position_embeddings": positions, "tie_word_embeddings": tied, **more}
+
+
+ARCHITECTURES = {
+    HUB_ID: _llama(576, 1536, 30, 9, 3, 49152, 8192),
+    "meta-llama/Llama-3.2-1B-Instruct": _llama(2048, 8192, 16, 32, 8, 128256, 131072, head_dim=64),
+    "meta-llama/Llama-3.2-3B-Instruct": _llama(3072, 8192, 28, 24, 8, 128256, 131072, head_dim=128),
+    "meta-llama/Llama-3.1-8B-Instruct": _llama(4096, 14336, 32, 32, 8, 128256, 131072, tied=False),
+    "Qwen/Qwen2.5-1.5B-Instruct": _llama(1536, 8960, 28, 12, 2, 151936, 32768, model_type="qwen2"),
+    "Qwen/Qwen2.5-3B-Instruct": _llama(2048, 11008, 36, 16, 2, 151936, 32768, model_type="qwen2"),
+}
+ARCHITECTURES[EMBEDDED] = ARCHITECTURES[HUB_ID]
+
+
+def architecture(name: str):
+    """The transformers config of EMBEDDED, a hub id or a local path.
+
+    Raises: ModelError when it is neither in ARCHITECTURES nor can be loaded.
+    """
+    from transformers import AutoConfig
+    if name in ARCHITECTURES and not Path(name).exists():
+        values = dict(ARCHITECTURES[name])
+        return AutoConfig.for_model(values.pop("model_type"), **values, num_labels=1)
+    try:
+        return AutoConfig.from_pretrained(name, num_labels=1)
+    except Exception as error:
+        raise ModelError(f"no sizes known for {name}: without a network name a local path or one "
+                         f"of {', '.join(ARCHITECTURES)}") from error
+
 
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256  # weights share an 8-bit scale, scales an fp32 one
 
@@ -151,29 +187,29 @@ def to_fake(model: nn.Module) -> None:
 
 # ---- the estimate --------------------------------------------------------------------------------
 
-def largest_micro_batch(config: RewardModelConfig) -> list[Tree]:
+def largest_micro_batch(config: RewardModelConfig) -> list[TokenGroup]:
     """Trees of a quarter prompt and two answers of data.max_length tokens, as many as the token
-    budget holds, the last one cut to fill it; at least one whole tree, which may exceed it, and
+    budget holds, the last one cut to fill it; at least one whole token_group, which may exceed it, and
     no more without a budget."""
     length = config.data.max_length
     prompt = max(1, length // 4)
-    tree, left, trees = 2 * length - prompt, config.token_budget or 0, []
-    while not trees or (left > prompt + 2 and len(trees) < config.batch_size):
-        answers = min(tree, max(left, tree if not trees else 0)) - prompt
-        trees.append([[0] * prompt, [0] * (answers // 2), [1] * (answers - answers // 2)])
+    token_group, left, token_groups = 2 * length - prompt, config.token_budget or 0, []
+    while not token_groups or (left > prompt + 2 and len(token_groups) < config.batch_size):
+        answers = min(token_group, max(left, token_group if not token_groups else 0)) - prompt
+        token_groups.append([[0] * prompt, [0] * (answers // 2), [1] * (answers - answers // 2)])
         left -= prompt + answers
-    return trees
+    return token_groups
 
 
 def bytes_of(tensors) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def count_step(model: RewardModel, trees: list[Tree], config: RewardModelConfig) -> dict[str, int]:
+def count_step(model: RewardModel, token_groups: list[TokenGroup], config: RewardModelConfig) -> dict[str, int]:
     """Peak of one micro-batch's forward and backward beside `model`'s own tensors: what it keeps
     until the backward pass, and with all temporaries; gradients not counted."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    parts = [(list(range(len(trees))), plant(trees).to(model.device))]
+    parts = [(list(range(len(token_groups))), pack(token_groups).to(model.device))]
     live, kept = LiveBytes(), []
 
     def backpropagate(loss: Tensor) -> None:
@@ -199,14 +235,14 @@ def estimate(config: RewardModelConfig) -> dict[str, int]:
     Raises: ModelError for sizes that are not known.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode
-    trees = largest_micro_batch(config)
+    token_groups = largest_micro_batch(config)
     model = meta_model(config.model)
     with FakeTensorMode():
         to_fake(model)
         trained = [p for p in model.parameters() if p.requires_grad]
         weights = bytes_of([*model.parameters(), *model.buffers()])
         try:
-            step = count_step(model, trees, config)
+            step = count_step(model, token_groups, config)
         except ValueError as error:  # attention that the packed layout refuses
             raise ModelError(f"{config.model.name}: {error}") from error
     adapters = bytes_of(trained) if model.meta["lora_rank"] else 0
@@ -215,7 +251,7 @@ def estimate(config: RewardModelConfig) -> dict[str, int]:
     parts = {"base": weights - adapters, "adapters": adapters, "gradients": bytes_of(trained),
              "optimizer": state * count, "activations": step["peak"]}
     return {**parts, "total": sum(parts.values()), "saved": step["saved"],
-            "tokens": sum(len(p) for tree in trees for p in tree), "trained": count}
+            "tokens": sum(len(p) for token_group in token_groups for p in token_group), "trained": count}
 
 
 def measure(config: RewardModelConfig) -> int:

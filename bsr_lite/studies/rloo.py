@@ -1,5 +1,5 @@
 """Reward models as proxies of the same RLOO run, seed by seed, judged by gold:
-python -m bsr_lite.rloo_study --config bsr_lite/configs/study_rloo.yaml
+python -m bsr_lite.studies.rloo --config bsr_lite/configs/study_rloo.yaml
 
 Finished runs are read back, so a killed study goes on where it stopped.
 """
@@ -9,40 +9,25 @@ import json
 import math
 import random
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from . import plots
-from .checkpoint import TrainingError
-from .cli import parser
-from .config import (
-    ConfigError,
-    in_range,
-    load_config,
-    parse,
-    read_yaml,
-    to_dict,
-)
-from .distributed import refuse_launcher
-from .embedded import ModelError
-from .gold_model import trees_scorer
-from .metrics import length_controlled_win_rate, two_way_interval
-from .policy import load_policy, reward_model_for
-from .rloo import kl_estimate
-from .rloo_config import RLOOConfig
-from .rows import DataError
-from .runlog import (
-    fingerprint,
-    phase,
-    read_runs,
-    release_memory,
-    write_atomic,
-    write_results,
-)
-from .saving import weights_fingerprint
-from .train_rloo import (
+from .. import plots
+from ..cli import parser
+from ..config import STRICT, RLOOConfig, load_config, parse, read_yaml, to_dict
+from ..distributed import refuse_launcher
+from ..errors import ConfigError, DataError, ModelError, TrainingError
+from ..metrics import length_controlled_win_rate, two_way_interval
+from ..policy import load_policy, reward_model_for
+from ..rloo import kl_estimate
+from ..runlog import fingerprint, phase, read_runs, release_memory, write_atomic, write_results
+from ..saving import weights_fingerprint
+from ..scorers import reward_scorer
+from ..train_rloo import (
     gold_scorer,
     read_prompts,
     reference_scale,
@@ -54,7 +39,7 @@ from .train_rloo import (
 )
 
 
-@dataclass
+@dataclass(config=STRICT)
 class RLOOStudyConfig:
     """Methods x KL coefficients x seeds of `train_rloo`: a run `<method>-kl<coefficient>-seed<n>`
     trains against <proxies>/<method>-seed<n>/model."""
@@ -62,20 +47,17 @@ class RLOOStudyConfig:
     base: str  # YAML of an RLOOConfig, relative to this file
     proxies: str  # folder of a study's runs
     methods: list[str]
-    seeds: dict  # {kl_coef: [seed, ...]}; fewer than three carry no interval
+    seeds: dict[float, list[int]]  # {kl_coef: [seed, ...]}; fewer than three carry no interval
     output_dir: str
-    common: dict = field(default_factory=dict)  # overrides of the base
+    common: dict = Field(default_factory=dict)  # overrides of the base
     eval_split: str = "valid"
-    eval_prompts: int = 112
+    eval_prompts: Annotated[int, Field(ge=2)] = 112
 
     def __post_init__(self):
         if not self.methods or not self.seeds or not all(
-                isinstance(kl, int | float) and isinstance(seeds, list) and seeds
-                and all(type(n) is int for n in seeds) and len(set(seeds)) == len(seeds)
-                for kl, seeds in self.seeds.items()):
+                seeds and len(set(seeds)) == len(seeds) for seeds in self.seeds.values()):
             raise ValueError("name the methods, and the different seeds of every kl_coef, like "
                              "seeds: {0.0: [0, 1, 2]}")
-        in_range("eval_prompts", self.eval_prompts, 2)
 
 
 def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
@@ -116,14 +98,14 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     asked.num_generations = 2
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
-    proxy = trees_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
+    proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold = gold_scorer(config)
     zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
 
     def described(batch: list[dict]) -> dict:
         scaled = (score(batch, proxy) - zero) / unit
         return {"gold": score(batch, gold).tolist(), "proxy": scaled.double().round(
-                    decimals=4).tolist(), "tokens": [list(map(len, b["tree"][1:])) for b in batch],
+                    decimals=4).tolist(), "tokens": [list(map(len, b["token_group"][1:])) for b in batch],
                 "finished": [b["finished"] for b in batch], "texts": [b["texts"][0] for b in batch]}
 
     batch = roll_out(policy, rows, asked, 7)

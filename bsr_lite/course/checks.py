@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from .dispersion import effective_rank, norm_share
-from .losses import bsr_penalty, bt_loss
+from ..dispersion import effective_rank, norm_share
+from ..losses import bsr_penalty, bt_loss
 
 
 def judge(name: str, function: Callable, cases: list[tuple], hint: str,

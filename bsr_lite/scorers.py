@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from .data import Group, read_messages
-from .embedded import ModelError
-from .eval_rm import group_tree, score_trees
+from .data import Group, read_messages, read_rows
+from .errors import DataError, ModelError
+from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
-from .rows import DataError, read_rows
 from .saving import META
 
 # (row, answers to its prompt, whether each ended by itself) -> one score an answer
@@ -55,7 +54,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     if (Path(name) / META).exists():
         from .models import load_reward_model
-        return trees_scorer(load_reward_model(name))
+        return reward_scorer(load_reward_model(name))
     hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
                                          "trust_remote_code: true")
     try:
@@ -89,19 +88,19 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
 
 def reward_function(model, token_budget: int = 4096):
     """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` scores, all answers to
-    a prompt in one tree. `model` is on the device that computes it."""
+    a prompt in one token_group. `model` is on the device that computes it."""
     def reward_model(prompts, completions, **_) -> list[float]:
-        trees, pairs = [], zip(prompts, completions, strict=True)
+        token_groups, pairs = [], zip(prompts, completions, strict=True)
         for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
             texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
             group = Group(read_messages(prompt, "prompt"), texts, [0.0] * len(texts),
                           [""] * len(texts))
-            trees.append(group_tree(model.tokenizer, group))
-        return torch.cat([s["rewards"] for s in score_trees(model, trees, token_budget)]).tolist()
+            token_groups.append(group_tokens(model.tokenizer, group))
+        return torch.cat([s["rewards"] for s in score_tokens(model, token_groups, token_budget)]).tolist()
     return reward_model
 
 
-def trees_scorer(model, token_budget: int = 4096) -> Scorer:
-    """Rewards of one of our reward models, all answers to a prompt in one tree."""
+def reward_scorer(model, token_budget: int = 4096) -> Scorer:
+    """Rewards of one of our reward models, all answers to a prompt in one token_group."""
     reward = reward_function(model, token_budget)
     return lambda row, texts, finished: reward([row["prompt"]] * len(texts), texts)

@@ -1,4 +1,4 @@
-"""Methods x seeds x scenarios, one table, one figure: python -m bsr_lite.study --help
+"""Methods x seeds x scenarios, one table, one figure: python -m bsr_lite.studies.reward_models --help
 
 Runs that are finished are read back, never repeated, so a killed study goes on where it stopped;
 with --resume those recorded under data/runs are read back, too. A study of several tiers names the
@@ -10,28 +10,28 @@ import dataclasses
 import json
 import random
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from .best_of_n import BestOfNConfig, run_best_of_n
-from .checkpoint import TrainingError
-from .cli import parser
-from .config import (
-    ConfigError,
-    FrozenConfig,
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ..cli import parser
+from ..config import (
+    SCENARIOS,
+    STRICT,
+    Count,
+    Part,
     RewardModelConfig,
-    StudyConfig,
     load_config,
     parse,
     read_yaml,
     to_dict,
 )
-from .data import DataError
-from .distributed import refuse_launcher
-from .embedded import ModelError
-from .eval_rm import evaluate
-from .frozen import run_frozen
-from .runlog import (
+from ..distributed import refuse_launcher
+from ..errors import ConfigError, DataError, ModelError, TrainingError
+from ..eval_rm import evaluate
+from ..runlog import (
     RECORDED,
     fingerprint,
     peak_memory_gb,
@@ -40,21 +40,42 @@ from .runlog import (
     write_atomic,
     write_results,
 )
-from .scenarios import Scenarios, require
-from .summary import markdown, summarize, tiers_markdown
-from .train_rm import train
-from .training_data import load_scenarios
+from ..scenarios import Scenarios, load_scenarios, require
+from ..train_rm import train
+from .best_of_n import BestOfNConfig, run_best_of_n
+from .frozen import FrozenConfig, run_frozen
+from .tables import markdown, summarize, tiers_markdown
 
 
-@dataclass
+@dataclass(config=STRICT)
+class StudyConfig:
+    """Methods x seeds on one base config; `common` overrides it for every method, `methods` maps
+    a name to that method's overrides. The first method is the one the others are compared to."""
+
+    base: str  # path of a RewardModelConfig YAML, relative to the study's file
+    methods: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], dict | None]
+    seeds: list[int]
+    output_dir: str
+    common: dict = Field(default_factory=dict)
+    eval_groups: Count | None = None  # random groups per scenario; None: all
+    scenarios: list[Part] = Field(default_factory=lambda: list(SCENARIOS))
+
+    def __post_init__(self):
+        if not (self.methods and self.seeds and self.scenarios):
+            raise ValueError("a study needs at least one method, one seed and one scenario")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} repeat: no interval could be trusted")
+
+
+@dataclass(config=STRICT)
 class TiersConfig:
     """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
     this file; their tables side by side."""
 
     output_dir: str
-    studies: list[str] = field(default_factory=list)
-    frozen: list[str] = field(default_factory=list)
-    best_of_n: list[str] = field(default_factory=list)
+    studies: list[str] = Field(default_factory=list)
+    frozen: list[str] = Field(default_factory=list)
+    best_of_n: list[str] = Field(default_factory=list)
 
     def __post_init__(self):
         names = [Path(name).stem for name in self.studies + self.frozen]
@@ -152,7 +173,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     table = summarize([(method, result) for (method, _), result in zip(runs, results, strict=True)])
     text = markdown(table, len(study.seeds))
     write_results(out, to_dict(study), table, text)
-    from .plots import study_figure
+    from ..plots import study_figure
     study_figure(table, out / "results.png")
     print(f"\n{text}\npeak memory {peak_memory_gb():.2f} GB\n"
           f"table   {out / 'results.md'}\nnumbers {out / 'results.json'}\n"
@@ -177,7 +198,7 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         tiers[Path(name).stem] = run_study(here / name, resume=resume)
     out, text = Path(config.output_dir), tiers_markdown(tiers)
     write_results(out, to_dict(config), tiers, text)
-    from .plots import tiers_figure
+    from ..plots import tiers_figure
     tiers_figure(tiers, out / "results.png")
     print(f"\n{text}\ntable   {out / 'results.md'}\nfigure  {out / 'results.png'}")
     for name in config.best_of_n:  # last: it needs the studies' models

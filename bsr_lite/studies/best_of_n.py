@@ -1,5 +1,5 @@
 """Best-of-n: what a proxy reward picks among n samples of a policy, and what gold says of it:
-python -m bsr_lite.best_of_n --config bsr_lite/configs/best_of_n.yaml
+python -m bsr_lite.studies.best_of_n --config bsr_lite/configs/best_of_n.yaml
 
 The proxies are the models that a study saved. Samples and scores are kept as they come, so a
 killed run goes on where it stopped.
@@ -9,22 +9,23 @@ import io
 import json
 import random
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from .cli import parser
-from .config import ConfigError, in_range, load_config, to_dict
-from .embedded import EMBEDDED, ModelError
-from .generate import answers
-from .gold import WORD
-from .gold_model import pocket_gold, pocket_rows, trees_scorer
-from .metrics import best_of_n, best_of_n_kl, two_way_interval
-from .policy import load_policy
-from .rows import DataError
-from .runlog import (
+from ..cli import parser
+from ..config import STRICT, Count, load_config, to_dict
+from ..embedded import EMBEDDED
+from ..errors import ConfigError, DataError, ModelError
+from ..generate import answers
+from ..gold import WORD
+from ..metrics import best_of_n, best_of_n_kl, two_way_interval
+from ..policy import load_policy
+from ..runlog import (
     environment,
     fingerprint,
     phase,
@@ -34,10 +35,11 @@ from .runlog import (
     write_atomic,
     write_results,
 )
-from .saving import weights_fingerprint
+from ..saving import weights_fingerprint
+from ..scorers import pocket_gold, pocket_rows, reward_scorer
 
 
-@dataclass
+@dataclass(config=STRICT)
 class BestOfNConfig:
     """Samples of one policy on prompts of the pocket world, and the proxies that rank them."""
 
@@ -47,17 +49,13 @@ class BestOfNConfig:
     policy: str = EMBEDDED
     data: str = "data/pocket/pocket.jsonl.gz"
     split: str = "valid"
-    prompts: int = 112
-    num_samples: int = 64
-    max_new_tokens: int = 64
-    token_budget: int = 4096  # of scoring
+    prompts: Annotated[int, Field(ge=2)] = 112
+    num_samples: Annotated[int, Field(ge=2)] = 64
+    max_new_tokens: Count = 64
+    token_budget: Count = 4096  # of scoring
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("max_new_tokens", "token_budget"):
-            in_range(name, getattr(self, name), 1)
-        for name in ("prompts", "num_samples"):
-            in_range(name, getattr(self, name), 2)
         if not self.methods:
             raise ValueError("name at least one of the study's methods")
 
@@ -91,9 +89,9 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
 
 def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
     """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
-    from .models import load_reward_model
+    from ..models import load_reward_model
     model = load_reward_model(str(folder))
-    score = trees_scorer(model, config.token_budget)
+    score = reward_scorer(model, config.token_budget)
     rewards = np.array([score(s, s["responses"], s["finished"]) for s in samples])
     del model
     release_memory()

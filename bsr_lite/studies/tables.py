@@ -2,13 +2,7 @@
 
 import numpy as np
 
-from .metrics import (
-    bootstrap_interval,
-    calibration,
-    detectable,
-    kendall_tau_b,
-    two_way_interval,
-)
+from ..metrics import bootstrap_interval, calibration, detectable, kendall_tau_b, two_way_interval
 
 
 def summarize(results: list[tuple[str, dict]]) -> dict:

@@ -10,36 +10,36 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from bench_rm import clock, watched
 
-from .batching import Tree, micro_batches, plant, tree_tokens
-from .bench_rm import clock, watched
-from .config import DataConfig, RewardModelConfig
-from .data import Pair
-from .models import RewardModel
-from .runlog import release_memory
-from .step import backward
-from .tokenization import pair_trees, tokenize
+from bsr_lite.batching import TokenGroup, count_tokens, micro_batches, pack
+from bsr_lite.config import DataConfig, RewardModelConfig
+from bsr_lite.data import Pair
+from bsr_lite.models import RewardModel
+from bsr_lite.runlog import release_memory
+from bsr_lite.step import backward
+from bsr_lite.tokenization import pair_tokens, tokenize
 
 SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers
 
 
-def tree_of(length: int, answers: int, numbers: random.Random) -> Tree:
+def tree_of(length: int, answers: int, numbers: random.Random) -> TokenGroup:
     """A prompt with answers, each of `length` tokens together with its prompt."""
     prompt = max(1, round(SHARED * length))
     return [[numbers.randrange(5, 2000) for _ in range(size)]
             for size in (prompt, *[length - prompt] * answers)]
 
 
-def sweeps(quick: bool) -> dict[str, tuple[list[int], list[list[Tree]]]]:
-    """{what grows: (its sizes, a batch of trees at each)}."""
+def sweeps(quick: bool) -> dict[str, tuple[list[int], list[list[TokenGroup]]]]:
+    """{what grows: (its sizes, a batch of token_groups at each)}."""
     numbers = random.Random(0)
     sizes = {"pairs of 160 tokens": [2, 4, 8, 16], "tokens a response": [64, 128, 256, 512, 1024],
              "answers to a prompt": [2, 4, 8, 16]}
-    trees = {"pairs of 160 tokens": lambda n: [tree_of(160, 2, numbers) for _ in range(n)],
+    token_groups = {"pairs of 160 tokens": lambda n: [tree_of(160, 2, numbers) for _ in range(n)],
              "tokens a response": lambda n: [tree_of(n, 2, numbers) for _ in range(2)],
              "answers to a prompt": lambda n: [tree_of(160, n, numbers)]}
     return {name: (sizes[name][:3 if quick else None],
-                   [trees[name](n) for n in sizes[name][:3 if quick else None]]) for name in trees}
+                   [token_groups[name](n) for n in sizes[name][:3 if quick else None]]) for name in token_groups}
 
 
 def seconds_of(step, repeats: int, device: torch.device) -> float:
@@ -69,15 +69,15 @@ def growth(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     table = {}
     for name, (sizes, batches) in sweeps(quick).items():
         rows: dict = {"sizes": sizes, "tokens": [], "seconds": [], "peak": []}
-        for trees in batches:
-            k = len(trees[0]) - 1
-            part = (list(range(len(trees) * k // 2)), plant(trees).to(model.device))
+        for token_groups in batches:
+            k = len(token_groups[0]) - 1
+            part = (list(range(len(token_groups) * k // 2)), pack(token_groups).to(model.device))
 
             def step(part=part):
                 backward(model, [part], config)
                 model.zero_grad(set_to_none=True)
 
-            rows["tokens"].append(sum(map(tree_tokens, trees)))
+            rows["tokens"].append(sum(map(count_tokens, token_groups)))
             rows["seconds"].append(seconds_of(step, repeats, model.device))
             rows["peak"].append(watched(step, lambda part=part: model(part[1]), model)["peak"])
             release_memory()
@@ -91,12 +91,12 @@ def cost_of_bsr(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     micro-batch BSR is a few sums more; in several it needs all rewards before any gradient, that
     is, a forward pass without a graph."""
     numbers, table = random.Random(1), {}
-    trees = [tree_of(160, 2, numbers) for _ in range(8)]
+    token_groups = [tree_of(160, 2, numbers) for _ in range(8)]
     bt = RewardModelConfig(None, DataConfig(""), "")
     configs = {"bt": bt, "bsr": replace(bt, loss="bsr", bsr_lambda=1e-3)}
     for count in (1, 4):
-        parts = [(run, plant([trees[i] for i in run]).to(model.device)) for run in micro_batches(
-            [tree_tokens(t) for t in trees], -(-sum(map(tree_tokens, trees)) // count))]
+        parts = [(run, pack([token_groups[i] for i in run]).to(model.device)) for run in micro_batches(
+            [count_tokens(t) for t in token_groups], -(-sum(map(count_tokens, token_groups)) // count))]
         times: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(1 if quick else repeats):
             for name, config in configs.items():  # in turns
@@ -138,7 +138,7 @@ def tokenization(pairs: list[Pair], tokenizer, count: int) -> dict:
                 tokenize(tokenizer, pair.prompt, text)
         speed["rows"].append(len(some) / (time.perf_counter() - started))
         started = time.perf_counter()
-        pair_trees(some, tokenizer, 2**20)
+        pair_tokens(some, tokenizer, 2**20)
         speed["chunks"].append(len(some) / (time.perf_counter() - started))
     ratio = np.array(speed["chunks"]) / np.array(speed["rows"])
     found: dict = {"pairs_per_second": {k: max(v) for k, v in speed.items()},
@@ -146,6 +146,6 @@ def tokenization(pairs: list[Pair], tokenizer, count: int) -> dict:
     held = list(itertools.islice(endless(pairs), count))
     found |= {"pairs": count, "read_gb": resident_gb()}
     started = time.perf_counter()
-    trees, _ = pair_trees(held, tokenizer, 2**20)
-    return found | {"seconds": time.perf_counter() - started, "tokens": len(trees.tokens),
+    token_groups, _ = pair_tokens(held, tokenizer, 2**20)
+    return found | {"seconds": time.perf_counter() - started, "tokens": len(token_groups.tokens),
                     "held_gb": resident_gb()}

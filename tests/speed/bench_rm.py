@@ -15,26 +15,26 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .batching import Tree, plant, tree_tokens
-from .config import DataConfig, ModelConfig, RewardModelConfig
-from .estimate import LiveBytes
-from .models import RewardModel, load_reward_model
-from .runlog import release_memory
-from .step import backward
+from bsr_lite.batching import TokenGroup, count_tokens, pack
+from bsr_lite.config import DataConfig, ModelConfig, RewardModelConfig
+from bsr_lite.models import RewardModel, load_reward_model
+from bsr_lite.runlog import release_memory
+from bsr_lite.scale.estimate import LiveBytes
+from bsr_lite.step import backward
 
 
 @dataclass
 class Work:
-    """One comparison: batches of pairs as trees, and how the model is trained on them."""
+    """One comparison: batches of pairs as token_groups, and how the model is trained on them."""
 
     name: str
-    batches: list[list[Tree]]
+    batches: list[list[TokenGroup]]
     model: ModelConfig
 
     @property
     def rows(self) -> list[list[list[int]]]:
         """Per batch, what a padded trainer computes: chosen rows, then rejected ones."""
-        return [[tree[0] + tree[side] for side in (1, 2) for tree in batch]
+        return [[token_group[0] + token_group[side] for side in (1, 2) for token_group in batch]
                 for batch in self.batches]
 
 
@@ -79,7 +79,7 @@ def run_ours(start: RewardModel, work: Work, watch: bool) -> dict:
     seconds, losses = [], []
     for batch in work.batches[:1] if watch else work.batches:
         started = clock(model.device)
-        parts = [(list(range(len(batch))), plant(batch).to(model.device))]
+        parts = [(list(range(len(batch))), pack(batch).to(model.device))]
         if watch:
             return watched(lambda parts=parts: backward(model, parts, config),
                            lambda parts=parts: model(parts[0][1]), model)
@@ -173,7 +173,7 @@ def needed_operations(start: RewardModel, work: Work) -> float:
     token, once forward and once (LoRA) or twice backward."""
     weights = sum(p.numel() for n, p in start.backbone.named_parameters()
                   if p.ndim == 2 and "embed" not in n and "lora" not in n)
-    tokens = sum(tree_tokens(t) for batch in work.batches for t in batch) / len(work.batches)
+    tokens = sum(count_tokens(t) for batch in work.batches for t in batch) / len(work.batches)
     return (4 if work.model.lora_rank else 6) * weights * tokens
 
 
@@ -191,7 +191,7 @@ def compare(work: Work, rounds: int, device: torch.device) -> dict:
             found[name].append(run[name](False))
             release_memory()
     needed, peak = needed_operations(start, work), matmul_peak(device, work.model.dtype)
-    real = sum(tree_tokens(t) for batch in work.batches for t in batch)
+    real = sum(count_tokens(t) for batch in work.batches for t in batch)
     padded = sum(len(rows) * max(map(len, rows)) for rows in work.rows)
     seconds = {name: np.array([r["seconds"][1:] for r in runs]) for name, runs in found.items()}
     table = {}

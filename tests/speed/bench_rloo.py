@@ -13,29 +13,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from bench_rm import clock, step_clock
 
-from .batching import Tree, tree_tokens
-from .bench_rm import clock, step_clock
-from .config import ModelConfig
-from .generate import sample
-from .policy import Policy
-from .rloo_config import RLOOConfig
-from .runlog import release_memory
-from .train_rloo import sequence_logprobs, sums, update
+from bsr_lite.batching import TokenGroup, count_tokens
+from bsr_lite.config import ModelConfig, RLOOConfig
+from bsr_lite.generate import sample
+from bsr_lite.policy import Policy
+from bsr_lite.runlog import release_memory
+from bsr_lite.train_rloo import sequence_logprobs, sums, update
 
 KL_COEF = 0.05
 
 
 @dataclass
 class Rollouts:
-    """Steps of P prompts with K answers as trees, and a reward for every answer."""
+    """Steps of P prompts with K answers as token_groups, and a reward for every answer."""
 
-    steps: list[list[Tree]]
+    steps: list[list[TokenGroup]]
 
     @staticmethod
-    def rewards(trees: list[Tree]) -> list[list[float]]:
+    def rewards(token_groups: list[TokenGroup]) -> list[list[float]]:
         """Anything that differs within a prompt: the answers' mean token id, in thousands."""
-        return [[sum(answer) / len(answer) / 1000 for answer in tree[1:]] for tree in trees]
+        return [[sum(answer) / len(answer) / 1000 for answer in token_group[1:]] for token_group in token_groups]
 
 
 def run_ours(start: Policy, work: Rollouts) -> dict:
@@ -47,11 +46,11 @@ def run_ours(start: Policy, work: Rollouts) -> dict:
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
     seconds, first = [], None
-    for trees in work.steps:
-        started, batch = clock(policy.device), [{"tree": tree} for tree in trees]
+    for token_groups in work.steps:
+        started, batch = clock(policy.device), [{"token_group": token_group} for token_group in token_groups]
         with policy.reference():
             ref = sums(sequence_logprobs(policy, batch, config), len(batch))
-        update(policy, batch, torch.tensor(work.rewards(trees)), ref, config)
+        update(policy, batch, torch.tensor(work.rewards(token_groups)), ref, config)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         first = torch.cat([p.grad.flatten() for p in trained]) if first is None else first
         optimizer.step()
@@ -73,8 +72,8 @@ def run_trl(start: Policy, work: Rollouts, best: bool) -> dict:
     model.get_base_model().set_attn_implementation("sdpa")
     found: dict = {"seconds": [], "gradient": None}
     answers = len(work.steps[0][0]) - 1
-    given = {tuple(tree[0]): (tree[1:], rewards) for trees in work.steps
-             for tree, rewards in zip(trees, work.rewards(trees), strict=True)}
+    given = {tuple(token_group[0]): (token_group[1:], rewards) for token_groups in work.steps
+             for token_group, rewards in zip(token_groups, work.rewards(token_groups), strict=True)}
 
     class Trainer(RLOOTrainer):
         def _tokenize_prompts(self, prompts):
@@ -92,7 +91,7 @@ def run_trl(start: Policy, work: Rollouts, best: bool) -> dict:
                 found["gradient"] = torch.cat([p.grad.flatten() for p in model.parameters()
                                                if p.requires_grad]).float()
 
-    rows = [{"prompt": json.dumps(tree[0])} for trees in work.steps for tree in trees]
+    rows = [{"prompt": json.dumps(token_group[0])} for token_groups in work.steps for token_group in token_groups]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         config = TRLConfig(
             folder, per_device_train_batch_size=len(work.steps[0]) * answers,
@@ -129,7 +128,7 @@ def compare_updates(start: Policy, work: Rollouts, rounds: int) -> dict:
         "completions_per_second": completions / float(np.median(seconds[name])),
         "speed_up": np.quantile(seconds[name] / seconds["ours"], [0.5, 0.25, 0.75]).tolist(),
         "gradient_difference": float((found[name][0]["gradient"] - ours).norm() / ours.norm()),
-        "tokens_per_step": float(np.mean([sum(map(tree_tokens, s)) for s in work.steps]))}
+        "tokens_per_step": float(np.mean([sum(map(count_tokens, s)) for s in work.steps]))}
         for name in run}
 
 

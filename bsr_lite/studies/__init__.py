@@ -1,0 +1,1 @@
+"""Studies: methods over seeds, their tables and figures."""
