@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 import math
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -16,28 +15,24 @@ import torch
 
 from .batching import count_tokens, draw_batch, pack, share_out
 from .checkpoint import Checkpoint
-from .cli import parser
-from .config import RewardModelConfig, load_config, to_dict
+from .config import RewardModelConfig, command_line, load_config, to_dict
 from .data import Group, pairs_as_groups
 from .distributed import (
-    barrier,
     check_agreement,
     clip_gradients,
-    leave,
-    place,
+    gather_to_rank_0,
+    place_model,
     rank,
     ranks,
     sharded,
-    start,
-    stop,
+    start_processes,
     sum_gradients,
-    whole_weights,
+    until_processes_end,
 )
-from .errors import ConfigError, DataError, ModelError, TrainingError
+from .errors import ConfigError, TrainingError, run
 from .eval_rm import evaluate, group_tokens
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import training_facts
-from .scale.dry_run import dry_run
 from .scenarios import Scenarios, load_scenarios, require
 from .step import backward, step_metrics
 from .tokenization import pair_tokens
@@ -137,11 +132,11 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     from tqdm import tqdm
 
     from .saving import save_reward_model
-    accelerator, out = start(), Path(config.output_dir)
+    device, out = start_processes(), Path(config.output_dir)
     model, token_groups, watched, dropped = prepare(config, scenarios)
     per_epoch = -(-len(token_groups) // config.batch_size)
     total = per_epoch * config.epochs
-    place(model, accelerator.device)
+    place_model(model, device)
     optimizer = make_optimizer(model, config)
     trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
     data = token_groups.fingerprint()
@@ -198,11 +193,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         write(row)
         if check:
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
-    weights = whole_weights(model.hf)
+    weights = gather_to_rank_0(model.hf.state_dict()) if sharded() else None
     if rank() == 0:
         model.meta["training"] = training_facts(config, len(token_groups), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)
-    barrier()
     speed = seen_tokens / max(seconds, 1e-9)
     print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
           f"{speed * seen_pairs / max(seen_tokens, 1):.1f} pairs/s, "
@@ -212,18 +206,12 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("train_rm").parse_args(argv)
-    config = load_config(args.config, RewardModelConfig, args.overrides)
-    if args.dry_run:
-        return dry_run(config, args.gpus, args.gpu)
-    train(config, args.resume)
-    stop()
+    parser = command_line("train_rm", __doc__, "a reward-model run")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    args = parser.parse_args(argv)
+    with until_processes_end():
+        train(load_config(args.config, RewardModelConfig, args.overrides), args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError, TrainingError) as error:
-        sys.exit(f"error: {error}")
-    except RuntimeError as error:
-        sys.exit(leave(error))
+    run(main)
