@@ -21,8 +21,9 @@ from .errors import DataError, ModelError, TrainingError, run
 from .generate import read_prompts as read_plain_prompts
 from .generate import roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
-from .rloo import (clip_fraction, kl_estimate, kl_penalized_rewards, leave_one_out_advantages,
-                   rloo_loss)
+from .rloo import (
+    clip_fraction, kl_estimate, kl_penalized_rewards, leave_one_out_advantages, rloo_loss,
+)
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
 from .scorers import Scorer, model_gold, pocket_gold, pocket_rows, reward_scorer
@@ -91,23 +92,23 @@ def score(batch: list[dict], scorer: Scorer) -> Tensor:
     return torch.tensor([scorer(b["row"], b["texts"], b["finished"]) for b in batch])
 
 
-def runs_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int]]:
+def micro_batches_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int]]:
     """Micro-batches of whole prompts, as a prompt is computed once for its answers."""
     return micro_batches([count_tokens(b["token_group"]) for b in batch], config.token_budget)
 
 
-def by_prompt(batch: list[dict], run: list[int], tokens: list[Tensor]) -> dict[int, list[Tensor]]:
+def by_prompt(batch: list[dict], part: list[int], tokens: list[Tensor]) -> dict[int, list[Tensor]]:
     """{index of a prompt: its answers' log-probabilities}, kept without a graph on the CPU."""
     answers = iter(t.detach().cpu() for t in tokens)
-    return {i: [next(answers) for _ in batch[i]["texts"]] for i in run}
+    return {i: [next(answers) for _ in batch[i]["texts"]] for i in part}
 
 
 @torch.no_grad()
 def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> Logprobs:
     """Token log-probabilities of all answers, in micro-batches."""
     found: dict[int, list[Tensor]] = {}
-    for run in runs_of(batch, config):
-        found |= by_prompt(batch, run, policy.logprobs([batch[i]["token_group"] for i in run]))
+    for part in micro_batches_of(batch, config):
+        found |= by_prompt(batch, part, policy.logprobs([batch[i]["token_group"] for i in part]))
     return [found[i] for i in range(len(batch))]
 
 
@@ -127,14 +128,14 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
     """Accumulates the gradient of `rloo_loss` over the batch; its token log-probabilities. Without
     `old` this policy gave the answers, and one forward pass serves advantages and gradient."""
     found: dict[int, list[Tensor]] = {}
-    for run in runs_of(batch, config):
-        tokens = policy.logprobs([batch[i]["token_group"] for i in run])  # p K tensors (T,)
-        seq = torch.stack([t.sum() for t in tokens]).view(len(run), -1)  # (p, K), with a graph
-        before = seq.detach() if old is None else old[run].to(seq.device)
-        advantages = advantages_of(rewards[run], before.cpu(), ref[run], config)
+    for part in micro_batches_of(batch, config):
+        tokens = policy.logprobs([batch[i]["token_group"] for i in part])  # p K tensors (T,)
+        seq = torch.stack([t.sum() for t in tokens]).view(len(part), -1)  # (p, K), with a graph
+        before = seq.detach() if old is None else old[part].to(seq.device)
+        advantages = advantages_of(rewards[part], before.cpu(), ref[part], config)
         loss = rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
-        (loss * len(run) / len(batch)).backward()  # a mean over prompts: shares add up
-        found |= by_prompt(batch, run, tokens)
+        (loss * len(part) / len(batch)).backward()  # a mean over prompts: shares add up
+        found |= by_prompt(batch, part, tokens)
     return [found[i] for i in range(len(batch))]
 
 
