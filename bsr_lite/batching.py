@@ -32,7 +32,8 @@ try:  # one kernel for segments of any length: newer versions of torch, on a GPU
 except ImportError:
     varlen_attn = None
 
-TokenGroup = Sequence[list[int]]  # [shared prefix ids, rest of response 0, rest of response 1, ...]
+# token ids: [what a prompt's responses share, rest of response 0, rest of response 1, ...]
+TokenGroup = Sequence[Sequence[int]]
 
 
 # ---- a packed row --------------------------------------------------------------------------------

@@ -14,10 +14,10 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
 
 from .batching import refuse_features
-from .data import read_rows
 from .errors import DataError, run
 from .policy import Policy, load_policy
 from .runlog import write_atomic
+from .scorers import read_prompts
 from .tokenization import tokenize
 
 
@@ -145,21 +145,6 @@ def roll_out(policy: Policy, rows: list[dict], num_generations: int, max_new_tok
 
 
 # ---- the command ---------------------------------------------------------------------------------
-
-def read_prompts(data: str, split: str | None = None) -> list[dict]:
-    """{"prompt": `instruction` (AlpacaEval) or `prompt`} of every row.  Raises: DataError."""
-    found = []
-    for place, row in enumerate(read_rows(data), 1):
-        if split and row.get("split") != split:
-            continue
-        text = row.get("instruction", row.get("prompt"))
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{data}, row {place}: needs a text `instruction` or `prompt`")
-        found.append({"prompt": text})
-    if not found:
-        raise DataError(f"{data}: no row" + (f" of split {split!r}" if split else ""))
-    return found
-
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m bsr_lite.generate", description=__doc__,

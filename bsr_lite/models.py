@@ -85,17 +85,10 @@ def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
     return model(packed.to(model.device))
 
 
-def load_reward_model(
-    name_or_path: str,
-    *,
-    depth: int | None = None,
-    lora_rank: int | None = None,
-    quantization: str | None = None,
-    dtype: str = "bfloat16",
-    gradient_checkpointing: bool | int = False,
-    layout: str = "packed",
-    seed: int = 0,
-) -> RewardModel:
+def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank: int | None = None,
+                      quantization: str | None = None, dtype: str = "bfloat16",
+                      gradient_checkpointing: bool | int = False, layout: str = "packed",
+                      seed: int = 0) -> RewardModel:
     """A reward model to train: `name_or_path` is EMBEDDED, a hub id or a local path.
 
     depth: keep the first layers only.  lora_rank: None trains every weight (kept in fp32, computed

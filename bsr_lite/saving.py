@@ -67,7 +67,8 @@ def model_card(meta: dict) -> str:
     from huggingface_hub import ModelCard, ModelCardData
     data = ModelCardData(library_name="peft" if meta["lora_rank"] else "transformers",
                          pipeline_tag="text-classification", tags=["reward-model", "bsr-lite"])
-    return str(ModelCard.from_template(data, str(Path(__file__).with_name("model_card.md")), **meta))
+    template = Path(__file__).with_name("model_card.md")
+    return str(ModelCard.from_template(data, str(template), **meta))
 
 
 # ---- a model's folder ----------------------------------------------------------------------------

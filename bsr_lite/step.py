@@ -48,8 +48,8 @@ def additive_backward(model, parts: Parts, objective: Objective, pairs: int,
 
 def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
                      backpropagate) -> tuple[Tensor, Tensor]:
-    """Of a loss that couples all pairs, as BSR does: the gradient of one part depends on the rewards
-    of all. A squared micro-batch mean would be another loss (38% off in gradient).
+    """Of a loss that couples all pairs, as BSR does: the gradient of one part depends on the
+    rewards of all. A squared micro-batch mean would be another loss (38% off in gradient).
 
     1. rewards of all parts, 2. loss and dL/dr of the whole batch, 3. every part backward with its
     slice of dL/dr: dL/dw = sum over parts of dL/dr . dr/dw.

@@ -13,20 +13,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import rloo
 from .batching import count_tokens, draw_batch, micro_batches
 from .checkpoint import Checkpoint
 from .config import RLOOConfig, command_line, load_config, to_dict
 from .distributed import refuse_launcher
 from .errors import DataError, ModelError, TrainingError, run
-from .generate import read_prompts as read_plain_prompts
 from .generate import roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
-from .rloo import (
-    clip_fraction, kl_estimate, kl_penalized_rewards, leave_one_out_advantages, rloo_loss,
-)
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
-from .scorers import Scorer, model_gold, pocket_gold, pocket_rows, reward_scorer
+from .scorers import Scorer, model_gold, pocket_gold, read_prompts, reward_scorer
 from .step import schedule
 
 Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answer's tokens
@@ -34,11 +31,10 @@ Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answ
 
 # ---- before the loop -----------------------------------------------------------------------------
 
-def read_prompts(config: RLOOConfig, split: str | None = None) -> list[dict]:
+def prompts_of(config: RLOOConfig, split: str | None = None) -> list[dict]:
     """The rows of a split (the config's), with what gold needs.  Raises: DataError."""
     split = split or config.split
-    read = pocket_rows if config.gold == "pocket" else read_plain_prompts
-    rows = read(config.data, split)
+    rows = read_prompts(config.data, split, pocket=config.gold == "pocket")
     if len(rows) < config.prompts_per_step:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {split!r}, a step takes "
                         f"{config.prompts_per_step}")
@@ -55,7 +51,7 @@ def gold_scorer(config: RLOOConfig) -> Scorer | None:
 def prepare(config: RLOOConfig):
     """Policy, proxy, gold and prompts; everything that can fail on bad input."""
     with phase("prompts"):
-        rows = read_prompts(config)
+        rows = prompts_of(config)
     with phase("models"):
         policy = load_policy(config.policy.name, lora_rank=config.policy.lora_rank,
                              dtype=config.policy.dtype, quantization=config.policy.quantization,
@@ -119,21 +115,21 @@ def sums(logprobs: Logprobs) -> Tensor:
 
 def advantages_of(rewards: Tensor, old: Tensor, ref: Tensor, config: RLOOConfig) -> Tensor:
     """Leave-one-out, KL in the reward (k1 of whole answers).  Shapes: (P, K) each -> (P, K)."""
-    return leave_one_out_advantages(
-        kl_penalized_rewards(rewards, kl_estimate(old, ref), config.kl_coef))
+    return rloo.leave_one_out_advantages(
+        rloo.kl_penalized_rewards(rewards, rloo.kl_estimate(old, ref), config.kl_coef))
 
 
 def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, config: RLOOConfig,
            old: Tensor | None = None) -> Logprobs:
-    """Accumulates the gradient of `rloo_loss` over the batch; its token log-probabilities. Without
-    `old` this policy gave the answers, and one forward pass serves advantages and gradient."""
+    """Accumulates the gradient of `rloo.rloo_loss` over the batch; its token log-probabilities.
+    Without `old` this policy gave the answers: one forward pass serves advantages and gradient."""
     found: dict[int, list[Tensor]] = {}
     for part in micro_batches_of(batch, config):
         tokens = policy.logprobs([batch[i]["token_group"] for i in part])  # p K tensors (T,)
         seq = torch.stack([t.sum() for t in tokens]).view(len(part), -1)  # (p, K), with a graph
         before = seq.detach() if old is None else old[part].to(seq.device)
         advantages = advantages_of(rewards[part], before.cpu(), ref[part], config)
-        loss = rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
+        loss = rloo.rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
         (loss * len(part) / len(batch)).backward()  # a mean over prompts: shares add up
         found |= by_prompt(batch, part, tokens)
     return [found[i] for i in range(len(batch))]
@@ -217,12 +213,12 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         row = {"step": step + 1, "train/proxy_reward": rewards.mean().item(),
                "train/raw_reward": (rewards * unit + zero).mean().item(),
                "train/kl": (old - ref).mean().item(),
-               "train/kl_k3": kl_estimate(flat_old, flat_ref, "k3").sum().item() / old.numel(),
+               "train/kl_k3": rloo.kl_estimate(flat_old, flat_ref, "k3").sum().item() / old.numel(),
                "train/entropy": -flat_old.mean().item(),
                "train/length": len(flat_old) / old.numel(),
                "train/finished": finished.float().mean().item(),
                "train/advantage_std": advantages.std().item(),
-               "train/clip_fraction": clip_fraction(now, old, advantages, config.clip_range),
+               "train/clip_fraction": rloo.clip_fraction(now, old, advantages, config.clip_range),
                "train/grad_norm": float(max(norms)),
                "train/learning_rate": optimizer.param_groups[0]["lr"],
                "seconds/generate": seconds, "seconds/step": time.perf_counter() - started,

@@ -24,7 +24,7 @@ from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, 
 from .saving import save_reward_model, training_facts
 from .scenarios import Scenarios, load_scenarios, require
 from .step import backward, make_optimizer, schedule, step_metrics
-from .tokenization import pair_tokens
+from .tokenization import pair_tokens, token_fingerprint
 
 # ---- before the loop -----------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     for name in config.watch:
         groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
         watched[name] = draw_groups(model, groups, config)
-    print(f"{len(pairs)} pairs, {sum(pairs.sizes())} tokens an epoch, sets to score: "
+    print(f"{len(pairs)} pairs, {sum(map(count_tokens, pairs))} tokens an epoch, sets to score: "
           f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
           f"{dropped | scenarios.counts}")
     return model, pairs, watched, dropped
@@ -105,10 +105,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     steps_per_epoch = -(-len(pairs) // config.batch_size)  # the last batch may be smaller
     total = steps_per_epoch * config.epochs
 
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), pairs.fingerprint())
+    data = token_fingerprint(pairs)
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), data)
     first = checkpoint.load() if resume else checkpoint.clear()
-    distributed.check_agreement(config=to_dict(config), training_pairs=pairs.fingerprint(),
-                                first_step=first)
+    distributed.check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank == 0
              else lambda row: None)  # one log a run, not one a process
     if config.watch and not first:

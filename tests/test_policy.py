@@ -164,7 +164,7 @@ def test_a_window_shorter_than_the_text_is_refused_while_sampling(tiny_path, tmp
     policy = load_policy(str(tmp_path / "m"), dtype="float32")
     generator = torch.Generator().manual_seed(0)
     sample(policy, [[5, 6]], 2, 8, -1, generator)
-    with pytest.raises(ValueError, match="sliding_window 12"):
+    with pytest.raises(ModelError, match="sliding_window 12"):
         sample(policy, [[5, 6]], 2, 11, -1, generator)
 
 
