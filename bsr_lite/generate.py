@@ -33,7 +33,7 @@ class PromptCache:
         self.answers: dict[int, tuple[Tensor, Tensor]] = {}
         padding = torch.arange(int(lengths.max()), device=lengths.device) >= lengths[:, None]
         self.bias = torch.zeros(padding.shape, device=lengths.device).masked_fill(
-            padding, float("-inf"))[:, None, None]  # (P, 1, 1, L)
+            padding, float("-inf"))[:, None, None, None]  # (P, 1, 1, 1, L)
 
     def prefill(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
         """Plain causal attention; what stands behind a prompt's end is never looked at."""
@@ -44,26 +44,23 @@ class PromptCache:
                                             enable_gqa=True)
 
     def decode(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
-        """One query an answer, over its prompt's keys and its own.  Shapes: query (P K, H, 1, D).
-        """
-        (own_keys, own_values), (keys, values) = self.answers[layer], self.prompts[layer]
-        own_keys[:, :, self.used], own_values[:, :, self.used] = key[:, :, 0], value[:, :, 0]
-        own_keys, own_values = (x[:, :, :self.used + 1] for x in (own_keys, own_values))
-        (rows, heads, _, depth), (prompts, kv_heads, length, _) = query.shape, keys.shape
-        query = query.view(rows, kv_heads, -1, depth) * scale  # heads that share a key
-        together = query.view(prompts, self.k, kv_heads, -1, depth).transpose(1, 2).reshape(
-            prompts, kv_heads, -1, depth)  # all queries of a prompt, one product
-        shared = together @ keys.transpose(-1, -2) + self.bias.to(query.dtype)
-        shared = shared.view(prompts, kv_heads, self.k, -1, length).transpose(1, 2).reshape(
-            rows, kv_heads, -1, length)
-        weights = torch.cat([shared, query @ own_keys.transpose(-1, -2)], -1)
-        weights = weights.softmax(-1, dtype=torch.float32).to(query.dtype)
+        """One query an answer, over its prompt's keys and its own.  Shapes: query (P K, H, 1, D),
+        H = h g heads of which g share a key."""
+        keys, values = self.prompts[layer]  # (P, h, L, D)
+        for mine, new in zip(self.answers[layer], (key, value), strict=True):
+            mine[:, :, self.used] = new[:, :, 0]
+        (prompts, h, length, depth), k = keys.shape, self.k
+        own_keys, own_values = (mine[:, :, :self.used + 1].view(prompts, k, h, -1, depth)
+                                for mine in self.answers[layer])  # (P, K, h, t, D)
+        query = query.view(prompts, k, h, -1, depth) * scale  # (P, K, h, g, D)
+        # one product with a prompt's keys for all of its answers: they are never repeated
+        shared = torch.einsum("pkhgd,phld->pkhgl", query, keys) + self.bias.to(query.dtype)
+        own = torch.einsum("pkhgd,pkhtd->pkhgt", query, own_keys)
+        weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
         shared, own = weights.split([length, self.used + 1], -1)
-        shared = shared.view(prompts, self.k, kv_heads, -1, length).transpose(1, 2).reshape(
-            prompts, kv_heads, -1, length)
-        out = (shared @ values).view(prompts, kv_heads, self.k, -1, depth).transpose(1, 2)
-        return (out.reshape(rows, kv_heads, -1, depth) + own @ own_values).reshape(
-            rows, heads, 1, depth)
+        out = (torch.einsum("pkhgl,phld->pkhgd", shared, values)
+               + torch.einsum("pkhgt,pkhtd->pkhgd", own, own_values))
+        return out.reshape(prompts * k, -1, 1, depth)  # (P K, H, 1, D)
 
 
 def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt_cache=None,

@@ -73,7 +73,7 @@ def test_draw_follows_the_distribution():
 
 def test_padding_of_a_prompt_is_never_looked_at():
     cache = PromptCache(torch.tensor([2, 3]), 1, 4)
-    assert torch.isinf(cache.bias[0, 0, 0]).tolist() == [False, False, True]
+    assert torch.isinf(cache.bias[0, 0, 0, 0]).tolist() == [False, False, True]
     assert not torch.isinf(cache.bias[1]).any()
 
 
