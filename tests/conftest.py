@@ -1,5 +1,6 @@
 """Shared fixtures, and a guard: no test may reach the network."""
 
+import json
 import os
 import socket
 
@@ -35,16 +36,23 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory, tokenizer):
-    """A three-layer Llama with grouped-query attention and the embedded model's tokenizer."""
+    """A three-layer Llama with grouped-query attention and the first 8,192 of 49,152 tokens of the
+    embedded model's tokenizer, which is what loading and saving a tiny model would spend its time
+    on."""
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64,
+    config = LlamaConfig(vocab_size=8192, hidden_size=32, intermediate_size=64,
                          num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
                          max_position_embeddings=512, pad_token_id=0, bos_token_id=1,
                          eos_token_id=2, tie_word_embeddings=True, initializer_range=0.2)
     path = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    bpe = json.loads((path / "tokenizer.json").read_text())
+    vocabulary = {token: i for token, i in bpe["model"]["vocab"].items() if i < 8192}
+    bpe["model"] |= {"vocab": vocabulary,
+                     "merges": [m for m in bpe["model"]["merges"] if "".join(m) in vocabulary]}
+    (path / "tokenizer.json").write_text(json.dumps(bpe))
     return str(path)
 
 
