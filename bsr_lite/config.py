@@ -233,5 +233,5 @@ def command_line(command: str, doc: str, yaml_of: str) -> argparse.ArgumentParse
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help=f"YAML of {yaml_of}")
     parser.add_argument("--set", nargs="*", action="extend", default=[], dest="overrides",
-                        metavar="KEY=VALUE", help="override single values, e.g. seed=1 model.depth=4")
+                        metavar="KEY=VALUE", help="override single values, e.g. model.depth=4")
     return parser

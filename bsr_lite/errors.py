@@ -25,7 +25,7 @@ class TrainingError(UserError):
 
 
 def run(main: Callable[[], None]) -> None:
-    """What every command ends in: `main`, and a UserError as one line on stderr with exit code 1."""
+    """What every command ends in: a UserError of `main` as one line on stderr, exit code 1."""
     try:
         main()
     except UserError as error:

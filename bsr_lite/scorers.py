@@ -1,5 +1,5 @@
-"""What is tracked as gold while a policy is trained against a proxy: the pocket world's formula, or
-any reward model."""
+"""Scores of a policy's answers: the rewards it is trained on, and what is tracked as gold, which is
+the pocket world's formula or any reward model."""
 
 import itertools
 from collections.abc import Callable
@@ -11,32 +11,40 @@ from .data import Group, read_messages, read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
+from .models import load_reward_model
 from .saving import META
 
 # (row, answers to its prompt, whether each ended by itself) -> one score an answer
 Scorer = Callable[[dict, list[str], list[bool]], list[float]]
 
 
-def pocket_rows(source: str, split: str) -> list[dict]:
-    """Rows of one split with what the pocket world's gold needs to know of their prompts.
+def read_prompts(source: str, split: str | None = None, pocket: bool = False) -> list[dict]:
+    """Rows of one split (None: all) with a text `prompt`, or `instruction` as AlpacaEval calls it;
+    `pocket`: with what the pocket world's gold needs to know of a prompt, too.
 
     Raises: DataError naming file, row and fix.
     """
     found = []
     for place, row in enumerate(read_rows(source), 1):
-        if row.get("split") != split:
+        if split and row.get("split") != split:
             continue
-        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-            raise DataError(f"{source}, row {place}: `prompt` must be a text")
-        stems, count = row.get("stems"), row.get("count")
-        if (row.get("unit") not in WORDS_PER_UNIT or type(count) is not int or count < 1
-                or not isinstance(stems, list) or not all(isinstance(s, str) for s in stems)):
+        text, stems, count = row.get("instruction", row.get("prompt")), row.get("stems"), row.get(
+            "count")
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
+        if pocket and (row.get("unit") not in WORDS_PER_UNIT or type(count) is not int or count < 1
+                       or not isinstance(stems, list)
+                       or not all(isinstance(s, str) for s in stems)):
             units = " or ".join(WORDS_PER_UNIT)
             raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
                             f"({units}), `count` (1, 2, ...) and `stems` (a list of texts)")
-        found.append(row)
+        found.append(row | {"prompt": text})
+    if not found:
+        raise DataError(f"{source}: no row" + (f" of split {split!r}" if split else ""))
     return found
 
+
+# ---- gold ----------------------------------------------------------------------------------------
 
 def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
     """r* of the pocket world; `row` carries what the prompt asks for."""
@@ -53,7 +61,6 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     if (Path(name) / META).exists():
-        from .models import load_reward_model
         return reward_scorer(load_reward_model(name))
     hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
                                          "trust_remote_code: true")
@@ -70,25 +77,24 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
                          f"score{hint}")
 
     @torch.no_grad()
-    def score(row, texts, finished):
-        found = []
-        for text in texts:  # one by one: what it makes of padding is not ours to know
-            messages = [{"role": "user", "content": row["prompt"]},
-                        {"role": "assistant", "content": text}]
-            ids = tokenizer(tokenizer.apply_chat_template(messages, tokenize=False),
-                            add_special_tokens=False, return_tensors="pt")
-            out = model(**ids.to(model.device))
-            value = out.score if hasattr(out, "score") else out.logits
-            if value.numel() != 1:
-                raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
-            found.append(value.float().item())
-        return found
-    return score
+    def score(prompt: str, answer: str) -> float:
+        chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        ids = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False),
+                        add_special_tokens=False, return_tensors="pt")
+        out = model(**ids.to(model.device))
+        value = out.score if hasattr(out, "score") else out.logits
+        if value.numel() != 1:
+            raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
+        return value.float().item()
+    # one by one: what it makes of padding is not ours to know
+    return lambda row, texts, finished: [score(row["prompt"], text) for text in texts]
 
+
+# ---- rewards -------------------------------------------------------------------------------------
 
 def reward_function(model, token_budget: int = 4096):
-    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` scores, all answers to
-    a prompt in one token_group. `model` is on the device that computes it."""
+    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` scores, a prompt computed
+    once for all its answers. `model` is on the device that computes it."""
     def reward_model(prompts, completions, **_) -> list[float]:
         token_groups, pairs = [], zip(prompts, completions, strict=True)
         for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
@@ -96,11 +102,12 @@ def reward_function(model, token_budget: int = 4096):
             group = Group(read_messages(prompt, "prompt"), texts, [0.0] * len(texts),
                           [""] * len(texts))
             token_groups.append(group_tokens(model.tokenizer, group))
-        return torch.cat([s["rewards"] for s in score_tokens(model, token_groups, token_budget)]).tolist()
+        scored = score_tokens(model, token_groups, token_budget)
+        return torch.cat([s["rewards"] for s in scored]).tolist()
     return reward_model
 
 
 def reward_scorer(model, token_budget: int = 4096) -> Scorer:
-    """Rewards of one of our reward models, all answers to a prompt in one token_group."""
+    """Rewards of one of our reward models."""
     reward = reward_function(model, token_budget)
     return lambda row, texts, finished: reward([row["prompt"]] * len(texts), texts)

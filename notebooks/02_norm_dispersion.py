@@ -74,19 +74,19 @@ print("rejected", pair.rejected[:150].replace("\n", " "), "...")
 # before it. The reward is $W_p^\top h$ (Eq. 2), and $W_p$ is drawn at random, so these first
 # rewards are noise.
 #
-# `pair_tokens` turns pairs into tokens. A "tree" holds a prompt once and both answers after it;
-# `pack` lays token_groups side by side in one row. It is only a way to compute: rewards are those of
-# separate rows.
+# `pair_tokens` turns pairs into token ids, a prompt once and both answers after it; `pack` lays
+# pairs side by side in one row, without padding. It is only a way to compute: rewards are those
+# of separate rows.
 
 # %%
 from bsr_lite.batching import pack
 
-token_groups, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
+pairs, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
-    after, before = model.last_hidden(pack(token_groups[:16]))  # (32, 576) each: 16 pairs, 2 answers
-    rewards = model(pack(token_groups[:16]))
+    after, before = model.last_hidden(pack(pairs[:16]))  # (32, 576) each: 16 pairs, 2 answers
+    rewards = model(pack(pairs[:16]))
 torch.testing.assert_close(rewards, after @ model.head_weight, rtol=1e-4, atol=1e-4)
-print(f"{len(token_groups)} pairs, dropped {dropped}; rewards of the first pair "
+print(f"{len(pairs)} pairs, dropped {dropped}; rewards of the first pair "
       f"{rewards[0]:.2f} (chosen), {rewards[1]:.2f} (rejected)")
 
 # %% [markdown]
@@ -202,16 +202,16 @@ from bsr_lite.losses import bt_loss
 from bsr_lite.train_rm import make_optimizer, schedule
 
 
-def train_bt(model, token_groups, config, watch=lambda step: None):
+def train_bt(model, pairs, config, watch=lambda step: None):
     optimizer, losses = make_optimizer(model, config), []  # AdamW
-    total = -(-len(token_groups) // config.batch_size)  # one epoch, rounded up
+    total = -(-len(pairs) // config.batch_size)  # one epoch, rounded up
     watch(0)
     for step in range(total):
-        batch = draw_batch(len(token_groups), config.batch_size, config.seed, step)
-        lengths = [count_tokens(token_groups[i]) for i in batch]
+        batch = draw_batch(len(pairs), config.batch_size, config.seed, step)
+        lengths = [count_tokens(pairs[i]) for i in batch]
         loss = 0.0
         for part in micro_batches(lengths, config.token_budget):
-            rewards = model(pack([token_groups[batch[i]] for i in part])).view(-1, 2)  # (b, 2)
+            rewards = model(pack([pairs[batch[i]] for i in part])).view(-1, 2)  # (b, 2)
             share = bt_loss(rewards[:, 0], rewards[:, 1]) * len(part) / len(batch)
             share.backward()
             loss += share.item()
@@ -285,7 +285,7 @@ def watch(step):
         live.append((step, model.head_weight.norm().item(), measured))
 
 # %%
-losses = train_bt(model, token_groups, config, watch)
+losses = train_bt(model, pairs, config, watch)
 print("loss by step", [round(x, 2) for x in losses])
 print("                         |W_p|   |h_w - h_l|   margin   cosine")
 for name in sets:

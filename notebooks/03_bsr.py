@@ -441,9 +441,9 @@ scenarios = load_scenarios(config)
 
 # %%
 model = load_reward_model(config.model.name, depth=10, dtype="bfloat16", seed=0)
-token_groups, _ = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
+pairs, _ = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
-    hidden, _ = model.last_hidden(pack(token_groups[:16]))  # (32, 576): chosen, rejected, chosen, ...
+    hidden, _ = model.last_hidden(pack(pairs[:16]))  # (32, 576): chosen, rejected, chosen, ...
 
 # %%
 W = model.head_weight.detach().clone().requires_grad_()

@@ -368,23 +368,23 @@ stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
 
 
 def roll_out(rows, generator):
-    """[prompt, answer, answer, ...] token token_groups, texts, and whether each answer ended itself."""
+    """[prompt, answer, answer, ...] ids, texts, and whether each answer ended by itself."""
     prompts = [tokenize(policy.tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
                for r in rows]
     tokens, mask = sample(policy, prompts, K, 48, stop, generator)
     answers = [t[m].tolist() for t, m in zip(tokens, mask, strict=True)]
     texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
-    token_groups = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
-    return token_groups, texts, [a[-1] == stop for a in answers]
+    ids = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
+    return ids, texts, [a[-1] == stop for a in answers]
 
 # %%
 def step(rows, generator):
-    token_groups, texts, ended = roll_out(rows, generator)
+    ids, texts, ended = roll_out(rows, generator)
     gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
                          for i, row in enumerate(rows)])  # (P, K)
     with torch.no_grad(), policy.reference():
-        ref = torch.stack([t.sum() for t in policy.logprobs(token_groups)]).view(-1, K)
-    tokens = policy.logprobs(token_groups)  # per answer (T,), with a graph
+        ref = torch.stack([t.sum() for t in policy.logprobs(ids)]).view(-1, K)
+    tokens = policy.logprobs(ids)  # per answer (T,), with a graph
     logp = torch.stack([t.sum() for t in tokens]).view(-1, K)
     kl = rloo.kl_estimate(logp.detach(), ref)
     A = rloo.leave_one_out_advantages(rloo.kl_penalized_rewards(gold, kl, BETA))

@@ -76,7 +76,7 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 
 # %%
 PAIRS = [(12, 30, 8), (6, 10, 14), (20, 6, 9), (4, 40, 25)]
-token_groups = [[[1] * p, [2] * c, [3] * r] for p, c, r in PAIRS]
+pairs = [[[1] * p, [2] * c, [3] * r] for p, c, r in PAIRS]
 longest = max(p + max(c, r) for p, c, r in PAIRS)
 padded = 2 * len(PAIRS) * longest
 packed = sum(p + c + r for p, c, r in PAIRS)
@@ -84,22 +84,21 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
       f"{1 - packed / padded:.0%} computed for nothing")
 
 # %% [markdown]
-# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. A *tree* is one pair,
-# its prompt and two answers. Positions restart in every tree, and go on from the prompt's end in
-# every answer. A token attends to itself, to the tokens before it in its part, and, in an answer,
+# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. Positions
+# restart in every pair, and go on from the prompt's end in every answer. A token attends to itself, to the tokens before it in its part, and, in an answer,
 # to the whole prompt. Nothing else.
 
 # %%
 from bsr_lite.batching import pack
 
-forest = pack(token_groups)
+row = pack(pairs)
 allowed = torch.zeros(packed, packed)
 start = 0
-for queries, keys in zip(forest.query_lengths, forest.keys.split(forest.key_lengths), strict=True):
+for queries, keys in zip(row.query_lengths, row.keys.split(row.key_lengths), strict=True):
     for i in range(queries):  # the last query of a segment sees all of its keys
         allowed[start + i, keys[:len(keys) - queries + 1 + i]] = 1
     start += queries
-kinds = forest.input_ids[0]
+kinds = row.input_ids[0]
 TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0.4, 0.47]])
 
 # %%
@@ -121,7 +120,7 @@ right.grid(False);
 
 # %% [markdown]
 # **What to see.** Left, prompts twice and a tail of padding in most rows. Right, one triangle a
-# tree for prompt and chosen answer; the rejected answer has its own triangle and a block over the
+# pair for prompt and chosen answer; the rejected answer has its own triangle and a block over the
 # prompt, and a gap where the chosen answer stands. This square is never built: every answer is one
 # call of attention over its own queries and keys, with a small mask where it looks back at a
 # prompt (on a GPU in 16 bits, with a recent torch, all in one kernel).
@@ -136,8 +135,8 @@ from bsr_lite.tokenization import pair_tokens
 model = load_reward_model(small.model.name, depth=4, dtype="float32")
 some, _ = pair_tokens(load_scenarios(small).train[:8], model.tokenizer, 320)
 together = rewards(model, pack(some))
-alone = torch.cat([rewards(model, pack([[tree[0], answer]])) for tree in some
-                   for answer in tree[1:]])
+alone = torch.cat([rewards(model, pack([[prompt, answer]])) for prompt, *both in some
+                   for answer in both])
 print(f"largest difference of 16 rewards: {(together - alone).abs().max():.1e}")
 assert torch.allclose(together, alone, atol=5e-6), "packing must not change a reward"
 
@@ -181,7 +180,7 @@ for gpus in (1, 2, 4, 8, 64):
 assert sharded(full, 8) - full["activations"] == 16e9, "16 bytes a weight, an eighth on each of 8"
 
 # %% [markdown]
-# That is arithmetic with round numbers. `--dry-run` does it for a config: the model on *fake*
+# That is arithmetic with round numbers. `scale.dry_run` does it for a config: the model on *fake*
 # tensors (notebook 04), the parts cut over the GPUs, the gathered layers added.
 
 # %%
@@ -377,7 +376,7 @@ print(report(big, gpus=8))
 # 2247, 2.59; after RLOO against the BT model 2180, 8.41; against the BSR model 1337, 9.02.
 #
 # If you run it: copy `config.yaml`, `metrics.jsonl`, `env.json` into `data/runs/<name>/`, evaluate
-# with `eval_rm --rm-bench`, at least three seeds of each method, and add an entry to
+# with `studies.leaderboards --rm-bench`, at least three seeds of each method, and add an entry to
 # `data/runs/LOG.md`: the command, what you expected before, what came out, with intervals, and
 # what you did not test. A null result is a result.
 

@@ -11,19 +11,22 @@ from bsr_lite.batching import (
     micro_batches,
     pack,
     packed_attention,
+    register_attention,
     segments_at_once,
     segments_one_by_one,
     shared_prefix,
 )
+from bsr_lite.errors import ModelError
 
 ids = st.lists(st.integers(3, 60), min_size=1, max_size=12)
-trees_of_text = st.lists(st.tuples(st.lists(st.integers(3, 60), max_size=12),
+texts_with_answers = st.lists(st.tuples(st.lists(st.integers(3, 60), max_size=12),
                                    st.lists(ids, min_size=1, max_size=4)), min_size=1, max_size=4)
 
 
 @pytest.fixture(scope="module")
 def llama(tiny_path):
     from transformers import AutoModelForSequenceClassification
+    register_attention()
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_path, num_labels=1)
     model.config.pad_token_id = 0
@@ -39,7 +42,7 @@ def padded_rewards(model, rows):
     return model(input_ids=batch, attention_mask=mask, use_cache=False).logits[:, 0]
 
 
-def forest_rewards(model, token_groups):
+def packed_rewards(model, token_groups):
     model.set_attn_implementation("packed")
     packed = pack(token_groups)
     hidden = model.model(input_ids=packed.input_ids, position_ids=packed.position_ids,
@@ -54,12 +57,12 @@ def gradients(model, rewards):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-@given(trees_of_text)
+@given(texts_with_answers)
 @settings(max_examples=25, deadline=None)
 def test_rewards_and_gradients_equal_padded_rows(llama, texts):
     rows = [prompt + response for prompt, responses in texts for response in responses]
     token_groups = [shared_prefix(prompt, responses) for prompt, responses in texts]
-    a, b = padded_rewards(llama, rows), forest_rewards(llama, token_groups)
+    a, b = padded_rewards(llama, rows), packed_rewards(llama, token_groups)
     assert_close_in_norm(b, a, unit=1)
     ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
     assert_close_in_norm(gb, ga)
@@ -82,7 +85,7 @@ def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, w
     return torch.stack(out)
 
 
-@given(trees_of_text, st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+@given(texts_with_answers, st.sampled_from([(4, 4), (4, 2), (3, 1)]))
 @settings(max_examples=25, deadline=None)
 def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
     """The kernel's indexing, where there is no GPU to run it."""
@@ -100,7 +103,7 @@ def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
                                  for x in found))
 
 
-@given(trees_of_text)
+@given(texts_with_answers)
 @settings(max_examples=100, deadline=None)
 def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
     for prompt, responses in texts:
@@ -120,9 +123,9 @@ def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
     assert packed.input_ids[0, packed.ends].tolist() == [row[-1] for row in rows]
 
 
-def test_trees_without_responses_are_an_error():
+def test_groups_without_responses_are_an_error():
     for bad in ([[1, 2]], [[1, 2], [3], []]):
-        with pytest.raises(ValueError, match="token_group 0"):
+        with pytest.raises(ValueError, match="token group 0"):
             pack([bad])
 
 
@@ -131,7 +134,7 @@ def test_trees_without_responses_are_an_error():
 def test_attention_the_layout_cannot_do_is_refused_by_name(feature):
     packed = pack([[[1, 2, 3], [4, 5], [6]]])
     q = torch.randn(1, 2, 6, 4)
-    with pytest.raises(ValueError, match=next(iter(feature))):
+    with pytest.raises(ModelError, match=next(iter(feature))):
         packed_attention(None, q, q, q, None, packed=packed, **feature)
     packed_attention(None, q, q, q, None, packed=packed, sliding_window=5)
 

@@ -7,7 +7,7 @@ from conftest import assert_close_in_norm
 from transformers import AutoModelForCausalLM
 
 from bsr_lite.errors import DataError
-from bsr_lite.generate import PromptCache, answers, draw, main, sample
+from bsr_lite.generate import PromptCache, draw, main, roll_out, sample
 from bsr_lite.policy import load_policy
 from bsr_lite.tokenization import tokenize
 
@@ -80,7 +80,8 @@ def test_padding_of_a_prompt_is_never_looked_at():
 
 def test_answers_are_texts_without_control_tokens(policy):
     prompt = [{"role": "user", "content": "name two birds"}]
-    (texts, ended), = answers(policy, [prompt], 8, 12, torch.Generator().manual_seed(0))
+    (found,) = roll_out(policy, [{"prompt": "name two birds"}], 8, 12, 0)
+    texts, ended = found["texts"], found["finished"]
     assert len(texts) == len(ended) == 8 and "<|im_end|>" not in "".join(texts)
     ids = tokenize(policy.tokenizer, prompt, "")[0]
     tokens, mask = sample(policy, [ids], 8, 12, policy.tokenizer.eos_token_id,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import assert_close_in_norm
 
-from bsr_lite.batching import answer_rows, pack
+from bsr_lite.batching import answer_positions, pack
 from bsr_lite.errors import ModelError
 from bsr_lite.generate import sample
 from bsr_lite.models import load_reward_model, rewards
@@ -40,7 +40,7 @@ def plain_logprobs(model, prompt, answer):
 
 
 def test_rows_name_the_token_before_every_answer_token():
-    packed, (sources, targets, lengths) = pack(TREES), answer_rows(TREES)
+    packed, (sources, targets, lengths) = pack(TREES), answer_positions(TREES)
     ids = packed.input_ids[0]
     assert lengths == [3, 2, 5, 3, 2]
     assert ids[sources].tolist() == [8, 9, 10, 8, 11, 8, 9, 9, 9, 9, 13, 14, 15, 13, 14]
@@ -172,7 +172,7 @@ def test_a_window_shorter_than_the_text_is_refused_while_sampling(tiny_path, tmp
     policy = load_policy(str(tmp_path / "m"), dtype="float32")
     generator = torch.Generator().manual_seed(0)
     sample(policy, [[5, 6]], 2, 8, -1, generator)
-    with pytest.raises(ValueError, match="sliding_window 12"):
+    with pytest.raises(ModelError, match="sliding_window 12"):
         sample(policy, [[5, 6]], 2, 11, -1, generator)
 
 

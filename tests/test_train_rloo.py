@@ -5,7 +5,7 @@ import torch
 import yaml
 from conftest import assert_close_in_norm
 
-from bsr_lite.config import RLOOConfig, load_config, parse
+from bsr_lite.config import RLOOConfig, load_config, parse, read_yaml
 from bsr_lite.data import read_rows
 from bsr_lite.errors import ConfigError, DataError, ModelError
 from bsr_lite.generate import end_of_turn
@@ -55,15 +55,16 @@ def batch_of(world, *overrides):
             if "lora_B" in name:
                 p.normal_(0, 0.3)
     rows = list(read_rows(config.data))[:4]
-    return policy, roll_out(policy, rows, config, 0), config
+    batch = roll_out(policy, rows, config.num_generations, config.max_new_tokens, 0)
+    return policy, batch, config
 
 
 def test_gradient_is_minus_the_advantage_times_grad_log_pi_of_every_answer(world):
     """Against one plain padded-free forward per answer and the textbook formula."""
     policy, batch, config = batch_of(world, "kl_coef=0.5")
-    rewards, old = torch.randn(4, 3), sums(sequence_logprobs(policy, batch, config), 4)
+    rewards, old = torch.randn(4, 3), sums(sequence_logprobs(policy, batch, config))
     with policy.reference():
-        ref = sums(sequence_logprobs(policy, batch, config), 4)
+        ref = sums(sequence_logprobs(policy, batch, config))
     assert (old - ref).abs().max() > 0.1
     advantages = leave_one_out_advantages(rewards - 0.5 * (old - ref))
     update(policy, batch, rewards, ref, config)
@@ -87,8 +88,8 @@ def test_micro_batches_change_nothing(world):
     found = []
     for budget in (10_000, 60):
         config.token_budget = budget
-        old = sums(sequence_logprobs(policy, batch, config), 4)
-        now = sums(update(policy, batch, torch.arange(12.0).view(4, 3), old, config), 4)
+        old = sums(sequence_logprobs(policy, batch, config))
+        now = sums(update(policy, batch, torch.arange(12.0).view(4, 3), old, config))
         grads = torch.cat([p.grad.flatten() for p in policy.parameters() if p.requires_grad])
         found.append((old, now, grads.clone()))
         policy.zero_grad()
@@ -100,7 +101,7 @@ def test_micro_batches_change_nothing(world):
 def test_given_log_probabilities_of_the_answering_policy_change_nothing_on_it(world):
     """One forward pass when on-policy is the same step as two."""
     policy, batch, config = batch_of(world, "clip_range=0.2")
-    old, rewards = sums(sequence_logprobs(policy, batch, config), 4), torch.randn(4, 3)
+    old, rewards = sums(sequence_logprobs(policy, batch, config)), torch.randn(4, 3)
     found = []
     for given in (None, old):
         update(policy, batch, rewards, torch.zeros(4, 3), config, given)
@@ -276,13 +277,13 @@ def test_a_gold_model_with_its_own_code_needs_consent(tiny_path, tmp_path):
 # ---- bad input -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("num_generations=1", "num_generations must be at least 2"),
+    ("num_generations=1", "num_generations must be greater than or equal to 2, got 1"),
     ("policy.lora_rank=null", "set policy.lora_rank"),
-    ("policy.depth=2", "a policy needs its last layers"),
+    ("policy.depth=2", "leave policy.depth out: a policy samples and trains whole"),
     ("minibatches=3", "not a multiple of minibatches 3"),
-    ("policy.gradient_checkpointing=true", "it is not used here"),
-    ("kl_coef=-1", "kl_coef must be at least 0"),
-    ("clip_range=nan", "clip_range must be at least"),
+    ("policy.gradient_checkpointing=true", "leave policy.gradient_checkpointing out"),
+    ("kl_coef=-1", "kl_coef must be greater than or equal to 0, got -1"),
+    ("clip_range=nan", "clip_range must be"),
     ("klcoef=1", "did you mean 'kl_coef'"),
 ])
 def test_impossible_configs_are_refused(world, override, message):
@@ -328,4 +329,4 @@ def test_the_shipped_config_parses():
     import bsr_lite
     path = Path(bsr_lite.__file__).parent / "configs" / "rloo_fast.yaml"
     config = load_config(path, RLOOConfig)
-    assert config.kl_coef == 0.05 and parse(yaml.safe_load(path.read_text()), RLOOConfig, "x")
+    assert config.kl_coef == 0.05 and parse(read_yaml(path), RLOOConfig, "x")
