@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -19,14 +20,20 @@ from bsr_lite.scorers import model_gold, pocket_gold, reward_scorer
 from bsr_lite.train_rloo import collapse, roll_out, sequence_logprobs, sums, train, update
 
 
+@pytest.fixture(scope="module")
+def two_layers(tmp_path_factory, tiny_path):
+    folder = tmp_path_factory.mktemp("two_layers") / "rm"
+    save_reward_model(load_reward_model(tiny_path, lora_rank=2, depth=2, dtype="float32"), folder)
+    return folder
+
+
 @pytest.fixture
-def world(tmp_path, tiny_path):
+def world(tmp_path, tiny_path, two_layers):
     """A tiny policy, a tiny reward model of two layers, ten prompts."""
     rows = [{"prompt": f"Name {n} birds.", "split": "train", "unit": "item", "count": 2,
              "stems": ["bird"]} for n in range(10)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    save_reward_model(load_reward_model(tiny_path, lora_rank=2, depth=2, dtype="float32"),
-                      tmp_path / "rm")
+    shutil.copytree(two_layers, tmp_path / "rm")
     config = {"policy": {"name": tiny_path, "lora_rank": 4, "dtype": "float32"},
               "reward_model": str(tmp_path / "rm"), "output_dir": str(tmp_path / "run"),
               "data": str(tmp_path / "rows.jsonl"), "steps": 6, "prompts_per_step": 4,
