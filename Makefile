@@ -6,10 +6,14 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 
 NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
 
-.PHONY: run test notebooks lab data clean
+.PHONY: run check test notebooks lab data clean
 
 run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
 	$(BIN)/python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
+
+check: $(READY)  ## lint and every test that is not slow, in about two minutes
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -m "not slow"
 
 test: $(READY)  ## lint, tests, and every notebook and solution in the fast profile
 	$(BIN)/ruff check .

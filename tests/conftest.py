@@ -1,5 +1,6 @@
 """Shared fixtures, and a guard: no test may reach the network."""
 
+import json
 import os
 import socket
 
@@ -35,21 +36,51 @@ def tokenizer():
 
 @pytest.fixture(scope="session")
 def tiny_path(tmp_path_factory, tokenizer):
-    """A three-layer Llama with grouped-query attention and the embedded model's tokenizer."""
+    """A three-layer Llama with grouped-query attention and the first 8,192 of 49,152 tokens of the
+    embedded model's tokenizer, which is what loading and saving a tiny model would spend its time
+    on."""
     from transformers import LlamaConfig, LlamaForCausalLM
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64,
+    config = LlamaConfig(vocab_size=8192, hidden_size=32, intermediate_size=64,
                          num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
                          max_position_embeddings=512, pad_token_id=0, bos_token_id=1,
                          eos_token_id=2, tie_word_embeddings=True, initializer_range=0.2)
     path = tmp_path_factory.mktemp("tiny")
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    bpe = json.loads((path / "tokenizer.json").read_text())
+    vocabulary = {token: i for token, i in bpe["model"]["vocab"].items() if i < 8192}
+    bpe["model"] |= {"vocab": vocabulary,
+                     "merges": [m for m in bpe["model"]["merges"] if "".join(m) in vocabulary]}
+    (path / "tokenizer.json").write_text(json.dumps(bpe))
     return str(path)
+
+
+def assert_close_in_norm(found, expected, unit=0.0, factor=50.0, dtype=None):
+    """||found - expected|| <= factor * eps * max(||expected||, unit * sqrt(n)).
+
+    For two ways to compute the same numbers. They add up in another order, so how far they are
+    apart depends on the kernels of the CPU, and single elements, where large terms cancel, by any
+    factor: what the precision promises is the norm. eps is that of the coarser of both dtypes. The
+    default of 50 (6e-6 in fp32) is FACTOR_SEEN times what was seen under any setting of the maths
+    libraries, and hundreds of times below any mistake that was tried. `unit`: the size of an
+    element before its terms cancel, for few numbers that may all be near zero (1 for rewards).
+    For gradients of many parameters pass one vector, or all of one parameter."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    eps = max(torch.finfo(x).eps for x in (found.dtype, expected.dtype, dtype or found.dtype))
+    a, b = found.detach().double(), expected.detach().double()
+    error = (a - b).norm().item()
+    scale = max(b.norm().item(), unit * b.numel() ** 0.5)
+    assert error <= factor * eps * scale, (
+        f"apart by {error:.3g}, {error / (eps * scale or 1):.3g} eps of {scale:.3g}; "
+        f"{factor:g} eps are allowed")
 
 
 @pytest.fixture
 def one_thread():
+    """For claims to the bit: the same code on the same input, in one order of additions. Weights
+    must come from one file, too: kernels are chosen by alignment in memory, and a file that is
+    mapped decides it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

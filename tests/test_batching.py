@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import assert_close_in_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,9 +51,9 @@ def packed_rewards(model, token_groups):
 
 
 def gradients(model, rewards):
+    """All weights positive and different: no two responses cancel, none goes unseen."""
     model.zero_grad()
-    weights = torch.linspace(-1, 1, len(rewards))
-    ((rewards * weights).sum() + rewards.mean() ** 2).backward()
+    (rewards * torch.linspace(1, 2, len(rewards))).sum().backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -62,9 +63,9 @@ def test_rewards_and_gradients_equal_padded_rows(llama, texts):
     rows = [prompt + response for prompt, responses in texts for response in responses]
     token_groups = [shared_prefix(prompt, responses) for prompt, responses in texts]
     a, b = padded_rewards(llama, rows), packed_rewards(llama, token_groups)
-    torch.testing.assert_close(b, a, atol=5e-6, rtol=5e-6)
+    assert_close_in_norm(b, a, unit=1)
     ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
-    assert (ga - gb).norm() <= 1e-5 * ga.norm() + 1e-7
+    assert_close_in_norm(gb, ga)
 
 
 def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, window_size,

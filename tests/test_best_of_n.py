@@ -1,3 +1,4 @@
+import contextlib
 import json
 import shutil
 
@@ -18,24 +19,47 @@ ROWS = "".join(json.dumps({
     "stems": ["bird"]}) + "\n" for n in range(6))
 
 
-@pytest.fixture
-def bon(tmp_path, tiny_path, monkeypatch):
-    """Two methods of three seeds each, saved untrained, and five prompts."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.jsonl").write_text(ROWS)
+def write_bon(folder, tiny_path):
+    """Two methods of three seeds each, saved untrained, and five prompts; paths are relative, so
+    that all may be copied elsewhere."""
+    (folder / "rows.jsonl").write_text(ROWS)
     for seed in range(6):
-        folder = tmp_path / "study" / f"{('bt', 'bsr')[seed % 2]}-seed{seed // 2}"
+        run = folder / "study" / f"{('bt', 'bsr')[seed % 2]}-seed{seed // 2}"
         model = load_reward_model(tiny_path, lora_rank=2, dtype="float32", seed=seed)
-        save_reward_model(model, folder / "model")
+        save_reward_model(model, run / "model")
     config = {"proxies": "study", "methods": ["bt", "bsr"], "output_dir": "out",
               "policy": tiny_path, "data": "rows.jsonl", "prompts": 4, "num_samples": 8,
               "max_new_tokens": 6}
-    (tmp_path / "bon.yaml").write_text(yaml.safe_dump(config))
+    (folder / "bon.yaml").write_text(yaml.safe_dump(config))
+    return folder / "bon.yaml"
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, tiny_path):
+    """One run for all tests: its folder and its table."""
+    folder = tmp_path_factory.mktemp("first_run")
+    with contextlib.chdir(folder):
+        return folder, run_best_of_n(write_bon(folder, tiny_path))
+
+
+@pytest.fixture
+def bon(first_run, tmp_path, monkeypatch):
+    """Everything as before the first run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(first_run[0], tmp_path, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("out"))
     return tmp_path / "bon.yaml"
 
 
-def test_scores_are_those_of_gold_and_of_the_models(bon, tmp_path):
-    table = run_best_of_n(bon)
+@pytest.fixture
+def finished(bon, first_run, tmp_path):
+    """Everything as after the first run."""
+    shutil.copytree(first_run[0] / "out", tmp_path / "out")
+    return bon
+
+
+def test_scores_are_those_of_gold_and_of_the_models(finished, first_run, tmp_path):
+    _, table = first_run
     scores = np.load(tmp_path / "out" / "scores.npz")
     samples = [json.loads(line) for line in
                next((tmp_path / "out").glob("samples-*/samples.jsonl")).read_text().splitlines()]
@@ -54,40 +78,38 @@ def test_scores_are_those_of_gold_and_of_the_models(bon, tmp_path):
     assert "| bsr |" in (tmp_path / "out" / "results.md").read_text()
 
 
-def test_a_killed_run_goes_on_with_the_same_samples(bon, tmp_path):
-    table = run_best_of_n(bon)
+def test_a_killed_run_goes_on_with_the_same_samples(finished, first_run, tmp_path, one_thread):
     path = next((tmp_path / "out").glob("samples-*/samples.jsonl"))
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[:2]) + '{"prompt": "Nam')  # torn
-    assert run_best_of_n(bon) == table and path.read_text() == whole
+    assert run_best_of_n(finished) == first_run[1] and path.read_text() == whole
 
 
-def test_other_prompts_and_other_weights_are_no_cache(bon, tmp_path):
-    run_best_of_n(bon)
+def test_other_prompts_and_other_weights_are_no_cache(finished, tmp_path):
     before = dict(np.load(tmp_path / "out" / "scores.npz"))
     model = load_reward_model(str(tmp_path / "study/bsr-seed0/model"))
     with torch.no_grad():
         model.head_weight.neg_()
     save_reward_model(model, tmp_path / "study/bsr-seed0/model")
-    run_best_of_n(bon)
+    run_best_of_n(finished)
     after = dict(np.load(tmp_path / "out" / "scores.npz"))
     assert after["bsr-seed0"] == pytest.approx(-before["bsr-seed0"], abs=2e-3)
     assert (after["bsr-seed1"] == before["bsr-seed1"]).all()
     text = (tmp_path / "rows.jsonl").read_text().replace('"count": 2', '"count": 1')
     (tmp_path / "rows.jsonl").write_text(text)
-    run_best_of_n(bon)
+    run_best_of_n(finished)
     assert (np.load(tmp_path / "out" / "scores.npz")["gold"] != before["gold"]).any()
 
 
-def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_path, monkeypatch):
-    table = run_best_of_n(bon)
+def test_what_is_scored_is_not_scored_again_and_records_are_read_back(
+        finished, first_run, tmp_path, monkeypatch):
     monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
-    assert run_best_of_n(bon) == table
+    assert run_best_of_n(finished) == first_run[1]
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")
-    assert run_best_of_n(bon, resume=True) == table
+    assert run_best_of_n(finished, resume=True) == first_run[1]
     with pytest.raises(ConfigError, match=r"study holds trained models .*'bt': \[\]"):
-        run_best_of_n(bon)
+        run_best_of_n(finished)
 
 
 def test_a_proxy_that_is_gold_reaches_the_best_and_its_negative_the_worst():

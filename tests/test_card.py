@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from conftest import assert_close_in_norm
 
 from bsr_lite.errors import ModelError
 from bsr_lite.eval_rm import score_answers
@@ -20,15 +21,16 @@ TRAINING = {"data": "some/data", "pairs": 640, "epochs": 1, "steps": 5, "loss": 
             "dev": {"metric": "tau", "score": 0.25, "low": 0.125, "high": 0.375, "groups": 40}}
 
 
-def run_snippet(folder, tmp_path):
-    """The card's code as a stranger runs it, but for the folder's name."""
-    text = (folder / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert "path/to/this/folder" in code
-    script = tmp_path / "snippet.py"
-    script.write_text(code.replace("path/to/this/folder", str(folder)))
+def run_snippets(folders, tmp_path):
+    """The cards' code as a stranger runs it in one process, but for the folders' names."""
+    script = tmp_path / "snippets.py"
+    for folder in folders:
+        (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+        assert "path/to/this/folder" in code
+        with open(script, "a") as file:
+            file.write(code.replace("path/to/this/folder", str(folder)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    return torch.tensor(eval(done.stdout.splitlines()[-1]))
+    return [torch.tensor(eval(line)) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
 def test_card_holds_what_a_user_must_know():
@@ -57,9 +59,10 @@ def test_snippets_of_adapter_and_merged_card_give_the_raw_reward(tiny_path, tmp_
     assert (expected[0] - expected[1]).abs() > 1e-3
     save_reward_model(model, tmp_path / "adapter")
     main(["--model", str(tmp_path / "adapter"), "--output", str(tmp_path / "merged")])
-    for folder in ("adapter", "merged"):
-        torch.testing.assert_close(run_snippet(tmp_path / folder, tmp_path), expected,
-                                   atol=1e-5, rtol=1e-5)
+    found = run_snippets([tmp_path / "adapter", tmp_path / "merged"], tmp_path)
+    assert len(found) == 2
+    for rewards in found:
+        assert_close_in_norm(rewards, expected, unit=1)
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "640 pairs" in card and "trained in QLoRA" in card and "peft" not in card
 

@@ -258,7 +258,7 @@ def test_one_process_goes_on_where_two_stopped(two, layout):
 @pytest.mark.slow
 def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
     import psutil
-    config = settings(two, "killed", epochs=20)
+    config = settings(two, "killed", epochs=8)
     (two / "killed.yaml").write_text(yaml.safe_dump(to_dict(config)))
     launcher = subprocess.Popen(
         [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
@@ -276,11 +276,11 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
     assert launcher.returncode != 0 and time.time() - killed < 100  # not ten minutes
     assert "rank      : 1" in said and "Launch again with --resume" in said
     done = read_metrics(two / "killed")[-1]["step"]
-    assert 5 <= done < 60
+    assert 5 <= done < 24
     saved = torch.load(two / "killed/checkpoints/last.pt", weights_only=True)
     assert done - 2 <= saved["step"] <= done + 1
     train(config, resume=True)
-    assert [r["step"] for r in read_metrics(two / "killed")] == list(range(1, 61))
+    assert [r["step"] for r in read_metrics(two / "killed")] == list(range(1, 25))
 
 
 def checkpoint_of_one_weight(folder, **config):

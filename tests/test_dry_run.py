@@ -126,7 +126,7 @@ def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_pat
         "total": alone["total"]}
     for part in ("base", "gradients", "optimizer"):
         assert 0 <= 4 * table["FSDP2"][part] - alone[part] < 4
-    layer, outside = 3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16 + 2 * 32, 49152 * 32 + 32
+    layer, outside = 3 * 32 * 64 + 2 * 32 * 32 + 2 * 32 * 16 + 2 * 32, 8192 * 32 + 32
     assert table["FSDP2"]["gathered"] == gathered_bytes(model) == (
         4 * outside + 2 * 2 * layer + 4 * outside)
     assert table["FSDP2"]["activations"] <= alone["activations"]  # no weight is cast

@@ -1,4 +1,7 @@
+import contextlib
+import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,29 +23,55 @@ from bsr_lite.studies.rloo import (
 )
 
 
-@pytest.fixture
-def study(tmp_path, tiny_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def write_study(folder, tiny_path):
+    """Two methods of three seeds each, saved untrained, and a study of theirs; paths are relative,
+    so that its runs may be copied elsewhere."""
     rows = [{"prompt": f"Name {n} birds.", "split": "valid" if n > 8 else "train", "unit": "item",
              "count": 2, "stems": ["bird"]} for n in range(14)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     for method in ("bt", "bsr"):
         for seed in (0, 1, 2):
             model = load_reward_model(tiny_path, lora_rank=2, depth=2, dtype="float32", seed=seed)
-            save_reward_model(model, tmp_path / "study" / f"{method}-seed{seed}" / "model")
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump({
+            save_reward_model(model, folder / "study" / f"{method}-seed{seed}" / "model")
+    (folder / "base.yaml").write_text(yaml.safe_dump({
         "policy": {"name": tiny_path, "lora_rank": 2, "dtype": "float32"}, "reward_model": "unused",
         "output_dir": "unused", "data": "rows.jsonl", "steps": 2, "prompts_per_step": 3,
         "num_generations": 2, "max_new_tokens": 4, "standardize_prompts": 4}))
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({
+    (folder / "study.yaml").write_text(yaml.safe_dump({
         "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"],
         "seeds": {0.0: [0, 1, 2], 0.05: [1]}, "output_dir": "out", "eval_prompts": 5,
         "common": {"learning_rate": 1e-2}}))
+    return folder / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, tiny_path):
+    """The study, run once for all tests: its folder, its table and what it printed."""
+    folder, said = tmp_path_factory.mktemp("first_run"), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+        table = run_study(write_study(folder, tiny_path))
+    return folder, table, said.getvalue()
+
+
+@pytest.fixture
+def study(first_run, tmp_path, monkeypatch):
+    """The study before its first run."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(first_run[0], tmp_path, dirs_exist_ok=True,
+                    ignore=shutil.ignore_patterns("out"))
     return tmp_path / "study.yaml"
 
 
-def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(study, tmp_path, capsys):
-    table = run_study(study)
+@pytest.fixture
+def finished(study, first_run, tmp_path):
+    """The study after its first run."""
+    shutil.copytree(first_run[0] / "out", tmp_path / "out")
+    return study
+
+
+def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(
+        finished, first_run, tmp_path, capsys):
+    _, table, said = first_run
     evaluation = json.loads((tmp_path / "out/bsr-kl0.0-seed1/evaluation.json").read_text())
     assert evaluation["config"]["reward_model"] == "study/bsr-seed1/model"
     assert evaluation["config"]["seed"] == 1 and evaluation["config"]["kl_coef"] == 0
@@ -60,24 +89,23 @@ def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(study,
     answers = [json.loads((tmp_path / f"out/{m}-kl0.0-seed0/evaluation.json").read_text())
                ["reference"] for m in ("bt", "bsr")]  # same reference, same random stream
     assert all(answers[0][key] == answers[1][key] for key in ("texts", "gold"))
-    assert capsys.readouterr().out.count("policy in") == 8
-    assert run_study(study) == table
+    assert said.count("policy in") == 8
+    assert run_study(finished) == table
     assert "policy in" not in capsys.readouterr().out
 
 
-def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(study, tmp_path, capsys):
+def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(finished, tmp_path, capsys):
     """Another proxy under the same path, and a run of other settings, are trained again."""
-    run_study(study)
     model = load_reward_model(str(tmp_path / "study/bt-seed0/model"))
     with torch.no_grad():
         model.head_weight.neg_()
     save_reward_model(model, tmp_path / "study/bt-seed0/model")
     capsys.readouterr()
-    run_study(study)
+    run_study(finished)
     out = capsys.readouterr().out
     assert out.count("policy in") == 1 and "another reward_model (its weights)" in out
-    run_study(study, ["common={learning_rate: 0.02}", "methods=[bt]"])
-    assert capsys.readouterr().out.count("policy in") == 4
+    run_study(finished, ["common={learning_rate: 0.02}", "methods=[bt]", "seeds={0.05: [1]}"])
+    assert capsys.readouterr().out.count("policy in") == 1
 
 
 def test_prompts_to_evaluate_on_are_drawn_at_random_and_new(study, tmp_path):

@@ -1,3 +1,5 @@
+import contextlib
+import io
 import json
 import shutil
 
@@ -10,25 +12,46 @@ from bsr_lite.errors import ConfigError
 from bsr_lite.studies.reward_models import StudyConfig, main, run_configs, run_study, run_tiers
 
 
-@pytest.fixture
-def study_path(tmp_path, tiny_path, groups):
+def write_study(folder, tiny_path, groups):
+    """The files of a study whose paths are relative, so that its runs may be copied elsewhere."""
     rows = [{"prompt": g.prompt, "responses": g.responses, "gold": g.gold, "models": g.models,
              "split": g.split} for g in groups]
-    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    (tmp_path / "rm.yaml").write_text(yaml.safe_dump({
+    (folder / "groups.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (folder / "rm.yaml").write_text(yaml.safe_dump({
         "output_dir": "unused", "model": {"name": tiny_path, "lora_rank": 4, "dtype": "float32"},
-        "data": {"source": str(tmp_path / "groups.jsonl"), "label_temperature": 0.5,
+        "data": {"source": "groups.jsonl", "label_temperature": 0.5,
                  "valid_models": ["m4", "m5", "m6", "m7"]}, "batch_size": 8}))
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({
-        "base": "rm.yaml", "output_dir": str(tmp_path / "study"), "seeds": [0, 1],
+    (folder / "study.yaml").write_text(yaml.safe_dump({
+        "base": "rm.yaml", "output_dir": "study", "seeds": [0, 1],
         "common": {"data": {"max_pairs": 16}, "head_learning_rate": 1e-2, "epochs": 3},
         "methods": {"bt": {}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}}}, sort_keys=False))
-    return tmp_path / "study.yaml"
+    return folder / "study.yaml"
 
 
-def test_study_runs_writes_and_reads_back(study_path, tmp_path, capsys):
-    table = run_study(study_path)
-    out = tmp_path / "study"
+@pytest.fixture
+def study_path(tmp_path, tiny_path, groups, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_study(tmp_path, tiny_path, groups)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, tiny_path, groups):
+    """The study, run once for all tests: its folder, its table and what it printed."""
+    folder, said = tmp_path_factory.mktemp("first_run"), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(said):
+        table = run_study(write_study(folder, tiny_path, groups))
+    return folder / "study", table, said.getvalue()
+
+
+@pytest.fixture
+def finished(study_path, first_run, tmp_path):
+    """The study's own folder as after its first run."""
+    return shutil.copytree(first_run[0], tmp_path / "study")
+
+
+def test_study_runs_writes_and_reads_back(study_path, first_run, finished, capsys):
+    _, table, said = first_run
+    out = finished
     assert (out / "results.png").stat().st_size > 10_000
     numbers = json.loads((out / "results.json").read_text())["table"]
     text = (out / "results.md").read_text()
@@ -45,13 +68,12 @@ def test_study_runs_writes_and_reads_back(study_path, tmp_path, capsys):
     assert first["difference"] == (0.0, 0.0, 0.0)
     assert other["difference"][0] == pytest.approx(other["mean"] - first["mean"]) != 0
     assert f"[{other['difference'][0]:+.3f}," in text
-    assert capsys.readouterr().out.count("steps in") == 4
+    assert said.count("steps in") == 4
     assert run_study(study_path)["bsr"] == table["bsr"]
     assert capsys.readouterr().out.count("finished before, read back") == 4
 
 
-def test_changed_settings_are_trained_again(study_path, tmp_path, capsys):
-    run_study(study_path, ["seeds=[0]"])
+def test_changed_settings_are_trained_again(study_path, finished, capsys):
     run_study(study_path, ["seeds=[0]", "eval_groups=5"])
     assert "read back" not in capsys.readouterr().out
 
@@ -63,15 +85,10 @@ def test_sections_are_merged_not_replaced(study_path):
 
 
 @pytest.fixture
-def recorded(study_path, tmp_path, monkeypatch):
+def recorded(study_path, first_run, tmp_path):
     """The study's runs recorded under data/runs of the working directory, its own folder gone."""
-    run_study(study_path)
-    (tmp_path / "data").mkdir()
-    for model in (tmp_path / "study").glob("*/model"):
-        shutil.rmtree(model)
-    shutil.move(tmp_path / "study", tmp_path / "data" / "runs" / "study")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "data" / "runs" / "study"
+    return shutil.copytree(first_run[0], tmp_path / "data" / "runs" / "study",
+                           ignore=shutil.ignore_patterns("model"))
 
 
 def test_resume_reads_recorded_runs_back_without_their_data(study_path, recorded, tmp_path, capsys):
