@@ -1,8 +1,16 @@
-"""Random batches of pairs, cut into token-budgeted micro-batches of prefix-shared packed rows.
+"""Random batches of pairs, cut into token-budgeted micro-batches of packed rows.
 
-A micro-batch is one row of prompt token_groups, `prompt | response 0 | response 1 | ...`, token_group after
-token_group: no padding, every prompt once. Each response is one attention segment whose queries are the
-response (the first one's also the prompt) and whose keys are the prompt and itself.
+A packed row holds every prompt once and nothing for padding. Two prompts P and Q with two
+responses each, their positions, and the two attention segments of P:
+
+    row        P P P a a b b b Q Q c d d        tokens, (1, T)
+    position   0 1 2 3 4 3 4 5 0 1 2 2 3        go on from the prompt's end in every response
+    end                *     *     *   *        where the rewards of a, b, c, d are read
+    segment 0  P P P a a                        queries P and a, keys P and a
+    segment 1  P P P     b b b                  queries b,       keys P and b
+
+Each response is one segment: causal attention of its own tokens over its prompt and itself. The
+first response's queries bring the prompt's own along, so that nothing is computed twice.
 """
 
 import inspect
@@ -14,7 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AttentionInterface
+
+from .errors import ModelError
 
 try:  # one kernel for segments of any length: newer versions of torch, on a GPU
     from torch.nn.attention.varlen import varlen_attn
@@ -23,16 +32,18 @@ try:  # one kernel for segments of any length: newer versions of torch, on a GPU
 except ImportError:
     varlen_attn = None
 
-TokenGroup = Sequence[list[int]]  # [prompt ids, response ids, response ids, ...]
+TokenGroup = Sequence[list[int]]  # [shared prefix ids, rest of response 0, rest of response 1, ...]
 
+
+# ---- a packed row --------------------------------------------------------------------------------
 
 @dataclass
 class PackedRow:
-    """One packed row of token_groups; N responses, T tokens, S key/value slots.
+    """Several token groups in one row: N responses, T tokens, S key/value slots.
 
-    input_ids, position_ids (1, T); positions go on from the prompt's end in every response.
-    ends (N,): row index of each response's last token.  keys (S,): the row index behind every
-    key/value slot, segment after segment.  query_lengths, key_lengths: tokens per segment.
+    input_ids, position_ids (1, T).  ends (N,): row index of each response's last token.
+    keys (S,): the row index behind every key/value slot, segment after segment; a prompt's tokens
+    come once for each of its responses.  query_lengths, key_lengths: tokens per segment.
     """
 
     input_ids: Tensor
@@ -46,20 +57,20 @@ class PackedRow:
 
     def cumulative(self) -> tuple[Tensor, Tensor]:
         """Where segments start among queries and among keys, as kernels take it; made once."""
-        if self.starts is None:
+        if self.starts is None:  # by the first layer; every other one finds it
             self.starts = tuple(torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32,
                                              device=self.keys.device)
                                 for lengths in (self.query_lengths, self.key_lengths))
         return self.starts
 
     def mask(self, queries: int, keys: int) -> Tensor:
-        """Bottom-right causal mask, made in the first layer and kept for the others."""
+        """Causal mask of a segment whose queries are the last of its keys; made once."""
         if (queries, keys) not in self.masks:
             mask = torch.ones(queries, keys, dtype=torch.bool, device=self.keys.device)
-            self.masks[queries, keys] = mask.tril(keys - queries)
+            self.masks[queries, keys] = mask.tril(keys - queries)  # aligned bottom-right
         return self.masks[queries, keys]
 
-    def rows(self) -> tuple[Tensor, Tensor]:
+    def padded(self) -> tuple[Tensor, Tensor]:
         """The same responses as plain rows, prompt and response, padded on the right with zeros,
         and the mask of their tokens.  Shapes: (N, L), (N, L)."""
         rows = [self.input_ids[0, keys] for keys in self.keys.split(self.key_lengths)]
@@ -73,41 +84,47 @@ class PackedRow:
 
 
 def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> TokenGroup:
-    """The token_group whose stem is the longest common prefix of prompt + each response, at most one
-    token short of the shortest, so that every response keeps a last token of its own."""
+    """The token group whose prefix is the longest that prompt + each response have in common, at
+    most one token short of the shortest, so that every response keeps a last token of its own."""
     rows = [prompt + response for response in responses]
     limit = min(map(len, rows)) - 1
     differs = (i for i in range(len(prompt), limit) if len({row[i] for row in rows}) > 1)
-    stem = next(differs, limit)
-    return [rows[0][:stem], *(row[stem:] for row in rows)]
+    length = next(differs, limit)
+    return [rows[0][:length], *(row[length:] for row in rows)]
+
+
+def count_tokens(token_group: TokenGroup) -> int:
+    """Tokens that a group takes in a row: its prefix once and all its responses."""
+    return sum(map(len, token_group))
 
 
 def pack(token_groups: Sequence[TokenGroup]) -> PackedRow:
-    """Lay token_groups out as one row.  Raises: ValueError for a token_group without a response, or with an
-    empty response, whose last token would belong to the prompt."""
+    """Lay token groups out as one row.  Raises: ValueError for a group without a response, or with
+    an empty one, whose last token would belong to the prompt."""
     ids: list[int] = []
     positions: list[int] = []
     keys: list[int] = []
     ends, query_lengths, key_lengths = [], [], []
     for index, (prompt, *responses) in enumerate(token_groups):
         if not responses or not all(responses):
-            raise ValueError(f"token_group {index}: every token_group needs responses of at least one token")
-        root, depth = len(ids), len(prompt)
+            raise ValueError(f"token group {index} needs responses of at least one token")
+        first, depth = len(ids), len(prompt)
         for number, response in enumerate(responses):
             start = len(ids)
             new = [*prompt, *response] if number == 0 else response
             ids += new
             positions += range(depth + len(response) - len(new), depth + len(response))
-            keys += range(root, root + depth) if number else ()
+            # the first segment is contiguous; a later one reaches back to the prompt
+            keys += range(first, first + depth) if number else ()
             keys += range(start, len(ids))
             ends.append(len(ids) - 1)
             query_lengths.append(len(new))
             key_lengths.append(depth + len(response))
     return PackedRow(torch.tensor([ids]), torch.tensor([positions]), torch.tensor(ends),
-                  torch.tensor(keys), query_lengths, key_lengths)
+                     torch.tensor(keys), query_lengths, key_lengths)
 
 
-def answer_rows(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor, list[int]]:
+def answer_positions(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor, list[int]]:
     """Where `pack` puts what a causal language model predicts: the row index before every answer
     token (the prompt's last one for the first), the token's id, and the answers' lengths.
 
@@ -126,13 +143,15 @@ def answer_rows(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor, lis
     return torch.tensor(sources), torch.tensor(targets), lengths
 
 
+# ---- its attention -------------------------------------------------------------------------------
+
 def refuse_features(features: dict, length: int) -> None:
-    """Raises: ValueError naming an attention feature that our layouts do not compute."""
+    """Raises: ModelError naming an attention feature that our layouts do not compute."""
     window = features.get("sliding_window")
     refused = [name for name in ("softcap", "s_aux", "dropout")
                if torch.is_tensor(features.get(name)) or features.get(name)]
     if refused or (window and window < length):
-        raise ValueError(f"the packed layout cannot compute this model's attention: "
+        raise ModelError(f"packed rows cannot compute this model's attention: "
                          f"{', '.join(refused) or f'sliding_window {window}'}. A reward model can "
                          "be computed in padded rows: model.layout: padded")
 
@@ -144,42 +163,46 @@ def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | Non
     for q, k, v in zip(query.split(packed.query_lengths, 2), key.split(packed.key_lengths, 2),
                        value.split(packed.key_lengths, 2), strict=True):
         n, m = q.shape[2], k.shape[2]
+        # n == m: a first response with its prompt, for which SDPA has a causal kernel
         mask = None if n == m else packed.mask(n, m)
         out.append(F.scaled_dot_product_attention(
             q, k, v, mask, is_causal=n == m, scale=scale, enable_gqa=True))
-    return torch.cat(out, dim=2).transpose(1, 2)
+    return torch.cat(out, dim=2).transpose(1, 2)  # (1, T, heads, D)
 
 
 def segments_at_once(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
     """The same by one call of the variable-length flash kernel, which aligns causality
     bottom-right by itself."""
-    query, key, value = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+    query, key, value = (x[0].transpose(0, 1).contiguous()  # (T or S, heads, D)
+                         for x in (query, key, value))
     return varlen_attn(query, key, value, *packed.cumulative(), max(packed.query_lengths),
                        max(packed.key_lengths), scale=scale, window_size=(-1, 0),
                        enable_gqa=query.shape[1] != key.shape[1])[None]
 
 
 def packed_attention(module, query, key, value, mask, scaling=None, packed=None, **features):
-    """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D) -> (1, T,
-    heads, D).  Causality is aligned bottom-right: the last query sees every key of its segment.
+    """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D), key and
+    value (1, kv heads, T, D) -> (1, T, heads, D).
 
-    Raises: ValueError naming an attention feature that this layout does not compute.
+    Raises: ModelError naming an attention feature that packed rows do not compute.
     """
     if packed is None:
-        raise ValueError("the packed layout needs the keyword argument packed=pack(token_groups)")
+        raise ValueError("packed attention needs the keyword argument packed=pack(token_groups)")
     refuse_features(features, max(packed.key_lengths))
     flash = varlen_attn and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     attend = segments_at_once if flash else segments_one_by_one
+    # a prompt's keys and values are repeated here, never computed again: (.., T, D) -> (.., S, D)
     return attend(query, key[:, :, packed.keys], value[:, :, packed.keys], packed, scaling), None
 
 
-AttentionInterface.register("packed", packed_attention)
+def register_attention() -> None:
+    """Makes "packed" an attention implementation of transformers, which hands the keyword argument
+    `packed` through its models down to `packed_attention`: nothing is patched."""
+    from transformers import AttentionInterface
+    AttentionInterface.register("packed", packed_attention)
 
 
-def count_tokens(token_group: TokenGroup) -> int:
-    """Tokens a token_group takes in a row: its stem once and all its responses."""
-    return sum(map(len, token_group))
-
+# ---- batches -------------------------------------------------------------------------------------
 
 def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[int]:
     """Indices of the optimizer batch of `step`, a function of the seed alone, so that a resumed
@@ -192,6 +215,10 @@ def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[in
     return order[batch * batch_size:(batch + 1) * batch_size]
 
 
+def longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+
 def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
     """Cut items into runs whose tokens sum to at most `token_budget`, long ones first.
 
@@ -200,7 +227,7 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
     """
     run: list[int] = []
     used = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in longest_first(lengths):  # so that running out of memory shows in the first run
         if run and used + lengths[index] > token_budget:
             yield run
             run, used = [], 0
@@ -220,7 +247,7 @@ def share_out(lengths: Sequence[int], token_budget: int, ranks: int) -> list[lis
     """
     shares: list[list[int]] = [[] for _ in range(ranks)]
     tokens = [0] * ranks
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in longest_first(lengths):
         least = tokens.index(min(tokens))
         shares[least].append(index)
         tokens[least] += lengths[index]

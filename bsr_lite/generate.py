@@ -4,20 +4,18 @@ At temperature 1 from the whole distribution, as policy gradients assume; a prom
 for all its answers. The command writes AlpacaEval's output format, for whoever has a judge.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AttentionInterface
 
 from .batching import refuse_features
-from .cli import parser
-from .data import Messages, read_rows
-from .errors import DataError, ModelError
+from .data import read_rows
+from .errors import DataError, run
 from .policy import Policy, load_policy
 from .runlog import write_atomic
 from .tokenization import tokenize
@@ -72,13 +70,10 @@ def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt
                            **features):
     """The backbone's attention while sampling.  Shapes: (B, heads, T, D) -> (B, T, heads, D).
 
-    Raises: ValueError naming an attention feature that it does not compute."""
+    Raises: ModelError naming an attention feature that it does not compute."""
     refuse_features(features, prompt_cache.bias.shape[-1] + prompt_cache.size)
     step = prompt_cache.decode if module.layer_idx in prompt_cache.prompts else prompt_cache.prefill
     return step(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
-
-
-AttentionInterface.register("prompt_cache", prompt_cache_attention)
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -100,6 +95,8 @@ def sample(policy: Policy, prompts: list[list[int]], num_generations: int, max_n
     lengths = torch.tensor([len(p) for p in prompts], device=policy.device)
     ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(policy.device)
     cache = PromptCache(lengths, num_generations, max_new_tokens)
+    from transformers import AttentionInterface
+    AttentionInterface.register("prompt_cache", prompt_cache_attention)
     policy.causal.set_attn_implementation("prompt_cache")
     model, weight = policy.causal.model, policy.causal.lm_head.weight
     with policy.autocast():
@@ -126,33 +123,31 @@ def end_of_turn(tokenizer) -> int:
     return tokenize(tokenizer, [{"role": "user", "content": "x"}], "x")[1][-1]
 
 
-def roll_out(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
-             generator: torch.Generator) -> list[dict]:
-    """Per prompt: its `token_group` [prompt, answer, ...] of token ids, the `texts` of its K answers, and
-    whether each `finished`, that is, ended by itself."""
+def roll_out(policy: Policy, rows: list[dict], num_generations: int, max_new_tokens: int,
+             seed: int) -> list[dict]:
+    """K answers to the `prompt` of each row. Per prompt: its `row`, its `token_group` [prompt,
+    answer, ...], the `texts` of its answers, and whether each `finished`, that is, ended by itself.
+    """
     tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
-    ids = [tokenize(tokenizer, prompt, "")[0] for prompt in prompts]
-    tokens, mask = sample(policy, ids, num_generations, max_new_tokens, stop, generator)
-    rows = [row[kept].tolist() for row, kept in zip(tokens, mask, strict=True)]
+    prompts = [tokenize(tokenizer, [{"role": "user", "content": row["prompt"]}], "")[0]
+               for row in rows]
+    tokens, mask = sample(policy, prompts, num_generations, max_new_tokens, stop,
+                          torch.Generator().manual_seed(seed))  # (P K, T) each
+    answers = iter([ids[kept].tolist() for ids, kept in zip(tokens, mask, strict=True)])
     batch = []
-    for place, prompt in enumerate(ids):
-        mine = rows[place * num_generations:(place + 1) * num_generations]
-        batch.append({"token_group": [prompt, *mine],
-                      "texts": [tokenizer.decode(answer, skip_special_tokens=True).strip()
-                                for answer in mine],
-                      "finished": [answer[-1] == stop for answer in mine]})
+    for row, prompt in zip(rows, prompts, strict=True):
+        mine = [next(answers) for _ in range(num_generations)]
+        batch.append({"row": row, "token_group": [prompt, *mine],
+                      "texts": [tokenizer.decode(ids, skip_special_tokens=True).strip()
+                                for ids in mine],
+                      "finished": [ids[-1] == stop for ids in mine]})
     return batch
 
 
-def answers(policy: Policy, prompts: list[Messages], num_generations: int, max_new_tokens: int,
-            generator: torch.Generator) -> list[tuple[list[str], list[bool]]]:
-    """Per prompt the texts of its K answers, and whether each ended by itself."""
-    return [(b["texts"], b["finished"]) for b in roll_out(
-        policy, prompts, num_generations, max_new_tokens, generator)]
+# ---- the command ---------------------------------------------------------------------------------
 
-
-def read_instructions(data: str, split: str | None) -> list[str]:
-    """`instruction` (AlpacaEval) or `prompt` of every row.  Raises: DataError naming the row."""
+def read_prompts(data: str, split: str | None = None) -> list[dict]:
+    """{"prompt": `instruction` (AlpacaEval) or `prompt`} of every row.  Raises: DataError."""
     found = []
     for place, row in enumerate(read_rows(data), 1):
         if split and row.get("split") != split:
@@ -160,34 +155,37 @@ def read_instructions(data: str, split: str | None) -> list[str]:
         text = row.get("instruction", row.get("prompt"))
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{data}, row {place}: needs a text `instruction` or `prompt`")
-        found.append(text)
+        found.append({"prompt": text})
     if not found:
         raise DataError(f"{data}: no row" + (f" of split {split!r}" if split else ""))
     return found
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("generate").parse_args(argv)
+    parser = argparse.ArgumentParser("python -m bsr_lite.generate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="smollm2-135m-instruct, a hub id, a local "
+                        "path, or the model folder of a train_rloo run")
+    parser.add_argument("--data", required=True, help=".json, .jsonl[.gz] or .parquet with "
+                        "`instruction` or `prompt`, or a hub dataset")
+    parser.add_argument("--split", help="rows that carry this `split` only")
+    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", required=True, help="a .json file")
+    args = parser.parse_args(argv)
     output = Path(args.output)
     if output.suffix != ".json" or not output.parent.is_dir():
         raise DataError(f"--output {output}: name a .json file in a folder that exists")
     if args.max_new_tokens < 1:
         raise DataError(f"--max-new-tokens {args.max_new_tokens}: at least 1")
-    instructions = read_instructions(args.data, args.split)
-    policy = load_policy(args.model)
-    generator, written = torch.Generator().manual_seed(args.seed), []
-    for start in range(0, len(instructions), 16):
-        some = instructions[start:start + 16]
-        prompts = [[{"role": "user", "content": text}] for text in some]
-        for text, (texts, _) in zip(some, answers(policy, prompts, 1, args.max_new_tokens,
-                                                  generator), strict=True):
-            written.append({"instruction": text, "output": texts[0], "generator": args.model})
+    rows, policy, written = read_prompts(args.data, args.split), load_policy(args.model), []
+    for start in range(0, len(rows), 16):
+        batch = roll_out(policy, rows[start:start + 16], 1, args.max_new_tokens, args.seed + start)
+        written += [{"instruction": b["row"]["prompt"], "output": b["texts"][0],
+                     "generator": args.model} for b in batch]
     write_atomic(output, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
     print(f"{len(written)} answers in {output}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -4,12 +4,11 @@ The result is an fp32 AutoModelForSequenceClassification folder that needs neith
 library; its model card shows how to read a raw reward.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
-from .cli import parser
 from .embedded import quiet_loading
-from .errors import ModelError
+from .errors import ModelError, run
 from .models import RewardModel, load_base
 from .saving import check_target, check_template, read_meta, save_reward_model
 
@@ -40,13 +39,14 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("merge").parse_args(argv)
+    parser = argparse.ArgumentParser("python -m bsr_lite.merge", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a LoRA or QLoRA reward model")
+    parser.add_argument("--output", required=True, help="folder to write, new or a model's")
+    args = parser.parse_args(argv)
     merge_reward_model(args.model, args.output)
     print(f"merged model in {args.output}; its README.md shows how to score with it")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ModelError as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .batching import PackedRow, pack
+from .batching import PackedRow, pack, register_attention
 from .embedded import EMBEDDED, embedded_model_path, quiet_loading
 from .errors import ModelError
 from .saving import check_template, saved_meta
@@ -52,22 +52,22 @@ class RewardModel(nn.Module):
     def last_hidden(self, packed: PackedRow) -> tuple[Tensor, Tensor]:
         """Hidden state of each response's last token, (N, H) fp32, twice: after the final norm,
         as the head sees it, and before it, where the scale is not pinned."""
-        kept = []
-        hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: kept.append(args[0]))
+        before = []  # what the final norm is given
+        hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: before.append(args[0]))
         inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids,
                   "packed": packed}
-        last = (torch.zeros_like(packed.ends), packed.ends)
+        last = (torch.zeros_like(packed.ends), packed.ends)  # (row, column) of each response's end
         if self.meta.get("layout") == "padded":
-            rows, mask = packed.rows()
+            rows, mask = packed.padded()  # (N, L)
             inputs = {"input_ids": rows, "attention_mask": mask.long()}
             last = (torch.arange(len(rows), device=rows.device), mask.sum(1) - 1)
         try:
             with torch.autocast(self.device.type, self.compute_dtype,
                                 enabled=self.compute_dtype is torch.bfloat16):
-                after = self.backbone(**inputs, use_cache=False).last_hidden_state
+                after = self.backbone(**inputs, use_cache=False).last_hidden_state  # (1, T, H)
         finally:
             hook.remove()
-        return after[last].float(), kept[0][last].float()
+        return after[last].float(), before[0][last].float()  # (N, H) each
 
     def score(self, last_hidden: Tensor) -> Tensor:
         """W_p . h in fp32, whatever the backbone computes in.  Shapes: (N, H) -> (N,)."""
@@ -75,14 +75,14 @@ class RewardModel(nn.Module):
             return self.classifier.score(last_hidden)[:, 0]
 
     def forward(self, packed: PackedRow) -> Tensor:
-        """Rewards of the packed's N responses, in order.  Shapes: -> (N,) fp32."""
+        """Rewards of the row's N responses, in order.  Shapes: -> (N,) fp32."""
         return self.score(self.last_hidden(packed)[0])
 
 
+@torch.no_grad()
 def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
-    """Rewards of a packed's responses without a graph.  Shapes: -> (N,) fp32."""
-    with torch.no_grad():
-        return model(packed.to(model.device))
+    """Rewards of a row's responses without a graph.  Shapes: -> (N,) fp32."""
+    return model(packed.to(model.device))
 
 
 def load_reward_model(
@@ -103,7 +103,7 @@ def load_reward_model(
     quantization "nf4" holds that base in 4 bits with double quantization (QLoRA).
     gradient_checkpointing: recompute all layers, or the first so many, in the backward pass.
     layout "padded" computes plain rows of prompt and response, as transformers does: for attention
-    that the packed layout refuses (softcap, sinks, short windows).
+    that packed rows refuse (softcap, sinks, short windows).
     A head that the checkpoint lacks is drawn from N(0, 1/(H+1)) with `seed` (Eq. 2).
     A folder written by `save_reward_model` is reloaded as it was saved.
     Raises: ModelError saying what to change.
@@ -124,57 +124,87 @@ def load_reward_model(
     return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
 
 
-def attention(meta: dict) -> str:
-    """The attention implementation of a layout; in plain rows eager alone computes all that models
-    ask for."""
-    return "eager" if meta.get("layout") == "padded" else "packed"
+def _reload(folder: Path, meta: dict) -> RewardModel:
+    if not meta["lora_rank"]:  # the folder is a whole model, cut to its depth already
+        hf, tokenizer, _ = load_base(meta | {"base": str(folder), "depth": None}, seed=0)
+        return _checked(RewardModel(hf, tokenizer, meta))
+    from peft import PeftModel
+    base, tokenizer, _ = load_base(meta, seed=0)
+    check_template(folder, tokenizer, meta)
+    with quiet_loading():
+        hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
+    return _checked(RewardModel(hf, tokenizer, meta))
+
+
+def _checked(model: RewardModel) -> RewardModel:
+    """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
+    LoRA target) and that packed rows can compute this architecture."""
+    weight = model.head_weight
+    targets = [n for n, _ in model.named_parameters() if "score" in n and "lora_" in n]
+    if weight.dtype is not torch.float32 or targets:
+        raise ModelError(f"the head must be a plain fp32 layer: dtype {weight.dtype}, {targets}")
+    if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
+        raise ModelError("the head is frozen: it would keep its random weights")
+    rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
+    return model
+
+
+# ---- the base ------------------------------------------------------------------------------------
+
+def load_pretrained(kind: str, meta: dict, dtype: str):
+    """A network of transformers ("SequenceClassification" or "CausalLM"), its weights held in
+    `dtype` or as meta["quantization"] says, its tokenizer, and whether its head is missing in the
+    checkpoint.  The one place that reads pretrained weights.  Raises: ModelError."""
+    import transformers
+    register_attention()
+    name = meta["base"]
+    path = str(embedded_model_path()) if name == EMBEDDED else name
+    # eager is the one attention of plain rows that computes all that models ask for
+    options = {"attn_implementation": "eager" if meta.get("layout") == "padded" else "packed",
+               "dtype": getattr(torch, dtype), "output_loading_info": True}
+    if meta["quantization"]:
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
+    try:
+        config = cut_config(transformers.AutoConfig.from_pretrained(path), meta)
+        config.num_labels = 1
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        settle_template(tokenizer, name)
+        with quiet_loading():
+            hf, info = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
+                path, config=config, **options)
+    except ModelError:
+        raise
+    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
+        raise ModelError(f"cannot load {name}: {' '.join(str(error).split())} (Without a network "
+                         f"use a local path or {EMBEDDED}.)") from error
+    lost = sorted(k for k in info["missing_keys"] if not k.startswith(("score", "lm_head")))
+    if lost:
+        raise ModelError(f"the weights of {name} lack {', '.join(lost[:3])} and others, "
+                         f"{len(lost)} in all")
+    if meta["quantization"]:
+        guard_nf4(hf)
+    return hf, tokenizer, bool(info["missing_keys"])
 
 
 def load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
-    import transformers
-    path = str(embedded_model_path()) if meta["base"] == EMBEDDED else meta["base"]
-    options = {"attn_implementation": attention(meta),
-               "dtype": getattr(torch, meta["dtype"] if meta["lora_rank"] else "float32")}
-    if meta["quantization"]:
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score"])
-    try:
-        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        settle_template(tokenizer, meta["base"])
-        with quiet_loading():
-            hf, info = transformers.AutoModelForSequenceClassification.from_pretrained(
-                path, config=config, output_loading_info=True, **options)
-    except ModelError:
-        raise
-    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
-        reason = " ".join(str(error).split())
-        raise ModelError(f"cannot load {meta['base']}: {reason} (Without a network use a local "
-                         f"path or {EMBEDDED}.)") from error
+    hf, tokenizer, new_head = load_pretrained("SequenceClassification", meta,
+                                              meta["dtype"] if meta["lora_rank"] else "float32")
     check_architecture(hf, meta)
-    new_head = any("score" in key for key in info["missing_keys"])
-    lost = [key for key in info["missing_keys"] if "score" not in key]
-    if lost:
-        raise ModelError(f"the weights of {meta['base']} lack {', '.join(sorted(lost)[:3])} and "
-                         f"others, {len(lost)} in all")
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
     hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
-    if meta["quantization"]:
-        guard_nf4(hf)
     if meta["lora_rank"]:
         hf.requires_grad_(False)
     hf.score.to(torch.float32)
     if new_head:
-        generator = torch.Generator().manual_seed(seed)
-        width = hf.score.in_features
+        width, generator = hf.score.in_features, torch.Generator().manual_seed(seed)
         weight = torch.randn(1, width, generator=generator) / (width + 1) ** 0.5
-        with torch.no_grad():
-            hf.score.weight.copy_(weight)
+        hf.score.weight.data.copy_(weight)
     return hf, tokenizer, new_head
 
 
@@ -204,8 +234,9 @@ def settle_template(tokenizer, name: str) -> None:
 
 def cut_config(config, meta: dict):
     """The config of the first `depth` layers."""
-    layers = config.num_hidden_layers
-    depth = layers if meta["depth"] is None else meta["depth"]
+    layers, depth = config.num_hidden_layers, meta["depth"]
+    if depth is None:
+        return config
     if not 1 <= depth <= layers:
         raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of {meta['base']}")
     config.num_hidden_layers = depth
@@ -223,52 +254,28 @@ def guard_nf4(hf) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+# ---- what is trained -----------------------------------------------------------------------------
+
 def make_trainable(hf, meta: dict, gradient_checkpointing: bool | int, seed: int):
     """Add checkpointing (of all layers, or the first so many) and adapters where asked for."""
-    from peft import LoraConfig, get_peft_model
-    with quiet_loading(), torch.random.fork_rng(devices=[]):
-        if gradient_checkpointing:
+    if gradient_checkpointing:
+        with quiet_loading():
             hf.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
-            hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
-            if gradient_checkpointing is not True:
-                for layer in getattr(hf, hf.base_model_prefix).layers[gradient_checkpointing:]:
-                    layer.gradient_checkpointing = False
-        if not meta["lora_rank"]:
-            return hf
+        hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+        if gradient_checkpointing is not True:
+            for layer in getattr(hf, hf.base_model_prefix).layers[gradient_checkpointing:]:
+                layer.gradient_checkpointing = False
+    # SEQ_CLS trains and saves `score`; CAUSAL_LM would silently do neither
+    return add_adapters(hf, "SEQ_CLS", meta, seed) if meta["lora_rank"] else hf
+
+
+def add_adapters(hf, task_type: str, meta: dict, seed: int):
+    """LoRA on all linear layers, W + 2 B A with B = 0 and A drawn with `seed`."""
+    from peft import LoraConfig, get_peft_model
+    with quiet_loading(), torch.random.fork_rng(devices=[]):  # the caller's generator is untouched
         torch.manual_seed(seed)
         hf = get_peft_model(hf, LoraConfig(
-            task_type="SEQ_CLS",  # trains and saves `score`; CAUSAL_LM would silently do neither
-            r=meta["lora_rank"], lora_alpha=2 * meta["lora_rank"], lora_dropout=0.0,
-            target_modules="all-linear"))
+            task_type=task_type, r=meta["lora_rank"], lora_alpha=2 * meta["lora_rank"],
+            lora_dropout=0.0, target_modules="all-linear"))
     hf.peft_config["default"].base_model_name_or_path = meta["base"]  # not a cache's path
     return hf
-
-
-def _checked(model: RewardModel) -> RewardModel:
-    """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
-    LoRA target) and that the packed layout can compute this architecture."""
-    weight = model.head_weight
-    targets = [n for n, _ in model.named_parameters() if "score" in n and "lora_" in n]
-    if weight.dtype is not torch.float32 or targets:
-        raise ModelError(f"the head must be a plain fp32 layer: dtype {weight.dtype}, {targets}")
-    if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
-        raise ModelError("the head is frozen: it would keep its random weights")
-    try:
-        rewards(model, pack([[[0], [1], [1, 2]]]))
-    except ValueError as error:
-        raise ModelError(f"{model.meta['base']}: {error}") from error
-    return model
-
-
-# ---- reload --------------------------------------------------------------------------------------
-
-def _reload(folder: Path, meta: dict) -> RewardModel:
-    if not meta["lora_rank"]:
-        base, tokenizer, _ = load_base(meta | {"base": str(folder), "depth": None}, seed=0)
-        return _checked(RewardModel(base, tokenizer, meta))
-    from peft import PeftModel
-    base, tokenizer, _ = load_base(meta, seed=0)
-    check_template(folder, tokenizer, meta)
-    with quiet_loading():
-        hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
-    return _checked(RewardModel(hf, tokenizer, meta))

@@ -2,16 +2,15 @@
 on the same base a reward model as a second adapter."""
 
 import contextlib
-import copy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .batching import TokenGroup, answer_rows, pack
-from .embedded import EMBEDDED, embedded_model_path, quiet_loading
+from .batching import TokenGroup, answer_positions, pack
+from .embedded import quiet_loading
 from .errors import ModelError
-from .models import RewardModel, guard_nf4, settle_template
+from .models import RewardModel, add_adapters, load_pretrained, load_reward_model
 from .rloo import token_logprobs
 from .saving import check_template, saved_meta
 
@@ -40,18 +39,20 @@ class Policy(nn.Module):
                               enabled=self.compute_dtype is torch.bfloat16)
 
     def logprobs(self, token_groups: list[TokenGroup]) -> list[Tensor]:
-        """log pi of every token of every answer given what stands before it, in nats; token_groups are
-        [prompt, answer, answer, ...].  Shapes: N answers -> N tensors (T_i,) fp32."""
-        packed, (sources, targets, lengths) = pack(token_groups).to(self.device), answer_rows(token_groups)
+        """log pi of every token of every answer given what stands before it, in nats, with a graph;
+        a token group is [prompt, answer, answer, ...].  Shapes: N answers -> N tensors (T_i,) fp32.
+        """
+        packed = pack(token_groups).to(self.device)
+        sources, targets, lengths = answer_positions(token_groups)
         self.causal.set_attn_implementation("packed")
         with self.autocast():
             hidden = self.causal.model(
                 input_ids=packed.input_ids, position_ids=packed.position_ids, packed=packed,
-                use_cache=False).last_hidden_state[0]
+                use_cache=False).last_hidden_state[0]  # (T, H)
         weight = self.causal.lm_head.weight
-        found = token_logprobs(hidden[sources.to(self.device)].to(weight.dtype), weight,
-                               targets.to(self.device))
-        return list(found.split(lengths))
+        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (answer tokens, H)
+        logprobs = token_logprobs(hidden, weight, targets.to(self.device))  # (answer tokens,)
+        return list(logprobs.split(lengths))
 
     @contextlib.contextmanager
     def reference(self):
@@ -70,34 +71,6 @@ class Policy(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def load_causal(base: str, dtype: str, quantization: str | None):
-    """A causal language model and its tokenizer.  Raises: ModelError."""
-    import transformers
-    path = str(embedded_model_path()) if base == EMBEDDED else base
-    options = {"dtype": getattr(torch, dtype), "attn_implementation": "packed"}
-    if quantization:
-        options["quantization_config"] = transformers.BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["lm_head"])
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        with quiet_loading():
-            hf, info = transformers.AutoModelForCausalLM.from_pretrained(
-                path, output_loading_info=True, **options)
-    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
-        raise ModelError(f"cannot load {base}: {' '.join(str(error).split())} (Without a network "
-                         f"use a local path or {EMBEDDED}.)") from error
-    lost = [key for key in info["missing_keys"] if not (key.startswith("lm_head") and
-                                                        hf.config.tie_word_embeddings)]
-    if lost:
-        raise ModelError(f"the weights of {base} lack {', '.join(sorted(lost)[:3])}: it is no "
-                         "causal language model")
-    settle_template(tokenizer, base)
-    if quantization:
-        guard_nf4(hf)
-    return hf, tokenizer
-
-
 def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
                 quantization: str | None = None, seed: int = 0) -> Policy:
     """A policy to sample from or to train: EMBEDDED, a hub id, a local path, or a folder that
@@ -105,7 +78,7 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
 
     Raises: ModelError saying what to change.
     """
-    from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
+    from peft import PeftConfig, PeftModel
     folder = Path(name_or_path)
     saved = (folder / "adapter_config.json").exists()
     if saved_meta(name_or_path):
@@ -114,18 +87,17 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
         raise ModelError(f"{name_or_path} is a trained policy: name its base to train, or leave "
                          "out lora_rank to sample from it")
     base = PeftConfig.from_pretrained(folder).base_model_name_or_path if saved else name_or_path
-    hf, tokenizer = load_causal(base, dtype, quantization)
+    meta = {"base": base, "depth": None, "lora_rank": lora_rank, "quantization": quantization}
+    hf, tokenizer, no_head = load_pretrained("CausalLM", meta, dtype)
+    if no_head and not hf.config.tie_word_embeddings:
+        raise ModelError(f"the weights of {base} lack lm_head: it is no causal language model")
     hf.requires_grad_(not (lora_rank or saved))
-    with quiet_loading(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if saved:
+    if saved:
+        with quiet_loading():
             hf = PeftModel.from_pretrained(hf, folder)
-            lora_rank = hf.peft_config[ADAPTER].r
-        elif lora_rank:
-            hf = get_peft_model(hf, LoraConfig(
-                task_type="CAUSAL_LM", r=lora_rank, lora_alpha=2 * lora_rank, lora_dropout=0.0,
-                target_modules="all-linear"))
-            hf.peft_config[ADAPTER].base_model_name_or_path = base  # not a cache's path
+        lora_rank = hf.peft_config[ADAPTER].r
+    elif lora_rank:
+        hf = add_adapters(hf, "CAUSAL_LM", meta, seed)
     policy = Policy(hf.eval(), tokenizer, dtype, lora_rank)
     if torch.cuda.is_available():
         policy.cuda()
@@ -143,7 +115,7 @@ def check_layout(policy: Policy, name: str) -> None:
         policy.causal.set_attn_implementation("sdpa")
         with policy.autocast():
             logits = policy.causal(torch.tensor([ids], device=policy.device)).logits[0, 1:-1]
-    except (ValueError, AttributeError) as error:
+    except (ModelError, AttributeError) as error:
         raise ModelError(f"{name} cannot be computed in packed rows: {error}") from error
     plain = logits.float().log_softmax(-1).gather(1, torch.tensor(ids[2:], device=policy.device)[
         :, None])[:, 0]
@@ -161,17 +133,13 @@ class SharedRewardModel(RewardModel):
 
     def __init__(self, policy: Policy, folder: Path, meta: dict):
         from safetensors.torch import load_file
-        from transformers import AutoModelForSequenceClassification
         check_template(folder, policy.tokenizer, meta)
         policy.hf.load_adapter(str(folder), REWARD)
-        config = copy.deepcopy(policy.causal.config)
-        config.num_labels = 1
-        with torch.device("meta"):
-            shell = AutoModelForSequenceClassification.from_config(config)
-        setattr(shell, shell.base_model_prefix, policy.causal.model)
         head = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
+        shell = nn.Module()  # what RewardModel asks of a sequence classifier: backbone and score
+        shell.base_model_prefix, shell.model = "model", policy.causal.model
         shell.score = nn.Linear(head.shape[1], 1, bias=False)
-        shell.score.weight = nn.Parameter(head.float(), requires_grad=False)
+        shell.score.weight = nn.Parameter(head.float().to(policy.device), requires_grad=False)
         super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})
         self.policy = [policy]  # in a list: not a submodule
 
@@ -184,8 +152,7 @@ class SharedRewardModel(RewardModel):
             return super().last_hidden(packed)
         finally:
             policy.hf.set_adapter(ADAPTER)  # which flips requires_grad
-            for p in policy.hf.parameters():
-                p.requires_grad_(False)
+            policy.hf.requires_grad_(False)
             for p in trained:
                 p.requires_grad_(True)
 
@@ -193,7 +160,6 @@ class SharedRewardModel(RewardModel):
 def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
     """The reward model saved in `folder`: on the policy's own base when both are adapters of the
     same one at full depth, in the same precision; otherwise with weights of its own."""
-    from .models import load_reward_model
     meta = saved_meta(folder)
     if meta is None:
         raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
@@ -203,5 +169,6 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
               and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
               and bool(meta["quantization"]) == bool(quantized)
               and getattr(torch, meta["dtype"]) is policy.compute_dtype)
-    model = SharedRewardModel(policy, Path(folder), meta) if shared else load_reward_model(folder)
-    return model if shared else model.requires_grad_(False).eval().to(policy.device)
+    if shared:
+        return SharedRewardModel(policy, Path(folder), meta)
+    return load_reward_model(folder).requires_grad_(False).eval().to(policy.device)

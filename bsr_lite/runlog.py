@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -21,29 +20,10 @@ import yaml
 from .config import RewardModelConfig, to_dict
 from .errors import ConfigError
 
-RECORDED = Path("data/runs")  # of the repository, as configs name their data
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
-def environment() -> dict:
-    """Versions and hardware that a number may depend on; no paths, no host names."""
-    import torch
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    try:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
-                                text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
-    except OSError:  # no git
-        commit = None
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"python": platform.python_version(), "packages": versions, "machine":
-            platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
-
+# ---- small files ---------------------------------------------------------------------------------
 
 def fingerprint(data) -> str:
     """Short checksum of plain data, to tell whether it is what an earlier run saw."""
@@ -57,27 +37,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     os.replace(temporary, path)
 
 
-def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
-    """results.json, the numbers with the config behind them, and results.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "results.json", json.dumps({"config": config, "table": table}, indent=1)
-                 + "\n")
-    write_atomic(folder / "results.md", text)
-
-
-def read_table(folder: str | Path) -> dict:
-    """The numbers of a study's results.json."""
-    return json.loads((Path(folder) / "results.json").read_text())["table"]
-
-
-def read_recorded(folder: Path, config: dict) -> Path | None:
-    """The recorded run of the same name under data/runs when it had this very config."""
-    recorded = RECORDED / folder.name
-    path = recorded / "results.json"
-    if not path.exists() or json.loads(path.read_text()).get("config") != config:
-        return None
-    print(f"{folder}: recorded in {recorded}, read back")
-    return recorded
+def read_lines(path: Path) -> list[dict]:
+    """Rows of a .jsonl file that is written line by line; none where there is no file, and a last
+    line torn by a kill is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
 
 
 def flat(values: dict, prefix: str = "") -> dict:
@@ -93,9 +63,32 @@ def flat(values: dict, prefix: str = "") -> dict:
     return found
 
 
+# ---- one run -------------------------------------------------------------------------------------
+
+def environment() -> dict:
+    """Versions and hardware that a number may depend on; no paths, no host names."""
+    import torch
+
+    def version(package):
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    try:
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
+                                text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
+    except OSError:  # no git
+        commit = None
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {"python": platform.python_version(), "packages": {p: version(p) for p in PACKAGES},
+            "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
+
+
 class RunLog:
     """Appends one JSON object per line to metrics.jsonl; a resumed run first cuts off the rows
-    that its checkpoint does not know. A tracker (`tracking.open_tracker`) gets its numbers, too."""
+    that its checkpoint does not know. A tracker (see `open_tracker`) gets its numbers, too."""
 
     def __init__(self, folder: str | Path, config: dict, resume_step: int = 0, tracker=None):
         self.tracker = tracker
@@ -116,18 +109,33 @@ class RunLog:
             self.tracker.log(numbers, step=row["step"])
 
 
-def read_lines(path: Path) -> list[dict]:
-    """Rows of a .jsonl file that is written line by line; none where there is no file, and a last
-    line torn by a kill is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+def check_tracker(name: str | None) -> None:
+    """Raises: ConfigError for a tracker that accelerate does not know, or without its package."""
+    if name is None:
+        return
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+    from accelerate.utils import LoggerType
+    if name not in LOGGER_TYPE_TO_CLASS:
+        raise ConfigError(f"report_to {name}: accelerate has no tracker of this name; choose from "
+                          f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or null")
+    if name in LoggerType.list() and name not in map(str, get_available_trackers()):
+        raise ConfigError(f"report_to {name}: its package is not installed (pip install {name}); "
+                          "metrics.jsonl is written without it")
 
+
+def open_tracker(config: RewardModelConfig):
+    """accelerate's tracker `report_to`, started with the run's config; None where it is null."""
+    if config.report_to is None:
+        return None
+    from accelerate import Accelerator
+    accelerator = Accelerator(log_with=config.report_to, project_dir=config.output_dir)
+    accelerator.init_trackers("bsr_lite", {
+        k: v if isinstance(v, int | float | str) else str(v)
+        for k, v in flat(to_dict(config)).items()})
+    return accelerator.trackers[0]
+
+
+# ---- reading back --------------------------------------------------------------------------------
 
 def read_metrics(folder: str | Path) -> list[dict]:
     """Rows of a run's metrics.jsonl."""
@@ -157,11 +165,17 @@ def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[li
     return [row["step"] for row in rows[0]], curves
 
 
+# ---- time and memory -----------------------------------------------------------------------------
+
 def peak_memory_gb() -> float:
     """Peak memory of this process, GPU memory where there is one, in 1e9 bytes."""
     import torch
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
@@ -181,28 +195,3 @@ def phase(name: str):
     yield
     print(f"[{name}] {time.perf_counter() - start:.1f} s, peak memory {peak_memory_gb():.2f} GB",
           flush=True)
-
-
-def check_tracker(name: str | None) -> None:
-    """Raises: ConfigError for a tracker that accelerate does not know, or without its package."""
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-    from accelerate.utils import LoggerType
-    if name is not None and name not in LOGGER_TYPE_TO_CLASS:
-        raise ConfigError(f"report_to {name}: accelerate has no tracker of this name; choose from "
-                          f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or null")
-    if name in LoggerType.list() and name not in map(str, get_available_trackers()):
-        raise ConfigError(f"report_to {name}: its package is not installed (pip install {name}); "
-                          "metrics.jsonl is written without it")
-
-
-def open_tracker(config: RewardModelConfig):
-    """accelerate's tracker `report_to`, started with the run's config; None where it is null."""
-    if config.report_to is None:
-        return None
-    from accelerate import Accelerator
-    check_tracker(config.report_to)
-    accelerator = Accelerator(log_with=config.report_to, project_dir=config.output_dir)
-    accelerator.init_trackers("bsr_lite", {
-        k: v if isinstance(v, int | float | str) else str(v)
-        for k, v in flat(to_dict(config)).items()})
-    return accelerator.trackers[0]

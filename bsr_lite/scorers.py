@@ -11,6 +11,7 @@ from .data import Group, read_messages, read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
+from .models import load_reward_model
 from .saving import META
 
 # (row, answers to its prompt, whether each ended by itself) -> one score an answer
@@ -53,7 +54,6 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     if (Path(name) / META).exists():
-        from .models import load_reward_model
         return reward_scorer(load_reward_model(name))
     hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
                                          "trust_remote_code: true")

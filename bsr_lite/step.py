@@ -1,5 +1,8 @@
 """What an optimizer step of a reward model computes: rewards, loss and gradient of a whole batch,
-exact however it is cut."""
+exact however it is cut into micro-batches and spread over processes; optimizer and schedule."""
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -9,53 +12,107 @@ from .config import RewardModelConfig
 from .dispersion import pair_mean_statistics
 from .distributed import all_sum, ranks
 
+# A batch's parts: which of its pairs, and these as one packed row, two responses a pair. A rank
+# that has nothing left to do gets no index and some row, for a pass of weight zero.
+Parts = list[tuple[list[int], PackedRow]]
+Objective = Callable[[Tensor, Tensor], Tensor]
+COUPLED = {"bsr"}  # objectives whose value is no sum over pairs
 
-def backward(model, parts: list[tuple[list[int], PackedRow]], config: RewardModelConfig,
-             backpropagate=Tensor.backward, pairs: int | None = None) -> tuple[Tensor, Tensor]:
-    """Rewards and loss of a batch, its gradient accumulated; exact however it is cut into parts
-    and spread over ranks, whose gradients add up. `pairs` are the whole batch's (None: `parts` hold
-    it all); a part without an index has a packed for its pass alone, and weight zero.
 
-    One part in one process: plain autograd. Otherwise the loss may couple all pairs, as BSR does,
-    so the rewards of all are computed first, then dL/dr of the whole batch, and every part goes
-    backward with its own slice of dL/dr: the one part of a rank keeps its graph until then, several
-    are computed again. Objectives that sum over pairs need none of it: a part's loss times its
-    share of the pairs is exact.
+def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tensor.backward,
+             pairs: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rewards (B, 2), chosen first, and loss of a batch of B pairs; its gradient is added to the
+    weights'. On several ranks `parts` are this rank's, `pairs` is B, and gradients of ranks add up.
     """
     pairs = pairs or sum(len(index) for index, _ in parts)
+    cut = len(parts) > 1 or ranks() > 1
+    compute = coupled_backward if config.loss in COUPLED and cut else additive_backward
+    return compute(model, parts, config.objective(), pairs, backpropagate)
+
+
+def additive_backward(model, parts: Parts, objective: Objective, pairs: int,
+                      backpropagate) -> tuple[Tensor, Tensor]:
+    """Of a mean over pairs, or of a batch in one part: a part's loss times its share of the pairs.
+    """
     rewards = torch.zeros(pairs, 2, device=model.device)
-    if config.loss == "bsr" and (len(parts) > 1 or ranks() > 1):
-        with torch.set_grad_enabled(len(parts) == 1):
-            for index, packed in parts:
-                part = model(packed).view(-1, 2)[:len(index)]
-                rewards[index] = part.detach()
-        all_sum(rewards).requires_grad_()
-        loss = config.objective()(*rewards.unbind(1))
-        (gradient,) = torch.autograd.grad(loss, rewards)
-        for index, packed in parts:
-            if len(parts) > 1:
-                part = model(packed).view(-1, 2)[:len(index)]
-            backpropagate((part * gradient[index]).sum())
-        return rewards.detach(), loss.detach()
     loss = torch.zeros((), device=model.device)
     for index, packed in parts:
-        part = model(packed).view(-1, 2)[torch.tensor(index).argsort()]  # as drawn: groups are runs
-        part_loss = config.objective()(*part.unbind(1)) * (len(index) / pairs) if index else part.sum()
-        backpropagate(part_loss)
+        part = model(packed).view(-1, 2)  # (2b,) -> (b, 2)
+        part = part[torch.tensor(index).argsort()]  # as drawn: a group is a run of a batch's pairs
+        share = objective(*part.unbind(1)) * (len(index) / pairs) if index else part.sum()
+        backpropagate(share)  # frees the part's graph before the next one is built
         rewards[sorted(index)] = part.detach()
-        loss += part_loss.detach()
+        loss += share.detach()
     return all_sum(rewards), all_sum(loss)
+
+
+def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
+                     backpropagate) -> tuple[Tensor, Tensor]:
+    """Of a loss that couples all pairs, as BSR does: the gradient of one part depends on the rewards
+    of all. A squared micro-batch mean would be another loss (38% off in gradient).
+
+    1. rewards of all parts, 2. loss and dL/dr of the whole batch, 3. every part backward with its
+    slice of dL/dr: dL/dw = sum over parts of dL/dr . dr/dw.
+    """
+    # 1. A single part keeps its graph until step 3; several are computed again, as they would not
+    # fit into memory together.
+    keep = len(parts) == 1
+    rewards = torch.zeros(pairs, 2, device=model.device)
+    with torch.set_grad_enabled(keep):
+        for index, packed in parts:
+            part = model(packed).view(-1, 2)[:len(index)]  # (b, 2)
+            rewards[index] = part.detach()
+    # 2. On every rank, from the rewards of all ranks.
+    rewards = all_sum(rewards).requires_grad_()  # (B, 2)
+    loss = objective(*rewards.unbind(1))
+    (gradient,) = torch.autograd.grad(loss, rewards)  # dL/dr, (B, 2)
+    # 3.
+    for index, packed in parts:
+        if not keep:
+            part = model(packed).view(-1, 2)[:len(index)]
+        backpropagate((part * gradient[index]).sum())
+    return rewards.detach(), loss.detach()
 
 
 def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> dict[str, float]:
     """Averages over the optimizer step, with unbiased estimates of both terms that BSR penalises,
     G mu_s^2 and Var(s); with the whole batch as one group they add up to the penalty."""
-    margin = rewards[:, 0] - rewards[:, 1]
+    margin = rewards[:, 0] - rewards[:, 1]  # (B,)
     pair_means = pair_mean_statistics(rewards[:, 0], rewards[:, 1])
     pairs, size = len(rewards), config.bsr_group_size or len(rewards)
     variance = pair_means["variance"] * pairs / max(pairs - 1, 1)
     return {"train/loss": loss.item(), "train/accuracy": (margin > 0).float().mean().item(),
             "train/margin": margin.mean().item(), "train/reward_mean": rewards.mean().item(),
             "train/reward_std": rewards.std().item(), "bsr/variance_term": variance,
+            # the squared mean of B draws is Var / B too large on average
             "bsr/mean_term": size * (pair_means["mean"] ** 2 - variance / pairs),
             "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
+
+
+# ---- optimizer -----------------------------------------------------------------------------------
+
+def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
+    """AdamW, in fp32 or paged in 8 bits; the head, drawn at random, has a learning rate of its own.
+    """
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    groups = [{"params": [p for n, p in trained if "score" not in n], "lr": config.learning_rate},
+              {"params": [p for n, p in trained if "score" in n],
+               "lr": config.head_learning_rate or config.learning_rate}]
+    for group in groups:
+        group["peak_lr"] = group["lr"]
+    if config.optimizer == "paged_adamw_8bit":
+        from bitsandbytes.optim import PagedAdamW8bit
+        return PagedAdamW8bit(groups, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def schedule(step: int, total: int, warmup_ratio: float) -> float:
+    """Linear warmup, then linear decay to zero, as a share of the peak learning rate.
+
+    >>> [round(schedule(s, 10, 0.2), 2) for s in (0, 1, 2, 9)]
+    [0.5, 1.0, 1.0, 0.12]
+    """
+    warmup = max(1, math.ceil(warmup_ratio * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    return (total - step) / max(1, total - warmup)

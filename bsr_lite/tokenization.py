@@ -47,7 +47,8 @@ def _pieces(tokenizer, prompt: Messages) -> list[list[int]]:
                         f"{prompt[0]['content'][:60]!r}: {error}") from error
 
 
-def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -> list[TokenGroup]:
+def tokenize_chats(tokenizer,
+                   chats: Sequence[tuple[Messages, Sequence[str]]]) -> list[TokenGroup]:
     """Per chat [prompt ids, ids of each answer]; the prompt ends where the answer begins, every
     answer in the template's end-of-turn token.
 
@@ -60,24 +61,25 @@ def tokenize_chats(tokenizer, chats: Sequence[tuple[Messages, Sequence[str]]]) -
     pieces = [_pieces(tokenizer, prompt) for prompt, _ in chats]
     texts = [text.strip() for prompt, answers in chats
              for text in (*(m["content"] for m in prompt), *answers)]
-    found = iter(tokenizer(texts, add_special_tokens=False, split_special_tokens=True,
-                           return_attention_mask=False)["input_ids"])
-    token_groups = []
+    ids = iter(tokenizer(texts, add_special_tokens=False, split_special_tokens=True,
+                         return_attention_mask=False)["input_ids"])
+    chats_ids = []
     for (prompt, answers), template in zip(chats, pieces, strict=True):
-        stem = [i for before in template[:len(prompt)] for i in (*before, *next(found))]
-        token_groups.append([stem + template[-2], *(next(found) + template[-1] for _ in answers)])
-    return token_groups
+        prompt_ids = [i for before in template[:len(prompt)] for i in (*before, *next(ids))]
+        chats_ids.append([prompt_ids + template[-2],
+                          *(next(ids) + template[-1] for _ in answers)])
+    return chats_ids
 
 
 def tokenize(tokenizer, prompt: Messages, response: str) -> tuple[list[int], list[int]]:
     """`tokenize_chats` of one prompt and answer."""
-    ((stem, answer),) = tokenize_chats(tokenizer, [(prompt, [response])])
-    return stem, answer
+    ((prompt_ids, response_ids),) = tokenize_chats(tokenizer, [(prompt, [response])])
+    return prompt_ids, response_ids
 
 
 class PairTokens(Sequence):
-    """Tokenized pairs as token_groups [shared prefix, rest of chosen, rest of rejected], in two flat
-    arrays: 4 bytes a token, where lists of integers take up to 36."""
+    """Tokenized pairs [shared prefix, rest of chosen, rest of rejected], in two flat arrays: 4
+    bytes a token, where lists of integers take up to 36."""
 
     def __init__(self):
         self.tokens, self.ends = array("i"), array("q", [0])
@@ -99,7 +101,7 @@ class PairTokens(Sequence):
         return [self.tokens[a:b].tolist() for a, b in itertools.pairwise(ends)]
 
     def sizes(self) -> Iterator[int]:
-        """Tokens of every token_group."""
+        """Tokens of every pair, its shared prefix counted once."""
         return (b - a for a, b in itertools.pairwise(self.ends[::3]))
 
     def fingerprint(self) -> str:
@@ -110,13 +112,13 @@ class PairTokens(Sequence):
 
 
 def pair_tokens(pairs: Iterable[Pair], tokenizer,
-               max_length: int) -> tuple[PairTokens, dict[str, int]]:
-    """The pairs as token_groups, `CHUNK` of them at a time, and how many were dropped why.
+                max_length: int) -> tuple[PairTokens, dict[str, int]]:
+    """The pairs as tokens, `CHUNK` of them at a time, and how many were dropped why.
 
     Over-length pairs are dropped, not truncated: a cut answer is another answer.
     Raises: DataError when nothing is left.
     """
-    token_groups, dropped, count, rest = PairTokens(), {"over_length": 0, "identical": 0}, 0, iter(pairs)
+    kept, dropped, count, rest = PairTokens(), {"over_length": 0, "identical": 0}, 0, iter(pairs)
     while chunk := list(itertools.islice(rest, CHUNK)):
         count += len(chunk)
         for prompt, chosen, rejected in tokenize_chats(
@@ -126,8 +128,8 @@ def pair_tokens(pairs: Iterable[Pair], tokenizer,
             elif len(prompt) + max(len(chosen), len(rejected)) > max_length:
                 dropped["over_length"] += 1
             else:
-                token_groups.append(shared_prefix(prompt, [chosen, rejected]))
-    if not len(token_groups):
+                kept.append(shared_prefix(prompt, [chosen, rejected]))
+    if not len(kept):
         raise DataError(f"none of {count} pairs is left ({dropped}); raise data.max_length "
                         f"(now {max_length} tokens) or check the data")
-    return token_groups, dropped
+    return kept, dropped

@@ -6,43 +6,39 @@ mean of the others, step. Killed and started again with --resume it goes on exac
 """
 
 import shutil
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from . import generate
 from .batching import count_tokens, draw_batch, micro_batches
 from .checkpoint import Checkpoint
-from .cli import parser
-from .config import RLOOConfig, load_config, to_dict
+from .config import RLOOConfig, command_line, load_config, to_dict
 from .distributed import refuse_launcher
-from .errors import ConfigError, DataError, ModelError, TrainingError
-from .generate import read_instructions
+from .errors import DataError, ModelError, TrainingError, run
+from .generate import read_prompts as read_plain_prompts
+from .generate import roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .rloo import (
-    clip_fraction,
-    kl_estimate,
-    kl_penalized_rewards,
-    leave_one_out_advantages,
-    rloo_loss,
+    clip_fraction, kl_estimate, kl_penalized_rewards, leave_one_out_advantages, rloo_loss,
 )
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
 from .scorers import Scorer, model_gold, pocket_gold, pocket_rows, reward_scorer
-from .train_rm import schedule
+from .step import schedule
+
+Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answer's tokens
+
 
 # ---- before the loop -----------------------------------------------------------------------------
 
 def read_prompts(config: RLOOConfig, split: str | None = None) -> list[dict]:
     """The rows of a split (the config's), with what gold needs.  Raises: DataError."""
     split = split or config.split
-    if config.gold == "pocket":
-        rows = pocket_rows(config.data, split)
-    else:
-        rows = [{"prompt": text} for text in read_instructions(config.data, split)]
+    read = pocket_rows if config.gold == "pocket" else read_plain_prompts
+    rows = read(config.data, split)
     if len(rows) < config.prompts_per_step:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {split!r}, a step takes "
                         f"{config.prompts_per_step}")
@@ -73,37 +69,52 @@ def prepare(config: RLOOConfig):
     return policy, reward_scorer(proxy, config.token_budget), gold, rows
 
 
+def reference_scale(policy, scorer, rows: list[dict], config: RLOOConfig) -> tuple[float, float]:
+    """Mean reward of the reference's answers and their mean standard deviation within a prompt:
+    the zero and the unit in which the proxy's rewards, hence kl_coef, are measured."""
+    if not config.standardize_prompts:
+        return 0.0, 1.0
+    pick = draw_batch(len(rows), min(config.standardize_prompts, len(rows)), config.seed + 1, 0)
+    with policy.reference():
+        batch = roll_out(policy, [rows[i] for i in pick], config.num_generations,
+                         config.max_new_tokens, 10**9 + config.seed)
+    rewards = score(batch, scorer)
+    spread = rewards.std(1).mean().item()
+    if spread == 0:
+        raise ModelError(f"{config.reward_model} gives all answers to a prompt the same reward")
+    return rewards.mean().item(), spread
+
+
 # ---- the step ------------------------------------------------------------------------------------
-
-def roll_out(policy: Policy, rows: list[dict], config: RLOOConfig, seed: int) -> list[dict]:
-    """K answers to each prompt, as `generate.roll_out` gives them, with its `row`."""
-    batch = generate.roll_out(policy, [[{"role": "user", "content": r["prompt"]}] for r in rows],
-                              config.num_generations, config.max_new_tokens,
-                              torch.Generator().manual_seed(seed))
-    return [b | {"row": row} for b, row in zip(batch, rows, strict=True)]
-
 
 def score(batch: list[dict], scorer: Scorer) -> Tensor:
     """Shapes: P prompts with K answers -> (P, K)."""
     return torch.tensor([scorer(b["row"], b["texts"], b["finished"]) for b in batch])
 
 
-def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> list[Tensor]:
-    """Token log-probabilities of all answers, in order, without a graph, in micro-batches."""
-    token_groups = [b["token_group"] for b in batch]
-    found: list = [None] * len(token_groups)
-    with torch.no_grad():
-        for run in micro_batches([count_tokens(t) for t in token_groups], config.token_budget):
-            values = policy.logprobs([token_groups[i] for i in run])
-            for place, index in enumerate(run):
-                k = config.num_generations
-                found[index] = [v.cpu() for v in values[place * k:(place + 1) * k]]
-    return [tokens for prompt in found for tokens in prompt]
+def micro_batches_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int]]:
+    """Micro-batches of whole prompts, as a prompt is computed once for its answers."""
+    return micro_batches([count_tokens(b["token_group"]) for b in batch], config.token_budget)
 
 
-def sums(tokens: list[Tensor], prompts: int) -> Tensor:
-    """Shapes: P K tensors (T_i,) -> (P, K)."""
-    return torch.stack([t.sum() for t in tokens]).view(prompts, -1)
+def by_prompt(batch: list[dict], part: list[int], tokens: list[Tensor]) -> dict[int, list[Tensor]]:
+    """{index of a prompt: its answers' log-probabilities}, kept without a graph on the CPU."""
+    answers = iter(t.detach().cpu() for t in tokens)
+    return {i: [next(answers) for _ in batch[i]["texts"]] for i in part}
+
+
+@torch.no_grad()
+def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> Logprobs:
+    """Token log-probabilities of all answers, in micro-batches."""
+    found: dict[int, list[Tensor]] = {}
+    for part in micro_batches_of(batch, config):
+        found |= by_prompt(batch, part, policy.logprobs([batch[i]["token_group"] for i in part]))
+    return [found[i] for i in range(len(batch))]
+
+
+def sums(logprobs: Logprobs) -> Tensor:
+    """log pi of whole answers.  Shapes: -> (P, K)."""
+    return torch.stack([torch.stack([tokens.sum() for tokens in row]) for row in logprobs])
 
 
 def advantages_of(rewards: Tensor, old: Tensor, ref: Tensor, config: RLOOConfig) -> Tensor:
@@ -113,25 +124,20 @@ def advantages_of(rewards: Tensor, old: Tensor, ref: Tensor, config: RLOOConfig)
 
 
 def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, config: RLOOConfig,
-           old: Tensor | None = None) -> list[Tensor]:
+           old: Tensor | None = None) -> Logprobs:
     """Accumulates the gradient of `rloo_loss` over the batch; its token log-probabilities. Without
     `old` this policy gave the answers, and one forward pass serves advantages and gradient."""
-    token_groups = [b["token_group"] for b in batch]
-    found: list = [None] * len(token_groups)
-    for run in micro_batches([count_tokens(t) for t in token_groups], config.token_budget):
-        tokens = policy.logprobs([token_groups[i] for i in run])
-        seq = sums(tokens, len(run))
-        before = seq.detach() if old is None else old[run].to(seq.device)
-        advantages = advantages_of(rewards[run], before.cpu(), ref[run], config)
+    found: dict[int, list[Tensor]] = {}
+    for part in micro_batches_of(batch, config):
+        tokens = policy.logprobs([batch[i]["token_group"] for i in part])  # p K tensors (T,)
+        seq = torch.stack([t.sum() for t in tokens]).view(len(part), -1)  # (p, K), with a graph
+        before = seq.detach() if old is None else old[part].to(seq.device)
+        advantages = advantages_of(rewards[part], before.cpu(), ref[part], config)
         loss = rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
-        (loss * len(run) / len(batch)).backward()
-        for place, index in enumerate(run):
-            k = config.num_generations
-            found[index] = [t.detach().cpu() for t in tokens[place * k:(place + 1) * k]]
-    return [tokens for prompt in found for tokens in prompt]
+        (loss * len(part) / len(batch)).backward()  # a mean over prompts: shares add up
+        found |= by_prompt(batch, part, tokens)
+    return [found[i] for i in range(len(batch))]
 
-
-# ---- what is watched -----------------------------------------------------------------------------
 
 def collapse(row: dict) -> list[str]:
     """Names of what looks like a policy that broke."""
@@ -142,21 +148,6 @@ def collapse(row: dict) -> list[str]:
              "answers of fewer than three tokens": row["train/length"] < 3,
              "entropy below 0.05 nats a token: it says one thing": row["train/entropy"] < 0.05}
     return [name for name, seen in signs.items() if seen]
-
-
-def reference_scale(policy, scorer, rows: list[dict], config: RLOOConfig) -> tuple[float, float]:
-    """Mean reward of the reference's answers and their mean standard deviation within a prompt:
-    the zero and the unit in which the proxy's rewards, hence kl_coef, are measured."""
-    if not config.standardize_prompts:
-        return 0.0, 1.0
-    pick = draw_batch(len(rows), min(config.standardize_prompts, len(rows)), config.seed + 1, 0)
-    with policy.reference():
-        batch = roll_out(policy, [rows[i] for i in pick], config, 10**9 + config.seed)
-    rewards = score(batch, scorer)
-    spread = rewards.std(1).mean().item()
-    if spread == 0:
-        raise ModelError(f"{config.reward_model} gives all answers to a prompt the same reward")
-    return rewards.mean().item(), spread
 
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -171,8 +162,8 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     policy, proxy, gold, rows = prepare(config)
     trainable = {n: p for n, p in policy.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=config.learning_rate, weight_decay=0.0)
-    seen = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config) | seen, fingerprint(rows))
+    weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
+    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config) | weights, fingerprint(rows))
     first = checkpoint.load() if resume else checkpoint.clear()
     if not first:
         shutil.rmtree(out / "model", ignore_errors=True)  # of an earlier run
@@ -182,54 +173,60 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     warned: set[str] = set()
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, mininterval=1.0)
     for step in bar:
-        started, clock = time.perf_counter(), {}
-        index = draw_batch(len(rows), config.prompts_per_step, config.seed, step)
-        batch = roll_out(policy, [rows[i] for i in index], config, config.seed * 10**6 + step)
-        clock["generate"] = time.perf_counter() - started
-        rewards = (score(batch, proxy) - zero) / unit  # (P, K)
-        finished = torch.tensor([b["finished"] for b in batch])
-        penalized = rewards - config.missing_eos_penalty * ~finished
+        started = time.perf_counter()
 
+        # 1. Draw P prompts and let the policy write K answers to each; its random numbers are a
+        # function of seed and step, so that a resumed run writes the same.
+        index = draw_batch(len(rows), config.prompts_per_step, config.seed, step)
+        batch = roll_out(policy, [rows[i] for i in index], config.num_generations,
+                         config.max_new_tokens, config.seed * 10**6 + step)
+        seconds = time.perf_counter() - started
+
+        # 2. Rewards, in units of the reference's answers; log pi of the reference, the adapter off,
+        # and of the policy that answered, where later minibatches step another one.
+        rewards = (score(batch, proxy) - zero) / unit  # (P, K)
+        finished = torch.tensor([b["finished"] for b in batch])  # (P, K)
+        penalized = rewards - config.missing_eos_penalty * ~finished
         with policy.reference():
             ref_tokens = sequence_logprobs(policy, batch, config)
-        ref, old_tokens = sums(ref_tokens, len(batch)), None
-        if config.minibatches > 1:  # the later ones step a policy that did not give the answers
-            old_tokens = sequence_logprobs(policy, batch, config)
-            old = sums(old_tokens, len(batch))
+        ref = sums(ref_tokens)  # (P, K)
+        old_tokens = sequence_logprobs(policy, batch, config) if config.minibatches > 1 else None
+        old = sums(old_tokens) if old_tokens else None
 
-        # --- one optimizer step for every minibatch of prompts
+        # 3. One optimizer step for every minibatch of prompts: leave-one-out advantages, loss,
+        # gradient. Without minibatches the ratio is 1 and this is REINFORCE.
         now_tokens, norms = [], []
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, config.steps, config.warmup_ratio)
         for part in torch.arange(len(batch)).chunk(config.minibatches):
             now_tokens += update(policy, [batch[i] for i in part], penalized[part], ref[part],
-                                 config, old[part] if old_tokens else None)
+                                 config, None if old is None else old[part])
             norms.append(torch.nn.utils.clip_grad_norm_(trainable.values(), config.max_grad_norm))
             if not torch.isfinite(norms[-1]):
                 raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
                                     f"checkpoint: {checkpoint.describe()}. Lower learning_rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        # ---
 
+        # 4. Log what was optimized (proxy), what was meant (gold), and how far the policy went.
         old_tokens = old_tokens or now_tokens
-        old, now = sums(old_tokens, len(batch)), sums(now_tokens, len(batch))
+        old, now = sums(old_tokens), sums(now_tokens)
         advantages = advantages_of(penalized, old, ref, config)
-        lengths = torch.tensor([float(len(t)) for t in old_tokens])
+        flat_old, flat_ref = (torch.cat([t for row in tokens for t in row])  # all answers' tokens
+                              for tokens in (old_tokens, ref_tokens))
         row = {"step": step + 1, "train/proxy_reward": rewards.mean().item(),
                "train/raw_reward": (rewards * unit + zero).mean().item(),
                "train/kl": (old - ref).mean().item(),
-               "train/kl_k3": sum(kl_estimate(a, b, "k3").sum() for a, b in zip(
-                   old_tokens, ref_tokens, strict=True)).item() / len(old_tokens),
-               "train/entropy": -torch.cat(old_tokens).mean().item(),
-               "train/length": lengths.mean().item(),
+               "train/kl_k3": kl_estimate(flat_old, flat_ref, "k3").sum().item() / old.numel(),
+               "train/entropy": -flat_old.mean().item(),
+               "train/length": len(flat_old) / old.numel(),
                "train/finished": finished.float().mean().item(),
                "train/advantage_std": advantages.std().item(),
                "train/clip_fraction": clip_fraction(now, old, advantages, config.clip_range),
                "train/grad_norm": float(max(norms)),
                "train/learning_rate": optimizer.param_groups[0]["lr"],
-               "seconds/generate": clock["generate"],
-               "seconds/step": time.perf_counter() - started, "peak_memory_gb": peak_memory_gb()}
+               "seconds/generate": seconds, "seconds/step": time.perf_counter() - started,
+               "peak_memory_gb": peak_memory_gb()}
         if gold:
             row["train/gold_reward"] = score(batch, gold).mean().item()
         row["sample"] = {"prompt": batch[0]["row"]["prompt"], "responses": batch[0]["texts"],
@@ -249,13 +246,12 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("train_rloo").parse_args(argv)
+    parser = command_line("train_rloo", __doc__, "an RLOO run")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    args = parser.parse_args(argv)
     refuse_launcher("train_rloo")
     train(load_config(args.config, RLOOConfig, args.overrides), args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError, TrainingError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

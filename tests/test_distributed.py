@@ -15,20 +15,21 @@ import torch
 import yaml
 from torch.distributed.tensor import DTensor
 
-import bsr_lite.checkpoint
+import bsr_lite.distributed
 from bsr_lite.batching import micro_batches, pack, share_out
 from bsr_lite.checkpoint import Checkpoint
 from bsr_lite.config import RewardModelConfig, parse, to_dict
 from bsr_lite.distributed import (
     check_agreement,
     clip_gradients,
-    place,
+    place_model,
     rank,
     refuse_launcher,
-    start,
+    start_processes,
     sum_gradients,
+    until_processes_end,
 )
-from bsr_lite.errors import ConfigError
+from bsr_lite.errors import ConfigError, TrainingError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
 from bsr_lite.step import backward
@@ -85,7 +86,7 @@ def whole_gradient(trained):
 def steps(folder, pairs, kind, ranks):
     model = load_reward_model(str(folder / "tiny"), seed=1, **MODELS[kind])
     token_groups, _ = pair_tokens(pairs, model.tokenizer, 128)
-    place(model, torch.device("cpu"))
+    place_model(model, torch.device("cpu"))
     model.train()
     found = {}
     for name, (size, changes) in STEPS.items():
@@ -120,7 +121,7 @@ def work(number, folder, pairs, port):
                    "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
-    start()
+    start_processes()
     with pytest.raises(ConfigError, match="differ in their first step: give all machines"):
         check_agreement(first_step=number, config=0)
     for layout in ("whole", "sharded"):
@@ -134,17 +135,8 @@ def work(number, folder, pairs, port):
         if number == 0:
             shutil.copytree(broken.output_dir, folder / f"{layout}-broken")
         train(broken, resume=True)
-        assert refused_or_resumed(settings(folder, "one-broken"), layout)
+        train(settings(folder, f"{layout}-from-one"), resume=True)
     torch.distributed.destroy_process_group()
-
-
-def refused_or_resumed(config, layout):
-    """The checkpoint of one process: whole models go on from it, shards cannot."""
-    if layout == "whole":
-        return train(config, resume=True)
-    with pytest.raises(ConfigError, match="written without FSDP: resume without it"):
-        train(config, resume=True)
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +150,11 @@ def two(tmp_path_factory, tiny_path, pairs):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     train(settings(folder, "one"))
+    broken = settings(folder, "one-broken")
     with dies_at(5):
-        train(settings(folder, "one-broken"))
+        train(broken)
+    for layout in KINDS:
+        shutil.copytree(broken.output_dir, folder / f"{layout}-from-one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -239,25 +234,23 @@ def test_resume_in_two_processes_is_bitwise(two, layout):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_where_one_stopped(two):
-    torch.testing.assert_close(weights(two / "one-broken/model"), weights(two / "one/model"),
+@pytest.mark.parametrize("layout", ["whole", "sharded"])
+def test_two_processes_go_on_where_one_stopped(two, layout):
+    folder = two / f"{layout}-from-one"
+    assert [r["step"] for r in read_metrics(folder)] == [1, 2, 3, 4, 5, 6]
+    torch.testing.assert_close(weights(folder / "model"), weights(two / "one/model"),
                                atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["whole", "sharded"])
-def test_one_process_goes_on_where_two_stopped(two, layout, monkeypatch):
-    config = settings(two, f"{layout}-resumed")
-    shutil.move(config.output_dir, two / f"{layout}-kept")
-    shutil.copytree(two / f"{layout}-broken", config.output_dir)
-    try:
-        train(config, resume=True)
-        assert [r["step"] for r in read_metrics(config.output_dir)] == [1, 2, 3, 4, 5, 6]
-        torch.testing.assert_close(weights(two / f"{layout}-resumed/model"),
-                                   weights(two / "one/model"), atol=1e-5, rtol=1e-4)
-    finally:
-        shutil.rmtree(config.output_dir)
-        shutil.move(two / f"{layout}-kept", config.output_dir)
+def test_one_process_goes_on_where_two_stopped(two, layout):
+    """The folder has been moved: where a run is kept does not change it."""
+    config = settings(two, f"{layout}-broken")
+    train(config, resume=True)
+    assert [r["step"] for r in read_metrics(config.output_dir)] == [1, 2, 3, 4, 5, 6]
+    torch.testing.assert_close(weights(two / f"{layout}-broken/model"),
+                               weights(two / "one/model"), atol=1e-5, rtol=1e-4)
 
 
 # ---- failures ------------------------------------------------------------------------------------
@@ -290,36 +283,64 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
     assert [r["step"] for r in read_metrics(two / "killed")] == list(range(1, 61))
 
 
-def test_shards_half_written_leave_the_last_checkpoint(tmp_path, monkeypatch):
-    def new():
-        weight = torch.nn.Parameter(torch.zeros(3))
-        state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight], lr=0.1), {}, "")
-        state.sharded = True  # one process writes its only shard
-        return weight, state
+def checkpoint_of_one_weight(folder, **config):
+    weight = torch.nn.Parameter(torch.zeros(3))
+    return weight, Checkpoint(folder, {"w": weight}, torch.optim.AdamW([weight], lr=0.1), config, "")
 
-    weight, state = new()
+
+def test_a_file_half_written_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    weight, state = checkpoint_of_one_weight(tmp_path)
     for number in (1, 2, 3):
         weight.grad = torch.ones(3)
         state.optimizer.step()
         if number == 3:
-            monkeypatch.setattr(bsr_lite.checkpoint.shards, "save", half_saved)
+            monkeypatch.setattr(torch, "save", half_saved)
             with pytest.raises(ConnectionError):
                 state.save(3, 0.5)
         else:
             saved = weight.detach().clone()
             state.save(number, 0.5)
-    restored, again = new()
+    restored, again = checkpoint_of_one_weight(tmp_path)
     assert again.load() == 2 and torch.equal(restored, saved)
     states = [s.optimizer.state_dict()["state"][0] for s in (state, again)]
     assert states[1]["step"] == 2 and states[0]["exp_avg"].shape == states[1]["exp_avg"].shape
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {
-        "last.pt", "best.pt", "step-1", "step-2", "step-3"}
+        "last.pt", "best.pt", "last.tmp"}
 
 
-def half_saved(state, checkpoint_id):
-    checkpoint_id.mkdir()
-    (checkpoint_id / "__1_0.distcp").write_bytes(b"half")
+def half_saved(content, path):
+    path.write_bytes(b"half")
     raise ConnectionError("a rank died")
+
+
+def test_only_what_can_change_results_must_be_the_same_on_resume(tmp_path):
+    same = {"seed": 1, "token_budget": 4096, "output_dir": "here", "report_to": None}
+    checkpoint_of_one_weight(tmp_path, **same)[1].save(4, None)
+    free = {"token_budget": 512, "output_dir": "there", "report_to": "tensorboard"}
+    assert checkpoint_of_one_weight(tmp_path, **same | free)[1].load() == 4
+    with pytest.raises(ConfigError, match="written with another seed: resume with the same config"):
+        checkpoint_of_one_weight(tmp_path, **same | free | {"seed": 2})[1].load()
+
+
+def test_one_norm_over_all_gradients_is_torchs(one_thread):
+    """To the last bit, so that recorded runs of one process stay what they are."""
+    numbers = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.nn.Parameter(torch.zeros(n, 7)) for n in (1, 33, 1000)] for _ in "ab")
+    for a, b in zip(ours, theirs, strict=True):
+        a.grad = torch.randn(a.shape, generator=numbers)
+        b.grad = a.grad.clone()
+    assert torch.equal(clip_gradients(ours, 1.0), torch.nn.utils.clip_grad_norm_(theirs, 1.0))
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_lost_connection_is_one_clear_line_and_other_errors_are_not(monkeypatch):
+    with pytest.raises(RuntimeError, match="gloo"), until_processes_end():
+        raise RuntimeError("gloo: one process has no other to lose")
+    monkeypatch.setattr(bsr_lite.distributed, "ranks", lambda: 2)
+    with pytest.raises(TrainingError, match="Launch again with --resume"), until_processes_end():
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shapes"), until_processes_end():
+        raise RuntimeError("shapes do not match")
 
 
 def test_what_does_not_run_in_several_processes_is_refused(monkeypatch):
@@ -328,7 +349,7 @@ def test_what_does_not_run_in_several_processes_is_refused(monkeypatch):
         refuse_launcher("study")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ConfigError, match=r"not by DeepSpeed: launch it with .*fsdp2\.yaml"):
-        start()
+        start_processes()
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)

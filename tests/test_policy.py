@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from bsr_lite.batching import answer_rows, pack
+from bsr_lite.batching import answer_positions, pack
 from bsr_lite.errors import ModelError
 from bsr_lite.generate import sample
 from bsr_lite.models import load_reward_model, rewards
@@ -33,7 +33,7 @@ def plain_logprobs(model, prompt, answer):
 
 
 def test_rows_name_the_token_before_every_answer_token():
-    packed, (sources, targets, lengths) = pack(TREES), answer_rows(TREES)
+    packed, (sources, targets, lengths) = pack(TREES), answer_positions(TREES)
     ids = packed.input_ids[0]
     assert lengths == [3, 2, 5, 3, 2]
     assert ids[sources].tolist() == [8, 9, 10, 8, 11, 8, 9, 9, 9, 9, 13, 14, 15, 13, 14]
