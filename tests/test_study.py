@@ -44,7 +44,7 @@ def test_study_runs_writes_and_reads_back(study_path, tmp_path, capsys):
     first, other = table["bt"]["prompt_disjoint"], table["bsr"]["prompt_disjoint"]
     assert first["difference"] == (0.0, 0.0, 0.0)
     assert other["difference"][0] == pytest.approx(other["mean"] - first["mean"]) != 0
-    assert f"[{other['difference'][0]:+.3f}," in text
+    assert f"[{other['difference'][0]:+.3f} (" in text
     assert capsys.readouterr().out.count("steps in") == 4
     assert run_study(study_path)["bsr"] == table["bsr"]
     assert capsys.readouterr().out.count("finished before, read back") == 4
@@ -171,7 +171,7 @@ def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
     capsys.readouterr()
     main(["--config", "full.yaml", "--resume"])
     out = capsys.readouterr().out
-    assert "frozen: recorded in data/runs/frozen, read back" in out
+    assert "data/runs/frozen: finished before, read back" in out
     assert (tmp_path / "full" / "results.md").read_text() == text
 
 
