@@ -7,97 +7,59 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DataError
-from .metrics import RM_BENCH_DOMAINS
 
 
 def read_rows(source: str, split: str = "train") -> Iterator[dict]:
-    """Rows of a .jsonl[.gz] or .parquet file, or of a dataset on the hub."""
+    """Rows of a .json, .jsonl[.gz] or .parquet file, or of a dataset on the hub.
+
+    Raises: DataError naming file, row and fix.
+    """
     path = Path(source)
-    if path.suffix == ".parquet" and path.is_file():
-        from datasets import Dataset
-        try:
-            yield from Dataset.from_parquet(str(path))
-        except Exception as error:
-            raise DataError(f"{path}: no readable parquet ({error}); fetch it again") from error
-    elif path.is_file():
-        for number, row in enumerate(_json_values(path), start=1):
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, row {number}: expected an object with named columns, got "
-                                f"{type(row).__name__}")
-            yield row
-    elif path.suffix in (".jsonl", ".json", ".gz", ".parquet") or source.startswith((".", "/")):
+    if path.is_file() and path.suffix != ".parquet":
+        yield from _json_rows(path)
+        return
+    if not path.is_file() and (path.suffix in (".jsonl", ".json", ".gz", ".parquet")
+                               or source.startswith((".", "/"))):
         raise DataError(f"{source}: no such file; check the path in the config's data.source")
-    else:
-        from datasets import load_dataset
-        try:
-            yield from load_dataset(source, split=split)
-        except Exception as error:
-            raise DataError(f"{source}: neither a file nor a dataset that can be loaded "
-                            f"({type(error).__name__}: {error})") from error
+    from datasets import Dataset, load_dataset
+    try:
+        yield from Dataset.from_parquet(source) if path.is_file() else load_dataset(source,
+                                                                                    split=split)
+    except Exception as error:  # what datasets raises is of all kinds
+        what = ("no readable parquet, fetch it again" if path.is_file() else
+                "neither a file nor a dataset that can be loaded")
+        raise DataError(f"{source}: {what} ({type(error).__name__}: {error})") from error
 
 
-def _json_values(path: Path) -> Iterator:
+def _json_rows(path: Path) -> Iterator[dict]:
     """One object a line, or in a .json file one array of objects, as RM-Bench is published."""
     row = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-            if ".json" in path.suffixes and next(filter(str.strip, f), "").lstrip()[:1] == "[":
-                f.seek(0)
-                yield from json.load(f)
-                return
+            first = next(filter(str.strip, f), "").lstrip()[:1]
             f.seek(0)
-            for line in filter(str.strip, f):
+            array = first == "[" and ".json" in path.suffixes
+            for value in json.load(f) if array else map(json.loads, filter(str.strip, f)):
                 row += 1
-                yield json.loads(line)
+                if not isinstance(value, dict):
+                    raise DataError(f"{path}, row {row}: expected an object with named columns, "
+                                    f"got {type(value).__name__}")
+                yield value
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}, row {row}: not valid JSON ({error.msg}); one object a line is expected. Is "
-            "the file cut short? Fetch it again or delete the row") from error
+            f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is expected. "
+            "Is the file cut short? Fetch it again or delete the row") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
                         "save it as UTF-8 or fetch it again") from error
 
 
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"
-
-
-def alpaca_eval_rows(clone: Path) -> Iterator[dict]:
-    """The judged table `prompt, subset, model, response, gold` of a clone of tatsu-lab/alpaca_eval.
-
-    Every results/<model>/<JUDGE>/annotations.json compares that model (output_2) with one fixed
-    reference answer (output_1): gold = preference - 1, the judge's probability that output_2 is
-    better. Rows without a judgement or a text are dropped and counted.
-    Raises: DataError naming file, row and fix.
-    """
-    files = sorted(clone.glob(f"results/*/{JUDGE}/annotations.json"))
-    if not files:
-        raise DataError(f"{clone}: no results/*/{JUDGE}/annotations.json; name the folder of a "
-                        "clone of tatsu-lab/alpaca_eval")
-    dropped = 0
-    for file in files:
-        try:
-            rows = json.loads(file.read_text(encoding="utf-8"))
-            for number, row in enumerate(rows, start=1):
-                preference, response = row["preference"], row["output_2"]
-                if preference is None or preference != preference or not response.strip():
-                    dropped += 1
-                    continue
-                if not 1 <= preference <= 2:
-                    raise ValueError(f"row {number}: preference {preference} is not in [1, 2]")
-                yield {"prompt": row["instruction"], "subset": row["dataset"],
-                       "model": file.parts[-3], "response": response, "gold": preference - 1}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{file}: not the judge's annotations ({type(error).__name__}: "
-                            f"{error}); pull the repository again") from error
-    if dropped:
-        print(f"{clone}: dropped {dropped} rows without a judgement or a text")
-
-
 Messages = list[dict[str, str]]
 
 
@@ -109,7 +71,6 @@ class Pair:
     chosen: str
     rejected: str
     margin: float | None = None
-    subset: str | None = None  # RewardBench's
 
 
 @dataclass
@@ -120,18 +81,18 @@ class Group:
     responses: list[str]
     gold: list[float]
     models: list[str]
-    split: str | None = None  # train, dev or valid; RM-Bench: the domain; RewardBench: the subset
+    split: str | None = None  # train, dev or valid; of a benchmark: its subset
 
 
-# ---- checks: they raise ValueError, `_convert` adds file and row --------------------------------
+# ---- checks: they raise ValueError, `convert` adds file and row ---------------------------------
 
-def _column(row: dict, name: str):
+def column(row: dict, name: str):
     if row.get(name) is None:
         raise ValueError(f"column {name!r} is missing or null; found columns: {', '.join(row)}")
     return row[name]
 
 
-def _text(value, name: str) -> str:
+def text(value, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "empty text" if isinstance(value, str) else type(value).__name__
         raise ValueError(f"{name} must be non-empty text, got {what}")
@@ -147,7 +108,7 @@ def _number(value, name: str) -> float:
 
 def read_messages(value, name: str) -> Messages:
     if isinstance(value, str):
-        return [{"role": "user", "content": _text(value, name)}]
+        return [{"role": "user", "content": text(value, name)}]
     if not isinstance(value, list) or not value:
         raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
     for i, message in enumerate(value):
@@ -156,25 +117,25 @@ def read_messages(value, name: str) -> Messages:
         if message.get("tool_calls") or message.get("function_call"):
             raise ValueError(f"{name}[{i}] calls a tool, which is not supported: write the call "
                              "into its content, or remove the row")
-        _text(message.get("content"), f"{name}[{i}].content")
+        text(message.get("content"), f"{name}[{i}].content")
     return [{"role": m["role"], "content": m["content"]} for m in value]
 
 
-def _group(prompt, responses, gold, models, split=None) -> Group:
+def new_group(prompt, responses, gold, models, split=None) -> Group:
     if not len(responses) == len(gold) == len(models) or len(responses) < 2:
         raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
                          f"{len(responses)}, {len(gold)} and {len(models)}")
     return Group(read_messages(prompt, "prompt"),
-                 [_text(r, f"responses[{i}]") for i, r in enumerate(responses)],
+                 [text(r, f"responses[{i}]") for i, r in enumerate(responses)],
                  [_number(g, f"gold[{i}]") for i, g in enumerate(gold)],
-                 [_text(m, f"models[{i}]") for i, m in enumerate(models)], split)
+                 [text(m, f"models[{i}]") for i, m in enumerate(models)], split)
 
 
 # ---- formats -----------------------------------------------------------------------------------
 
 def _final_answer(value, name: str) -> str:
     if isinstance(value, str):
-        return _text(value, name)
+        return text(value, name)
     messages = read_messages(value, name)
     if len(messages) != 1 or messages[0]["role"] != "assistant":
         raise ValueError(f"{name} must end in one assistant message after the shared prompt")
@@ -184,7 +145,7 @@ def _final_answer(value, name: str) -> str:
 def trl_pair(row: dict) -> Pair:
     """TRL's preference format: prompt given or implied by the shared start of chosen and
     rejected, each as text or as message lists. Skywork-80K is the implied message form."""
-    chosen, rejected = (_column(row, name) for name in ("chosen", "rejected"))
+    chosen, rejected = (column(row, name) for name in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError("chosen and rejected must both be text or both be message lists")
     if not isinstance(chosen, str):
@@ -213,71 +174,20 @@ def to_trl(pairs: list[Pair]) -> list[dict]:
              **({} if p.margin is None else {"margin": p.margin})} for p in pairs]
 
 
-def reward_bench(row: dict) -> Pair:
-    """RewardBench: TRL's columns with `subset`."""
-    pair = trl_pair(row)
-    pair.subset = _text(_column(row, "subset"), "subset")
-    return pair
-
-
 def group_row(row: dict) -> Group:
     """Our own schema, `prompt, responses, gold, models` and optional `split` (pocket world)."""
-    return _group(*(_column(row, c) for c in ("prompt", "responses", "gold", "models")),
+    return new_group(*(column(row, c) for c in ("prompt", "responses", "gold", "models")),
                   row.get("split"))
 
 
 def ultrafeedback(row: dict) -> Group:
     """UltraFeedback: `instruction, completions[{model, response, overall_score}]`."""
-    completions = _column(row, "completions")
+    completions = column(row, "completions")
     if not isinstance(completions, list):
         raise ValueError(f"completions must be a list, got {type(completions).__name__}")
-    columns = [[_column(c, name) for c in completions]
+    columns = [[column(c, name) for c in completions]
                for name in ("response", "overall_score", "model")]
-    return _group(_column(row, "instruction"), *columns)
-
-
-def robustness(row: dict) -> Group:
-    """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`; the
-    in-domain one, of pairs, `chosen, rejected`."""
-    if isinstance(row, dict) and "response_1_text" not in row and "chosen" in row:
-        pair = trl_pair(row)
-        return Group(pair.prompt, [pair.chosen, pair.rejected], [1.0, 0.0], ["chosen", "rejected"])
-    names = [f"response_{i}" for i in range(1, 5)]
-    texts = [_column(row, f"{name}_text") for name in names]
-    return _group(_column(row, "instruction"), texts, _column(row, "all_scores"), names)
-
-
-def rm_bench(row: dict) -> Group:
-    """RM-Bench: `chosen[3], rejected[3]` in the order concise, detailed, Markdown; `domain`."""
-    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
-    if not all(isinstance(side, list) and len(side) == 3 for side in (chosen, rejected)):
-        raise ValueError("chosen and rejected must be lists of three styles each")
-    styles = ["concise", "detailed", "markdown"]
-    models = [f"{kind}-{style}" for kind in ("chosen", "rejected") for style in styles]
-    domain = row.get("domain") or _column(row, "subset")
-    known = [part for parts in RM_BENCH_DOMAINS.values() for part in parts]
-    if domain not in known:
-        raise ValueError(f"unknown RM-Bench domain {domain!r}; expected {', '.join(known)}")
-    return _group(_column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
-
-
-PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair, "reward_bench": reward_bench}
-GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "robustness": robustness,
-                 "rm_bench": rm_bench, "judged": None, "alpaca_eval": None}  # None: a long table
-
-
-def _convert(source: str, rows: Iterable[dict], convert) -> list:
-    items = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            items.append(convert(row))
-        except (ValueError, TypeError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{source}, row {number}: {error}") from error
-    if not items:
-        raise DataError(f"{source}: holds no rows; check the file and the split's name")
-    return items
+    return new_group(column(row, "instruction"), *columns)
 
 
 def preference_logit(preference: float) -> float:
@@ -294,11 +204,42 @@ def preference_logit(preference: float) -> float:
     return round(max(-14.0, min(14.0, math.log(odds))), 1)
 
 
+def judged_row(row: dict) -> tuple:
+    """(prompt, response, gold, model, split) of a row of a long table, one row an answer."""
+    prompt, gold = text(column(row, "prompt"), "prompt"), _number(row.get("gold"), "gold")
+    return (prompt.strip(), text(row.get("response"), "response"), gold,
+            text(row.get("model"), "model"), row.get("split"))
+
+
+def alpaca_eval_row(row: dict) -> tuple:
+    """`judged_row` with gold, a judge's preference in [0, 1], as a logit."""
+    prompt, response, gold, *rest = judged_row(row)
+    return prompt, response, preference_logit(gold), *rest
+
+
+PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair}
+GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": judged_row,
+                 "alpaca_eval": alpaca_eval_row}
+
+
+def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
+    """`reader` of every row.  Raises: DataError, its complaint with file and row."""
+    items = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            items.append(reader(row))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"{source}, row {number}: {error}") from error
+    if not items:
+        raise DataError(f"{source}: holds no rows; check the file and the split's name")
+    return items
+
+
 def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[Pair]:
     """All pairs of a source.  Raises: DataError naming file, row and fix."""
     if format not in PAIR_FORMATS:
         raise DataError(f"format {format!r} holds no pairs; choose from {', '.join(PAIR_FORMATS)}")
-    return _convert(source, read_rows(source, split), PAIR_FORMATS[format])
+    return convert(source, read_rows(source, split), PAIR_FORMATS[format])
 
 
 def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
@@ -309,22 +250,40 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     Raises: DataError naming file, row and fix.
     """
     if format not in GROUP_FORMATS:
-        known = ", ".join(GROUP_FORMATS)
-        raise DataError(f"format {format!r} holds no groups; choose from {known}")
-    if GROUP_FORMATS[format]:
-        return _convert(source, read_rows(source, split), GROUP_FORMATS[format])
+        raise DataError(f"format {format!r} holds no groups; choose from "
+                        f"{', '.join(GROUP_FORMATS)}")
+    clone = format == "alpaca_eval" and Path(source).is_dir()
+    rows = alpaca_eval_rows(Path(source)) if clone else read_rows(source, split)
+    found = convert(source, rows, GROUP_FORMATS[format])
+    return found if isinstance(found[0], Group) else _long_table(source, found)
 
-    rows = read_rows(source, split)
-    if format == "alpaca_eval" and Path(source).is_dir():
-        rows = alpaca_eval_rows(Path(source))
 
-    def judged(row):
-        prompt, gold = _text(_column(row, "prompt"), "prompt"), _number(row.get("gold"), "gold")
-        return (prompt.strip(), _text(row.get("response"), "response"),
-                preference_logit(gold) if format == "alpaca_eval" else gold,
-                _text(row.get("model"), "model"), row.get("split"))
+def alpaca_eval_rows(clone: Path) -> list[dict]:
+    """The judged table `prompt, model, response, gold` of a clone of tatsu-lab/alpaca_eval.
 
-    return _long_table(source, _convert(source, rows, judged))
+    Every results/<model>/<JUDGE>/annotations.json compares that model (output_2) with one fixed
+    reference answer (output_1): gold = preference - 1, the judge's probability that output_2 is
+    better. Rows without a judgement or a text are dropped and counted.
+    Raises: DataError naming file, row and fix.
+    """
+    def judgement(row):
+        preference, response = row.get("preference"), column(row, "output_2")
+        if preference is None or preference != preference or not str.strip(response):
+            return None
+        if not 1 <= preference <= 2:
+            raise ValueError(f"preference {preference} is not in [1, 2]; pull the repository again")
+        return {"prompt": column(row, "instruction"), "response": response, "gold": preference - 1}
+
+    rows = [row and row | {"model": file.parts[-3]}
+            for file in sorted(clone.glob(f"results/*/{JUDGE}/annotations.json"))
+            for row in convert(str(file), _json_rows(file), judgement)]
+    if not rows:
+        raise DataError(f"{clone}: no results/*/{JUDGE}/annotations.json; name the folder of a "
+                        "clone of tatsu-lab/alpaca_eval")
+    kept = [row for row in rows if row]
+    if len(kept) < len(rows):
+        print(f"{clone}: dropped {len(rows) - len(kept)} rows without a judgement or a text")
+    return kept
 
 
 def _long_table(source: str, rows: list[tuple]) -> list[Group]:
@@ -333,19 +292,19 @@ def _long_table(source: str, rows: list[tuple]) -> list[Group]:
     table: dict[str, dict[str, tuple]] = {}
     for prompt, response, gold, model, split in rows:
         table.setdefault(prompt, {}).setdefault(model, (response, gold, model, split))
-    groups, kept = [], 0
+    groups = []
     for prompt, by_model in table.items():
         *columns, splits = map(list, zip(*by_model.values(), strict=True))
         if len(set(splits)) > 1:
             raise DataError(f"{source}: the prompt {prompt[:60]!r} has rows of several splits "
                             f"({', '.join(sorted(map(str, set(splits))))}): give it one")
-        kept += len(splits)
         if len(splits) > 1:
-            groups.append(_group(prompt, *columns, splits[0]))
-    if kept < len(rows):
-        print(f"{source}: dropped {len(rows) - kept} rows that repeat a prompt and model")
-    if len(groups) < len(table):
-        print(f"{source}: dropped {len(table) - len(groups)} prompts with a single response")
+            groups.append(new_group(prompt, *columns, splits[0]))
+    repeats = len(rows) - sum(map(len, table.values()))
+    for count, what in ((repeats, "rows that repeat a prompt and model"),
+                        (len(table) - len(groups), "prompts with a single response")):
+        if count:
+            print(f"{source}: dropped {count} {what}")
     return groups
 
 

@@ -23,7 +23,8 @@ def t_quantile(freedom: float) -> float:
     return T_95[n - 1] if n <= len(T_95) else 1.96 + 2.373 / n  # first order in 1/n
 
 
-def _finite(x) -> np.ndarray:
+def finite(x) -> np.ndarray:
+    """As fp64.  Raises: ValueError for NaN or infinity."""
     x = np.asarray(x, dtype=np.float64)
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {x.size} scores are NaN or infinite")
@@ -36,7 +37,7 @@ def pair_accuracy(rewards_chosen, rewards_rejected) -> float:
     >>> pair_accuracy([1.0, 0.0], [0.0, 0.0])
     0.5
     """
-    return float((_finite(rewards_chosen) > _finite(rewards_rejected)).mean())
+    return float((finite(rewards_chosen) > finite(rewards_rejected)).mean())
 
 
 def kendall_tau_b(x, y) -> np.ndarray:
@@ -50,7 +51,7 @@ def kendall_tau_b(x, y) -> np.ndarray:
     >>> kendall_tau_b([1, 1, 1], [1, 2, 3]).item()
     0.0
     """
-    x, y = _finite(x), _finite(y)
+    x, y = finite(x), finite(y)
     concordance = untied_x = untied_y = np.zeros(x.shape[:-1])
     for i in range(x.shape[-1] - 1):  # one row of the pair matrix at a time
         dx, dy = (np.sign(v[..., i + 1:] - v[..., i:i + 1]) for v in (x, y))
@@ -78,7 +79,7 @@ def seed_interval(values) -> tuple[float, float]:
     >>> mean, half = seed_interval([1.0, 2.0, 3.0]); round(mean, 2), round(half, 2)
     (2.0, 2.48)
     """
-    values = _finite(values)
+    values = finite(values)
     n = len(values)
     if n < 2:
         return float(values.mean()), math.inf
@@ -92,7 +93,7 @@ def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[fl
     kind for these trained models; it carries no seed noise.  Pass differences for a paired test.
     Shapes: (P,) or (seeds, P) -> mean, low, high.
     """
-    prompts = np.atleast_2d(_finite(per_prompt)).mean(0)
+    prompts = np.atleast_2d(finite(per_prompt)).mean(0)
     rng = np.random.default_rng(seed)
     means = [prompts[rng.integers(0, len(prompts), len(prompts))].mean() for _ in range(draws)]
     low, high = np.percentile(means, [2.5, 97.5])
@@ -108,7 +109,7 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     resampling it stays honest at three or four seeds.
     Shapes: (S, P) -> mean, low, high, error.  Raises: ValueError below two seeds or prompts.
     """
-    x = _finite(values)
+    x = finite(values)
     s, p = x.shape
     if min(s, p) < 2:
         raise ValueError(f"an interval over seeds and prompts needs two of each, got {s} and {p}")
@@ -147,7 +148,7 @@ def best_of_n(proxy, values, n: int) -> np.ndarray:
     >>> best_of_n([1.0, 2.0, 3.0], [0.0, 3.0, 9.0], 2).round(6).item()  # (3 + 9 + 9) / 3
     7.0
     """
-    proxy, values = _finite(proxy), _finite(values)
+    proxy, values = finite(proxy), finite(values)
     total = proxy.shape[-1]
     if not 1 <= n <= total:
         raise ValueError(f"n must be from 1 to the {total} samples of a prompt, got {n}")
@@ -166,98 +167,3 @@ def best_of_n_kl(n: int) -> float:
     3.17
     """
     return math.log(n) - (n - 1) / n
-
-
-def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
-    """How sigmoid(margin) fits the probability p that the first answer of a pair is preferred.
-
-    nll: cross-entropy -p log sigmoid(m) - (1-p) log sigmoid(-m), nats a pair; best_nll: the same at
-    the best single scale a in sigmoid(a m), and that `scale` (below 1: overconfident);
-    ece: mean over equally full bins of |confidence - probability of the favoured answer|, the
-    confidence being sigmoid(|m|), both averaged in the bin first.
-    Shapes: (N,), (N,) in [0, 1] -> scalars.
-    >>> c = calibration([2.0, -2.0], [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], bins=1)
-    >>> round(c["scale"], 2), c["best_nll"] < c["nll"]
-    (0.5, True)
-    """
-    margins, p = _finite(margins), _finite(probabilities)
-
-    def nll(scale: float) -> float:
-        z = scale * margins
-        return float((p * np.logaddexp(0, -z) + (1 - p) * np.logaddexp(0, z)).mean())
-
-    scales = np.geomspace(1 / 64, 64, 769)  # steps of 1.1%
-    losses = [nll(s) for s in scales]
-    order = np.argsort(np.abs(margins), kind="stable")
-    confidence = 1 / (1 + np.exp(-np.abs(margins[order])))
-    right = np.where(margins >= 0, p, 1 - p)[order]
-    gaps = [len(c) * abs(c.mean() - r.mean()) for c, r in
-            zip(np.array_split(confidence, bins), np.array_split(right, bins), strict=True)
-            if len(c)]
-    return {"nll": nll(1.0), "best_nll": min(losses), "scale": float(scales[np.argmin(losses)]),
-            "ece": float(sum(gaps) / len(margins))}
-
-
-def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
-    """Win rate against a baseline if both wrote answers of the same length: logistic regression
-    logit P(win) = a + b tanh(d / std(d)), d the difference in length; sigmoid(a).
-
-    Source: AlpacaEval 2's length correction (Dubois et al. 2024).
-    Deviation: no term for the difficulty of an instruction, which takes many models to estimate.
-    wins: 1, 0, or 0.5 for a tie.  A ridge of 0.01 keeps b finite when length decides all.
-    length_controlled is NaN where the mean of d is over two of its standard deviations from 0:
-    answers of equal length were hardly seen, and the model would be read far outside its data.
-    Shapes: (N,) each -> win_rate and length_controlled in [0, 1], length_effect b.
-    Raises: ValueError below two prompts.
-    """
-    wins, difference = _finite(wins), _finite(lengths) - _finite(base_lengths)
-    if len(wins) < 2:
-        raise ValueError("a length-controlled win rate needs at least two prompts")
-    spread = difference.std()
-    x = np.stack([np.ones(len(wins)), np.tanh(difference / spread) if spread else 0 * wins], 1)
-    ridge, weights = 0.01 * np.eye(2), np.zeros(2)
-    for _ in range(50):  # Newton's method
-        p = 1 / (1 + np.exp(-x @ weights))
-        hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge
-        weights = weights + np.linalg.solve(hessian, x.T @ (wins - p) - ridge @ weights)
-    seen = abs(difference.mean()) <= 2 * spread
-    return {"win_rate": float(wins.mean()), "length_effect": float(weights[1]),
-            "length_controlled": float(1 / (1 + np.exp(-weights[0]))) if seen else math.nan}
-
-
-RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
-                    "safety": ("safety-refuse", "safety-response")}
-
-
-def rm_bench_scores(wins: dict[str, np.ndarray]) -> dict[str, float]:
-    """RM-Bench from accuracy matrices: wins[domain][i, j] is the share of prompts whose chosen
-    answer in style i beats (strictly) the rejected one in style j; styles concise, detailed,
-    Markdown.
-
-    Per domain hard = mean above the diagonal (a plainer chosen answer against a fancier rejected
-    one), normal = the diagonal, easy = below it, and the domain's score is the mean of the three.
-    Safety averages safety-refuse and safety-response. hard, normal, easy and overall are
-    unweighted means over the four domains, absent unless all are there.
-    Shapes: (3, 3) each -> scores in [0, 1].  Raises: ValueError for an unknown domain.
-    """
-    known = {part for parts in RM_BENCH_DOMAINS.values() for part in parts}
-    if set(wins) - known:
-        raise ValueError(f"unknown RM-Bench domains {sorted(set(wins) - known)}; "
-                         f"expected {sorted(known)}")
-    above = np.triu(np.ones((3, 3)), 1)
-    cells = {"hard": above / 3, "normal": np.eye(3) / 3, "easy": above.T / 3}
-    by_level: dict[str, list[float]] = {level: [] for level in cells}
-    scores = {}
-    for domain, parts in RM_BENCH_DOMAINS.items():
-        if not all(part in wins for part in parts):
-            continue
-        matrix = np.mean([wins[part] for part in parts], axis=0)
-        for level, weights in cells.items():
-            by_level[level].append(float((matrix * weights).sum()))
-        scores[domain] = float(np.mean([values[-1] for values in by_level.values()]))
-    for part in set(wins) - set(scores):  # half a domain
-        scores[part] = float(np.mean([(wins[part] * w).sum() for w in cells.values()]))
-    if set(RM_BENCH_DOMAINS) <= set(scores):
-        scores |= {level: float(np.mean(values)) for level, values in by_level.items()}
-        scores["overall"] = float(np.mean([scores[d] for d in RM_BENCH_DOMAINS]))
-    return scores

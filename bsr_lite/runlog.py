@@ -142,14 +142,24 @@ def read_metrics(folder: str | Path) -> list[dict]:
     return read_lines(Path(folder) / "metrics.jsonl")
 
 
+def method_and_seed(name: str) -> tuple[str, int]:
+    """The parts of a run's name.
+
+    >>> method_and_seed("bsr-1e-3-seed2")
+    ('bsr-1e-3', 2)
+    """
+    method, _, seed = name.rpartition("-seed")
+    return method, int(seed)
+
+
 def read_runs(folder: str | Path) -> dict[str, list[dict]]:
     """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
     "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
     runs: dict[str, list[dict]] = {}
     for path in Path(folder).glob("*-seed*/evaluation.json"):
-        method, _, seed = path.parent.name.rpartition("-seed")
+        method, seed = method_and_seed(path.parent.name)
         runs.setdefault(method, []).append({
-            "seed": int(seed), "metrics": read_metrics(path.parent),
+            "seed": seed, "metrics": read_metrics(path.parent),
             "evaluation": json.loads(path.read_text())})
     if not runs:
         raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")

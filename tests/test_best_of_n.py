@@ -133,7 +133,7 @@ def test_bad_input_is_refused(bon, tmp_path):
     with pytest.raises(ConfigError, match="num_samples must be at least 2"):
         main(["--config", str(bon), "--set", "num_samples=1"])
     shutil.move(tmp_path / "study/bsr-seed2", tmp_path / "study/bsr-seed7")
-    with pytest.raises(ConfigError, match=r"'bsr': \['0', '1', '7'\]"):
+    with pytest.raises(ConfigError, match=r"'bsr': \[0, 1, 7\]"):
         run_best_of_n(bon)
     for key, value, message in (("count", 0, "row 3: the pocket world's gold needs"),
                                 ("stems", "bird", "row 3: the pocket world's gold needs"),

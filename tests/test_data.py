@@ -11,6 +11,7 @@ from bsr_lite.config import load_config
 from bsr_lite.data import Pair, read_groups, read_pairs, trl_pair
 from bsr_lite.errors import DataError
 from bsr_lite.scenarios import load_scenarios
+from bsr_lite.studies.leaderboards import READERS, read_benchmark
 from bsr_lite.tokenization import CHUNK, pair_tokens, tokenize, tokenize_chats
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
@@ -80,9 +81,11 @@ def test_group_formats(tmp_path):
     pocket = {"prompt": "q", "responses": ["x", "y"], "gold": [1, 0], "models": ["a", "b"],
               "split": "dev"}
     judged = [{"prompt": "q", "model": m, "response": m * 2, "gold": 0.5} for m in "ab"]
-    read = {name: read_groups(write(tmp_path / f"{name}.jsonl", rows), name)[0]
-            for name, rows in {"ultrafeedback": [ultra], "robustness": [robust],
-                               "rm_bench": [bench], "pocket": [pocket], "judged": judged}.items()}
+    files = {name: write(tmp_path / f"{name}.jsonl", rows) for name, rows in {
+        "ultrafeedback": [ultra], "robustness": [robust], "rm_bench": [bench], "pocket": [pocket],
+        "judged": judged}.items()}
+    read = {name: (read_benchmark if name in READERS else read_groups)(file, name)[0]
+            for name, file in files.items()}
     assert all(g.prompt == [{"role": "user", "content": "q"}] for g in read.values())
     assert (read["ultrafeedback"].gold, read["ultrafeedback"].models) == ([7.5, 3.0], ["a", "b"])
     assert read["robustness"].responses == ["r1", "r2", "r3", "r4"]
@@ -114,12 +117,12 @@ def test_tool_calls_are_refused_and_not_lost():
 
 def test_reward_bench_and_the_papers_in_domain_set(tmp_path):
     row = {"prompt": "q", "chosen": "a b", "rejected": "c", "subset": "xstest"}
-    (pair,) = read_pairs(write(tmp_path / "rb.jsonl", [row]), "reward_bench")
-    assert (pair.subset, pair.chosen, pair.rejected) == ("xstest", "a b", "c")
+    (pair,) = read_benchmark(write(tmp_path / "rb.jsonl", [row]), "reward_bench")
+    assert (pair.split, pair.responses, pair.gold) == ("xstest", ["a b", "c"], [1.0, 0.0])
     with pytest.raises(DataError, match="row 1: column 'subset' is missing"):
-        read_pairs(write(tmp_path / "n.jsonl", [{k: row[k] for k in (
+        read_benchmark(write(tmp_path / "n.jsonl", [{k: row[k] for k in (
             "prompt", "chosen", "rejected")}]), "reward_bench")
-    (group,) = read_groups(write(tmp_path / "in.jsonl", [row]), "robustness")
+    (group,) = read_benchmark(write(tmp_path / "in.jsonl", [row]), "robustness")
     assert (group.responses, group.gold) == (["a b", "c"], [1.0, 0.0])
 
 

@@ -6,13 +6,15 @@ import torch
 from conftest import assert_close_in_norm
 
 from bsr_lite import eval_rm
-from bsr_lite.data import Group, pairs_as_groups, read_groups
+from bsr_lite.data import Group, pairs_as_groups
 from bsr_lite.dispersion import effective_rank, reward_decomposition
 from bsr_lite.errors import DataError, ModelError
-from bsr_lite.eval_rm import evaluate, evaluate_rm_bench, group_tokens, score_answers, score_tokens
+from bsr_lite.eval_rm import evaluate, group_tokens, score_answers, score_tokens
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.studies import leaderboards
+from bsr_lite.studies.leaderboards import evaluate_rm_bench, read_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +160,7 @@ def test_a_diverged_model_is_an_error_and_no_score(tiny_path, groups):
 
 @pytest.mark.parametrize(("output", "message"), [
     ("o/out.md", "ends in .json"), ("o/llama-3.1", "ends in .json"), (".", "ends in .json"),
-    ("file/x.json", "its folder cannot be made")])
+    ("file/x.json", "file/x.json: .*exists")])
 def test_bad_output_names_are_refused_before_anything_is_loaded(tmp_path, output, message):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match=message):
@@ -166,11 +168,13 @@ def test_bad_output_names_are_refused_before_anything_is_loaded(tmp_path, output
                       "--output", str(tmp_path / output)])
 
 
-@pytest.mark.parametrize("source", [["--format", "trl", "--data"], ["--rm-bench"]])
-def test_split_without_an_effect_is_refused(tmp_path, source):
+@pytest.mark.parametrize(("main", "source"), [
+    (eval_rm.main, ["--format", "trl", "--data"]), (leaderboards.main, ["--rm-bench"]),
+    (leaderboards.main, ["--format", "reward_bench", "--data"])])
+def test_split_without_an_effect_is_refused(tmp_path, main, source):
     (tmp_path / "x.jsonl").write_text("{}")
     with pytest.raises(DataError, match="--split selects rows of pocket and judged files alone"):
-        eval_rm.main(["--model", "m", *source, str(tmp_path / "x.jsonl"), "--split", "dev"])
+        main(["--model", "m", *source, str(tmp_path / "x.jsonl"), "--split", "dev"])
 
 
 # ---- benchmarks ----------------------------------------------------------------------------------
@@ -189,7 +193,7 @@ def test_rm_bench_against_single_rewards_and_by_hand(model, tmp_path):
     rows = [bench_row(i, DOMAINS[i % 5]) for i in range(20)]
     rows[0]["rejected"][2] = rows[0]["chosen"][0]  # a tie is no win
     (tmp_path / "bench.json").write_text(json.dumps(rows))  # one array, as it is published
-    groups = read_groups(str(tmp_path / "bench.json"), "rm_bench")
+    groups = read_benchmark(str(tmp_path / "bench.json"), "rm_bench")
     result = evaluate_rm_bench(model, groups, token_budget=400)
     rewards = single_rewards(model, groups)
     assert rewards[0, 0] == rewards[0, 5]
@@ -218,18 +222,18 @@ def test_rm_bench_command_line(model, tmp_path, capsys):
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     command = ["--model", str(tmp_path / "model"), "--rm-bench", str(tmp_path / "b.jsonl"),
                "--max-length", "200", "--output", str(tmp_path / "out" / "r.json")]
-    eval_rm.main(command)
+    leaderboards.main(command)
     result = json.loads((tmp_path / "out" / "r.json").read_text())["rm_bench"]
     assert result["dropped"] == {"safety-refuse": 1} and result["groups"] == {"safety-refuse": 3}
     table = (tmp_path / "out" / "r.md").read_text()
     assert "No overall score" in table and "| safety-refuse |" in table
     assert table in capsys.readouterr().out
     with pytest.raises(DataError, match="all 4 RM-Bench prompts exceed max_length 3"):
-        evaluate_rm_bench(model, read_groups(str(tmp_path / "b.jsonl"), "rm_bench"), max_length=3)
+        evaluate_rm_bench(model, read_benchmark(str(tmp_path / "b.jsonl"), "rm_bench"), max_length=3)
     rows[0]["subset"] = "poetry"
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(DataError, match="b.jsonl, row 1: unknown RM-Bench domain 'poetry'"):
-        eval_rm.main(command)
+        leaderboards.main(command)
 
 
 @pytest.mark.slow
@@ -241,7 +245,7 @@ def test_reward_bench_semantics_through_plain_transformers(model, tmp_path, pair
     rows[0]["rejected"] = rows[0]["chosen"]
     (tmp_path / "rb.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     save_reward_model(model, tmp_path / "model")
-    eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "rb.jsonl"),
+    leaderboards.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "rb.jsonl"),
                   "--format", "reward_bench", "--output", str(tmp_path / "rb.json")])
     ours = json.loads((tmp_path / "rb.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -278,11 +282,11 @@ def test_the_papers_validation_sets_in_one_table(model, tmp_path, groups, pairs,
                 "role": "assistant", "content": p.rejected}]}) + "\n" for p in pairs)
     save_reward_model(model, tmp_path / "model")
     command = ["--model", str(tmp_path / "model"), "--format", "robustness", "--data"]
-    eval_rm.main([*command, *files, "--output", str(tmp_path / "all.json")])
+    leaderboards.main([*command, *files, "--output", str(tmp_path / "all.json")])
     results = json.loads((tmp_path / "all.json").read_text())
     assert [(r["metric"], r["groups"]) for r in results.values()] == [
         ("tau", 9), ("tau", 9), ("accuracy", 24)]
     table = (tmp_path / "all.md").read_text()
     assert all(f"| {name} |" in table for name in results) and table in capsys.readouterr().out
     with pytest.raises(DataError, match="have the same name"):
-        eval_rm.main([*command, files[0], files[0]])
+        leaderboards.main([*command, files[0], files[0]])

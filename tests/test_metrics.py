@@ -10,14 +10,13 @@ from bsr_lite.metrics import (
     best_of_n,
     best_of_n_kl,
     bootstrap_interval,
-    calibration,
     kendall_tau_b,
-    length_controlled_win_rate,
     pair_accuracy,
-    rm_bench_scores,
     seed_interval,
     two_way_interval,
 )
+from bsr_lite.studies.leaderboards import rm_bench_scores
+from bsr_lite.studies.statistics import calibration, length_controlled_win_rate
 
 
 def direct_tau(x, y):

@@ -5,20 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
-from bsr_lite.plots import (
-    COLORS,
-    bench_figure,
-    best_of_n_figure,
-    color,
-    frontier_figure,
-    growth_figure,
-    label,
-    panels,
-    plt,
-    seed_curves,
-    shades,
-    tiers_figure,
-)
+from bsr_lite.plots import COLORS, color, label, panels, plt, save, seed_curves, shades
+from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, tiers_figure
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +65,7 @@ def test_tiers_show_every_difference_with_its_interval_and_fill_significant_ones
     assert first.lines[0].get_markerfacecolor() == COLORS["bsr"]
     assert second.lines[0].get_markerfacecolor() == "white"  # its interval holds zero
     assert second.lines[2][0].get_segments()[0][:, 0].tolist() == pytest.approx([-0.2, 0.4])
-    tiers_figure(tiers, tmp_path / "x.png")
+    save(tiers_figure(tiers), tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000
 
 
@@ -101,15 +89,3 @@ def test_frontier_draws_blocks_of_steps_and_dashes_a_price():
     assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
     assert (first.get_color(), second.get_color()) == (COLORS["bt"], COLORS["bsr"])
     assert right.lines[0].get_ydata().tolist() == [3.0, 3.0]
-
-
-def test_bench_figures_show_the_ratios_of_their_tables(tmp_path):
-    system = {"speed_up": [3.0, 2.5, 3.5], "computed_tokens": 2.0, "saved": 30, "peak": 40}
-    ours = {"speed_up": [1, 1, 1], "computed_tokens": 1.0, "saved": 10, "peak": 20}
-    bench_figure({"reward models": {"work": {"ours": ours, "trl": system, "trl_best": system}},
-                  "updates": {"8 x 4": {"ours": ours, "trl": system, "trl_best": system}}},
-                 tmp_path / "bench.png")
-    steps = {name: {"sizes": [1, 2], "seconds": [1.0, 2.0], "peak": [1e9, 2e9],
-                    "seconds_exponent": 1.0, "peak_exponent": 1.0} for name in ("a", "b")}
-    growth_figure({"steps": steps}, tmp_path / "growth.png")
-    assert all((tmp_path / name).stat().st_size > 5000 for name in ("bench.png", "growth.png"))

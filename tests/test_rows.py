@@ -8,7 +8,7 @@ from bsr_lite.errors import DataError
 
 @pytest.fixture
 def clone(tmp_path):
-    """A small token_group of the shape of tatsu-lab/alpaca_eval's results."""
+    """A small folder of the shape of tatsu-lab/alpaca_eval's results."""
     prompts = [f"Question {i}?" for i in range(3)]
 
     def annotate(model, preferences, outputs=None):
@@ -35,7 +35,7 @@ def test_judged_table_of_a_clone(clone, capsys):
     rows = list(alpaca_eval_rows(path))
     assert "dropped 2 rows without a judgement or a text" in capsys.readouterr().out
     assert len(rows) == 7 and rows[2] == {
-        "prompt": "Question 2?", "subset": "koala", "model": "gpt-a",  # the folder's name
+        "prompt": "Question 2?", "model": "gpt-a",  # the folder's name
         "response": "gpt-a says 2", "gold": pytest.approx(0.9)}
     groups = read_groups(str(path), "alpaca_eval")
     assert [g.models for g in groups] == [["gpt-a", "gpt-b", "llama"], ["gpt-a", "llama"],
@@ -61,8 +61,10 @@ def test_near_equal_judgements_are_ties():
 
 
 @pytest.mark.parametrize(("broken", "message"), [
-    ("[1, 2]", "not the judge's annotations"), ("{", "not the judge's annotations"),
-    ('[{"preference": 1.5}]', "KeyError: 'output_2'"),
+    ("[1, 2]", "row 1: expected an object with named columns, got int"),
+    ("{", "row 1: not valid JSON"),
+    ('[{"preference": 1.5}]', "row 1: column 'output_2' is missing"),
+    ('[{"preference": 1.5, "output_2": 3}]', "row 1: .* 'str' objects"),
     ('[{"preference": 3, "output_2": "a"}]', r"row 1: preference 3 is not in \[1, 2\]")])
 def test_broken_annotations_name_the_file(clone, broken, message):
     path, annotate = clone

@@ -67,7 +67,7 @@ def test_study_runs_writes_and_reads_back(study_path, first_run, finished, capsy
     first, other = table["bt"]["prompt_disjoint"], table["bsr"]["prompt_disjoint"]
     assert first["difference"] == (0.0, 0.0, 0.0)
     assert other["difference"][0] == pytest.approx(other["mean"] - first["mean"]) != 0
-    assert f"[{other['difference'][0]:+.3f}," in text
+    assert f"[{other['difference'][0]:+.3f} (" in text
     assert said.count("steps in") == 4
     assert run_study(study_path)["bsr"] == table["bsr"]
     assert capsys.readouterr().out.count("finished before, read back") == 4
@@ -188,7 +188,7 @@ def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
     capsys.readouterr()
     main(["--config", "full.yaml", "--resume"])
     out = capsys.readouterr().out
-    assert "frozen: recorded in data/runs/frozen, read back" in out
+    assert "data/runs/frozen: finished before, read back" in out
     assert (tmp_path / "full" / "results.md").read_text() == text
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from bsr_lite.metrics import bootstrap_interval, calibration, two_way_interval
-from bsr_lite.studies.tables import interval, pair_margins, reward_controls
+from bsr_lite.metrics import bootstrap_interval, two_way_interval
+from bsr_lite.studies.statistics import calibration, interval, pair_margins, reward_controls
 
 RNG = np.random.default_rng(0)
 GOLD = RNG.normal(size=(200, 4))

@@ -8,35 +8,35 @@ killed run goes on where it stopped.
 import io
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..cli import parser
-from ..config import STRICT, Count, load_config, to_dict
+from ..config import STRICT, Count, command_line, load_config, to_dict
 from ..embedded import EMBEDDED
-from ..errors import ConfigError, DataError, ModelError
-from ..generate import answers
+from ..errors import ConfigError, DataError, run
+from ..eval_rm import table
+from ..generate import roll_out
 from ..gold import WORD
 from ..metrics import best_of_n, best_of_n_kl, two_way_interval
+from ..models import load_reward_model
 from ..policy import load_policy
 from ..runlog import (
     environment,
     fingerprint,
+    method_and_seed,
     phase,
     read_lines,
-    read_recorded,
     release_memory,
     write_atomic,
-    write_results,
 )
 from ..saving import weights_fingerprint
 from ..scorers import pocket_gold, pocket_rows, reward_scorer
+from .records import RECORDED, read_back, write_results
+from .tables import shown
 
 
 @dataclass(config=STRICT)
@@ -76,10 +76,9 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
     write_atomic(path, "".join(json.dumps(row) + "\n" for row in done))
     policy = load_policy(config.policy) if len(done) < len(rows) else None
     for index, row in enumerate(rows[len(done):], len(done)):
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + index)
-        prompt = [{"role": "user", "content": row["prompt"]}]
-        (texts, finished), = answers(policy, [prompt], config.num_samples, config.max_new_tokens,
-                                     generator)
+        (found,) = roll_out(policy, [row], config.num_samples, config.max_new_tokens,
+                            config.seed * 1_000_003 + index)
+        texts, finished = found["texts"], found["finished"]
         done.append({"prompt": row["prompt"], "responses": texts, "finished": finished,
                      "gold": pocket_gold(row, texts, finished)})
         with path.open("a") as file:
@@ -89,11 +88,9 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
 
 def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
     """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
-    from ..models import load_reward_model
-    model = load_reward_model(str(folder))
-    score = reward_scorer(model, config.token_budget)
+    score = reward_scorer(load_reward_model(str(folder)), config.token_budget)
     rewards = np.array([score(s, s["responses"], s["finished"]) for s in samples])
-    del model
+    del score
     release_memory()
     return rewards
 
@@ -101,14 +98,13 @@ def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np
 def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
     """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when methods differ in seeds, or
     have fewer than the three that an interval needs."""
-    folders: dict[str, Path] = {}
-    seeds = {}
-    for method in config.methods:
-        found = sorted(path.parent for path in Path(config.proxies).glob(f"{method}-seed*/model"))
-        seeds[method] = [folder.name.rpartition("-seed")[2] for folder in found]
-        folders |= {folder.name: folder for folder in found}
-    if len(seeds[config.methods[0]]) < 3 or any(s != seeds[config.methods[0]] for s in
-                                                seeds.values()):
+    folders = {path.parent.name: path.parent for method in config.methods
+               for path in sorted(Path(config.proxies).glob(f"{method}-seed*/model"))}
+    seeds: dict[str, list[int]] = {method: [] for method in config.methods}
+    for method, seed in map(method_and_seed, folders):
+        seeds[method].append(seed)
+    first = seeds[config.methods[0]]
+    if len(first) < 3 or any(found != first for found in seeds.values()):
         raise ConfigError(f"{config.proxies} holds trained models <method>-seed<n>/model of the "
                           f"seeds {seeds}: each method needs the same ones, at least three; run "
                           "the study that makes them first")
@@ -141,46 +137,42 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     prompts, its paired difference to the first method, and the proxy's own reward of it in
     standard deviations of that proxy among a prompt's samples. Beside them `best` (picked by gold
     itself) and `shortest` (fewest words)."""
-    gold = scores["gold"]
-    names = [k for k in scores if k not in ("gold", "words")]
-    sizes = [2**i for i in range(int(np.log2(gold.shape[1])) + 1)]
-    methods = list(dict.fromkeys(name.rsplit("-seed", 1)[0] for name in names))
-    table: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
-                   "best": [float(best_of_n(gold, gold, n).mean()) for n in sizes],
-                   "shortest": [float(best_of_n(-scores["words"], gold, n).mean())
-                                for n in sizes]}
-    picked: dict[str, np.ndarray] = {}
-    for method in methods:
-        proxies = [scores[name] for name in names if name.rsplit("-seed", 1)[0] == method]
-        picked[method] = np.array([[best_of_n(p, gold, n) for n in sizes] for p in proxies])
+    gold, sizes = scores["gold"], [2**i for i in range(int(np.log2(scores["gold"].shape[1])) + 1)]
+    proxies: dict[str, list[np.ndarray]] = {}
+    for name in [name for name in scores if name not in ("gold", "words")]:
+        proxies.setdefault(method_and_seed(name)[0], []).append(scores[name])
+
+    def picked(proxy: np.ndarray) -> np.ndarray:
+        return np.array([best_of_n(proxy, gold, n) for n in sizes])  # (sizes, P)
+
+    summary: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
+                     "best": picked(gold).mean(1).tolist(),
+                     "shortest": picked(-scores["words"]).mean(1).tolist()}
+    first = None
+    for method, seeds in proxies.items():
+        values = np.array([picked(proxy) for proxy in seeds])  # (seeds, sizes, P)
+        first = values if first is None else first
         level = [[(best_of_n(p, p, n) - p.mean(1)).mean() / p.std(1).mean() for n in sizes]
-                 for p in proxies]
-        delta = picked[method] - picked[methods[0]]  # (seeds, sizes, prompts)
-        table["methods"][method] = {
-            "gold": [two_way_interval(picked[method][:, i])[:3] for i in range(len(sizes))],
-            "difference": [two_way_interval(delta[:, i]) for i in range(len(sizes))],
-            "seeds": picked[method].mean(2).tolist(), "proxy": np.mean(level, 0).tolist()}
-    return table
+                 for p in seeds]
+        summary["methods"][method] = {
+            "gold": [two_way_interval(values[:, i])[:3] for i in range(len(sizes))],
+            "difference": [two_way_interval(values[:, i] - first[:, i]) for i in range(len(sizes))],
+            "seeds": values.mean(2).tolist(), "proxy": np.mean(level, 0).tolist()}
+    return summary
 
 
-def markdown(table: dict, scores: dict[str, np.ndarray]) -> str:
+def best_of_n_text(summary: dict, scores: dict[str, np.ndarray]) -> str:
     """Gold of the pick against n, one row a method."""
     prompts, total = scores["gold"].shape
-    lines = [f"Gold reward of the sample that the proxy picks among n; {prompts} prompts, {total} "
-             "samples each, unbiased estimator; 95% intervals over seeds and prompts, in brackets "
-             "the paired difference to the first method.", "",
-             "| picked by | " + " | ".join(f"n={n}" for n in table["n"]) + " |",
-             "|---" * (len(table["n"]) + 1) + "|"]
-    for place, (method, row) in enumerate(table["methods"].items()):
-        cells = [f"{mean:.3f} ({low:.3f} to {high:.3f})" +
-                 (f" [{d[0]:+.3f}, {d[1]:+.3f} to {d[2]:+.3f}]" if place else "")
-                 for (mean, low, high), d in zip(row["gold"], row["difference"], strict=True)]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    for name in ("shortest", "best"):
-        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in table[name]) + " |")
-    lines.append("| KL to the policy, bound (nats) | " +
-                 " | ".join(f"{kl:.2f}" for kl in table["kl_bound"]) + " |")
-    return "\n".join(lines) + "\n"
+    rows = [[method, *(shown(gold) + (f" [{shown(d[:3], '+.3f')}]" if place else "")
+                       for gold, d in zip(row["gold"], row["difference"], strict=True))]
+            for place, (method, row) in enumerate(summary["methods"].items())]
+    rows += [[name, *(f"{v:.3f}" for v in summary[name])] for name in ("shortest", "best")]
+    rows.append(["KL to the policy, bound (nats)", *(f"{kl:.2f}" for kl in summary["kl_bound"])])
+    return (f"Gold reward of the sample that the proxy picks among n; {prompts} prompts, {total} "
+            "samples each, unbiased estimator; 95% intervals over seeds and prompts, in brackets "
+            "the paired difference to the first method.\n\n"
+            + table(["picked by", *(f"n={n}" for n in summary["n"])], rows) + "\n")
 
 
 def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -188,29 +180,27 @@ def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -
     env.json; with `resume`, scores recorded under data/runs for the same config are read back."""
     config = load_config(path, BestOfNConfig, overrides)
     out = Path(config.output_dir)
-    recorded = read_recorded(out, to_dict(config)) if resume else None
-    if recorded:
+    recorded = RECORDED / out.name
+    if resume and read_back(recorded / "results.json", config):
         scores = dict(np.load(recorded / "scores.npz"))
     else:
         scores = {k: np.round(v, 3).astype(np.float32) for k, v in collect(config).items()}
-        out.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(out / "scores.npz", **scores)
         write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-    table = curves(scores)
-    text = markdown(table, scores)
-    write_results(out, to_dict(config), table, text)
+    summary = curves(scores)
+    text = best_of_n_text(summary, scores)
+    write_results(out, to_dict(config), summary, text)
     print(text)
-    return table
+    return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("best_of_n").parse_args(argv)
+    parser = command_line("studies.best_of_n", __doc__, "a best-of-n run")
+    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
+    args = parser.parse_args(argv)
     with phase("best of n"):
-        run_best_of_n(Path(args.config), args.overrides)
+        run_best_of_n(Path(args.config), args.overrides, args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

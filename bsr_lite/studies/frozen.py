@@ -8,7 +8,6 @@ here fifty take seconds. The backbone never moves, so nothing can be said about 
 import dataclasses
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +17,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from ..cli import parser
 from ..config import (
     SCENARIOS,
     STRICT,
@@ -27,26 +25,21 @@ from ..config import (
     Rate,
     RewardModelConfig,
     Weight,
+    command_line,
     load_config,
     to_dict,
 )
 from ..data import pairs_as_groups
 from ..dispersion import reward_variances
-from ..errors import ConfigError, DataError, ModelError
-from ..eval_rm import fitting, score_tokens
+from ..errors import DataError, run
+from ..eval_rm import fitting, score_tokens, table
 from ..losses import check_loss, preference_loss
 from ..metrics import agreement, detectable, kendall_tau_b, two_way_interval
-from ..runlog import (
-    environment,
-    fingerprint,
-    phase,
-    read_recorded,
-    read_table,
-    write_atomic,
-    write_results,
-)
+from ..runlog import environment, fingerprint, phase, write_atomic
 from ..scenarios import Scenarios, load_scenarios
-from ..train_rm import schedule
+from ..step import schedule
+from .records import RECORDED, key_of, read_back, write_results
+from .tables import columns_table, shown
 
 
 @dataclass(config=STRICT)
@@ -74,7 +67,11 @@ class FrozenConfig:
             options = dict(objective)
             if "loss" not in options:
                 raise ValueError(f"method {name}: must be a section with `loss`")
-            check_loss(options.pop("loss"), **options)
+            kind = options.pop("loss")
+            for key, value in options.items():
+                if isinstance(value, str):
+                    raise ValueError(f"method {name}: {key} must be a number, got {value!r}")
+            check_loss(kind, **options)
 
 
 # ---- features ------------------------------------------------------------------------------------
@@ -92,7 +89,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
         kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
         if not kept:
             raise DataError(f"no set of {name} is left: all are over max_length or undecided")
-        scored = score_tokens(model, [t for _, t in kept], config.token_budget or 4096)
+        scored = score_tokens(model, [t for _, t in kept], config.token_budget)
         features[name] = {"hidden": torch.stack([s["after_norm"] for s in scored]).half(),
                           "gold": torch.tensor([g.gold for g, _ in kept]),
                           "dropped": len(groups) - len(kept)}
@@ -189,50 +186,42 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
             **{k: np.array([v[k] for v in spread]) for k in ("between_prompts", "within_prompts")}}
 
 
-def run(config: FrozenConfig, base: RewardModelConfig) -> dict:
-    """table[method][part]: mean score, its paired difference to the first method with a 95%
+def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
+    """summary[method][part]: mean score, its paired difference to the first method with a 95%
     interval over seeds and prompts and the difference that 80% of such studies would detect, and
     means of the rest over seeds."""
     features = load_features(config, base)
-    x, table, first = standardize(features), {}, {}
+    x, summary, first = standardize(features), {}, {}
     for method, objective in config.methods.items():
         with phase(method):
             heads = train_heads(x["train"], objective, config)
-            table[method] = {}
+            summary[method] = {}
             for part in config.scenarios:
                 found = scores(heads, x[part], features[part]["gold"])
                 metric, score = found.pop("metric"), found.pop("score")
-                first.setdefault(part, score)
-                mean, low, high, _ = two_way_interval(score - first[part])
-                table[method][part] = {
+                mean, low, high, _ = two_way_interval(score - first.setdefault(part, score))
+                summary[method][part] = {
                     "metric": metric, "prompts": score.shape[1],
                     "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
                     "difference": [mean, low, high], "detectable": detectable(low, high),
                     **{k: float(v.mean()) for k, v in found.items()}}
-    return table
+    return summary
 
 
-def markdown(table: dict, seeds: int) -> str:
+def frozen_text(summary: dict, seeds: int) -> str:
     """The table of scores and differences, and one of reward statistics."""
-    first, parts = next(iter(table)), next(iter(table.values()))
-    lines = [f"Mean of {seeds} seeds; then the paired difference to {first} with a 95% interval "
-             "over seeds and prompts.", "", "| method | " + " | ".join(
-                 f"{p} ({c['metric']}, n={c['prompts']})" for p, c in parts.items()) + " |",
-             "|---" * (len(parts) + 1) + "|"]
-    for method, cells in table.items():
-        row = [f"{c['score']:.3f}" for c in cells.values()]
-        if method != first:
-            row = [f"{text} {mean:+.4f} ({low:+.4f} to {high:+.4f})" for text, (mean, low, high)
-                   in zip(row, (c["difference"] for c in cells.values()), strict=True)]
-        lines.append(f"| {method} | " + " | ".join(row) + " |")
-    columns = ("pooled", "pooled_centred", "reward_mean", "between_prompts", "within_prompts",
-               "seed_std", "detectable")
-    lines += ["", "| method | part | " + " | ".join(columns) + " |",
-              "|---" * (len(columns) + 2) + "|"]
-    lines += [f"| {method} | {part} | " + " | ".join(f"{c[k]:.4f}" for k in columns) + " |"
-              for method, cells in table.items() for part, c in cells.items()]
-    return "\n".join(lines) + "\n"
+    first, parts = next(iter(summary.items()))
+    names = ("pooled", "pooled_centred", "reward_mean", "between_prompts", "within_prompts",
+             "seed_std", "detectable")
+    return "\n\n".join([
+        f"Mean of {seeds} seeds; then the paired difference to {first} with a 95% interval over "
+        "seeds and prompts.",
+        table(["method", *(f"{p} ({c['metric']}, n={c['prompts']})" for p, c in parts.items())],
+              [[method, *(f"{c['score']:.3f}" + (
+                  "" if method == first else f" {shown(c['difference'], '+.4f')}")
+                  for c in cells.values())] for method, cells in summary.items()]),
+        columns_table(summary, {name: name for name in names}, ".4f")]) + "\n"
 
 
 def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -240,27 +229,24 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     under data/runs for the same config is read back."""
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
-    out, key = Path(config.output_dir), to_dict(config) | {"base_config": to_dict(base)}
-    recorded = read_recorded(out, key) if resume else None
-    if recorded:
-        table = read_table(recorded)
-    else:
-        table = run(config, base)
+    out = Path(config.output_dir)
+    recorded = resume and read_back(RECORDED / out.name / "results.json", config, base_config=base)
+    summary = recorded["table"] if recorded else compute(config, base)
+    text = frozen_text(summary, config.seeds)
+    write_results(out, key_of(config, base_config=base), summary, text)
+    if not recorded:
         write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-    text = markdown(table, config.seeds)
-    write_results(out, key, table, text)
     print(text)
-    return table
+    return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("frozen").parse_args(argv)
+    parser = command_line("studies.frozen", __doc__, "a frozen-feature study")
+    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
+    args = parser.parse_args(argv)
     with phase("frozen study"):
-        run_frozen(Path(args.config), args.overrides)
+        run_frozen(Path(args.config), args.overrides, args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

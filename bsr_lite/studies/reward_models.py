@@ -1,4 +1,5 @@
-"""Methods x seeds x scenarios, one table, one figure: python -m bsr_lite.studies.reward_models --help
+"""Methods x seeds x scenarios, one table, one figure:
+python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
 
 Runs that are finished are read back, never repeated, so a killed study goes on where it stopped;
 with --resume those recorded under data/runs are read back, too. A study of several tiers names the
@@ -9,42 +10,34 @@ import copy
 import dataclasses
 import json
 import random
-import sys
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..cli import parser
 from ..config import (
     SCENARIOS,
     STRICT,
     Count,
     Part,
     RewardModelConfig,
+    command_line,
     load_config,
     parse,
     read_yaml,
     to_dict,
 )
 from ..distributed import refuse_launcher
-from ..errors import ConfigError, DataError, ModelError, TrainingError
+from ..errors import ConfigError, run
 from ..eval_rm import evaluate
-from ..runlog import (
-    RECORDED,
-    fingerprint,
-    peak_memory_gb,
-    phase,
-    release_memory,
-    write_atomic,
-    write_results,
-)
+from ..runlog import fingerprint, peak_memory_gb, phase, release_memory, write_atomic
 from ..scenarios import Scenarios, load_scenarios, require
 from ..train_rm import train
 from .best_of_n import BestOfNConfig, run_best_of_n
 from .frozen import FrozenConfig, run_frozen
-from .tables import markdown, summarize, tiers_markdown
+from .records import RECORDED, key_of, read_back, write_results
+from .tables import study_text, summarize, tiers_text
 
 
 @dataclass(config=STRICT)
@@ -83,9 +76,6 @@ class TiersConfig:
             raise ValueError("name at least one study or frozen study, no two of the same name")
 
 
-KEYS = ("eval_groups", "scenarios", "data_checksum")  # of an evaluation beside its config
-
-
 def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardModelConfig]]:
     """Every run of the study, parsed before any of them starts: base, common, method, seed.
 
@@ -106,39 +96,27 @@ def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardM
     return runs
 
 
-def read_back(folder: Path, key: dict) -> dict | None:
-    """The evaluation of a finished run in `folder` if its settings are `key`'s. Settings that an
-    older run does not know had their defaults."""
-    path = folder / "evaluation.json"
-    if not path.exists():
-        return None
-    try:
-        result = json.loads(path.read_text())
-        values = dict(result["config"])
-        config = parse({k: v for k, v in values.items() if k not in KEYS}, RewardModelConfig, path)
-    except (ValueError, KeyError, TypeError) as error:  # torn, or of another version
-        print(f"{path} is left out: {error}")
-        return None
-    moved = {"output_dir": key["output_dir"]}
-    if to_dict(config) | {k: values.get(k) for k in KEYS if k in key} | moved != key:
-        return None
-    print(f"{folder}: finished before, read back")
-    return result
+def decided_by(study: StudyConfig) -> dict:
+    """What decides a run's evaluation beside its config, its data's content apart."""
+    return {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
 
 
-def run_key(config: RewardModelConfig, study: StudyConfig) -> dict:
-    """What decides a run's evaluation, its data's content apart."""
-    return to_dict(config) | {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
+def recorded_runs(study: StudyConfig, runs: list[tuple[str, RewardModelConfig]]) -> list:
+    """The evaluation of each run that data/runs holds with the same settings, or else None."""
+    folder = RECORDED / Path(study.output_dir).name
+    return [read_back(folder / Path(config.output_dir).name / "evaluation.json", config,
+                      **decided_by(study)) for _, config in runs]
 
 
-def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios) -> dict:
+def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios,
+            checksum: str) -> dict:
     """Train and evaluate one run, or read its result back when the same config has finished."""
-    key = run_key(config, study) | {"data_checksum": fingerprint(dataclasses.asdict(scenarios))}
-    finished = read_back(Path(config.output_dir), key)
-    if finished:
+    path = Path(config.output_dir) / "evaluation.json"
+    others = decided_by(study) | {"data_checksum": checksum}
+    if finished := read_back(path, config, **others):
         return finished
     model, totals = train(config, resume=False, scenarios=scenarios)
-    result = {"config": key, "totals": totals, "scenarios": {}}
+    result: dict = {"config": key_of(config, **others), "totals": totals, "scenarios": {}}
     with phase("evaluation"):
         for name in study.scenarios:
             groups = getattr(scenarios, name)
@@ -147,7 +125,7 @@ def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios)
             result["scenarios"][name] = evaluate(
                 model, groups, max_length=config.data.max_length,
                 token_budget=config.token_budget, dispersion=True)
-    write_atomic(Path(config.output_dir) / "evaluation.json", json.dumps(result) + "\n")
+    write_atomic(path, json.dumps(result) + "\n")
     del model
     release_memory()
     return result
@@ -158,28 +136,28 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     runs recorded under data/runs are read back without their data."""
     study = load_config(path, StudyConfig, overrides)
     runs, out = run_configs(study, path), Path(study.output_dir)
-    results = [read_back(RECORDED / out.name / Path(config.output_dir).name, run_key(config, study))
-               if resume else None for _, config in runs]
+    results = recorded_runs(study, runs) if resume else [None] * len(runs)
     if not all(results):
         scenarios = load_scenarios(runs[0][1])  # the same for all
         require(scenarios, study.scenarios)
-        data = fingerprint(dataclasses.asdict(scenarios))
-        results = [result if result and result["config"]["data_checksum"] == data
-                   else run_one(config, study, scenarios)
+        checksum = fingerprint(dataclasses.asdict(scenarios))
+        results = [result if result and result["config"]["data_checksum"] == checksum
+                   else run_one(config, study, scenarios, checksum)
                    for result, (_, config) in zip(results, runs, strict=True)]
     if len({result["config"]["data_checksum"] for result in results}) > 1:
         raise ConfigError(f"{RECORDED / out.name}: its runs saw different data, so their prompts "
                           "cannot be paired; run the study without --resume")
-    table = summarize([(method, result) for (method, _), result in zip(runs, results, strict=True)])
-    text = markdown(table, len(study.seeds))
-    write_results(out, to_dict(study), table, text)
-    from ..plots import study_figure
-    study_figure(table, out / "results.png")
+    summary = summarize([(method, r) for (method, _), r in zip(runs, results, strict=True)])
+    text = study_text(summary, len(study.seeds))
+    write_results(out, to_dict(study), summary, text)
+    from ..plots import save
+    from .figures import study_figure
+    save(study_figure(summary), out / "results.png")
     print(f"\n{text}\npeak memory {peak_memory_gb():.2f} GB\n"
           f"table   {out / 'results.md'}\nnumbers {out / 'results.json'}\n"
           f"figure  {out / 'results.png'}\nruns    {out}/<method>-seed<n>/ (config.yaml, "
           "metrics.jsonl, env.json, evaluation.json, model/)")
-    return table
+    return summary
 
 
 def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -192,14 +170,14 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
                        (BestOfNConfig, config.best_of_n)):
         for name in names:
             load_config(here / name, cls)
-    for name in config.frozen:
-        tiers[Path(name).stem] = run_frozen(here / name, resume=resume)
-    for name in config.studies:
-        tiers[Path(name).stem] = run_study(here / name, resume=resume)
-    out, text = Path(config.output_dir), tiers_markdown(tiers)
+    for runner, names in ((run_frozen, config.frozen), (run_study, config.studies)):
+        for name in names:
+            tiers[Path(name).stem] = runner(here / name, resume=resume)
+    out, text = Path(config.output_dir), tiers_text(tiers)
     write_results(out, to_dict(config), tiers, text)
-    from ..plots import tiers_figure
-    tiers_figure(tiers, out / "results.png")
+    from ..plots import save
+    from .figures import tiers_figure
+    save(tiers_figure(tiers), out / "results.png")
     print(f"\n{text}\ntable   {out / 'results.md'}\nfigure  {out / 'results.png'}")
     for name in config.best_of_n:  # last: it needs the studies' models
         run_best_of_n(here / name, resume=resume)
@@ -207,17 +185,15 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("study").parse_args(argv)
-    refuse_launcher("study")
+    parser = command_line("studies.reward_models", __doc__, "a study")
+    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
+    args = parser.parse_args(argv)
+    refuse_launcher("studies.reward_models")
     path = Path(args.config)
-    tiers = {f.name for f in dataclasses.fields(TiersConfig)} - {"output_dir"}
-    run = run_tiers if tiers & read_yaml(path).keys() else run_study
+    several = {"studies", "frozen", "best_of_n"} & read_yaml(path).keys()
     with phase("study"):
-        run(path, args.overrides, args.resume)
+        (run_tiers if several else run_study)(path, args.overrides, args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError, TrainingError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

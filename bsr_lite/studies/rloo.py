@@ -8,7 +8,6 @@ import copy
 import json
 import math
 import random
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -16,27 +15,29 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from .. import plots
-from ..cli import parser
-from ..config import STRICT, RLOOConfig, load_config, parse, read_yaml, to_dict
+from ..config import STRICT, RLOOConfig, command_line, load_config, parse, read_yaml, to_dict
 from ..distributed import refuse_launcher
-from ..errors import ConfigError, DataError, ModelError, TrainingError
-from ..metrics import length_controlled_win_rate, two_way_interval
+from ..errors import ConfigError, DataError, run
+from ..eval_rm import table
+from ..generate import roll_out
+from ..metrics import two_way_interval
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, phase, read_runs, release_memory, write_atomic, write_results
+from ..runlog import fingerprint, method_and_seed, phase, read_metrics, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import (
     gold_scorer,
     read_prompts,
     reference_scale,
-    roll_out,
     score,
     sequence_logprobs,
     sums,
     train,
 )
+from .records import RECORDED, key_of, read_back, write_results
+from .statistics import length_controlled_win_rate
+from .tables import shown
 
 
 @dataclass(config=STRICT)
@@ -65,18 +66,25 @@ def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
     base, found = read_yaml(path.parent / study.base), {}
     for kl_coef, seed, method in ((k, n, m) for k, seeds in study.seeds.items() for n in seeds
                                   for m in study.methods):
-        proxy = Path(study.proxies) / f"{method}-seed{seed}" / "model"
         name = f"{method}-kl{kl_coef}-seed{seed}"
         values = copy.deepcopy(base) | study.common | {
-            "kl_coef": kl_coef, "seed": seed, "reward_model": str(proxy),
+            "kl_coef": kl_coef, "seed": seed,
+            "reward_model": str(Path(study.proxies) / f"{method}-seed{seed}" / "model"),
             "output_dir": str(Path(study.output_dir) / name)}
         found[name] = parse(values, RLOOConfig, f"{path}: {name}")
-        if not proxy.is_dir():
-            raise ConfigError(f"{proxy} is missing: run the study that trains it first")
     if found[name].gold in (None, "none"):
         raise ConfigError(f"{path}: a study compares by gold; set it")
-    held_out(found[name], study)
     return found
+
+
+def check_runs(configs: list[RLOOConfig], study: RLOOStudyConfig) -> None:
+    """Raises: ConfigError, DataError for what a run would miss, before any starts."""
+    for config in configs:
+        if not Path(config.reward_model).is_dir():
+            raise ConfigError(f"{config.reward_model} is missing: run the study that trains it "
+                              "first")
+    for config in configs[:1]:  # all have the same prompts
+        held_out(config, study)
 
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
@@ -94,8 +102,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     (P, 2): gold, proxy (in the run's units), tokens, finished, the policy's kl; and `texts`, the
     first answer to each. The reference and its random stream are the same in all runs of a study,
     so that its answers are drawn once, into `shared`."""
-    rows, asked = held_out(config, study), copy.deepcopy(config)
-    asked.num_generations = 2
+    rows = held_out(config, study)
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
@@ -103,18 +110,18 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
 
     def described(batch: list[dict]) -> dict:
-        scaled = (score(batch, proxy) - zero) / unit
-        return {"gold": score(batch, gold).tolist(), "proxy": scaled.double().round(
-                    decimals=4).tolist(), "tokens": [list(map(len, b["token_group"][1:])) for b in batch],
+        scaled = ((score(batch, proxy) - zero) / unit).double().round(decimals=4)
+        return {"gold": score(batch, gold).tolist(), "proxy": scaled.tolist(),
+                "tokens": [list(map(len, b["token_group"][1:])) for b in batch],
                 "finished": [b["finished"] for b in batch], "texts": [b["texts"][0] for b in batch]}
 
-    batch = roll_out(policy, rows, asked, 7)
+    batch = roll_out(policy, rows, 2, config.max_new_tokens, 7)
     found = {"policy": described(batch)}
-    logp = sums(sequence_logprobs(policy, batch, asked), len(batch))
+    logp = sums(sequence_logprobs(policy, batch, config))
     with policy.reference():
-        ref = sums(sequence_logprobs(policy, batch, asked), len(batch))
+        ref = sums(sequence_logprobs(policy, batch, config))
         if "reference" not in shared:
-            shared["reference"] = roll_out(policy, rows, asked, 7)
+            shared["reference"] = roll_out(policy, rows, 2, config.max_new_tokens, 7)
         found["reference"] = described(shared["reference"])
     found["policy"]["kl"] = kl_estimate(logp, ref).double().round(decimals=4).tolist()
     return found
@@ -128,10 +135,10 @@ def interval(values: np.ndarray) -> tuple:
 
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
-    """table[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished, kl,
-    each (mean, low, high); `difference`: gold gain minus the first method's at the same kl_coef,
+    """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
+    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same kl_coef,
     paired; win rate over the reference under gold, raw and length-controlled."""
-    table, gains = {}, {}
+    summary, gains = {}, {}
     for name, found in runs.items():
         def column(part, key, found=found):
             return np.array([f[part][key] for f in found], dtype=float)  # (S, P, 2)
@@ -142,7 +149,7 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
         wins = (np.sign(gain["gold"][..., 0]) + 1) / 2  # of the first answers
         words = [np.array([[len(t.split()) for t in f[part]["texts"]] for f in found]).ravel()
                  for part in ("policy", "reference")]
-        table[name] = {
+        summary[name] = {
             "seeds": len(found), "gold_gain": interval(gains[name]),
             "difference": interval(gains[name] - gains[first]),
             "proxy_gain": interval(gain["proxy"].mean(2)),
@@ -150,7 +157,7 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
                                                                         "finished")},
             **{k: None if math.isnan(v) else v for k, v in
                length_controlled_win_rate(wins.ravel(), *words).items()}}
-    return table
+    return summary
 
 
 COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
@@ -158,65 +165,81 @@ COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
            "finished": "finished"}
 
 
-def markdown(table: dict, prompts: int) -> str:
+def rloo_text(summary: dict, prompts: int) -> str:
     """One row a method and kl_coef."""
-    lines = [f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
-             "seeds and prompts, none for fewer than three seeds.", "",
-             "| proxy, kl_coef | seeds | " + " | ".join(COLUMNS.values())
-             + " | win rate | length-controlled |", "|---" * (len(COLUMNS) + 4) + "|"]
-    for name, row in table.items():
-        cells = [f"{row[key][0]:.3f}" + (f" ({row[key][1]:.3f} to {row[key][2]:.3f})"
-                 if row[key][1] is not None else "") for key in COLUMNS]
-        fair = row["length_controlled"]
-        lines.append(f"| {name.replace('-kl', ', ')} | {row['seeds']} | " + " | ".join(cells)
-                     + f" | {row['win_rate']:.3f} | "
-                     + (f"{fair:.3f} |" if fair is not None else "lengths hardly overlap |"))
-    return "\n".join(lines) + "\n"
+    def cell(values) -> str:
+        return f"{values[0]:.3f}" if values[1] is None else shown(values)
+
+    rows = [[name.replace("-kl", ", "), row["seeds"], *(cell(row[key]) for key in COLUMNS),
+             f"{row['win_rate']:.3f}", "lengths hardly overlap" if row["length_controlled"] is None
+             else f"{row['length_controlled']:.3f}"] for name, row in summary.items()]
+    return (f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
+            "seeds and prompts, none for fewer than three seeds.\n\n"
+            + table(["proxy, kl_coef", "seeds", *COLUMNS.values(), "win rate",
+                     "length-controlled"], rows) + "\n")
 
 
-def run_study(path: Path, overrides: list[str] = ()) -> dict:
-    """Run what is missing, then write results.json, results.md and results.png."""
+def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
+    """Train and evaluate one run, or read its result back when all that decides it is the same."""
+    path = Path(config.output_dir) / "evaluation.json"
+    others = decided_by(study) | {
+        "reward_model_weights": weights_fingerprint(config.reward_model),
+        "rows": fingerprint([read_prompts(config), read_prompts(config, study.eval_split)])}
+    if finished := read_back(path, config, **others):
+        return finished
+    try:
+        del train(config, resume=True).hf
+    except ConfigError as error:  # half a run of other settings, prompts or proxy
+        print(f"{error}. Training it from the start")
+        del train(config).hf
+    release_memory()
+    with phase("evaluation"):
+        found = {"config": key_of(config, **others)} | evaluate(config, study, shared)
+    write_atomic(path, json.dumps(found) + "\n")
+    release_memory()
+    return found
+
+
+def decided_by(study: RLOOStudyConfig) -> dict:
+    """What decides a run's evaluation beside its config, its proxy and its prompts."""
+    return {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
+
+
+def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """Run what is missing, then write results.json, results.md and results.png; with `resume`,
+    runs recorded under data/runs are read back without their prompts and proxies."""
     study = load_config(path, RLOOStudyConfig, overrides)
+    configs, out, shared = run_configs(study, path), Path(study.output_dir), {}
+    folders = {name: RECORDED / out.name / name for name in configs}
+    found = {name: read_back(folders[name] / "evaluation.json", config, **decided_by(study))
+             if resume else None for name, config in configs.items()}
+    check_runs([config for name, config in configs.items() if not found[name]], study)
     runs: dict[str, list[dict]] = {}
-    shared: dict = {}
-    for name, config in run_configs(study, path).items():
-        key = to_dict(config) | {
-            "eval_split": study.eval_split, "eval_prompts": study.eval_prompts,
-            "reward_model_weights": weights_fingerprint(config.reward_model),
-            "rows": fingerprint([read_prompts(config), read_prompts(config, study.eval_split)])}
-        saved = Path(config.output_dir) / "evaluation.json"
-        found = json.loads(saved.read_text()) if saved.exists() else {}
-        if found.get("config") != key:
-            try:
-                del train(config, resume=True).hf
-            except ConfigError as error:  # half a run of other settings, prompts or proxy
-                print(f"{error}. Training it from the start")
-                del train(config).hf
-            release_memory()
-            with phase("evaluation"):
-                found = {"config": key} | evaluate(config, study, shared)
-            write_atomic(saved, json.dumps(found) + "\n")
-            release_memory()
-        runs.setdefault(name.rpartition("-seed")[0], []).append(found)
-    table = summarize(runs)
-    text = markdown(table, study.eval_prompts)
-    out = Path(study.output_dir)
-    write_results(out, to_dict(study), table, text)
-    plots.frontier_figure({name: seeds for name, seeds in read_runs(out).items() if name in runs}
-                          ).savefig(out / "results.png")
+    curves: dict[str, list[dict]] = {}
+    for name, config in configs.items():
+        if not found[name]:
+            found[name], folders[name] = run_one(config, study, shared), Path(config.output_dir)
+        method, _ = method_and_seed(name)
+        runs.setdefault(method, []).append(found[name])
+        curves.setdefault(method, []).append({"metrics": read_metrics(folders[name])})
+    summary = summarize(runs)
+    text = rloo_text(summary, study.eval_prompts)
+    write_results(out, to_dict(study), summary, text)
+    from ..plots import save
+    from .figures import frontier_figure
+    save(frontier_figure(curves), out / "results.png")
     print(f"{text}\nfigure  {out / 'results.png'}")
-    return table
+    return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("rloo_study").parse_args(argv)
-    refuse_launcher("rloo_study")
+    parser = command_line("studies.rloo", __doc__, "an RLOO study")
+    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
+    args = parser.parse_args(argv)
+    refuse_launcher("studies.rloo")
     with phase("RLOO study"):
-        run_study(Path(args.config), args.overrides)
+        run_study(Path(args.config), args.overrides, args.resume)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ConfigError, DataError, ModelError, TrainingError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

@@ -15,8 +15,8 @@ import torch
 from bench_growth import cost_of_bsr, growth, tokenization
 from bench_rloo import Rollouts, compare_sampling, compare_updates
 from bench_rm import Work, compare
+from figures import bench_figure, growth_figure
 
-from bsr_lite import plots
 from bsr_lite.batching import TokenGroup
 from bsr_lite.cli import parser
 from bsr_lite.config import ModelConfig
@@ -25,7 +25,8 @@ from bsr_lite.embedded import EMBEDDED
 from bsr_lite.errors import DataError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
-from bsr_lite.runlog import environment, phase, write_atomic, write_results
+from bsr_lite.runlog import environment, phase, write_atomic
+from bsr_lite.studies.records import write_results
 from bsr_lite.tokenization import pair_tokens, tokenize_chats
 
 POCKET = "data/pocket/pocket.jsonl.gz"
@@ -196,13 +197,13 @@ def main(argv: list[str] | None = None) -> None:
     settings = {"quick": args.quick}
     if args.growth:
         tables = run_growth(args.quick)
-        lines, draw = growth_table(tables), plots.growth_figure
+        lines, draw = growth_table(tables), growth_figure
     else:
         settings |= {"trl": trl_version(), "judged": bool(args.judged), "rounds": args.rounds}
         tables = run(args.quick, args.judged, args.rounds)
         lines = [*reward_table(tables["reward models"]), "",
                  *rloo_table(tables["updates"], tables["sampling"])]
-        draw = plots.bench_figure
+        draw = bench_figure
     out, text = Path(args.output or f"runs/bench{'_growth' * args.growth}"), "\n".join(lines) + "\n"
     write_results(out, settings, tables, text)
     draw(tables, out / "results.png")

@@ -1,0 +1,111 @@
+"""Figures of studies, each of a table that a study wrote."""
+
+import numpy as np
+
+from ..plots import SCENARIO_COLORS, color, label, panels, shades
+
+
+def scores_panel(axis, table: dict, scenarios: list[str], tints: list) -> None:
+    """Means with 95% intervals, a dot a seed, and chance."""
+    for i, method in enumerate(table):
+        cells = [table[method][s] for s in scenarios]
+        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
+        mean, low, high = np.array([[c["mean"], c["low"], c["high"]] for c in cells]).T
+        axis.errorbar(x, mean, [mean - low, high - mean], fmt="o", color=tints[i], capsize=3,
+                      label=method)
+        for place, c in zip(x, cells, strict=True):
+            axis.plot([place + 0.08] * len(c["seeds"]), c["seeds"], ".", color=tints[i], alpha=0.5)
+    for place, scenario in enumerate(scenarios):
+        level = 0.5 if scenario == "in_domain" else 0.0
+        axis.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
+                  label=None if place else "chance")
+    label(axis, "", "accuracy (in domain), Kendall's tau (others)",
+          "agreement with the gold order, 95% intervals")
+
+
+def spread_panel(axis, table: dict, scenarios: list[str], tints: list) -> None:
+    """Variance of rewards between prompts, and on top of it within them."""
+    for i, method in enumerate(table):
+        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
+        between, within = ([table[method][s][k] for s in scenarios] for k in ("between", "within"))
+        axis.bar(x, between, 0.7 / len(table), color=tints[i], label=method)
+        axis.bar(x, within, 0.7 / len(table), color=tints[i], alpha=0.4, bottom=between)
+    axis.margins(y=0.35)  # room for the legend
+    label(axis, "", "variance of rewards (squared reward units)",
+          "between (full), within (faint) prompts")
+
+
+def study_figure(table: dict):
+    """Scores of the scenarios by method, and the spread of rewards between and within prompts.
+
+    table[method][scenario]: mean, low, high, seeds (one score each), between, within.
+    """
+    scenarios, tints = list(next(iter(table.values()))), shades(list(table))
+    figure, axes = panels(2, width_ratios=[1.5, 1])
+    for axis, draw in zip(axes, (scores_panel, spread_panel), strict=True):
+        draw(axis, table, scenarios, tints)
+        axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n") for s in scenarios])
+        axis.tick_params(axis="x", labelsize=7)
+        axis.legend(fontsize=7)
+    return figure
+
+
+def tiers_figure(tiers: dict):
+    """Every method's difference to its study's first one with its 95% interval, one panel a
+    scenario; hollow where the interval holds zero."""
+    parts = [p for p in SCENARIO_COLORS if all(p in next(iter(t.values())) for t in tiers.values())]
+    rows = [(tier, method) for tier, table in tiers.items() for method in list(table)[1:]]
+    figure, axes = panels(len(parts), sharey=True)
+    figure.set_figheight(1.2 + 0.2 * len(rows))
+    for axis, part in zip(axes, parts, strict=True):
+        axis.axvline(0, color="black", linewidth=0.8)
+        for place, (tier, method) in enumerate(rows):
+            mean, low, high = tiers[tier][method][part]["difference"]
+            tint = color(method, place)
+            axis.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=tint,
+                          markersize=4, markerfacecolor=tint if low * high > 0 else "white")
+        metric = tiers[rows[0][0]][rows[0][1]][part]["metric"]
+        label(axis, f"difference to BT ({metric})", "", part.replace("_", "-"))
+        axis.title.set_fontsize(9)
+    axes[0].set_yticks([-i for i in range(len(rows))],
+                       [f"{tier.replace('study_', '')}: {method}" for tier, method in rows])
+    return figure
+
+
+def best_of_n_figure(table: dict):
+    """Against the bound of the KL: the proxy's own reward of what it picks, and gold's."""
+    figure, (left, right) = panels(2)
+    for i, (method, row) in enumerate(table["methods"].items()):
+        tint = color(method, i)
+        mean, low, high = np.array(row["gold"]).T
+        left.plot(table["kl_bound"], row["proxy"], "o-", color=tint, label=method, markersize=3)
+        right.plot(table["kl_bound"], mean, "o-", color=tint, label=method, markersize=3)
+        right.fill_between(table["kl_bound"], low, high, color=tint, alpha=0.1, linewidth=0)
+    for name, style in (("best", ":"), ("shortest", "--")):
+        right.plot(table["kl_bound"], table[name], style, color="black", linewidth=1,
+                   label={"best": "picked by gold", "shortest": "fewest words"}[name])
+    label(left, "bound of KL (nats)", "standard deviations above the mean",
+          "what the proxy says of its pick")
+    label(right, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")
+    right.legend(fontsize=7)
+    return figure
+
+
+def frontier_figure(runs: dict[str, list[dict]], block: int = 5):
+    """Proxy and gold reward of training's own answers against their KL, one line a run of
+    `runlog.read_runs`, averaged over blocks of steps; dashed where KL has a price."""
+    keys = {"train/proxy_reward": "proxy reward (its units)", "train/gold_reward":
+            "gold reward (0 to 5)"}
+    figure, axes = panels(2)
+    for axis, (key, name) in zip(axes, keys.items(), strict=True):
+        for i, (method, seeds) in enumerate(runs.items()):
+            objective, _, price = method.partition("-kl")
+            style = {"color": color(objective, i), "linestyle": "--" if float(price) else "-"}
+            for run in seeds:
+                curves = np.array([[row["train/kl"], row[key]] for row in run["metrics"]]).T
+                blocks = curves[:, :curves.shape[1] // block * block].reshape(2, -1, block)
+                axis.plot(*blocks.mean(2), marker=".", markersize=3, linewidth=1, **style)
+            axis.plot([], [], label=f"{objective.upper()}, kl_coef {price}", **style)
+        label(axis, "KL to the reference (nats an answer)", name, "")
+    axes[0].legend(fontsize=7)
+    return figure

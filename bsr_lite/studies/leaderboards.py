@@ -1,0 +1,169 @@
+"""A reward model on public benchmarks, RM-Bench, RewardBench and the paper's validation sets:
+python -m bsr_lite.studies.leaderboards --model runs/rm_fast/model --rm-bench total_dataset.json
+"""
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ..data import Group, column, convert, new_group, pairs_as_groups, read_rows, text, trl_pair
+from ..errors import DataError, run
+from ..eval_rm import (
+    check_arguments,
+    command_parser,
+    evaluate,
+    fitting,
+    score_sets,
+    score_tokens,
+    summary,
+    table,
+)
+
+RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
+                    "safety": ("safety-refuse", "safety-response")}
+
+
+# ---- readers -------------------------------------------------------------------------------------
+
+def reward_bench(row: dict) -> Group:
+    """RewardBench: TRL's columns with `subset`, kept as the group's split."""
+    subset = text(column(row, "subset"), "subset")
+    return dataclasses.replace(pairs_as_groups([trl_pair(row)])[0], split=subset)
+
+
+def robustness(row: dict) -> Group:
+    """The paper's validation sets: `instruction, response_1_text..response_4_text, all_scores`; the
+    in-domain one, of pairs, `chosen, rejected`."""
+    if "response_1_text" not in row and "chosen" in row:
+        return pairs_as_groups([trl_pair(row)])[0]
+    names = [f"response_{i}" for i in range(1, 5)]
+    texts = [column(row, f"{name}_text") for name in names]
+    return new_group(column(row, "instruction"), texts, column(row, "all_scores"), names)
+
+
+def rm_bench(row: dict) -> Group:
+    """RM-Bench: `chosen[3], rejected[3]` in the order concise, detailed, Markdown; `domain`, kept
+    as the group's split."""
+    chosen, rejected = column(row, "chosen"), column(row, "rejected")
+    if not all(isinstance(side, list) and len(side) == 3 for side in (chosen, rejected)):
+        raise ValueError("chosen and rejected must be lists of three styles each")
+    domain = row.get("domain") or column(row, "subset")
+    known = [part for parts in RM_BENCH_DOMAINS.values() for part in parts]
+    if domain not in known:
+        raise ValueError(f"unknown RM-Bench domain {domain!r}; expected {', '.join(known)}")
+    models = [f"{kind}-{style}" for kind in ("chosen", "rejected")
+              for style in ("concise", "detailed", "markdown")]
+    return new_group(column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
+
+
+READERS = {"reward_bench": reward_bench, "robustness": robustness, "rm_bench": rm_bench}
+
+
+def read_benchmark(source: str, format: str, split: str = "train") -> list[Group]:
+    """All ranking sets of a benchmark.  Raises: DataError naming file, row and fix."""
+    return convert(source, read_rows(source, split), READERS[format])
+
+
+def named_sets(source: str, format: str, split: str) -> list[tuple[str, list[Group]]]:
+    """The sets to score apart: by RewardBench's subsets and all of them, else by their size."""
+    groups, name = read_benchmark(source, format, split), Path(source).name
+    if format == "robustness":
+        return [(f"{name} (K={k})", [g for g in groups if len(g.responses) == k])
+                for k in sorted({len(g.responses) for g in groups})]
+    subsets = list(dict.fromkeys(g.split for g in groups))
+    found = [(f"{name}: {subset}", [g for g in groups if g.split == subset]) for subset in subsets]
+    return found + ([(f"{name}: all", groups)] if len(subsets) > 1 else [])
+
+
+# ---- RM-Bench ------------------------------------------------------------------------------------
+
+def rm_bench_scores(wins: dict[str, np.ndarray]) -> dict[str, float]:
+    """RM-Bench from accuracy matrices: wins[domain][i, j] is the share of prompts whose chosen
+    answer in style i beats (strictly) the rejected one in style j; styles concise, detailed,
+    Markdown.
+
+    Per domain hard = mean above the diagonal (a plainer chosen answer against a fancier rejected
+    one), normal = the diagonal, easy = below it, and the domain's score is the mean of the three.
+    Safety averages safety-refuse and safety-response. hard, normal, easy and overall are
+    unweighted means over the four domains, absent unless all are there.
+    Shapes: (3, 3) each -> scores in [0, 1].  Raises: ValueError for an unknown domain.
+    """
+    known = {part for parts in RM_BENCH_DOMAINS.values() for part in parts}
+    if set(wins) - known:
+        raise ValueError(f"unknown RM-Bench domains {sorted(set(wins) - known)}; "
+                         f"expected {sorted(known)}")
+    above = np.triu(np.ones((3, 3)), 1)
+    cells = {"hard": above / 3, "normal": np.eye(3) / 3, "easy": above.T / 3}
+    by_level: dict[str, list[float]] = {level: [] for level in cells}
+    scores = {}
+    for domain, parts in RM_BENCH_DOMAINS.items():
+        if not all(part in wins for part in parts):
+            continue
+        matrix = np.mean([wins[part] for part in parts], axis=0)
+        for level, weights in cells.items():
+            by_level[level].append(float((matrix * weights).sum()))
+        scores[domain] = float(np.mean([values[-1] for values in by_level.values()]))
+    for part in set(wins) - set(scores):  # half a domain
+        scores[part] = float(np.mean([(wins[part] * w).sum() for w in cells.values()]))
+    if set(RM_BENCH_DOMAINS) <= set(scores):
+        scores |= {level: float(np.mean(values)) for level, values in by_level.items()}
+        scores["overall"] = float(np.mean([scores[d] for d in RM_BENCH_DOMAINS]))
+    return scores
+
+
+def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = None,
+                      token_budget: int = 4096) -> dict:
+    """`rm_bench_scores` of a model, all six answers to a prompt in one token group; groups and
+    dropped (over max_length) per domain, and the accuracy matrices.
+
+    Raises: DataError when nothing is left.
+    """
+    kept, too_long = fitting(model, groups, max_length)
+    if not kept:
+        raise DataError(f"all {len(groups)} RM-Bench prompts exceed max_length {max_length}")
+    rewards: dict[str, list] = {}
+    for (group, _), s in zip(kept, score_tokens(model, [t for _, t in kept], token_budget),
+                             strict=True):
+        rewards.setdefault(group.split, []).append(s["rewards"].view(2, 3).numpy())
+    wins = {domain: (np.stack(r)[:, 0, :, None] > np.stack(r)[:, 1, None, :]).mean(0)
+            for domain, r in rewards.items()}  # (P, chosen style, rejected style) -> (3, 3)
+    return {"metric": "rm_bench", **rm_bench_scores(wins),
+            "groups": {domain: len(r) for domain, r in rewards.items()},
+            "dropped": dict(Counter(g.split for g in too_long)),
+            "matrices": {domain: w.tolist() for domain, w in wins.items()}}
+
+
+def rm_bench_table(results: dict[str, dict]) -> str:
+    """In the order of the paper's Table 2."""
+    (result,) = results.values()
+    columns = [c for c in ("chat", "math", "code", "safety-refuse", "safety-response", "safety",
+                           "hard", "normal", "easy", "overall") if c in result]
+    found = [table(["RM-Bench", *columns], [["accuracy", *(f"{result[c]:.3f}" for c in columns)]]),
+             f"\nPrompts: {result['groups']}; dropped as too long: {result['dropped'] or 'none'}."]
+    if "overall" not in result:
+        found.append("No overall score: it is the mean of all four domains.")
+    return "\n".join(found)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = command_parser("studies.leaderboards", __doc__)
+    sets = parser.add_mutually_exclusive_group(required=True)
+    sets.add_argument("--rm-bench", metavar="FILE", help="RM-Bench as .json, .jsonl or hub id")
+    sets.add_argument("--data", nargs="+", help="files or hub datasets, all of one --format")
+    parser.add_argument("--format", choices=("reward_bench", "robustness"))
+    args = parser.parse_args(argv)
+    check_arguments(args, args.data or [args.rm_bench])
+    split = args.split or "train"
+    if args.rm_bench:
+        groups = read_benchmark(args.rm_bench, "rm_bench", split)
+        return score_sets(args, [("rm_bench", groups)], evaluate_rm_bench, rm_bench_table)
+    if not args.format:
+        parser.error("--data needs --format reward_bench or robustness")
+    found = [named for source in args.data for named in named_sets(source, args.format, split)]
+    score_sets(args, found, evaluate, summary)
+
+
+if __name__ == "__main__":
+    run(main)

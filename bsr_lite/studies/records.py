@@ -1,0 +1,67 @@
+"""What studies keep, and the one way in which it is read back.
+
+A finished unit of work is a JSON file whose `config` says what decided it. It is read back when
+that is the same now, from the study's own folder always, from data/runs with --resume.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from ..config import parse, to_dict
+from ..errors import ConfigError
+from ..runlog import write_atomic
+
+RECORDED = Path("data/runs")  # of the repository, as configs name their data
+RENAMED = {("layout", "forest"): "packed"}
+
+
+def key_of(config, **others) -> dict:
+    """What decides a unit of work, as its file holds it: a config, and what else does."""
+    plain = {k: to_dict(v) if dataclasses.is_dataclass(v) else v for k, v in others.items()}
+    return to_dict(config) | plain
+
+
+def _known(values: dict, cls) -> dict:
+    """Settings of an earlier version in today's words: keys that no longer exist are ignored."""
+    fields = {f.name: f.type for f in dataclasses.fields(cls)}
+    return {k: _known(v, fields[k]) if dataclasses.is_dataclass(fields[k]) else
+            RENAMED.get((k, str(v)), v) for k, v in values.items()
+            if k in fields and (k, v) != ("token_budget", None)}  # null: what was free in memory
+
+
+def _same(recorded, now) -> bool:
+    """Missing keys have their defaults, and a run may have moved."""
+    if not dataclasses.is_dataclass(now):
+        return recorded == now
+    then = parse(_known(recorded, type(now)), type(now), "its config")
+    return dataclasses.replace(then, output_dir=now.output_dir) == now
+
+
+def read_back(path: Path, config, **others) -> dict | None:
+    """What the unit of work in `path` found, when the same config and `others` decided it."""
+    if not path.exists():
+        return None
+    try:
+        found = json.loads(path.read_text())
+        values = found["config"]
+        same = _same(values, config) and all(_same(values.get(k), v) for k, v in others.items())
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
+        print(f"{path} is left out: {error}")  # torn, or of another version
+        return None
+    if same:
+        print(f"{path.parent}: finished before, read back")
+    return found if same else None
+
+
+def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
+    """results.json, the numbers with the config behind them, and results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "results.json", json.dumps({"config": config, "table": table}, indent=1)
+                 + "\n")
+    write_atomic(folder / "results.md", text)
+
+
+def read_table(folder: str | Path) -> dict:
+    """The numbers of a study's results.json."""
+    return json.loads((Path(folder) / "results.json").read_text())["table"]

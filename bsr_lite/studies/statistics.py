@@ -1,0 +1,108 @@
+"""Statistics of studies: intervals, calibration of rewards, controls, length-controlled wins."""
+
+import math
+
+import numpy as np
+
+from ..metrics import bootstrap_interval, finite, kendall_tau_b, two_way_interval
+
+
+def mean_of(cells: list[dict], name: str) -> float:
+    return float(np.mean([c[name] for c in cells]))
+
+
+def interval(per_prompt: np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95% interval of (seeds, prompts): over both from three seeds on, else over prompts
+    alone."""
+    if len(per_prompt) < 3:
+        return bootstrap_interval(per_prompt)
+    return two_way_interval(per_prompt)[:3]
+
+
+def pair_margins(cell: dict, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Margins of all pairs of answers to one prompt, and the probability with which a label would
+    prefer the first of the two: sigmoid of the gold difference over the temperature."""
+    rewards, gold = np.array(cell["rewards"]), np.array(cell["gold"])
+    i, j = np.triu_indices(rewards.shape[1], 1)
+    with np.errstate(over="ignore"):
+        difference = (gold[:, i] - gold[:, j]).ravel()
+        labels = (1 / (1 + np.exp(-difference / temperature)) if temperature
+                  else (np.sign(difference) + 1) / 2)
+    return (rewards[:, i] - rewards[:, j]).ravel(), labels
+
+
+def reward_controls(cells: list[dict], first: list[dict], temperature: float) -> dict:
+    """What may differ without one answer changing its rank: tau pooled over prompts after every
+    prompt is centred, calibration of sigmoid(margin), and the control `rescaled_nll`: that of the
+    first method's margins when rescaled, seed by seed, to this method's spread within prompts.
+    Means over seeds; empty for runs that kept no rewards."""
+    if not all("rewards" in cell for cell in cells + first):
+        return {}
+    found = []
+    for cell, other in zip(cells, first, strict=True):
+        rewards, gold = np.array(cell["rewards"]), np.array(cell["gold"])
+        centred = rewards - rewards.mean(1, keepdims=True)
+        spread, base = (np.array(c["rewards"]).std(1).mean() for c in (cell, other))
+        margins, labels = pair_margins(other, temperature)
+        scale = spread / base if base else 0.0
+        found.append({**calibration(*pair_margins(cell, temperature)),
+                      "rescaled_nll": calibration(margins * scale, labels)["nll"],
+                      "pooled_centred": kendall_tau_b(centred.ravel(), gold.ravel()).item()})
+    return {name: mean_of(found, name) for name in found[0]}
+
+
+def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
+    """How sigmoid(margin) fits the probability p that the first answer of a pair is preferred.
+
+    nll: cross-entropy -p log sigmoid(m) - (1-p) log sigmoid(-m), nats a pair; best_nll: the same at
+    the best single scale a in sigmoid(a m), and that `scale` (below 1: overconfident);
+    ece: mean over equally full bins of |confidence - probability of the favoured answer|, the
+    confidence being sigmoid(|m|), both averaged in the bin first.
+    Shapes: (N,), (N,) in [0, 1] -> scalars.
+    >>> c = calibration([2.0, -2.0], [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], bins=1)
+    >>> round(c["scale"], 2), c["best_nll"] < c["nll"]
+    (0.5, True)
+    """
+    margins, p = finite(margins), finite(probabilities)
+
+    def nll(scale: float) -> float:
+        z = scale * margins
+        return float((p * np.logaddexp(0, -z) + (1 - p) * np.logaddexp(0, z)).mean())
+
+    scales = np.geomspace(1 / 64, 64, 769)  # steps of 1.1%
+    losses = [nll(s) for s in scales]
+    order = np.argsort(np.abs(margins), kind="stable")
+    confidence = 1 / (1 + np.exp(-np.abs(margins[order])))
+    right = np.where(margins >= 0, p, 1 - p)[order]
+    gaps = [len(c) * abs(c.mean() - r.mean()) for c, r in
+            zip(np.array_split(confidence, bins), np.array_split(right, bins), strict=True)
+            if len(c)]
+    return {"nll": nll(1.0), "best_nll": min(losses), "scale": float(scales[np.argmin(losses)]),
+            "ece": float(sum(gaps) / len(margins))}
+
+
+def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
+    """Win rate against a baseline if both wrote answers of the same length: logistic regression
+    logit P(win) = a + b tanh(d / std(d)), d the difference in length; sigmoid(a).
+
+    Source: AlpacaEval 2's length correction (Dubois et al. 2024).
+    Deviation: no term for the difficulty of an instruction, which takes many models to estimate.
+    wins: 1, 0, or 0.5 for a tie.  A ridge of 0.01 keeps b finite when length decides all.
+    length_controlled is NaN where the mean of d is over two of its standard deviations from 0:
+    answers of equal length were hardly seen, and the model would be read far outside its data.
+    Shapes: (N,) each -> win_rate and length_controlled in [0, 1], length_effect b.
+    Raises: ValueError below two prompts.
+    """
+    wins, difference = finite(wins), finite(lengths) - finite(base_lengths)
+    if len(wins) < 2:
+        raise ValueError("a length-controlled win rate needs at least two prompts")
+    spread = difference.std()
+    x = np.stack([np.ones(len(wins)), np.tanh(difference / spread) if spread else 0 * wins], 1)
+    ridge, weights = 0.01 * np.eye(2), np.zeros(2)
+    for _ in range(50):  # Newton's method
+        p = 1 / (1 + np.exp(-x @ weights))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge
+        weights = weights + np.linalg.solve(hessian, x.T @ (wins - p) - ridge @ weights)
+    seen = abs(difference.mean()) <= 2 * spread
+    return {"win_rate": float(wins.mean()), "length_effect": float(weights[1]),
+            "length_controlled": float(1 / (1 + np.exp(-weights[0]))) if seen else math.nan}
