@@ -172,7 +172,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     trainable = {n: p for n, p in policy.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=config.learning_rate, weight_decay=0.0)
     seen = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config) | seen, fingerprint(rows))
+    checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | seen, fingerprint(rows))
     first = checkpoint.load() if resume else checkpoint.clear()
     if not first:
         shutil.rmtree(out / "model", ignore_errors=True)  # of an earlier run

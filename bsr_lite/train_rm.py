@@ -20,7 +20,6 @@ from .data import Group, pairs_as_groups
 from .distributed import (
     check_agreement,
     clip_gradients,
-    gather_to_rank_0,
     place_model,
     rank,
     ranks,
@@ -28,6 +27,7 @@ from .distributed import (
     start_processes,
     sum_gradients,
     until_processes_end,
+    whole_weights,
 )
 from .errors import ConfigError, TrainingError, run
 from .eval_rm import evaluate, group_tokens
@@ -138,9 +138,9 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     total = per_epoch * config.epochs
     place_model(model, device)
     optimizer = make_optimizer(model, config)
-    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trained = [p for p in model.parameters() if p.requires_grad]
     data = token_groups.fingerprint()
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), data)
+    checkpoint = Checkpoint(out, model, optimizer, to_dict(config), data)
     first = checkpoint.load() if resume else checkpoint.clear()
     check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank() == 0
@@ -164,8 +164,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
         rewards, loss = backward(model, parts, config, pairs=len(batch))
-        sum_gradients(trainable.values())
-        norm = clip_gradients(trainable.values(), config.max_grad_norm)
+        sum_gradients(trained)
+        norm = clip_gradients(trained, config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
@@ -193,7 +193,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         write(row)
         if check:
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
-    weights = gather_to_rank_0(model.hf.state_dict()) if sharded() else None
+    weights = whole_weights(model.hf) if sharded() else None
     if rank() == 0:
         model.meta["training"] = training_facts(config, len(token_groups), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)
