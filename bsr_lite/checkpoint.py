@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from .distributed import cut_like, gather_to_rank_0, rank, sharded
+from .distributed import rank, sharded
 from .errors import ConfigError, TrainingError
 
 MAY_DIFFER = ("token_budget", "output_dir", "report_to")  # where and how it is computed, not what
@@ -20,8 +21,8 @@ class Checkpoint:
 
     Rank 0 writes whole tensors: any number of processes, sharded or not, can go on from them."""
 
-    def __init__(self, folder: Path, trainable: dict, optimizer, config: dict, data: str):
-        self.folder, self.trainable, self.optimizer = folder / "checkpoints", trainable, optimizer
+    def __init__(self, folder: Path, model: nn.Module, optimizer, config: dict, data: str):
+        self.folder, self.model, self.optimizer = folder / "checkpoints", model, optimizer
         self.config = {k: v for k, v in config.items() if k not in MAY_DIFFER}
         self.config["data (its rows)"] = data
         self.step, self.best = 0, -math.inf
@@ -30,11 +31,16 @@ class Checkpoint:
         return f"{self.folder / 'last.pt'} (step {self.step})" if self.step else "none yet"
 
     def save(self, step: int, score: float | None) -> None:
+        from torch.distributed.checkpoint import state_dict as whole
         better = score is not None and score > self.best
         self.step, self.best = step, score if better else self.best
-        content = {"step": step, "best": self.best, "config": self.config,
-                   "weights": gather_to_rank_0(self.trainable),
-                   "optimizer": gather_to_rank_0(self.optimizer.state_dict())}
+        weights, optimizer = whole.get_state_dict(
+            self.model, self.optimizer, options=whole.StateDictOptions(
+                full_state_dict=True, cpu_offload=True, ignore_frozen_params=True))
+        trained = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        weights = {n: w for n, w in weights.items() if n in trained}  # no buffers, no tied weights
+        content = {"step": step, "best": self.best, "config": self.config, "weights": weights,
+                   "optimizer": optimizer}
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in ("last", "best") if better else ("last",):
@@ -54,6 +60,7 @@ class Checkpoint:
         Raises: ConfigError when the run was started with another config, TrainingError for a file
         that cannot be read.
         """
+        from torch.distributed.checkpoint import state_dict as whole
         path = self.folder / "last.pt"
         if not path.exists():
             print(f"nothing to resume in {self.folder}: starting at step 0")
@@ -67,13 +74,10 @@ class Checkpoint:
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
                               "the same config, or choose a new output_dir")
-        with torch.no_grad():
-            for name, parameter in self.trainable.items():
-                parameter.copy_(cut_like(parameter, content["weights"][name]))
-        owners = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, state in content["optimizer"]["state"].items():
-            state |= {k: cut_like(owners[number], v) for k, v in state.items()}
-        self.optimizer.load_state_dict(content["optimizer"])
+        whole.set_state_dict(
+            self.model, self.optimizer, model_state_dict=content["weights"],
+            optim_state_dict=content["optimizer"],
+            options=whole.StateDictOptions(full_state_dict=True, strict=False))  # without the frozen ones
         self.step, self.best = content["step"], content["best"]
         print(f"resuming after step {self.step}")
         return self.step

@@ -14,7 +14,6 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from .errors import ConfigError, TrainingError
 
@@ -40,11 +39,6 @@ def is_shard(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be cut over the ranks, gathered; all of them must call it."""
-    return tensor.full_tensor() if is_shard(tensor) else tensor
-
-
 def all_sum(tensor: Tensor) -> Tensor:
     """The sum over ranks, in place."""
     if ranks() > 1:
@@ -54,13 +48,9 @@ def all_sum(tensor: Tensor) -> Tensor:
 
 # ---- start and end -------------------------------------------------------------------------------
 
-def launched() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def refuse_launcher(command: str) -> None:
     """Raises: ConfigError when a command that runs in one process was launched in several."""
-    if launched():
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(f"{command} runs in one process: start it without a launcher")
 
 
@@ -81,7 +71,8 @@ def start_processes() -> torch.device:
                           f"--num_processes {gpus}")
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only one rank has weights to cut
     # without cpu=True accelerate would see no device to connect, and every rank would run alone
-    state = PartialState(cpu=launched() and not gpus, timeout=timedelta(minutes=30))
+    state = PartialState(cpu=not gpus and int(os.environ.get("WORLD_SIZE", "1")) > 1,
+                         timeout=timedelta(minutes=30))
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  every line would come once a rank
     if ranks() > 1:  # the launcher stops all when one has died
@@ -159,22 +150,12 @@ def shard(model) -> None:
     model.classifier.score.to(next(backbone.parameters()).device)
 
 
-def gather_to_rank_0(tree):
-    """A state dict with every tensor whole, one after the other, in rank 0's CPU memory. The other
-    ranks, which must call it, too, get None in their place."""
-    def gather(tensor: Tensor) -> Tensor | None:
-        tensor = whole(tensor.detach())
-        return tensor.cpu() if rank() == 0 else None
-    return tree_map_only(Tensor, gather, tree)
-
-
-def cut_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """A whole tensor as this rank holds `parameter`: its shard, or itself."""
-    from torch.distributed.tensor import distribute_tensor
-    if tensor.dim() == 0 or not is_shard(parameter):
-        return tensor
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements,
-                             src_data_rank=None)  # every rank has read it: nothing is sent
+def whole_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a sharded module, gathered tensor by tensor into rank 0's CPU memory; empty
+    on the other ranks, which must call it, too."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return get_model_state_dict(module, options=options)
 
 
 # ---- gradients -----------------------------------------------------------------------------------
@@ -190,6 +171,7 @@ def sum_gradients(parameters: list[nn.Parameter]) -> None:
 def clip_gradients(parameters: list[nn.Parameter], max_norm: float) -> Tensor:
     """Scale gradients to a common norm of at most `max_norm`; returns the norm before. As torch's
     clip_grad_norm_, which takes whole tensors or shards but not both."""
-    norm = nn.utils.get_total_norm([whole(p.grad.norm()) for p in parameters if p.grad is not None])
+    norms = [p.grad.norm() for p in parameters if p.grad is not None]
+    norm = nn.utils.get_total_norm([n.full_tensor() if is_shard(n) else n for n in norms])
     nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=False)
     return norm

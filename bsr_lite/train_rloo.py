@@ -156,10 +156,10 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     from tqdm import tqdm
     out = Path(config.output_dir)
     policy, proxy, gold, rows = prepare(config)
-    trainable = {n: p for n, p in policy.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(trainable.values(), lr=config.learning_rate, weight_decay=0.0)
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
     weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config) | weights, fingerprint(rows))
+    checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows))
     first = checkpoint.load() if resume else checkpoint.clear()
     if not first:
         shutil.rmtree(out / "model", ignore_errors=True)  # of an earlier run
@@ -197,7 +197,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         for part in torch.arange(len(batch)).chunk(config.minibatches):
             now_tokens += update(policy, [batch[i] for i in part], penalized[part], ref[part],
                                  config, None if old is None else old[part])
-            norms.append(torch.nn.utils.clip_grad_norm_(trainable.values(), config.max_grad_norm))
+            norms.append(torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm))
             if not torch.isfinite(norms[-1]):
                 raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
                                     f"checkpoint: {checkpoint.describe()}. Lower learning_rate")

@@ -100,13 +100,13 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     rank, ranks = distributed.rank(), distributed.ranks()
     model, pairs, watched, dropped = prepare(config, scenarios)
     distributed.place_model(model, device)
-    trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(model, config)
     steps_per_epoch = -(-len(pairs) // config.batch_size)  # the last batch may be smaller
     total = steps_per_epoch * config.epochs
 
     data = token_fingerprint(pairs)
-    checkpoint = Checkpoint(out, trainable, optimizer, to_dict(config), data)
+    checkpoint = Checkpoint(out, model, optimizer, to_dict(config), data)
     first = checkpoint.load() if resume else checkpoint.clear()
     distributed.check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank == 0
@@ -133,8 +133,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
         # 2. Rewards (B, 2), the loss of the whole batch, its gradient summed over all processes.
         rewards, loss = backward(model, parts, config, pairs=len(batch))
-        distributed.sum_gradients(trainable.values())
-        norm = distributed.clip_gradients(trainable.values(), config.max_grad_norm)
+        distributed.sum_gradients(trained)
+        norm = distributed.clip_gradients(trained, config.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
@@ -165,7 +165,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         if check:
             checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
 
-    weights = distributed.gather_to_rank_0(model.hf.state_dict()) if distributed.sharded() else None
+    weights = distributed.whole_weights(model.hf) if distributed.sharded() else None
     if rank == 0:
         model.meta["training"] = training_facts(config, len(pairs), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)

@@ -285,7 +285,8 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
 
 def checkpoint_of_one_weight(folder, **config):
     weight = torch.nn.Parameter(torch.zeros(3))
-    return weight, Checkpoint(folder, {"w": weight}, torch.optim.AdamW([weight], lr=0.1), config, "")
+    model, optimizer = torch.nn.ParameterDict({"w": weight}), torch.optim.AdamW([weight], lr=0.1)
+    return weight, Checkpoint(folder, model, optimizer, config, "")
 
 
 def test_a_file_half_written_leaves_the_last_checkpoint(tmp_path, monkeypatch):

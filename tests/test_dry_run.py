@@ -8,11 +8,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bsr_lite import train_rm
 from bsr_lite.batching import count_tokens, pack
 from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.errors import ConfigError
 from bsr_lite.models import load_reward_model
+from bsr_lite.scale import dry_run as module
 from bsr_lite.scale.dry_run import (
     CARDS,
     UTILISATION,
@@ -24,8 +24,8 @@ from bsr_lite.scale.dry_run import (
     step_work,
     steps_of,
 )
-from bsr_lite.scale.dry_run import dry_run as module
 from bsr_lite.scale.estimate import count_step, estimate, largest_micro_batch, meta_model
+from bsr_lite.step import backward
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 SETTINGS = {"full": {}, "checkpointed": {"gradient_checkpointing": True}, "lora": {"lora_rank": 4},
@@ -50,7 +50,7 @@ def counted(model, parts, config) -> tuple[int, int]:
     """Operations of linear layers and of attention that torch counts in a real step. The plain
     attention kernel computes whole rectangles, and is the one that torch counts on a CPU."""
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        train_rm.backward(model, parts, config)
+        backward(model, parts, config)
     by_name = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
     assert set(by_name) == {"aten.mm", "aten.bmm"}
     return by_name["aten.mm"], by_name["aten.bmm"]
@@ -140,7 +140,7 @@ def test_activations_of_gathered_weights_are_those_of_a_real_model_in_bf16(tiny_
     model = load_reward_model(tiny_path).train()
     for p in model.backbone.layers.parameters():
         p.data = p.data.to(torch.bfloat16)
-    measured = count_step(model, largest_micro_batch(config), config)["peak"]
+    measured = count_step(model, config)["peak"]
     assert module.sharded_activations(config) == pytest.approx(measured, rel=0.02)
 
 
@@ -229,23 +229,23 @@ def test_the_smaller_way_to_hold_it_is_held_against_the_card(tiny_path, monkeypa
                                   if "_bt" not in p.stem], ids=lambda p: p.name)
 def test_every_shipped_config_dry_runs(path, capsys):
     """A bt config is its bsr twin but for the objective, says test_config."""
-    train_rm.main(["--config", str(path), "--dry-run"])
+    module.main(["--config", str(path)])
     rows = {x.split("|")[1].strip(): x for x in capsys.readouterr().out.splitlines() if "|" in x}
     parts = [float(rows[k].split("|")[2]) for k in module.PARTS if k in rows]
     assert float(rows["total"].split("|")[2]) == pytest.approx(sum(parts), abs=0.03)
     assert any("one GPU" in rows[card] for card in CARDS) or "8b" in path.stem
 
 
-def test_the_flag_trains_nothing_and_speaks_once_under_a_launcher(tiny_path, tmp_path, capsys,
-                                                                   monkeypatch):
+def test_it_trains_nothing_and_speaks_once_under_a_launcher(tiny_path, tmp_path, capsys,
+                                                            monkeypatch):
     path = tmp_path / "c.yaml"
     path.write_text(f"model: {{name: {tiny_path}}}\ndata: {{source: nowhere.jsonl}}\n"
                     f"output_dir: {tmp_path / 'run'}\nbatch_size: 6\n")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ConfigError, match="6 is not divisible over 4 GPUs"):
-        train_rm.main(["--config", str(path), "--dry-run"])
-    train_rm.main(["--config", str(path), "--dry-run", "--gpus", "2"])
+        module.main(["--config", str(path)])
+    module.main(["--config", str(path), "--gpus", "2"])
     assert "6 pairs, 3 a GPU" in capsys.readouterr().out
     monkeypatch.setenv("RANK", "1")
-    train_rm.main(["--config", str(path), "--dry-run", "--gpus", "2"])
+    module.main(["--config", str(path), "--gpus", "2"])
     assert capsys.readouterr().out == "" and not (tmp_path / "run").exists()

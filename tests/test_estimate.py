@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -8,17 +9,18 @@ from torch.profiler import ProfilerActivity, profile
 from bsr_lite.batching import count_tokens, pack
 from bsr_lite.config import RewardModelConfig, load_config, parse
 from bsr_lite.embedded import EMBEDDED, HUB_ID
-from bsr_lite.errors import ModelError
+from bsr_lite.errors import ConfigError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scale import estimate as module
 from bsr_lite.scale.estimate import (
     ARCHITECTURES,
     architecture,
     estimate,
     largest_micro_batch,
+    largest_token_budget,
     measure,
 )
-from bsr_lite.scale.estimate import estimate as module
 from bsr_lite.step import backward
 from bsr_lite.train_rm import make_optimizer
 
@@ -155,6 +157,30 @@ def test_models_that_cannot_be_reward_models_here_are_one_clear_error(tmp_path):
 def test_unknown_model_names_the_known_ones():
     with pytest.raises(ModelError, match=r"no sizes known for nobody/x.*Llama-3.1-8B"):
         estimate(config_for("nobody/x"))
+
+
+def test_the_largest_token_budget_fits_and_the_next_does_not(tiny_path):
+    config = config_for(tiny_path, lora_rank=4)
+    config.batch_size = 12
+    whole = 12 * 256
+    totals = {n * 256: estimate(dataclasses.replace(config, token_budget=n * 256))["total"]
+              for n in (1, 2, 4, 8, 12)}
+    for (budget, least), more in zip(totals.items(), [*totals.values()][1:], strict=False):
+        assert largest_token_budget(config, least) == budget
+        assert largest_token_budget(config, more - 1) == budget
+    assert largest_token_budget(config, 1e12) == whole  # and no more than a batch
+    with pytest.raises(ConfigError, match="one pair of data.max_length 128 takes .*: lower it, "):
+        largest_token_budget(config, 1e5)
+
+
+def test_the_command_says_what_fits_and_measures(tiny_path, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"model: {{name: {tiny_path}, lora_rank: 4}}\noutput_dir: o\nbatch_size: 2\n"
+                    "data: {source: nowhere.jsonl, max_length: 64}\n")
+    module.main(["--config", str(path), "--gb", "1", "--measure"])
+    out = capsys.readouterr().out
+    assert "adapters of rank 4 and head" in out and "| base weights, bfloat16 |" in out
+    assert "Largest token_budget that fits: 256\n" in out and "the estimate is off by" in out
 
 
 @pytest.mark.slow

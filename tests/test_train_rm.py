@@ -209,7 +209,8 @@ def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
 
 def test_best_checkpoint_is_that_of_the_best_dev_score(tmp_path):
     weight = torch.nn.Parameter(torch.zeros(1))
-    state = Checkpoint(tmp_path, {"w": weight}, torch.optim.AdamW([weight]), {}, "")
+    state = Checkpoint(tmp_path, torch.nn.ParameterDict({"w": weight}), torch.optim.AdamW([weight]),
+                       {}, "")
     for step, score in ((1, 0.2), (2, 0.6), (3, 0.5), (4, None)):
         with torch.no_grad():
             weight.fill_(step)

@@ -1,6 +1,6 @@
 """What a run would take, before anything is loaded:
 
-    python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml --dry-run --gpus 8
+    python -m bsr_lite.scale.dry_run --config bsr_lite/configs/rm_8b_bsr.yaml --gpus 8
 
 The model exists as shapes alone and the data are not touched. Memory is what `estimate` counts, cut
 over the GPUs; time is the arithmetic of a step at an assumed utilisation, and an upper bound, as
@@ -10,34 +10,26 @@ every pair is taken to be two answers of data.max_length tokens that share nothi
 import dataclasses
 import math
 import os
-from typing import NamedTuple
+from collections import namedtuple
 
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ..config import RewardModelConfig
+from ..config import RewardModelConfig, command_line, load_config
 from ..data import GROUP_FORMATS
-from ..errors import ConfigError
+from ..errors import ConfigError, run
 from ..models import RewardModel
-from .estimate import bytes_of, count_step, estimate, largest_micro_batch, meta_model, to_fake
+from .estimate import bytes_of, count_fake_step, estimate, meta_model
 
 UTILISATION = 0.35  # assumed share of a card's peak, recomputed products counted as work
 PARTS = ("base", "adapters", "gradients", "optimizer", "gathered", "activations")
 SHARDED = ("base", "adapters", "gradients", "optimizer")
 
-
-class Card(NamedTuple):
-    """1e9 bytes (the driver shows a little more: CUDA's own share), dense bf16 peak without
-    sparsity in 1e12 operations a second, and an assumed rent in US dollars an hour."""
-
-    memory: float
-    tflops: float
-    dollars: float
-
-
-CARDS = {  # memory and peaks as published, not measured here; rents are assumptions: put your own
-    "rtx4090": Card(24, 165, 0.4), "l40s": Card(48, 362, 1.0), "a100": Card(80, 312, 1.5),
-    "h100": Card(80, 989, 2.5), "h200": Card(141, 989, 3.5), "b200": Card(180, 2250, 5.0)}
+# memory in 1e9 bytes (the driver shows a little more: CUDA's own share) and dense bf16 peak without
+# sparsity in 1e12 operations a second, as published, not measured here; an assumed rent in US
+# dollars an hour: put your own
+Card = namedtuple("Card", "memory tflops dollars")
+CARDS = {"rtx4090": Card(24, 165, 0.4), "l40s": Card(48, 362, 1.0), "a100": Card(80, 312, 1.5),
+         "h100": Card(80, 989, 2.5), "h200": Card(141, 989, 3.5), "b200": Card(180, 2250, 5.0)}
 # rows as published, since a dry run does not touch the data
 ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeedback": 63_967}
 
@@ -47,17 +39,16 @@ ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeed
 def layouts(config: RewardModelConfig, gpus: int) -> dict[str, bool]:
     """Name -> whether weights, gradients and optimizer are cut over the GPUs: what the launcher
     says, else both ways that there are.  Raises: ConfigError for what is never cut."""
-    if gpus == 1:
-        return {"one GPU": False}
     whole = config.model.quantization or config.optimizer == "paged_adamw_8bit"
-    if "WORLD_SIZE" not in os.environ:
-        return {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
-        return {"DDP": False}
-    if whole:
+    fsdp = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+    if gpus > 1 and fsdp and whole:
         raise ConfigError("4-bit weights and paged optimizer states are not sharded: launch with "
                           "bsr_lite/configs/accelerate/ddp.yaml")
-    return {"FSDP2": True}
+    if gpus == 1:
+        return {"one GPU": False}
+    if "WORLD_SIZE" in os.environ:
+        return {"FSDP2": True} if fsdp else {"DDP": False}
+    return {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
 
 
 def gathered_bytes(model: RewardModel) -> int:
@@ -76,27 +67,22 @@ def sharded_activations(config: RewardModelConfig) -> int:
     model = meta_model(config.model)
     for p in model.backbone.layers.parameters():
         p.data = p.data.to(model.compute_dtype)
-    with FakeTensorMode():
-        to_fake(model)
-        return count_step(model, largest_micro_batch(config), config)["peak"]
+    return count_fake_step(model, config)["peak"]
 
 
 def memory(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, dict[str, int]]:
     """Layout -> bytes by part on each GPU, with their total. A micro-batch is no larger than a
     GPU's share of the batch."""
-    pair = 2 * config.data.max_length
-    share = max(1, config.batch_size // gpus) * pair
-    config = dataclasses.replace(config, token_budget=min(config.token_budget or pair, share))
-    parts = estimate(config) | {"gathered": 0}
-    table = {}
+    share = max(1, config.batch_size // gpus) * 2 * config.data.max_length
+    config = dataclasses.replace(config, token_budget=min(config.token_budget, share))
+    parts, table = estimate(config) | {"gathered": 0}, {}
     for name, cut in layouts(config, gpus).items():
-        table[name] = dict(parts)
+        held = dict(parts)
         if cut:
-            table[name] |= {k: -(-parts[k] // gpus) for k in SHARDED}
-            table[name]["gathered"] = gathered_bytes(model)
+            held |= {k: -(-parts[k] // gpus) for k in SHARDED} | {"gathered": gathered_bytes(model)}
             if not model.meta["lora_rank"]:
-                table[name]["activations"] = sharded_activations(config)
-        table[name]["total"] = sum(table[name][k] for k in PARTS)
+                held["activations"] = sharded_activations(config)
+        table[name] = held | {"total": sum(held[k] for k in PARTS)}
     return table
 
 
@@ -130,7 +116,7 @@ def step_work(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[
     """Upper bounds of an optimizer step: tokens, micro-batches a GPU, forward passes (one more
     with checkpointing, and one more for BSR over several micro-batches) and operations."""
     length, answers = config.data.max_length, 2 * config.batch_size
-    runs = max(1, (config.token_budget or 0) // (2 * length))  # pairs of a micro-batch
+    runs = max(1, config.token_budget // (2 * length))  # pairs of a micro-batch
     parts = math.ceil(config.batch_size / gpus / runs)
     again = config.model.gradient_checkpointing  # true: all layers; a number: the first so many
     again = float(again) if again is True else min(1.0, again / len(model.backbone.layers))
@@ -153,14 +139,13 @@ def steps_of(config: RewardModelConfig) -> int | None:
 def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | None) -> None:
     """Raises: ConfigError for what cannot work on any card."""
     positions = getattr(model.backbone.config, "max_position_embeddings", None)
-    if card and card not in CARDS:
-        raise ConfigError(f"--gpu {card}: choose from {', '.join(CARDS)}, or add it to "
-                          "dry_run.CARDS")
+    if card not in (None, *CARDS):
+        raise ConfigError(f"--gpu {card}: choose from {', '.join(CARDS)}")
     if gpus < 1 or config.batch_size % gpus:
-        fit = [n for n in range(1, config.batch_size + 1) if config.batch_size % n == 0]
+        fewer = max(n for n in range(1, max(gpus, 2)) if config.batch_size % n == 0)
         raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
-                          "every step would wait for one with a pair more; take "
-                          f"{max([n for n in fit if n < gpus], default=1)}, or change batch_size")
+                          f"every step would wait for one with a pair more; take {fewer}, or "
+                          "change batch_size")
     if positions and config.data.max_length > positions:
         raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
                           f"positions of {config.model.name}: lower it; longer pairs are dropped")
@@ -176,11 +161,10 @@ def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) ->
         raise ConfigError(f"{least:.1f} GB needed on each of {gpus} GPUs, and {card} has "
                           f"{CARDS[card].memory:g}: lower token_budget, use more GPUs, or set "
                           "model.gradient_checkpointing or model.lora_rank")
-    every, trained = count_parameters(model)
+    every, trained = (n / 1e6 for n in count_parameters(model))
     steps, names = steps_of(config), list(table)
     count = steps or 1000
-    lines = [f"{config.model.name}: {every / 1e6:,.2f} million parameters, "
-             f"{trained / 1e6:,.2f} trained",
+    lines = [f"{config.model.name}: {every:,.2f} million parameters, {trained:,.2f} trained",
              f"step: {config.batch_size} pairs, {config.batch_size // gpus} a GPU in "
              f"{work['micro_batches']} micro-batches; at most {work['tokens']:,} tokens (2 x "
              f"data.max_length a pair) and {work['flops']:.3g} operations",
@@ -201,7 +185,16 @@ def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) ->
                       "loading, evaluations, communication, dequantization."])
 
 
-def dry_run(config: RewardModelConfig, gpus: int | None, card: str | None) -> None:
-    """Print the report once under a launcher, whose processes are the GPUs unless told."""
-    if os.environ.get("RANK", "0") == "0":
-        print(report(config, gpus or int(os.environ.get("WORLD_SIZE", 1)), card))
+def main(argv: list[str] | None = None) -> None:
+    parser = command_line("scale.dry_run", __doc__, "a reward-model run")
+    parser.add_argument("--gpus", type=int, default=int(os.environ.get("WORLD_SIZE", "1")),
+                        help="how many; else as many as the launcher has processes")
+    parser.add_argument("--gpu", metavar="CARD", help="that it must fit, e.g. h100")
+    args = parser.parse_args(argv)
+    config = load_config(args.config, RewardModelConfig, args.overrides)
+    if os.environ.get("RANK", "0") == "0":  # once under a launcher
+        print(report(config, args.gpus, args.gpu))
+
+
+if __name__ == "__main__":
+    run(main)
