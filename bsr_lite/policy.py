@@ -46,11 +46,10 @@ class Policy(nn.Module):
         sources, targets, lengths = answer_positions(token_groups)
         self.causal.set_attn_implementation("packed")
         with self.autocast():
-            hidden = self.causal.model(
-                input_ids=packed.input_ids, position_ids=packed.position_ids, packed=packed,
-                use_cache=False).last_hidden_state[0]  # (T, H)
+            hidden = self.causal.model(input_ids=packed.input_ids, packed=packed, use_cache=False,
+                                       position_ids=packed.position_ids).last_hidden_state[0]
         weight = self.causal.lm_head.weight
-        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (answer tokens, H)
+        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (T, H) -> (answer tokens, H)
         logprobs = token_logprobs(hidden, weight, targets.to(self.device))  # (answer tokens,)
         return list(logprobs.split(lengths))
 
@@ -164,10 +163,9 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
         raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
                          "bsr_lite.train_rm")
     quantized = getattr(policy.causal, "is_loaded_in_4bit", False)
-    shared = (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
-              and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
-              and bool(meta["quantization"]) == bool(quantized)
-              and getattr(torch, meta["dtype"]) is policy.compute_dtype)
-    if shared:
+    if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
+            and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
+            and bool(meta["quantization"]) == bool(quantized)
+            and getattr(torch, meta["dtype"]) is policy.compute_dtype):
         return SharedRewardModel(policy, Path(folder), meta)
     return load_reward_model(folder).requires_grad_(False).eval().to(policy.device)

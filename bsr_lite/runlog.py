@@ -68,20 +68,14 @@ def flat(values: dict, prefix: str = "") -> dict:
 def environment() -> dict:
     """Versions and hardware that a number may depend on; no paths, no host names."""
     import torch
-
-    def version(package):
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
     try:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
                                 text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
     except OSError:  # no git
         commit = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"python": platform.python_version(), "packages": {p: version(p) for p in PACKAGES},
+    return {"python": platform.python_version(), "packages": {p: installed.get(p) for p in PACKAGES},
             "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
 
@@ -111,11 +105,9 @@ class RunLog:
 
 def check_tracker(name: str | None) -> None:
     """Raises: ConfigError for a tracker that accelerate does not know, or without its package."""
-    if name is None:
-        return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import LoggerType
-    if name not in LOGGER_TYPE_TO_CLASS:
+    if name is not None and name not in LOGGER_TYPE_TO_CLASS:
         raise ConfigError(f"report_to {name}: accelerate has no tracker of this name; choose from "
                           f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or null")
     if name in LoggerType.list() and name not in map(str, get_available_trackers()):
@@ -129,9 +121,8 @@ def open_tracker(config: RewardModelConfig):
         return None
     from accelerate import Accelerator
     accelerator = Accelerator(log_with=config.report_to, project_dir=config.output_dir)
-    accelerator.init_trackers("bsr_lite", {
-        k: v if isinstance(v, int | float | str) else str(v)
-        for k, v in flat(to_dict(config)).items()})
+    accelerator.init_trackers("bsr_lite", {k: v if isinstance(v, int | float | str) else str(v)
+                                           for k, v in flat(to_dict(config)).items()})
     return accelerator.trackers[0]
 
 
