@@ -159,14 +159,17 @@ def test_unknown_model_names_the_known_ones():
         estimate(config_for("nobody/x"))
 
 
-def test_the_largest_token_budget_fits_and_the_next_does_not(tiny_path):
+def test_the_largest_token_budget_fits_and_twice_as_much_does_not(tiny_path):
     config = config_for(tiny_path, lora_rank=4)
-    config.batch_size = 3
-    one, two, whole = (estimate(dataclasses.replace(config, token_budget=n * 256))["total"]
-                       for n in (1, 2, 3))
-    for available, pairs in ((one, 1), (two - 1, 1), (two, 2), (whole - 1, 2), (1e12, 3)):
-        assert largest_token_budget(config, available) == pairs * 256
-    with pytest.raises(ConfigError, match="one pair of data.max_length 128 takes .*: lower it, "):
+    config.batch_size, config.data.max_length = 64, 64
+    for available in (6e6, 12e6):
+        budget = largest_token_budget(config, available)
+        assert budget in [128 * 2**i for i in range(6)]
+        totals = [estimate(dataclasses.replace(config, token_budget=b))["total"]
+                  for b in (budget, 2 * budget)]
+        assert totals[0] <= available < totals[1] * 1.05  # the straight line is a little off
+    assert largest_token_budget(config, 1e12) == 2 * 64 * 64  # at most a batch
+    with pytest.raises(ConfigError, match="one pair of data.max_length 64 takes .*: lower it, "):
         largest_token_budget(config, 1e5)
 
 
