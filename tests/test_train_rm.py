@@ -19,9 +19,9 @@ from bsr_lite.errors import ConfigError, DataError, TrainingError
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
 from bsr_lite.scenarios import load_scenarios
-from bsr_lite.step import backward, step_metrics, whole_batch_loss
+from bsr_lite.step import backward, make_optimizer, schedule, step_metrics
 from bsr_lite.tokenization import pair_tokens
-from bsr_lite.train_rm import draw_groups, make_optimizer, schedule, train
+from bsr_lite.train_rm import draw_groups, train
 
 
 def settings(tiny_path, tmp_path, **changes):
@@ -80,7 +80,7 @@ def test_step_equals_plain_autograd_on_the_whole_batch(tiny_path, tmp_path, pair
     config = settings(tiny_path, tmp_path, loss="bsr", bsr_lambda=0.5)
     model = load_reward_model(tiny_path, dtype="float32", seed=1)
     token_groups, _ = pair_tokens(pairs[:6], model.tokenizer, 128)
-    whole_batch_loss(model(pack(token_groups)).view(-1, 2), config).backward()
+    config.objective()(*model(pack(token_groups)).view(-1, 2).unbind(1)).backward()
     expected = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
     backward(model, [([i], pack([token_groups[i]])) for i in range(6)], config)
@@ -191,14 +191,15 @@ def test_resume_refuses_another_config_and_starts_where_there_is_nothing(
 
 def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
         source, tiny_path, tmp_path, monkeypatch):
-    import bsr_lite.step as module
-    real, calls = module.whole_batch_loss, []
+    real, calls = RewardModelConfig.objective, []
 
-    def explodes(rewards, config):
-        calls.append(1)
-        return real(rewards, config) * (float("nan") if len(calls) == 4 else 1.0)
+    def explodes(config):
+        def loss(chosen, rejected):
+            calls.append(1)
+            return real(config)(chosen, rejected) * (float("nan") if len(calls) == 4 else 1.0)
+        return loss
 
-    monkeypatch.setattr(module, "whole_batch_loss", explodes)
+    monkeypatch.setattr(RewardModelConfig, "objective", explodes)
     with pytest.raises(TrainingError, match=r"step 4: loss nan.* of pairs \[.*the first of "
                                             r"them .*last.pt \(step 2\)"):
         train(settings(tiny_path, tmp_path, token_budget=4096))
