@@ -75,7 +75,8 @@ def environment() -> dict:
     except OSError:  # no git
         commit = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"python": platform.python_version(), "packages": {p: installed.get(p) for p in PACKAGES},
+    packages = {name: installed.get(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "packages": packages,
             "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
 

@@ -95,7 +95,7 @@ def micro_batches_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int
 def by_prompt(batch: list[dict], part: list[int], tokens: list[Tensor]) -> dict[int, list[Tensor]]:
     """{index of a prompt: its answers' log-probabilities}, kept without a graph on the CPU."""
     answers = iter(t.detach().cpu() for t in tokens)
-    return {i: [next(answers) for _ in batch[i]["texts"]] for i in part}
+    return {i: [next(answers) for _ in batch[i]["token_group"][1:]] for i in part}
 
 
 @torch.no_grad()

@@ -236,7 +236,8 @@ assert metrics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detec
 # - **judged**: real answers of real models, ranked by a GPT-4 judge (QLoRA, three seeds, six model
 #   families held out).
 #
-# `python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_full.yaml --resume` draws it again.
+# `python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_full.yaml --resume`
+# draws it again.
 # Nothing was chosen on the four scenarios.
 
 # %%

@@ -35,7 +35,7 @@ from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.gold import gold_terms
 from bsr_lite.runlog import read_runs, read_table
-from bsr_lite.scorers import pocket_rows
+from bsr_lite.scorers import read_prompts
 from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
 
 # %%
@@ -229,7 +229,8 @@ for name, row in table.items():
     print(f"{name:12s} {row['seeds']} seed(s)  " + "  ".join(cells))
 
 # %%
-rows = random.Random(0).sample(pocket_rows("data/pocket/pocket.jsonl.gz", "valid"), 112)
+world = read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True)
+rows = random.Random(0).sample(world, 112)
 config = load_config("bsr_lite/configs/best_of_n.yaml", BestOfNConfig)
 assert draw_prompts(config) == rows, "both optimizers must answer the same prompts"
 scores = np.load(RUNS / "best_of_n" / "scores.npz")

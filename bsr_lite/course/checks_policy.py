@@ -134,7 +134,7 @@ def check_matched_win_rate(function: Callable) -> bool:
 # ---- 08_scaling_to_8b ----------------------------------------------------------------------------
 
 def check_padding_factor(function: Callable) -> bool:
-    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed token_groups."""
+    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed ones."""
     cases = [(([4, 4], [4, 4], [4, 4]), 32 / 24), (([10, 2], [5, 1], [1, 3]), 60 / 22),
              (([0], [7], [7]), 1.0)]
     return judge("padding_factor", function, cases, "two rows a pair, all as long as the longest "

@@ -34,7 +34,7 @@ from ..runlog import (
     write_atomic,
 )
 from ..saving import weights_fingerprint
-from ..scorers import pocket_gold, pocket_rows, reward_scorer
+from ..scorers import pocket_gold, read_prompts, reward_scorer
 from .records import RECORDED, read_back, write_results
 from .tables import shown
 
@@ -61,7 +61,7 @@ class BestOfNConfig:
 
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
-    rows = pocket_rows(config.data, config.split)
+    rows = read_prompts(config.data, config.split, pocket=True)
     if len(rows) < config.prompts:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
                         f"{config.prompts} asked for")

@@ -28,7 +28,7 @@ from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import (
     gold_scorer,
-    read_prompts,
+    prompts_of,
     reference_scale,
     score,
     sequence_logprobs,
@@ -89,8 +89,8 @@ def check_runs(configs: list[RLOOConfig], study: RLOOStudyConfig) -> None:
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
     """A random draw of prompts to evaluate on.  Raises: DataError when some were trained on."""
-    rows = read_prompts(config, study.eval_split)
-    trained = {r["prompt"] for r in read_prompts(config)} & {r["prompt"] for r in rows}
+    rows = prompts_of(config, study.eval_split)
+    trained = {r["prompt"] for r in prompts_of(config)} & {r["prompt"] for r in rows}
     if trained or len(rows) < study.eval_prompts:
         raise DataError(f"{config.data}: split {study.eval_split!r} has {len(rows)} prompts, "
                         f"{len(trained)} of them trained on; {study.eval_prompts} new ones needed")
@@ -107,7 +107,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold = gold_scorer(config)
-    zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
+    zero, unit = reference_scale(policy, proxy, prompts_of(config), config)
 
     def described(batch: list[dict]) -> dict:
         scaled = ((score(batch, proxy) - zero) / unit).double().round(decimals=4)
@@ -136,7 +136,7 @@ def interval(values: np.ndarray) -> tuple:
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
-    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same kl_coef,
+    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same price,
     paired; win rate over the reference under gold, raw and length-controlled."""
     summary, gains = {}, {}
     for name, found in runs.items():
@@ -184,7 +184,7 @@ def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     path = Path(config.output_dir) / "evaluation.json"
     others = decided_by(study) | {
         "reward_model_weights": weights_fingerprint(config.reward_model),
-        "rows": fingerprint([read_prompts(config), read_prompts(config, study.eval_split)])}
+        "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
     if finished := read_back(path, config, **others):
         return finished
     try:

@@ -50,7 +50,7 @@ def run_ours(start: Policy, work: Rollouts) -> dict:
     for token_groups in work.steps:
         started, batch = clock(policy.device), [{"token_group": t} for t in token_groups]
         with policy.reference():
-            ref = sums(sequence_logprobs(policy, batch, config), len(batch))
+            ref = sums(sequence_logprobs(policy, batch, config))
         update(policy, batch, torch.tensor(work.rewards(token_groups)), ref, config)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         first = torch.cat([p.grad.flatten() for p in trained]) if first is None else first
