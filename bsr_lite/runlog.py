@@ -1,7 +1,6 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
 import ctypes
-import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -132,39 +131,6 @@ def open_tracker(config: RewardModelConfig):
 def read_metrics(folder: str | Path) -> list[dict]:
     """Rows of a run's metrics.jsonl."""
     return read_lines(Path(folder) / "metrics.jsonl")
-
-
-def method_and_seed(name: str) -> tuple[str, int]:
-    """The parts of a run's name.
-
-    >>> method_and_seed("bsr-1e-3-seed2")
-    ('bsr-1e-3', 2)
-    """
-    method, _, seed = name.rpartition("-seed")
-    return method, int(seed)
-
-
-def read_runs(folder: str | Path) -> dict[str, list[dict]]:
-    """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
-    "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
-    runs: dict[str, list[dict]] = {}
-    for path in Path(folder).glob("*-seed*/evaluation.json"):
-        method, seed = method_and_seed(path.parent.name)
-        runs.setdefault(method, []).append({
-            "seed": seed, "metrics": read_metrics(path.parent),
-            "evaluation": json.loads(path.read_text())})
-    if not runs:
-        raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
-    return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}
-
-
-def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[list[float]]]:
-    """Steps, and one curve a seed, of a number that `watch` logged, such as
-    watched(runs["bt"], "train", "difference_after", "mean")."""
-    rows = [[row for row in run["metrics"] if "watch" in row] for run in runs]
-    curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
-              for seed in rows]
-    return [row["step"] for row in rows[0]], curves
 
 
 # ---- time and memory -----------------------------------------------------------------------------

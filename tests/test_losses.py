@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_lite import losses
-from bsr_lite.losses import (
-    bsr_penalty,
-    bsr_penalty_share,
-    group_means,
-    preference_loss,
-)
+from bsr_lite.losses import bsr_penalty, bsr_penalty_share, group_means, preference_loss
 
 PARAMETERS = {"hinge": {"target_margin": 1.0}, "centering": {"centering_coefficient": 0.1},
               "l2": {"l2_coefficient": 0.1},

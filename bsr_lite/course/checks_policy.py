@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..metrics import best_of_n, two_way_interval
+from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
 
 # ---- 05_overoptimization -------------------------------------------------------------------------

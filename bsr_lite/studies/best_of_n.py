@@ -21,21 +21,13 @@ from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
 from ..generate import roll_out
 from ..gold import WORD
-from ..metrics import best_of_n, best_of_n_kl, two_way_interval
 from ..models import load_reward_model
 from ..policy import load_policy
-from ..runlog import (
-    environment,
-    fingerprint,
-    method_and_seed,
-    phase,
-    read_lines,
-    release_memory,
-    write_atomic,
-)
+from ..runlog import environment, fingerprint, phase, read_lines, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import pocket_gold, read_prompts, reward_scorer
-from .records import RECORDED, read_back, write_results
+from .records import RECORDED, method_and_seed, read_back, write_results
+from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown
 
 

@@ -20,10 +20,9 @@ from ..distributed import refuse_launcher
 from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
 from ..generate import roll_out
-from ..metrics import two_way_interval
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, method_and_seed, phase, read_metrics, release_memory, write_atomic
+from ..runlog import fingerprint, phase, read_metrics, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import (
@@ -35,8 +34,8 @@ from ..train_rloo import (
     sums,
     train,
 )
-from .records import RECORDED, key_of, read_back, write_results
-from .statistics import length_controlled_win_rate
+from .records import RECORDED, key_of, method_and_seed, read_back, write_results
+from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown
 
 
