@@ -1,9 +1,5 @@
-"""Sample answers from a policy: python -m bsr_lite.generate --help
-
-At temperature 1 from the whole distribution, as policy gradients assume; a prompt is computed once
-for all its answers. The command writes AlpacaEval's output format, for whoever has a judge.
-"""
-
+"""Sample answers from a policy, at temperature 1 from the whole distribution, as policy gradients
+assume; a prompt is computed once for all its answers."""
 
 import torch
 from torch import Tensor

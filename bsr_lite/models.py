@@ -149,12 +149,10 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     `dtype` or as meta["quantization"] says, its tokenizer, and whether its head is missing in the
     checkpoint.  The one place that reads pretrained weights.  Raises: ModelError."""
     import transformers
-    register_attention()
     name = meta["base"]
     path = str(embedded_model_path()) if name == EMBEDDED else name
-    # eager is the one attention of plain rows that computes all that models ask for
-    options = {"attn_implementation": "eager" if meta.get("layout") == "padded" else "packed",
-               "dtype": getattr(torch, dtype), "output_loading_info": True}
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype),
+               "output_loading_info": True}
     if meta["quantization"]:
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
@@ -178,6 +176,13 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     if meta["quantization"]:
         guard_nf4(hf)
     return hf, tokenizer, bool(info["missing_keys"])
+
+
+def attention(meta: dict) -> str:
+    """The attention implementation of a layout; of plain rows eager, which computes all that models
+    ask for."""
+    register_attention()
+    return "eager" if meta.get("layout") == "padded" else "packed"
 
 
 def load_base(meta: dict, seed: int):

@@ -6,50 +6,21 @@ Functions of tensors alone. Log-probabilities are in nats and belong to the toke
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-class _TokenLogprobs(torch.autograd.Function):
-    """See `token_logprobs`. Backward computes each chunk's logits again from hidden states and the
-    saved normalizers, so that no (N, V) tensor ever exists."""
-
-    @staticmethod
-    def forward(ctx, hidden, weight, targets, chunk):
-        logprobs, normalizers = [], []
-        for h, y in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = F.linear(h, weight).float()  # (chunk, V)
-            normalizers.append(logits.logsumexp(-1))
-            logprobs.append(logits.gather(1, y[:, None])[:, 0] - normalizers[-1])
-        ctx.save_for_backward(hidden, weight, targets, torch.cat(normalizers))
-        ctx.chunk = chunk
-        return torch.cat(logprobs)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        hidden, weight, targets, normalizers = ctx.saved_tensors
-        chunks = (x.split(ctx.chunk) for x in (hidden, targets, normalizers, gradient))
-        to_hidden, to_weight = [], None
-        if ctx.needs_input_grad[1]:
-            to_weight = torch.zeros_like(weight, dtype=torch.float32)
-        for h, y, z, g in zip(*chunks, strict=True):
-            # d log p_y / d logits = onehot(y) - softmax(logits)
-            d = (F.linear(h, weight).float() - z[:, None]).exp_().mul_(-g[:, None])
-            d.scatter_add_(1, y[:, None], g[:, None])
-            d = d.to(weight.dtype)
-            to_hidden.append(d @ weight)
-            if to_weight is not None:
-                to_weight += d.T @ h
-        return (torch.cat(to_hidden), None if to_weight is None else to_weight.to(weight.dtype),
-                None, None)
+from torch.utils.checkpoint import checkpoint
 
 
 def token_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor, chunk: int = 256) -> Tensor:
     """log softmax(W h)[target] of every token, without a tensor of tokens by vocabulary: logits are
-    made for `chunk` tokens at a time, forward and backward; value and gradient are exact.
+    made for `chunk` tokens at a time, and again in the backward pass; value and gradient are exact.
 
     Shapes: (N, H) the states that predict the tokens, (V, H) the output embedding, (N,) -> (N,)
     fp32, nats.
     """
-    return _TokenLogprobs.apply(hidden, weight, targets, chunk)
+    def logprobs(h: Tensor, y: Tensor) -> Tensor:
+        return -F.cross_entropy(F.linear(h, weight).float(), y, reduction="none")  # (chunk, V) ->
+
+    parts = zip(hidden.split(chunk), targets.split(chunk), strict=True)
+    return torch.cat([checkpoint(logprobs, h, y, use_reentrant=False) for h, y in parts])
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: str = "k1") -> Tensor:
