@@ -59,8 +59,8 @@ class PackedRow:
     def cumulative(self) -> tuple[Tensor, Tensor]:
         """Where segments start among queries and among keys, as kernels take it; made once."""
         if self.starts is None:  # by the first layer; every other one finds it
-            self.starts = tuple(torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32,
-                                             device=self.keys.device)
+            new = {"dtype": torch.int32, "device": self.keys.device}
+            self.starts = tuple(torch.tensor([0, *itertools.accumulate(lengths)], **new)
                                 for lengths in (self.query_lengths, self.key_lengths))
         return self.starts
 
@@ -102,10 +102,7 @@ def count_tokens(token_group: TokenGroup) -> int:
 def pack(token_groups: Sequence[TokenGroup]) -> PackedRow:
     """Lay token groups out as one row.  Raises: ValueError for a group without a response, or with
     an empty one, whose last token would belong to the prompt."""
-    ids: list[int] = []
-    positions: list[int] = []
-    keys: list[int] = []
-    ends, query_lengths, key_lengths = [], [], []
+    ids, positions, keys, ends, query_lengths, key_lengths = ([] for _ in range(6))
     for index, (prompt, *responses) in enumerate(token_groups):
         if not responses or not all(responses):
             raise ValueError(f"token group {index} needs responses of at least one token")
@@ -131,9 +128,7 @@ def answer_positions(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor
 
     Shapes: -> (N tokens,), (N tokens,), list of answers.
     """
-    sources: list[int] = []
-    targets: list[int] = []
-    lengths, start = [], 0
+    sources, targets, lengths, start = [], [], [], 0
     for prompt, *answers in token_groups:
         last, start = start + len(prompt) - 1, start + len(prompt)
         for answer in answers:
@@ -226,8 +221,7 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
     Only a way to compute: what shares a run never changes a loss. An item above the budget
     gets a run of its own.
     """
-    run: list[int] = []
-    used = 0
+    run, used = [], 0
     for index in longest_first(lengths):  # so that running out of memory shows in the first run
         if run and used + lengths[index] > token_budget:
             yield run
@@ -252,8 +246,7 @@ def share_out(lengths: Sequence[int], token_budget: int, ranks: int) -> list[lis
         least = tokens.index(min(tokens))
         shares[least].append(index)
         tokens[least] += lengths[index]
-    runs = [[[share[i] for i in run]
-             for run in micro_batches([lengths[i] for i in share], token_budget)]
-            for share in shares]
+    runs = [[[share[i] for i in run] for run in micro_batches(
+        [lengths[i] for i in share], token_budget)] for share in shares]
     most = max(map(len, runs))
     return [own + [[]] * (most - len(own)) for own in runs]

@@ -77,7 +77,7 @@ class Checkpoint:
         whole.set_state_dict(
             self.model, self.optimizer, model_state_dict=content["weights"],
             optim_state_dict=content["optimizer"],
-            options=whole.StateDictOptions(full_state_dict=True, strict=False))  # without the frozen ones
+            options=whole.StateDictOptions(full_state_dict=True, strict=False))  # no frozen ones
         self.step, self.best = content["step"], content["best"]
         print(f"resuming after step {self.step}")
         return self.step

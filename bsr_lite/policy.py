@@ -46,11 +46,10 @@ class Policy(nn.Module):
         sources, targets, lengths = answer_positions(token_groups)
         self.causal.set_attn_implementation("packed")
         with self.autocast():
-            hidden = self.causal.model(
-                input_ids=packed.input_ids, position_ids=packed.position_ids, packed=packed,
-                use_cache=False).last_hidden_state[0]  # (T, H)
+            hidden = self.causal.model(input_ids=packed.input_ids, packed=packed, use_cache=False,
+                                       position_ids=packed.position_ids).last_hidden_state[0]
         weight = self.causal.lm_head.weight
-        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (answer tokens, H)
+        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (T, H) -> (answer tokens, H)
         logprobs = token_logprobs(hidden, weight, targets.to(self.device))  # (answer tokens,)
         return list(logprobs.split(lengths))
 
@@ -117,12 +116,11 @@ def check_layout(policy: Policy, name: str) -> None:
             logits = policy.causal(torch.tensor([ids], device=policy.device)).logits[0, 1:-1]
     except (ModelError, AttributeError) as error:
         raise ModelError(f"{name} cannot be computed in packed rows: {error}") from error
-    plain = logits.float().log_softmax(-1).gather(1, torch.tensor(ids[2:], device=policy.device)[
-        :, None])[:, 0]
-    limit = 0.5 if policy.compute_dtype is torch.bfloat16 else 1e-3
-    if (ours - plain).abs().max() > limit:
+    plain = logits.float().log_softmax(-1)[range(6), ids[2:]]  # (6,) nats
+    off = (ours - plain).abs().max().item()
+    if off > (0.5 if policy.compute_dtype is torch.bfloat16 else 1e-3):
         raise ModelError(f"{name} cannot be computed in packed rows: log-probabilities are off "
-                         f"by {(ours - plain).abs().max():.2g} nats; use a Llama or Qwen kind")
+                         f"by {off:.2g} nats; use a Llama or Qwen kind")
 
 
 # ---- one base for policy, reference and reward model ---------------------------------------------
@@ -165,10 +163,9 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
         raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
                          "bsr_lite.train_rm")
     quantized = getattr(policy.causal, "is_loaded_in_4bit", False)
-    shared = (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
-              and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
-              and bool(meta["quantization"]) == bool(quantized)
-              and getattr(torch, meta["dtype"]) is policy.compute_dtype)
-    if shared:
+    if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
+            and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
+            and bool(meta["quantization"]) == bool(quantized)
+            and getattr(torch, meta["dtype"]) is policy.compute_dtype):
         return SharedRewardModel(policy, Path(folder), meta)
     return load_reward_model(folder).requires_grad_(False).eval().to(policy.device)

@@ -1,7 +1,6 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
 import ctypes
-import functools
 import gc
 import hashlib
 import importlib.metadata
@@ -68,20 +67,15 @@ def flat(values: dict, prefix: str = "") -> dict:
 def environment() -> dict:
     """Versions and hardware that a number may depend on; no paths, no host names."""
     import torch
-
-    def version(package):
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
+    installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
     try:
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
                                 text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
     except OSError:  # no git
         commit = None
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {"python": platform.python_version(), "packages": {p: version(p) for p in PACKAGES},
+    packages = {name: installed.get(name) for name in PACKAGES}
+    return {"python": platform.python_version(), "packages": packages,
             "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
 
@@ -111,11 +105,9 @@ class RunLog:
 
 def check_tracker(name: str | None) -> None:
     """Raises: ConfigError for a tracker that accelerate does not know, or without its package."""
-    if name is None:
-        return
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import LoggerType
-    if name not in LOGGER_TYPE_TO_CLASS:
+    if name is not None and name not in LOGGER_TYPE_TO_CLASS:
         raise ConfigError(f"report_to {name}: accelerate has no tracker of this name; choose from "
                           f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or null")
     if name in LoggerType.list() and name not in map(str, get_available_trackers()):
@@ -129,9 +121,8 @@ def open_tracker(config: RewardModelConfig):
         return None
     from accelerate import Accelerator
     accelerator = Accelerator(log_with=config.report_to, project_dir=config.output_dir)
-    accelerator.init_trackers("bsr_lite", {
-        k: v if isinstance(v, int | float | str) else str(v)
-        for k, v in flat(to_dict(config)).items()})
+    accelerator.init_trackers("bsr_lite", {k: v if isinstance(v, int | float | str) else str(v)
+                                           for k, v in flat(to_dict(config)).items()})
     return accelerator.trackers[0]
 
 
@@ -140,39 +131,6 @@ def open_tracker(config: RewardModelConfig):
 def read_metrics(folder: str | Path) -> list[dict]:
     """Rows of a run's metrics.jsonl."""
     return read_lines(Path(folder) / "metrics.jsonl")
-
-
-def method_and_seed(name: str) -> tuple[str, int]:
-    """The parts of a run's name.
-
-    >>> method_and_seed("bsr-1e-3-seed2")
-    ('bsr-1e-3', 2)
-    """
-    method, _, seed = name.rpartition("-seed")
-    return method, int(seed)
-
-
-def read_runs(folder: str | Path) -> dict[str, list[dict]]:
-    """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
-    "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
-    runs: dict[str, list[dict]] = {}
-    for path in Path(folder).glob("*-seed*/evaluation.json"):
-        method, seed = method_and_seed(path.parent.name)
-        runs.setdefault(method, []).append({
-            "seed": seed, "metrics": read_metrics(path.parent),
-            "evaluation": json.loads(path.read_text())})
-    if not runs:
-        raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
-    return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}
-
-
-def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[list[float]]]:
-    """Steps, and one curve a seed, of a number that `watch` logged, such as
-    watched(runs["bt"], "train", "difference_after", "mean")."""
-    rows = [[row for row in run["metrics"] if "watch" in row] for run in runs]
-    curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
-              for seed in rows]
-    return [row["step"] for row in rows[0]], curves
 
 
 # ---- time and memory -----------------------------------------------------------------------------

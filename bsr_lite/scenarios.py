@@ -16,6 +16,10 @@ from .data import PAIR_FORMATS, Group, Messages, Pair, pairs_as_groups, read_gro
 from .errors import DataError
 
 RESPONSES = 4  # per prompt and source pool, as in the paper
+# split of a prompt -> where its answers of train sources and of held-out sources go
+PARTS = {"train": (None, "response_disjoint"),
+         "dev": ("dev_prompt_disjoint", "dev_mutual_disjoint"),
+         "valid": ("prompt_disjoint", "mutual_disjoint")}
 
 
 @dataclass
@@ -72,9 +76,8 @@ def _pick(group: Group, models: set[str], rng: random.Random) -> Group | None:
     return Group(group.prompt, *columns, group.split)
 
 
-def build_scenarios(
-    groups: list[Group], valid_models: list[str], label_temperature: float, seed: int = 0
-) -> Scenarios:
+def build_scenarios(groups: list[Group], valid_models: list[str], label_temperature: float,
+                    seed: int = 0) -> Scenarios:
     """Split groups (each with its `split`) into training pairs and validation sets.
 
     `valid_models` are names, or patterns that hold out a whole family, such as `gpt-*`.
@@ -85,14 +88,12 @@ def build_scenarios(
     """
     rng, out = random.Random(seed), Scenarios()
     sources = {m for g in groups for m in g.models}
-
-    def named(name: str) -> set[str]:
-        return {m for m in sources if m == name or fnmatchcase(m, name)}
-
-    held_out = set().union(*map(named, valid_models))
-    unknown = [name for name in valid_models if not named(name)]
+    named = {name: {m for m in sources if m == name or fnmatchcase(m, name)}
+             for name in valid_models}
+    unknown = sorted(name for name, found in named.items() if not found)
     if unknown:
-        raise DataError(f"valid_models names sources that no row has: {', '.join(sorted(unknown))}")
+        raise DataError(f"valid_models names sources that no row has: {', '.join(unknown)}")
+    held_out = set().union(*named.values())
     trained = sources - held_out
     counts = out.counts = dict.fromkeys(
         ("too_few_train_responses", "too_few_valid_responses", "tied_train_pairs",
@@ -101,19 +102,13 @@ def build_scenarios(
         seen, unseen = _pick(group, trained, rng), _pick(group, held_out, rng)
         counts["too_few_train_responses"] += seen is None
         counts["too_few_valid_responses"] += unseen is None
-        if group.split == "train":
-            if seen:
-                _add_train_prompt(out, seen, label_temperature, rng)
-            parts = (None, out.response_disjoint)
-        elif group.split == "dev":
-            parts = (out.dev_prompt_disjoint, out.dev_mutual_disjoint)
-        elif group.split == "valid":
-            parts = (out.prompt_disjoint, out.mutual_disjoint)
-        else:
-            raise DataError(f"unknown split {group.split!r}; use train, dev or valid")
-        for part, picked in zip(parts, (seen, unseen), strict=True):
-            if part is not None and picked:
-                part.append(picked)
+        if group.split not in PARTS:
+            raise DataError(f"unknown split {group.split!r}; use {', '.join(PARTS)}")
+        if seen and group.split == "train":
+            _add_train_prompt(out, seen, label_temperature, rng)
+        for part, picked in zip(PARTS[group.split], (seen, unseen), strict=True):
+            if part and picked:
+                getattr(out, part).append(picked)
     require(out, ["train"])
     return out
 

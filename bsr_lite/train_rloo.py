@@ -42,10 +42,9 @@ def prompts_of(config: RLOOConfig, split: str | None = None) -> list[dict]:
 
 
 def gold_scorer(config: RLOOConfig) -> Scorer | None:
-    if config.gold in (None, "none"):
-        return None
-    return pocket_gold if config.gold == "pocket" else model_gold(config.gold,
-                                                                  config.trust_remote_code)
+    if config.gold in (None, "none", "pocket"):
+        return pocket_gold if config.gold == "pocket" else None
+    return model_gold(config.gold, config.trust_remote_code)
 
 
 def prepare(config: RLOOConfig):
@@ -58,10 +57,10 @@ def prepare(config: RLOOConfig):
                              seed=config.seed)
         proxy = reward_model_for(policy, config.reward_model, config.policy.name)
         gold = gold_scorer(config)
+    shared = isinstance(proxy, SharedRewardModel)
     print(f"{len(rows)} prompts, {config.steps} steps of {config.prompts_per_step} prompts x "
-          f"{config.num_generations} answers; reward model "
-          + ("on the policy's base" if isinstance(proxy, SharedRewardModel) else
-             "with weights of its own"))
+          f"{config.num_generations} answers; reward model {'on' if shared else 'beside'} "
+          "the policy's base")
     return policy, reward_scorer(proxy, config.token_budget), gold, rows
 
 
@@ -96,13 +95,13 @@ def micro_batches_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int
 def by_prompt(batch: list[dict], part: list[int], tokens: list[Tensor]) -> dict[int, list[Tensor]]:
     """{index of a prompt: its answers' log-probabilities}, kept without a graph on the CPU."""
     answers = iter(t.detach().cpu() for t in tokens)
-    return {i: [next(answers) for _ in batch[i]["texts"]] for i in part}
+    return {i: [next(answers) for _ in batch[i]["token_group"][1:]] for i in part}
 
 
 @torch.no_grad()
 def sequence_logprobs(policy: Policy, batch: list[dict], config: RLOOConfig) -> Logprobs:
     """Token log-probabilities of all answers, in micro-batches."""
-    found: dict[int, list[Tensor]] = {}
+    found = {}
     for part in micro_batches_of(batch, config):
         found |= by_prompt(batch, part, policy.logprobs([batch[i]["token_group"] for i in part]))
     return [found[i] for i in range(len(batch))]

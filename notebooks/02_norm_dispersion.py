@@ -199,7 +199,7 @@ for place, states in (("after", after), ("before", before)):
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
 from bsr_lite.losses import bt_loss
-from bsr_lite.train_rm import make_optimizer, schedule
+from bsr_lite.step import make_optimizer, schedule
 
 
 def train_bt(model, pairs, config, watch=lambda step: None):
@@ -314,7 +314,7 @@ for name in sets:
 
 # %%
 from bsr_lite.metrics import seed_interval
-from bsr_lite.runlog import read_runs, watched
+from bsr_lite.studies.records import read_runs, watched
 
 if PROFILE == "full":
     from bsr_lite.studies.reward_models import run_study

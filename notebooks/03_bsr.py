@@ -37,7 +37,8 @@ from bsr_lite import losses, plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
 from bsr_lite.metrics import kendall_tau_b, seed_interval
-from bsr_lite.runlog import read_metrics, read_runs, watched
+from bsr_lite.runlog import read_metrics
+from bsr_lite.studies.records import read_runs, watched
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root

@@ -431,7 +431,7 @@ for model, name in ((bt, "BT"), (bsr, "BSR")):
 # otherwise.
 
 # %%
-from bsr_lite.metrics import rm_bench_scores
+from bsr_lite.studies.leaderboards import rm_bench_scores
 
 fancy = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [1.0, 1.0, 0.5]]).numpy()
 domains = ("chat", "math", "code", "safety-refuse", "safety-response")
@@ -462,7 +462,7 @@ assert scores["overall"] == 0.5, "a bias for style cancels in the overall score"
 
 # %%
 from bsr_lite.metrics import seed_interval
-from bsr_lite.runlog import read_runs
+from bsr_lite.studies.records import read_runs
 
 judged = read_runs("data/runs/study_judged")
 print(f"{'':18s} {'sets':>5s} {'BT':>18s} {'BSR - BT':>20s} {'BT pooled':>10s}")

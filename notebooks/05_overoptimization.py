@@ -42,10 +42,10 @@ from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_groups
 from bsr_lite.models import load_reward_model
-from bsr_lite.runlog import read_runs, read_table, watched
 from bsr_lite.scenarios import load_scenarios
-from bsr_lite.studies import frozen
+from bsr_lite.studies import frozen, statistics
 from bsr_lite.studies.frozen import FrozenConfig
+from bsr_lite.studies.records import read_runs, read_table, watched
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
@@ -189,7 +189,7 @@ ms_seed, ms_prompt = P * a.mean(1).var(ddof=1), S * a.mean(0).var(ddof=1)
 rest = a - a.mean(1, keepdims=True) - a.mean(0, keepdims=True) + a.mean()
 ms_rest = (rest**2).sum() / ((S - 1) * (P - 1))
 error = math.sqrt(max(ms_seed + ms_prompt - ms_rest, ms_seed, ms_prompt) / (S * P))
-mean, low, high, library = metrics.two_way_interval(a)
+mean, low, high, library = statistics.two_way_interval(a)
 assert math.isclose(error, library), "the library's standard error is this one"
 print(f"BSR - BT at 2 epochs, {S} seeds, {P} prompts: {mean:+.4f} ({low:+.4f} to {high:+.4f})")
 print(f"over seeds alone +- {1.96 * a.mean(1).std(ddof=1) / S**0.5:.4f}, "
@@ -218,7 +218,7 @@ for part in PARTS[1:]:
           f"{d.mean(0).std(ddof=1):.2f}: {(2.8 * d.mean(0).std(ddof=1) / 0.01) ** 2:4.0f}")
 
 # %%
-assert metrics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detect 2.8"
+assert statistics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detect 2.8"
 
 # %% [markdown]
 # Two thousand prompts with one seed, six hundred with the mean of four, noise of the seeds
@@ -236,7 +236,8 @@ assert metrics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detec
 # - **judged**: real answers of real models, ranked by a GPT-4 judge (QLoRA, three seeds, six model
 #   families held out).
 #
-# `python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_full.yaml --resume` draws it again.
+# `python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_full.yaml --resume`
+# draws it again.
 # Nothing was chosen on the four scenarios.
 
 # %%
@@ -411,7 +412,7 @@ drawn = [value[max(rng.choice(16, 4, replace=False), key=proxy.__getitem__)] for
 exact = best_of_n(proxy, value, 4)
 print(f"20,000 draws of 4: {np.mean(drawn):.3f}, by the formula {exact:.3f}")
 assert abs(np.mean(drawn) - exact) < 0.02, "the average over all draws is what drawing estimates"
-assert math.isclose(exact, metrics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
+assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
 
 # %% [markdown]
 # Recorded (`data/runs/best_of_n`): 64 answers of the embedded model at temperature 1 to each of

@@ -34,9 +34,10 @@ from bsr_lite import metrics, plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.gold import gold_terms
-from bsr_lite.runlog import read_runs, read_table
-from bsr_lite.scorers import pocket_rows
+from bsr_lite.scorers import read_prompts
+from bsr_lite.studies import statistics
 from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
+from bsr_lite.studies.records import read_runs, read_table
 
 # %%
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
@@ -89,7 +90,8 @@ for axis, (name, (gold, proxy)) in zip(axes, CASES.items(), strict=True):
     axis.plot(kl[seen], [p @ proxy for p, _ in path][: seen.sum()], color="black", label="proxy")
     axis.plot(kl[seen], [p @ gold for p, _ in path][: seen.sum()], color="#DDAA33", label="gold")
     sizes = 2 ** np.arange(0, 13)
-    axis.plot([metrics.best_of_n_kl(n) for n in sizes], [best_of(proxy, n) @ gold for n in sizes],
+    bounds = [statistics.best_of_n_kl(n) for n in sizes]
+    axis.plot(bounds, [best_of(proxy, n) @ gold for n in sizes],
               ".", color="#BB5566", label="gold of best-of-n, n = 1, 2, ... 4096")
     plots.label(axis, "KL to the reference (nats)", "mean reward", f"a {name} proxy")
 axes[0].legend();
@@ -229,7 +231,8 @@ for name, row in table.items():
     print(f"{name:12s} {row['seeds']} seed(s)  " + "  ".join(cells))
 
 # %%
-rows = random.Random(0).sample(pocket_rows("data/pocket/pocket.jsonl.gz", "valid"), 112)
+world = read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True)
+rows = random.Random(0).sample(world, 112)
 config = load_config("bsr_lite/configs/best_of_n.yaml", BestOfNConfig)
 assert draw_prompts(config) == rows, "both optimizers must answer the same prompts"
 scores = np.load(RUNS / "best_of_n" / "scores.npz")
@@ -238,7 +241,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64)
 # %%
 def best_of_n_gain(method):
     """Gold of the pick minus gold of a random sample.  Shapes: -> (seeds, sizes)."""
-    picked = [[metrics.best_of_n(scores[f"{method}-seed{s}"], scores["gold"], n).mean()
+    picked = [[statistics.best_of_n(scores[f"{method}-seed{s}"], scores["gold"], n).mean()
                for n in SIZES] for s in (0, 1, 2)]
     return np.array(picked) - scores["gold"].mean()
 
@@ -246,7 +249,7 @@ def best_of_n_gain(method):
 figure, axis = plots.panels(1)
 for method in ("bt", "bsr"):
     gain, tint = best_of_n_gain(method).mean(0), plots.COLORS[method]
-    axis.plot([metrics.best_of_n_kl(n) for n in SIZES], gain, color=tint,
+    axis.plot([statistics.best_of_n_kl(n) for n in SIZES], gain, color=tint,
               label=f"best-of-n, {method.upper()} (KL: bound)")
     for beta, mark in ((0.0, "o"), (0.05, "^")):
         found = [run["evaluation"] for run in runs[f"{method}-kl{beta}"]]
@@ -309,7 +312,7 @@ assert np.allclose(terms(first["policy"]).sum(1), [g[0] for g in first["policy"]
 # %%
 figure, axis = plots.panels(1)
 for i, (method, change) in enumerate(changes.items()):
-    found = [metrics.two_way_interval(change[..., j]) for j in range(len(TERMS))]
+    found = [statistics.two_way_interval(change[..., j]) for j in range(len(TERMS))]
     mean, low, high = np.array([f[:3] for f in found]).T
     axis.errorbar(np.arange(len(TERMS)) + 0.1 * (2 * i - 1), mean, [mean - low, high - mean],
                   fmt="o", capsize=3, color=plots.COLORS[method], label=method.upper())
@@ -370,7 +373,7 @@ for true in (0.5, 0.7):
     chance = 1 / (1 + np.exp(-(np.log(true / (1 - true)) + 0.8 * np.tanh(
         (words - base) / (words - base).std()))))
     wins = (rng.random(4000) < chance).astype(float)
-    found = metrics.length_controlled_win_rate(wins, words, base)
+    found = statistics.length_controlled_win_rate(wins, words, base)
     print(f"equal lengths {true:.2f}: raw {found['win_rate']:.2f}, corrected "
           f"{found['length_controlled']:.2f}")
     assert abs(found["length_controlled"] - true) < 0.04, "length must be taken out, quality kept"

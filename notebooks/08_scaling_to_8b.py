@@ -85,8 +85,8 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
 
 # %% [markdown]
 # So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. Positions
-# restart in every pair, and go on from the prompt's end in every answer. A token attends to itself, to the tokens before it in its part, and, in an answer,
-# to the whole prompt. Nothing else.
+# restart in every pair, and go on from the prompt's end in every answer. A token attends to itself,
+# to the tokens before it in its part, and, in an answer, to the whole prompt. Nothing else.
 
 # %%
 from bsr_lite.batching import pack

@@ -114,7 +114,8 @@ def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
         assert len(stem) == shortest - 1 or len({b[0] for b in branches}) > 1
     token_groups = [shared_prefix(*text) for text in texts]
     packed = pack(token_groups)
-    assert packed.input_ids.shape[1] == sum(map(count_tokens, token_groups)) == sum(packed.query_lengths)
+    tokens = packed.input_ids.shape[1]
+    assert tokens == sum(map(count_tokens, token_groups)) == sum(packed.query_lengths)
     assert len(packed.keys) == sum(packed.key_lengths)
     rows = [prompt + response for prompt, responses in texts for response in responses]
     for row, keys in zip(rows, packed.keys.split(packed.key_lengths), strict=True):

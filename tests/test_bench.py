@@ -1,17 +1,24 @@
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from bsr_lite.bench_rloo import Rollouts, compare_sampling, compare_updates
-from bsr_lite.bench_rm import Work
 
-from bsr_lite import bench, bench_growth, bench_rm
 from bsr_lite.batching import count_tokens
 from bsr_lite.config import ModelConfig
 from bsr_lite.data import Pair
 from bsr_lite.errors import DataError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
+
+SPEED = Path(__file__).with_name("speed")  # scripts, run by hand
+sys.path.insert(0, str(SPEED))
+import bench  # noqa: E402
+import bench_growth  # noqa: E402
+import bench_rm  # noqa: E402
+from bench_rloo import Rollouts, compare_sampling, compare_updates  # noqa: E402
+from bench_rm import Work  # noqa: E402
 
 pytest.importorskip("trl", reason="the comparison needs TRL")
 
@@ -109,5 +116,15 @@ def test_bad_calls_are_one_clear_error(monkeypatch, pairs, tokenizer):
     with pytest.raises(DataError, match="12 pairs, 16 needed"):
         bench.batches_of(pairs, tokenizer, 4, 4)
     monkeypatch.setitem(sys.modules, "trl", None)
-    with pytest.raises(ModelError, match=r"needs TRL: pip install -e .\[bench\]"):
+    with pytest.raises(ModelError, match=r"needs TRL: pip install -r requirements\.txt"):
         bench.main(["--quick"])
+
+
+def test_it_starts_from_the_repositorys_root():
+    done = subprocess.run([sys.executable, "tests/speed/bench.py", "--rounds", "0"],
+                          cwd=SPEED.parents[1], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: --rounds 0: at least 1\n")
+
+
+def test_an_exponent_is_that_of_the_power_law():
+    assert bench_growth.exponent([1, 2, 4], [3.0, 12.0, 48.0]) == pytest.approx(2)

@@ -103,7 +103,8 @@ def test_other_prompts_and_other_weights_are_no_cache(finished, tmp_path):
 
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(
         finished, first_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
+    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores",
+                        lambda *a: pytest.fail("scored again"))
     assert run_best_of_n(finished) == first_run[1]
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")

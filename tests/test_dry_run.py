@@ -78,11 +78,12 @@ def test_bsr_over_micro_batches_costs_a_forward_pass_more(tiny_path):
     model = load_reward_model(tiny_path, dtype="float32").train()
     config = config_for(tiny_path, batch_size=4, loss="bsr", token_budget=256)
     token_groups = [[[1] * 8, [2] * 120, [3] * 120]] * 4
-    parts = [([i], pack([token_group])) for i, token_group in enumerate(token_groups)]
+    parts = [([i], pack([group])) for i, group in enumerate(token_groups)]
     linear, _ = counted(model, parts, config)
     work = step_work(config, model, 1)
     assert (work["micro_batches"], work["passes"]) == (4, 2)
-    assert linear == pytest.approx(step_flops(model, sum(map(count_tokens, token_groups)), 0, 2), rel=1e-4)
+    tokens = sum(map(count_tokens, token_groups))
+    assert linear == pytest.approx(step_flops(model, tokens, 0, 2), rel=1e-4)
     assert step_work(config, model, 4)["passes"] == 1  # a GPU's one pair is one micro-batch
 
 

@@ -12,7 +12,6 @@ from bsr_lite.embedded import EMBEDDED, HUB_ID
 from bsr_lite.errors import ConfigError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
-from bsr_lite.scale import estimate as module
 from bsr_lite.scale.estimate import (
     ARCHITECTURES,
     architecture,
@@ -21,8 +20,8 @@ from bsr_lite.scale.estimate import (
     largest_token_budget,
     measure,
 )
-from bsr_lite.step import backward
-from bsr_lite.train_rm import make_optimizer
+from bsr_lite.scale.estimate import estimate as module
+from bsr_lite.step import backward, make_optimizer
 
 SETTINGS = {
     "full fp32": {"dtype": "float32"},
@@ -96,7 +95,7 @@ def test_parts_add_up_and_8_bit_states_take_a_quarter(tiny_path):
     assert estimate(config)["optimizer"] * 4 == parts["optimizer"]
 
 
-def test_largest_micro_batch_fills_the_budget_or_holds_one_tree():
+def test_largest_micro_batch_fills_the_budget_or_holds_one_pair():
     config = config_for("x")
     token_groups = largest_micro_batch(config)
     assert sum(map(count_tokens, token_groups)) == 560
@@ -159,17 +158,17 @@ def test_unknown_model_names_the_known_ones():
         estimate(config_for("nobody/x"))
 
 
-def test_the_largest_token_budget_fits_and_the_next_does_not(tiny_path):
+def test_the_largest_token_budget_fits_and_twice_as_much_does_not(tiny_path):
     config = config_for(tiny_path, lora_rank=4)
-    config.batch_size = 12
-    whole = 12 * 256
-    totals = {n * 256: estimate(dataclasses.replace(config, token_budget=n * 256))["total"]
-              for n in (1, 2, 4, 8, 12)}
-    for (budget, least), more in zip(totals.items(), [*totals.values()][1:], strict=False):
-        assert largest_token_budget(config, least) == budget
-        assert largest_token_budget(config, more - 1) == budget
-    assert largest_token_budget(config, 1e12) == whole  # and no more than a batch
-    with pytest.raises(ConfigError, match="one pair of data.max_length 128 takes .*: lower it, "):
+    config.batch_size, config.data.max_length = 64, 64
+    for available in (6e6, 12e6):
+        budget = largest_token_budget(config, available)
+        assert budget in [128 * 2**i for i in range(6)]
+        totals = [estimate(dataclasses.replace(config, token_budget=b))["total"]
+                  for b in (budget, 2 * budget)]
+        assert totals[0] <= available < totals[1] * 1.05  # the straight line is a little off
+    assert largest_token_budget(config, 1e12) == 2 * 64 * 64  # at most a batch
+    with pytest.raises(ConfigError, match="one pair of data.max_length 64 takes .*: lower it, "):
         largest_token_budget(config, 1e5)
 
 

@@ -7,8 +7,9 @@ from conftest import assert_close_in_norm
 from transformers import AutoModelForCausalLM
 
 from bsr_lite.errors import DataError
-from bsr_lite.generate import PromptCache, draw, main, roll_out, sample
+from bsr_lite.generate import PromptCache, draw, roll_out, sample
 from bsr_lite.policy import load_policy
+from bsr_lite.studies.alpaca_eval import main
 from bsr_lite.tokenization import tokenize
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]

@@ -6,13 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_lite import losses
-from bsr_lite.losses import (
-    PARAMETERS,
-    bsr_penalty,
-    bsr_penalty_share,
-    group_means,
-    preference_loss,
-)
+from bsr_lite.losses import bsr_penalty, bsr_penalty_share, group_means, preference_loss
 
 PARAMETERS = {"hinge": {"target_margin": 1.0}, "centering": {"centering_coefficient": 0.1},
               "l2": {"l2_coefficient": 0.1},
@@ -26,7 +20,7 @@ def random_rewards(n=12, seed=0, dtype=torch.float64):
     return (2 * x + torch.tensor([1.0, 0.4], dtype=dtype)).unbind(1)
 
 
-@pytest.mark.parametrize("kind", list(PARAMETERS))
+@pytest.mark.parametrize("kind", list(losses.PARAMETERS))
 @given(rows=reward_lists)
 @settings(max_examples=25, deadline=None)
 def test_stable_in_fp32_at_any_size(kind, rows):
@@ -36,7 +30,7 @@ def test_stable_in_fp32_at_any_size(kind, rows):
     assert torch.isfinite(loss) and torch.isfinite(rewards.grad).all()
 
 
-@pytest.mark.parametrize("kind", list(PARAMETERS))
+@pytest.mark.parametrize("kind", list(losses.PARAMETERS))
 @pytest.mark.parametrize("value", [0.0, 1e4, -1e4])
 def test_stable_at_equal_extremes(kind, value):
     r = torch.full((3,), value, requires_grad=True)
@@ -76,7 +70,7 @@ def test_head_gradient_is_equation_22():
     torch.testing.assert_close(head.grad, expected)
 
 
-@pytest.mark.parametrize("kind", list(PARAMETERS))
+@pytest.mark.parametrize("kind", list(losses.PARAMETERS))
 def test_gradients_against_finite_differences(kind):
     w, l = (x.clone().requires_grad_() for x in random_rewards(5))
     assert torch.autograd.gradcheck(

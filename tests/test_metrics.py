@@ -6,17 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_lite.metrics import (
+from bsr_lite.metrics import bootstrap_interval, kendall_tau_b, pair_accuracy, seed_interval
+from bsr_lite.studies.leaderboards import rm_bench_scores
+from bsr_lite.studies.statistics import (
     best_of_n,
     best_of_n_kl,
-    bootstrap_interval,
-    kendall_tau_b,
-    pair_accuracy,
-    seed_interval,
+    calibration,
+    length_controlled_win_rate,
     two_way_interval,
 )
-from bsr_lite.studies.leaderboards import rm_bench_scores
-from bsr_lite.studies.statistics import calibration, length_controlled_win_rate
 
 
 def direct_tau(x, y):

@@ -59,7 +59,8 @@ def test_result_table_is_the_recorded_one():
 def test_the_full_study_is_what_its_tiers_recorded():
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
     from bsr_lite.config import load_config
-    from bsr_lite.studies.reward_models import StudyConfig, read_back, run_configs, run_key
+    from bsr_lite.studies.records import read_back
+    from bsr_lite.studies.reward_models import StudyConfig, run_configs, run_key
     from bsr_lite.studies.tables import summarize
     tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
     for name in ("study_lora", "study_judged"):

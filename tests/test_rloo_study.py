@@ -10,7 +10,6 @@ import yaml
 
 from bsr_lite.config import load_config
 from bsr_lite.errors import ConfigError, DataError
-from bsr_lite.metrics import two_way_interval
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
 from bsr_lite.studies.rloo import (
@@ -21,6 +20,7 @@ from bsr_lite.studies.rloo import (
     run_study,
     summarize,
 )
+from bsr_lite.studies.statistics import two_way_interval
 
 
 def write_study(folder, tiny_path):

@@ -2,15 +2,8 @@ import json
 
 import pytest
 
-from bsr_lite.runlog import (
-    RunLog,
-    environment,
-    peak_memory_gb,
-    phase,
-    read_metrics,
-    read_runs,
-    watched,
-)
+from bsr_lite.runlog import RunLog, environment, peak_memory_gb, phase, read_metrics
+from bsr_lite.studies.records import read_runs, watched
 
 
 def test_rows_come_back_and_a_torn_last_line_is_left_out(tmp_path):

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from bsr_lite.metrics import bootstrap_interval, two_way_interval
-from bsr_lite.studies.statistics import calibration, interval, pair_margins, reward_controls
+from bsr_lite.metrics import bootstrap_interval
+from bsr_lite.studies.statistics import (
+    calibration,
+    interval,
+    pair_margins,
+    reward_controls,
+    two_way_interval,
+)
 
 RNG = np.random.default_rng(0)
 GOLD = RNG.normal(size=(200, 4))

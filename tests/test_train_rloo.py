@@ -9,7 +9,7 @@ from conftest import assert_close_in_norm
 from bsr_lite.config import RLOOConfig, load_config, parse, read_yaml
 from bsr_lite.data import read_rows
 from bsr_lite.errors import ConfigError, DataError, ModelError
-from bsr_lite.generate import end_of_turn
+from bsr_lite.generate import end_of_turn, roll_out
 from bsr_lite.gold import gold_reward, gold_terms
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import Policy, load_policy
@@ -17,7 +17,7 @@ from bsr_lite.rloo import leave_one_out_advantages
 from bsr_lite.runlog import read_metrics
 from bsr_lite.saving import save_reward_model
 from bsr_lite.scorers import model_gold, pocket_gold, reward_scorer
-from bsr_lite.train_rloo import collapse, roll_out, sequence_logprobs, sums, train, update
+from bsr_lite.train_rloo import collapse, sequence_logprobs, sums, train, update
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from ..metrics import best_of_n, two_way_interval
+from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
 
 # ---- 05_overoptimization -------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def check_matched_win_rate(function: Callable) -> bool:
 # ---- 08_scaling_to_8b ----------------------------------------------------------------------------
 
 def check_padding_factor(function: Callable) -> bool:
-    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed token_groups."""
+    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed ones."""
     cases = [(([4, 4], [4, 4], [4, 4]), 32 / 24), (([10, 2], [5, 1], [1, 3]), 60 / 22),
              (([0], [7], [7]), 1.0)]
     return judge("padding_factor", function, cases, "two rows a pair, all as long as the longest "

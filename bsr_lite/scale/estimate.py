@@ -9,7 +9,7 @@ With --gb it also says how large a micro-batch fits.
 """
 
 import dataclasses
-import itertools
+import math
 import weakref
 from pathlib import Path
 
@@ -224,22 +224,20 @@ def estimate(config: RewardModelConfig) -> dict[str, int]:
 
 
 def largest_token_budget(config: RewardModelConfig, available: float) -> int:
-    """The largest token_budget whose micro-batch fits into `available` bytes, of those that hold
-    1, 2, 4, 8, ... of the longest pairs, up to the whole batch.
+    """The largest token_budget that fits into `available` bytes: a power of two times the longest
+    pair, no more than a whole batch. Memory is a straight line in tokens, drawn by two estimates.
 
     Raises: ConfigError when one pair does not fit.
     """
-    def total(pairs: int) -> int:
-        return estimate(dataclasses.replace(config, token_budget=pairs * pair))["total"]
-
-    pair, most = 2 * config.data.max_length, config.batch_size
-    counts = [min(2**i, most) for i in range((most - 1).bit_length() + 1)]
-    fit = list(itertools.takewhile(lambda pairs: total(pairs) <= available, counts))
-    if not fit:
+    pair = 2 * config.data.max_length
+    one, two = (estimate(dataclasses.replace(config, token_budget=n * pair)) for n in (1, 2))
+    if one["total"] > available:
         raise ConfigError(f"one pair of data.max_length {config.data.max_length} takes "
-                          f"{total(1) / 1e9:.1f} GB of {available / 1e9:.1f}: lower it, set "
+                          f"{one['total'] / 1e9:.1f} GB of {available / 1e9:.1f}: lower it, set "
                           "model.gradient_checkpointing, model.lora_rank or model.quantization")
-    return fit[-1] * pair
+    share = (available - one["total"]) / max(1, two["total"] - one["total"])
+    tokens = one["tokens"] + share * (two["tokens"] - one["tokens"])
+    return pair * min(config.batch_size, 2 ** int(math.log2(max(1.0, tokens / pair))))
 
 
 def measure(config: RewardModelConfig) -> int:

@@ -21,21 +21,13 @@ from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
 from ..generate import roll_out
 from ..gold import WORD
-from ..metrics import best_of_n, best_of_n_kl, two_way_interval
 from ..models import load_reward_model
 from ..policy import load_policy
-from ..runlog import (
-    environment,
-    fingerprint,
-    method_and_seed,
-    phase,
-    read_lines,
-    release_memory,
-    write_atomic,
-)
+from ..runlog import environment, fingerprint, phase, read_lines, release_memory, write_atomic
 from ..saving import weights_fingerprint
-from ..scorers import pocket_gold, pocket_rows, reward_scorer
-from .records import RECORDED, read_back, write_results
+from ..scorers import pocket_gold, read_prompts, reward_scorer
+from .records import RECORDED, method_and_seed, read_back, write_results
+from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown
 
 
@@ -61,7 +53,7 @@ class BestOfNConfig:
 
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
-    rows = pocket_rows(config.data, config.split)
+    rows = read_prompts(config.data, config.split, pocket=True)
     if len(rows) < config.prompts:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
                         f"{config.prompts} asked for")

@@ -34,11 +34,12 @@ from ..dispersion import reward_variances
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens, table
 from ..losses import check_loss, preference_loss
-from ..metrics import agreement, detectable, kendall_tau_b, two_way_interval
+from ..metrics import agreement, kendall_tau_b
 from ..runlog import environment, fingerprint, phase, write_atomic
 from ..scenarios import Scenarios, load_scenarios
 from ..step import schedule
 from .records import RECORDED, key_of, read_back, write_results
+from .statistics import detectable, two_way_interval
 from .tables import columns_table, shown
 
 

@@ -5,12 +5,13 @@ that is the same now, from the study's own folder always, from data/runs with --
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
 from ..config import parse, to_dict
 from ..errors import ConfigError
-from ..runlog import write_atomic
+from ..runlog import read_metrics, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 RENAMED = {("layout", "forest"): "packed"}
@@ -65,3 +66,38 @@ def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
 def read_table(folder: str | Path) -> dict:
     """The numbers of a study's results.json."""
     return json.loads((Path(folder) / "results.json").read_text())["table"]
+
+
+# ---- a study's runs ------------------------------------------------------------------------------
+
+def method_and_seed(name: str) -> tuple[str, int]:
+    """The parts of a run's name.
+
+    >>> method_and_seed("bsr-1e-3-seed2")
+    ('bsr-1e-3', 2)
+    """
+    method, _, seed = name.rpartition("-seed")
+    return method, int(seed)
+
+
+def read_runs(folder: str | Path) -> dict[str, list[dict]]:
+    """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
+    "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
+    runs: dict[str, list[dict]] = {}
+    for path in Path(folder).glob("*-seed*/evaluation.json"):
+        method, seed = method_and_seed(path.parent.name)
+        runs.setdefault(method, []).append({
+            "seed": seed, "metrics": read_metrics(path.parent),
+            "evaluation": json.loads(path.read_text())})
+    if not runs:
+        raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
+    return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}
+
+
+def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[list[float]]]:
+    """Steps, and one curve a seed, of a number that `watch` logged, such as
+    watched(runs["bt"], "train", "difference_after", "mean")."""
+    rows = [[row for row in run["metrics"] if "watch" in row] for run in runs]
+    curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
+              for seed in rows]
+    return [row["step"] for row in rows[0]], curves

@@ -20,23 +20,22 @@ from ..distributed import refuse_launcher
 from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
 from ..generate import roll_out
-from ..metrics import two_way_interval
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, method_and_seed, phase, read_metrics, release_memory, write_atomic
+from ..runlog import fingerprint, phase, read_metrics, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import (
     gold_scorer,
-    read_prompts,
+    prompts_of,
     reference_scale,
     score,
     sequence_logprobs,
     sums,
     train,
 )
-from .records import RECORDED, key_of, read_back, write_results
-from .statistics import length_controlled_win_rate
+from .records import RECORDED, key_of, method_and_seed, read_back, write_results
+from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown
 
 
@@ -89,8 +88,8 @@ def check_runs(configs: list[RLOOConfig], study: RLOOStudyConfig) -> None:
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
     """A random draw of prompts to evaluate on.  Raises: DataError when some were trained on."""
-    rows = read_prompts(config, study.eval_split)
-    trained = {r["prompt"] for r in read_prompts(config)} & {r["prompt"] for r in rows}
+    rows = prompts_of(config, study.eval_split)
+    trained = {r["prompt"] for r in prompts_of(config)} & {r["prompt"] for r in rows}
     if trained or len(rows) < study.eval_prompts:
         raise DataError(f"{config.data}: split {study.eval_split!r} has {len(rows)} prompts, "
                         f"{len(trained)} of them trained on; {study.eval_prompts} new ones needed")
@@ -107,7 +106,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold = gold_scorer(config)
-    zero, unit = reference_scale(policy, proxy, read_prompts(config), config)
+    zero, unit = reference_scale(policy, proxy, prompts_of(config), config)
 
     def described(batch: list[dict]) -> dict:
         scaled = ((score(batch, proxy) - zero) / unit).double().round(decimals=4)
@@ -136,7 +135,7 @@ def interval(values: np.ndarray) -> tuple:
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
-    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same kl_coef,
+    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same price,
     paired; win rate over the reference under gold, raw and length-controlled."""
     summary, gains = {}, {}
     for name, found in runs.items():
@@ -184,7 +183,7 @@ def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     path = Path(config.output_dir) / "evaluation.json"
     others = decided_by(study) | {
         "reward_model_weights": weights_fingerprint(config.reward_model),
-        "rows": fingerprint([read_prompts(config), read_prompts(config, study.eval_split)])}
+        "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
     if finished := read_back(path, config, **others):
         return finished
     try:

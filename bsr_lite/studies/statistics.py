@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..metrics import bootstrap_interval, finite, kendall_tau_b, two_way_interval
+from ..metrics import bootstrap_interval, finite, kendall_tau_b, t_quantile
 
 
 def mean_of(cells: list[dict], name: str) -> float:
@@ -106,3 +106,72 @@ def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:
     seen = abs(difference.mean()) <= 2 * spread
     return {"win_rate": float(wins.mean()), "length_effect": float(weights[1]),
             "length_controlled": float(1 / (1 + np.exp(-weights[0]))) if seen else math.nan}
+
+
+def two_way_interval(values) -> tuple[float, float, float, float]:
+    """Mean, 95% interval and standard error over seeds and prompts, both drawn at random: it speaks
+    of new seeds and new prompts of the same kind.  Pass paired differences for a comparison.
+
+    Two-way analysis of variance without replication: error^2 = (MS_s + MS_p - MS_e) / (S P), at
+    least either of the first two alone; Student's t with Satterthwaite's degrees of freedom. Unlike
+    resampling it stays honest at three or four seeds.
+    Shapes: (S, P) -> mean, low, high, error.  Raises: ValueError below two seeds or prompts.
+    """
+    x = finite(values)
+    s, p = x.shape
+    if min(s, p) < 2:
+        raise ValueError(f"an interval over seeds and prompts needs two of each, got {s} and {p}")
+    mean, rows, columns = x.mean(), x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    ms_seed, ms_prompt = p * rows.var(ddof=1), s * columns.var(ddof=1)
+    ms_rest = ((x - rows - columns + mean) ** 2).sum() / ((s - 1) * (p - 1))
+    total = max(ms_seed + ms_prompt - ms_rest, ms_seed, ms_prompt)
+    if total == 0:
+        return float(mean), float(mean), float(mean), 0.0
+    freedom = total**2 / (ms_seed**2 / (s - 1) + ms_prompt**2 / (p - 1)
+                          + ms_rest**2 / ((s - 1) * (p - 1)))
+    error = math.sqrt(total / (s * p))
+    half = t_quantile(freedom) * error
+    return float(mean), float(mean - half), float(mean + half), error
+
+
+def detectable(low: float, high: float) -> float:
+    """The true difference that four of five studies with a 95% interval as wide as this one would
+    find significant: half its width times (1.96 + 0.84) / 1.96.
+
+    >>> round(detectable(-1.96, 1.96), 2)  # standard error 1
+    2.8
+    """
+    return (high - low) / 2 * 2.8 / 1.96
+
+
+def best_of_n(proxy, values, n: int) -> np.ndarray:
+    """Expected value of the sample that a proxy ranks first among n drawn from N, without
+    replacement: sum_j [C(L_j + T_j, n) - C(L_j, n)] / (T_j C(N, n)) v_j, where L_j samples have a
+    lower proxy than j and T_j the same one (itself included): ties are broken at random.
+
+    Unbiased for n fresh samples, where one draw of n would throw N - n of them away.
+    Source: Sec. 2 of Gao et al. 2023 uses best-of-n as the optimizer; the estimator without ties
+    is that of Nakano et al. 2021.
+    Shapes: (..., N), (..., N) -> (...).  Raises: ValueError unless 1 <= n <= N.
+    >>> best_of_n([1.0, 2.0, 3.0], [0.0, 3.0, 9.0], 2).round(6).item()  # (3 + 9 + 9) / 3
+    7.0
+    """
+    proxy, values = finite(proxy), finite(values)
+    total = proxy.shape[-1]
+    if not 1 <= n <= total:
+        raise ValueError(f"n must be from 1 to the {total} samples of a prompt, got {n}")
+    share = np.array([math.comb(k, n) / math.comb(total, n) for k in range(total + 1)])
+    lower = (proxy[..., None, :] < proxy[..., :, None]).sum(-1)
+    same = (proxy[..., None, :] == proxy[..., :, None]).sum(-1)
+    return ((share[lower + same] - share[lower]) / same * values).sum(-1)
+
+
+def best_of_n_kl(n: int) -> float:
+    """Upper bound on KL(best-of-n || policy) in nats: log n - (n - 1)/n, reached by a proxy
+    without ties over infinitely many answers; ties and repeated answers lower the KL.
+
+    Source: Beirami et al. 2024 (arXiv 2401.01879) for the bound.
+    >>> round(best_of_n_kl(64), 2)
+    3.17
+    """
+    return math.log(n) - (n - 1) / n

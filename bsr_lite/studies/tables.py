@@ -3,8 +3,7 @@
 import numpy as np
 
 from ..eval_rm import table
-from ..metrics import detectable
-from .statistics import interval, mean_of, reward_controls
+from .statistics import detectable, interval, mean_of, reward_controls
 
 STATISTICS = {
     "reward_mean": "reward mean", "between": "reward variance between prompts",

@@ -1,14 +1,14 @@
 """Our training steps beside TRL's, in turns: python tests/speed/bench.py --quick
 
 The same pairs, answers, weights and optimizer through us, through TRL's RewardTrainer and
-RLOOTrainer as they come, and at their best settings; sampling against HF generate. Needs TRL
-(pip install -e .[bench]). With --growth instead, and without TRL: how a step's time and memory grow
+RLOOTrainer as they come, and at their best settings; sampling against HF generate. Needs TRL, which
+requirements.txt names. With --growth instead, and without TRL: how a step's time and memory grow
 with pairs, length and answers, what BSR costs beside BT, how tokenization scales.
 """
 
+import argparse
 import json
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -18,11 +18,10 @@ from bench_rm import Work, compare
 from figures import bench_figure, growth_figure
 
 from bsr_lite.batching import TokenGroup
-from bsr_lite.cli import parser
 from bsr_lite.config import ModelConfig
 from bsr_lite.data import Pair, read_groups
 from bsr_lite.embedded import EMBEDDED
-from bsr_lite.errors import DataError, ModelError
+from bsr_lite.errors import DataError, ModelError, run
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
 from bsr_lite.runlog import environment, phase, write_atomic
@@ -59,7 +58,7 @@ def dialogs(pairs: list[Pair]) -> list[Pair]:
 
 
 def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list[TokenGroup]]:
-    """The first count * size pairs that fit, as token_groups.  Raises: DataError when they are too few."""
+    """The first count * size pairs that fit.  Raises: DataError when they are too few."""
     token_groups, _ = pair_tokens(pairs[:3 * count * size], tokenizer, 2048)
     if len(token_groups) < count * size:
         raise DataError(f"{len(token_groups)} pairs, {count * size} needed: ask for fewer batches")
@@ -161,7 +160,7 @@ def run_growth(quick: bool) -> dict:
     return found
 
 
-def run(quick: bool, judged: str | None, rounds: int) -> dict:
+def run_comparison(quick: bool, judged: str | None, rounds: int) -> dict:
     """{"reward models", "updates", "sampling"}: the tables of every comparison."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = load_policy(EMBEDDED, lora_rank=16)
@@ -172,8 +171,8 @@ def run(quick: bool, judged: str | None, rounds: int) -> dict:
     with phase("RLOO updates"):
         found["updates"]["4 prompts x 4, LoRA, bf16"] = compare_updates(
             policy, rollouts(policy.tokenizer, 2 if quick else 4), 1 if quick else rounds)
-    text = [token for token_group in rollouts(policy.tokenizer, 1, 16).steps[0] for part in token_group
-            for token in part]
+    (groups,) = rollouts(policy.tokenizer, 1, 16).steps
+    text = [token for group in groups for part in group for token in part]
     for length, k in ((128, 4),) if quick else ((128, 4), (384, 8)):
         prompts = [text[i * 20:i * 20 + length] for i in range(8)]
         with phase(f"sampling, prompt {length}, K = {k}"):
@@ -186,12 +185,20 @@ def trl_version() -> str:
     try:
         import trl
     except ImportError:
-        raise ModelError("the comparison needs TRL: pip install -e .[bench]") from None
+        raise ModelError("the comparison needs TRL: pip install -r requirements.txt") from None
     return trl.__version__
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parser("bench").parse_args(argv)
+    parser = argparse.ArgumentParser("python tests/speed/bench.py", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one of each, in minutes")
+    parser.add_argument("--growth", action="store_true", help="how cost grows, instead")
+    parser.add_argument("--judged", help="a judged table (parquet), as a third mix of lengths")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", help="folder for results.json, .md and .png; without it "
+                        "runs/bench or runs/bench_growth")
+    args = parser.parse_args(argv)
     if args.rounds < 1:
         raise DataError(f"--rounds {args.rounds}: at least 1")
     settings = {"quick": args.quick}
@@ -200,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
         lines, draw = growth_table(tables), growth_figure
     else:
         settings |= {"trl": trl_version(), "judged": bool(args.judged), "rounds": args.rounds}
-        tables = run(args.quick, args.judged, args.rounds)
+        tables = run_comparison(args.quick, args.judged, args.rounds)
         lines = [*reward_table(tables["reward models"]), "",
                  *rloo_table(tables["updates"], tables["sampling"])]
         draw = bench_figure
@@ -212,7 +219,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (DataError, ModelError) as error:
-        sys.exit(f"error: {error}")
+    run(main)

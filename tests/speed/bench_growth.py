@@ -13,8 +13,9 @@ import torch
 from bench_rm import clock, watched
 
 from bsr_lite.batching import TokenGroup, count_tokens, micro_batches, pack
-from bsr_lite.config import DataConfig, RewardModelConfig
+from bsr_lite.config import DataConfig, ModelConfig, RewardModelConfig
 from bsr_lite.data import Pair
+from bsr_lite.embedded import EMBEDDED
 from bsr_lite.models import RewardModel
 from bsr_lite.runlog import release_memory
 from bsr_lite.step import backward
@@ -23,7 +24,7 @@ from bsr_lite.tokenization import pair_tokens, tokenize
 SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers
 
 
-def tree_of(length: int, answers: int, numbers: random.Random) -> TokenGroup:
+def group_of(length: int, answers: int, numbers: random.Random) -> TokenGroup:
     """A prompt with answers, each of `length` tokens together with its prompt."""
     prompt = max(1, round(SHARED * length))
     return [[numbers.randrange(5, 2000) for _ in range(size)]
@@ -32,14 +33,16 @@ def tree_of(length: int, answers: int, numbers: random.Random) -> TokenGroup:
 
 def sweeps(quick: bool) -> dict[str, tuple[list[int], list[list[TokenGroup]]]]:
     """{what grows: (its sizes, a batch of token_groups at each)}."""
-    numbers = random.Random(0)
-    sizes = {"pairs of 160 tokens": [2, 4, 8, 16], "tokens a response": [64, 128, 256, 512, 1024],
-             "answers to a prompt": [2, 4, 8, 16]}
-    token_groups = {"pairs of 160 tokens": lambda n: [tree_of(160, 2, numbers) for _ in range(n)],
-             "tokens a response": lambda n: [tree_of(n, 2, numbers) for _ in range(2)],
-             "answers to a prompt": lambda n: [tree_of(160, n, numbers)]}
-    return {name: (sizes[name][:3 if quick else None],
-                   [token_groups[name](n) for n in sizes[name][:3 if quick else None]]) for name in token_groups}
+    numbers, first = random.Random(0), 3 if quick else None
+    found = {}
+    for name, sizes, batch in (
+            ("pairs of 160 tokens", [2, 4, 8, 16],
+             lambda n: [group_of(160, 2, numbers) for _ in range(n)]),
+            ("tokens a response", [64, 128, 256, 512, 1024],
+             lambda n: [group_of(n, 2, numbers) for _ in range(2)]),
+            ("answers to a prompt", [2, 4, 8, 16], lambda n: [group_of(160, n, numbers)])):
+        found[name] = (sizes[:first], [batch(n) for n in sizes[:first]])
+    return found
 
 
 def seconds_of(step, repeats: int, device: torch.device) -> float:
@@ -65,7 +68,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 def growth(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     """table[what grows]: sizes, tokens, seconds of forward and backward, peak bytes beside the
     model's, and the exponent of seconds and of bytes in the size."""
-    config = RewardModelConfig(None, DataConfig(""), "")
+    config = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "")
     table = {}
     for name, (sizes, batches) in sweeps(quick).items():
         rows: dict = {"sizes": sizes, "tokens": [], "seconds": [], "peak": []}
@@ -91,12 +94,13 @@ def cost_of_bsr(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     micro-batch BSR is a few sums more; in several it needs all rewards before any gradient, that
     is, a forward pass without a graph."""
     numbers, table = random.Random(1), {}
-    token_groups = [tree_of(160, 2, numbers) for _ in range(8)]
-    bt = RewardModelConfig(None, DataConfig(""), "")
+    token_groups = [group_of(160, 2, numbers) for _ in range(8)]
+    bt = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "")
     configs = {"bt": bt, "bsr": replace(bt, loss="bsr", bsr_lambda=1e-3)}
+    lengths = list(map(count_tokens, token_groups))
     for count in (1, 4):
-        parts = [(run, pack([token_groups[i] for i in run]).to(model.device)) for run in micro_batches(
-            [count_tokens(t) for t in token_groups], -(-sum(map(count_tokens, token_groups)) // count))]
+        parts = [(run, pack([token_groups[i] for i in run]).to(model.device))
+                 for run in micro_batches(lengths, -(-sum(lengths) // count))]
         times: dict[str, list[float]] = {name: [] for name in configs}
         for _ in range(1 if quick else repeats):
             for name, config in configs.items():  # in turns

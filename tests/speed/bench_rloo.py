@@ -34,7 +34,8 @@ class Rollouts:
     @staticmethod
     def rewards(token_groups: list[TokenGroup]) -> list[list[float]]:
         """Anything that differs within a prompt: the answers' mean token id, in thousands."""
-        return [[sum(answer) / len(answer) / 1000 for answer in token_group[1:]] for token_group in token_groups]
+        return [[sum(answer) / len(answer) / 1000 for answer in answers]
+                for _, *answers in token_groups]
 
 
 def run_ours(start: Policy, work: Rollouts) -> dict:
@@ -47,9 +48,9 @@ def run_ours(start: Policy, work: Rollouts) -> dict:
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
     seconds, first = [], None
     for token_groups in work.steps:
-        started, batch = clock(policy.device), [{"token_group": token_group} for token_group in token_groups]
+        started, batch = clock(policy.device), [{"token_group": t} for t in token_groups]
         with policy.reference():
-            ref = sums(sequence_logprobs(policy, batch, config), len(batch))
+            ref = sums(sequence_logprobs(policy, batch, config))
         update(policy, batch, torch.tensor(work.rewards(token_groups)), ref, config)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         first = torch.cat([p.grad.flatten() for p in trained]) if first is None else first
@@ -91,7 +92,7 @@ def run_trl(start: Policy, work: Rollouts, best: bool) -> dict:
                 found["gradient"] = torch.cat([p.grad.flatten() for p in model.parameters()
                                                if p.requires_grad]).float()
 
-    rows = [{"prompt": json.dumps(token_group[0])} for token_groups in work.steps for token_group in token_groups]
+    rows = [{"prompt": json.dumps(prompt)} for step in work.steps for prompt, *_ in step]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
         config = TRLConfig(
             folder, per_device_train_batch_size=len(work.steps[0]) * answers,
