@@ -60,13 +60,14 @@ def tiny_path(tmp_path_factory, tokenizer):
 def assert_close_in_norm(found, expected, unit=0.0, factor=50.0, dtype=None):
     """||found - expected|| <= factor * eps * max(||expected||, unit * sqrt(n)).
 
-    For two ways to compute the same numbers. They add up in another order, so how far they are
-    apart depends on the kernels of the CPU, and single elements, where large terms cancel, by any
-    factor: what the precision promises is the norm. eps is that of the coarser of both dtypes. The
-    default of 50 (6e-6 in fp32) is FACTOR_SEEN times what was seen under any setting of the maths
-    libraries, and hundreds of times below any mistake that was tried. `unit`: the size of an
-    element before its terms cancel, for few numbers that may all be near zero (1 for rewards).
-    For gradients of many parameters pass one vector, or all of one parameter."""
+    For two ways to compute the same n numbers. They add up in another order, so how far they are
+    apart depends on the CPU's kernels, and a single element, whose large terms cancel, is off by
+    any factor: what a precision promises is the norm. eps is that of the coarsest of both dtypes
+    and `dtype`, in which they were computed. 50 eps, 6e-6 in fp32, are twice what was seen under
+    any of ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA, MKL_CBWR and OMP_NUM_THREADS, and a mistake of
+    a thousandth in one term of a gradient is beyond them.
+    unit: the size of an element before its terms cancel (1 for rewards), where a few numbers may
+    all be near zero. Gradients: all of a model's, or of one parameter, as one vector."""
     assert found.shape == expected.shape, (found.shape, expected.shape)
     eps = max(torch.finfo(x).eps for x in (found.dtype, expected.dtype, dtype or found.dtype))
     a, b = found.detach().double(), expected.detach().double()
