@@ -34,11 +34,7 @@ def _options(command: str) -> list[tuple[str, dict]]:
     resume = ("--resume", {"action": "store_true", "help": "go on from the last checkpoint"})
     output = ("--output", {"required": True})
     return {
-        "train_rm": [
-            resume, ("--dry-run", {"action": "store_true", "help": "say what it would take, and "
-                                   "stop"}),
-            ("--gpus", {"type": int, "help": "of a dry run; else as many as the launcher has"}),
-            ("--gpu", {"metavar": "CARD", "help": "that a dry run must fit, e.g. h100"})],
+        "train_rm": [resume],
         "train_rloo": [resume],
         "estimate": [("--measure", {"action": "store_true", "help": "load the model, run that "
                                     "micro-batch and compare"})],
