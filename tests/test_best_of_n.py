@@ -81,7 +81,8 @@ def test_other_prompts_and_other_weights_are_no_cache(bon, tmp_path):
 
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(bon, tmp_path, monkeypatch):
     table = run_best_of_n(bon)
-    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores", lambda *a: pytest.fail("scored again"))
+    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores",
+                        lambda *a: pytest.fail("scored again"))
     assert run_best_of_n(bon) == table
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")
@@ -108,7 +109,7 @@ def test_bad_input_is_refused(bon, tmp_path):
         run_best_of_n(bon, ["prompts=6"])
     with pytest.raises(ConfigError, match="each method needs the same ones"):
         run_best_of_n(bon, ["methods=[dr]"])
-    with pytest.raises(ConfigError, match="num_samples must be at least 2"):
+    with pytest.raises(ConfigError, match="num_samples must be greater than or equal to 2, got 1"):
         main(["--config", str(bon), "--set", "num_samples=1"])
     shutil.move(tmp_path / "study/bsr-seed2", tmp_path / "study/bsr-seed7")
     with pytest.raises(ConfigError, match=r"'bsr': \[0, 1, 7\]"):

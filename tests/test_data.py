@@ -320,7 +320,8 @@ def test_over_length_pairs_are_dropped_and_counted_not_cut(tokenizer):
     token_groups, dropped = pair_tokens([long, Pair(USER, "a", "b")], tokenizer, 64)
     assert len(token_groups) == 1 and dropped == {"over_length": 1, "identical": 0}
     (prompt, a), (_, b) = tokenize(tokenizer, USER, "a"), tokenize(tokenizer, USER, "b")
-    assert [token_groups[0][0] + token_groups[0][1], token_groups[0][0] + token_groups[0][2]] == [prompt + a, prompt + b]
+    shared, first, second = token_groups[0]
+    assert [shared + first, shared + second] == [prompt + a, prompt + b]
     with pytest.raises(DataError, match="none of 1 pairs is left .*raise data.max_length"):
         pair_tokens([long], tokenizer, 64)
 
