@@ -131,7 +131,7 @@ def test_bad_input_is_refused(bon, tmp_path):
         run_best_of_n(bon, ["prompts=6"])
     with pytest.raises(ConfigError, match="each method needs the same ones"):
         run_best_of_n(bon, ["methods=[dr]"])
-    with pytest.raises(ConfigError, match="num_samples must be at least 2"):
+    with pytest.raises(ConfigError, match="num_samples must be greater than or equal to 2, got 1"):
         main(["--config", str(bon), "--set", "num_samples=1"])
     shutil.move(tmp_path / "study/bsr-seed2", tmp_path / "study/bsr-seed7")
     with pytest.raises(ConfigError, match=r"'bsr': \[0, 1, 7\]"):

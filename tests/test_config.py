@@ -62,7 +62,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("batch_size=2.5", "batch_size must be a valid integer, got 2.5"),
     ("watch=[out_domain]", "watch.0 must be 'in_domain', .* or 'train', got 'out_domain'"),
     ("epochs=0", "epochs must be greater than or equal to 1, got 0"),
-    ("loss=bpr", "loss must be 'bt', 'hinge', .*'bsr', got 'bpr'"),
+    ("loss=bpr", "loss must be 'bt', 'hinge', .* or 'bsr', got 'bpr'"),
     ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),
     ("data.valid_models=gemma", "data.valid_models must be a list, got 'gemma'"),
     ("token_budget=100", "token_budget 100 is below data.max_length"),
@@ -72,14 +72,14 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("model.quantization=int8", "model.quantization must be 'nf4', got 'int8'"),
     ("model.lora_rank=0", "model.lora_rank must be greater than or equal to 1, got 0"),
     ("data.max_pairs=0", "data.max_pairs must be greater than or equal to 1, got 0"),
-    ("data.label_temperature=-0.5", "label_temperature must be greater than or equal to 0, got -0.5"),
-    ("data.dev_share=.nan", "dev_share must be less than or equal to 0.5, got nan"),
+    ("data.label_temperature=-0.5", "label_temperature must be greater .* to 0, got -0.5"),
+    ("data.dev_share=.nan", "data.dev_share must be less than or equal to 0.5, got nan"),
     ("max_grad_norm=0", "max_grad_norm must be greater than 0, got 0"),
     ("learning_rate=.nan", "learning_rate must be a finite number, got nan"),
     ("head_learning_rate=-1", "head_learning_rate must be greater than 0, got -1"),
     ("weight_decay=-1", "weight_decay must be greater than or equal to 0, got -1"),
     ("data={a", "'{a' is no YAML value"),
-    ("model=5", "model must be a section"),
+    ("model=5", "model must be a section of keys, got 5"),
     ("seed.x=5", "seed must be a valid integer, got {'x': 5}"),
     ("lr", "write key=value"),
     ("warmup_ratio=1.5", "warmup_ratio must be less than or equal to 0.99, got 1.5"),
@@ -92,7 +92,7 @@ def test_wrong_values_fail_before_anything_is_loaded(override, message):
 def test_groups_must_divide_the_batch():
     with pytest.raises(ConfigError, match="not a multiple of bsr_group_size 12"):
         load_config(FAST, overrides=["loss=bsr", "bsr_group_size=12"])
-    with pytest.raises(ConfigError, match="bsr_group_size must be greater than or equal to 1, got -1"):
+    with pytest.raises(ConfigError, match="bsr_group_size must be greater .* to 1, got -1"):
         load_config(FAST, overrides=["loss=bsr", "bsr_group_size=-1"])
 
 

@@ -20,7 +20,7 @@ from bsr_lite.scale.estimate import (
     largest_token_budget,
     measure,
 )
-from bsr_lite.scale import estimate as module
+from bsr_lite.scale.estimate import estimate as module
 from bsr_lite.step import backward, make_optimizer
 
 SETTINGS = {

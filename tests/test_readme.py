@@ -56,19 +56,19 @@ def test_result_table_is_the_recorded_one():
             assert text == expected.replace("0.", ".")
 
 
-def test_the_full_study_is_what_its_tiers_recorded():
+def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
     from bsr_lite.config import load_config
-    from bsr_lite.studies.records import read_back
-    from bsr_lite.studies.reward_models import StudyConfig, run_configs, run_key
+    from bsr_lite.studies.reward_models import StudyConfig, recorded_runs, run_configs
     from bsr_lite.studies.tables import summarize
+    monkeypatch.chdir(ROOT)
     tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
     for name in ("study_lora", "study_judged"):
         path = ROOT / f"bsr_lite/configs/{name}.yaml"
         study = load_config(path, StudyConfig)
-        runs = [(method, read_back(ROOT / "data/runs" / name / Path(config.output_dir).name,
-                                   run_key(config, study)))
-                for method, config in run_configs(study, path)]
+        configs = run_configs(study, path)
+        runs = [(method, result) for (method, _), result in
+                zip(configs, recorded_runs(study, configs), strict=True)]
         assert all(result for _, result in runs)
         again = json.loads(json.dumps(summarize(runs)))
         for method, cells in again.items():

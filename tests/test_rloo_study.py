@@ -116,12 +116,12 @@ def test_prompts_to_evaluate_on_are_drawn_at_random_and_new(study, tmp_path):
     lines = (tmp_path / "rows.jsonl").read_text().replace("valid", "train", 1)
     (tmp_path / "rows.jsonl").write_text(lines)
     with pytest.raises(DataError, match="split 'valid' has 4 prompts, 0 of them trained on; 5 new"):
-        run_configs(config, study)
+        run_study(study)
     double = json.dumps({"prompt": "Name 3 birds.", "split": "valid", "unit": "item", "count": 2,
                          "stems": ["bird"]})
     (tmp_path / "rows.jsonl").write_text(lines + double + "\n")
     with pytest.raises(DataError, match="has 5 prompts, 1 of them trained on"):
-        run_configs(config, study)
+        run_study(study)
 
 
 def test_gains_wins_and_differences_of_known_runs():
@@ -144,14 +144,17 @@ def test_gains_wins_and_differences_of_known_runs():
 
 
 def test_bad_studies_are_refused_before_a_run_starts(study):
-    for seeds in ("{0.0: [1, 1]}", "{0.0: 1}", "{}", "{a: [1]}"):
-        with pytest.raises(ConfigError, match="the different seeds of every kl_coef"):
+    for seeds, message in (("{0.0: [1, 1]}", "the different seeds of every kl_coef"),
+                           ("{0.0: 1}", "seeds.0.0 must be a list, got 1"),
+                           ("{}", "the different seeds of every kl_coef"),
+                           ("{a: [1]}", "seeds.a.* must be a valid number, .*, got 'a'")):
+        with pytest.raises(ConfigError, match=message):
             main(["--config", str(study), "--set", f"seeds={seeds}"])
     with pytest.raises(ConfigError, match="bt-seed3/model is missing: run the study"):
         run_study(study, ["seeds={0.0: [0,1,3]}"])
-    with pytest.raises(ConfigError, match="bt-kl-1.0-seed0: kl_coef must be at least 0"):
+    with pytest.raises(ConfigError, match="bt-kl-1.0-seed0: kl_coef must be greater .* to 0"):
         run_configs(load_config(study, RLOOStudyConfig, ["seeds={-1.0: [0]}"]), study)
     with pytest.raises(ConfigError, match="a study compares by gold"):
         run_study(study, ["common={gold: null}"])
-    with pytest.raises(ConfigError, match="eval_prompts must be at least 2"):
+    with pytest.raises(ConfigError, match="eval_prompts must be greater than or equal to 2"):
         run_study(study, ["eval_prompts=1"])

@@ -195,14 +195,14 @@ def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
 @pytest.mark.parametrize(("override", "message"), [
     ("seeds=[]", "at least one method, one seed"),
     ("seeds=[0,0,1]", "repeat: no interval"),
-    ("eval_groups=0", "eval_groups must be at least 1"),
+    ("eval_groups=0", "eval_groups must be greater than or equal to 1, got 0"),
     ("base=none.yaml", "none.yaml: cannot be read"),
-    ("methods={bt: 5}", "method bt: must be a section"),
+    ("methods={bt: 5}", "methods.bt must be a section of keys, got 5"),
     ("methods={a/../../b: {}}", "use a name of letters"),
     ("methods={bt: {}, b: {data: {seed: 1}}}", "methods must share their data"),
     ("methods={bsr: {los: bsr}}", "bsr: unknown key 'los'; did you mean 'loss'"),
     ("methods={bt: {bsr_lambda: 1}}", "bt: bsr_lambda has no effect"),
-    ("scenarios=[indomain]", "unknown scenario indomain"),
+    ("scenarios=[indomain]", "scenarios.0 must be 'in_domain', .*, got 'indomain'"),
 ])
 def test_every_run_is_checked_before_the_first_starts(study_path, override, message):
     with pytest.raises(ConfigError, match=message):

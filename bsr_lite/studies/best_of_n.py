@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..config import STRICT, Count, command_line, load_config, to_dict
+from ..config import STRICT, Count, load_config
 from ..embedded import EMBEDDED
 from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
@@ -23,11 +23,18 @@ from ..generate import roll_out
 from ..gold import WORD
 from ..models import load_reward_model
 from ..policy import load_policy
-from ..runlog import environment, fingerprint, phase, read_lines, release_memory, write_atomic
+from ..runlog import fingerprint, phase, read_lines, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import pocket_gold, read_prompts, reward_scorer
-from .records import RECORDED, method_and_seed, read_back, write_results
-from .statistics import best_of_n, best_of_n_kl, two_way_interval
+from .records import (
+    RECORDED,
+    command,
+    key_of,
+    method_and_seed,
+    read_back,
+    write_environment,
+    write_results,
+)
 from .tables import shown
 
 
@@ -178,20 +185,16 @@ def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -
     else:
         scores = {k: np.round(v, 3).astype(np.float32) for k, v in collect(config).items()}
         np.savez_compressed(out / "scores.npz", **scores)
-        write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+        write_environment(out)
     summary = curves(scores)
     text = best_of_n_text(summary, scores)
-    write_results(out, to_dict(config), summary, text)
+    write_results(out, key_of(config), summary, text)
     print(text)
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line("studies.best_of_n", __doc__, "a best-of-n run")
-    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
-    args = parser.parse_args(argv)
-    with phase("best of n"):
-        run_best_of_n(Path(args.config), args.overrides, args.resume)
+    command("best_of_n", __doc__, "a best-of-n run", run_best_of_n, argv)
 
 
 if __name__ == "__main__":

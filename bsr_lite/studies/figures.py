@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from ..plots import SCENARIO_COLORS, color, label, panels, shades
+from ..plots import SCENARIO_COLORS, color, label, panels, save, shades
+
+__all__ = ["best_of_n_figure", "frontier_figure", "save", "study_figure", "tiers_figure"]
 
 
 def scores_panel(axis, table: dict, scenarios: list[str], tints: list) -> None:

@@ -6,7 +6,6 @@ here fifty take seconds. The backbone never moves, so nothing can be said about 
 """
 
 import dataclasses
-import json
 import random
 from pathlib import Path
 from typing import Annotated
@@ -17,28 +16,18 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from ..config import (
-    SCENARIOS,
-    STRICT,
-    Count,
-    Part,
-    Rate,
-    RewardModelConfig,
-    Weight,
-    command_line,
-    load_config,
-    to_dict,
-)
+from ..config import SCENARIOS, STRICT, Count, Part, Rate, RewardModelConfig, Weight, load_config
 from ..data import pairs_as_groups
 from ..dispersion import reward_variances
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens, table
 from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
-from ..runlog import environment, fingerprint, phase, write_atomic
+from ..models import load_reward_model
+from ..runlog import fingerprint, phase
 from ..scenarios import Scenarios, load_scenarios
 from ..step import schedule
-from .records import RECORDED, key_of, read_back, write_results
+from .records import RECORDED, command, key_of, read_back, write_environment, write_results
 from .statistics import detectable, two_way_interval
 from .tables import columns_table, shown
 
@@ -100,11 +89,10 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
 def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
     """`compute_features` of the base run's untrained model, kept in output_dir/features.pt for the
     next call with the same model and data."""
-    from ..models import load_reward_model
     scenarios = load_scenarios(base)
     parts = [name for name in config.scenarios if name != "train"]
-    key = fingerprint([to_dict(base)["model"], to_dict(base)["data"], config.eval_groups, parts,
-                       dataclasses.asdict(scenarios)])
+    key = fingerprint([*map(dataclasses.asdict, (base.model, base.data, scenarios)), parts,
+                       config.eval_groups])
     path = Path(config.output_dir) / "features.pt"
     if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
         return saved["features"]
@@ -236,17 +224,13 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     text = frozen_text(summary, config.seeds)
     write_results(out, key_of(config, base_config=base), summary, text)
     if not recorded:
-        write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+        write_environment(out)
     print(text)
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line("studies.frozen", __doc__, "a frozen-feature study")
-    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
-    args = parser.parse_args(argv)
-    with phase("frozen study"):
-        run_frozen(Path(args.config), args.overrides, args.resume)
+    command("frozen", __doc__, "a frozen-feature study", run_frozen, argv)
 
 
 if __name__ == "__main__":

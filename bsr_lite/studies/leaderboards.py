@@ -67,14 +67,12 @@ def read_benchmark(source: str, format: str, split: str = "train") -> list[Group
 
 
 def named_sets(source: str, format: str, split: str) -> list[tuple[str, list[Group]]]:
-    """The sets to score apart: by RewardBench's subsets and all of them, else by their size."""
+    """What is scored apart: a file, or RewardBench's subsets and all of them."""
     groups, name = read_benchmark(source, format, split), Path(source).name
-    if format == "robustness":
-        return [(f"{name} (K={k})", [g for g in groups if len(g.responses) == k])
-                for k in sorted({len(g.responses) for g in groups})]
-    subsets = list(dict.fromkeys(g.split for g in groups))
-    found = [(f"{name}: {subset}", [g for g in groups if g.split == subset]) for subset in subsets]
-    return found + ([(f"{name}: all", groups)] if len(subsets) > 1 else [])
+    named: dict[str, list[Group]] = {}
+    for group in groups:
+        named.setdefault(f"{name}: {group.split}" if group.split else name, []).append(group)
+    return list(named.items()) + ([(f"{name}: all", groups)] if len(named) > 1 else [])
 
 
 # ---- RM-Bench ------------------------------------------------------------------------------------

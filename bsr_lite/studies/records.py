@@ -7,11 +7,13 @@ that is the same now, from the study's own folder always, from data/runs with --
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from ..config import parse, to_dict
+from ..config import command_line, parse, to_dict
+from ..distributed import refuse_launcher
 from ..errors import ConfigError
-from ..runlog import read_metrics, write_atomic
+from ..runlog import environment, phase, read_metrics, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 RENAMED = {("layout", "forest"): "packed"}
@@ -31,12 +33,13 @@ def _known(values: dict, cls) -> dict:
             if k in fields and (k, v) != ("token_budget", None)}  # null: what was free in memory
 
 
-def _same(recorded, now) -> bool:
-    """Missing keys have their defaults, and a run may have moved."""
+def _as_now(recorded, now):
+    """What an earlier version wrote where today's writes `now`, a config or plain data: missing
+    keys have their defaults, and a run may have moved."""
     if not dataclasses.is_dataclass(now):
-        return recorded == now
+        return recorded
     then = parse(_known(recorded, type(now)), type(now), "its config")
-    return dataclasses.replace(then, output_dir=now.output_dir) == now
+    return to_dict(dataclasses.replace(then, output_dir=now.output_dir))
 
 
 def read_back(path: Path, config, **others) -> dict | None:
@@ -46,13 +49,15 @@ def read_back(path: Path, config, **others) -> dict | None:
     try:
         found = json.loads(path.read_text())
         values = found["config"]
-        same = _same(values, config) and all(_same(values.get(k), v) for k, v in others.items())
+        own = {k: v for k, v in values.items() if k not in others}
+        recorded = _as_now(own, config) | {k: _as_now(values.get(k), others[k]) for k in others}
     except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"{path} is left out: {error}")  # torn, or of another version
         return None
-    if same:
-        print(f"{path.parent}: finished before, read back")
-    return found if same else None
+    if recorded != key_of(config, **others):
+        return None
+    print(f"{path.parent}: finished before, read back")
+    return found
 
 
 def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
@@ -61,6 +66,12 @@ def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
     write_atomic(folder / "results.json", json.dumps({"config": config, "table": table}, indent=1)
                  + "\n")
     write_atomic(folder / "results.md", text)
+
+
+def write_environment(folder: Path) -> None:
+    """env.json of a study that has no runs with their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
 
 
 def read_table(folder: str | Path) -> dict:
@@ -101,3 +112,13 @@ def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[li
     curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
               for seed in rows]
     return [row["step"] for row in rows[0]], curves
+
+
+def command(name: str, doc: str, yaml_of: str, study: Callable, argv: list[str] | None) -> None:
+    """The command of a study: --config, --set, and --resume to read back what is recorded."""
+    parser = command_line(f"studies.{name}", doc, yaml_of)
+    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
+    args = parser.parse_args(argv)
+    refuse_launcher(f"studies.{name}")
+    with phase("study"):
+        study(Path(args.config), args.overrides, args.resume)

@@ -10,8 +10,8 @@ import copy
 import dataclasses
 import json
 import random
+import re
 from pathlib import Path
-from typing import Annotated
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -22,13 +22,10 @@ from ..config import (
     Count,
     Part,
     RewardModelConfig,
-    command_line,
     load_config,
     parse,
     read_yaml,
-    to_dict,
 )
-from ..distributed import refuse_launcher
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
 from ..runlog import fingerprint, peak_memory_gb, phase, release_memory, write_atomic
@@ -36,7 +33,7 @@ from ..scenarios import Scenarios, load_scenarios, require
 from ..train_rm import train
 from .best_of_n import BestOfNConfig, run_best_of_n
 from .frozen import FrozenConfig, run_frozen
-from .records import RECORDED, key_of, read_back, write_results
+from .records import RECORDED, command, key_of, read_back, write_results
 from .tables import study_text, summarize, tiers_text
 
 
@@ -46,7 +43,7 @@ class StudyConfig:
     a name to that method's overrides. The first method is the one the others are compared to."""
 
     base: str  # path of a RewardModelConfig YAML, relative to the study's file
-    methods: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], dict | None]
+    methods: dict[str, dict | None]
     seeds: list[int]
     output_dir: str
     common: dict = Field(default_factory=dict)
@@ -56,6 +53,9 @@ class StudyConfig:
     def __post_init__(self):
         if not (self.methods and self.seeds and self.scenarios):
             raise ValueError("a study needs at least one method, one seed and one scenario")
+        for name in self.methods:
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f"method {name!r}: use a name of letters, digits, . _ and -")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} repeat: no interval could be trusted")
 
@@ -149,7 +149,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
                           "cannot be paired; run the study without --resume")
     summary = summarize([(method, r) for (method, _), r in zip(runs, results, strict=True)])
     text = study_text(summary, len(study.seeds))
-    write_results(out, to_dict(study), summary, text)
+    write_results(out, key_of(study), summary, text)
     from ..plots import save
     from .figures import study_figure
     save(study_figure(summary), out / "results.png")
@@ -174,7 +174,7 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         for name in names:
             tiers[Path(name).stem] = runner(here / name, resume=resume)
     out, text = Path(config.output_dir), tiers_text(tiers)
-    write_results(out, to_dict(config), tiers, text)
+    write_results(out, key_of(config), tiers, text)
     from ..plots import save
     from .figures import tiers_figure
     save(tiers_figure(tiers), out / "results.png")
@@ -184,15 +184,14 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     return tiers
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = command_line("studies.reward_models", __doc__, "a study")
-    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
-    args = parser.parse_args(argv)
-    refuse_launcher("studies.reward_models")
-    path = Path(args.config)
+def run_any(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """A study of one tier or of several, by what its YAML names."""
     several = {"studies", "frozen", "best_of_n"} & read_yaml(path).keys()
-    with phase("study"):
-        (run_tiers if several else run_study)(path, args.overrides, args.resume)
+    return (run_tiers if several else run_study)(path, overrides, resume)
+
+
+def main(argv: list[str] | None = None) -> None:
+    command("reward_models", __doc__, "a study", run_any, argv)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..config import STRICT, RLOOConfig, command_line, load_config, parse, read_yaml, to_dict
-from ..distributed import refuse_launcher
+from ..config import STRICT, RLOOConfig, load_config, parse, read_yaml
 from ..errors import ConfigError, DataError, run
 from ..eval_rm import table
 from ..generate import roll_out
@@ -25,17 +24,10 @@ from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase, read_metrics, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
-from ..train_rloo import (
-    gold_scorer,
-    prompts_of,
-    reference_scale,
-    score,
-    sequence_logprobs,
-    sums,
-    train,
-)
-from .records import RECORDED, key_of, method_and_seed, read_back, write_results
-from .statistics import length_controlled_win_rate, two_way_interval
+from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequence_logprobs, sums
+from ..train_rloo import train as train_policy
+from .records import RECORDED, command, key_of, read_back, write_results
+from .statistics import length_controlled_win_rate
 from .tables import shown
 
 
@@ -74,16 +66,6 @@ def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
     if found[name].gold in (None, "none"):
         raise ConfigError(f"{path}: a study compares by gold; set it")
     return found
-
-
-def check_runs(configs: list[RLOOConfig], study: RLOOStudyConfig) -> None:
-    """Raises: ConfigError, DataError for what a run would miss, before any starts."""
-    for config in configs:
-        if not Path(config.reward_model).is_dir():
-            raise ConfigError(f"{config.reward_model} is missing: run the study that trains it "
-                              "first")
-    for config in configs[:1]:  # all have the same prompts
-        held_out(config, study)
 
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
@@ -135,8 +117,8 @@ def interval(values: np.ndarray) -> tuple:
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
-    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same price,
-    paired; win rate over the reference under gold, raw and length-controlled."""
+    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same
+    kl_coef, paired; win rate over the reference under gold, raw and length-controlled."""
     summary, gains = {}, {}
     for name, found in runs.items():
         def column(part, key, found=found):
@@ -178,19 +160,19 @@ def rloo_text(summary: dict, prompts: int) -> str:
                      "length-controlled"], rows) + "\n")
 
 
-def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
+def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict, decided_by: dict) -> dict:
     """Train and evaluate one run, or read its result back when all that decides it is the same."""
     path = Path(config.output_dir) / "evaluation.json"
-    others = decided_by(study) | {
+    others = decided_by | {
         "reward_model_weights": weights_fingerprint(config.reward_model),
         "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
     if finished := read_back(path, config, **others):
         return finished
     try:
-        del train(config, resume=True).hf
+        del train_policy(config, resume=True).hf
     except ConfigError as error:  # half a run of other settings, prompts or proxy
         print(f"{error}. Training it from the start")
-        del train(config).hf
+        del train_policy(config).hf
     release_memory()
     with phase("evaluation"):
         found = {"config": key_of(config, **others)} | evaluate(config, study, shared)
@@ -199,31 +181,33 @@ def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     return found
 
 
-def decided_by(study: RLOOStudyConfig) -> dict:
-    """What decides a run's evaluation beside its config, its proxy and its prompts."""
-    return {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
-
-
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
     """Run what is missing, then write results.json, results.md and results.png; with `resume`,
     runs recorded under data/runs are read back without their prompts and proxies."""
     study = load_config(path, RLOOStudyConfig, overrides)
     configs, out, shared = run_configs(study, path), Path(study.output_dir), {}
+    decided_by = {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
     folders = {name: RECORDED / out.name / name for name in configs}
-    found = {name: read_back(folders[name] / "evaluation.json", config, **decided_by(study))
-             if resume else None for name, config in configs.items()}
-    check_runs([config for name, config in configs.items() if not found[name]], study)
+    found = {name: read_back(folders[name] / "evaluation.json", config, **decided_by)
+             for name, config in configs.items()} if resume else {}
+    missing = [name for name in configs if not found.get(name)]
+    for name in missing:  # all is there before the first of them starts
+        proxy = Path(configs[name].reward_model)
+        if not proxy.is_dir():
+            raise ConfigError(f"{proxy} is missing: run the study that trains it first")
+        held_out(configs[name], study)
+    for name in missing:
+        folders[name] = Path(configs[name].output_dir)
+        found[name] = run_one(configs[name], study, shared, decided_by)
     runs: dict[str, list[dict]] = {}
     curves: dict[str, list[dict]] = {}
-    for name, config in configs.items():
-        if not found[name]:
-            found[name], folders[name] = run_one(config, study, shared), Path(config.output_dir)
+    for name, folder in folders.items():
         method, _ = method_and_seed(name)
         runs.setdefault(method, []).append(found[name])
-        curves.setdefault(method, []).append({"metrics": read_metrics(folders[name])})
+        curves.setdefault(method, []).append({"metrics": read_metrics(folder)})
     summary = summarize(runs)
     text = rloo_text(summary, study.eval_prompts)
-    write_results(out, to_dict(study), summary, text)
+    write_results(out, key_of(study), summary, text)
     from ..plots import save
     from .figures import frontier_figure
     save(frontier_figure(curves), out / "results.png")
@@ -232,12 +216,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line("studies.rloo", __doc__, "an RLOO study")
-    parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
-    args = parser.parse_args(argv)
-    refuse_launcher("studies.rloo")
-    with phase("RLOO study"):
-        run_study(Path(args.config), args.overrides, args.resume)
+    command("rloo", __doc__, "an RLOO study", run_study, argv)
 
 
 if __name__ == "__main__":
