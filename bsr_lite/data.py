@@ -1,8 +1,7 @@
-"""Readers that map every preference format onto pairs or groups.
+"""Readers that map every preference format onto pairs or groups. Bad input raises DataError naming
+file, row and fix; what cannot teach anything is dropped and counted."""
 
-Bad input raises DataError naming file, row and fix. What cannot teach anything is dropped and
-counted."""
-
+import functools
 import gzip
 import json
 import math
@@ -28,8 +27,8 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         raise DataError(f"{source}: no such file; check the path in the config's data.source")
     from datasets import Dataset, load_dataset
     try:
-        yield from Dataset.from_parquet(source) if path.is_file() else load_dataset(source,
-                                                                                    split=split)
+        yield from (Dataset.from_parquet(source) if path.is_file()
+                    else load_dataset(source, split=split))
     except Exception as error:  # what datasets raises is of all kinds
         what = ("no readable parquet, fetch it again" if path.is_file() else
                 "neither a file nor a dataset that can be loaded")
@@ -176,8 +175,8 @@ def to_trl(pairs: list[Pair]) -> list[dict]:
 
 def group_row(row: dict) -> Group:
     """Our own schema, `prompt, responses, gold, models` and optional `split` (pocket world)."""
-    return new_group(*(column(row, c) for c in ("prompt", "responses", "gold", "models")),
-                  row.get("split"))
+    columns = (column(row, name) for name in ("prompt", "responses", "gold", "models"))
+    return new_group(*columns, row.get("split"))
 
 
 def ultrafeedback(row: dict) -> Group:
@@ -204,22 +203,16 @@ def preference_logit(preference: float) -> float:
     return round(max(-14.0, min(14.0, math.log(odds))), 1)
 
 
-def judged_row(row: dict) -> tuple:
-    """(prompt, response, gold, model, split) of a row of a long table, one row an answer."""
+def judged_row(row: dict, score: Callable[[float], float] = float) -> tuple:
+    """(prompt, response, score(gold), model, split) of a row of a long table, a row an answer."""
     prompt, gold = text(column(row, "prompt"), "prompt"), _number(row.get("gold"), "gold")
-    return (prompt.strip(), text(row.get("response"), "response"), gold,
+    return (prompt.strip(), text(row.get("response"), "response"), score(gold),
             text(row.get("model"), "model"), row.get("split"))
-
-
-def alpaca_eval_row(row: dict) -> tuple:
-    """`judged_row` with gold, a judge's preference in [0, 1], as a logit."""
-    prompt, response, gold, *rest = judged_row(row)
-    return prompt, response, preference_logit(gold), *rest
 
 
 PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair}
 GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": judged_row,
-                 "alpaca_eval": alpaca_eval_row}
+                 "alpaca_eval": functools.partial(judged_row, score=preference_logit)}
 
 
 def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
@@ -300,15 +293,8 @@ def _long_table(source: str, rows: list[tuple]) -> list[Group]:
                             f"({', '.join(sorted(map(str, set(splits))))}): give it one")
         if len(splits) > 1:
             groups.append(new_group(prompt, *columns, splits[0]))
-    repeats = len(rows) - sum(map(len, table.values()))
-    for count, what in ((repeats, "rows that repeat a prompt and model"),
-                        (len(table) - len(groups), "prompts with a single response")):
-        if count:
-            print(f"{source}: dropped {count} {what}")
+    repeats, single = len(rows) - sum(map(len, table.values())), len(table) - len(groups)
+    if repeats or single:
+        print(f"{source}: dropped {repeats} rows that repeat a prompt and model, {single} prompts "
+              "with a single response")
     return groups
-
-
-def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
-    """Pairs as ranking sets of two, the chosen response's gold above the rejected one's."""
-    return [Group(p.prompt, [p.chosen, p.rejected], [1.0, 0.0], ["chosen", "rejected"])
-            for p in pairs]

@@ -13,11 +13,12 @@ import torch
 
 from . import data
 from .batching import count_tokens, micro_batches, pack, shared_prefix
-from .data import Group, Messages, pairs_as_groups, read_messages
+from .data import Group, Messages, read_messages
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
 from .errors import DataError, ModelError, run
 from .metrics import agreement, bootstrap_interval, kendall_tau_b
 from .runlog import write_atomic
+from .scenarios import pairs_as_groups
 from .tokenization import tokenize_chats
 
 # ---- scores --------------------------------------------------------------------------------------

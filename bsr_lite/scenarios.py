@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from .config import RewardModelConfig
-from .data import PAIR_FORMATS, Group, Messages, Pair, pairs_as_groups, read_groups, read_pairs
+from .data import PAIR_FORMATS, Group, Messages, Pair, read_groups, read_pairs
 from .errors import DataError
 
 RESPONSES = 4  # per prompt and source pool, as in the paper
@@ -134,6 +134,12 @@ def _add_train_prompt(out: Scenarios, seen: Group, temperature: float, rng: rand
     else:
         out.in_domain.append(
             Group(seen.prompt, seen.responses[2:], seen.gold[2:], seen.models[2:], seen.split))
+
+
+def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
+    """Pairs as ranking sets of two, the chosen response's gold above the rejected one's."""
+    return [Group(p.prompt, [p.chosen, p.rejected], [1.0, 0.0], ["chosen", "rejected"])
+            for p in pairs]
 
 
 def load_scenarios(config: RewardModelConfig) -> Scenarios:

@@ -16,13 +16,13 @@ from . import distributed
 from .batching import count_tokens, draw_batch, pack, share_out
 from .checkpoint import Checkpoint
 from .config import RewardModelConfig, command_line, load_config, to_dict
-from .data import Group, pairs_as_groups
+from .data import Group
 from .errors import ConfigError, TrainingError, run
 from .eval_rm import evaluate, group_tokens
 from .models import load_reward_model
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import save_reward_model, training_facts
-from .scenarios import Scenarios, load_scenarios, require
+from .scenarios import Scenarios, load_scenarios, pairs_as_groups, require
 from .step import backward, make_optimizer, schedule, step_metrics
 from .tokenization import pair_tokens, token_fingerprint
 

@@ -271,8 +271,8 @@ del ours, library, fresh
 # answers.
 
 # %%
-from bsr_lite.data import pairs_as_groups
 from bsr_lite.eval_rm import evaluate
+from bsr_lite.scenarios import pairs_as_groups
 
 sets = {"train": draw_groups(model, pairs_as_groups(scenarios.train), config)}
 sets["mutual_disjoint"] = draw_groups(model, scenarios.mutual_disjoint, config)

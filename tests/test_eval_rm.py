@@ -6,13 +6,14 @@ import torch
 from conftest import assert_close_in_norm
 
 from bsr_lite import eval_rm
-from bsr_lite.data import Group, pairs_as_groups
+from bsr_lite.data import Group
 from bsr_lite.dispersion import effective_rank, reward_decomposition
 from bsr_lite.errors import DataError, ModelError
 from bsr_lite.eval_rm import evaluate, group_tokens, score_answers, score_tokens
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scenarios import pairs_as_groups
 from bsr_lite.studies import leaderboards
 from bsr_lite.studies.leaderboards import evaluate_rm_bench, read_benchmark
 

@@ -35,6 +35,7 @@ from .records import (
     write_environment,
     write_results,
 )
+from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown
 
 

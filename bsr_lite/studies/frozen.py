@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from ..config import SCENARIOS, STRICT, Count, Part, Rate, RewardModelConfig, Weight, load_config
-from ..data import pairs_as_groups
 from ..dispersion import reward_variances
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens, table
@@ -25,7 +24,7 @@ from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
 from ..models import load_reward_model
 from ..runlog import fingerprint, phase
-from ..scenarios import Scenarios, load_scenarios
+from ..scenarios import Scenarios, load_scenarios, pairs_as_groups
 from ..step import schedule
 from .records import RECORDED, command, key_of, read_back, write_environment, write_results
 from .statistics import detectable, two_way_interval

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Group, column, convert, new_group, pairs_as_groups, read_rows, text, trl_pair
+from ..data import Group, column, convert, new_group, read_rows, text, trl_pair
 from ..errors import DataError, run
 from ..eval_rm import (
     check_arguments,
@@ -20,6 +20,7 @@ from ..eval_rm import (
     summary,
     table,
 )
+from ..scenarios import pairs_as_groups
 
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
                     "safety": ("safety-refuse", "safety-response")}

@@ -26,8 +26,8 @@ from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequence_logprobs, sums
 from ..train_rloo import train as train_policy
-from .records import RECORDED, command, key_of, read_back, write_results
-from .statistics import length_controlled_win_rate
+from .records import RECORDED, command, key_of, method_and_seed, read_back, write_results
+from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown
 
 
