@@ -2,7 +2,6 @@
 
 COMMANDS = {
     "train_rm": "train a Bradley-Terry or BSR reward model from a YAML",
-    "eval_rm": "score pairs or ranking sets with a reward model",
     "merge": "write a LoRA or QLoRA model as one plain transformers folder",
     "train_rloo": "train a policy against a reward model by RLOO",
     "studies.reward_models": "compare methods over seeds on the four scenarios",
@@ -10,7 +9,7 @@ COMMANDS = {
     "studies.best_of_n": "rank samples of a policy by reward models, gold of what they pick",
     "studies.rloo": "train policies against the reward models of a study, judged by gold",
     "studies.alpaca_eval": "write a policy's answers in AlpacaEval's output format",
-    "studies.leaderboards": "score a reward model on RM-Bench, RewardBench, the paper's sets",
+    "studies.evaluate": "score a reward model on pairs, ranking sets and public benchmarks",
     "scale.estimate": "memory of a run, part by part, before it is started",
     "scale.dry_run": "memory on many GPUs, operations, time and cost of a run",
 }

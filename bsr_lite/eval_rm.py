@@ -1,24 +1,15 @@
-"""Score pairs or ranking sets with a reward model: python -m bsr_lite.eval_rm --help
+"""Scores of a reward model: agreement with the gold order of ranking sets, never with noisy labels,
+and how its hidden states disperse."""
 
-Accuracy and Kendall's tau are against the gold order, never against noisy labels.
-"""
-
-import argparse
-import json
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import data
 from .batching import count_tokens, micro_batches, pack, shared_prefix
 from .data import Group, Messages, read_messages
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
-from .errors import DataError, ModelError, run
+from .errors import DataError, ModelError
 from .metrics import agreement, bootstrap_interval, kendall_tau_b
-from .runlog import write_atomic
-from .scenarios import pairs_as_groups
 from .tokenization import tokenize_chats
 
 # ---- scores --------------------------------------------------------------------------------------
@@ -133,117 +124,3 @@ def score_answers(model, prompt: str | Messages, responses: list[str]) -> torch.
         raise DataError(str(error)) from error
     group = Group(prompt, list(responses), [0.0] * len(responses), [""] * len(responses))
     return score_tokens(model, [group_tokens(model.tokenizer, group)])[0]["rewards"]
-
-
-# ---- the command ---------------------------------------------------------------------------------
-
-def table(header: list[str], rows: list[list]) -> str:
-    """A table in Markdown.
-
-    >>> print(table(["set", "score"], [["dev", 0.5]]))
-    | set | score |
-    |---|---|
-    | dev | 0.5 |
-    """
-    first, *lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
-    return "\n".join([first, "|---" * len(header) + "|", *lines])
-
-
-def summary(results: dict[str, dict]) -> str:
-    """The table of named evaluations."""
-    return table(["set", "metric", "score", "95% interval (prompts)", "pooled tau", "sets",
-                  "dropped", "undecided", "tied"], [
-        [name, r["metric"], f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}",
-         f"{r['pooled_tau']:.3f}", r["groups"], r["dropped"], r["undecided"], r["tied"]]
-        for name, r in results.items()])
-
-
-def read_sets(args) -> list[tuple[str, list[Group]]]:
-    """The ranking sets of --data, named, those of different sizes apart; of a file the rows that
-    carry --split."""
-    found: list[tuple[str, list[Group]]] = []
-    for source in args.data:
-        name, split = Path(source).name, args.split or "train"
-        if args.format in data.PAIR_FORMATS:
-            pairs = data.read_pairs(source, args.format, split)
-            found.append((name, pairs_as_groups(pairs)))
-            continue
-        groups = [g for g in data.read_groups(source, args.format, split)
-                  if not args.split or g.split == split or not Path(source).is_file()]
-        if not groups:
-            raise DataError(f"{source}: no row carries the split {split!r}")
-        found += [(f"{name} (K={k})", [g for g in groups if len(g.responses) == k])
-                  for k in sorted({len(g.responses) for g in groups})]
-    return found
-
-
-def command_parser(command: str, doc: str) -> argparse.ArgumentParser:
-    """What every command asks that scores a model."""
-    parser = argparse.ArgumentParser(f"python -m bsr_lite.{command}", description=doc,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, options in {
-            "model": {"required": True, "help": "folder of save_reward_model, or a hub id of a "
-                      "sequence-classification reward model"},
-            "split": {"help": "split of a hub dataset (default: train), or rows of a file with it"},
-            "max-length": {"type": int, "help": "drop and count longer sets (tokens)"},
-            "token-budget": {"type": int, "default": 4096, "help": "tokens per micro-batch"},
-            "output": {"type": Path, "help": "JSON to write; the table beside it as .md"}}.items():
-        parser.add_argument(f"--{name}", **options)
-    return parser
-
-
-def check_arguments(args, sources: list[str]) -> None:
-    """Raises: DataError before anything is loaded."""
-    local = [source for source in sources if Path(source).exists()]
-    if args.split and local and getattr(args, "format", None) not in ("pocket", "judged"):
-        raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
-                        "be scored whole; leave it out, or filter the file")
-    try:
-        if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
-            raise OSError("name a file that ends in .json; the table is written beside it")
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {args.output}: {error}") from error
-
-
-def score_sets(args, sets: list[tuple[str, list[Group]]], score: Callable, show: Callable) -> None:
-    """Load --model, `score` every set, print what `show` makes of the results and write --output.
-
-    Raises: DataError, ModelError.
-    """
-    from .models import load_reward_model
-    names = [name for name, _ in sets]
-    if len(set(names)) < len(names):
-        raise DataError(f"two of {names} have the same name: rename one, or score them apart")
-    model, results = load_reward_model(args.model), {}
-    if model.meta["new_head"]:
-        raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
-                         "with bsr_lite.train_rm")
-    for name, groups in sets:
-        try:
-            results[name] = score(model, groups, max_length=args.max_length,
-                                  token_budget=args.token_budget)
-        except DataError as error:  # the others are still worth a table
-            print(f"{name}: {error}")
-    if not results:
-        raise DataError("no set could be scored")
-    print(show(results))
-    if args.output:
-        write_atomic(args.output, json.dumps(results, indent=1) + "\n")
-        write_atomic(args.output.with_suffix(".md"), show(results) + "\n")
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = command_parser("eval_rm", __doc__)
-    parser.add_argument("--data", nargs="+", required=True,
-                        help=".jsonl[.gz], .parquet or hub datasets, all of one --format")
-    parser.add_argument("--format", default="pocket",
-                        choices=[*data.GROUP_FORMATS, *data.PAIR_FORMATS])
-    args = parser.parse_args(argv)
-    check_arguments(args, args.data)
-    score_sets(args, read_sets(args), evaluate, summary)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -93,7 +93,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
 # ---- rewards -------------------------------------------------------------------------------------
 
 def reward_function(model, token_budget: int = 4096):
-    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` scores, a prompt computed
+    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` gives, a prompt computed
     once for all its answers. `model` is on the device that computes it."""
     def reward_model(prompts, completions, **_) -> list[float]:
         token_groups, pairs = [], zip(prompts, completions, strict=True)

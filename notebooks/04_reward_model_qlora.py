@@ -449,7 +449,7 @@ assert scores["overall"] == 0.5, "a bias for style cancels in the overall score"
 # 47.8 to 55.7 and *easy* from 88.4 to 81.9, overall from 70.1 to 70.0. That looks like less bias
 # for style rather than more skill; it is one table without intervals.
 #
-# `python -m bsr_lite.eval_rm` scores all of these formats (`--help`).
+# `python -m bsr_lite.studies.evaluate` scores all of these formats (`--help`).
 
 # %% [markdown]
 # ## 9. Recorded: real judged answers

@@ -376,8 +376,8 @@ print(report(big, gpus=8))
 # 2247, 2.59; after RLOO against the BT model 2180, 8.41; against the BSR model 1337, 9.02.
 #
 # If you run it: copy `config.yaml`, `metrics.jsonl`, `env.json` into `data/runs/<name>/`, evaluate
-# with `studies.leaderboards --rm-bench`, at least three seeds of each method, and add an entry to
-# `data/runs/LOG.md`: the command, what you expected before, what came out, with intervals, and
+# with `studies.evaluate --format rm_bench`, at least three seeds of each method, and add an entry
+# to `data/runs/LOG.md`: the command, what you expected before, what came out, with intervals, and
 # what you did not test. A null result is a result.
 
 # %% [markdown]

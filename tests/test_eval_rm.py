@@ -5,7 +5,6 @@ import pytest
 import torch
 from conftest import assert_close_in_norm
 
-from bsr_lite import eval_rm
 from bsr_lite.data import Group
 from bsr_lite.dispersion import effective_rank, reward_decomposition
 from bsr_lite.errors import DataError, ModelError
@@ -14,7 +13,7 @@ from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
 from bsr_lite.scenarios import pairs_as_groups
-from bsr_lite.studies import leaderboards
+from bsr_lite.studies.evaluate import main
 from bsr_lite.studies.leaderboards import evaluate_rm_bench, read_benchmark
 
 
@@ -126,14 +125,14 @@ def test_command_line(tmp_path, model, groups, tiny_path, capsys):
     data = tmp_path / "g.jsonl"
     data.write_text("".join(json.dumps(r) + "\n" for r in rows))
     out = tmp_path / "out.json"
-    eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(data), "--output", str(out)])
+    main(["--model", str(tmp_path / "model"), "--data", str(data), "--output", str(out)])
     result = json.loads(out.read_text())["g.jsonl (K=8)"]
     assert result["score"] == pytest.approx(evaluate(model, groups)["score"], abs=1e-4)
     assert f"{result['score']:.3f}" in capsys.readouterr().out
     with pytest.raises(DataError, match="no row carries the split 'dev'"):
-        eval_rm.main(["--model", str(tmp_path / "model"), "--data", str(data), "--split", "dev"])
+        main(["--model", str(tmp_path / "model"), "--data", str(data), "--split", "dev"])
     with pytest.raises(ModelError, match="has no reward head"):
-        eval_rm.main(["--model", tiny_path, "--data", str(data)])
+        main(["--model", tiny_path, "--data", str(data)])
 
 
 def test_score_answers_takes_text_or_messages(model, groups):
@@ -166,17 +165,16 @@ def test_a_diverged_model_is_an_error_and_no_score(tiny_path, groups):
 def test_bad_output_names_are_refused_before_anything_is_loaded(tmp_path, output, message):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(DataError, match=message):
-        eval_rm.main(["--model", "nobody/nothing", "--data", "missing.jsonl",
-                      "--output", str(tmp_path / output)])
+        main(["--model", "nobody/nothing", "--data", "missing.jsonl",
+              "--output", str(tmp_path / output)])
 
 
-@pytest.mark.parametrize(("main", "source"), [
-    (eval_rm.main, ["--format", "trl", "--data"]), (leaderboards.main, ["--rm-bench"]),
-    (leaderboards.main, ["--format", "reward_bench", "--data"])])
-def test_split_without_an_effect_is_refused(tmp_path, main, source):
+@pytest.mark.parametrize("format", ["trl", "rm_bench", "reward_bench"])
+def test_split_without_an_effect_is_refused(tmp_path, format):
     (tmp_path / "x.jsonl").write_text("{}")
     with pytest.raises(DataError, match="--split selects rows of pocket and judged files alone"):
-        main(["--model", "m", *source, str(tmp_path / "x.jsonl"), "--split", "dev"])
+        main(["--model", "m", "--format", format, "--data", str(tmp_path / "x.jsonl"),
+              "--split", "dev"])
 
 
 # ---- benchmarks ----------------------------------------------------------------------------------
@@ -222,9 +220,10 @@ def test_rm_bench_command_line(model, tmp_path, capsys):
     long = bench_row(99, "safety-refuse", "subset") | {"prompt": "word " * 300}
     rows = [bench_row(i, "safety-refuse", "subset") for i in range(3)] + [long]
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    command = ["--model", str(tmp_path / "model"), "--rm-bench", str(tmp_path / "b.jsonl"),
-               "--max-length", "200", "--output", str(tmp_path / "out" / "r.json")]
-    leaderboards.main(command)
+    command = ["--model", str(tmp_path / "model"), "--format", "rm_bench",
+               "--data", str(tmp_path / "b.jsonl"), "--max-length", "200",
+               "--output", str(tmp_path / "out" / "r.json")]
+    main(command)
     result = json.loads((tmp_path / "out" / "r.json").read_text())["rm_bench"]
     assert result["dropped"] == {"safety-refuse": 1} and result["groups"] == {"safety-refuse": 3}
     table = (tmp_path / "out" / "r.md").read_text()
@@ -236,7 +235,7 @@ def test_rm_bench_command_line(model, tmp_path, capsys):
     rows[0]["subset"] = "poetry"
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(DataError, match="b.jsonl, row 1: unknown RM-Bench domain 'poetry'"):
-        leaderboards.main(command)
+        main(command)
 
 
 @pytest.mark.slow
@@ -248,7 +247,7 @@ def test_reward_bench_semantics_through_plain_transformers(model, tmp_path, pair
     rows[0]["rejected"] = rows[0]["chosen"]
     (tmp_path / "rb.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     save_reward_model(model, tmp_path / "model")
-    leaderboards.main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "rb.jsonl"),
+    main(["--model", str(tmp_path / "model"), "--data", str(tmp_path / "rb.jsonl"),
                   "--format", "reward_bench", "--output", str(tmp_path / "rb.json")])
     ours = json.loads((tmp_path / "rb.json").read_text())
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -285,11 +284,11 @@ def test_the_papers_validation_sets_in_one_table(model, tmp_path, groups, pairs,
                 "role": "assistant", "content": p.rejected}]}) + "\n" for p in pairs)
     save_reward_model(model, tmp_path / "model")
     command = ["--model", str(tmp_path / "model"), "--format", "robustness", "--data"]
-    leaderboards.main([*command, *files, "--output", str(tmp_path / "all.json")])
+    main([*command, *files, "--output", str(tmp_path / "all.json")])
     results = json.loads((tmp_path / "all.json").read_text())
     assert [(r["metric"], r["groups"]) for r in results.values()] == [
         ("tau", 9), ("tau", 9), ("accuracy", 24)]
     table = (tmp_path / "all.md").read_text()
     assert all(f"| {name} |" in table for name in results) and table in capsys.readouterr().out
     with pytest.raises(DataError, match="have the same name"):
-        leaderboards.main([*command, files[0], files[0]])
+        main([*command, files[0], files[0]])

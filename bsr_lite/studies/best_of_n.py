@@ -18,7 +18,6 @@ from pydantic.dataclasses import dataclass
 from ..config import STRICT, Count, load_config
 from ..embedded import EMBEDDED
 from ..errors import ConfigError, DataError, run
-from ..eval_rm import table
 from ..generate import roll_out
 from ..gold import WORD
 from ..models import load_reward_model
@@ -36,7 +35,7 @@ from .records import (
     write_results,
 )
 from .statistics import best_of_n, best_of_n_kl, two_way_interval
-from .tables import shown
+from .tables import shown, table
 
 
 @dataclass(config=STRICT)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..config import SCENARIOS, STRICT, Count, Part, Rate, RewardModelConfig, Weight, load_config
 from ..dispersion import reward_variances
 from ..errors import DataError, run
-from ..eval_rm import fitting, score_tokens, table
+from ..eval_rm import fitting, score_tokens
 from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
 from ..models import load_reward_model
@@ -28,7 +28,7 @@ from ..scenarios import Scenarios, load_scenarios, pairs_as_groups
 from ..step import schedule
 from .records import RECORDED, command, key_of, read_back, write_environment, write_results
 from .statistics import detectable, two_way_interval
-from .tables import columns_table, shown
+from .tables import columns_table, shown, table
 
 
 @dataclass(config=STRICT)

@@ -1,6 +1,4 @@
-"""A reward model on public benchmarks, RM-Bench, RewardBench and the paper's validation sets:
-python -m bsr_lite.studies.leaderboards --model runs/rm_fast/model --rm-bench total_dataset.json
-"""
+"""Readers and scores of public benchmarks: RM-Bench, RewardBench, the paper's validation sets."""
 
 import dataclasses
 from collections import Counter
@@ -9,18 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ..data import Group, column, convert, new_group, read_rows, text, trl_pair
-from ..errors import DataError, run
-from ..eval_rm import (
-    check_arguments,
-    command_parser,
-    evaluate,
-    fitting,
-    score_sets,
-    score_tokens,
-    summary,
-    table,
-)
+from ..errors import DataError
+from ..eval_rm import fitting, score_tokens
 from ..scenarios import pairs_as_groups
+from .tables import table
 
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
                     "safety": ("safety-refuse", "safety-response")}
@@ -144,25 +134,3 @@ def rm_bench_table(results: dict[str, dict]) -> str:
     if "overall" not in result:
         found.append("No overall score: it is the mean of all four domains.")
     return "\n".join(found)
-
-
-def main(argv: list[str] | None = None) -> None:
-    parser = command_parser("studies.leaderboards", __doc__)
-    sets = parser.add_mutually_exclusive_group(required=True)
-    sets.add_argument("--rm-bench", metavar="FILE", help="RM-Bench as .json, .jsonl or hub id")
-    sets.add_argument("--data", nargs="+", help="files or hub datasets, all of one --format")
-    parser.add_argument("--format", choices=("reward_bench", "robustness"))
-    args = parser.parse_args(argv)
-    check_arguments(args, args.data or [args.rm_bench])
-    split = args.split or "train"
-    if args.rm_bench:
-        groups = read_benchmark(args.rm_bench, "rm_bench", split)
-        return score_sets(args, [("rm_bench", groups)], evaluate_rm_bench, rm_bench_table)
-    if not args.format:
-        parser.error("--data needs --format reward_bench or robustness")
-    found = [named for source in args.data for named in named_sets(source, args.format, split)]
-    score_sets(args, found, evaluate, summary)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass
 
 from ..config import STRICT, RLOOConfig, load_config, parse, read_yaml
 from ..errors import ConfigError, DataError, run
-from ..eval_rm import table
 from ..generate import roll_out
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
@@ -28,7 +27,7 @@ from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequen
 from ..train_rloo import train as train_policy
 from .records import RECORDED, command, key_of, method_and_seed, read_back, write_results
 from .statistics import length_controlled_win_rate, two_way_interval
-from .tables import shown
+from .tables import shown, table
 
 
 @dataclass(config=STRICT)

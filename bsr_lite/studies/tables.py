@@ -2,8 +2,20 @@
 
 import numpy as np
 
-from ..eval_rm import table
 from .statistics import detectable, interval, mean_of, reward_controls
+
+
+def table(header: list[str], rows: list[list]) -> str:
+    """A table in Markdown.
+
+    >>> print(table(["set", "score"], [["dev", 0.5]]))
+    | set | score |
+    |---|---|
+    | dev | 0.5 |
+    """
+    first, *lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
+    return "\n".join([first, "|---" * len(header) + "|", *lines])
+
 
 STATISTICS = {
     "reward_mean": "reward mean", "between": "reward variance between prompts",

@@ -1,0 +1,113 @@
+"""Score a reward model on pairs, ranking sets and public benchmarks:
+python -m bsr_lite.studies.evaluate --model runs/rm_fast/model --data FILE [--format FORMAT]
+
+Accuracy and Kendall's tau are against the gold order, never against noisy labels.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ..data import GROUP_FORMATS, PAIR_FORMATS, Group, read_groups, read_pairs
+from ..errors import DataError, ModelError, run
+from ..eval_rm import evaluate
+from ..models import load_reward_model
+from ..runlog import write_atomic
+from ..scenarios import pairs_as_groups
+from .leaderboards import (
+    READERS,
+    evaluate_rm_bench,
+    named_sets,
+    read_benchmark,
+    rm_bench_table,
+)
+from .tables import table
+
+
+def summary(results: dict[str, dict]) -> str:
+    """The table of named evaluations."""
+    return table(["set", "metric", "score", "95% interval (prompts)", "pooled tau", "sets",
+                  "dropped", "undecided", "tied"], [
+        [name, r["metric"], f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}",
+         f"{r['pooled_tau']:.3f}", r["groups"], r["dropped"], r["undecided"], r["tied"]]
+        for name, r in results.items()])
+
+
+def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, list[Group]]]:
+    """Ranking sets by name, those of different sizes apart; of a file the rows that carry `split`.
+
+    Raises: DataError naming file, row and fix.
+    """
+    name = Path(source).name
+    if format == "rm_bench":  # one score of all its domains
+        return [("rm_bench", read_benchmark(source, format, split or "train"))]
+    if format in READERS:
+        return named_sets(source, format, split or "train")
+    if format in PAIR_FORMATS:
+        return [(name, pairs_as_groups(read_pairs(source, format, split or "train")))]
+    groups = [g for g in read_groups(source, format, split or "train")
+              if not split or g.split == split or not Path(source).is_file()]
+    if not groups:
+        raise DataError(f"{source}: no row carries the split {split!r}")
+    return [(f"{name} (K={k})", [g for g in groups if len(g.responses) == k])
+            for k in sorted({len(g.responses) for g in groups})]
+
+
+def check_arguments(args) -> None:
+    """Raises: DataError before anything is loaded."""
+    local = [source for source in args.data if Path(source).exists()]
+    if args.split and local and args.format not in ("pocket", "judged"):
+        raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
+                        "be scored whole; leave it out, or filter the file")
+    if args.format == "rm_bench" and len(args.data) > 1:
+        raise DataError("--format rm_bench takes one file with all of its domains")
+    if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
+        raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
+                        "written beside it")
+    try:
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {args.output}: its folder cannot be made ({error})") from error
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m bsr_lite.studies.evaluate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
+                        "of a sequence-classification reward model")
+    parser.add_argument("--data", nargs="+", required=True, help="files or hub datasets, all of "
+                        "one --format")
+    parser.add_argument("--format", default="pocket",
+                        choices=[*GROUP_FORMATS, *PAIR_FORMATS, *READERS])
+    parser.add_argument("--split", help="of a hub dataset (default: train), or the rows of a file "
+                        "that carry it (default: all)")
+    parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
+    parser.add_argument("--output", type=Path, help="JSON to write; the table beside it as .md")
+    args = parser.parse_args(argv)
+    check_arguments(args)
+    sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
+    names = [name for name, _ in sets]
+    if len(set(names)) < len(names):
+        raise DataError(f"two of {names} have the same name: rename one, or score them apart")
+    model, results = load_reward_model(args.model), {}
+    if model.meta["new_head"]:
+        raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
+                         "with bsr_lite.train_rm")
+    score = evaluate_rm_bench if args.format == "rm_bench" else evaluate
+    for name, groups in sets:
+        try:
+            results[name] = score(model, groups, max_length=args.max_length)
+        except DataError as error:  # the others are still worth a table
+            print(f"{name}: {error}")
+    if not results:
+        raise DataError("no set could be scored")
+    text = (rm_bench_table if args.format == "rm_bench" else summary)(results)
+    print(text)
+    if args.output:
+        write_atomic(args.output, json.dumps(results, indent=1) + "\n")
+        write_atomic(args.output.with_suffix(".md"), text + "\n")
+
+
+if __name__ == "__main__":
+    run(main)
