@@ -1,6 +1,5 @@
 """Atomic training checkpoints."""
 
-import math
 import os
 import shutil
 from pathlib import Path
@@ -15,9 +14,9 @@ MAY_DIFFER = ("token_budget", "output_dir", "report_to")  # where and how it is 
 
 
 class Checkpoint:
-    """The trainable weights, optimizer and step in one file, replaced atomically: last.pt, and
-    best.pt by the dev score. Batches and learning rate are functions of seed and step, and
-    nothing in the step draws random numbers, so a resumed run is the same run.
+    """The trainable weights, optimizer and step in one file, replaced atomically. Batches and
+    learning rate are functions of seed and step, and nothing in the step draws random numbers, so
+    a resumed run is the same run.
 
     Rank 0 writes whole tensors: any number of processes, sharded or not, can go on from them."""
 
@@ -25,28 +24,24 @@ class Checkpoint:
         self.folder, self.model, self.optimizer = folder / "checkpoints", model, optimizer
         self.config = {k: v for k, v in config.items() if k not in MAY_DIFFER}
         self.config["data (its rows)"] = data
-        self.step, self.best = 0, -math.inf
+        self.step = 0
 
     def describe(self) -> str:
         return f"{self.folder / 'last.pt'} (step {self.step})" if self.step else "none yet"
 
-    def save(self, step: int, score: float | None) -> None:
+    def save(self, step: int) -> None:
         from torch.distributed.checkpoint import state_dict as whole
-        better = score is not None and score > self.best
-        self.step, self.best = step, score if better else self.best
+        self.step = step
         weights, optimizer = whole.get_state_dict(
             self.model, self.optimizer, options=whole.StateDictOptions(
                 full_state_dict=True, cpu_offload=True, ignore_frozen_params=True))
         trained = {n for n, p in self.model.named_parameters() if p.requires_grad}
         weights = {n: w for n, w in weights.items() if n in trained}  # no buffers, no tied weights
-        content = {"step": step, "best": self.best, "config": self.config, "weights": weights,
-                   "optimizer": optimizer}
+        content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer}
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name in ("last", "best") if better else ("last",):
-                temporary = self.folder / f"{name}.tmp"
-                torch.save(content, temporary)
-                os.replace(temporary, self.folder / f"{name}.pt")
+            torch.save(content, self.folder / "last.tmp")
+            os.replace(self.folder / "last.tmp", self.folder / "last.pt")
 
     def clear(self) -> int:
         """Forget an earlier run in the same folder, so that a resume cannot take it up."""
@@ -78,6 +73,6 @@ class Checkpoint:
             self.model, self.optimizer, model_state_dict=content["weights"],
             optim_state_dict=content["optimizer"],
             options=whole.StateDictOptions(full_state_dict=True, strict=False))  # no frozen ones
-        self.step, self.best = content["step"], content["best"]
+        self.step = content["step"]
         print(f"resuming after step {self.step}")
         return self.step

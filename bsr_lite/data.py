@@ -20,7 +20,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
     """
     path = Path(source)
     if path.is_file() and path.suffix != ".parquet":
-        yield from _json_rows(path)
+        yield from json_rows(path)
         return
     if not path.is_file() and (path.suffix in (".jsonl", ".json", ".gz", ".parquet")
                                or source.startswith((".", "/"))):
@@ -35,7 +35,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         raise DataError(f"{source}: {what} ({type(error).__name__}: {error})") from error
 
 
-def _json_rows(path: Path) -> Iterator[dict]:
+def json_rows(path: Path) -> Iterator[dict]:
     """One object a line, or in a .json file one array of objects, as RM-Bench is published."""
     row = 0
     try:
@@ -58,7 +58,6 @@ def _json_rows(path: Path) -> Iterator[dict]:
                         "save it as UTF-8 or fetch it again") from error
 
 
-JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 Messages = list[dict[str, str]]
 
 
@@ -237,46 +236,16 @@ def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[P
 
 def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
     """All ranking sets of a source. `judged` is a long table of (prompt, model, response, gold);
-    `alpaca_eval` is one whose gold is a judge's preference in [0, 1], or a clone of the repository
-    that it comes from (`alpaca_eval_rows`), and becomes `preference_logit`s.
+    `alpaca_eval` is one whose gold is a judge's preference in [0, 1], and becomes
+    `preference_logit`s (`studies.judgements` makes it of a clone of AlpacaEval's repository).
 
     Raises: DataError naming file, row and fix.
     """
     if format not in GROUP_FORMATS:
         raise DataError(f"format {format!r} holds no groups; choose from "
                         f"{', '.join(GROUP_FORMATS)}")
-    clone = format == "alpaca_eval" and Path(source).is_dir()
-    rows = alpaca_eval_rows(Path(source)) if clone else read_rows(source, split)
-    found = convert(source, rows, GROUP_FORMATS[format])
+    found = convert(source, read_rows(source, split), GROUP_FORMATS[format])
     return found if isinstance(found[0], Group) else _long_table(source, found)
-
-
-def alpaca_eval_rows(clone: Path) -> list[dict]:
-    """The judged table `prompt, model, response, gold` of a clone of tatsu-lab/alpaca_eval.
-
-    Every results/<model>/<JUDGE>/annotations.json compares that model (output_2) with one fixed
-    reference answer (output_1): gold = preference - 1, the judge's probability that output_2 is
-    better. Rows without a judgement or a text are dropped and counted.
-    Raises: DataError naming file, row and fix.
-    """
-    def judgement(row):
-        preference, response = row.get("preference"), column(row, "output_2")
-        if preference is None or preference != preference or not str.strip(response):
-            return None
-        if not 1 <= preference <= 2:
-            raise ValueError(f"preference {preference} is not in [1, 2]; pull the repository again")
-        return {"prompt": column(row, "instruction"), "response": response, "gold": preference - 1}
-
-    rows = [row and row | {"model": file.parts[-3]}
-            for file in sorted(clone.glob(f"results/*/{JUDGE}/annotations.json"))
-            for row in convert(str(file), _json_rows(file), judgement)]
-    if not rows:
-        raise DataError(f"{clone}: no results/*/{JUDGE}/annotations.json; name the folder of a "
-                        "clone of tatsu-lab/alpaca_eval")
-    kept = [row for row in rows if row]
-    if len(kept) < len(rows):
-        print(f"{clone}: dropped {len(rows) - len(kept)} rows without a judgement or a text")
-    return kept
 
 
 def _long_table(source: str, rows: list[tuple]) -> list[Group]:

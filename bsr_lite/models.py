@@ -119,14 +119,14 @@ def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank:
 
 
 def _reload(folder: Path, meta: dict) -> RewardModel:
-    if not meta["lora_rank"]:  # the folder is a whole model, cut to its depth already
-        hf, tokenizer, _ = load_base(meta | {"base": str(folder), "depth": None}, seed=0)
-        return _checked(RewardModel(hf, tokenizer, meta))
-    from peft import PeftModel
-    base, tokenizer, _ = load_base(meta, seed=0)
-    check_template(folder, tokenizer, meta)
-    with quiet_loading():
-        hf = PeftModel.from_pretrained(base, folder, is_trainable=True)
+    # without adapters the folder is a whole model, cut to its depth already
+    whole = {} if meta["lora_rank"] else {"base": str(folder), "depth": None}
+    hf, tokenizer, _ = load_base(meta | whole, seed=0)
+    if meta["lora_rank"]:
+        from peft import PeftModel
+        check_template(folder, tokenizer, meta)
+        with quiet_loading():
+            hf = PeftModel.from_pretrained(hf, folder, is_trainable=True)
     return _checked(RewardModel(hf, tokenizer, meta))
 
 
@@ -231,9 +231,8 @@ def settle_template(tokenizer, name: str) -> None:
 
 def cut_config(config, meta: dict):
     """The config of the first `depth` layers."""
-    layers, depth = config.num_hidden_layers, meta["depth"]
-    if depth is None:
-        return config
+    layers = config.num_hidden_layers
+    depth = layers if meta["depth"] is None else meta["depth"]
     if not 1 <= depth <= layers:
         raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of {meta['base']}")
     config.num_hidden_layers = depth

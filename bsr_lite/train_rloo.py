@@ -231,7 +231,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         bar.set_postfix({k.partition("/")[2]: f"{row[k]:.2f}" for k in (
             "train/proxy_reward", "train/gold_reward", "train/kl") if k in row})
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            checkpoint.save(step + 1, None)
+            checkpoint.save(step + 1)
     policy.save(out / "model")
     print(f"{out}: {config.steps - first} steps, peak memory {peak_memory_gb():.2f} GB; policy in "
           f"{out / 'model'}")

@@ -163,7 +163,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         row |= check_up(model, watched, config) if check else {}
         write(row)
         if check:
-            checkpoint.save(step + 1, row.get("val/tau", row.get("val/accuracy")))
+            checkpoint.save(step + 1)
 
     weights = distributed.whole_weights(model.hf) if distributed.sharded() else None
     if rank == 0:

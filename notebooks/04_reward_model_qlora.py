@@ -380,7 +380,7 @@ assert (other - rewards).abs().max() > 0.02, "another base is another model"
 # Section 5.
 
 # %%
-from bsr_lite.merge import merge_reward_model
+from bsr_lite.scale.merge import merge_reward_model
 
 merge_reward_model(folder, RUNS / "merged")
 code = (RUNS / "merged" / "README.md").read_text().split("```python\n")[1].split("```")[0]

@@ -11,9 +11,9 @@ from bsr_lite.batching import pack
 from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.data import Pair, read_pairs, to_trl
 from bsr_lite.eval_rm import score_answers
-from bsr_lite.merge import merge_reward_model
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scale.merge import merge_reward_model
 from bsr_lite.scorers import reward_function
 from bsr_lite.step import backward
 from bsr_lite.tokenization import pair_tokens

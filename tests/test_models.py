@@ -12,9 +12,9 @@ from conftest import assert_close_in_norm
 from bsr_lite import embedded
 from bsr_lite.batching import pack, shared_prefix
 from bsr_lite.errors import ModelError
-from bsr_lite.merge import merge_reward_model
 from bsr_lite.models import load_reward_model, rewards
 from bsr_lite.saving import META, save_reward_model, template_hash
+from bsr_lite.scale.merge import merge_reward_model
 from bsr_lite.tokenization import tokenize
 
 TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from bsr_lite.data import JUDGE, alpaca_eval_rows, preference_logit, read_groups, read_rows
+from bsr_lite.data import preference_logit, read_groups, read_rows
 from bsr_lite.errors import DataError
+from bsr_lite.studies.judgements import JUDGE, alpaca_eval_rows, main
 
 
 @pytest.fixture
@@ -30,25 +31,24 @@ def clone(tmp_path):
     return tmp_path / "clone", annotate
 
 
-def test_judged_table_of_a_clone(clone, capsys):
+def test_judged_table_of_a_clone(clone, tmp_path, capsys):
     path, _ = clone
     rows = list(alpaca_eval_rows(path))
     assert "dropped 2 rows without a judgement or a text" in capsys.readouterr().out
     assert len(rows) == 7 and rows[2] == {
         "prompt": "Question 2?", "model": "gpt-a",  # the folder's name
         "response": "gpt-a says 2", "gold": pytest.approx(0.9)}
-    groups = read_groups(str(path), "alpaca_eval")
+    main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
+    assert "7 judged answers" in capsys.readouterr().out
+    groups = read_groups(str(tmp_path / "t.jsonl"), "alpaca_eval")
     assert [g.models for g in groups] == [["gpt-a", "gpt-b", "llama"], ["gpt-a", "llama"],
                                           ["gpt-a", "gpt-b"]]
     assert groups[0].gold == [-14.0, -1.1, -10.8] and groups[2].gold == [2.2, 14.0]
 
 
-def test_table_file_and_clone_mean_the_same(clone, tmp_path):
+def test_a_preference_is_a_logit_or_as_judged_itself(clone, tmp_path):
     path, _ = clone
-    rows = list(alpaca_eval_rows(path))
-    (tmp_path / "t.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    from_table = read_groups(str(tmp_path / "t.jsonl"), "alpaca_eval")
-    assert from_table == read_groups(str(path), "alpaca_eval")
+    main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
     raw = read_groups(str(tmp_path / "t.jsonl"), "judged")
     assert raw[0].gold == [0.0, 0.25, pytest.approx(2e-5)]
 
@@ -75,7 +75,7 @@ def test_broken_annotations_name_the_file(clone, broken, message):
 
 def test_a_folder_that_is_no_clone(tmp_path):
     with pytest.raises(DataError, match=r"no results/\*/weighted.*clone of tatsu-lab/alpaca_eval"):
-        read_groups(str(tmp_path), "alpaca_eval")
+        main(["--clone", str(tmp_path), "--output", str(tmp_path / "t.jsonl")])
 
 
 def test_one_json_array_is_read_as_rows(tmp_path):

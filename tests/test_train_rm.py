@@ -13,7 +13,6 @@ import yaml
 from conftest import assert_close_in_norm
 
 from bsr_lite.batching import pack
-from bsr_lite.checkpoint import Checkpoint
 from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.errors import ConfigError, DataError, TrainingError
 from bsr_lite.models import load_reward_model
@@ -206,18 +205,6 @@ def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
     assert len(read_metrics(tmp_path / "run")) == 3
     content = torch.load(tmp_path / "run/checkpoints/last.pt", weights_only=True)
     assert all(torch.isfinite(w).all() for w in content["weights"].values())
-
-
-def test_best_checkpoint_is_that_of_the_best_dev_score(tmp_path):
-    weight = torch.nn.Parameter(torch.zeros(1))
-    state = Checkpoint(tmp_path, torch.nn.ParameterDict({"w": weight}), torch.optim.AdamW([weight]),
-                       {}, "")
-    for step, score in ((1, 0.2), (2, 0.6), (3, 0.5), (4, None)):
-        with torch.no_grad():
-            weight.fill_(step)
-        state.save(step, score)
-    read = {n: torch.load(tmp_path / f"checkpoints/{n}.pt")["step"] for n in ("best", "last")}
-    assert read == {"best": 2, "last": 4}
 
 
 def test_groups_become_scenarios_and_max_pairs_is_a_random_part(tiny_path, tmp_path, groups):

@@ -1,4 +1,4 @@
-"""Adapters into one plain model: python -m bsr_lite.merge --model runs/x/model --output merged
+"""Adapters into one plain model: python -m bsr_lite.scale.merge --model ADAPTERS --output FOLDER
 
 The result is an fp32 AutoModelForSequenceClassification folder that needs neither peft nor this
 library; its model card shows how to read a raw reward.
@@ -7,10 +7,10 @@ library; its model card shows how to read a raw reward.
 import argparse
 from pathlib import Path
 
-from .embedded import quiet_loading
-from .errors import ModelError, run
-from .models import RewardModel, load_base
-from .saving import check_target, check_template, read_meta, save_reward_model
+from ..embedded import quiet_loading
+from ..errors import ModelError, run
+from ..models import RewardModel, load_base
+from ..saving import check_target, check_template, read_meta, save_reward_model
 
 
 def merge_reward_model(folder: str | Path, target: str | Path) -> None:
@@ -39,7 +39,7 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m bsr_lite.merge", description=__doc__,
+    parser = argparse.ArgumentParser("python -m bsr_lite.scale.merge", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder of a LoRA or QLoRA reward model")
     parser.add_argument("--output", required=True, help="folder to write, new or a model's")
