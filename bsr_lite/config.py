@@ -203,15 +203,14 @@ def parse(values: dict, cls, where: str):
 def _complaint(error: dict, cls) -> str:
     """One of pydantic's errors in a config's words."""
     path = [str(part) for part in error["loc"] if part not in ("bool", "constrained-int")]
-    *sections, key = path or [""]
-    if error["type"] == "unexpected_keyword_argument":
-        for section in sections:
-            cls = next(f.type for f in dataclasses.fields(cls) if f.name == section)
-        known = [f.name for f in dataclasses.fields(cls)]
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        return f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else
-                                           f"known keys: {', '.join(known)}")
     name = ".".join(path)
+    if error["type"] == "unexpected_keyword_argument":
+        for section in path[:-1]:
+            cls = cls.__dataclass_fields__[section].type
+        known = list(cls.__dataclass_fields__)
+        near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {path[-1]!r}; {hint}"
     if error["type"] == "missing":
         return f"missing {name}"
     message = error["msg"].replace("Input should be", "must be").removeprefix("Value error, ")

@@ -35,13 +35,10 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, kind: str = "k1") -> Ten
     Shapes: any two equal -> the same, nats.  Raises: ValueError for another kind.
     """
     d = logprobs - ref_logprobs
-    if kind == "k1":
-        return d
-    if kind == "k2":
-        return d.square() / 2
-    if kind == "k3":
-        return torch.expm1(-d) + d
-    raise ValueError(f"unknown KL estimator {kind!r}; choose k1, k2 or k3")
+    estimates = {"k1": d, "k2": d.square() / 2, "k3": torch.expm1(-d) + d}
+    if kind not in estimates:
+        raise ValueError(f"unknown KL estimator {kind!r}; choose k1, k2 or k3")
+    return estimates[kind]
 
 
 def kl_penalized_rewards(rewards: Tensor, seq_kl: Tensor, kl_coef: float) -> Tensor:

@@ -30,9 +30,8 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
         stems, count = row.get("stems"), row.get("count")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
-        if pocket and (row.get("unit") not in WORDS_PER_UNIT or type(count) is not int or count < 1
-                       or not isinstance(stems, list)
-                       or not all(isinstance(s, str) for s in stems)):
+        if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
+                           and isinstance(stems, list) and {*map(type, stems)} <= {str}):
             units = " or ".join(WORDS_PER_UNIT)
             raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
                             f"({units}), `count` (1, 2, ...) and `stems` (a list of texts)")

@@ -57,10 +57,8 @@ def prepare(config: RLOOConfig):
                              seed=config.seed)
         proxy = reward_model_for(policy, config.reward_model, config.policy.name)
         gold = gold_scorer(config)
-    shared = isinstance(proxy, SharedRewardModel)
-    print(f"{len(rows)} prompts, {config.steps} steps of {config.prompts_per_step} prompts x "
-          f"{config.num_generations} answers; reward model {'on' if shared else 'beside'} "
-          "the policy's base")
+    place = "on" if isinstance(proxy, SharedRewardModel) else "beside"
+    print(f"{len(rows)} prompts; the reward model is {place} the policy's base")
     return policy, reward_scorer(proxy, config.token_budget), gold, rows
 
 
@@ -228,8 +226,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         for name in set(collapse(row)) - warned:
             warned.add(name)
             tqdm.write(f"step {step + 1}, and maybe later: {name}")
-        bar.set_postfix({k.partition("/")[2]: f"{row[k]:.2f}" for k in (
-            "train/proxy_reward", "train/gold_reward", "train/kl") if k in row})
+        bar.set_postfix(proxy=f"{row['train/proxy_reward']:.2f}", kl=f"{row['train/kl']:.2f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             checkpoint.save(step + 1)
     policy.save(out / "model")

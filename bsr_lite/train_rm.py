@@ -31,12 +31,10 @@ from .tokenization import pair_tokens, token_fingerprint
 def check_machine(config: RewardModelConfig) -> None:
     """Raises: ConfigError for what this machine cannot run, before anything is loaded."""
     check_tracker(config.report_to)
-    if config.optimizer == "paged_adamw_8bit" and not torch.cuda.is_available():
-        raise ConfigError("optimizer: paged_adamw_8bit needs a GPU; on a CPU run with "
-                          "--set optimizer=adamw")
-    if config.optimizer == "paged_adamw_8bit" and distributed.sharded():
-        raise ConfigError("optimizer: paged_adamw_8bit cannot update shards; under FSDP run with "
-                          "--set optimizer=adamw, whose states are sharded")
+    paged = config.optimizer == "paged_adamw_8bit"
+    if paged and (distributed.sharded() or not torch.cuda.is_available()):
+        raise ConfigError("optimizer: paged_adamw_8bit needs a GPU, and cannot update shards; on a "
+                          "CPU and under FSDP run with --set optimizer=adamw")
 
 
 def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
@@ -157,8 +155,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
                "tokens_per_s": seen_tokens / seconds, "pairs_per_s": seen_pairs / seconds,
                "peak_memory_gb": peak_memory_gb()}
-        bar.set_postfix(loss=f"{row['train/loss']:.3f}", acc=f"{row['train/accuracy']:.2f}",
-                        tok_s=f"{row['tokens_per_s']:.0f}")
+        bar.set_postfix(loss=f"{row['train/loss']:.3f}", tokens_s=f"{row['tokens_per_s']:.0f}")
         check = (step + 1) % config.eval_every == 0 or step + 1 == total
         row |= check_up(model, watched, config) if check else {}
         write(row)
@@ -170,9 +167,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         model.meta["training"] = training_facts(config, len(pairs), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)
     speed = seen_tokens / max(seconds, 1e-9)
-    print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
-          f"{speed * seen_pairs / max(seen_tokens, 1):.1f} pairs/s, "
-          f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
+    print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, peak "
+          f"memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
     return model, {"pairs": len(pairs), "dropped": dropped, "steps": total,
                    "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}
 
