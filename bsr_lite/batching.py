@@ -239,8 +239,7 @@ def share_out(lengths: Sequence[int], token_budget: int, ranks: int) -> list[lis
     >>> share_out([9, 6, 5], token_budget=10, ranks=2)
     [[[0], []], [[1], [2]]]
     """
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    tokens = [0] * ranks
+    shares, tokens = [[] for _ in range(ranks)], [0] * ranks
     for index in longest_first(lengths):
         least = tokens.index(min(tokens))
         shares[least].append(index)

@@ -159,9 +159,8 @@ def trl_pair(row: dict) -> Pair:
         prompt = read_messages(row["prompt"], "prompt")
         shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
     chosen, rejected = chosen[shared:], rejected[shared:]
-    margin = row.get("margin")
-    return Pair(prompt, _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected"),
-                None if margin is None else _number(margin, "margin"))
+    margin = None if row.get("margin") is None else _number(row["margin"], "margin")
+    return Pair(prompt, _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected"), margin)
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:

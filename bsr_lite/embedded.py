@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import os
-import shutil
 import tempfile
 import warnings
 from contextlib import contextmanager
@@ -53,17 +52,15 @@ def _find_gguf() -> Path:
 def _convert_gguf(gguf: Path, target: Path) -> None:
     """Write weights and tokenizer beside the target and rename: readers see all or nothing."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        with quiet_loading():
-            _read_weights(gguf).save_pretrained(temporary)
-            _read_tokenizer(gguf).save_pretrained(temporary)
-        os.rename(temporary, target)
-    except OSError:
-        if not (target / "config.json").exists():  # else: another process was faster
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as temporary, quiet_loading():
+        whole = Path(temporary) / "model"
+        _read_weights(gguf).save_pretrained(whole)
+        _read_tokenizer(gguf).save_pretrained(whole)
+        try:
+            whole.rename(target)
+        except OSError:
+            if not (target / "config.json").exists():  # else: another process was faster
+                raise
 
 
 def _read_weights(gguf: Path):

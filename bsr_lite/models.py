@@ -268,10 +268,11 @@ def make_trainable(hf, meta: dict, gradient_checkpointing: bool | int, seed: int
 def add_adapters(hf, task_type: str, meta: dict, seed: int):
     """LoRA on all linear layers, W + 2 B A with B = 0 and A drawn with `seed`."""
     from peft import LoraConfig, get_peft_model
+    rank = meta["lora_rank"]
+    lora = LoraConfig(task_type=task_type, r=rank, lora_alpha=2 * rank, lora_dropout=0.0,
+                      target_modules="all-linear")
     with quiet_loading(), torch.random.fork_rng(devices=[]):  # the caller's generator is untouched
         torch.manual_seed(seed)
-        hf = get_peft_model(hf, LoraConfig(
-            task_type=task_type, r=meta["lora_rank"], lora_alpha=2 * meta["lora_rank"],
-            lora_dropout=0.0, target_modules="all-linear"))
+        hf = get_peft_model(hf, lora)
     hf.peft_config["default"].base_model_name_or_path = meta["base"]  # not a cache's path
     return hf

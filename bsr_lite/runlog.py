@@ -73,11 +73,11 @@ def environment() -> dict:
                                 text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
     except OSError:  # no git
         commit = None
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    packages = {name: installed.get(name) for name in PACKAGES}
-    return {"python": platform.python_version(), "packages": packages,
-            "machine": platform.machine(), "cpu": torch.backends.cpu.get_cpu_capability(),
-            "threads": torch.get_num_threads(), "gpus": gpus, "commit": commit or None}
+    return {"python": platform.python_version(), "machine": platform.machine(),
+            "packages": {name: installed.get(name) for name in PACKAGES},
+            "cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+            "commit": commit or None}
 
 
 class RunLog:

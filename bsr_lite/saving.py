@@ -92,23 +92,20 @@ def save_reward_model(model, folder: str | Path, weights: dict | None = None) ->
     Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
     """
     folder = check_target(folder)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}."))
-    temporary.chmod(0o755)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
     options |= {} if weights is None else {"state_dict": weights}
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = finished_template(tokenizer.chat_template)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
+        whole = Path(temporary) / "model"  # beside the target, and renamed when it is complete
         with quiet_loading():
-            model.hf.save_pretrained(temporary, **options)
-            tokenizer.save_pretrained(temporary)
-        (temporary / META).write_text(json.dumps(meta, indent=2) + "\n")
-        (temporary / "README.md").write_text(model_card(meta), encoding="utf-8")
+            model.hf.save_pretrained(whole, **options)
+            tokenizer.save_pretrained(whole)
+        (whole / META).write_text(json.dumps(meta, indent=2) + "\n")
+        (whole / "README.md").write_text(model_card(meta), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # else an earlier model's files would be loaded
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        whole.rename(folder)
 
 
 def weights_fingerprint(folder: str | Path) -> str:

@@ -134,12 +134,10 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
 
 def collapse(row: dict) -> list[str]:
     """Names of what looks like a policy that broke."""
-    signs = {"all advantages are zero: every prompt's answers score alike":
-             row["train/advantage_std"] < 1e-6,
-             "KL above 100 nats an answer: the policy has left its reference":
-             row["train/kl"] > 100,
+    signs = {"all advantages are zero, as answers score alike": row["train/advantage_std"] < 1e-6,
+             "KL above 100 nats an answer, far from the reference": row["train/kl"] > 100,
              "answers of fewer than three tokens": row["train/length"] < 3,
-             "entropy below 0.05 nats a token: it says one thing": row["train/entropy"] < 0.05}
+             "entropy below 0.05 nats a token, it says one thing": row["train/entropy"] < 0.05}
     return [name for name, seen in signs.items() if seen]
 
 

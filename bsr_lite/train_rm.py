@@ -28,19 +28,14 @@ from .tokenization import pair_tokens, token_fingerprint
 
 # ---- before the loop -----------------------------------------------------------------------------
 
-def check_machine(config: RewardModelConfig) -> None:
-    """Raises: ConfigError for what this machine cannot run, before anything is loaded."""
+def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
+    """Model, tokenized pairs, the sets to score (dev first) and drop counts; everything that can
+    fail on bad input, and before that on this machine."""
     check_tracker(config.report_to)
     paged = config.optimizer == "paged_adamw_8bit"
     if paged and (distributed.sharded() or not torch.cuda.is_available()):
         raise ConfigError("optimizer: paged_adamw_8bit needs a GPU, and cannot update shards; on a "
                           "CPU and under FSDP run with --set optimizer=adamw")
-
-
-def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
-    """Model, tokenized pairs, the sets to score (dev first) and drop counts; everything that can
-    fail on bad input."""
-    check_machine(config)
     with phase("data"):
         scenarios = scenarios or load_scenarios(config)
         require(scenarios, config.watch)
@@ -137,7 +132,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
                 f"{rewards.tolist()} of pairs {drawn}, the first of them "
-                f"{model.tokenizer.decode(batch[0][0])[-60:]!r}. Last good checkpoint: "
+                f"{model.tokenizer.decode(list(batch[0][0]))[-60:]!r}. Last good checkpoint: "
                 f"{checkpoint.describe()}. Lower learning_rate, or look at these pairs")
 
         # 3. Step. The learning rate is a function of the step, so a resumed run needs no scheduler.
@@ -167,8 +162,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         model.meta["training"] = training_facts(config, len(pairs), total, read_metrics(out)[-1])
         save_reward_model(model, out / "model", weights)
     speed = seen_tokens / max(seconds, 1e-9)
-    print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, peak "
-          f"memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
+    print(f"{out}: {total - first} steps in {seconds:.0f} s of training, {speed:.0f} tokens/s, "
+          f"peak memory {peak_memory_gb():.2f} GB; model in {out / 'model'}")
     return model, {"pairs": len(pairs), "dropped": dropped, "steps": total,
                    "tokens": seen_tokens, "seconds": seconds, "tokens_per_s": speed}
 
