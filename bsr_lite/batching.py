@@ -13,6 +13,7 @@ Each response is one segment: causal attention of its own tokens over its prompt
 first response's queries bring the prompt's own along, so that nothing is computed twice.
 """
 
+import functools
 import inspect
 import itertools
 from collections.abc import Iterator, Sequence
@@ -54,15 +55,13 @@ class PackedRow:
     query_lengths: list[int]
     key_lengths: list[int]
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
-    starts: tuple[Tensor, Tensor] | None = None
 
-    def cumulative(self) -> tuple[Tensor, Tensor]:
-        """Where segments start among queries and among keys, as kernels take it; made once."""
-        if self.starts is None:  # by the first layer; every other one finds it
-            new = {"dtype": torch.int32, "device": self.keys.device}
-            self.starts = tuple(torch.tensor([0, *itertools.accumulate(lengths)], **new)
-                                for lengths in (self.query_lengths, self.key_lengths))
-        return self.starts
+    @functools.cached_property  # the first layer makes it, every other one finds it
+    def starts(self) -> tuple[Tensor, Tensor]:
+        """Where segments start among queries and among keys, as kernels take it."""
+        return tuple(torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32,
+                                  device=self.keys.device)
+                     for lengths in (self.query_lengths, self.key_lengths))
 
     def mask(self, queries: int, keys: int) -> Tensor:
         """Causal mask of a segment whose queries are the last of its keys; made once."""
@@ -171,7 +170,7 @@ def segments_at_once(query, key, value, packed: PackedRow, scale: float | None) 
     bottom-right by itself."""
     query, key, value = (x[0].transpose(0, 1).contiguous()  # (T or S, heads, D)
                          for x in (query, key, value))
-    return varlen_attn(query, key, value, *packed.cumulative(), max(packed.query_lengths),
+    return varlen_attn(query, key, value, *packed.starts, max(packed.query_lengths),
                        max(packed.key_lengths), scale=scale, window_size=(-1, 0),
                        enable_gqa=query.shape[1] != key.shape[1])[None]
 

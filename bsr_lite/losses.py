@@ -159,9 +159,10 @@ def check_loss(kind: str, **parameters: float | None) -> None:
         raise ValueError(f"loss {kind!r} needs {needed} >= 0, got {value}")
 
 
-def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor, *,
-                    bsr_group_size: int | None = None, **parameter: float | None) -> Tensor:
-    """The whole batch's loss under the objective `kind`, with the parameter that PARAMETERS names.
+def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
+                    **parameters: float | None) -> Tensor:
+    """The whole batch's loss under the objective `kind`, with the parameter that PARAMETERS names,
+    and for bsr, where it is not the whole batch, bsr_group_size.
 
     bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); centering: L_BT + centering_coefficient *
     centering_penalty; l2: L_BT + l2_coefficient * l2_penalty; the others are the functions of
@@ -173,14 +174,11 @@ def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
     >>> x.item()  # 0.5 * 2 * 1^2
     1.0
     """
-    check_loss(kind, bsr_group_size=bsr_group_size, **parameter)
-    rewards, value = (rewards_chosen, rewards_rejected), parameter.get(PARAMETERS[kind])
-    if kind == "hinge":
-        return hinge_loss(*rewards, value)
-    if kind in ("norm", "dr"):
-        return {"norm": norm_loss, "dr": dr_loss}[kind](*rewards)
-    loss = bt_loss(*rewards)
-    if kind in PENALTIES:
-        groups = {"bsr_group_size": bsr_group_size} if kind == "bsr" else {}
-        loss = loss + value * PENALTIES[kind](*rewards, **groups)
-    return loss
+    check_loss(kind, **parameters)
+    options = {name: value for name, value in parameters.items() if value is not None}
+    value = options.pop(PARAMETERS[kind], None)
+    if kind in PENALTIES:  # what is left in `options` is bsr_group_size, or nothing
+        penalty = PENALTIES[kind](rewards_chosen, rewards_rejected, **options)
+        return bt_loss(rewards_chosen, rewards_rejected) + value * penalty
+    loss = {"bt": bt_loss, "hinge": hinge_loss, "norm": norm_loss, "dr": dr_loss}[kind]
+    return loss(rewards_chosen, rewards_rejected, *([] if value is None else [value]))

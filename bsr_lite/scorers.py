@@ -3,7 +3,6 @@ the pocket world's formula or any reward model."""
 
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -12,7 +11,6 @@ from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
 from .models import load_reward_model
-from .saving import META
 
 # (row, answers to its prompt, whether each ended by itself) -> one score an answer
 Scorer = Callable[[dict, list[str], list[bool]], list[float]]
@@ -28,8 +26,8 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
     for place, row in enumerate(read_rows(source), 1):
         if split and row.get("split") != split:
             continue
-        text, stems, count = row.get("instruction", row.get("prompt")), row.get("stems"), row.get(
-            "count")
+        text = row.get("instruction", row.get("prompt"))
+        stems, count = row.get("stems"), row.get("count")
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
         if pocket and (row.get("unit") not in WORDS_PER_UNIT or type(count) is not int or count < 1
@@ -55,26 +53,28 @@ def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float
 
 def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     """Scores of a reward model: a folder of save_reward_model, or any sequence classifier of one
-    label; ArmoRM's, whose output carries its gated sum of objectives as `score`, as well.
+    label; with `trust_remote_code` one that brings its own code, as ArmoRM, whose output carries
+    its gated sum of objectives as `score`.
 
-    Raises: ModelError when it needs code of its own and was not allowed to run it.
+    Raises: ModelError when it cannot be loaded, or needs code of its own.
     """
+    if not trust_remote_code:
+        try:
+            model = load_reward_model(name)
+        except ModelError as error:
+            raise ModelError(f"{error} If it brings its own code, read that and set "
+                             "trust_remote_code: true") from error
+        if model.meta["new_head"]:
+            raise ModelError(f"{name} has no reward head: its scores would be noise")
+        return reward_scorer(model)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    if (Path(name) / META).exists():
-        return reward_scorer(load_reward_model(name))
-    hint = "" if trust_remote_code else ("; if it brings its own code, read that and set "
-                                         "trust_remote_code: true")
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=trust_remote_code, dtype=torch.bfloat16).eval()
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+            name, trust_remote_code=True, dtype=torch.bfloat16).eval()
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub and remote code raise of all kinds
-        raise ModelError(f"cannot load the gold model {name}: "
-                         f"{' '.join(str(error).split())}{hint}") from error
-    if model.config.num_labels != 1 and not trust_remote_code:
-        raise ModelError(f"{name} gives {model.config.num_labels} numbers an answer, and no "
-                         f"score{hint}")
+        raise ModelError(f"cannot load {name}: {' '.join(str(error).split())}") from error
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     @torch.no_grad()
     def score(prompt: str, answer: str) -> float:

@@ -40,8 +40,7 @@ def _pieces(tokenizer, prompt: Messages) -> list[list[int]]:
         raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
                         "use an instruction-tuned model's or set tokenizer.chat_template")
     try:
-        return _template_ids(tokenizer, template,
-                             (*(m["role"] for m in prompt), "assistant"))
+        return _template_ids(tokenizer, template, (*(m["role"] for m in prompt), "assistant"))
     except Exception as error:  # templates raise what they like, e.g. for a system message
         raise DataError(f"the chat template of {tokenizer.name_or_path} refuses the prompt "
                         f"{prompt[0]['content'][:60]!r}: {error}") from error

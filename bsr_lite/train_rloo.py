@@ -209,16 +209,14 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         advantages = advantages_of(penalized, old, ref, config)
         flat_old, flat_ref = (torch.cat([t for row in tokens for t in row])  # all answers' tokens
                               for tokens in (old_tokens, ref_tokens))
-        row = {"step": step + 1, "train/proxy_reward": rewards.mean().item(),
-               "train/raw_reward": (rewards * unit + zero).mean().item(),
-               "train/kl": (old - ref).mean().item(),
-               "train/kl_k3": rloo.kl_estimate(flat_old, flat_ref, "k3").sum().item() / old.numel(),
-               "train/entropy": -flat_old.mean().item(),
+        kl_k3 = rloo.kl_estimate(flat_old, flat_ref, "k3").sum() / old.numel()  # of an answer
+        means = {"proxy_reward": rewards, "raw_reward": rewards * unit + zero, "kl": old - ref,
+                 "kl_k3": kl_k3, "entropy": -flat_old, "finished": finished.float(),
+                 "grad_norm": torch.stack(norms).max()}
+        row = {"step": step + 1, **{f"train/{k}": v.mean().item() for k, v in means.items()},
                "train/length": len(flat_old) / old.numel(),
-               "train/finished": finished.float().mean().item(),
                "train/advantage_std": advantages.std().item(),
                "train/clip_fraction": rloo.clip_fraction(now, old, advantages, config.clip_range),
-               "train/grad_norm": float(max(norms)),
                "train/learning_rate": optimizer.param_groups[0]["lr"],
                "seconds/generate": seconds, "seconds/step": time.perf_counter() - started,
                "peak_memory_gb": peak_memory_gb()}
