@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from bsr_lite.batching import count_tokens
 from bsr_lite.config import ModelConfig
@@ -24,15 +25,21 @@ pytest.importorskip("trl", reason="the comparison needs TRL")
 
 
 @pytest.fixture
+def tiny_tokenizer(tiny_path):
+    """The tiny model's, whose vocabulary is its own."""
+    return AutoTokenizer.from_pretrained(tiny_path)
+
+
+@pytest.fixture
 def pairs():
     return [Pair([{"role": "user", "content": "Name birds. " * (1 + i % 3)}], "A wren. " * (1 + i),
                  "Jay and owl. " * (12 - i)) for i in range(12)]
 
 
-def test_the_same_batches_give_the_same_loss_with_fewer_tokens_and_bytes(tiny_path, tokenizer,
+def test_the_same_batches_give_the_same_loss_with_fewer_tokens_and_bytes(tiny_path, tiny_tokenizer,
                                                                          pairs):
     """Times are not tested, what they were taken of is: equal losses in fp32, exact counts."""
-    work = Work("it", bench.batches_of(pairs, tokenizer, 3, 4),
+    work = Work("it", bench.batches_of(pairs, tiny_tokenizer, 3, 4),
                 ModelConfig(tiny_path, lora_rank=2, dtype="float32"))
     table = bench_rm.compare(work, 1, torch.device("cpu"))
     rows = [[len(t[0]) + len(side) for t in batch for side in t[1:]] for batch in work.batches]
@@ -48,6 +55,7 @@ def test_the_same_batches_give_the_same_loss_with_fewer_tokens_and_bytes(tiny_pa
     assert text.count("| it | TRL") == 2
 
 
+@pytest.mark.slow
 def test_an_rloo_update_has_the_gradient_of_trls(tiny_path):
     policy = load_policy(tiny_path, lora_rank=4, dtype="float32")
     numbers = torch.Generator().manual_seed(0)
@@ -72,7 +80,8 @@ def test_long_prompts_are_dialogs_of_other_pairs(pairs):
     assert (found[0].chosen, found[0].prompt[1]["content"]) == (pairs[4].chosen, pairs[0].chosen)
 
 
-def test_growth_counts_what_it_says(tiny_path, tokenizer, pairs):
+@pytest.mark.slow
+def test_growth_counts_what_it_says(tiny_path, tiny_tokenizer, pairs):
     """Bytes and tokens are exact, times are not tested: tokens grow as asked, and the memory of a
     step in proportion to them."""
     table = bench_growth.growth(load_reward_model(tiny_path, lora_rank=2), quick=True, repeats=1)
@@ -81,7 +90,7 @@ def test_growth_counts_what_it_says(tiny_path, tokenizer, pairs):
                                                     for n in (64, 128, 256)]
     for row in table.values():
         assert row["peak_exponent"] == pytest.approx(1, abs=0.3) and min(row["seconds"]) > 0
-    found = bench_growth.tokenization(pairs, tokenizer, 40)
+    found = bench_growth.tokenization(pairs, tiny_tokenizer, 40)
     assert found["pairs"] == 40 and found["speed_up"] > 0
     texts = bench_growth.endless(pairs)
     some = [(p.prompt[-1]["content"], p.chosen) for p in (next(texts) for _ in range(40))]
@@ -110,16 +119,17 @@ def test_bsr_costs_one_forward_pass_more_in_several_micro_batches(tiny_path, mon
     assert set(table) == {"1", "4"} and table["4"]["ratio"] > 0
 
 
-def test_bad_calls_are_one_clear_error(monkeypatch, pairs, tokenizer):
+def test_bad_calls_are_one_clear_error(monkeypatch, pairs, tiny_tokenizer):
     with pytest.raises(DataError, match="--rounds 0: at least 1"):
         bench.main(["--rounds", "0"])
     with pytest.raises(DataError, match="12 pairs, 16 needed"):
-        bench.batches_of(pairs, tokenizer, 4, 4)
+        bench.batches_of(pairs, tiny_tokenizer, 4, 4)
     monkeypatch.setitem(sys.modules, "trl", None)
     with pytest.raises(ModelError, match=r"needs TRL: pip install -r requirements\.txt"):
         bench.main(["--quick"])
 
 
+@pytest.mark.slow
 def test_it_starts_from_the_repositorys_root():
     done = subprocess.run([sys.executable, "tests/speed/bench.py", "--rounds", "0"],
                           cwd=SPEED.parents[1], capture_output=True, text=True, check=False)

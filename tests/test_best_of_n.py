@@ -31,33 +31,40 @@ def write_bon(folder, tiny_path):
               "policy": tiny_path, "data": "rows.jsonl", "prompts": 4, "num_samples": 8,
               "max_new_tokens": 6}
     (folder / "bon.yaml").write_text(yaml.safe_dump(config))
-    return folder / "bon.yaml"
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory, tiny_path):
-    """One run for all tests: its folder and its table."""
+def files(tmp_path_factory, tiny_path):
+    folder = tmp_path_factory.mktemp("files")
+    write_bon(folder, tiny_path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, files):
+    """One run for all tests: its results and its table."""
     folder = tmp_path_factory.mktemp("first_run")
+    shutil.copytree(files, folder, dirs_exist_ok=True)
     with contextlib.chdir(folder):
-        return folder, run_best_of_n(write_bon(folder, tiny_path))
+        return folder / "out", run_best_of_n(folder / "bon.yaml")
 
 
 @pytest.fixture
-def bon(first_run, tmp_path, monkeypatch):
-    """Everything as before the first run."""
+def bon(files, tmp_path, monkeypatch):
+    """Everything before the first run."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(first_run[0], tmp_path, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("out"))
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     return tmp_path / "bon.yaml"
 
 
 @pytest.fixture
 def finished(bon, first_run, tmp_path):
-    """Everything as after the first run."""
-    shutil.copytree(first_run[0] / "out", tmp_path / "out")
+    """Everything after the first run."""
+    shutil.copytree(first_run[0], tmp_path / "out")
     return bon
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_gold_and_of_the_models(finished, first_run, tmp_path):
     _, table = first_run
     scores = np.load(tmp_path / "out" / "scores.npz")
@@ -78,6 +85,7 @@ def test_scores_are_those_of_gold_and_of_the_models(finished, first_run, tmp_pat
     assert "| bsr |" in (tmp_path / "out" / "results.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_samples(finished, first_run, tmp_path, one_thread):
     path = next((tmp_path / "out").glob("samples-*/samples.jsonl"))
     whole = path.read_text()
@@ -85,6 +93,7 @@ def test_a_killed_run_goes_on_with_the_same_samples(finished, first_run, tmp_pat
     assert run_best_of_n(finished) == first_run[1] and path.read_text() == whole
 
 
+@pytest.mark.slow
 def test_other_prompts_and_other_weights_are_no_cache(finished, tmp_path):
     before = dict(np.load(tmp_path / "out" / "scores.npz"))
     model = load_reward_model(str(tmp_path / "study/bsr-seed0/model"))
@@ -101,6 +110,7 @@ def test_other_prompts_and_other_weights_are_no_cache(finished, tmp_path):
     assert (np.load(tmp_path / "out" / "scores.npz")["gold"] != before["gold"]).any()
 
 
+@pytest.mark.slow
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(
         finished, first_run, tmp_path, monkeypatch):
     monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores",

@@ -158,6 +158,7 @@ def test_unknown_model_names_the_known_ones():
         estimate(config_for("nobody/x"))
 
 
+@pytest.mark.slow
 def test_the_largest_token_budget_fits_and_twice_as_much_does_not(tiny_path):
     config = config_for(tiny_path, lora_rank=4)
     config.batch_size, config.data.max_length = 64, 64

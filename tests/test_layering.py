@@ -218,9 +218,9 @@ def test_help_works_without_a_heavy_import(helps, command):
 
 def test_the_formats_that_the_command_line_offers_are_those_that_are_read(helps):
     from bsr_lite.data import GROUP_FORMATS, PAIR_FORMATS
-    offered = re.search(r"--format \{([^}]*)\}", helps["eval_rm"][1])[1]
-    assert set(re.split(r",\s*", offered)) == {*GROUP_FORMATS, *PAIR_FORMATS} - {
-        "rm_bench"}  # it has its own option
+    from bsr_lite.studies.leaderboards import READERS
+    offered = re.search(r"--format \{([^}]*)\}", helps["studies.evaluate"][1])[1]
+    assert set(re.split(r",\s*", offered)) == {*GROUP_FORMATS, *PAIR_FORMATS, *READERS}
 
 
 # ---- one machine ---------------------------------------------------------------------------------

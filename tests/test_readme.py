@@ -56,6 +56,7 @@ def test_result_table_is_the_recorded_one():
             assert text == expected.replace("0.", ".")
 
 
+@pytest.mark.slow
 def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
     from bsr_lite.config import load_config

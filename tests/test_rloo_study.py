@@ -41,34 +41,41 @@ def write_study(folder, tiny_path):
         "base": "base.yaml", "proxies": "study", "methods": ["bt", "bsr"],
         "seeds": {0.0: [0, 1, 2], 0.05: [1]}, "output_dir": "out", "eval_prompts": 5,
         "common": {"learning_rate": 1e-2}}))
-    return folder / "study.yaml"
 
 
 @pytest.fixture(scope="module")
-def first_run(tmp_path_factory, tiny_path):
-    """The study, run once for all tests: its folder, its table and what it printed."""
+def files(tmp_path_factory, tiny_path):
+    folder = tmp_path_factory.mktemp("files")
+    write_study(folder, tiny_path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory, files):
+    """The study, run once for all tests: its results, its table and what it printed."""
     folder, said = tmp_path_factory.mktemp("first_run"), io.StringIO()
+    shutil.copytree(files, folder, dirs_exist_ok=True)
     with contextlib.chdir(folder), contextlib.redirect_stdout(said):
-        table = run_study(write_study(folder, tiny_path))
-    return folder, table, said.getvalue()
+        table = run_study(folder / "study.yaml")
+    return folder / "out", table, said.getvalue()
 
 
 @pytest.fixture
-def study(first_run, tmp_path, monkeypatch):
+def study(files, tmp_path, monkeypatch):
     """The study before its first run."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(first_run[0], tmp_path, dirs_exist_ok=True,
-                    ignore=shutil.ignore_patterns("out"))
+    shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     return tmp_path / "study.yaml"
 
 
 @pytest.fixture
 def finished(study, first_run, tmp_path):
     """The study after its first run."""
-    shutil.copytree(first_run[0] / "out", tmp_path / "out")
+    shutil.copytree(first_run[0], tmp_path / "out")
     return study
 
 
+@pytest.mark.slow
 def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(
         finished, first_run, tmp_path, capsys):
     _, table, said = first_run
@@ -94,6 +101,7 @@ def test_a_study_trains_every_seed_against_its_own_proxy_and_is_read_back(
     assert "policy in" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_a_run_was_trained_on_decides_whether_it_is_read_back(finished, tmp_path, capsys):
     """Another proxy under the same path, and a run of other settings, are trained again."""
     model = load_reward_model(str(tmp_path / "study/bt-seed0/model"))

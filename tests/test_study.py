@@ -101,6 +101,7 @@ def test_resume_reads_recorded_runs_back_without_their_data(study_path, recorded
     assert after == before and (tmp_path / "study" / "results.png").exists()
 
 
+@pytest.mark.slow
 def test_resume_runs_what_is_missing_and_what_had_other_settings(study_path, recorded, tmp_path,
                                                                  capsys):
     shutil.rmtree(recorded / "bsr-seed1")
@@ -116,6 +117,7 @@ def test_resume_runs_what_is_missing_and_what_had_other_settings(study_path, rec
     assert not (tmp_path / "study/bt-seed1").exists()
 
 
+@pytest.mark.slow
 def test_a_recorded_run_of_an_older_version_had_the_defaults(study_path, recorded, capsys):
     for path in recorded.glob("*/evaluation.json"):
         result = json.loads(path.read_text())
@@ -128,6 +130,7 @@ def test_a_recorded_run_of_an_older_version_had_the_defaults(study_path, recorde
     assert "read back" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_recorded_runs_of_other_data_are_not_paired(study_path, recorded, tmp_path, capsys):
     path = tmp_path / "groups.jsonl"
     shutil.rmtree(recorded / "bsr-seed1")
@@ -170,6 +173,7 @@ def test_tiers_are_checked_before_the_first_starts(study_path, tmp_path):
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
     """One table of all tiers; every tier that is recorded is read back."""
     frozen = {"base": "rm.yaml", "output_dir": "frozen", "seeds": 3, "width": 4, "batch_size": 4,

@@ -155,6 +155,7 @@ def sharp_path(tiny_path, tmp_path):
     return str(tmp_path / "sharp")
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_the_proxy_likes_and_logs_it(world, sharp_path, monkeypatch):
     """A proxy that likes long words: the policy learns to write them; KL and gold are tracked."""
     monkeypatch.setattr("bsr_lite.train_rloo.reward_scorer", lambda model, token_budget:

@@ -106,6 +106,7 @@ def test_head_has_its_own_learning_rate(tiny_path, tmp_path):
 
 # ---- the loop ----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_training_learns_and_logs(source, tiny_path, tmp_path):
     config = settings(tiny_path, tmp_path, epochs=25, loss="bsr", bsr_lambda=1e-3)
     _, totals = train(config)
