@@ -50,9 +50,8 @@ def json_rows(path: Path) -> Iterator[dict]:
                                     f"got {type(value).__name__}")
                 yield value
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is expected. "
-            "Is the file cut short? Fetch it again or delete the row") from error
+        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); is the file cut "
+                        "short? Fetch it again or delete the row") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
                         "save it as UTF-8 or fetch it again") from error
@@ -160,7 +159,8 @@ def trl_pair(row: dict) -> Pair:
         shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
     chosen, rejected = chosen[shared:], rejected[shared:]
     margin = None if row.get("margin") is None else _number(row["margin"], "margin")
-    return Pair(prompt, _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected"), margin)
+    chosen, rejected = _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected")
+    return Pair(prompt, chosen, rejected, margin)
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:

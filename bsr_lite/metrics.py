@@ -31,15 +31,6 @@ def finite(x) -> np.ndarray:
     return x
 
 
-def pair_accuracy(rewards_chosen, rewards_rejected) -> float:
-    """Share of pairs with r_w > r_l; a tie is an error.  Shapes: (B,), (B,) -> [0, 1].
-
-    >>> pair_accuracy([1.0, 0.0], [0.0, 0.0])
-    0.5
-    """
-    return float((finite(rewards_chosen) > finite(rewards_rejected)).mean())
-
-
 def kendall_tau_b(x, y) -> np.ndarray:
     """Kendall's tau-b along the last axis: (concordant - discordant) / sqrt(n_x n_y), where n_x
     counts the pairs not tied in x; 0 where x or y is constant.

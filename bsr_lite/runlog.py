@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -68,11 +69,9 @@ def environment() -> dict:
     """Versions and hardware that a number may depend on; no paths, no host names."""
     import torch
     installed = {d.name.lower(): d.version for d in importlib.metadata.distributions()}
-    try:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
-                                text=True, cwd=Path(__file__).parent, check=False).stdout.strip()
-    except OSError:  # no git
-        commit = None
+    commit = shutil.which("git") and subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True,
+        cwd=Path(__file__).parent, check=False).stdout.strip()
     return {"python": platform.python_version(), "machine": platform.machine(),
             "packages": {name: installed.get(name) for name in PACKAGES},
             "cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),

@@ -32,9 +32,8 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
             raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
         if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
                            and isinstance(stems, list) and {*map(type, stems)} <= {str}):
-            units = " or ".join(WORDS_PER_UNIT)
-            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
-                            f"({units}), `count` (1, 2, ...) and `stems` (a list of texts)")
+            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` (sentence "
+                            "or item), `count` (1, 2, ...) and `stems` (a list of texts)")
         found.append(row | {"prompt": text})
     if not found:
         raise DataError(f"{source}: no row" + (f" of split {split!r}" if split else ""))
@@ -45,8 +44,8 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
 
 def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
     """r* of the pocket world; `row` carries what the prompt asks for."""
-    return [gold_reward(gold_terms(text, unit=row["unit"], count=row["count"], stems=row["stems"],
-                                   finished=end))
+    asked = {name: row[name] for name in ("unit", "count", "stems")}
+    return [gold_reward(gold_terms(text, finished=end, **asked))
             for text, end in zip(texts, finished, strict=True)]
 
 

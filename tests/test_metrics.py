@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_lite.metrics import bootstrap_interval, kendall_tau_b, pair_accuracy, seed_interval
+from bsr_lite.metrics import agreement, bootstrap_interval, kendall_tau_b, seed_interval
 from bsr_lite.studies.leaderboards import rm_bench_scores
 from bsr_lite.studies.statistics import (
     best_of_n,
@@ -47,12 +47,11 @@ def test_constant_predictions_score_zero_and_are_kept():
 def test_non_finite_scores_are_an_error(bad):
     with pytest.raises(ValueError, match="1 of 2 scores"):
         kendall_tau_b([bad, 1.0], [1.0, 2.0])
-    with pytest.raises(ValueError, match="1 of 2 scores"):
-        pair_accuracy([bad, 1.0], [1.0, 2.0])
 
 
 def test_ties_are_errors_for_accuracy():
-    assert pair_accuracy([1, 2, 3, 0], [1, 1, 1, 1]) == 0.5
+    metric, right = agreement(np.array([[1.0, 1], [2, 1], [3, 1], [0, 1]]), np.array([[1.0, 0]] * 4))
+    assert metric == "accuracy" and right.tolist() == [0, 1, 1, 0]
 
 
 def test_seed_interval_covers_at_its_level():
