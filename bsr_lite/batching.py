@@ -76,6 +76,7 @@ class PackedRow:
         rows = [self.input_ids[0, keys] for keys in self.keys.split(self.key_lengths)]
         lengths = torch.tensor(self.key_lengths, device=self.keys.device)
         mask = torch.arange(max(self.key_lengths), device=self.keys.device) < lengths[:, None]
+        # zeros behind a row's end: attention is causal, and nobody reads what stands there
         return pad_sequence(rows, batch_first=True), mask
 
     def to(self, device) -> "PackedRow":
@@ -206,7 +207,8 @@ def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[in
     per_epoch = -(-num_items // batch_size)
     epoch, batch = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(num_items, generator=generator).tolist()
+    order = torch.randperm(num_items, generator=generator).tolist()  # never sorted by length: what
+    # shares a batch is what BSR couples
     return order[batch * batch_size:(batch + 1) * batch_size]
 
 

@@ -73,7 +73,7 @@ class RewardModel(nn.Module):
     def score(self, last_hidden: Tensor) -> Tensor:
         """W_p . h in fp32, whatever the backbone computes in.  Shapes: (N, H) -> (N,)."""
         with torch.autocast(self.device.type, enabled=False):
-            return self.classifier.score(last_hidden)[:, 0]
+            return self.classifier.score(last_hidden)[:, 0]  # (N, 1) -> (N,)
 
     def forward(self, packed: PackedRow) -> Tensor:
         """Rewards of the row's N responses, in order.  Shapes: -> (N,) fp32."""
@@ -133,7 +133,7 @@ def _reload(folder: Path, meta: dict) -> RewardModel:
 def _checked(model: RewardModel) -> RewardModel:
     """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
     LoRA target) and that packed rows can compute this architecture."""
-    head = {n: p for n, p in model.named_parameters() if "score" in n}
+    head = {n: p for n, p in model.named_parameters() if "score" in n}  # PEFT's frozen copy, too
     if model.head_weight.dtype is not torch.float32 or any("lora_" in n for n in head):
         raise ModelError(f"the head must be a plain fp32 layer, no LoRA target: {list(head)}")
     if not any(p.requires_grad for p in head.values()):

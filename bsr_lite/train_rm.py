@@ -104,7 +104,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     distributed.check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank == 0
              else lambda row: None)  # one log a run, not one a process
-    if config.watch and not first:
+    if config.watch and not first:  # norms before step 1: what training starts from
         write({"step": 0, "epoch": 0.0, "train/head_norm": model.head_weight.norm().item(),
                **check_up(model, watched, config)})
 
@@ -139,9 +139,10 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)  # frees them: the next pass needs the room
 
-        # 4. Log; now and then score the dev set and keep a checkpoint.
+        # 4. Log; now and then score the dev set and keep a checkpoint. The clock stops before that:
+        # speed is training's.
         seen_tokens, seen_pairs = seen_tokens + sum(lengths), seen_pairs + len(batch)
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "epoch": (step + 1) / steps_per_epoch,

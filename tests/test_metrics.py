@@ -50,7 +50,8 @@ def test_non_finite_scores_are_an_error(bad):
 
 
 def test_ties_are_errors_for_accuracy():
-    metric, right = agreement(np.array([[1.0, 1], [2, 1], [3, 1], [0, 1]]), np.array([[1.0, 0]] * 4))
+    rewards = np.array([[1.0, 1], [2, 1], [3, 1], [0, 1]])
+    metric, right = agreement(rewards, np.array([[1.0, 0]] * 4))
     assert metric == "accuracy" and right.tolist() == [0, 1, 1, 0]
 
 
