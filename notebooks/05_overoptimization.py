@@ -43,7 +43,7 @@ from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_groups
 from bsr_lite.models import load_reward_model
 from bsr_lite.scenarios import load_scenarios
-from bsr_lite.studies import frozen, statistics
+from bsr_lite.studies import figures, frozen, statistics
 from bsr_lite.studies.frozen import FrozenConfig
 from bsr_lite.studies.records import read_runs, read_table, watched
 
@@ -246,7 +246,7 @@ if PROFILE == "full":
     run_tiers(Path("bsr_lite/configs/study_full.yaml"))
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 tiers = read_table(RUNS / "study_full")
-plots.tiers_figure(tiers);
+figures.tiers_figure(tiers);
 
 # %%
 print("level of BT, then BSR (1e-3) minus BT")
@@ -425,7 +425,7 @@ assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside t
 
 # %%
 picks = read_table(RUNS / "best_of_n")
-plots.best_of_n_figure(picks);
+figures.best_of_n_figure(picks);
 
 # %%
 print(f"{'gold of the pick':12s}" + "".join(f"{f'n={n}':>10s}" for n in picks["n"]))

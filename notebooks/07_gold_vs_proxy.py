@@ -35,7 +35,7 @@ from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.gold import gold_terms
 from bsr_lite.scorers import read_prompts
-from bsr_lite.studies import statistics
+from bsr_lite.studies import figures, statistics
 from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
 from bsr_lite.studies.records import read_runs, read_table
 
@@ -193,7 +193,7 @@ for method in ("bt", "bsr"):
 # says how far the policy has moved for what it gained.
 
 # %%
-plots.frontier_figure(runs, BLOCK);
+figures.frontier_figure(runs, BLOCK);
 
 # %%
 def gold_at(run, nats):
