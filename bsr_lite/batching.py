@@ -1,4 +1,4 @@
-"""Random batches of pairs, cut into token-budgeted micro-batches of packed rows.
+"""Random batches of pairs, cut into token-budgeted micro-batches, each one packed row.
 
 A packed row holds every prompt once and nothing for padding. Two prompts P and Q with two
 responses each, their positions, and the two attention segments of P:
@@ -10,7 +10,9 @@ responses each, their positions, and the two attention segments of P:
     segment 1  P P P     b b b                  queries b,       keys P and b
 
 Each response is one segment: causal attention of its own tokens over its prompt and itself. The
-first response's queries bring the prompt's own along, so that nothing is computed twice.
+first response's queries bring the prompt's own along, so that nothing is computed twice: 13 tokens
+are computed, and looked at in 18 key slots. What is called prompt here is all that the responses
+share, the beginnings of the answers included (`shared_prefix`).
 """
 
 import functools
@@ -26,7 +28,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .errors import ModelError
 
-try:  # one kernel for segments of any length: newer versions of torch, on a GPU
+# One kernel for segments of any length, on a GPU; torch's versions differ in what it takes.
+try:
     from torch.nn.attention.varlen import varlen_attn
     if not {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters):
         varlen_attn = None
@@ -101,7 +104,14 @@ def count_tokens(token_group: TokenGroup) -> int:
 
 def pack(token_groups: Sequence[TokenGroup]) -> PackedRow:
     """Lay token groups out as one row.  Raises: ValueError for a group without a response, or with
-    an empty one, whose last token would belong to the prompt."""
+    an empty one, whose last token would belong to the prompt.
+
+    >>> row = pack([[[1, 2], [3], [4, 5]]])
+    >>> row.input_ids.tolist(), row.position_ids.tolist(), row.ends.tolist()
+    ([[1, 2, 3, 4, 5]], [[0, 1, 2, 2, 3]], [2, 4])
+    >>> row.keys.tolist(), row.query_lengths, row.key_lengths
+    ([0, 1, 2, 0, 1, 3, 4], [3, 2], [3, 4])
+    """
     ids, positions, keys, ends, query_lengths, key_lengths = ([] for _ in range(6))
     for index, (prompt, *responses) in enumerate(token_groups):
         if not responses or not all(responses):
@@ -171,13 +181,14 @@ def segments_at_once(query, key, value, packed: PackedRow, scale: float | None) 
     bottom-right by itself."""
     query, key, value = (x[0].transpose(0, 1).contiguous()  # (T or S, heads, D)
                          for x in (query, key, value))
+    # window (-1, 0): everything before, nothing behind, that is, causal
     return varlen_attn(query, key, value, *packed.starts, max(packed.query_lengths),
                        max(packed.key_lengths), scale=scale, window_size=(-1, 0),
                        enable_gqa=query.shape[1] != key.shape[1])[None]
 
 
 def packed_attention(module, query, key, value, mask, scaling=None, packed=None, **features):
-    """Attention of one packed row, segment by segment.  Shapes: query (1, heads, T, D), key and
+    """Attention of one packed row within its segments.  Shapes: query (1, heads, T, D), key and
     value (1, kv heads, T, D) -> (1, T, heads, D).
 
     Raises: ModelError naming an attention feature that packed rows do not compute.
@@ -207,8 +218,8 @@ def draw_batch(num_items: int, batch_size: int, seed: int, step: int) -> list[in
     per_epoch = -(-num_items // batch_size)
     epoch, batch = divmod(step, per_epoch)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(num_items, generator=generator).tolist()  # never sorted by length: what
-    # shares a batch is what BSR couples
+    # never sorted by length: BSR couples what shares a batch
+    order = torch.randperm(num_items, generator=generator).tolist()
     return order[batch * batch_size:(batch + 1) * batch_size]
 
 

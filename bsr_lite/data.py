@@ -50,8 +50,8 @@ def json_rows(path: Path) -> Iterator[dict]:
                                     f"got {type(value).__name__}")
                 yield value
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); is the file cut "
-                        "short? Fetch it again or delete the row") from error
+        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is"
+                        " expected. Cut short? Fetch it again or delete the row") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
                         "save it as UTF-8 or fetch it again") from error
@@ -62,7 +62,8 @@ Messages = list[dict[str, str]]
 
 @dataclass
 class Pair:
-    """One comparison: the conversation so far, the preferred and the other answer."""
+    """One comparison: the conversation so far, the preferred and the other answer. A margin is read
+    and handed on to TRL (`to_trl`); training here makes no use of it."""
 
     prompt: Messages
     chosen: str

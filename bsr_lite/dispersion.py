@@ -2,7 +2,7 @@
 
 Functions of hidden states and rewards alone. Hidden norms exist twice: before and after the
 backbone's final RMSNorm. The reward sees the one after, whose scale RMSNorm pins up to its gain;
-`models.RewardModel.last_hidden` returns either, so that both stories can be told.
+`models.RewardModel.last_hidden` returns both, so that both stories can be told.
 """
 
 import torch

@@ -68,6 +68,7 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     number a row, where multinomial draws one a word.  Shapes: (N, V) -> (N,)."""
     cumulative = logits.float().softmax(-1).cumsum(-1)
     point = torch.rand(len(logits), 1, generator=generator).to(logits.device) * cumulative[:, -1:]
+    # rounding may put the point at the very end: clamp to the last word
     return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
 
 

@@ -63,9 +63,10 @@ class RewardModel(nn.Module):
             inputs["packed"] = packed
             last = (torch.zeros_like(packed.ends), packed.ends)  # (row, column) of a response's end
         try:
+            # (1, T, H) packed, (N, L, H) padded
             with torch.autocast(self.device.type, self.compute_dtype,
                                 enabled=self.compute_dtype is torch.bfloat16):
-                after = self.backbone(**inputs, use_cache=False).last_hidden_state  # (1, T, H)
+                after = self.backbone(**inputs, use_cache=False).last_hidden_state
         finally:
             hook.remove()
         return after[last].float(), before[0][last].float()  # (N, H) each
@@ -82,7 +83,8 @@ class RewardModel(nn.Module):
 
 @torch.no_grad()
 def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
-    """Rewards of a row's responses without a graph.  Shapes: -> (N,) fp32."""
+    """Rewards of a row's responses without a graph; train and eval mode are the caller's matter.
+    Shapes: -> (N,) fp32."""
     return model(packed.to(model.device))
 
 
@@ -207,7 +209,8 @@ def load_base(meta: dict, seed: int):
 
 def check_architecture(hf, meta: dict) -> None:
     """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head, and,
-    in packed rows, all of its layers are attention: others carry a state from row to row."""
+    in packed rows, all of its layers are attention: others carry a state along the row, from one
+    response to the next."""
     if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
         raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
                          "decoder of the Llama, Qwen, Mistral kind")
@@ -220,7 +223,8 @@ def check_architecture(hf, meta: dict) -> None:
 
 
 def settle_template(tokenizer, name: str) -> None:
-    """Of several named templates the default one.  Raises: ModelError for an unfixable clock."""
+    """Of several named templates the default one.  Raises: ModelError for a template that writes
+    today's date and lets nobody set it."""
     if isinstance(tokenizer.chat_template, dict):
         tokenizer.chat_template = tokenizer.chat_template.get("default")
     template = tokenizer.chat_template or ""

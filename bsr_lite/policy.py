@@ -19,7 +19,7 @@ ADAPTER, REWARD = "default", "reward"
 
 class Policy(nn.Module):
     """`hf` is a causal language model or a PeftModel around one. Frozen weights are held, and
-    everything but log-probabilities computed, in `dtype`."""
+    everything but log-probabilities computed, in `dtype`; adapters and their gradients in fp32."""
 
     def __init__(self, hf, tokenizer, dtype: str, lora_rank: int | None):
         super().__init__()
@@ -72,8 +72,8 @@ class Policy(nn.Module):
 
 def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
                 quantization: str | None = None, seed: int = 0) -> Policy:
-    """A policy to sample from or to train: EMBEDDED, a hub id, a local path, or a folder that
-    `Policy.save` wrote.  lora_rank, quantization: as in `models.load_reward_model`.
+    """A policy to sample from, or with `lora_rank` to train: EMBEDDED, a hub id, a local path, or a
+    folder that `Policy.save` wrote.  quantization: as in `models.load_reward_model`.
 
     Raises: ModelError saying what to change.
     """
@@ -138,7 +138,7 @@ class SharedRewardModel(RewardModel):
         shell.base_model_prefix, shell.model = "model", policy.causal.model
         shell.score = nn.Linear(head.shape[1], 1, bias=False)
         shell.score.weight = nn.Parameter(head.float().to(policy.device), requires_grad=False)
-        super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})
+        super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})  # no PeftModel
         self.policy = [policy]  # in a list: not a submodule
 
     def last_hidden(self, packed):

@@ -32,8 +32,8 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
             raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
         if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
                            and isinstance(stems, list) and {*map(type, stems)} <= {str}):
-            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` (item or "
-                            "sentence), `count` (1, 2, ...) and `stems` (a list of texts)")
+            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
+                            "(sentence or item), `count` (1, 2, ...) and `stems` (a list of texts)")
         found.append(row | {"prompt": text})
     if not found:
         raise DataError(f"{source}: no row" + (f" of split {split!r}" if split else ""))

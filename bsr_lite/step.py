@@ -22,7 +22,11 @@ COUPLED = {"bsr"}  # objectives whose value is no sum over pairs
 def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tensor.backward,
              pairs: int | None = None) -> tuple[Tensor, Tensor]:
     """Rewards (B, 2), chosen first, and loss of a batch of B pairs; its gradient is added to the
-    weights'. On several ranks `parts` are this rank's, `pairs` is B, and gradients of ranks add up.
+    weights'. For one part this is
+
+        r = model(packed).view(-1, 2); loss = config.objective()(r[:, 0], r[:, 1]); loss.backward()
+
+    On several ranks `parts` are this rank's, `pairs` is B, and gradients of ranks add up.
     """
     pairs = pairs or sum(len(index) for index, _ in parts)
     cut = len(parts) > 1 or ranks() > 1
@@ -32,24 +36,25 @@ def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tenso
 
 def additive_backward(model, parts: Parts, objective: Objective, pairs: int,
                       backpropagate) -> tuple[Tensor, Tensor]:
-    """Of a mean over pairs, or of a batch in one part: a part's loss times its share of the pairs.
-    """
+    """Of a loss that is a mean over pairs: a part's loss times its share of the pairs. In one part
+    that share is 1, so there any objective is computed here: plain autograd."""
     rewards = torch.zeros(pairs, 2, device=model.device)
     loss = torch.zeros((), device=model.device)
     for index, packed in parts:
-        part = model(packed).view(-1, 2)  # (2b,) -> (b, 2)
-        part = part[torch.tensor(index).argsort()]  # as drawn: a group is a run of a batch's pairs
-        share = objective(*part.unbind(1)) * (len(index) / pairs) if index else part.sum()
-        backpropagate(share)  # frees the part's graph before the next one is built
-        rewards[sorted(index)] = part.detach()
-        loss += share.detach()
+        r = model(packed).view(-1, 2)  # (2b,) -> (b, 2), in the order of `index`
+        r = r[torch.tensor(index).argsort()]  # as drawn: BSR's groups are runs of a batch's pairs
+        # without an index r is empty: its sum is 0, with a graph for the pass that others wait for
+        part_loss = objective(*r.unbind(1)) * (len(index) / pairs) if index else r.sum()
+        backpropagate(part_loss)  # frees this graph before the next one is built
+        rewards[sorted(index)] = r.detach()
+        loss += part_loss.detach()
     return all_sum(rewards), all_sum(loss)
 
 
 def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
                      backpropagate) -> tuple[Tensor, Tensor]:
     """Of a loss that couples all pairs, as BSR does: the gradient of one part depends on the
-    rewards of all. A squared micro-batch mean would be another loss (38% off in gradient).
+    rewards of all, and the square of a micro-batch's own mean would be another loss.
 
     1. rewards of all parts, 2. loss and dL/dr of the whole batch, 3. every part backward with its
     slice of dL/dr: dL/dw = sum over parts of dL/dr . dr/dw.
@@ -60,17 +65,17 @@ def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
     rewards = torch.zeros(pairs, 2, device=model.device)
     with torch.set_grad_enabled(keep):
         for index, packed in parts:
-            part = model(packed).view(-1, 2)[:len(index)]  # (b, 2)
-            rewards[index] = part.detach()
+            r = model(packed).view(-1, 2)[:len(index)]  # (b, 2)
+            rewards[index] = r.detach()
     # 2. On every rank, from the rewards of all ranks.
     rewards = all_sum(rewards).requires_grad_()  # (B, 2)
     loss = objective(*rewards.unbind(1))
     (gradient,) = torch.autograd.grad(loss, rewards)  # dL/dr, (B, 2)
-    # 3.
+    # 3. The kept graph, or the same rewards once more with one.
     for index, packed in parts:
         if not keep:
-            part = model(packed).view(-1, 2)[:len(index)]
-        backpropagate((part * gradient[index]).sum())
+            r = model(packed).view(-1, 2)[:len(index)]
+        backpropagate((r * gradient[index]).sum())
     return rewards.detach(), loss.detach()
 
 

@@ -1,8 +1,10 @@
 """Train a policy against a reward model by RLOO:
 python -m bsr_lite.train_rloo --config bsr_lite/configs/rloo_fast.yaml
 
-The loop: draw prompts, sample K answers to each, score them, take each answer's reward minus the
-mean of the others, step. Killed and started again with --resume it goes on exactly.
+The loop: draw prompts, sample K answers to each, score them (in units of the reference's answers,
+less a penalty for an answer without end and the price of KL), take each answer's reward minus the
+mean of the others, step once for every minibatch, by a clipped ratio where asked for. Killed and
+started again with --resume it goes on exactly.
 """
 
 import shutil
@@ -78,6 +80,15 @@ def reference_scale(policy, scorer, rows: list[dict], config: RLOOConfig) -> tup
     return rewards.mean().item(), spread
 
 
+def collapse(row: dict) -> list[str]:
+    """Names of what looks like a policy that broke."""
+    signs = {"all advantages are zero, as answers score alike": row["train/advantage_std"] < 1e-6,
+             "KL above 100 nats an answer, far from the reference": row["train/kl"] > 100,
+             "answers of fewer than three tokens": row["train/length"] < 3,
+             "entropy below 0.05 nats a token, it says one thing": row["train/entropy"] < 0.05}
+    return [name for name, seen in signs.items() if seen]
+
+
 # ---- the step ------------------------------------------------------------------------------------
 
 def score(batch: list[dict], scorer: Scorer) -> Tensor:
@@ -132,21 +143,13 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
     return [found[i] for i in range(len(batch))]
 
 
-def collapse(row: dict) -> list[str]:
-    """Names of what looks like a policy that broke."""
-    signs = {"all advantages are zero, as answers score alike": row["train/advantage_std"] < 1e-6,
-             "KL above 100 nats an answer, far from the reference": row["train/kl"] > 100,
-             "answers of fewer than three tokens": row["train/length"] < 3,
-             "entropy below 0.05 nats a token, it says one thing": row["train/entropy"] < 0.05}
-    return [name for name, seen in signs.items() if seen]
-
-
 # ---- the loop ------------------------------------------------------------------------------------
 
 def train(config: RLOOConfig, resume: bool = False) -> Policy:
     """Train, log and save.
 
-    Raises: DataError, ModelError before the first step; TrainingError for a non-finite gradient.
+    Raises: ConfigError, DataError, ModelError before the first step; TrainingError for a gradient
+    that is not finite, and for a checkpoint that cannot be read.
     """
     from tqdm import tqdm
     out = Path(config.output_dir)
@@ -173,8 +176,8 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
                          config.max_new_tokens, config.seed * 10**6 + step)
         seconds = time.perf_counter() - started
 
-        # 2. Rewards, in units of the reference's answers; log pi of the reference, the adapter off,
-        # and of the policy that answered, where later minibatches step another one.
+        # 2. Rewards, in units of the reference's answers; log pi of the reference, the adapter off.
+        # With several minibatches also log pi of the policy that answered: steps move it.
         rewards = (score(batch, proxy) - zero) / unit  # (P, K)
         finished = torch.tensor([b["finished"] for b in batch])  # (P, K)
         penalized = rewards - config.missing_eos_penalty * ~finished

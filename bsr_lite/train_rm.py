@@ -1,7 +1,8 @@
 """Train a reward model: python -m bsr_lite.train_rm --config bsr_lite/configs/rm_fast.yaml
 
-The loop: draw B pairs at random, compute their rewards in micro-batches of packed rows, take the
-loss of the whole batch in fp32, step. Killed and started again with --resume it goes on exactly.
+The loop: draw B pairs at random, compute their rewards in micro-batches, each one packed row, take
+the loss of the whole batch in fp32, step. Killed and started again with --resume it goes on
+exactly.
 """
 
 import dataclasses
@@ -29,8 +30,8 @@ from .tokenization import pair_tokens, token_fingerprint
 # ---- before the loop -----------------------------------------------------------------------------
 
 def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
-    """Model, tokenized pairs, the sets to score (dev first) and drop counts; everything that can
-    fail on bad input, and before that on this machine."""
+    """Model, tokenized pairs, the sets to score (dev first) and drop counts. Everything that can
+    fail does so here: first what this machine cannot do, then what bad input breaks."""
     check_tracker(config.report_to)
     paged = config.optimizer == "paged_adamw_8bit"
     if paged and (distributed.sharded() or not torch.cuda.is_available()):
@@ -86,7 +87,8 @@ def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) 
 def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios | None = None):
     """Train, log and save; returns the model and a dict with the run's totals.
 
-    Raises: DataError, ModelError before the first step; TrainingError for a non-finite loss.
+    Raises: ConfigError, DataError, ModelError before the first step; TrainingError for a loss or
+    gradient that is not finite, and for a checkpoint that cannot be read.
     """
     from tqdm import tqdm
     device, out = distributed.start_processes(), Path(config.output_dir)
@@ -110,21 +112,23 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
     model.train()
     seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
+    # disable=False would overrule the user's TQDM_DISABLE, so it is not passed at all
     bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
                desc=f"{config.loss} seed {config.seed}", **({"disable": True} if rank else {}))
     for step in bar:
         started = time.perf_counter()
 
-        # 1. Draw a batch of B pairs at random; then only sort it into micro-batches, and these over
-        # the processes: what shares a batch is chance, what shares a row is not.
+        # 1. Draw a batch of B pairs at random; only then deal it to the processes and cut each
+        # share into micro-batches: what shares a batch must be chance, what shares a row need not.
         drawn = draw_batch(len(pairs), config.batch_size, config.seed, step)
         batch = [pairs[i] for i in drawn]
         lengths = [count_tokens(pair) for pair in batch]
         shortest = lengths.index(min(lengths))  # for a process that has nothing else to do
-        parts = [(run, pack([batch[i] for i in run or [shortest]]).to(model.device))
-                 for run in share_out(lengths, config.token_budget, ranks)[rank]]
+        parts = [(index, pack([batch[i] for i in index or [shortest]]).to(model.device))
+                 for index in share_out(lengths, config.token_budget, ranks)[rank]]
 
         # 2. Rewards (B, 2), the loss of the whole batch, its gradient summed over all processes.
+        # One call does it all, as BSR's gradient needs the rewards of the whole batch first.
         rewards, loss = backward(model, parts, config, pairs=len(batch))
         distributed.sum_gradients(trained)
         norm = distributed.clip_gradients(trained, config.max_grad_norm)

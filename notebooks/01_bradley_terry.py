@@ -34,7 +34,6 @@ from pathlib import Path
 import torch
 
 from bsr_lite import losses, plots
-from bsr_lite.course import checks
 
 ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
 os.chdir(ROOT)  # paths below start at the repository's root
@@ -565,6 +564,9 @@ assert 0.9 * bound < moved < 1.01 * bound, "Adam must move a weight by about lr 
 # float)?
 
 # %%
+from bsr_lite.course import checks
+
+
 def margin_for(p):
     return None
 

@@ -38,7 +38,7 @@ from bsr_lite import plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
 from bsr_lite.models import load_reward_model
-from bsr_lite.scenarios import load_scenarios
+from bsr_lite.scenarios import load_scenarios, pairs_as_groups
 from bsr_lite.tokenization import pair_tokens
 from bsr_lite.train_rm import draw_groups
 
@@ -272,7 +272,6 @@ del ours, library, fresh
 
 # %%
 from bsr_lite.eval_rm import evaluate
-from bsr_lite.scenarios import pairs_as_groups
 
 sets = {"train": draw_groups(model, pairs_as_groups(scenarios.train), config)}
 sets["mutual_disjoint"] = draw_groups(model, scenarios.mutual_disjoint, config)

@@ -315,7 +315,7 @@ def half_saved(content, path):
 
 def test_only_what_can_change_results_must_be_the_same_on_resume(tmp_path):
     same = {"seed": 1, "token_budget": 4096, "output_dir": "here", "report_to": None}
-    checkpoint_of_one_weight(tmp_path, **same)[1].save(4, None)
+    checkpoint_of_one_weight(tmp_path, **same)[1].save(4)
     free = {"token_budget": 512, "output_dir": "there", "report_to": "tensorboard"}
     assert checkpoint_of_one_weight(tmp_path, **same | free)[1].load() == 4
     with pytest.raises(ConfigError, match="written with another seed: resume with the same config"):

@@ -1,1 +1,1 @@
-"""What a run takes, before it is started."""
+"""What a run takes, before it is started; its adapters merged, after it."""

@@ -34,7 +34,7 @@ class Work:
     @property
     def rows(self) -> list[list[list[int]]]:
         """Per batch, what a padded trainer computes: chosen rows, then rejected ones."""
-        return [[token_group[0] + token_group[side] for side in (1, 2) for token_group in batch]
+        return [[[*group[0], *group[side]] for side in (1, 2) for group in batch]
                 for batch in self.batches]
 
 
