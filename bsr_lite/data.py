@@ -51,7 +51,7 @@ def json_rows(path: Path) -> Iterator[dict]:
                 yield value
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is"
-                        " expected. Cut short? Fetch it again or delete the row") from error
+                        " expected. Is it cut short? Fetch it again or delete the row") from error
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
                         "save it as UTF-8 or fetch it again") from error
