@@ -12,41 +12,39 @@ import torch.nn.functional as F
 from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
 
+NOT_ATTEMPTED = "not attempted yet"
+
 
 def judge(name: str, function: Callable, cases: list[tuple], hint: str,
-           complaint: Callable[[], str | None] = lambda: None) -> bool:
+          complaint: Callable[[], str | None] = lambda: None) -> bool:
     """True when function(*arguments) is close to the expected value in every case and there is no
     complaint about the way; otherwise prints the first failure and the hint."""
+    wrong = first_mistake(function, cases) or complaint()
+    if wrong and wrong != NOT_ATTEMPTED:
+        wrong = f"not yet. {wrong}. Hint: {hint}"
+    print(f"{name}: {wrong or 'correct'}")
+    return not wrong
+
+
+def first_mistake(function: Callable, cases: list[tuple]) -> str | None:
+    """What is wrong with the first case that fails."""
     for arguments, expected in cases:
         try:
             got = function(*arguments)
         except Exception as error:  # the reader's code raises what it likes
-            print(f"{name}: not yet. For {_short(arguments)} it raised {type(error).__name__}: "
-                  f"{error}. Hint: {hint}")
-            return False
+            return f"For {_short(arguments)} it raised {type(error).__name__}: {error}"
         if got is None:
-            print(f"{name}: not attempted yet")
-            return False
+            return NOT_ATTEMPTED
         expected = torch.as_tensor(expected, dtype=torch.float64)
         try:
             got = torch.as_tensor(got).detach().to(torch.float64)
         except (TypeError, ValueError, RuntimeError):
-            print(f"{name}: not yet. Return a number or a tensor, got {type(got).__name__}. "
-                  f"Hint: {hint}")
-            return False
+            return f"Return a number or a tensor, got {type(got).__name__}"
         if got.shape != expected.shape:
-            print(f"{name}: not yet. Expected the shape {tuple(expected.shape)}, got "
-                  f"{tuple(got.shape)}. Hint: {hint}")
-            return False
+            return f"Expected the shape {tuple(expected.shape)}, got {tuple(got.shape)}"
         if not torch.allclose(got, expected, rtol=1e-4, atol=1e-6):
-            print(f"{name}: not yet. For {_short(arguments)} expected {_short(expected)}, got "
-                  f"{_short(got)}. Hint: {hint}")
-            return False
-    if complaint():
-        print(f"{name}: not yet. The value is right, but {complaint()}. Hint: {hint}")
-        return False
-    print(f"{name}: correct")
-    return True
+            return f"For {_short(arguments)} expected {_short(expected)}, got {_short(got)}"
+    return None
 
 
 def _short(value) -> str:
@@ -180,8 +178,10 @@ def check_accumulated_gradient(function: Callable) -> bool:
 
     def complaint() -> str | None:
         if network.seen < 20:
-            return "the rewards did not come from calls of `rewards`"
-        return "graphs of several micro-batches were alive at once" if network.most > 10 else None
+            return "The value is right, but the rewards did not come from calls of `rewards`"
+        if network.most > 10:
+            return "The value is right, but graphs of several micro-batches were alive at once"
+        return None
 
     return judge("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
                   "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "

@@ -26,9 +26,9 @@ from ..models import load_reward_model
 from ..runlog import fingerprint, phase
 from ..scenarios import Scenarios, load_scenarios, pairs_as_groups
 from ..step import schedule
-from .records import RECORDED, command, key_of, read_back, write_environment, write_results
-from .statistics import detectable, two_way_interval
-from .tables import columns_table, shown, table
+from . import records
+from .statistics import compared
+from .tables import columns_table, scores_text
 
 
 @dataclass(config=STRICT)
@@ -187,29 +187,21 @@ def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
             for part in config.scenarios:
                 found = scores(heads, x[part], features[part]["gold"])
                 metric, score = found.pop("metric"), found.pop("score")
-                mean, low, high, _ = two_way_interval(score - first.setdefault(part, score))
                 summary[method][part] = {
                     "metric": metric, "prompts": score.shape[1],
                     "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
-                    "difference": [mean, low, high], "detectable": detectable(low, high),
+                    **compared(score, first.setdefault(part, score)),
                     **{k: float(v.mean()) for k, v in found.items()}}
     return summary
 
 
 def frozen_text(summary: dict, seeds: int) -> str:
     """The table of scores and differences, and one of reward statistics."""
-    first, parts = next(iter(summary.items()))
     names = ("pooled", "pooled_centred", "reward_mean", "between_prompts", "within_prompts",
-             "seed_std", "detectable")
-    return "\n\n".join([
-        f"Mean of {seeds} seeds; then the paired difference to {first} with a 95% interval over "
-        "seeds and prompts.",
-        table(["method", *(f"{p} ({c['metric']}, n={c['prompts']})" for p, c in parts.items())],
-              [[method, *(f"{c['score']:.3f}" + (
-                  "" if method == first else f" {shown(c['difference'], '+.4f')}")
-                  for c in cells.values())] for method, cells in summary.items()]),
-        columns_table(summary, {name: name for name in names}, ".4f")]) + "\n"
+             "seed_std")
+    statistics = columns_table(summary, {name: name for name in names}, ".4f")
+    return f"{scores_text(summary, seeds, '+.4f')}\n\n{statistics}\n"
 
 
 def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -218,18 +210,18 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
     out = Path(config.output_dir)
-    recorded = resume and read_back(RECORDED / out.name / "results.json", config, base_config=base)
+    recorded = resume and records.read_back(records.RECORDED / out.name / "results.json", config,
+                                            base_config=base)
     summary = recorded["table"] if recorded else compute(config, base)
-    text = frozen_text(summary, config.seeds)
-    write_results(out, key_of(config, base_config=base), summary, text)
+    records.write_results(out, records.key_of(config, base_config=base), summary,
+                          frozen_text(summary, config.seeds))
     if not recorded:
-        write_environment(out)
-    print(text)
+        records.write_environment(out)
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("frozen", __doc__, "a frozen-feature study", run_frozen, argv)
+    records.command("frozen", __doc__, "a frozen-feature study", run_frozen, argv)
 
 
 if __name__ == "__main__":
