@@ -108,10 +108,11 @@ def run_missing(configs: dict[str, RewardModelConfig], found: dict[str, dict],
     require(data, study.scenarios)
     checksum = fingerprint(dataclasses.asdict(data))
     others = decided_by(study) | {"data_checksum": checksum}
-    same = {name for name in found if found[name]["config"]["data_checksum"] == checksum}
-    return {name: found[name] if name in same else records.run_or_read(
-        config, others, lambda config: train_and_evaluate(config, study, data))
-        for name, config in configs.items()}
+    for name, config in configs.items():
+        if name not in found or found[name]["config"]["data_checksum"] != checksum:
+            found[name] = records.run_or_read(
+                config, others, lambda config: train_and_evaluate(config, study, data))
+    return {name: found[name] for name in configs}
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
