@@ -12,6 +12,7 @@ from bsr_lite.embedded import EMBEDDED, HUB_ID
 from bsr_lite.errors import ConfigError, ModelError
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
+from bsr_lite.scale import estimate as module
 from bsr_lite.scale.estimate import (
     ARCHITECTURES,
     architecture,
@@ -20,7 +21,6 @@ from bsr_lite.scale.estimate import (
     largest_token_budget,
     measure,
 )
-from bsr_lite.scale.estimate import estimate as module
 from bsr_lite.step import backward, make_optimizer
 
 SETTINGS = {

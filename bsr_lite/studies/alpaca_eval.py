@@ -4,13 +4,13 @@ python -m bsr_lite.studies.alpaca_eval --help
 
 import argparse
 import json
+from pathlib import Path
 
 from ..errors import DataError, run
 from ..generate import roll_out
 from ..policy import load_policy
 from ..runlog import write_atomic
 from ..scorers import read_prompts
-from .records import json_output
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -23,8 +23,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", help="rows that carry this `split` only")
     parser.add_argument("--max-new-tokens", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=json_output, required=True, help="a .json file")
+    parser.add_argument("--output", required=True, help="a .json file")
     args = parser.parse_args(argv)
+    output = Path(args.output)
+    if output.suffix != ".json" or not output.parent.is_dir():
+        raise DataError(f"--output {output}: name a .json file in a folder that exists")
     if args.max_new_tokens < 1:
         raise DataError(f"--max-new-tokens {args.max_new_tokens}: at least 1")
     rows, policy, written = read_prompts(args.data, args.split), load_policy(args.model), []
@@ -32,8 +35,8 @@ def main(argv: list[str] | None = None) -> None:
         batch = roll_out(policy, rows[start:start + 16], 1, args.max_new_tokens, args.seed + start)
         written += [{"instruction": b["row"]["prompt"], "output": b["texts"][0],
                      "generator": args.model} for b in batch]
-    write_atomic(args.output, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
-    print(f"{len(written)} answers in {args.output}")
+    write_atomic(output, json.dumps(written, indent=1, ensure_ascii=False) + "\n")
+    print(f"{len(written)} answers in {output}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from ..models import load_reward_model
 from ..runlog import write_atomic
 from ..scenarios import pairs_as_groups
 from . import leaderboards
-from .records import json_output
 from .tables import table
 
 
@@ -54,6 +53,15 @@ def check_arguments(args) -> None:
                         "be scored whole; leave it out, or filter the file")
     if args.format == "rm_bench" and len(args.data) > 1:
         raise DataError("--format rm_bench takes one file with all of its domains")
+    if args.output is None:
+        return
+    if args.output.suffix != ".json" or args.output.is_dir():
+        raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
+                        "written beside it")
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {args.output}: its folder cannot be made ({error})") from error
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,8 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--split", help="of a hub dataset (default: train), or the rows of a file "
                         "that carry it (default: all)")
     parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
-    parser.add_argument("--output", type=json_output,
-                        help="JSON to write; the table beside it as .md")
+    parser.add_argument("--output", type=Path, help="JSON to write; the table beside it as .md")
     args = parser.parse_args(argv)
     check_arguments(args)
     sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]

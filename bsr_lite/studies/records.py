@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..config import command_line, parse, to_dict
 from ..distributed import refuse_launcher
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..runlog import environment, phase, read_metrics, release_memory, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
@@ -72,18 +72,6 @@ def write_results(folder: Path, config: dict, table: dict, text: str, figure=Non
         from ..plots import save
         save(figure, folder / "results.png")
         print(f"figure  {folder / 'results.png'}")
-
-
-def json_output(name: str) -> Path:
-    """The file that `--output` names, its folder made.  Raises: DataError before any work."""
-    path = Path(name)
-    if path.suffix != ".json" or path.is_dir():
-        raise DataError(f"--output {path}: name a file that ends in .json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {path}: its folder cannot be made ({error})") from error
-    return path
 
 
 def write_environment(folder: Path) -> None:
