@@ -60,7 +60,8 @@ def test_result_table_is_the_recorded_one():
 def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
     from bsr_lite.config import load_config
-    from bsr_lite.studies.reward_models import StudyConfig, recorded_runs, run_configs
+    from bsr_lite.studies.records import by_method, recorded_runs
+    from bsr_lite.studies.reward_models import StudyConfig, decided_by, run_configs
     from bsr_lite.studies.tables import summarize
     monkeypatch.chdir(ROOT)
     tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
@@ -68,10 +69,9 @@ def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
         path = ROOT / f"bsr_lite/configs/{name}.yaml"
         study = load_config(path, StudyConfig)
         configs = run_configs(study, path)
-        runs = [(method, result) for (method, _), result in
-                zip(configs, recorded_runs(study, configs), strict=True)]
-        assert all(result for _, result in runs)
-        again = json.loads(json.dumps(summarize(runs)))
+        found = recorded_runs(configs, **decided_by(study))
+        assert list(found) == list(configs)
+        again = json.loads(json.dumps(summarize(by_method(found))))
         for method, cells in again.items():
             for part, cell in cells.items():
                 recorded = tiers[name][method][part]

@@ -67,7 +67,7 @@ def test_study_runs_writes_and_reads_back(study_path, first_run, finished, capsy
     first, other = table["bt"]["prompt_disjoint"], table["bsr"]["prompt_disjoint"]
     assert first["difference"] == (0.0, 0.0, 0.0)
     assert other["difference"][0] == pytest.approx(other["mean"] - first["mean"]) != 0
-    assert f"[{other['difference'][0]:+.3f} (" in text
+    assert f"; {other['difference'][0]:+.3f} (" in text
     assert said.count("steps in") == 4
     assert run_study(study_path)["bsr"] == table["bsr"]
     assert capsys.readouterr().out.count("finished before, read back") == 4
@@ -79,9 +79,11 @@ def test_changed_settings_are_trained_again(study_path, finished, capsys):
 
 
 def test_sections_are_merged_not_replaced(study_path):
-    runs = dict(run_configs(load_config(study_path, StudyConfig), study_path))
-    assert runs["bsr"].data.max_pairs == 16 and runs["bsr"].data.label_temperature == 0.5
-    assert runs["bsr"].loss == "bsr" and runs["bt"].loss == "bt"
+    runs = run_configs(load_config(study_path, StudyConfig), study_path)
+    assert list(runs) == ["bt-seed0", "bsr-seed0", "bt-seed1", "bsr-seed1"]
+    bt, bsr = runs["bt-seed1"], runs["bsr-seed1"]
+    assert bsr.data.max_pairs == 16 and bsr.data.label_temperature == 0.5
+    assert bsr.loss == "bsr" and bt.loss == "bt" and bsr.seed == bt.seed == 1
 
 
 @pytest.fixture

@@ -12,41 +12,39 @@ import torch.nn.functional as F
 from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
 
+NOT_ATTEMPTED = "not attempted yet"
+
 
 def judge(name: str, function: Callable, cases: list[tuple], hint: str,
-           complaint: Callable[[], str | None] = lambda: None) -> bool:
+          complaint: Callable[[], str | None] = lambda: None) -> bool:
     """True when function(*arguments) is close to the expected value in every case and there is no
     complaint about the way; otherwise prints the first failure and the hint."""
+    wrong = first_mistake(function, cases) or complaint()
+    if wrong and wrong != NOT_ATTEMPTED:
+        wrong = f"not yet. {wrong}. Hint: {hint}"
+    print(f"{name}: {wrong or 'correct'}")
+    return not wrong
+
+
+def first_mistake(function: Callable, cases: list[tuple]) -> str | None:
+    """What is wrong with the first case that fails."""
     for arguments, expected in cases:
         try:
             got = function(*arguments)
         except Exception as error:  # the reader's code raises what it likes
-            print(f"{name}: not yet. For {_short(arguments)} it raised {type(error).__name__}: "
-                  f"{error}. Hint: {hint}")
-            return False
+            return f"For {_short(arguments)} it raised {type(error).__name__}: {error}"
         if got is None:
-            print(f"{name}: not attempted yet")
-            return False
+            return NOT_ATTEMPTED
         expected = torch.as_tensor(expected, dtype=torch.float64)
         try:
             got = torch.as_tensor(got).detach().to(torch.float64)
         except (TypeError, ValueError, RuntimeError):
-            print(f"{name}: not yet. Return a number or a tensor, got {type(got).__name__}. "
-                  f"Hint: {hint}")
-            return False
+            return f"Return a number or a tensor, got {type(got).__name__}"
         if got.shape != expected.shape:
-            print(f"{name}: not yet. Expected the shape {tuple(expected.shape)}, got "
-                  f"{tuple(got.shape)}. Hint: {hint}")
-            return False
+            return f"Expected the shape {tuple(expected.shape)}, got {tuple(got.shape)}"
         if not torch.allclose(got, expected, rtol=1e-4, atol=1e-6):
-            print(f"{name}: not yet. For {_short(arguments)} expected {_short(expected)}, got "
-                  f"{_short(got)}. Hint: {hint}")
-            return False
-    if complaint():
-        print(f"{name}: not yet. The value is right, but {complaint()}. Hint: {hint}")
-        return False
-    print(f"{name}: correct")
-    return True
+            return f"For {_short(arguments)} expected {_short(expected)}, got {_short(got)}"
+    return None
 
 
 def _short(value) -> str:
@@ -68,7 +66,7 @@ def check_margin_for(function: Callable) -> bool:
     """Exercise 1 of notebook 01: the margin at which the better answer wins with probability p."""
     cases = [((p,), math.log(p / (1 - p))) for p in (0.5, 0.75, 0.95, 0.999)]
     return judge("margin_for", function, cases, "solve p = 1 / (1 + e^-m) for m: the log of the "
-                  "odds p / (1 - p)")
+                 "odds p / (1 - p)")
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
@@ -79,7 +77,7 @@ def check_soft_label_gradient(function: Callable) -> bool:
         (-q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m)).backward()
         cases.append(((m.detach(), q), m.grad))
     return judge("soft_label_gradient", function, cases, "the first term gives -q sigma(-m), the "
-                  "second +(1 - q) sigma(m); with sigma(-m) = 1 - sigma(m) it simplifies")
+                 "second +(1 - q) sigma(m); with sigma(-m) = 1 - sigma(m) it simplifies")
 
 
 def check_invisible_directions(function: Callable) -> bool:
@@ -87,7 +85,7 @@ def check_invisible_directions(function: Callable) -> bool:
     cases = [((3, [(0, 1), (1, 2)]), 1), ((4, [(0, 1), (2, 3)]), 2), ((3, []), 3),
              ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3), ((4, [(0, 1), (2, 3), (1, 2)]), 1)]
     return judge("invisible_directions", function, cases, "one for every connected component of "
-                  "the graph; or n minus the rank of the design matrix")
+                 "the graph; or n minus the rank of the design matrix")
 
 
 def check_rejected_gradient(function: Callable) -> bool:
@@ -96,7 +94,7 @@ def check_rejected_gradient(function: Callable) -> bool:
     states = rejected.clone().requires_grad_()
     bt_loss(chosen @ head, states @ head).backward()
     return judge("rejected_gradient", function, [((chosen, rejected, head), states.grad)],
-                  "plus sigma(-margin) times the head for every pair, divided by B")
+                 "plus sigma(-margin) times the head for every pair, divided by B")
 
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------
@@ -109,7 +107,7 @@ def check_raw_gradient(function: Callable) -> bool:
         (F.rms_norm(state, (8,), gain, eps=0.0) @ head).backward()
         cases.append(((state.detach(), gain, head), state.grad))
     return judge("raw_gradient", function, cases, "with a = g W and v = u / rms(u): remove from a "
-                  "its part along v (|v|^2 = H), then divide by rms(u)")
+                 "its part along v (|v|^2 = H), then divide by rms(u)")
 
 
 def check_angle_share(function: Callable) -> bool:
@@ -119,7 +117,7 @@ def check_angle_share(function: Callable) -> bool:
     cases = [((chosen, other), 1 - norm_share(chosen, other)) for other in (rejected, near)]
     cases.append(((chosen, -chosen), 1.0))
     return judge("angle_share", function, cases, "sum 2 |h_w| |h_l| (1 - cos theta) over the "
-                  "pairs, divide by the sum of |h_w - h_l|^2")
+                 "pairs, divide by the sum of |h_w - h_l|^2")
 
 
 def check_effective_rank(function: Callable) -> bool:
@@ -127,7 +125,7 @@ def check_effective_rank(function: Callable) -> bool:
     spectra = [torch.ones(4), torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 1.0, 1.0])]
     cases = [((x.double(),), effective_rank(torch.diag(x))) for x in spectra]
     return judge("effective_rank", function, cases, "p = singular / sum; exp of -sum p ln p, "
-                  "where 0 ln 0 counts as 0 (torch.special.entr)")
+                 "where 0 ln 0 counts as 0 (torch.special.entr)")
 
 
 def check_largest_margin(function: Callable) -> bool:
@@ -136,8 +134,8 @@ def check_largest_margin(function: Callable) -> bool:
     direction = gain * head / (gain * head).norm() * 7**0.5  # the u / rms(u) that attains it
     margin = head @ (gain * direction) - head @ (gain * -direction)
     return judge("largest_margin", function, [((gain, head), margin)],
-                  "r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length "
-                  "of (g W) times sqrt(H), and at least minus that")
+                 "r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length "
+                 "of (g W) times sqrt(H), and at least minus that")
 
 
 # ---- 03_bsr --------------------------------------------------------------------------------------
@@ -147,7 +145,7 @@ def check_crossing_group_size(function: Callable) -> bool:
     cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
              ((0.0, 3.0, 7), 7.0)]
     return judge("crossing_group_size", function, cases, "G appears on both sides: collect it. "
-                  "With mu = 0 the terms meet only at G = N")
+                 "With mu = 0 the terms meet only at G = N")
 
 
 def check_penalty_gradient(function: Callable) -> bool:
@@ -158,7 +156,7 @@ def check_penalty_gradient(function: Callable) -> bool:
         (0.1 * bsr_penalty(c, rejected, size)).backward()
         cases.append(((chosen, rejected, 0.1, size), c.grad))
     return judge("penalty_gradient", function, cases, "every reward of a group gets lambda times "
-                  "the group's mean reward, divided by the number of groups")
+                 "the group's mean reward, divided by the number of groups")
 
 
 def check_same_weight(function: Callable) -> bool:
@@ -166,7 +164,7 @@ def check_same_weight(function: Callable) -> bool:
     to BT's."""
     cases = [((1e-3, 16, 128), 1.25e-4), ((1e-2, 32, 8), 4e-2), ((1e-3, 16, 16), 1e-3)]
     return judge("same_weight", function, cases, "the ratio of the pushes is 2 lambda G mean(r): "
-                  "keep lambda G")
+                 "keep lambda G")
 
 
 def check_accumulated_gradient(function: Callable) -> bool:
@@ -180,12 +178,14 @@ def check_accumulated_gradient(function: Callable) -> bool:
 
     def complaint() -> str | None:
         if network.seen < 20:
-            return "the rewards did not come from calls of `rewards`"
-        return "graphs of several micro-batches were alive at once" if network.most > 10 else None
+            return "The value is right, but the rewards did not come from calls of `rewards`"
+        if network.most > 10:
+            return "The value is right, but graphs of several micro-batches were alive at once"
+        return None
 
     return judge("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
-                  "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
-                  "every part again: (rewards * dL/dr of that part).sum().backward()", complaint)
+                 "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
+                 "every part again: (rewards * dL/dr of that part).sum().backward()", complaint)
 
 
 class _Network:
@@ -215,7 +215,7 @@ def check_bits_per_weight(function: Callable) -> bool:
     cases = [((64, False), 4.5), ((64, True), 4 + 8 / 64 + 32 / (64 * 256)), ((128, False), 4.25),
              ((32, True), 4 + 8 / 32 + 32 / (32 * 256))]
     return judge("bits_per_weight", function, cases, "4 + 32 / block; nested, the 32 becomes 8 + "
-                  "32 / 256")
+                 "32 / 256")
 
 
 def check_pool_last(function: Callable) -> bool:
@@ -225,7 +225,7 @@ def check_pool_last(function: Callable) -> bool:
     cases = [((hidden, right), hidden[[0, 1, 2], [4, 1, 3]]),
              ((hidden, right.flip(1)), hidden[:, 4])]
     return judge("pool_last", function, cases, "the index of the last 1 of each row: the largest "
-                  "of mask * arange(T); the number of ones minus 1 is right for one side only")
+                 "of mask * arange(T); the number of ones minus 1 is right for one side only")
 
 
 def check_head_is_safe(function: Callable) -> bool:
@@ -241,7 +241,7 @@ def check_head_is_safe(function: Callable) -> bool:
                 ("score.lora_A.default.weight", f, True)],), 0.0),
              (([lora, trained, ("score.lora_B.default.weight", f, True)],), 0.0)]
     return judge("head_is_safe", function, cases, "look at names with `score`: none may hold "
-                  "`lora_`, one must be trained, and every trained one must be float32")
+                 "`lora_`, one must be trained, and every trained one must be float32")
 
 
 def check_new_ties(function: Callable) -> bool:
@@ -250,7 +250,7 @@ def check_new_ties(function: Callable) -> bool:
     cases = [((near_four,), 2), ((near_four / 64,), 2), ((torch.tensor([0.5, 1.5]),), 0),
              ((torch.full((3,), 0.3),), 0)]
     return judge("new_ties", function, cases, "compare all pairs i < j twice, before and after "
-                  ".bfloat16(); near 4 its numbers are 0.03 apart")
+                 ".bfloat16(); near 4 its numbers are 0.03 apart")
 
 
 def check_merged_weight(function: Callable) -> bool:
@@ -263,4 +263,4 @@ def check_merged_weight(function: Callable) -> bool:
     cases = [((codes, absmax, levels, a, b, 12.0), expected),
              ((codes, absmax, levels, numbers(3, 2, 128), numbers(4, 3, 2), 6.0), wide)]
     return judge("merged_weight", function, cases, "levels[codes] * absmax, in the shape of B @ "
-                  "A, plus alpha / r times B @ A, where r = len(A)")
+                 "A, plus alpha / r times B @ A, where r = len(A)")

@@ -9,6 +9,7 @@ With --gb it also says how large a micro-batch fits.
 """
 
 import dataclasses
+import json
 import math
 import weakref
 from pathlib import Path
@@ -21,28 +22,17 @@ from torch.utils._pytree import tree_map_only
 
 from ..batching import TokenGroup, count_tokens, pack
 from ..config import ModelConfig, RewardModelConfig, command_line, load_config
-from ..embedded import EMBEDDED, HUB_ID
 from ..errors import ConfigError, ModelError, run
 from ..models import RewardModel, attention, check_architecture, cut_config, make_trainable
 from ..saving import saved_meta
 from ..step import backward
 
 NF4_BLOCK, ABSMAX_BLOCK = 64, 256  # weights share an 8-bit scale, scales an fp32 one
+# sizes of published models, so that those behind a login or without a network are counted, too
+ARCHITECTURES = json.loads(Path(__file__).with_name("architectures.json").read_text())
 
 
 # ---- sizes ---------------------------------------------------------------------------------------
-
-FIELDS = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers",
-          "num_attention_heads", "num_key_value_heads", "vocab_size", "max_position_embeddings")
-SMOL = ("llama", 576, 1536, 30, 9, 3, 49152, 8192)
-ARCHITECTURES = {name: dict(zip(FIELDS, sizes, strict=True)) for name, sizes in {
-    EMBEDDED: SMOL, HUB_ID: SMOL,
-    "meta-llama/Llama-3.2-1B-Instruct": ("llama", 2048, 8192, 16, 32, 8, 128256, 131072),
-    "meta-llama/Llama-3.2-3B-Instruct": ("llama", 3072, 8192, 28, 24, 8, 128256, 131072),
-    "meta-llama/Llama-3.1-8B-Instruct": ("llama", 4096, 14336, 32, 32, 8, 128256, 131072),
-    "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 8960, 28, 12, 2, 151936, 32768),
-    "Qwen/Qwen2.5-3B-Instruct": ("qwen2", 2048, 11008, 36, 16, 2, 151936, 32768)}.items()}
-
 
 def architecture(name: str):
     """The transformers config of EMBEDDED, a hub id or a local path.

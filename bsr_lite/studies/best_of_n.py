@@ -25,15 +25,7 @@ from ..policy import load_policy
 from ..runlog import fingerprint, phase, read_lines, release_memory, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import pocket_gold, read_prompts, reward_scorer
-from .records import (
-    RECORDED,
-    command,
-    key_of,
-    method_and_seed,
-    read_back,
-    write_environment,
-    write_results,
-)
+from . import records
 from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown, table
 
@@ -99,11 +91,10 @@ def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
     have fewer than the three that an interval needs."""
     folders = {path.parent.name: path.parent for method in config.methods
                for path in sorted(Path(config.proxies).glob(f"{method}-seed*/model"))}
-    seeds: dict[str, list[int]] = {method: [] for method in config.methods}
-    for method, seed in map(method_and_seed, folders):
-        seeds[method].append(seed)
+    found = records.by_method({name: records.method_and_seed(name)[1] for name in folders})
+    seeds = {method: found.get(method, []) for method in config.methods}
     first = seeds[config.methods[0]]
-    if len(first) < 3 or any(found != first for found in seeds.values()):
+    if len(first) < 3 or any(own != first for own in seeds.values()):
         raise ConfigError(f"{config.proxies} holds trained models <method>-seed<n>/model of the "
                           f"seeds {seeds}: each method needs the same ones, at least three; run "
                           "the study that makes them first")
@@ -137,9 +128,7 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     standard deviations of that proxy among a prompt's samples. Beside them `best` (picked by gold
     itself) and `shortest` (fewest words)."""
     gold, sizes = scores["gold"], [2**i for i in range(int(np.log2(scores["gold"].shape[1])) + 1)]
-    proxies: dict[str, list[np.ndarray]] = {}
-    for name in [name for name in scores if name not in ("gold", "words")]:
-        proxies.setdefault(method_and_seed(name)[0], []).append(scores[name])
+    proxies = {name: values for name, values in scores.items() if name not in ("gold", "words")}
 
     def picked(proxy: np.ndarray) -> np.ndarray:
         return np.array([best_of_n(proxy, gold, n) for n in sizes])  # (sizes, P)
@@ -148,7 +137,7 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
                      "best": picked(gold).mean(1).tolist(),
                      "shortest": picked(-scores["words"]).mean(1).tolist()}
     first = None
-    for method, seeds in proxies.items():
+    for method, seeds in records.by_method(proxies).items():
         values = np.array([picked(proxy) for proxy in seeds])  # (seeds, sizes, P)
         first = values if first is None else first
         level = [[(best_of_n(p, p, n) - p.mean(1)).mean() / p.std(1).mean() for n in sizes]
@@ -179,22 +168,20 @@ def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -
     env.json; with `resume`, scores recorded under data/runs for the same config are read back."""
     config = load_config(path, BestOfNConfig, overrides)
     out = Path(config.output_dir)
-    recorded = RECORDED / out.name
-    if resume and read_back(recorded / "results.json", config):
+    recorded = records.RECORDED / out.name
+    if resume and records.read_back(recorded / "results.json", config):
         scores = dict(np.load(recorded / "scores.npz"))
     else:
         scores = {k: np.round(v, 3).astype(np.float32) for k, v in collect(config).items()}
         np.savez_compressed(out / "scores.npz", **scores)
-        write_environment(out)
+        records.write_environment(out)
     summary = curves(scores)
-    text = best_of_n_text(summary, scores)
-    write_results(out, key_of(config), summary, text)
-    print(text)
+    records.write_results(out, records.key_of(config), summary, best_of_n_text(summary, scores))
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("best_of_n", __doc__, "a best-of-n run", run_best_of_n, argv)
+    records.command("best_of_n", __doc__, "a best-of-n run", run_best_of_n, argv)
 
 
 if __name__ == "__main__":

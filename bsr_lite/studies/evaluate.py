@@ -14,13 +14,7 @@ from ..eval_rm import evaluate
 from ..models import load_reward_model
 from ..runlog import write_atomic
 from ..scenarios import pairs_as_groups
-from .leaderboards import (
-    READERS,
-    evaluate_rm_bench,
-    named_sets,
-    read_benchmark,
-    rm_bench_table,
-)
+from . import leaderboards
 from .tables import table
 
 
@@ -38,14 +32,12 @@ def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, li
 
     Raises: DataError naming file, row and fix.
     """
-    name = Path(source).name
-    if format == "rm_bench":  # one score of all its domains
-        return [("rm_bench", read_benchmark(source, format, split or "train"))]
-    if format in READERS:
-        return named_sets(source, format, split or "train")
+    name, part = Path(source).name, split or "train"
+    if format in leaderboards.READERS:
+        return leaderboards.read_sets(source, format, part)
     if format in PAIR_FORMATS:
-        return [(name, pairs_as_groups(read_pairs(source, format, split or "train")))]
-    groups = [g for g in read_groups(source, format, split or "train")
+        return [(name, pairs_as_groups(read_pairs(source, format, part)))]
+    groups = [g for g in read_groups(source, format, part)
               if not split or g.split == split or not Path(source).is_file()]
     if not groups:
         raise DataError(f"{source}: no row carries the split {split!r}")
@@ -61,12 +53,13 @@ def check_arguments(args) -> None:
                         "be scored whole; leave it out, or filter the file")
     if args.format == "rm_bench" and len(args.data) > 1:
         raise DataError("--format rm_bench takes one file with all of its domains")
-    if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
+    if args.output is None:
+        return
+    if args.output.suffix != ".json" or args.output.is_dir():
         raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
                         "written beside it")
     try:
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--output {args.output}: its folder cannot be made ({error})") from error
 
@@ -79,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="files or hub datasets, all of "
                         "one --format")
     parser.add_argument("--format", default="pocket",
-                        choices=[*GROUP_FORMATS, *PAIR_FORMATS, *READERS])
+                        choices=[*GROUP_FORMATS, *PAIR_FORMATS, *leaderboards.READERS])
     parser.add_argument("--split", help="of a hub dataset (default: train), or the rows of a file "
                         "that carry it (default: all)")
     parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
@@ -94,7 +87,9 @@ def main(argv: list[str] | None = None) -> None:
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")
-    score = evaluate_rm_bench if args.format == "rm_bench" else evaluate
+    score, as_table = evaluate, summary
+    if args.format == "rm_bench":
+        score, as_table = leaderboards.evaluate_rm_bench, leaderboards.rm_bench_table
     for name, groups in sets:
         try:
             results[name] = score(model, groups, max_length=args.max_length)
@@ -102,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{name}: {error}")
     if not results:
         raise DataError("no set could be scored")
-    text = (rm_bench_table if args.format == "rm_bench" else summary)(results)
+    text = as_table(results)
     print(text)
     if args.output:
         write_atomic(args.output, json.dumps(results, indent=1) + "\n")

@@ -2,50 +2,37 @@
 
 import numpy as np
 
-from ..plots import SCENARIO_COLORS, color, label, panels, save, shades
-
-__all__ = ["best_of_n_figure", "frontier_figure", "save", "study_figure", "tiers_figure"]
-
-
-def scores_panel(axis, table: dict, scenarios: list[str], tints: list) -> None:
-    """Means with 95% intervals, a dot a seed, and chance."""
-    for i, method in enumerate(table):
-        cells = [table[method][s] for s in scenarios]
-        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
-        mean, low, high = np.array([[c["mean"], c["low"], c["high"]] for c in cells]).T
-        axis.errorbar(x, mean, [mean - low, high - mean], fmt="o", color=tints[i], capsize=3,
-                      label=method)
-        for place, c in zip(x, cells, strict=True):
-            axis.plot([place + 0.08] * len(c["seeds"]), c["seeds"], ".", color=tints[i], alpha=0.5)
-    for place, scenario in enumerate(scenarios):
-        level = 0.5 if scenario == "in_domain" else 0.0
-        axis.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
-                  label=None if place else "chance")
-    label(axis, "", "accuracy (in domain), Kendall's tau (others)",
-          "agreement with the gold order, 95% intervals")
-
-
-def spread_panel(axis, table: dict, scenarios: list[str], tints: list) -> None:
-    """Variance of rewards between prompts, and on top of it within them."""
-    for i, method in enumerate(table):
-        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
-        between, within = ([table[method][s][k] for s in scenarios] for k in ("between", "within"))
-        axis.bar(x, between, 0.7 / len(table), color=tints[i], label=method)
-        axis.bar(x, within, 0.7 / len(table), color=tints[i], alpha=0.4, bottom=between)
-    axis.margins(y=0.35)  # room for the legend
-    label(axis, "", "variance of rewards (squared reward units)",
-          "between (full), within (faint) prompts")
+from ..plots import SCENARIO_COLORS, color, label, panels, shades
 
 
 def study_figure(table: dict):
-    """Scores of the scenarios by method, and the spread of rewards between and within prompts.
+    """Scores of the scenarios by method with 95% intervals, a dot a seed, and chance; the variance
+    of rewards between prompts, and on top of it within them.
 
     table[method][scenario]: mean, low, high, seeds (one score each), between, within.
     """
     scenarios, tints = list(next(iter(table.values()))), shades(list(table))
-    figure, axes = panels(2, width_ratios=[1.5, 1])
-    for axis, draw in zip(axes, (scores_panel, spread_panel), strict=True):
-        draw(axis, table, scenarios, tints)
+    figure, (left, right) = panels(2, width_ratios=[1.5, 1])
+    for i, (method, parts) in enumerate(table.items()):
+        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
+        mean, low, high, between, within = (
+            np.array([parts[s][key] for s in scenarios])
+            for key in ("mean", "low", "high", "between", "within"))
+        left.errorbar(x, mean, [mean - low, high - mean], fmt="o", color=tints[i], capsize=3,
+                      label=method)
+        left.plot(x + 0.08, [parts[s]["seeds"] for s in scenarios], ".", color=tints[i], alpha=0.5)
+        right.bar(x, between, 0.7 / len(table), color=tints[i], label=method)
+        right.bar(x, within, 0.7 / len(table), color=tints[i], alpha=0.4, bottom=between)
+    for place, scenario in enumerate(scenarios):
+        level = 0.5 if scenario == "in_domain" else 0.0
+        left.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
+                  label=None if place else "chance")
+    right.margins(y=0.35)  # room for the legend
+    label(left, "", "accuracy (in domain), Kendall's tau (others)",
+          "agreement with the gold order, 95% intervals")
+    label(right, "", "variance of rewards (squared reward units)",
+          "between (full), within (faint) prompts")
+    for axis in (left, right):
         axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n") for s in scenarios])
         axis.tick_params(axis="x", labelsize=7)
         axis.legend(fontsize=7)

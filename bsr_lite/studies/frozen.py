@@ -26,9 +26,9 @@ from ..models import load_reward_model
 from ..runlog import fingerprint, phase
 from ..scenarios import Scenarios, load_scenarios, pairs_as_groups
 from ..step import schedule
-from .records import RECORDED, command, key_of, read_back, write_environment, write_results
-from .statistics import detectable, two_way_interval
-from .tables import columns_table, shown, table
+from . import records
+from .statistics import compared
+from .tables import columns_table, scores_text
 
 
 @dataclass(config=STRICT)
@@ -54,9 +54,8 @@ class FrozenConfig:
             raise ValueError("a study needs at least one method")
         for name, objective in self.methods.items():
             options = dict(objective)
-            if "loss" not in options:
+            if (kind := options.pop("loss", None)) is None:
                 raise ValueError(f"method {name}: must be a section with `loss`")
-            kind = options.pop("loss")
             for key, value in options.items():
                 if isinstance(value, str):
                     raise ValueError(f"method {name}: {key} must be a number, got {value!r}")
@@ -107,13 +106,11 @@ def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
 
 def new_heads(seeds: int, inputs: int, width: int) -> dict[str, Tensor]:
     """One MLP per seed, r = w . tanh(W x + b): W ~ N(0, 1/H), w ~ N(0, 1/(width+1)) as Eq. 2."""
-    heads: dict[str, list[Tensor]] = {"w1": [], "b1": [], "w2": []}
-    for seed in range(seeds):
-        generator = torch.Generator().manual_seed(seed)
-        heads["w1"].append(torch.randn(inputs, width, generator=generator) / inputs**0.5)
-        heads["b1"].append(torch.zeros(1, width))
-        heads["w2"].append(torch.randn(width, 1, generator=generator) / (width + 1) ** 0.5)
-    return {name: torch.stack(values).requires_grad_() for name, values in heads.items()}
+    generators = [torch.Generator().manual_seed(seed) for seed in range(seeds)]
+    w1 = torch.stack([torch.randn(inputs, width, generator=g) for g in generators]) / inputs**0.5
+    w2 = torch.stack([torch.randn(width, 1, generator=g) for g in generators]) / (width + 1) ** 0.5
+    heads = {"w1": w1, "b1": torch.zeros(seeds, 1, width), "w2": w2}
+    return {name: values.requires_grad_() for name, values in heads.items()}
 
 
 def head_rewards(heads: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -124,8 +121,7 @@ def head_rewards(heads: dict[str, Tensor], x: Tensor) -> Tensor:
 def train_heads(pairs: Tensor, objective: dict, config: FrozenConfig) -> dict[str, Tensor]:
     """Heads of all seeds on (P, 2, H) standardized features, chosen first: each seed has its own
     initial head and order of batches, the same for every objective."""
-    options = dict(objective)
-    kind = options.pop("loss")
+    options = {key: value for key, value in objective.items() if key != "loss"}
     heads = new_heads(config.seeds, pairs.shape[-1], config.width)
     optimizer = torch.optim.AdamW(heads.values(), lr=config.learning_rate,
                                   weight_decay=config.weight_decay)
@@ -138,7 +134,7 @@ def train_heads(pairs: Tensor, objective: dict, config: FrozenConfig) -> dict[st
         place = step % per_epoch * config.batch_size
         batch = pairs[order[:, place:place + config.batch_size]]  # (S, B, 2, H)
         rewards = head_rewards(heads, batch.flatten(1, 2)).view(config.seeds, -1, 2)
-        loss = sum(preference_loss(kind, r[:, 0], r[:, 1], **options) for r in rewards)
+        loss = sum(preference_loss(objective["loss"], r[:, 0], r[:, 1], **options) for r in rewards)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(step, total, 0.05)
         optimizer.zero_grad()
@@ -164,12 +160,10 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
         rewards = head_rewards(heads, x.flatten(0, 1)[None]).view(-1, *x.shape[:2])  # (S, P, K)
     r, g = rewards.double().numpy(), np.broadcast_to(gold.double().numpy(), rewards.shape)
     metric, score = agreement(r, g)
-    flat = (len(r), -1)
+    pooled, centred = (kendall_tau_b(values.reshape(len(r), -1), g.reshape(len(r), -1))
+                       for values in (r, r - r.mean(-1, keepdims=True)))
     spread = [reward_variances(seed) for seed in rewards]
-    return {"metric": metric, "score": score,
-            "pooled": kendall_tau_b(r.reshape(flat), g.reshape(flat)),
-            "pooled_centred": kendall_tau_b((r - r.mean(-1, keepdims=True)).reshape(flat),
-                                            g.reshape(flat)),
+    return {"metric": metric, "score": score, "pooled": pooled, "pooled_centred": centred,
             "reward_mean": r.mean((1, 2)),
             **{k: np.array([v[k] for v in spread]) for k in ("between_prompts", "within_prompts")}}
 
@@ -187,29 +181,21 @@ def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
             for part in config.scenarios:
                 found = scores(heads, x[part], features[part]["gold"])
                 metric, score = found.pop("metric"), found.pop("score")
-                mean, low, high, _ = two_way_interval(score - first.setdefault(part, score))
                 summary[method][part] = {
                     "metric": metric, "prompts": score.shape[1],
                     "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
-                    "difference": [mean, low, high], "detectable": detectable(low, high),
+                    **compared(score, first.setdefault(part, score)),
                     **{k: float(v.mean()) for k, v in found.items()}}
     return summary
 
 
 def frozen_text(summary: dict, seeds: int) -> str:
     """The table of scores and differences, and one of reward statistics."""
-    first, parts = next(iter(summary.items()))
     names = ("pooled", "pooled_centred", "reward_mean", "between_prompts", "within_prompts",
-             "seed_std", "detectable")
-    return "\n\n".join([
-        f"Mean of {seeds} seeds; then the paired difference to {first} with a 95% interval over "
-        "seeds and prompts.",
-        table(["method", *(f"{p} ({c['metric']}, n={c['prompts']})" for p, c in parts.items())],
-              [[method, *(f"{c['score']:.3f}" + (
-                  "" if method == first else f" {shown(c['difference'], '+.4f')}")
-                  for c in cells.values())] for method, cells in summary.items()]),
-        columns_table(summary, {name: name for name in names}, ".4f")]) + "\n"
+             "seed_std")
+    statistics = columns_table(summary, {name: name for name in names}, ".4f")
+    return f"{scores_text(summary, seeds, '+.4f')}\n\n{statistics}\n"
 
 
 def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -218,18 +204,19 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
     out = Path(config.output_dir)
-    recorded = resume and read_back(RECORDED / out.name / "results.json", config, base_config=base)
-    summary = recorded["table"] if recorded else compute(config, base)
-    text = frozen_text(summary, config.seeds)
-    write_results(out, key_of(config, base_config=base), summary, text)
-    if not recorded:
-        write_environment(out)
-    print(text)
+    record = records.RECORDED / out.name / "results.json"
+    if resume and (recorded := records.read_back(record, config, base_config=base)):
+        summary = recorded["table"]
+    else:
+        summary = compute(config, base)
+        records.write_environment(out)
+    records.write_results(out, records.key_of(config, base_config=base), summary,
+                          frozen_text(summary, config.seeds))
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("frozen", __doc__, "a frozen-feature study", run_frozen, argv)
+    records.command("frozen", __doc__, "a frozen-feature study", run_frozen, argv)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from .tables import table
 
 RM_BENCH_DOMAINS = {"chat": ("chat",), "math": ("math",), "code": ("code",),
                     "safety": ("safety-refuse", "safety-response")}
+RM_BENCH_PARTS = [part for parts in RM_BENCH_DOMAINS.values() for part in parts]
 
 
 # ---- readers -------------------------------------------------------------------------------------
@@ -41,9 +42,9 @@ def rm_bench(row: dict) -> Group:
     if not all(isinstance(side, list) and len(side) == 3 for side in (chosen, rejected)):
         raise ValueError("chosen and rejected must be lists of three styles each")
     domain = row.get("domain") or column(row, "subset")
-    known = [part for parts in RM_BENCH_DOMAINS.values() for part in parts]
-    if domain not in known:
-        raise ValueError(f"unknown RM-Bench domain {domain!r}; expected {', '.join(known)}")
+    if domain not in RM_BENCH_PARTS:
+        raise ValueError(f"unknown RM-Bench domain {domain!r}; expected "
+                         f"{', '.join(RM_BENCH_PARTS)}")
     models = [f"{kind}-{style}" for kind in ("chosen", "rejected")
               for style in ("concise", "detailed", "markdown")]
     return new_group(column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models, domain)
@@ -57,9 +58,12 @@ def read_benchmark(source: str, format: str, split: str = "train") -> list[Group
     return convert(source, read_rows(source, split), READERS[format])
 
 
-def named_sets(source: str, format: str, split: str) -> list[tuple[str, list[Group]]]:
-    """What is scored apart: a file, or RewardBench's subsets and all of them."""
+def read_sets(source: str, format: str, split: str) -> list[tuple[str, list[Group]]]:
+    """What is scored apart: a file, or RewardBench's subsets and all of them. RM-Bench has one
+    score of all its domains."""
     groups, name = read_benchmark(source, format, split), Path(source).name
+    if format == "rm_bench":
+        return [(format, groups)]
     named: dict[str, list[Group]] = {}
     for group in groups:
         named.setdefault(f"{name}: {group.split}" if group.split else name, []).append(group)
@@ -79,26 +83,18 @@ def rm_bench_scores(wins: dict[str, np.ndarray]) -> dict[str, float]:
     unweighted means over the four domains, absent unless all are there.
     Shapes: (3, 3) each -> scores in [0, 1].  Raises: ValueError for an unknown domain.
     """
-    known = {part for parts in RM_BENCH_DOMAINS.values() for part in parts}
-    if set(wins) - known:
-        raise ValueError(f"unknown RM-Bench domains {sorted(set(wins) - known)}; "
-                         f"expected {sorted(known)}")
+    if unknown := sorted(set(wins) - set(RM_BENCH_PARTS)):
+        raise ValueError(f"unknown RM-Bench domains {unknown}; expected {sorted(RM_BENCH_PARTS)}")
     above = np.triu(np.ones((3, 3)), 1)
     cells = {"hard": above / 3, "normal": np.eye(3) / 3, "easy": above.T / 3}
-    by_level: dict[str, list[float]] = {level: [] for level in cells}
-    scores = {}
-    for domain, parts in RM_BENCH_DOMAINS.items():
-        if not all(part in wins for part in parts):
-            continue
-        matrix = np.mean([wins[part] for part in parts], axis=0)
-        for level, weights in cells.items():
-            by_level[level].append(float((matrix * weights).sum()))
-        scores[domain] = float(np.mean([values[-1] for values in by_level.values()]))
-    for part in set(wins) - set(scores):  # half a domain
-        scores[part] = float(np.mean([(wins[part] * w).sum() for w in cells.values()]))
-    if set(RM_BENCH_DOMAINS) <= set(scores):
-        scores |= {level: float(np.mean(values)) for level, values in by_level.items()}
-        scores["overall"] = float(np.mean([scores[d] for d in RM_BENCH_DOMAINS]))
+    domains = {domain: np.mean([wins[part] for part in parts], axis=0)
+               for domain, parts in RM_BENCH_DOMAINS.items() if set(parts) <= set(wins)}
+    levels = {name: {level: float((matrix * weights).sum()) for level, weights in cells.items()}
+              for name, matrix in (wins | domains).items()}  # halves of a domain, too
+    scores = {name: float(np.mean(list(found.values()))) for name, found in levels.items()}
+    if len(domains) == len(RM_BENCH_DOMAINS):
+        scores |= {level: float(np.mean([levels[d][level] for d in domains])) for level in cells}
+        scores["overall"] = float(np.mean([scores[d] for d in domains]))
     return scores
 
 

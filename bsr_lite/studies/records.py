@@ -13,7 +13,7 @@ from pathlib import Path
 from ..config import command_line, parse, to_dict
 from ..distributed import refuse_launcher
 from ..errors import ConfigError
-from ..runlog import environment, phase, read_metrics, write_atomic
+from ..runlog import environment, phase, read_metrics, release_memory, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 RENAMED = {("layout", "forest"): "packed"}
@@ -60,12 +60,18 @@ def read_back(path: Path, config, **others) -> dict | None:
     return found
 
 
-def write_results(folder: Path, config: dict, table: dict, text: str) -> None:
-    """results.json, the numbers with the config behind them, and results.md."""
+def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> None:
+    """results.json, the numbers with the config behind them, results.md, and results.png where
+    there is a figure; the text is printed."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "results.json", json.dumps({"config": config, "table": table}, indent=1)
-                 + "\n")
+    numbers = json.dumps({"config": config, "table": table}, indent=1) + "\n"
+    write_atomic(folder / "results.json", numbers)
     write_atomic(folder / "results.md", text)
+    print(f"\n{text}\ntable   {folder / 'results.md'}\nnumbers {folder / 'results.json'}")
+    if figure:
+        from ..plots import save
+        save(figure, folder / "results.png")
+        print(f"figure  {folder / 'results.png'}")
 
 
 def write_environment(folder: Path) -> None:
@@ -91,15 +97,60 @@ def method_and_seed(name: str) -> tuple[str, int]:
     return method, int(seed)
 
 
+def by_method(found: dict) -> dict[str, list]:
+    """What was found for each run `<method>-seed<n>`, by method.
+
+    >>> by_method({"bt-seed0": 5, "bsr-seed0": 6, "bt-seed1": 7})
+    {'bt': [5, 7], 'bsr': [6]}
+    """
+    methods: dict[str, list] = {}
+    for name, value in found.items():
+        methods.setdefault(method_and_seed(name)[0], []).append(value)
+    return methods
+
+
+def run_config(base: dict, changes: list[dict], cls, where: str):
+    """The config of a run: a base with changes on top, section by section.
+    Raises: ConfigError."""
+    values = dict(base)
+    for change in changes:
+        for key, value in change.items():
+            section = isinstance(value, dict) and isinstance(values.get(key), dict)
+            values[key] = values[key] | value if section else value
+    return parse(values, cls, where)
+
+
+def record_of(config) -> Path:
+    """Where data/runs records a run: in the folders of the study and of the run."""
+    return RECORDED.joinpath(*Path(config.output_dir).parts[-2:])
+
+
+def recorded_runs(configs: dict, **others) -> dict[str, dict]:
+    """{name: evaluation} of the runs that data/runs holds with the same settings."""
+    found = {name: read_back(record_of(config) / "evaluation.json", config, **others)
+             for name, config in configs.items()}
+    return {name: evaluation for name, evaluation in found.items() if evaluation}
+
+
+def run_or_read(config, others: dict, work: Callable[..., dict]) -> dict:
+    """A run's evaluation: read back from its folder when all that decides it is the same, else
+    what work(config) finds."""
+    path = Path(config.output_dir) / "evaluation.json"
+    if finished := read_back(path, config, **others):
+        return finished
+    found = {"config": key_of(config, **others)} | work(config)
+    write_atomic(path, json.dumps(found) + "\n")
+    release_memory()
+    return found
+
+
 def read_runs(folder: str | Path) -> dict[str, list[dict]]:
     """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
     "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
-    runs: dict[str, list[dict]] = {}
-    for path in Path(folder).glob("*-seed*/evaluation.json"):
-        method, seed = method_and_seed(path.parent.name)
-        runs.setdefault(method, []).append({
-            "seed": seed, "metrics": read_metrics(path.parent),
-            "evaluation": json.loads(path.read_text())})
+    runs = by_method({path.parent.name: {
+        "seed": method_and_seed(path.parent.name)[1], "metrics": read_metrics(path.parent),
+        "evaluation": json.loads(path.read_text())}
+        for path in Path(folder).glob("*-seed*/evaluation.json")})
     if not runs:
         raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
     return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}

@@ -6,9 +6,7 @@ with --resume those recorded under data/runs are read back, too. A study of seve
 configs of the others.
 """
 
-import copy
 import dataclasses
-import json
 import random
 import re
 from pathlib import Path
@@ -16,25 +14,15 @@ from pathlib import Path
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..config import (
-    SCENARIOS,
-    STRICT,
-    Count,
-    Part,
-    RewardModelConfig,
-    load_config,
-    parse,
-    read_yaml,
-)
+from ..config import SCENARIOS, STRICT, Count, Part, RewardModelConfig, load_config, read_yaml
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
-from ..runlog import fingerprint, peak_memory_gb, phase, release_memory, write_atomic
+from ..runlog import fingerprint, peak_memory_gb, phase
 from ..scenarios import Scenarios, load_scenarios, require
 from ..train_rm import train
+from . import records, tables
 from .best_of_n import BestOfNConfig, run_best_of_n
 from .frozen import FrozenConfig, run_frozen
-from .records import RECORDED, command, key_of, read_back, write_results
-from .tables import study_text, summarize, tiers_text
 
 
 @dataclass(config=STRICT)
@@ -76,24 +64,22 @@ class TiersConfig:
             raise ValueError("name at least one study or frozen study, no two of the same name")
 
 
-def run_configs(study: StudyConfig, study_path: Path) -> list[tuple[str, RewardModelConfig]]:
-    """Every run of the study, parsed before any of them starts: base, common, method, seed.
+def run_configs(study: StudyConfig, study_path: Path) -> dict[str, RewardModelConfig]:
+    """{<method>-seed<n>: its config}, all parsed before any starts: base, common, method, seed.
 
     Raises: ConfigError, also when methods differ in their data, which no pairing survives.
     """
-    base, runs = read_yaml(study_path.parent / study.base), []
+    base, configs = read_yaml(study_path.parent / study.base), {}
     for seed in study.seeds:
         for method, overrides in study.methods.items():
-            values = copy.deepcopy(base)
-            for change in (study.common, overrides or {}):
-                for key, value in change.items():
-                    section = isinstance(value, dict) and isinstance(values.get(key), dict)
-                    values[key] = values[key] | value if section else value
-            values |= {"seed": seed, "output_dir": f"{study.output_dir}/{method}-seed{seed}"}
-            runs.append((method, parse(values, RewardModelConfig, f"{study_path}: {method}")))
-    if any(config.data != runs[0][1].data for _, config in runs):
+            name = f"{method}-seed{seed}"
+            own = {"seed": seed, "output_dir": f"{study.output_dir}/{name}"}
+            configs[name] = records.run_config(base, [study.common, overrides or {}, own],
+                                               RewardModelConfig, f"{study_path}: {method}")
+    first, *others = configs.values()
+    if any(config.data != first.data for config in others):
         raise ConfigError(f"{study_path}: methods must share their data; set it under `common`")
-    return runs
+    return configs
 
 
 def decided_by(study: StudyConfig) -> dict:
@@ -101,62 +87,51 @@ def decided_by(study: StudyConfig) -> dict:
     return {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
 
 
-def recorded_runs(study: StudyConfig, runs: list[tuple[str, RewardModelConfig]]) -> list:
-    """The evaluation of each run that data/runs holds with the same settings, or else None."""
-    folder = RECORDED / Path(study.output_dir).name
-    return [read_back(folder / Path(config.output_dir).name / "evaluation.json", config,
-                      **decided_by(study)) for _, config in runs]
-
-
-def run_one(config: RewardModelConfig, study: StudyConfig, scenarios: Scenarios,
-            checksum: str) -> dict:
-    """Train and evaluate one run, or read its result back when the same config has finished."""
-    path = Path(config.output_dir) / "evaluation.json"
-    others = decided_by(study) | {"data_checksum": checksum}
-    if finished := read_back(path, config, **others):
-        return finished
-    model, totals = train(config, resume=False, scenarios=scenarios)
-    result: dict = {"config": key_of(config, **others), "totals": totals, "scenarios": {}}
+def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scenarios) -> dict:
+    """Totals of a run's training, and its scores on each of the study's scenarios."""
+    model, totals = train(config, resume=False, scenarios=data)
+    found = {}
     with phase("evaluation"):
         for name in study.scenarios:
-            groups = getattr(scenarios, name)
+            groups = getattr(data, name)
             size = min(study.eval_groups or len(groups), len(groups))
             groups = random.Random(config.data.seed).sample(groups, size)
-            result["scenarios"][name] = evaluate(
-                model, groups, max_length=config.data.max_length,
-                token_budget=config.token_budget, dispersion=True)
-    write_atomic(path, json.dumps(result) + "\n")
-    del model
-    release_memory()
-    return result
+            found[name] = evaluate(model, groups, max_length=config.data.max_length,
+                                   token_budget=config.token_budget, dispersion=True)
+    return {"totals": totals, "scenarios": found}
+
+
+def run_missing(configs: dict[str, RewardModelConfig], found: dict[str, dict],
+                study: StudyConfig) -> dict[str, dict]:
+    """All evaluations: those `found` on the same data, and those of the other runs."""
+    data = load_scenarios(next(iter(configs.values())))  # the same for all
+    require(data, study.scenarios)
+    checksum = fingerprint(dataclasses.asdict(data))
+    others = decided_by(study) | {"data_checksum": checksum}
+    for name, config in configs.items():
+        if name not in found or found[name]["config"]["data_checksum"] != checksum:
+            found[name] = records.run_or_read(
+                config, others, lambda config: train_and_evaluate(config, study, data))
+    return {name: found[name] for name in configs}
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
     """Run what is missing, then write results.json, results.md and results.png; with `resume`,
     runs recorded under data/runs are read back without their data."""
     study = load_config(path, StudyConfig, overrides)
-    runs, out = run_configs(study, path), Path(study.output_dir)
-    results = recorded_runs(study, runs) if resume else [None] * len(runs)
-    if not all(results):
-        scenarios = load_scenarios(runs[0][1])  # the same for all
-        require(scenarios, study.scenarios)
-        checksum = fingerprint(dataclasses.asdict(scenarios))
-        results = [result if result and result["config"]["data_checksum"] == checksum
-                   else run_one(config, study, scenarios, checksum)
-                   for result, (_, config) in zip(results, runs, strict=True)]
-    if len({result["config"]["data_checksum"] for result in results}) > 1:
-        raise ConfigError(f"{RECORDED / out.name}: its runs saw different data, so their prompts "
-                          "cannot be paired; run the study without --resume")
-    summary = summarize([(method, r) for (method, _), r in zip(runs, results, strict=True)])
-    text = study_text(summary, len(study.seeds))
-    write_results(out, key_of(study), summary, text)
-    from ..plots import save
+    configs, out = run_configs(study, path), Path(study.output_dir)
+    found = records.recorded_runs(configs, **decided_by(study)) if resume else {}
+    if len(found) < len(configs):
+        found = run_missing(configs, found, study)
+    if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
+        raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
+                          "prompts cannot be paired; run the study without --resume")
+    summary = tables.summarize(records.by_method(found))
+    text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
-    save(study_figure(summary), out / "results.png")
-    print(f"\n{text}\npeak memory {peak_memory_gb():.2f} GB\n"
-          f"table   {out / 'results.md'}\nnumbers {out / 'results.json'}\n"
-          f"figure  {out / 'results.png'}\nruns    {out}/<method>-seed<n>/ (config.yaml, "
-          "metrics.jsonl, env.json, evaluation.json, model/)")
+    records.write_results(out, records.key_of(study), summary, text, study_figure(summary))
+    print(f"runs    {out}/<method>-seed<n>/ (config.yaml, metrics.jsonl, env.json, "
+          f"evaluation.json, model/)\npeak memory {peak_memory_gb():.2f} GB")
     return summary
 
 
@@ -170,15 +145,13 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
                        (BestOfNConfig, config.best_of_n)):
         for name in names:
             load_config(here / name, cls)
-    for runner, names in ((run_frozen, config.frozen), (run_study, config.studies)):
-        for name in names:
-            tiers[Path(name).stem] = runner(here / name, resume=resume)
-    out, text = Path(config.output_dir), tiers_text(tiers)
-    write_results(out, key_of(config), tiers, text)
-    from ..plots import save
+    for name in config.frozen:
+        tiers[Path(name).stem] = run_frozen(here / name, resume=resume)
+    for name in config.studies:
+        tiers[Path(name).stem] = run_study(here / name, resume=resume)
     from .figures import tiers_figure
-    save(tiers_figure(tiers), out / "results.png")
-    print(f"\n{text}\ntable   {out / 'results.md'}\nfigure  {out / 'results.png'}")
+    records.write_results(Path(config.output_dir), records.key_of(config), tiers,
+                          tables.tiers_text(tiers), tiers_figure(tiers))
     for name in config.best_of_n:  # last: it needs the studies' models
         run_best_of_n(here / name, resume=resume)
     return tiers
@@ -191,7 +164,7 @@ def run_any(path: Path, overrides: list[str] = (), resume: bool = False) -> dict
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("reward_models", __doc__, "a study", run_any, argv)
+    records.command("reward_models", __doc__, "a study", run_any, argv)
 
 
 if __name__ == "__main__":

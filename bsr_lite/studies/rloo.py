@@ -4,8 +4,6 @@ python -m bsr_lite.studies.rloo --config bsr_lite/configs/study_rloo.yaml
 Finished runs are read back, so a killed study goes on where it stopped.
 """
 
-import copy
-import json
 import math
 import random
 from pathlib import Path
@@ -15,17 +13,17 @@ import numpy as np
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from ..config import STRICT, RLOOConfig, load_config, parse, read_yaml
+from ..config import STRICT, RLOOConfig, load_config, read_yaml
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, phase, read_metrics, release_memory, write_atomic
+from ..runlog import fingerprint, phase, read_metrics, release_memory
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequence_logprobs, sums
 from ..train_rloo import train as train_policy
-from .records import RECORDED, command, key_of, method_and_seed, read_back, write_results
+from . import records
 from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown, table
 
@@ -57,11 +55,9 @@ def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
     for kl_coef, seed, method in ((k, n, m) for k, seeds in study.seeds.items() for n in seeds
                                   for m in study.methods):
         name = f"{method}-kl{kl_coef}-seed{seed}"
-        values = copy.deepcopy(base) | study.common | {
-            "kl_coef": kl_coef, "seed": seed,
-            "reward_model": str(Path(study.proxies) / f"{method}-seed{seed}" / "model"),
-            "output_dir": str(Path(study.output_dir) / name)}
-        found[name] = parse(values, RLOOConfig, f"{path}: {name}")
+        own = {"kl_coef": kl_coef, "seed": seed, "output_dir": str(Path(study.output_dir) / name),
+               "reward_model": str(Path(study.proxies) / f"{method}-seed{seed}" / "model")}
+        found[name] = records.run_config(base, [study.common, own], RLOOConfig, f"{path}: {name}")
     if found[name].gold in (None, "none"):
         raise ConfigError(f"{path}: a study compares by gold; set it")
     return found
@@ -147,10 +143,7 @@ COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
 
 def rloo_text(summary: dict, prompts: int) -> str:
     """One row a method and kl_coef."""
-    def cell(values) -> str:
-        return f"{values[0]:.3f}" if values[1] is None else shown(values)
-
-    rows = [[name.replace("-kl", ", "), row["seeds"], *(cell(row[key]) for key in COLUMNS),
+    rows = [[name.replace("-kl", ", "), row["seeds"], *(shown(row[key]) for key in COLUMNS),
              f"{row['win_rate']:.3f}", "lengths hardly overlap" if row["length_controlled"] is None
              else f"{row['length_controlled']:.3f}"] for name, row in summary.items()]
     return (f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
@@ -159,14 +152,8 @@ def rloo_text(summary: dict, prompts: int) -> str:
                      "length-controlled"], rows) + "\n")
 
 
-def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict, decided_by: dict) -> dict:
-    """Train and evaluate one run, or read its result back when all that decides it is the same."""
-    path = Path(config.output_dir) / "evaluation.json"
-    others = decided_by | {
-        "reward_model_weights": weights_fingerprint(config.reward_model),
-        "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
-    if finished := read_back(path, config, **others):
-        return finished
+def train_and_evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
+    """Train a run, going on where it stopped, and `evaluate` it."""
     try:
         del train_policy(config, resume=True).hf
     except ConfigError as error:  # half a run of other settings, prompts or proxy
@@ -174,48 +161,41 @@ def run_one(config: RLOOConfig, study: RLOOStudyConfig, shared: dict, decided_by
         del train_policy(config).hf
     release_memory()
     with phase("evaluation"):
-        found = {"config": key_of(config, **others)} | evaluate(config, study, shared)
-    write_atomic(path, json.dumps(found) + "\n")
-    release_memory()
-    return found
+        return evaluate(config, study, shared)
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
     """Run what is missing, then write results.json, results.md and results.png; with `resume`,
     runs recorded under data/runs are read back without their prompts and proxies."""
     study = load_config(path, RLOOStudyConfig, overrides)
-    configs, out, shared = run_configs(study, path), Path(study.output_dir), {}
+    configs, shared = run_configs(study, path), {}
     decided_by = {"eval_split": study.eval_split, "eval_prompts": study.eval_prompts}
-    folders = {name: RECORDED / out.name / name for name in configs}
-    found = {name: read_back(folders[name] / "evaluation.json", config, **decided_by)
-             for name, config in configs.items()} if resume else {}
-    missing = [name for name in configs if not found.get(name)]
-    for name in missing:  # all is there before the first of them starts
-        proxy = Path(configs[name].reward_model)
-        if not proxy.is_dir():
-            raise ConfigError(f"{proxy} is missing: run the study that trains it first")
-        held_out(configs[name], study)
-    for name in missing:
-        folders[name] = Path(configs[name].output_dir)
-        found[name] = run_one(configs[name], study, shared, decided_by)
-    runs: dict[str, list[dict]] = {}
-    curves: dict[str, list[dict]] = {}
-    for name, folder in folders.items():
-        method, _ = method_and_seed(name)
-        runs.setdefault(method, []).append(found[name])
-        curves.setdefault(method, []).append({"metrics": read_metrics(folder)})
-    summary = summarize(runs)
-    text = rloo_text(summary, study.eval_prompts)
-    write_results(out, key_of(study), summary, text)
-    from ..plots import save
+    found = records.recorded_runs(configs, **decided_by) if resume else {}
+    missing = {name: config for name, config in configs.items() if name not in found}
+    for config in missing.values():  # all is there before the first of them starts
+        if not Path(config.reward_model).is_dir():
+            raise ConfigError(f"{config.reward_model} is missing: run the study that trains it "
+                              "first")
+        held_out(config, study)
+    for name, config in missing.items():
+        others = decided_by | {
+            "reward_model_weights": weights_fingerprint(config.reward_model),
+            "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
+        found[name] = records.run_or_read(
+            config, others, lambda config: train_and_evaluate(config, study, shared))
+    summary = summarize(records.by_method({name: found[name] for name in configs}))
+    curves = {name: {"metrics": read_metrics(
+        config.output_dir if name in missing else records.record_of(config))}
+        for name, config in configs.items()}
     from .figures import frontier_figure
-    save(frontier_figure(curves), out / "results.png")
-    print(f"{text}\nfigure  {out / 'results.png'}")
+    records.write_results(Path(study.output_dir), records.key_of(study), summary,
+                          rloo_text(summary, study.eval_prompts),
+                          frontier_figure(records.by_method(curves)))
     return summary
 
 
 def main(argv: list[str] | None = None) -> None:
-    command("rloo", __doc__, "an RLOO study", run_study, argv)
+    records.command("rloo", __doc__, "an RLOO study", run_study, argv)
 
 
 if __name__ == "__main__":

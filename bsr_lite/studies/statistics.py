@@ -19,6 +19,13 @@ def interval(per_prompt: np.ndarray) -> tuple[float, float, float]:
     return two_way_interval(per_prompt)[:3]
 
 
+def compared(scores: np.ndarray, first: np.ndarray) -> dict:
+    """Paired difference to the first method's scores with its interval, and the difference that
+    could have been detected.  Shapes: (seeds, prompts) each."""
+    difference = interval(scores - first)
+    return {"difference": difference, "detectable": detectable(*difference[1:])}
+
+
 def pair_margins(cell: dict, temperature: float) -> tuple[np.ndarray, np.ndarray]:
     """Margins of all pairs of answers to one prompt, and the probability with which a label would
     prefer the first of the two: sigmoid of the gold difference over the temperature."""

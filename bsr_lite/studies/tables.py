@@ -1,8 +1,10 @@
 """Tables of a study: scores with paired differences, reward statistics, controls."""
 
+from collections.abc import Callable
+
 import numpy as np
 
-from .statistics import detectable, interval, mean_of, reward_controls
+from .statistics import compared, interval, mean_of, reward_controls
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -33,25 +35,22 @@ MEANS = {"between": "between_prompts", "within": "within_prompts",
          **{name: name for name in ("pooled_tau", "reward_mean", "length_score")}}
 
 
-def summarize(results: list[tuple[str, dict]]) -> dict:
-    """summary[method][scenario] of (method, run's evaluation) in the order of seeds: mean and 95%
+def summarize(runs: dict[str, list[dict]]) -> dict:
+    """summary[method][scenario] of evaluations by method, in the order of seeds: mean and 95%
     interval, the paired difference to the first method with its interval and the difference that
     could have been detected, dispersion means, and `reward_controls` where rewards were kept."""
-    runs: dict[str, list[dict]] = {}
-    for method, result in results:
-        runs.setdefault(method, []).append(result)
-    first, temperature = results[0][0], results[0][1]["config"]["data"]["label_temperature"]
+    first, (run, *_) = next(iter(runs.items()))
+    temperature = run["config"]["data"]["label_temperature"]
     found: dict = {method: {} for method in runs}
-    for scenario in results[0][1]["scenarios"]:
+    for scenario in run["scenarios"]:
         cells = {m: [r["scenarios"][scenario] for r in mine] for m, mine in runs.items()}
         scores = {m: np.array([c["per_prompt"] for c in mine]) for m, mine in cells.items()}
         for method, mine in cells.items():
             mean, low, high = interval(scores[method])
-            difference = interval(scores[method] - scores[first])
             found[method][scenario] = {
                 "metric": mine[0]["metric"], "groups": mine[0]["groups"], "mean": mean,
                 "low": low, "high": high, "seeds": [c["score"] for c in mine],
-                "difference": difference, "detectable": detectable(*difference[1:]),
+                **compared(scores[method], scores[first]),
                 "dropped": mine[0]["dropped"], "tied": sum(c["tied"] for c in mine),
                 **{name: mean_of(mine, key) for name, key in MEANS.items() if key in mine[0]},
                 **{f"{kind}_{stat}": float(np.mean([c[kind][stat] for c in mine]))
@@ -62,13 +61,19 @@ def summarize(results: list[tuple[str, dict]]) -> dict:
 
 
 def shown(values, form: str = ".3f") -> str:
-    """An interval: mean (low to high).
+    """An interval: mean (low to high); the mean alone where it has none.
 
     >>> shown((0.5, 0.25, 0.75), "+.2f")
     '+0.50 (+0.25 to +0.75)'
     """
-    mean, low, high = (format(value, form) for value in values)
-    return f"{mean} ({low} to {high})"
+    mean, low, high = values
+    text = format(mean, form)
+    return text if low is None else f"{text} ({format(low, form)} to {format(high, form)})"
+
+
+def difference(cell: dict, form: str) -> str:
+    """The paired difference to the first method, in brackets what could have been detected."""
+    return f"{shown(cell['difference'], form)} [{format(cell['detectable'], form[1:])}]"
 
 
 def columns_table(summary: dict, columns: dict[str, str], form: str = ".3g") -> str:
@@ -80,20 +85,35 @@ def columns_table(summary: dict, columns: dict[str, str], form: str = ".3g") -> 
                   for method, part, c in cells])
 
 
-def study_text(summary: dict, seeds: int) -> str:
-    """The scores, the dispersion statistics and, where rewards were kept, the controls."""
+def methods_table(header: list[str], summary: dict, cell: Callable[[dict, bool], str]) -> str:
+    """One row a method: cell(numbers, is it the first method) of each of its scenarios."""
+    first = next(iter(summary))
+    return table(header, [[method, *(cell(c, method == first) for c in parts.values())]
+                          for method, parts in summary.items()])
+
+
+def scores_text(summary: dict, seeds: int, form: str = "+.3f") -> str:
+    """What the scores are means of, and their table; `form` is that of the differences."""
     first, parts = next(iter(summary.items()))
     over = "seeds and prompts" if seeds > 2 else "prompts (bootstrap; seeds carry none)"
-    scores = table(
-        ["method", *(f"{part} ({c['metric']}, n={c['groups']})" for part, c in parts.items())],
-        [[method, *(shown((c["mean"], c["low"], c["high"])) + (
-            "" if method == first else f" [{shown(c['difference'], '+.3f')}; {c['detectable']:.3f}]"
-        ) for c in cells.values())] for method, cells in summary.items()])
-    controls = columns_table(summary, CONTROLS) if "nll" in next(iter(parts.values())) else ""
-    return "\n\n".join([
-        f"Mean of {seeds} seeds, 95% intervals over {over}; in brackets the paired difference to "
-        f"{first} and the difference that could have been detected.", scores,
-        columns_table(summary, STATISTICS), controls]).strip() + "\n"
+
+    def cell(c: dict, is_first: bool) -> str:
+        score = shown((c["mean"], c["low"], c["high"])) if "mean" in c else f"{c['score']:.3f}"
+        return score if is_first else f"{score}; {difference(c, form)}"
+
+    header = [f"{part} ({c['metric']}, n={c.get('groups') or c['prompts']})"
+              for part, c in parts.items()]
+    return (f"Mean of {seeds} seeds, 95% intervals over {over}; then the paired difference to "
+            f"{first} and, in brackets, the difference that could have been detected.\n\n"
+            + methods_table(["method", *header], summary, cell))
+
+
+def study_text(summary: dict, seeds: int) -> str:
+    """The scores, the dispersion statistics and, where rewards were kept, the controls."""
+    found = [scores_text(summary, seeds), columns_table(summary, STATISTICS)]
+    if "nll" in next(iter(next(iter(summary.values())).values())):
+        found.append(columns_table(summary, CONTROLS))
+    return "\n\n".join(found) + "\n"
 
 
 def tiers_text(tiers: dict) -> str:
@@ -103,15 +123,11 @@ def tiers_text(tiers: dict) -> str:
         if is_first:
             return f"{c.get('mean', c.get('score')):.3f}"
         _, low, high = c["difference"]
-        text = f"{shown(c['difference'], '+.4f')} [{c['detectable']:.4f}]"
-        return f"**{text}**" if low * high > 0 else text
+        return f"**{difference(c, '+.4f')}**" if low * high > 0 else difference(c, "+.4f")
 
     found = ["Paired differences to the first method of each tier with 95% intervals over seeds "
              "and prompts, in brackets the difference that four of five such studies would detect; "
              "significant ones bold."]
-    for tier, summary in tiers.items():
-        first, parts = next(iter(summary.items()))
-        found.append(table([tier, *parts], [
-            [method, *(cell(c, method == first) for c in cells.values())]
-            for method, cells in summary.items()]))
+    found += [methods_table([tier, *next(iter(summary.values()))], summary, cell)
+              for tier, summary in tiers.items()]
     return "\n\n".join(found) + "\n"

@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> None:
     write_results(out, settings, tables, text)
     draw(tables, out / "results.png")
     write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-    print(f"{text}\nfigure  {out / 'results.png'}")
+    print(f"figure  {out / 'results.png'}")
 
 
 if __name__ == "__main__":
