@@ -7,8 +7,6 @@ COMMANDS = {
     "studies.frozen": "compare objectives over many seeds on frozen features",
     "studies.best_of_n": "rank samples of a policy by reward models, gold of what they pick",
     "studies.rloo": "train policies against the reward models of a study, judged by gold",
-    "studies.judgements": "the judged table of a clone of AlpacaEval's repository",
-    "studies.alpaca_eval": "write a policy's answers in AlpacaEval's output format",
     "studies.evaluate": "score a reward model on pairs, ranking sets and public benchmarks",
     "scale.merge": "write a LoRA or QLoRA model as one plain transformers folder",
     "scale.estimate": "memory of a run, part by part, before it is started",

@@ -22,10 +22,12 @@ Part = Literal[(*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", "train
 Count = Annotated[int, Field(ge=1)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-STRICT = ConfigDict(extra="forbid", strict=True)
+Several = Annotated[int, Field(ge=2)]
+# a section of a YAML: unknown keys and values of another type are refused
+section = dataclass(config=ConfigDict(extra="forbid", strict=True))
 
 
-@dataclass(config=STRICT)
+@section
 class ModelConfig:
     """See `models.load_reward_model`."""
 
@@ -43,7 +45,7 @@ class ModelConfig:
             raise ValueError("4-bit weights cannot be trained: set lora_rank with quantization")
 
 
-@dataclass(config=STRICT)
+@section
 class DataConfig:
     """Where the preferences come from and how they are split.
 
@@ -55,14 +57,14 @@ class DataConfig:
     format: str = "pocket"
     valid_models: list[str] = Field(default_factory=list)  # names, or families such as gpt-*
     label_temperature: Weight = 0.0  # of the Bradley-Terry label draw on the gold scores
-    max_length: Annotated[int, Field(ge=2)] = 512  # tokens of prompt + response; longer: dropped
+    max_length: Several = 512  # tokens of prompt + response; longer: dropped
     max_pairs: Count | None = None  # train (and validate in domain) on a random part
     dev_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     valid_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2  # of prompts, where there is no split
     seed: int = 0  # of split, pairs and labels; the same in every run of a comparison
 
 
-@dataclass(config=STRICT)
+@section
 class RewardModelConfig:
     """One reward-model training run."""
 
@@ -110,7 +112,7 @@ class RewardModelConfig:
         return functools.partial(preference_loss, self.loss, **chosen)
 
 
-@dataclass(config=STRICT)
+@section
 class RLOOConfig:
     """One run of `train_rloo`."""
 
@@ -123,7 +125,7 @@ class RLOOConfig:
     split: str = "train"
     steps: Count = 40
     prompts_per_step: Count = 8
-    num_generations: Annotated[int, Field(ge=2)] = 4  # K answers a prompt; one has no others
+    num_generations: Several = 4  # K answers a prompt; one has no others
     max_new_tokens: Count = 48
     minibatches: Count = 1  # optimizer steps on one batch of answers
     kl_coef: Weight = 0.05  # nats of sum_t log pi / pi_ref to reward units

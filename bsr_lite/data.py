@@ -237,7 +237,7 @@ def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[P
 def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
     """All ranking sets of a source. `judged` is a long table of (prompt, model, response, gold);
     `alpaca_eval` is one whose gold is a judge's preference in [0, 1], and becomes
-    `preference_logit`s (`studies.judgements` makes it of a clone of AlpacaEval's repository).
+    `preference_logit`s (data/alpaca_eval.py makes it of a clone of AlpacaEval's repository).
 
     Raises: DataError naming file, row and fix.
     """

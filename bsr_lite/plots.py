@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_rgb  # noqa: F401  figures take it from here
 
 from .metrics import seed_interval
 
@@ -18,16 +18,6 @@ plt.rcParams.update({"figure.figsize": SIZE, "axes.spines.top": False, "axes.spi
 def color(method: str, index: int) -> str:
     """A method's colour, by the objective its name starts with."""
     return COLORS.get(method.split("-")[0], f"C{index}")
-
-
-def shades(methods: list[str]) -> list:
-    """A colour for each method; variants of one objective go from full to pale."""
-    tints = []
-    for i, method in enumerate(methods):
-        kin = [m for m in methods if m.split("-")[0] == method.split("-")[0]]
-        pale = 0.7 * kin.index(method) / len(kin)
-        tints.append([(1 - pale) * c + pale for c in to_rgb(color(method, i))])
-    return tints
 
 
 def panels(columns: int = 1, rows: int = 1, **options):

@@ -1,7 +1,5 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
-import ctypes
-import gc
 import hashlib
 import importlib.metadata
 import json
@@ -145,14 +143,6 @@ def peak_memory_gb() -> float:
         return float("nan")
     scale = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
-
-
-def release_memory() -> None:
-    """Give the memory of a finished run back, so that the next one does not come on top of it: a
-    model is full of reference cycles, and glibc keeps freed blocks."""
-    gc.collect()
-    if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Shared fixtures, and a guard: no test may reach the network."""
 
+import importlib.util
 import json
 import os
 import socket
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
@@ -110,3 +112,13 @@ def groups():
                   [f"{sentence(i * 8 + k, 3 + k)} {k}" for k in range(8)],
                   [float((k * 5 + i) % 8) for k in range(8)], [f"m{k}" for k in range(8)],
                   ("train", "dev", "valid")[0 if i < 24 else 1 + i % 2]) for i in range(40)]
+
+
+@pytest.fixture(scope="session")
+def alpaca_eval():
+    """The script data/alpaca_eval.py, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location(
+        "alpaca_eval_script", Path(__file__).parents[1] / "data/alpaca_eval.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -9,7 +9,6 @@ from transformers import AutoModelForCausalLM
 from bsr_lite.errors import DataError
 from bsr_lite.generate import PromptCache, draw, roll_out, sample
 from bsr_lite.policy import load_policy
-from bsr_lite.studies.alpaca_eval import main
 from bsr_lite.tokenization import tokenize
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
@@ -93,23 +92,23 @@ def test_answers_are_texts_without_control_tokens(policy):
                                                skip_special_tokens=True).strip()
 
 
-def test_the_command_writes_alpaca_evals_format(tiny_path, tmp_path):
+def test_the_script_writes_alpaca_evals_format(alpaca_eval, tiny_path, tmp_path):
     rows = [{"prompt": f"Name {n} birds.", "split": "valid" if n % 2 else "dev"} for n in range(40)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     out = tmp_path / "out.json"
     arguments = ["--model", tiny_path, "--data", str(tmp_path / "rows.jsonl"),
                  "--max-new-tokens", "3", "--output", str(out)]
-    main([*arguments, "--split", "valid"])
+    alpaca_eval.main([*arguments, "--split", "valid"])
     found = json.loads(out.read_text())
     assert [r["instruction"] for r in found] == [r["prompt"] for r in rows if r["split"] == "valid"]
     assert {tuple(r) for r in found} == {("instruction", "output", "generator")}
     with pytest.raises(DataError, match="no row of split 'test'"):
-        main([*arguments, "--split", "test"])
+        alpaca_eval.main([*arguments, "--split", "test"])
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(DataError, match="row 1: needs a text `instruction`"):
-        main(arguments)
+        alpaca_eval.main(arguments)
     with pytest.raises(DataError, match="name a .json file in a folder that exists"):
-        main([*arguments[:-1], str(tmp_path / "no" / "out.json")])
+        alpaca_eval.main([*arguments[:-1], str(tmp_path / "no" / "out.json")])
 
 
 def test_sampling_leaves_training_forwards_alone(policy, tiny_path):

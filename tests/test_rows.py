@@ -4,7 +4,8 @@ import pytest
 
 from bsr_lite.data import preference_logit, read_groups, read_rows
 from bsr_lite.errors import DataError
-from bsr_lite.studies.judgements import JUDGE, alpaca_eval_rows, main
+
+JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 
 
 @pytest.fixture
@@ -31,14 +32,14 @@ def clone(tmp_path):
     return tmp_path / "clone", annotate
 
 
-def test_judged_table_of_a_clone(clone, tmp_path, capsys):
+def test_judged_table_of_a_clone(alpaca_eval, clone, tmp_path, capsys):
     path, _ = clone
-    rows = list(alpaca_eval_rows(path))
+    rows = list(alpaca_eval.alpaca_eval_rows(path))
     assert "dropped 2 rows without a judgement or a text" in capsys.readouterr().out
     assert len(rows) == 7 and rows[2] == {
         "prompt": "Question 2?", "model": "gpt-a",  # the folder's name
         "response": "gpt-a says 2", "gold": pytest.approx(0.9)}
-    main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
+    alpaca_eval.main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
     assert "7 judged answers" in capsys.readouterr().out
     groups = read_groups(str(tmp_path / "t.jsonl"), "alpaca_eval")
     assert [g.models for g in groups] == [["gpt-a", "gpt-b", "llama"], ["gpt-a", "llama"],
@@ -46,9 +47,9 @@ def test_judged_table_of_a_clone(clone, tmp_path, capsys):
     assert groups[0].gold == [-14.0, -1.1, -10.8] and groups[2].gold == [2.2, 14.0]
 
 
-def test_a_preference_is_a_logit_or_as_judged_itself(clone, tmp_path):
+def test_a_preference_is_a_logit_or_as_judged_itself(alpaca_eval, clone, tmp_path):
     path, _ = clone
-    main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
+    alpaca_eval.main(["--clone", str(path), "--output", str(tmp_path / "t.jsonl")])
     raw = read_groups(str(tmp_path / "t.jsonl"), "judged")
     assert raw[0].gold == [0.0, 0.25, pytest.approx(2e-5)]
 
@@ -66,16 +67,16 @@ def test_near_equal_judgements_are_ties():
     ('[{"preference": 1.5}]', "row 1: column 'output_2' is missing"),
     ('[{"preference": 1.5, "output_2": 3}]', "row 1: .* 'str' objects"),
     ('[{"preference": 3, "output_2": "a"}]', r"row 1: preference 3 is not in \[1, 2\]")])
-def test_broken_annotations_name_the_file(clone, broken, message):
+def test_broken_annotations_name_the_file(alpaca_eval, clone, broken, message):
     path, annotate = clone
     annotate("zeta", [1, 1, 1]).write_text(broken)
     with pytest.raises(DataError, match=f"zeta.*annotations.json.*{message}"):
-        list(alpaca_eval_rows(path))
+        list(alpaca_eval.alpaca_eval_rows(path))
 
 
-def test_a_folder_that_is_no_clone(tmp_path):
+def test_a_folder_that_is_no_clone(alpaca_eval, tmp_path):
     with pytest.raises(DataError, match=r"no results/\*/weighted.*clone of tatsu-lab/alpaca_eval"):
-        main(["--clone", str(tmp_path), "--output", str(tmp_path / "t.jsonl")])
+        alpaca_eval.main(["--clone", str(tmp_path), "--output", str(tmp_path / "t.jsonl")])
 
 
 def test_one_json_array_is_read_as_rows(tmp_path):

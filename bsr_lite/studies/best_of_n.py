@@ -9,20 +9,17 @@ import io
 import json
 import random
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from ..config import STRICT, Count, load_config
+from ..config import Count, Several, load_config, section
 from ..embedded import EMBEDDED
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
 from ..gold import WORD
 from ..models import load_reward_model
 from ..policy import load_policy
-from ..runlog import fingerprint, phase, read_lines, release_memory, write_atomic
+from ..runlog import fingerprint, phase, read_lines, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import pocket_gold, read_prompts, reward_scorer
 from . import records
@@ -30,7 +27,7 @@ from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown, table
 
 
-@dataclass(config=STRICT)
+@section
 class BestOfNConfig:
     """Samples of one policy on prompts of the pocket world, and the proxies that rank them."""
 
@@ -40,8 +37,8 @@ class BestOfNConfig:
     policy: str = EMBEDDED
     data: str = "data/pocket/pocket.jsonl.gz"
     split: str = "valid"
-    prompts: Annotated[int, Field(ge=2)] = 112
-    num_samples: Annotated[int, Field(ge=2)] = 64
+    prompts: Several = 112
+    num_samples: Several = 64
     max_new_tokens: Count = 64
     token_budget: Count = 4096  # of scoring
     seed: int = 0
@@ -82,7 +79,7 @@ def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np
     score = reward_scorer(load_reward_model(str(folder)), config.token_budget)
     rewards = np.array([score(s, s["responses"], s["finished"]) for s in samples])
     del score
-    release_memory()
+    records.release_memory()
     return rewards
 
 

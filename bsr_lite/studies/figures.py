@@ -2,7 +2,17 @@
 
 import numpy as np
 
-from ..plots import SCENARIO_COLORS, color, label, panels, shades
+from ..plots import SCENARIO_COLORS, color, label, panels, to_rgb
+
+
+def shades(methods: list[str]) -> list:
+    """A colour for each method; variants of one objective go from full to pale."""
+    tints = []
+    for i, method in enumerate(methods):
+        kin = [m for m in methods if m.split("-")[0] == method.split("-")[0]]
+        pale = 0.7 * kin.index(method) / len(kin)
+        tints.append([(1 - pale) * c + pale for c in to_rgb(color(method, i))])
+    return tints
 
 
 def study_figure(table: dict):
@@ -82,7 +92,7 @@ def best_of_n_figure(table: dict):
 
 def frontier_figure(runs: dict[str, list[dict]], block: int = 5):
     """Proxy and gold reward of training's own answers against their KL, one line a run of
-    `runlog.read_runs`, averaged over blocks of steps; dashed where KL has a price."""
+    `records.read_runs`, averaged over blocks of steps; dashed where KL has a price."""
     keys = {"train/proxy_reward": "proxy reward (its units)", "train/gold_reward":
             "gold reward (0 to 5)"}
     figure, axes = panels(2)

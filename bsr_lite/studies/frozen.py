@@ -7,16 +7,24 @@ here fifty take seconds. The backbone never moves, so nothing can be said about 
 
 import dataclasses
 import random
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from ..config import SCENARIOS, STRICT, Count, Part, Rate, RewardModelConfig, Weight, load_config
+from ..config import (
+    SCENARIOS,
+    Count,
+    Part,
+    Rate,
+    RewardModelConfig,
+    Several,
+    Weight,
+    load_config,
+    section,
+)
 from ..dispersion import reward_variances
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens
@@ -31,7 +39,7 @@ from .statistics import compared
 from .tables import columns_table, scores_text
 
 
-@dataclass(config=STRICT)
+@section
 class FrozenConfig:
     """A study on frozen features: objectives x many seeds of an MLP head. Each of `methods` holds
     `preference_loss`'s kind as `loss` and its parameter; the others are compared to the first."""
@@ -39,15 +47,15 @@ class FrozenConfig:
     base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
     methods: dict[str, dict[str, str | float]]
     output_dir: str
-    base_set: list[str] = Field(default_factory=list)  # key=value overrides of the base
-    seeds: Annotated[int, Field(ge=2)] = 50
+    base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
+    seeds: Several = 50
     width: Count = 64  # hidden units
     epochs: Count = 4
     batch_size: Count = 32
     learning_rate: Rate = 1e-3
     weight_decay: Weight = 0.0
     eval_groups: Count | None = None  # random groups per scenario; None: all
-    scenarios: list[Part] = Field(default_factory=lambda: list(SCENARIOS))
+    scenarios: list[Part] = field(default_factory=lambda: list(SCENARIOS))
 
     def __post_init__(self):
         if not self.methods:

@@ -4,16 +4,19 @@ A finished unit of work is a JSON file whose `config` says what decided it. It i
 that is the same now, from the study's own folder always, from data/runs with --resume.
 """
 
+import ctypes
 import dataclasses
 import functools
+import gc
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..config import command_line, parse, to_dict
 from ..distributed import refuse_launcher
 from ..errors import ConfigError
-from ..runlog import environment, phase, read_metrics, release_memory, write_atomic
+from ..runlog import environment, phase, read_metrics, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 RENAMED = {("layout", "forest"): "packed"}
@@ -130,6 +133,14 @@ def recorded_runs(configs: dict, **others) -> dict[str, dict]:
     found = {name: read_back(record_of(config) / "evaluation.json", config, **others)
              for name, config in configs.items()}
     return {name: evaluation for name, evaluation in found.items() if evaluation}
+
+
+def release_memory() -> None:
+    """Give the memory of a finished run back, so that the next one does not come on top of it: a
+    model is full of reference cycles, and glibc keeps freed blocks."""
+    gc.collect()
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
 def run_or_read(config, others: dict, work: Callable[..., dict]) -> dict:

@@ -9,12 +9,10 @@ configs of the others.
 import dataclasses
 import random
 import re
+from dataclasses import field
 from pathlib import Path
 
-from pydantic import Field
-from pydantic.dataclasses import dataclass
-
-from ..config import SCENARIOS, STRICT, Count, Part, RewardModelConfig, load_config, read_yaml
+from ..config import SCENARIOS, Count, Part, RewardModelConfig, load_config, read_yaml, section
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
 from ..runlog import fingerprint, peak_memory_gb, phase
@@ -25,7 +23,7 @@ from .best_of_n import BestOfNConfig, run_best_of_n
 from .frozen import FrozenConfig, run_frozen
 
 
-@dataclass(config=STRICT)
+@section
 class StudyConfig:
     """Methods x seeds on one base config; `common` overrides it for every method, `methods` maps
     a name to that method's overrides. The first method is the one the others are compared to."""
@@ -34,9 +32,9 @@ class StudyConfig:
     methods: dict[str, dict | None]
     seeds: list[int]
     output_dir: str
-    common: dict = Field(default_factory=dict)
+    common: dict = field(default_factory=dict)
     eval_groups: Count | None = None  # random groups per scenario; None: all
-    scenarios: list[Part] = Field(default_factory=lambda: list(SCENARIOS))
+    scenarios: list[Part] = field(default_factory=lambda: list(SCENARIOS))
 
     def __post_init__(self):
         if not (self.methods and self.seeds and self.scenarios):
@@ -48,15 +46,15 @@ class StudyConfig:
             raise ValueError(f"seeds {self.seeds} repeat: no interval could be trusted")
 
 
-@dataclass(config=STRICT)
+@section
 class TiersConfig:
     """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
     this file; their tables side by side."""
 
     output_dir: str
-    studies: list[str] = Field(default_factory=list)
-    frozen: list[str] = Field(default_factory=list)
-    best_of_n: list[str] = Field(default_factory=list)
+    studies: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)
+    best_of_n: list[str] = field(default_factory=list)
 
     def __post_init__(self):
         names = [Path(name).stem for name in self.studies + self.frozen]

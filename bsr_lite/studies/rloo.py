@@ -6,19 +6,17 @@ Finished runs are read back, so a killed study goes on where it stopped.
 
 import math
 import random
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 
-from ..config import STRICT, RLOOConfig, load_config, read_yaml
+from ..config import RLOOConfig, Several, load_config, read_yaml, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, phase, read_metrics, release_memory
+from ..runlog import fingerprint, phase, read_metrics
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequence_logprobs, sums
@@ -28,7 +26,7 @@ from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown, table
 
 
-@dataclass(config=STRICT)
+@section
 class RLOOStudyConfig:
     """Methods x KL coefficients x seeds of `train_rloo`: a run `<method>-kl<coefficient>-seed<n>`
     trains against <proxies>/<method>-seed<n>/model."""
@@ -38,9 +36,9 @@ class RLOOStudyConfig:
     methods: list[str]
     seeds: dict[float, list[int]]  # {kl_coef: [seed, ...]}; fewer than three carry no interval
     output_dir: str
-    common: dict = Field(default_factory=dict)  # overrides of the base
+    common: dict = field(default_factory=dict)  # overrides of the base
     eval_split: str = "valid"
-    eval_prompts: Annotated[int, Field(ge=2)] = 112
+    eval_prompts: Several = 112
 
     def __post_init__(self):
         if not self.methods or not self.seeds or not all(
@@ -159,7 +157,7 @@ def train_and_evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict)
     except ConfigError as error:  # half a run of other settings, prompts or proxy
         print(f"{error}. Training it from the start")
         del train_policy(config).hf
-    release_memory()
+    records.release_memory()
     with phase("evaluation"):
         return evaluate(config, study, shared)
 

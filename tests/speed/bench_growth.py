@@ -17,8 +17,8 @@ from bsr_lite.config import DataConfig, ModelConfig, RewardModelConfig
 from bsr_lite.data import Pair
 from bsr_lite.embedded import EMBEDDED
 from bsr_lite.models import RewardModel
-from bsr_lite.runlog import release_memory
 from bsr_lite.step import backward
+from bsr_lite.studies.records import release_memory
 from bsr_lite.tokenization import pair_tokens, tokenize
 
 SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers

@@ -19,7 +19,7 @@ from bsr_lite.batching import TokenGroup, count_tokens
 from bsr_lite.config import ModelConfig, RLOOConfig
 from bsr_lite.generate import sample
 from bsr_lite.policy import Policy
-from bsr_lite.runlog import release_memory
+from bsr_lite.studies.records import release_memory
 from bsr_lite.train_rloo import sequence_logprobs, sums, update
 
 KL_COEF = 0.05

@@ -18,9 +18,9 @@ import torch
 from bsr_lite.batching import TokenGroup, count_tokens, pack
 from bsr_lite.config import DataConfig, ModelConfig, RewardModelConfig
 from bsr_lite.models import RewardModel, load_reward_model
-from bsr_lite.runlog import release_memory
 from bsr_lite.scale.estimate import LiveBytes
 from bsr_lite.step import backward
+from bsr_lite.studies.records import release_memory
 
 
 @dataclass
