@@ -15,16 +15,15 @@ from ..models import load_reward_model
 from ..runlog import write_atomic
 from ..scenarios import pairs_as_groups
 from . import leaderboards
-from .tables import table
+from .tables import shown, table
 
 
 def summary(results: dict[str, dict]) -> str:
     """The table of named evaluations."""
-    return table(["set", "metric", "score", "95% interval (prompts)", "pooled tau", "sets",
-                  "dropped", "undecided", "tied"], [
-        [name, r["metric"], f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}",
-         f"{r['pooled_tau']:.3f}", r["groups"], r["dropped"], r["undecided"], r["tied"]]
-        for name, r in results.items()])
+    counts = ("groups", "dropped", "undecided", "tied")
+    rows = [[name, r["metric"], shown((r["score"], r["low"], r["high"])),
+             f"{r['pooled_tau']:.3f}", *(r[key] for key in counts)] for name, r in results.items()]
+    return table(["set", "metric", "score (95%, prompts)", "pooled tau", *counts], rows)
 
 
 def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, list[Group]]]:
@@ -53,15 +52,13 @@ def check_arguments(args) -> None:
                         "be scored whole; leave it out, or filter the file")
     if args.format == "rm_bench" and len(args.data) > 1:
         raise DataError("--format rm_bench takes one file with all of its domains")
-    if args.output is None:
-        return
-    if args.output.suffix != ".json" or args.output.is_dir():
-        raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
-                        "written beside it")
     try:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+        if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
+            raise OSError("name a file that ends in .json; the table is written beside it")
+        if args.output:
+            args.output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"--output {args.output}: its folder cannot be made ({error})") from error
+        raise DataError(f"--output {args.output}: {error}") from error
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,17 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import (
-    SCENARIOS,
-    Count,
-    Part,
-    Rate,
-    RewardModelConfig,
-    Several,
-    Weight,
-    load_config,
-    section,
-)
+from ..config import SCENARIOS, Count, Part, Rate, RewardModelConfig, Several, load_config, section
 from ..dispersion import reward_variances
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens
@@ -53,7 +43,6 @@ class FrozenConfig:
     epochs: Count = 4
     batch_size: Count = 32
     learning_rate: Rate = 1e-3
-    weight_decay: Weight = 0.0
     eval_groups: Count | None = None  # random groups per scenario; None: all
     scenarios: list[Part] = field(default_factory=lambda: list(SCENARIOS))
 
@@ -131,8 +120,7 @@ def train_heads(pairs: Tensor, objective: dict, config: FrozenConfig) -> dict[st
     initial head and order of batches, the same for every objective."""
     options = {key: value for key, value in objective.items() if key != "loss"}
     heads = new_heads(config.seeds, pairs.shape[-1], config.width)
-    optimizer = torch.optim.AdamW(heads.values(), lr=config.learning_rate,
-                                  weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(heads.values(), lr=config.learning_rate, weight_decay=0.0)
     generators = [torch.Generator().manual_seed(1_000_003 + s) for s in range(config.seeds)]
     per_epoch = len(pairs) // config.batch_size
     total = per_epoch * config.epochs

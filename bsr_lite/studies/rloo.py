@@ -127,8 +127,7 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
             "seeds": len(found), "gold_gain": interval(gains[name]),
             "difference": interval(gains[name] - gains[first]),
             "proxy_gain": interval(gain["proxy"].mean(2)),
-            **{key: interval(column("policy", key).mean(2)) for key in ("kl", "tokens",
-                                                                        "finished")},
+            **{k: interval(column("policy", k).mean(2)) for k in ("kl", "tokens", "finished")},
             **{k: None if math.isnan(v) else v for k, v in
                length_controlled_win_rate(wins.ravel(), *words).items()}}
     return summary
@@ -144,10 +143,9 @@ def rloo_text(summary: dict, prompts: int) -> str:
     rows = [[name.replace("-kl", ", "), row["seeds"], *(shown(row[key]) for key in COLUMNS),
              f"{row['win_rate']:.3f}", "lengths hardly overlap" if row["length_controlled"] is None
              else f"{row['length_controlled']:.3f}"] for name, row in summary.items()]
+    header = ["proxy, kl_coef", "seeds", *COLUMNS.values(), "win rate", "length-controlled"]
     return (f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
-            "seeds and prompts, none for fewer than three seeds.\n\n"
-            + table(["proxy, kl_coef", "seeds", *COLUMNS.values(), "win rate",
-                     "length-controlled"], rows) + "\n")
+            f"seeds and prompts, none for fewer than three seeds.\n\n{table(header, rows)}\n")
 
 
 def train_and_evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
@@ -172,8 +170,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     missing = {name: config for name, config in configs.items() if name not in found}
     for config in missing.values():  # all is there before the first of them starts
         if not Path(config.reward_model).is_dir():
-            raise ConfigError(f"{config.reward_model} is missing: run the study that trains it "
-                              "first")
+            raise ConfigError(f"{config.reward_model} is missing: run the study that trains it")
         held_out(config, study)
     for name, config in missing.items():
         others = decided_by | {
@@ -182,13 +179,13 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         found[name] = records.run_or_read(
             config, others, lambda config: train_and_evaluate(config, study, shared))
     summary = summarize(records.by_method({name: found[name] for name in configs}))
-    curves = {name: {"metrics": read_metrics(
-        config.output_dir if name in missing else records.record_of(config))}
-        for name, config in configs.items()}
+    curves = {name: {"metrics": read_metrics(config.output_dir if name in missing
+                                             else records.record_of(config))}
+              for name, config in configs.items()}
     from .figures import frontier_figure
+    figure = frontier_figure(records.by_method(curves))
     records.write_results(Path(study.output_dir), records.key_of(study), summary,
-                          rloo_text(summary, study.eval_prompts),
-                          frontier_figure(records.by_method(curves)))
+                          rloo_text(summary, study.eval_prompts), figure)
     return summary
 
 

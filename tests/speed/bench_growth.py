@@ -151,5 +151,5 @@ def tokenization(pairs: list[Pair], tokenizer, count: int) -> dict:
     found |= {"pairs": count, "read_gb": resident_gb()}
     started = time.perf_counter()
     token_groups, _ = pair_tokens(held, tokenizer, 2**20)
-    return found | {"seconds": time.perf_counter() - started, "tokens": len(token_groups.tokens),
-                    "held_gb": resident_gb()}
+    return found | {"seconds": time.perf_counter() - started, "held_gb": resident_gb(),
+                    "tokens": sum(map(count_tokens, token_groups))}
