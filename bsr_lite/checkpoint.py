@@ -44,9 +44,10 @@ class Checkpoint:
             os.replace(self.folder / "last.tmp", self.folder / "last.pt")
 
     def clear(self) -> int:
-        """Forget an earlier run in the same folder, so that a resume cannot take it up."""
-        if rank() == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Forget an earlier run in the same folder: a resume must not take it up, nor may its model
+        stay beside this run's config."""
+        for name in ("checkpoints", "model") if rank() == 0 else ():
+            shutil.rmtree(self.folder.parent / name, ignore_errors=True)
         return 0
 
     def load(self) -> int:

@@ -84,7 +84,6 @@ class RewardModelConfig:
     learning_rate: Rate = 2e-4
     head_learning_rate: Rate | None = None  # None: learning_rate
     optimizer: Literal["adamw", "paged_adamw_8bit"] = "adamw"  # paged: 2 bytes a weight, on a GPU
-    weight_decay: Weight = 0.0
     warmup_ratio: Annotated[float, Field(ge=0, le=0.99)] = 0.05
     max_grad_norm: Rate = 1.0
     eval_every: Count = 20  # optimizer steps between dev evaluations and checkpoints

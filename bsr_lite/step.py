@@ -107,8 +107,8 @@ def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
         group["peak_lr"] = group["lr"]
     if config.optimizer == "paged_adamw_8bit":
         from bitsandbytes.optim import PagedAdamW8bit
-        return PagedAdamW8bit(groups, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+        return PagedAdamW8bit(groups, weight_decay=0.0)
+    return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
 def schedule(step: int, total: int, warmup_ratio: float) -> float:

@@ -7,7 +7,6 @@ mean of the others, step once for every minibatch, by a clipped ratio where aske
 started again with --resume it goes on exactly.
 """
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,8 +158,6 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
     checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows))
     first = checkpoint.load() if resume else checkpoint.clear()
-    if not first:
-        shutil.rmtree(out / "model", ignore_errors=True)  # of an earlier run
     log = RunLog(out, to_dict(config), first)
     with phase("reference"):
         zero, unit = reference_scale(policy, proxy, rows, config)
@@ -211,10 +208,9 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         kl_k3 = rloo.kl_estimate(flat_old, flat_ref, "k3").sum() / old.numel()  # of an answer
         means = {"proxy_reward": rewards, "raw_reward": rewards * unit + zero, "kl": old - ref,
                  "kl_k3": kl_k3, "entropy": -flat_old, "finished": finished.float(),
-                 "grad_norm": torch.stack(norms).max()}
+                 "grad_norm": torch.stack(norms).max(), "advantage_std": advantages.std()}
         row = {"step": step + 1, **{f"train/{k}": v.mean().item() for k, v in means.items()},
                "train/length": len(flat_old) / old.numel(),
-               "train/advantage_std": advantages.std().item(),
                "train/clip_fraction": rloo.clip_fraction(now, old, advantages, config.clip_range),
                "train/learning_rate": optimizer.param_groups[0]["lr"],
                "seconds/generate": seconds, "seconds/step": time.perf_counter() - started,

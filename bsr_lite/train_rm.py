@@ -111,7 +111,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                **check_up(model, watched, config)})
 
     model.train()
-    seconds, seen_tokens, seen_pairs = 0.0, 0, 0  # of training alone, without dev evaluations
+    seconds, seen_tokens = 0.0, 0  # of training alone, without dev evaluations
     # disable=False would overrule the user's TQDM_DISABLE, so it is not passed at all
     bar = tqdm(range(first, total), initial=first, total=total, mininterval=1.0,
                desc=f"{config.loss} seed {config.seed}", **({"disable": True} if rank else {}))
@@ -147,14 +147,13 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
         # 4. Log; now and then score the dev set and keep a checkpoint. The clock stops before that:
         # speed is training's.
-        seen_tokens, seen_pairs = seen_tokens + sum(lengths), seen_pairs + len(batch)
+        seen_tokens += sum(lengths)
         seconds += time.perf_counter() - started
         row = {"step": step + 1, "epoch": (step + 1) / steps_per_epoch,
                **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
                "train/head_norm": model.head_weight.norm().item(),
                "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
-               "tokens_per_s": seen_tokens / seconds, "pairs_per_s": seen_pairs / seconds,
-               "peak_memory_gb": peak_memory_gb()}
+               "tokens_per_s": seen_tokens / seconds, "peak_memory_gb": peak_memory_gb()}
         bar.set_postfix(loss=f"{row['train/loss']:.3f}", tokens_s=f"{row['tokens_per_s']:.0f}")
         check = (step + 1) % config.eval_every == 0 or step + 1 == total
         row |= check_up(model, watched, config) if check else {}

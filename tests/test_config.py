@@ -77,7 +77,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("max_grad_norm=0", "max_grad_norm must be greater than 0, got 0"),
     ("learning_rate=.nan", "learning_rate must be a finite number, got nan"),
     ("head_learning_rate=-1", "head_learning_rate must be greater than 0, got -1"),
-    ("weight_decay=-1", "weight_decay must be greater than or equal to 0, got -1"),
+    ("batch_size=0", "batch_size must be greater than or equal to 1, got 0"),
     ("data={a", "'{a' is no YAML value"),
     ("model=5", "model must be a section of keys, got 5"),
     ("seed.x=5", "seed must be a valid integer, got {'x': 5}"),

@@ -179,9 +179,8 @@ def check_accumulated_gradient(function: Callable) -> bool:
     def complaint() -> str | None:
         if network.seen < 20:
             return "The value is right, but the rewards did not come from calls of `rewards`"
-        if network.most > 10:
-            return "The value is right, but graphs of several micro-batches were alive at once"
-        return None
+        alive = "The value is right, but graphs of several micro-batches were alive at once"
+        return alive if network.most > 10 else None
 
     return judge("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
                  "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "

@@ -144,8 +144,7 @@ def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | 
     if gpus < 1 or config.batch_size % gpus:
         fewer = max(n for n in range(1, max(gpus, 2)) if config.batch_size % n == 0)
         raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
-                          f"every step would wait for one with a pair more; take {fewer}, or "
-                          "change batch_size")
+                          f"steps would wait for one; take {fewer}, or change batch_size")
     if positions and config.data.max_length > positions:
         raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
                           f"positions of {config.model.name}: lower it; longer pairs are dropped")
@@ -187,8 +186,8 @@ def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) ->
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_line("scale.dry_run", __doc__, "a reward-model run")
-    parser.add_argument("--gpus", type=int, default=int(os.environ.get("WORLD_SIZE", "1")),
-                        help="how many; else as many as the launcher has processes")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # a launcher's, where there is one
+    parser.add_argument("--gpus", type=int, default=processes, help="how many")
     parser.add_argument("--gpu", metavar="CARD", help="that it must fit, e.g. h100")
     args = parser.parse_args(argv)
     config = load_config(args.config, RewardModelConfig, args.overrides)

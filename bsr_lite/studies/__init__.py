@@ -1,9 +1,7 @@
 """Studies: methods over seeds, their tables and figures."""
 
 
-def __getattr__(name: str):
-    """`from bsr_lite.studies import run_study`, without what it imports before it is asked for."""
-    if name == "run_study":
-        from .reward_models import run_study
-        return run_study
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def run_study(*arguments, **options) -> dict:
+    """`reward_models.run_study`, without what it imports before it is called."""
+    from . import reward_models
+    return reward_models.run_study(*arguments, **options)

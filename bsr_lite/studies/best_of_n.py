@@ -130,9 +130,9 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     def picked(proxy: np.ndarray) -> np.ndarray:
         return np.array([best_of_n(proxy, gold, n) for n in sizes])  # (sizes, P)
 
+    best, shortest = (picked(x).mean(1).tolist() for x in (gold, -scores["words"]))
     summary: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
-                     "best": picked(gold).mean(1).tolist(),
-                     "shortest": picked(-scores["words"]).mean(1).tolist()}
+                     "best": best, "shortest": shortest}
     first = None
     for method, seeds in records.by_method(proxies).items():
         values = np.array([picked(proxy) for proxy in seeds])  # (seeds, sizes, P)

@@ -50,8 +50,6 @@ def check_arguments(args) -> None:
     if args.split and local and args.format not in ("pocket", "judged"):
         raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
                         "be scored whole; leave it out, or filter the file")
-    if args.format == "rm_bench" and len(args.data) > 1:
-        raise DataError("--format rm_bench takes one file with all of its domains")
     try:
         if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
             raise OSError("name a file that ends in .json; the table is written beside it")
@@ -64,14 +62,11 @@ def check_arguments(args) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m bsr_lite.studies.evaluate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="folder of save_reward_model, or a hub id "
-                        "of a sequence-classification reward model")
-    parser.add_argument("--data", nargs="+", required=True, help="files or hub datasets, all of "
-                        "one --format")
+    parser.add_argument("--model", required=True, help="a reward model's folder or hub id")
+    parser.add_argument("--data", nargs="+", required=True, help="files or hub datasets")
     parser.add_argument("--format", default="pocket",
                         choices=[*GROUP_FORMATS, *PAIR_FORMATS, *leaderboards.READERS])
-    parser.add_argument("--split", help="of a hub dataset (default: train), or the rows of a file "
-                        "that carry it (default: all)")
+    parser.add_argument("--split", help="rows of this split; by default train, of a file all")
     parser.add_argument("--max-length", type=int, help="drop and count longer sets (tokens)")
     parser.add_argument("--output", type=Path, help="JSON to write; the table beside it as .md")
     args = parser.parse_args(argv)
@@ -84,9 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")
-    score, as_table = evaluate, summary
-    if args.format == "rm_bench":
-        score, as_table = leaderboards.evaluate_rm_bench, leaderboards.rm_bench_table
+    score, as_table = (evaluate, summary) if args.format != "rm_bench" else (
+        leaderboards.evaluate_rm_bench, leaderboards.rm_bench_table)
     for name, groups in sets:
         try:
             results[name] = score(model, groups, max_length=args.max_length)

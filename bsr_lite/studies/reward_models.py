@@ -128,8 +128,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
     records.write_results(out, records.key_of(study), summary, text, study_figure(summary))
-    print(f"runs    {out}/<method>-seed<n>/ (config.yaml, metrics.jsonl, env.json, "
-          f"evaluation.json, model/)\npeak memory {peak_memory_gb():.2f} GB")
+    print(f"runs    {out}/<method>-seed<n>/, peak memory {peak_memory_gb():.2f} GB")
     return summary
 
 

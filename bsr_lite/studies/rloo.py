@@ -104,8 +104,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
 def interval(values: np.ndarray) -> tuple:
     """Mean with its 95% interval over seeds and prompts, or without for fewer than three seeds.
     Shapes: (S, P)."""
-    mean = float(values.mean())
-    return two_way_interval(values)[:3] if len(values) >= 3 else (mean, None, None)
+    return two_way_interval(values)[:3] if len(values) > 2 else (float(values.mean()), None, None)
 
 
 def summarize(runs: dict[str, list[dict]]) -> dict:

@@ -19,17 +19,15 @@ def table(header: list[str], rows: list[list]) -> str:
     return "\n".join([first, "|---" * len(header) + "|", *lines])
 
 
-STATISTICS = {
-    "reward_mean": "reward mean", "between": "reward variance between prompts",
-    "within": "within prompts", "pooled_tau": "pooled tau",
-    "norm_before_mean": "norm before final norm", "norm_before_cv": "its cv",
-    "norm_after_mean": "norm after", "norm_after_cv": "its cv",
-    "difference_after_mean": "norm of difference", "difference_after_skew": "its skew",
-    "effective_rank": "effective rank", "tied": "tied sets"}
-CONTROLS = {
-    "pooled_tau": "pooled tau", "pooled_centred": "after centring each prompt",
-    "nll": "nll of sigmoid(margin)", "rescaled_nll": "of the first method at this spread",
-    "best_nll": "at the best scale", "scale": "that scale", "ece": "calibration error"}
+STATISTICS = {"reward_mean": "reward mean", "between": "reward variance between prompts",
+              "within": "within prompts", "pooled_tau": "pooled tau",
+              "norm_before_mean": "norm before final norm", "norm_before_cv": "its cv",
+              "norm_after_mean": "norm after", "norm_after_cv": "its cv",
+              "difference_after_mean": "norm of difference", "difference_after_skew": "its skew",
+              "effective_rank": "effective rank", "tied": "tied sets"}
+CONTROLS = {"pooled_tau": "pooled tau", "pooled_centred": "after centring each prompt",
+            "nll": "nll of sigmoid(margin)", "rescaled_nll": "of the first method at this spread",
+            "best_nll": "at the best scale", "scale": "that scale", "ece": "calibration error"}
 MEANS = {"between": "between_prompts", "within": "within_prompts",
          "effective_rank": "effective_rank_after",
          **{name: name for name in ("pooled_tau", "reward_mean", "length_score")}}
