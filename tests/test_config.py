@@ -38,7 +38,7 @@ def test_every_study_config_parses_with_all_its_runs(path):
     study = load_config(path, StudyConfig)
     runs = run_configs(study, path)
     assert len(runs) == len(study.methods) * len(study.seeds)
-    assert len({config.output_dir for _, config in runs}) == len(runs)
+    assert len({config.output_dir for config in runs.values()}) == len(runs)
 
 
 @pytest.mark.parametrize("name", ["rm_qlora", "rm_qlora_fast"])

@@ -146,7 +146,7 @@ def test_models_that_cannot_be_reward_models_here_are_one_clear_error(tmp_path):
              "num_attention_heads": 2}
     for config, message in (
             (GPTNeoXConfig(**small), "score"), (ViTConfig(), "no reward model of this kind"),
-            (T5Config(num_layers=1), ""), (Gemma2Config(
+            (T5Config(num_layers=1), "score"), (Gemma2Config(
                 **small, num_key_value_heads=1, head_dim=8), "softcap")):
         config.save_pretrained(tmp_path)
         with pytest.raises(ModelError, match=message):

@@ -87,7 +87,7 @@ def test_damaged_wheel_is_refused_and_leaves_no_half_model(monkeypatch, tmp_path
     (tmp_path / embedded.GGUF_NAME).write_bytes(b"broken")
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(ModelError, match="has checksum"):
+    with pytest.raises(ModelError, match="wrong checksum"):
         embedded.embedded_model_path()
     monkeypatch.setattr(embedded, "_find_gguf", lambda: tmp_path / embedded.GGUF_NAME)
     with pytest.raises(ValueError, match="GGUF"):

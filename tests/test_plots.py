@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
-from bsr_lite.plots import COLORS, color, label, panels, plt, save, seed_curves, shades
-from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, tiers_figure
+from bsr_lite.plots import COLORS, color, label, panels, plt, save, seed_curves
+from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, shades, tiers_figure
 
 
 @pytest.fixture(autouse=True)
