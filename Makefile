@@ -7,7 +7,9 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check
 NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
 # Two processes of one thread each: tiny models gain nothing from a second thread, and threads that
 # wait for one another on a busy machine cost twice the time.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# the two longest first, or one process would still be at one of them when all others are done
+NOTEBOOKS := notebooks/0[46]*.ipynb notebooks/0[!46]*.ipynb notebooks/solutions
 
 .PHONY: run check test notebooks lab data clean
 
@@ -16,12 +18,12 @@ run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare th
 
 check: $(READY)  ## lint and every test that is not slow, in about two minutes
 	$(BIN)/ruff check .
-	$(PYTEST) --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: $(READY)  ## lint, tests, and every notebook and solution in the fast profile
 	$(BIN)/ruff check .
-	$(PYTEST) --dist loadfile
-	$(NOTEBOOK_ENV) $(PYTEST) -o addopts= -q --durations=0 --nbmake --nbmake-timeout=600 notebooks
+	$(PYTEST)
+	$(NOTEBOOK_ENV) $(PYTEST) -o addopts= -q --durations=0 --nbmake --nbmake-timeout=600 $(NOTEBOOKS)
 
 notebooks: $(READY)  ## build every .ipynb from the .py beside it, with outputs
 	$(BIN)/python notebooks/build.py
