@@ -24,7 +24,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         return
     if not path.is_file() and (path.suffix in (".jsonl", ".json", ".gz", ".parquet")
                                or source.startswith((".", "/"))):
-        raise DataError(f"{source}: no such file; check the path in the config's data.source")
+        raise DataError(f"{source}: no such file; check the path, or data.source of the config")
     from datasets import Dataset, load_dataset
     try:
         yield from (Dataset.from_parquet(source) if path.is_file()
