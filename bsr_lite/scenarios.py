@@ -142,6 +142,11 @@ def pairs_as_groups(pairs: list[Pair]) -> list[Group]:
             for p in pairs]
 
 
+def sets_of(scenarios: Scenarios, name: str) -> list[Group]:
+    """A scenario's ranking sets by its name; those of `train` are its pairs."""
+    return pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
+
+
 def load_scenarios(config: RewardModelConfig) -> Scenarios:
     """The run's training pairs and validation sets; pair formats have train and dev alone."""
     data, rng = config.data, random.Random(config.data.seed)

@@ -23,7 +23,7 @@ from .eval_rm import evaluate, group_tokens
 from .models import load_reward_model
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import save_reward_model, training_facts
-from .scenarios import Scenarios, load_scenarios, pairs_as_groups, require
+from .scenarios import Scenarios, load_scenarios, require, sets_of
 from .step import backward, make_optimizer, schedule, step_metrics
 from .tokenization import pair_tokens, token_fingerprint
 
@@ -47,8 +47,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
         pairs, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
     watched = {"dev": draw_groups(model, scenarios.dev_prompt_disjoint, config)}
     for name in config.watch:
-        groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
-        watched[name] = draw_groups(model, groups, config)
+        watched[name] = draw_groups(model, sets_of(scenarios, name), config)
     print(f"{len(pairs)} pairs, {sum(map(count_tokens, pairs))} tokens an epoch, sets to score: "
           f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
           f"{dropped | scenarios.counts}")

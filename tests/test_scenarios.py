@@ -6,7 +6,7 @@ import pytest
 
 from bsr_lite.config import SCENARIOS
 from bsr_lite.errors import DataError
-from bsr_lite.scenarios import assign_splits, build_scenarios, draw_label, require
+from bsr_lite.scenarios import assign_splits, build_scenarios, draw_label, require, sets_of
 
 VALID = ["m4", "m5", "m6", "m7"]
 
@@ -30,6 +30,13 @@ def test_prompts_and_sources_are_disjoint_where_they_must_be(groups):
     for part, pool in ((s.prompt_disjoint, "m0 m1 m2 m3"), (s.response_disjoint, "m4 m5 m6 m7"),
                        (s.mutual_disjoint, "m4 m5 m6 m7"), (s.in_domain, "m0 m1 m2 m3")):
         assert part and {m for g in part for m in g.models} <= set(pool.split())
+
+
+def test_sets_of_training_are_its_pairs_and_all_others_are_as_built(groups):
+    s = build(groups)
+    assert [(g.responses, g.gold[0] > g.gold[1]) for g in sets_of(s, "train")] == [
+        ([p.chosen, p.rejected], True) for p in s.train]
+    assert all(sets_of(s, name) is getattr(s, name) for name in SCENARIOS)
 
 
 def test_in_domain_uses_the_two_responses_that_training_left_out(groups):

@@ -22,7 +22,7 @@ from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
 from ..models import load_reward_model
 from ..runlog import fingerprint, phase
-from ..scenarios import Scenarios, load_scenarios, pairs_as_groups
+from ..scenarios import Scenarios, load_scenarios, sets_of
 from ..step import schedule
 from . import records
 from .statistics import compared
@@ -67,7 +67,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
     (P, K, H), "gold": (P, K), "dropped": n}}; over-long sets and undecided ones are dropped."""
     features = {}
     for name in dict.fromkeys(["train", *parts]):
-        groups = pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
+        groups = sets_of(scenarios, name)
         if name != "train" and eval_groups and eval_groups < len(groups):
             groups = random.Random(config.data.seed).sample(groups, eval_groups)
         fit, _ = fitting(model, groups, config.data.max_length)

@@ -16,7 +16,7 @@ from ..config import SCENARIOS, Count, Part, RewardModelConfig, load_config, rea
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
 from ..runlog import fingerprint, peak_memory_gb, phase
-from ..scenarios import Scenarios, load_scenarios, require
+from ..scenarios import Scenarios, load_scenarios, require, sets_of
 from ..train_rm import train
 from . import records, tables
 from .best_of_n import BestOfNConfig, run_best_of_n
@@ -91,7 +91,7 @@ def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scen
     found = {}
     with phase("evaluation"):
         for name in study.scenarios:
-            groups = getattr(data, name)
+            groups = sets_of(data, name)
             size = min(study.eval_groups or len(groups), len(groups))
             groups = random.Random(config.data.seed).sample(groups, size)
             found[name] = evaluate(model, groups, max_length=config.data.max_length,
