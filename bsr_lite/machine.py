@@ -1,0 +1,82 @@
+"""What this machine computes on, decided in one place for all that trains, scores, samples, merges
+or estimates: the device, the number format and the attention kernel."""
+
+import contextlib
+import functools
+import os
+
+import torch
+
+FLASH = (8, 0)  # compute capability from which a card has bfloat16 units and flash attention
+HALF = ("bfloat16", "float16")
+
+
+def device() -> torch.device:
+    """This process's GPU, or the CPU; never Apple's, which has no float64."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cpu")
+
+
+def native(dtype: str, capability: tuple[int, int] | None) -> bool:
+    """Whether a card of this compute capability (None: a CPU) computes in `dtype`, not merely
+    imitates it. Any CPU takes bfloat16, a few do so fast; float16 is for cards."""
+    if dtype == "float16":
+        return capability is not None
+    return dtype == "float32" or capability is None or capability >= FLASH
+
+
+def choose_dtype(capability: tuple[int, int] | None) -> str:
+    """What `dtype: auto` means: bfloat16 where there are units for it (compute capability 8.0, CPUs
+    with AVX512-BF16), float16 with loss scaling on older cards, else float32."""
+    if capability is not None:
+        return "bfloat16" if capability >= FLASH else "float16"
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch has no other name
+    return "bfloat16" if fast() else "float32"
+
+
+def capability(device: torch.device) -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+
+
+def resolve_dtype(asked: str, saved: bool = False) -> str:
+    """The format to compute in: `auto` is this machine's; any other is taken at its word, but
+    that of a saved model only where this machine computes in it."""
+    own = capability(device())
+    if asked == "auto" or (saved and not native(asked, own)):
+        return choose_dtype(own)
+    return asked
+
+
+def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
+    """Of packed rows: `varlen`, one call of the flash kernel; `expanded`, a segment a call with
+    keys and values repeated for every head, which all memory-saving GPU kernels take; `grouped`,
+    the same without repeating, on a CPU."""
+    if device.type != "cuda":
+        return "grouped"
+    flash = capability(device) >= FLASH and dtype in (torch.bfloat16, torch.float16)
+    return "varlen" if flash else "expanded"
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
+
+
+def describe() -> str:
+    """One line: card or CPU, memory, format, kernel."""
+    here, dtype = device(), choose_dtype(capability(device()))
+    if here.type == "cpu":
+        return f"no CUDA GPU: the CPU computes, {dtype}"
+    card = torch.cuda.get_device_properties(here)
+    scaled = " with loss scaling" if dtype == "float16" else ""
+    kernel = attention_kernel(here, getattr(torch, dtype))
+    return (f"{card.name}, {card.total_memory / 1e9:.1f} GB, compute capability {card.major}."
+            f"{card.minor}: {dtype}{scaled}, {kernel} attention")
+
+
+@functools.cache
+def announce(dtype: str) -> None:
+    """Prints once what was decided."""
+    native_here = native(dtype, capability(device()))
+    note = "" if native_here else f"; {dtype}, which was asked for, is only imitated here: slow"
+    print(f"[machine] {describe()}{note}", flush=True)
