@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .errors import ModelError
+from .machine import attention_kernel
 
 # One kernel for segments of any length, on a GPU; torch's versions differ in what it takes.
 try:
@@ -49,6 +50,7 @@ class PackedRow:
     input_ids, position_ids (1, T).  ends (N,): row index of each response's last token.
     keys (S,): the row index behind every key/value slot, segment after segment; a prompt's tokens
     come once for each of its responses.  query_lengths, key_lengths: tokens per segment.
+    kernel: which attention computes it; None: what `machine.attention_kernel` says.
     """
 
     input_ids: Tensor
@@ -57,6 +59,7 @@ class PackedRow:
     keys: Tensor
     query_lengths: list[int]
     key_lengths: list[int]
+    kernel: str | None = None
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     @functools.cached_property  # the first layer makes it, every other one finds it
@@ -84,7 +87,7 @@ class PackedRow:
 
     def to(self, device) -> "PackedRow":
         tensors = (t.to(device) for t in (self.input_ids, self.position_ids, self.ends, self.keys))
-        return PackedRow(*tensors, self.query_lengths, self.key_lengths)
+        return PackedRow(*tensors, self.query_lengths, self.key_lengths, self.kernel)
 
 
 def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> TokenGroup:
@@ -162,9 +165,13 @@ def refuse_features(features: dict, length: int) -> None:
                          "be computed in padded rows: model.layout: padded")
 
 
-def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
-    """Shapes: query (1, heads, T, D), key and value (1, heads, S, D) -> (1, T, heads, D)."""
+def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | None,
+                        expand: bool = False) -> Tensor:
+    """Shapes: query (1, heads, T, D), key and value (1, kv heads, S, D) -> (1, T, heads, D)."""
     out = []
+    if expand:  # else a GPU would take SDPA's kernel of quadratic memory
+        group = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(group, 1) for x in (key, value))  # (1, heads, S, D)
     # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
     for q, k, v in zip(query.split(packed.query_lengths, 2), key.split(packed.key_lengths, 2),
                        value.split(packed.key_lengths, 2), strict=True):
@@ -172,7 +179,7 @@ def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | Non
         # n == m: a first response with its prompt, for which SDPA has a causal kernel
         mask = None if n == m else packed.mask(n, m)
         out.append(F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=n == m, scale=scale, enable_gqa=True))
+            q, k, v, mask, is_causal=n == m, scale=scale, enable_gqa=q.shape[1] != k.shape[1]))
     return torch.cat(out, dim=2).transpose(1, 2)  # (1, T, heads, D)
 
 
@@ -196,10 +203,16 @@ def packed_attention(module, query, key, value, mask, scaling=None, packed=None,
     if packed is None:
         raise ValueError("packed attention needs the keyword argument packed=pack(token_groups)")
     refuse_features(features, max(packed.key_lengths))
-    flash = varlen_attn and query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
-    attend = segments_at_once if flash else segments_one_by_one
+    # rotary embeddings leave q and k in the precision of the weights: fp32 is too much for flash
+    kind = query.device.type
+    if torch.is_autocast_enabled(kind):
+        query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     # a prompt's keys and values are repeated here, never computed again: (.., T, D) -> (.., S, D)
-    return attend(query, key[:, :, packed.keys], value[:, :, packed.keys], packed, scaling), None
+    key, value = key[:, :, packed.keys], value[:, :, packed.keys]
+    kernel = packed.kernel or attention_kernel(query.device, query.dtype)
+    if kernel == "varlen" and varlen_attn:
+        return segments_at_once(query, key, value, packed, scaling), None
+    return segments_one_by_one(query, key, value, packed, scaling, kernel != "grouped"), None
 
 
 def register_attention() -> None:

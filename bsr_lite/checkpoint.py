@@ -9,6 +9,7 @@ from torch import nn
 
 from .distributed import rank, sharded
 from .errors import ConfigError, TrainingError
+from .runlog import flat
 
 MAY_DIFFER = ("token_budget", "output_dir", "report_to")  # where and how it is computed, not what
 
@@ -20,9 +21,10 @@ class Checkpoint:
 
     Rank 0 writes whole tensors: any number of processes, sharded or not, can go on from them."""
 
-    def __init__(self, folder: Path, model: nn.Module, optimizer, config: dict, data: str):
+    def __init__(self, folder: Path, model: nn.Module, optimizer, config: dict, data: str, scaler):
         self.folder, self.model, self.optimizer = folder / "checkpoints", model, optimizer
-        self.config = {k: v for k, v in config.items() if k not in MAY_DIFFER}
+        self.scaler = scaler
+        self.config = flat({k: v for k, v in config.items() if k not in MAY_DIFFER})
         self.config["data (its rows)"] = data
         self.step = 0
 
@@ -37,7 +39,8 @@ class Checkpoint:
                 full_state_dict=True, cpu_offload=True, ignore_frozen_params=True))
         trained = {n for n, p in self.model.named_parameters() if p.requires_grad}
         weights = {n: w for n, w in weights.items() if n in trained}  # no buffers, no tied weights
-        content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer}
+        content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer,
+                   "scaler": self.scaler.state_dict()}
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
             torch.save(content, self.folder / "last.tmp")
@@ -66,7 +69,7 @@ class Checkpoint:
         except Exception as error:
             raise TrainingError(f"{path} cannot be read ({error}): start without "
                                 "--resume") from error
-        changed = [k for k, v in content["config"].items() if self.config.get(k) != v]
+        changed = [k for k, v in flat(content["config"]).items() if self.config.get(k) != v]
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
                               "the same config, or choose a new output_dir")
@@ -74,6 +77,7 @@ class Checkpoint:
             self.model, self.optimizer, model_state_dict=content["weights"],
             optim_state_dict=content["optimizer"],
             options=whole.StateDictOptions(full_state_dict=True, strict=False))  # no frozen ones
+        self.scaler.load_state_dict(content.get("scaler", {}))
         self.step = content["step"]
         print(f"resuming after step {self.step}")
         return self.step

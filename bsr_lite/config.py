@@ -35,7 +35,7 @@ class ModelConfig:
     depth: Count | None = None
     lora_rank: Count | None = None
     quantization: Literal["nf4"] | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     # true: all layers; a number: the first so many
     gradient_checkpointing: bool | Annotated[int, Field(ge=0)] = False
     layout: Literal["packed", "padded"] = "packed"  # padded: for attention that packed rows refuse
@@ -219,6 +219,13 @@ def _complaint(error: dict, cls) -> str:
     if error["type"] == "value_error":
         return f"{name}: {message}" if name else message
     return f"{name} {message}, got {error['input']!r:.60}"
+
+
+def with_dtype(config, model: str, dtype: str):
+    """The config of a run with the number format that was chosen for its section `model`, so that a
+    record, and a run that goes on elsewhere, know it."""
+    section = dataclasses.replace(getattr(config, model), dtype=dtype)
+    return dataclasses.replace(config, **{model: section})
 
 
 def to_dict(config) -> dict:

@@ -70,9 +70,9 @@ def start_processes() -> torch.device:
         raise ConfigError(f"{here} processes on a machine with {gpus} GPUs: launch with "
                           f"--num_processes {gpus}")
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only one rank has weights to cut
-    # without cpu=True accelerate would see no device to connect, and every rank would run alone
-    state = PartialState(cpu=not gpus and int(os.environ.get("WORLD_SIZE", "1")) > 1,
-                         timeout=timedelta(minutes=30))
+    # without cpu=True accelerate would take Apple's GPU, or see no device to connect: then every
+    # rank would run alone
+    state = PartialState(cpu=not gpus, timeout=timedelta(minutes=30))
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  every line would come once a rank
     if ranks() > 1:  # the launcher stops all when one has died

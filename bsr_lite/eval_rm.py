@@ -14,9 +14,10 @@ from .tokenization import tokenize_chats
 
 # ---- scores --------------------------------------------------------------------------------------
 
-def group_tokens(tokenizer, group: Group, max_length: int | None = None) -> list[list[int]] | None:
-    """A group's token group; None when a response exceeds max_length tokens with its prompt."""
-    ((prompt, *responses),) = tokenize_chats(tokenizer, [(group.prompt, group.responses)])
+def group_tokens(tokenizer, prompt: Messages, responses: list[str],
+                 max_length: int | None = None) -> list[list[int]] | None:
+    """The token group of answers to a prompt; None when one exceeds max_length tokens with it."""
+    ((prompt, *responses),) = tokenize_chats(tokenizer, [(prompt, responses)])
     if max_length and len(prompt) + max(map(len, responses)) > max_length:
         return None
     return shared_prefix(prompt, responses)
@@ -33,8 +34,9 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
         after, before = model.last_hidden(packed)  # (N, H) each, N responses of all its groups
         rewards = model.score(after)  # (N,)
         if not rewards.isfinite().all():
-            raise ModelError("the model's rewards are not finite: it diverged in training; use an "
-                             "earlier one, or train with a lower learning rate")
+            raise ModelError("the model's rewards are not finite: it diverged in training (use an "
+                             "earlier one, or train with a lower learning rate), or, in float16, "
+                             "an answer overflowed it")
         sizes = [len(token_groups[i]) - 1 for i in part]
         for name, values in (("rewards", rewards), ("after_norm", after), ("before_norm", before)):
             for index, value in zip(part, values.cpu().split(sizes), strict=True):
@@ -48,7 +50,7 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
 
 def fitting(model, groups: list[Group], max_length: int | None) -> tuple[list, list[Group]]:
     """Groups with their token groups, (group, token group), and the groups over max_length."""
-    pairs = [(g, group_tokens(model.tokenizer, g, max_length)) for g in groups]
+    pairs = [(g, group_tokens(model.tokenizer, g.prompt, g.responses, max_length)) for g in groups]
     return [(g, t) for g, t in pairs if t], [g for g, t in pairs if not t]
 
 
@@ -122,5 +124,4 @@ def score_answers(model, prompt: str | Messages, responses: list[str]) -> torch.
         prompt = read_messages(prompt, "prompt")
     except ValueError as error:
         raise DataError(str(error)) from error
-    group = Group(prompt, list(responses), [0.0] * len(responses), [""] * len(responses))
-    return score_tokens(model, [group_tokens(model.tokenizer, group)])[0]["rewards"]
+    return score_tokens(model, [group_tokens(model.tokenizer, prompt, responses)])[0]["rewards"]

@@ -66,7 +66,8 @@ def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
     """One token a row from softmax(logits), by inverting its distribution function: one random
     number a row, where multinomial draws one a word.  Shapes: (N, V) -> (N,)."""
-    cumulative = logits.float().softmax(-1).cumsum(-1)
+    # in fp64: a GPU's fp32 sums over 150,000 words do not even grow with the word
+    cumulative = logits.double().softmax(-1).cumsum(-1)
     point = torch.rand(len(logits), 1, generator=generator).to(logits.device) * cumulative[:, -1:]
     # rounding may put the point at the very end: clamp to the last word
     return torch.searchsorted(cumulative, point, right=True)[:, 0].clamp(max=logits.shape[1] - 1)

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from . import machine
 from .batching import PackedRow, pack, register_attention
+from .distributed import sharded
 from .embedded import EMBEDDED, embedded_model_path, quiet_loading
 from .errors import ModelError
 from .saving import check_template, saved_meta
@@ -64,8 +66,7 @@ class RewardModel(nn.Module):
             last = (torch.zeros_like(packed.ends), packed.ends)  # (row, column) of a response's end
         try:
             # (1, T, H) packed, (N, L, H) padded
-            with torch.autocast(self.device.type, self.compute_dtype,
-                                enabled=self.compute_dtype is torch.bfloat16):
+            with machine.autocast(self.device, self.compute_dtype):
                 after = self.backbone(**inputs, use_cache=False).last_hidden_state
         finally:
             hook.remove()
@@ -89,38 +90,44 @@ def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
 
 
 def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank: int | None = None,
-                      quantization: str | None = None, dtype: str = "bfloat16",
+                      quantization: str | None = None, dtype: str = "auto",
                       gradient_checkpointing: bool | int = False, layout: str = "packed",
-                      seed: int = 0) -> RewardModel:
-    """A reward model to train: `name_or_path` is EMBEDDED, a hub id or a local path.
+                      seed: int = 0, for_scoring: bool = False) -> RewardModel:
+    """A reward model on this machine's device: `name_or_path` is EMBEDDED, a hub id or a local
+    path.
 
     depth: keep the first layers only.  lora_rank: None trains every weight (kept in fp32, computed
     in `dtype`); a rank trains fp32 adapters on all linear layers of a frozen base in `dtype`.
+    dtype: bfloat16, float16, float32, or auto, see `machine.choose_dtype`.
     quantization "nf4" holds that base in 4 bits with double quantization (QLoRA).
     gradient_checkpointing: recompute all layers, or the first so many, in the backward pass.
     layout "padded" computes plain rows of prompt and response, as transformers does: for attention
     that packed rows refuse (softcap, sinks, short windows).
     A head that the checkpoint lacks is drawn from N(0, 1/(H+1)) with `seed` (Eq. 2).
-    A folder written by `save_reward_model` is reloaded as it was saved.
+    A folder written by `save_reward_model` is reloaded as it was saved, in the machine's own format
+    where it does not compute in the saved one.
+    for_scoring: frozen, in eval mode, a fully trained model's matrices held as autocast would cast
+    them in every pass: the same rewards, half the memory.
     Raises: ModelError saying what to change.
     """
     meta = saved_meta(name_or_path, depth=depth, lora_rank=lora_rank, quantization=quantization,
                       gradient_checkpointing=gradient_checkpointing,
                       layout=None if layout == "packed" else layout)
     if meta:
-        return _reload(Path(name_or_path), meta)
+        return _checked(_reload(Path(name_or_path), meta), for_scoring)
     if quantization not in (None, "nf4"):
         raise ModelError(f"unknown quantization {quantization!r}; use nf4 or leave it out")
     if quantization and not lora_rank:
         raise ModelError("4-bit weights cannot be trained: set model.lora_rank with quantization")
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
-            "quantization": quantization, "dtype": dtype, "layout": layout}
+            "quantization": quantization, "dtype": machine.resolve_dtype(dtype), "layout": layout}
     hf, tokenizer, new_head = load_base(meta, seed)
     hf = make_trainable(hf, meta, gradient_checkpointing, seed)
-    return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}))
+    return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}), for_scoring)
 
 
 def _reload(folder: Path, meta: dict) -> RewardModel:
+    meta = meta | {"dtype": machine.resolve_dtype(meta["dtype"], saved=True)}
     # without adapters the folder is a whole model, cut to its depth already
     whole = {} if meta["lora_rank"] else {"base": str(folder), "depth": None}
     hf, tokenizer, _ = load_base(meta | whole, seed=0)
@@ -128,19 +135,31 @@ def _reload(folder: Path, meta: dict) -> RewardModel:
         from peft import PeftModel
         check_template(folder, tokenizer, meta)
         with quiet_loading():
-            hf = PeftModel.from_pretrained(hf, folder, is_trainable=True)
-    return _checked(RewardModel(hf, tokenizer, meta))
+            hf = PeftModel.from_pretrained(hf, folder, is_trainable=True,
+                                           torch_device=str(hf.device))
+    return RewardModel(hf, tokenizer, meta)
 
 
-def _checked(model: RewardModel) -> RewardModel:
-    """Assert what QLoRA set-ups silently get wrong (the head is floating point, trains, and is no
-    LoRA target) and that packed rows can compute this architecture."""
+def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
+    """The model on its device, after assertions of what QLoRA set-ups silently get wrong (the head
+    is floating point, trains, and is no LoRA target) and that this architecture can be computed
+    in packed rows and in this number format."""
     head = {n: p for n, p in model.named_parameters() if "score" in n}  # PEFT's frozen copy, too
     if model.head_weight.dtype is not torch.float32 or any("lora_" in n for n in head):
         raise ModelError(f"the head must be a plain fp32 layer, no LoRA target: {list(head)}")
     if not any(p.requires_grad for p in head.values()):
         raise ModelError("the head is frozen: it would keep its random weights")
-    rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
+    if for_scoring:
+        model.requires_grad_(False).eval()
+        for module in () if model.meta["lora_rank"] else model.backbone.modules():
+            if isinstance(module, nn.Linear):
+                module.to(model.compute_dtype)
+    if not sharded():
+        model.to(machine.device())
+    found = rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
+    if model.compute_dtype is torch.float16 and not found.isfinite().all():
+        raise ModelError(f"{model.meta['base']} overflows float16, whose numbers end at 65,504: "
+                         "set model.dtype: float32, or take another base")
     return model
 
 
@@ -155,7 +174,10 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     path = str(embedded_model_path()) if name == EMBEDDED else name
     options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype),
                "output_loading_info": True}
+    machine.announce(meta["dtype"])
     if meta["quantization"]:
+        if torch.cuda.is_available():  # it is quantized there, on the way in
+            options["device_map"] = {"": machine.device()}
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
@@ -177,7 +199,17 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
                          f"{len(lost)} in all")
     if meta["quantization"]:
         guard_nf4(hf)
+    if dtype == "float16":
+        widen_residual_stream(hf)
     return hf, tokenizer, bool(info["missing_keys"])
+
+
+def widen_residual_stream(hf) -> None:
+    """Embedding and norms in fp32, hence what layers add to, too: in some models it comes near
+    65,504, where float16 ends."""
+    for module in hf.modules():
+        if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Norm"):
+            module.float()
 
 
 def attention(meta: dict) -> str:

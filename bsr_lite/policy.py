@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from . import machine
 from .batching import TokenGroup, answer_positions, pack
 from .embedded import quiet_loading
 from .errors import ModelError
@@ -35,8 +36,7 @@ class Policy(nn.Module):
         return self.causal.lm_head.weight.device
 
     def autocast(self):
-        return torch.autocast(self.device.type, self.compute_dtype,
-                              enabled=self.compute_dtype is torch.bfloat16)
+        return machine.autocast(self.device, self.compute_dtype)
 
     def logprobs(self, token_groups: list[TokenGroup]) -> list[Tensor]:
         """log pi of every token of every answer given what stands before it, in nats, with a graph;
@@ -70,10 +70,11 @@ class Policy(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "bfloat16",
+def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str = "auto",
                 quantization: str | None = None, seed: int = 0) -> Policy:
-    """A policy to sample from, or with `lora_rank` to train: EMBEDDED, a hub id, a local path, or a
-    folder that `Policy.save` wrote.  quantization: as in `models.load_reward_model`.
+    """A policy to sample from, or with `lora_rank` to train, on this machine's device: EMBEDDED, a
+    hub id, a local path, or a folder that `Policy.save` wrote.  dtype, quantization: as in
+    `models.load_reward_model`.
 
     Raises: ModelError saying what to change.
     """
@@ -86,20 +87,20 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
         raise ModelError(f"{name_or_path} is a trained policy: name its base to train, or leave "
                          "out lora_rank to sample from it")
     base = PeftConfig.from_pretrained(folder).base_model_name_or_path if saved else name_or_path
-    meta = {"base": base, "depth": None, "lora_rank": lora_rank, "quantization": quantization}
+    dtype = machine.resolve_dtype(dtype)
+    meta = {"base": base, "depth": None, "lora_rank": lora_rank, "quantization": quantization,
+            "dtype": dtype}
     hf, tokenizer, no_head = load_pretrained("CausalLM", meta, dtype)
     if no_head and not hf.config.tie_word_embeddings:
         raise ModelError(f"the weights of {base} lack lm_head: it is no causal language model")
     hf.requires_grad_(not (lora_rank or saved))
     if saved:
         with quiet_loading():
-            hf = PeftModel.from_pretrained(hf, folder)
+            hf = PeftModel.from_pretrained(hf, folder, torch_device=str(hf.device))
         lora_rank = hf.peft_config[ADAPTER].r
     elif lora_rank:
         hf = add_adapters(hf, "CAUSAL_LM", meta, seed)
-    policy = Policy(hf.eval(), tokenizer, dtype, lora_rank)
-    if torch.cuda.is_available():
-        policy.cuda()
+    policy = Policy(hf.eval(), tokenizer, dtype, lora_rank).to(machine.device())
     check_layout(policy, base)
     return policy
 
@@ -118,7 +119,7 @@ def check_layout(policy: Policy, name: str) -> None:
         raise ModelError(f"{name} cannot be computed in packed rows: {error}") from error
     plain = logits.float().log_softmax(-1)[range(6), ids[2:]]  # (6,) nats
     off = (ours - plain).abs().max().item()
-    if off > (0.5 if policy.compute_dtype is torch.bfloat16 else 1e-3):
+    if not off <= (1e-3 if policy.compute_dtype is torch.float32 else 0.5):  # NaN is wrong, too
         raise ModelError(f"{name} cannot be computed in packed rows: log-probabilities are off "
                          f"by {off:.2g} nats; use a Llama or Qwen kind")
 
@@ -132,7 +133,7 @@ class SharedRewardModel(RewardModel):
     def __init__(self, policy: Policy, folder: Path, meta: dict):
         from safetensors.torch import load_file
         check_template(folder, policy.tokenizer, meta)
-        policy.hf.load_adapter(str(folder), REWARD)
+        policy.hf.load_adapter(str(folder), REWARD, torch_device=str(policy.device))
         head = load_file(folder / "adapter_model.safetensors")["base_model.model.score.weight"]
         shell = nn.Module()  # what RewardModel asks of a sequence classifier: backbone and score
         shell.base_model_prefix, shell.model = "model", policy.causal.model
@@ -166,6 +167,7 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
     if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
             and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
             and bool(meta["quantization"]) == bool(quantized)
-            and getattr(torch, meta["dtype"]) is policy.compute_dtype):
+            and getattr(torch, machine.resolve_dtype(meta["dtype"], saved=True))
+            is policy.compute_dtype):
         return SharedRewardModel(policy, Path(folder), meta)
-    return load_reward_model(folder).requires_grad_(False).eval().to(policy.device)
+    return load_reward_model(folder, for_scoring=True)

@@ -116,8 +116,10 @@ def open_tracker(config: RewardModelConfig):
     """accelerate's tracker `report_to`, started with the run's config; None where it is null."""
     if config.report_to is None:
         return None
+    import torch
     from accelerate import Accelerator
-    accelerator = Accelerator(log_with=config.report_to, project_dir=config.output_dir)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=config.report_to,
+                              project_dir=config.output_dir)
     accelerator.init_trackers("bsr_lite", {k: v if isinstance(v, int | float | str) else str(v)
                                            for k, v in flat(to_dict(config)).items()})
     return accelerator.trackers[0]

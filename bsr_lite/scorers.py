@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import torch
 
-from .data import Group, read_messages, read_rows
+from . import machine
+from .data import read_messages, read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
 from .models import load_reward_model
 
-# (row, answers to its prompt, whether each ended by itself) -> one score an answer
-Scorer = Callable[[dict, list[str], list[bool]], list[float]]
+# A batch as `generate.roll_out` gives it, a dict a prompt: its `row`, the `texts` of its answers
+# and whether each `finished`, that is, ended by itself -> one score an answer, (P, K). All at once:
+# on a GPU a pass of one prompt costs as much as one of many.
+Scorer = Callable[[list[dict]], list[list[float]]]
 
 
 def read_prompts(source: str, split: str | None = None, pocket: bool = False) -> list[dict]:
@@ -42,6 +45,11 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
 
 # ---- gold ----------------------------------------------------------------------------------------
 
+def gold_scorer(batch: list[dict]) -> list[list[float]]:
+    """`pocket_gold` of a batch."""
+    return [pocket_gold(b["row"], b["texts"], b["finished"]) for b in batch]
+
+
 def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
     """r* of the pocket world; `row` carries what the prompt asks for."""
     asked = {name: row[name] for name in ("unit", "count", "stems")}
@@ -58,7 +66,7 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     """
     if not trust_remote_code:
         try:
-            model = load_reward_model(name)
+            model = load_reward_model(name, for_scoring=True)
         except ModelError as error:
             raise ModelError(f"{error} If it brings its own code, read that and set "
                              "trust_remote_code: true") from error
@@ -68,11 +76,12 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=True, dtype=torch.bfloat16).eval()
+            name, trust_remote_code=True,
+            dtype=getattr(torch, machine.resolve_dtype("bfloat16", saved=True))).eval()
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub and remote code raise of all kinds
         raise ModelError(f"cannot load {name}: {' '.join(str(error).split())}") from error
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(machine.device())
 
     @torch.no_grad()
     def score(prompt: str, answer: str) -> float:
@@ -85,21 +94,20 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
             raise ModelError(f"{name} gives {value.numel()} numbers an answer, not one")
         return value.float().item()
     # one by one: what it makes of padding is not ours to know
-    return lambda row, texts, finished: [score(row["prompt"], text) for text in texts]
+    return lambda batch: [[score(b["row"]["prompt"], text) for text in b["texts"]] for b in batch]
 
 
 # ---- rewards -------------------------------------------------------------------------------------
 
 def reward_function(model, token_budget: int = 4096):
     """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` gives, a prompt computed
-    once for all its answers. `model` is on the device that computes it."""
+    once for all its answers."""
     def reward_model(prompts, completions, **_) -> list[float]:
         token_groups, pairs = [], zip(prompts, completions, strict=True)
         for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
             texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
-            group = Group(read_messages(prompt, "prompt"), texts, [0.0] * len(texts),
-                          [""] * len(texts))
-            token_groups.append(group_tokens(model.tokenizer, group))
+            prompt = read_messages(prompt, "prompt")
+            token_groups.append(group_tokens(model.tokenizer, prompt, texts))
         scored = score_tokens(model, token_groups, token_budget)
         return torch.cat([s["rewards"] for s in scored]).tolist()
     return reward_model
@@ -107,5 +115,8 @@ def reward_function(model, token_budget: int = 4096):
 
 def reward_scorer(model, token_budget: int = 4096) -> Scorer:
     """Rewards of one of our reward models."""
-    reward = reward_function(model, token_budget)
-    return lambda row, texts, finished: reward([row["prompt"]] * len(texts), texts)
+    def scores(batch: list[dict]) -> list[list[float]]:
+        token_groups = [group_tokens(model.tokenizer, read_messages(b["row"]["prompt"], "prompt"),
+                                     b["texts"]) for b in batch]
+        return [s["rewards"].tolist() for s in score_tokens(model, token_groups, token_budget)]
+    return scores

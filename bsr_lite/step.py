@@ -108,7 +108,18 @@ def make_optimizer(model, config: RewardModelConfig) -> torch.optim.Optimizer:
     if config.optimizer == "paged_adamw_8bit":
         from bitsandbytes.optim import PagedAdamW8bit
         return PagedAdamW8bit(groups, weight_decay=0.0)
-    return torch.optim.AdamW(groups, weight_decay=0.0)
+    return adamw(groups)
+
+
+def adamw(trained, **options) -> torch.optim.AdamW:
+    """AdamW without weight decay; on a GPU by the kernel that needs no copy of the weights."""
+    return torch.optim.AdamW(trained, weight_decay=0.0, fused=torch.cuda.is_available(), **options)
+
+
+def loss_scaler(model) -> torch.amp.GradScaler:
+    """Scales a loss computed in float16, whose gradients would underflow to zero, and skips a step
+    whose gradients overflow; in other formats it does nothing."""
+    return torch.amp.GradScaler(model.device.type, enabled=model.compute_dtype is torch.float16)
 
 
 def schedule(step: int, total: int, warmup_ratio: float) -> float:

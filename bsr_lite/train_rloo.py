@@ -17,15 +17,15 @@ from torch import Tensor
 from . import rloo
 from .batching import count_tokens, draw_batch, micro_batches
 from .checkpoint import Checkpoint
-from .config import RLOOConfig, command_line, load_config, to_dict
+from .config import RLOOConfig, command_line, load_config, to_dict, with_dtype
 from .distributed import refuse_launcher
 from .errors import DataError, ModelError, TrainingError, run
 from .generate import roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
-from .scorers import Scorer, model_gold, pocket_gold, read_prompts, reward_scorer
-from .step import schedule
+from .scorers import Scorer, gold_scorer, model_gold, read_prompts, reward_scorer
+from .step import adamw, loss_scaler, schedule
 
 Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answer's tokens
 
@@ -42,9 +42,9 @@ def prompts_of(config: RLOOConfig, split: str | None = None) -> list[dict]:
     return rows
 
 
-def gold_scorer(config: RLOOConfig) -> Scorer | None:
+def gold_of(config: RLOOConfig) -> Scorer | None:
     if config.gold in (None, "none", "pocket"):
-        return pocket_gold if config.gold == "pocket" else None
+        return gold_scorer if config.gold == "pocket" else None
     return model_gold(config.gold, config.trust_remote_code)
 
 
@@ -57,7 +57,7 @@ def prepare(config: RLOOConfig):
                              dtype=config.policy.dtype, quantization=config.policy.quantization,
                              seed=config.seed)
         proxy = reward_model_for(policy, config.reward_model, config.policy.name)
-        gold = gold_scorer(config)
+        gold = gold_of(config)
     place = "on" if isinstance(proxy, SharedRewardModel) else "beside"
     print(f"{len(rows)} prompts; the reward model is {place} the policy's base")
     return policy, reward_scorer(proxy, config.token_budget), gold, rows
@@ -92,7 +92,7 @@ def collapse(row: dict) -> list[str]:
 
 def score(batch: list[dict], scorer: Scorer) -> Tensor:
     """Shapes: P prompts with K answers -> (P, K)."""
-    return torch.tensor([scorer(b["row"], b["texts"], b["finished"]) for b in batch])
+    return torch.tensor(scorer(batch))
 
 
 def micro_batches_of(batch: list[dict], config: RLOOConfig) -> Iterator[list[int]]:
@@ -127,7 +127,7 @@ def advantages_of(rewards: Tensor, old: Tensor, ref: Tensor, config: RLOOConfig)
 
 
 def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, config: RLOOConfig,
-           old: Tensor | None = None) -> Logprobs:
+           old: Tensor | None = None, backpropagate=Tensor.backward) -> Logprobs:
     """Accumulates the gradient of `rloo.rloo_loss` over the batch; its token log-probabilities.
     Without `old` this policy gave the answers: one forward pass serves advantages and gradient."""
     found: dict[int, list[Tensor]] = {}
@@ -137,7 +137,7 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
         before = seq.detach() if old is None else old[part].to(seq.device)
         advantages = advantages_of(rewards[part], before.cpu(), ref[part], config)
         loss = rloo.rloo_loss(seq, before, advantages.to(seq.device), config.clip_range)
-        (loss * len(part) / len(batch)).backward()  # a mean over prompts: shares add up
+        backpropagate(loss * len(part) / len(batch))  # a mean over prompts: shares add up
         found |= by_prompt(batch, part, tokens)
     return [found[i] for i in range(len(batch))]
 
@@ -153,10 +153,12 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     from tqdm import tqdm
     out = Path(config.output_dir)
     policy, proxy, gold, rows = prepare(config)
+    config = with_dtype(config, "policy", str(policy.compute_dtype).removeprefix("torch."))
     trained = [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=0.0)
+    optimizer, scaler = adamw(trained, lr=config.learning_rate), loss_scaler(policy)
     weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
-    checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows))
+    checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows),
+                            scaler)
     first = checkpoint.load() if resume else checkpoint.clear()
     log = RunLog(out, to_dict(config), first)
     with phase("reference"):
@@ -191,12 +193,17 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
             group["lr"] = config.learning_rate * schedule(step, config.steps, config.warmup_ratio)
         for part in torch.arange(len(batch)).chunk(config.minibatches):
             now_tokens += update(policy, [batch[i] for i in part], penalized[part], ref[part],
-                                 config, None if old is None else old[part])
+                                 config, None if old is None else old[part],
+                                 lambda x: scaler.scale(x).backward())
+            scaler.unscale_(optimizer)
             norms.append(torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm))
-            if not torch.isfinite(norms[-1]):
+            # float16 gradients may overflow: the scaler skips the step, and scales less then
+            forgiven = scaler.is_enabled() and scaler.get_scale() > 1
+            if not (torch.isfinite(norms[-1]) or forgiven):
                 raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
                                     f"checkpoint: {checkpoint.describe()}. Lower learning_rate")
-            optimizer.step()
+            scaler.step(optimizer)
+            scaler.update()
             optimizer.zero_grad(set_to_none=True)
 
         # 4. Log what was optimized (proxy), what was meant (gold), and how far the policy went.

@@ -16,7 +16,7 @@ import torch
 from . import distributed
 from .batching import count_tokens, draw_batch, pack, share_out
 from .checkpoint import Checkpoint
-from .config import RewardModelConfig, command_line, load_config, to_dict
+from .config import RewardModelConfig, command_line, load_config, to_dict, with_dtype
 from .data import Group
 from .errors import ConfigError, TrainingError, run
 from .eval_rm import evaluate, group_tokens
@@ -24,7 +24,7 @@ from .models import load_reward_model
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import save_reward_model, training_facts
 from .scenarios import Scenarios, load_scenarios, require, sets_of
-from .step import backward, make_optimizer, schedule, step_metrics
+from .step import backward, loss_scaler, make_optimizer, schedule, step_metrics
 from .tokenization import pair_tokens, token_fingerprint
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -59,7 +59,7 @@ def draw_groups(model, groups: list[Group], config: RewardModelConfig) -> list[G
     set loses none of them later, so that all are of one size."""
     order = random.Random(config.data.seed).sample(groups, len(groups))
     fit = (g for g in order if len(set(g.gold)) > 1
-           and group_tokens(model.tokenizer, g, config.data.max_length))
+           and group_tokens(model.tokenizer, g.prompt, g.responses, config.data.max_length))
     return list(itertools.islice(fit, config.eval_groups))
 
 
@@ -94,13 +94,14 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
     rank, ranks = distributed.rank(), distributed.ranks()
     model, pairs, watched, dropped = prepare(config, scenarios)
     distributed.place_model(model, device)
+    config = with_dtype(config, "model", model.meta["dtype"])
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = make_optimizer(model, config)
+    optimizer, scaler = make_optimizer(model, config), loss_scaler(model)
     steps_per_epoch = -(-len(pairs) // config.batch_size)  # the last batch may be smaller
     total = steps_per_epoch * config.epochs
 
     data = token_fingerprint(pairs)
-    checkpoint = Checkpoint(out, model, optimizer, to_dict(config), data)
+    checkpoint = Checkpoint(out, model, optimizer, to_dict(config), data, scaler)
     first = checkpoint.load() if resume else checkpoint.clear()
     distributed.check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank == 0
@@ -128,10 +129,14 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
         # 2. Rewards (B, 2), the loss of the whole batch, its gradient summed over all processes.
         # One call does it all, as BSR's gradient needs the rewards of the whole batch first.
-        rewards, loss = backward(model, parts, config, pairs=len(batch))
+        rewards, loss = backward(model, parts, config, lambda x: scaler.scale(x).backward(),
+                                 pairs=len(batch))
         distributed.sum_gradients(trained)
+        scaler.unscale_(optimizer)
         norm = distributed.clip_gradients(trained, config.max_grad_norm)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+        # float16 gradients may overflow: the scaler skips such a step, and scales less from then on
+        forgiven = scaler.is_enabled() and scaler.get_scale() > 1
+        if not (torch.isfinite(loss) and (torch.isfinite(norm) or forgiven)):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
                 f"{rewards.tolist()} of pairs {drawn}, the first of them "
@@ -141,7 +146,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         # 3. Step. The learning rate is a function of the step, so a resumed run needs no scheduler.
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)  # frees them: the next pass needs the room
 
         # 4. Log; now and then score the dev set and keep a checkpoint. The clock stops before that:
@@ -152,7 +158,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                **step_metrics(rewards, loss, config), "train/grad_norm": float(norm),
                "train/head_norm": model.head_weight.norm().item(),
                "train/learning_rate": optimizer.param_groups[0]["lr"], "micro_batches": len(parts),
-               "tokens_per_s": seen_tokens / seconds, "peak_memory_gb": peak_memory_gb()}
+               "tokens_per_s": seen_tokens / seconds, "peak_memory_gb": peak_memory_gb(),
+               **({"train/loss_scale": scaler.get_scale()} if scaler.is_enabled() else {})}
         bar.set_postfix(loss=f"{row['train/loss']:.3f}", tokens_s=f"{row['tokens_per_s']:.0f}")
         check = (step + 1) % config.eval_every == 0 or step + 1 == total
         row |= check_up(model, watched, config) if check else {}

@@ -28,14 +28,14 @@ def single_rewards(model, groups):
     for g in groups:
         row = []
         for response in g.responses:
-            alone = Group(g.prompt, [response], [0.0], ["m"])
-            row.append(score_tokens(model, [group_tokens(model.tokenizer, alone)])[0]["rewards"])
+            alone = group_tokens(model.tokenizer, g.prompt, [response])
+            row.append(score_tokens(model, [alone])[0]["rewards"])
         out.append(torch.cat(row))
     return torch.stack(out)
 
 
 def test_rewards_are_those_of_single_responses_in_the_given_order(model, groups):
-    token_groups = [group_tokens(model.tokenizer, g) for g in groups]
+    token_groups = [group_tokens(model.tokenizer, g.prompt, g.responses) for g in groups]
     scored = score_tokens(model, token_groups, token_budget=300)
     together = torch.stack([s["rewards"] for s in scored])
     torch.testing.assert_close(together, single_rewards(model, groups), atol=5e-6, rtol=0)
@@ -54,7 +54,7 @@ def test_scores_against_a_direct_computation(model, groups):
     assert result["low"] < result["score"] < result["high"]
     assert result["pooled_tau"] == pytest.approx(kendall_tau_b(r.ravel(), gold.ravel()).item())
     assert result["between_prompts"] + result["within_prompts"] == pytest.approx(r.var(), rel=1e-4)
-    token_groups = [group_tokens(model.tokenizer, g) for g in groups]
+    token_groups = [group_tokens(model.tokenizer, g.prompt, g.responses) for g in groups]
     scored = score_tokens(model, token_groups)
     for place in ("after", "before"):  # the pair is the first two, whatever K is
         hidden = torch.cat([s[f"{place}_norm"][:2] for s in scored])
@@ -68,7 +68,8 @@ def test_margin_is_gold_better_minus_worse_and_obeys_eq_23(model, groups):
     r = single_rewards(model, groups)
     sign = torch.tensor([1.0 if g.gold[0] > g.gold[1] else -1.0 for g in groups])
     assert result["margin"] == pytest.approx((sign * (r[:, 0] - r[:, 1])).mean().item(), abs=1e-5)
-    scored = score_tokens(model, [group_tokens(model.tokenizer, g) for g in groups])
+    scored = score_tokens(model, [group_tokens(model.tokenizer, g.prompt, g.responses)
+                                  for g in groups])
     difference = torch.stack([s["after_norm"][0] - s["after_norm"][1] for s in scored])
     parts = reward_decomposition(difference, model.head_weight.detach())
     product = parts["head_norm"] * parts["hidden_norm"] * parts["cosine"]
@@ -113,7 +114,7 @@ def test_long_sets_are_dropped_and_counted(model, groups):
 
 def test_bf16_batching_noise_stays_small(tiny_path, groups):
     model = load_reward_model(tiny_path, seed=2)
-    token_groups = [group_tokens(model.tokenizer, g) for g in groups[:8]]
+    token_groups = [group_tokens(model.tokenizer, g.prompt, g.responses) for g in groups[:8]]
     together = torch.stack([s["rewards"] for s in score_tokens(model, token_groups)])
     assert (together - single_rewards(model, groups[:8])).abs().max() < 0.1
 

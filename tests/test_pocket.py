@@ -108,7 +108,8 @@ def test_packed_rows_are_exact_on_the_real_model_and_text():
     from bsr_lite.eval_rm import group_tokens
     from bsr_lite.models import load_reward_model
     model = load_reward_model(EMBEDDED, depth=10, dtype="float32").train()
-    token_groups = [group_tokens(model.tokenizer, g) for g in read_groups(str(FILE))[:3]]
+    token_groups = [group_tokens(model.tokenizer, g.prompt, g.responses)
+                    for g in read_groups(str(FILE))[:3]]
     weights = torch.linspace(-1, 1, sum(len(t) - 1 for t in token_groups))
 
     def gradient(rewards):

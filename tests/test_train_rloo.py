@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -247,12 +248,16 @@ def test_pocket_gold_is_the_formula():
 def test_a_reward_model_of_ours_or_of_the_standard_layout_can_be_gold(tiny_path, tmp_path):
     model = load_reward_model(tiny_path, dtype="float32")
     save_reward_model(model, tmp_path / "rm")
-    texts = ["red apple", "blue river and stone"]
-    ours = model_gold(str(tmp_path / "rm"), False)(ROW, texts, [True, True])
-    assert ours == pytest.approx(reward_scorer(model)(ROW, texts, [True, True]), abs=1e-5)
+    batch = [{"row": ROW, "texts": ["red apple", "blue river and stone"]},
+             {"row": ROW | {"prompt": "green"}, "texts": ["tree", "sand"]}]
+    ours = np.array(model_gold(str(tmp_path / "rm"), False)(batch))
+    assert ours.shape == (2, 2)  # a prompt a row
+    assert ours == pytest.approx(np.array(reward_scorer(model)(batch)), abs=1e-5)
+    one_by_one = np.array([reward_scorer(model)([b])[0] for b in batch])
+    assert ours == pytest.approx(one_by_one, abs=1e-5)
     (tmp_path / "rm" / "reward_model.json").unlink()  # now a stranger's sequence classifier
-    other = model_gold(str(tmp_path / "rm"), False)(ROW, texts, [True, True])
-    assert other == pytest.approx(ours, abs=0.1)  # it computes in bf16
+    other = model_gold(str(tmp_path / "rm"), False)(batch)
+    assert np.array(other) == pytest.approx(ours, abs=0.1)  # it computes in bf16
 
 
 REMOTE = """
@@ -277,9 +282,10 @@ def test_a_gold_model_with_its_own_code_needs_consent(tiny_path, tmp_path):
     config["auto_map"] = {"AutoModelForSequenceClassification": "armo.ManyObjectives"}
     config["model_type"] = "llama"
     (folder / "config.json").write_text(json.dumps(config))
-    assert model_gold(str(folder), True)(ROW, ["a", "b"], [True, True]) == [7.5, 7.5]
+    batch = [{"row": ROW, "texts": ["a", "b"]}]
+    assert model_gold(str(folder), True)(batch) == [[7.5, 7.5]]
     with pytest.raises(ModelError, match="set trust_remote_code: true"):
-        model_gold(str(folder), False)(ROW, ["a"], [True])
+        model_gold(str(folder), False)
 
 
 # ---- bad input -----------------------------------------------------------------------------------

@@ -76,8 +76,8 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
 
 def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
     """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
-    score = reward_scorer(load_reward_model(str(folder)), config.token_budget)
-    rewards = np.array([score(s, s["responses"], s["finished"]) for s in samples])
+    score = reward_scorer(load_reward_model(str(folder), for_scoring=True), config.token_budget)
+    rewards = np.array(score([{"row": s, "texts": s["responses"]} for s in samples]))
     del score
     records.release_memory()
     return rewards

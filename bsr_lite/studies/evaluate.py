@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     names = [name for name, _ in sets]
     if len(set(names)) < len(names):
         raise DataError(f"two of {names} have the same name: rename one, or score them apart")
-    model, results = load_reward_model(args.model), {}
+    model, results = load_reward_model(args.model, for_scoring=True), {}
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")

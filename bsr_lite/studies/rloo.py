@@ -19,7 +19,7 @@ from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase, read_metrics
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
-from ..train_rloo import gold_scorer, prompts_of, reference_scale, score, sequence_logprobs, sums
+from ..train_rloo import gold_of, prompts_of, reference_scale, score, sequence_logprobs, sums
 from ..train_rloo import train as train_policy
 from . import records
 from .statistics import length_controlled_win_rate, two_way_interval
@@ -80,7 +80,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
-    gold = gold_scorer(config)
+    gold = gold_of(config)
     zero, unit = reference_scale(policy, proxy, prompts_of(config), config)
 
     def described(batch: list[dict]) -> dict:
