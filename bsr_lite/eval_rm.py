@@ -30,7 +30,7 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
     was_training, results = model.training, [{} for _ in token_groups]
     model.eval()
     for part in micro_batches([count_tokens(t) for t in token_groups], token_budget):
-        packed = pack([token_groups[i] for i in part]).to(model.device)
+        packed = pack([token_groups[i] for i in part])
         after, before = model.last_hidden(packed)  # (N, H) each, N responses of all its groups
         rewards = model.score(after)  # (N,)
         if not rewards.isfinite().all():

@@ -122,6 +122,7 @@ def roll_out(policy: Policy, rows: list[dict], num_generations: int, max_new_tok
                for row in rows]
     tokens, mask = sample(policy, prompts, num_generations, max_new_tokens, stop,
                           torch.Generator().manual_seed(seed))  # (P K, T) each
+    tokens, mask = tokens.cpu(), mask.cpu()  # once, not an answer at a time
     answers = iter([ids[kept].tolist() for ids, kept in zip(tokens, mask, strict=True)])
     batch = []
     for row, prompt in zip(rows, prompts, strict=True):

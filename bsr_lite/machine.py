@@ -41,10 +41,11 @@ def capability(device: torch.device) -> tuple[int, int] | None:
 
 def resolve_dtype(asked: str, saved: bool = False) -> str:
     """The format to compute in: `auto` is this machine's; any other is taken at its word, but
-    that of a saved model only where this machine computes in it."""
+    that of a saved model only where this machine computes in it. What was decided is printed."""
     own = capability(device())
     if asked == "auto" or (saved and not native(asked, own)):
-        return choose_dtype(own)
+        asked = choose_dtype(own)
+    announce(asked)
     return asked
 
 
@@ -76,7 +77,7 @@ def describe() -> str:
 
 @functools.cache
 def announce(dtype: str) -> None:
-    """Prints once what was decided."""
+    """Prints, once, what was decided."""
     native_here = native(dtype, capability(device()))
     note = "" if native_here else f"; {dtype}, which was asked for, is only imitated here: slow"
     print(f"[machine] {describe()}{note}", flush=True)

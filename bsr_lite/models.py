@@ -54,6 +54,7 @@ class RewardModel(nn.Module):
     def last_hidden(self, packed: PackedRow) -> tuple[Tensor, Tensor]:
         """Hidden state of each response's last token, (N, H) fp32, twice: after the final norm,
         as the head sees it, and before it, where the scale is not pinned."""
+        packed = packed.to(self.device)
         before = []  # what the final norm is given
         hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: before.append(args[0]))
         if self.meta.get("layout") == "padded":
@@ -86,7 +87,7 @@ class RewardModel(nn.Module):
 def rewards(model: RewardModel, packed: PackedRow) -> Tensor:
     """Rewards of a row's responses without a graph; train and eval mode are the caller's matter.
     Shapes: -> (N,) fp32."""
-    return model(packed.to(model.device))
+    return model(packed)
 
 
 def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank: int | None = None,
@@ -174,7 +175,6 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     path = str(embedded_model_path()) if name == EMBEDDED else name
     options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype),
                "output_loading_info": True}
-    machine.announce(meta["dtype"])
     if meta["quantization"]:
         if torch.cuda.is_available():  # it is quantized there, on the way in
             options["device_map"] = {"": machine.device()}

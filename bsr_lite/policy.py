@@ -139,7 +139,8 @@ class SharedRewardModel(RewardModel):
         shell.base_model_prefix, shell.model = "model", policy.causal.model
         shell.score = nn.Linear(head.shape[1], 1, bias=False)
         shell.score.weight = nn.Parameter(head.float().to(policy.device), requires_grad=False)
-        super().__init__(shell, policy.tokenizer, meta | {"lora_rank": None})  # no PeftModel
+        own = {"lora_rank": None, "dtype": str(policy.compute_dtype).removeprefix("torch.")}
+        super().__init__(shell, policy.tokenizer, meta | own)  # no PeftModel, in the base's format
         self.policy = [policy]  # in a list: not a submodule
 
     def last_hidden(self, packed):

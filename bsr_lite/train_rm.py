@@ -124,7 +124,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         batch = [pairs[i] for i in drawn]
         lengths = [count_tokens(pair) for pair in batch]
         shortest = lengths.index(min(lengths))  # for a process that has nothing else to do
-        parts = [(index, pack([batch[i] for i in index or [shortest]]).to(model.device))
+        parts = [(index, pack([batch[i] for i in index or [shortest]]))
                  for index in share_out(lengths, config.token_budget, ranks)[rank]]
 
         # 2. Rewards (B, 2), the loss of the whole batch, its gradient summed over all processes.

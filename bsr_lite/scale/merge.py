@@ -32,7 +32,9 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     with quiet_loading():
         if meta["quantization"]:
             base = base.dequantize()
-        merged = PeftModel.from_pretrained(base.float(), folder).merge_and_unload()
+        # on the CPU: the card that trained it may not hold the whole model in fp32
+        merged = PeftModel.from_pretrained(base.cpu().float(), folder,
+                                           torch_device="cpu").merge_and_unload()
     meta |= {"lora_rank": None, "quantization": None, "dtype": "float32",
              "trained_dtype": "QLoRA" if meta["quantization"] else "LoRA"}
     save_reward_model(RewardModel(merged, tokenizer, meta), target)
