@@ -76,7 +76,7 @@ if LIBRARY and "torch" not in sys.modules:
     ctypes.CDLL(LIBRARY)
 
 import bitsandbytes  # noqa: E402, F401  these two look for a card when they are imported
-import peft  # noqa: E402, F401
+import peft  # noqa: E402
 import pytest  # noqa: E402
 import safetensors.torch  # noqa: E402
 import torch  # noqa: E402
@@ -116,7 +116,7 @@ class FakeCuda(TorchDispatchMode):
         if not made_there and not any(isinstance(x, FakeTensor)
                                       for x in tree_leaves((args, kwargs))):
             return function(*args, **kwargs)
-        if function is torch.ops.aten._local_scalar_dense.default:  # item(), float(): 0, bool(): yes
+        if function is torch.ops.aten._local_scalar_dense.default:  # item() 0, bool() yes
             return args[0].dtype is torch.bool or torch.zeros((), dtype=args[0].dtype).item()
         args, kwargs = tree_map_only(torch.Tensor, self.as_fake, (args, kwargs))
         with self.fake:

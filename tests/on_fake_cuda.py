@@ -2,7 +2,6 @@
 Run by test_fake_cuda.py."""
 
 import json
-import shutil
 
 import fake_cuda
 import pytest
