@@ -35,7 +35,7 @@ class ModelConfig:
     depth: Count | None = None
     lora_rank: Count | None = None
     quantization: Literal["nf4"] | None = None
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     # true: all layers; a number: the first so many
     gradient_checkpointing: bool | Annotated[int, Field(ge=0)] = False
     layout: Literal["packed", "padded"] = "packed"  # padded: for attention that packed rows refuse

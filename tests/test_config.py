@@ -66,7 +66,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),
     ("data.valid_models=gemma", "data.valid_models must be a list, got 'gemma'"),
     ("token_budget=100", "token_budget 100 is below data.max_length"),
-    ("model.dtype=float16", "model.dtype must be 'bfloat16' or 'float32', got 'float16'"),
+    ("model.dtype=int8", "model.dtype must be 'auto', 'bfloat16', .* or 'float32', got 'int8'"),
     ("optimizer=sgd", "optimizer must be 'adamw' or 'paged_adamw_8bit', got 'sgd'"),
     ("model.lora_rank=null model.quantization=nf4", "4-bit weights cannot be trained"),
     ("model.quantization=int8", "model.quantization must be 'nf4', got 'int8'"),
