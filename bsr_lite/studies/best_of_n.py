@@ -70,11 +70,10 @@ def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
     """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when methods differ in seeds, or
     have fewer than the three that an interval needs."""
     root = Path(config.proxies)
-    seeds = {method: sorted(records.method_and_seed(path.parent.name)[1]
-                            for path in root.glob(f"{method}-seed*/model"))
-             for method in config.methods}
-    first = seeds[config.methods[0]]
-    if len(first) < 3 or any(own != first for own in seeds.values()):
+    trained = [records.method_and_seed(path.parent.name) for path in root.glob("*-seed*/model")]
+    seeds = {method: sorted(n for own, n in trained if own == method) for method in config.methods}
+    first, *others = seeds.values()
+    if len(first) < 3 or any(own != first for own in others):
         raise ConfigError(f"{config.proxies} holds trained models <method>-seed<n>/model of the "
                           f"seeds {seeds}: each method needs the same ones, at least three; run "
                           "the study that makes them first")

@@ -179,13 +179,13 @@ def release_memory() -> None:
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
-def run_or_read(config, others: dict, work: Callable[..., dict]) -> dict:
+def run_or_read(config, others: dict, work: Callable[..., dict], *shared) -> dict:
     """A run's evaluation with its metrics: read back from its folder when all that decides it is
-    the same, else what work(config) finds."""
+    the same, else what work(config, *shared) finds."""
     path = Path(config.output_dir) / "evaluation.json"
     if finished := read_back(path, config, **others):
         return finished
-    found = {"config": key_of(config, **others)} | work(config)
+    found = {"config": key_of(config, **others)} | work(config, *shared)
     write_atomic(path, json.dumps(found) + "\n")
     release_memory()
     return found | {"metrics": read_metrics(path.parent)}

@@ -94,8 +94,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         others = decided_by(study) | {"data_checksum": checksum}
         for name, config in configs.items():
             if name not in found or found[name]["config"]["data_checksum"] != checksum:
-                found[name] = records.run_or_read(
-                    config, others, lambda config: train_and_evaluate(config, study, data))
+                found[name] = records.run_or_read(config, others, train_and_evaluate, study, data)
     if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
         raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
                           "prompts cannot be paired; run the study without --resume")

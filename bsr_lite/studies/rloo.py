@@ -102,20 +102,19 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
     kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same
     kl_coef, paired; win rate over the reference under gold, raw and length-controlled."""
-    summary, gains = {}, {}
+    summary, first = {}, {}
     for name, found in runs.items():
         def column(part, key, found=found):
             return np.array([f[part][key] for f in found], dtype=float)  # (S, P, 2)
 
         gain = {key: column("policy", key) - column("reference", key) for key in ("gold", "proxy")}
-        gains[name] = gain["gold"].mean(2)
-        first = next(n for n in runs if n.partition("-kl")[2] == name.partition("-kl")[2])
+        gold = gain["gold"].mean(2)
+        rival = first.setdefault(name.partition("-kl")[2], gold)
         wins = (np.sign(gain["gold"][..., 0]) + 1) / 2  # of the first answers
         words = [np.array([[len(t.split()) for t in f[part]["texts"]] for f in found]).ravel()
                  for part in ("policy", "reference")]
         summary[name] = {
-            "seeds": len(found), "gold_gain": interval(gains[name]),
-            "difference": interval(gains[name] - gains[first]),
+            "seeds": len(found), "gold_gain": interval(gold), "difference": interval(gold - rival),
             "proxy_gain": interval(gain["proxy"].mean(2)),
             **{k: interval(column("policy", k).mean(2)) for k in ("kl", "tokens", "finished")},
             **{k: None if math.isnan(v) else v for k, v in
@@ -166,8 +165,7 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         others = decided_by | {
             "reward_model_weights": weights_fingerprint(config.reward_model),
             "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
-        found[name] = records.run_or_read(
-            config, others, lambda config: train_and_evaluate(config, study, shared))
+        found[name] = records.run_or_read(config, others, train_and_evaluate, study, shared)
     runs = records.by_method({name: found[name] for name in configs})
     summary = summarize(runs)
     from .figures import frontier_figure
