@@ -113,12 +113,12 @@ def test_other_prompts_and_other_weights_are_no_cache(finished, tmp_path):
 @pytest.mark.slow
 def test_what_is_scored_is_not_scored_again_and_records_are_read_back(
         finished, first_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("bsr_lite.studies.best_of_n.proxy_scores",
+    monkeypatch.setattr("bsr_lite.studies.best_of_n.reward_scorer",
                         lambda *a: pytest.fail("scored again"))
     assert run_best_of_n(finished) == first_run[1]
     shutil.move(tmp_path / "out", tmp_path / "data" / "runs" / "out")
     shutil.rmtree(tmp_path / "study")
-    assert run_best_of_n(finished, resume=True) == first_run[1]
+    assert run_best_of_n(finished, resume=True) == json.loads(json.dumps(first_run[1]))
     with pytest.raises(ConfigError, match=r"study holds trained models .*'bt': \[\]"):
         run_best_of_n(finished)
 

@@ -22,6 +22,7 @@ from bsr_lite.studies.frozen import (
     standardize,
     train_heads,
 )
+from bsr_lite.studies.records import drawn
 
 METHODS = {"bt": {"loss": "bt"}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}}
 
@@ -53,7 +54,7 @@ def test_features_are_the_states_behind_the_models_rewards(study, groups, tiny_p
     features = load_features(config, base)
     model = load_reward_model(tiny_path, dtype="float32")
     from bsr_lite.scenarios import load_scenarios
-    group = load_scenarios(base).mutual_disjoint[0]
+    group = drawn(load_scenarios(base).mutual_disjoint, None, base.data.seed)[0]
     expected = score_answers(model, group.prompt, group.responses)
     ours = features["mutual_disjoint"]["hidden"][0].float() @ model.head_weight
     torch.testing.assert_close(ours, expected, rtol=0, atol=5e-3)  # kept in 16 bits
@@ -164,13 +165,13 @@ def test_study_end_to_end(study, capsys):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"methods": {}}, "at least one method"),
+    ({"methods": {}}, "methods Dictionary should have at least 1 item"),
     ({"seeds": 1}, "seeds must be greater than or equal to 2, got 1"),
-    ({"methods": {"a": {"bsr_lambda": 1}}}, "method a: must be a section with `loss`"),
+    ({"methods": {"a": {"bsr_lambda": 1}}}, "unknown loss None; choose one of bt"),
     ({"methods": {"a": {"loss": "bt", "lambda": 1}}}, "lambda has no effect on loss 'bt'"),
     ({"methods": {"a": {"loss": "bt", "bsr_lambda": 1}}}, "has no effect on loss 'bt'"),
     ({"methods": {"a": {"loss": "bsr", "bsr_lambda": "much"}}},
-     "method a: bsr_lambda must be a number, got 'much'"),
+     "method a: parameters must be numbers, got {'bsr_lambda': 'much'}"),
     ({"scenarios": ["x"]}, "scenarios.0 must be 'in_domain', .* or 'train', got 'x'"),
     ({"width": 0}, "width must be greater than or equal to 1, got 0")])
 def test_impossible_configs_are_refused(changes, message):

@@ -152,9 +152,9 @@ def test_gains_wins_and_differences_of_known_runs():
 
 
 def test_bad_studies_are_refused_before_a_run_starts(study):
-    for seeds, message in (("{0.0: [1, 1]}", "the different seeds of every kl_coef"),
+    for seeds, message in (("{0.0: [1, 1]}", r"seeds.0.0: \[1, 1\] repeat: no interval"),
                            ("{0.0: 1}", "seeds.0.0 must be a list, got 1"),
-                           ("{}", "the different seeds of every kl_coef"),
+                           ("{}", "seeds Dictionary should have at least 1 item"),
                            ("{a: [1]}", "seeds.a.* must be a valid number, .*, got 'a'")):
         with pytest.raises(ConfigError, match=message):
             main(["--config", str(study), "--set", f"seeds={seeds}"])

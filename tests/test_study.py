@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
-from bsr_lite.config import load_config
+from bsr_lite.config import RewardModelConfig, RLOOConfig, load_config, parse
 from bsr_lite.errors import ConfigError
+from bsr_lite.machine import resolve_dtype
+from bsr_lite.studies.records import key_of, read_back
 from bsr_lite.studies.reward_models import StudyConfig, main, run_configs, run_study, run_tiers
 
 
@@ -161,6 +163,41 @@ def test_an_unreadable_record_is_left_out_and_said(study_path, recorded, capsys,
     assert "bt-seed1/evaluation.json is left out" in text and text.count("read back") == 3
 
 
+def run_of(section, dtype):
+    """A run's config whose section `model` or `policy` has this dtype."""
+    if section == "policy":
+        return parse({"policy": {"name": "p", "lora_rank": 2, "dtype": dtype}, "reward_model": "r",
+                      "output_dir": "o"}, RLOOConfig, "test")
+    return parse({"model": {"name": "m", "dtype": dtype}, "data": {"source": "s"},
+                  "output_dir": "o"}, RewardModelConfig, "test")
+
+
+@pytest.mark.parametrize("section", ["model", "policy"])
+@pytest.mark.parametrize(("recorded", "now", "same"), [
+    ("bfloat16", "auto", True), ("float32", "auto", True), ("auto", "auto", True),
+    ("bfloat16", "bfloat16", True), ("auto", "bfloat16", False), ("float16", "bfloat16", False)])
+def test_auto_is_whatever_dtype_was_recorded_and_nothing_else_is(tmp_path, section, recorded, now,
+                                                                  same):
+    values = key_of(run_of(section, "bfloat16"))
+    values[section]["dtype"] = recorded
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({"config": values}))
+    assert bool(read_back(path, run_of(section, now))) == same
+    values[section]["name"] = "another"
+    path.write_text(json.dumps({"config": values}))
+    assert not read_back(path, run_of(section, now))
+    nested = {"config": key_of(run_of("policy", "auto"), base=run_of(section, recorded))}
+    nested["config"]["base"][section]["dtype"] = recorded  # as a frozen study keeps its base
+    path.write_text(json.dumps(nested))
+    assert bool(read_back(path, run_of("policy", "auto"), base=run_of(section, now))) == same
+
+
+@pytest.mark.parametrize("section", ["model", "policy"])
+def test_a_record_says_what_auto_was(section):
+    assert key_of(run_of(section, "auto"))[section]["dtype"] == resolve_dtype("auto") != "auto"
+    assert key_of(run_of(section, "float16"))[section]["dtype"] == "float16"
+
+
 def test_tiers_are_checked_before_the_first_starts(study_path, tmp_path):
     def full(**values):
         (tmp_path / "full.yaml").write_text(yaml.safe_dump({"output_dir": "full"} | values))
@@ -199,15 +236,17 @@ def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("seeds=[]", "at least one method, one seed"),
+    ("seeds=[]", "seeds List should have at least 1 item"),
+    ("scenarios=[]", "scenarios List should have at least 1 item"),
+    ("methods={}", "methods Dictionary should have at least 1 item"),
     ("seeds=[0,0,1]", "repeat: no interval"),
     ("eval_groups=0", "eval_groups must be greater than or equal to 1, got 0"),
     ("base=none.yaml", "none.yaml: cannot be read"),
     ("methods={bt: 5}", "methods.bt must be a section of keys, got 5"),
-    ("methods={a/../../b: {}}", "use a name of letters"),
+    ("methods={a/../../b: {}}", "should match pattern .*, got 'a/../../b'"),
     ("methods={bt: {}, b: {data: {seed: 1}}}", "methods must share their data"),
-    ("methods={bsr: {los: bsr}}", "bsr: unknown key 'los'; did you mean 'loss'"),
-    ("methods={bt: {bsr_lambda: 1}}", "bt: bsr_lambda has no effect"),
+    ("methods={bsr: {los: bsr}}", "bsr-seed0: unknown key 'los'; did you mean 'loss'"),
+    ("methods={bt: {bsr_lambda: 1}}", "bt-seed0: bsr_lambda has no effect"),
     ("scenarios=[indomain]", "scenarios.0 must be 'in_domain', .*, got 'indomain'"),
 ])
 def test_every_run_is_checked_before_the_first_starts(study_path, override, message):

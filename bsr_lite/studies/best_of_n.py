@@ -5,9 +5,7 @@ The proxies are the models that a study saved. Samples and scores are kept as th
 killed run goes on where it stopped.
 """
 
-import io
 import json
-import random
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +30,7 @@ class BestOfNConfig:
     """Samples of one policy on prompts of the pocket world, and the proxies that rank them."""
 
     proxies: str  # folder of a study's runs: <method>-seed<n>/model
-    methods: list[str]  # of that study; the others are compared to the first
+    methods: records.Names  # of that study; the others are compared to the first
     output_dir: str
     policy: str = EMBEDDED
     data: str = "data/pocket/pocket.jsonl.gz"
@@ -43,25 +41,20 @@ class BestOfNConfig:
     token_budget: Count = 4096  # of scoring
     seed: int = 0
 
-    def __post_init__(self):
-        if not self.methods:
-            raise ValueError("name at least one of the study's methods")
-
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
     rows = read_prompts(config.data, config.split, pocket=True)
     if len(rows) < config.prompts:
         raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
                         f"{config.prompts} asked for")
-    return random.Random(config.seed).sample(rows, config.prompts)
+    return records.drawn(rows, config.prompts, config.seed)
 
 
 def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[dict]:
-    """{"prompt", "responses", "gold", "finished"} of each prompt, N samples each, appended to
+    """{"prompt", "responses", "gold", "finished"} of each prompt, N samples each, kept in
     samples.jsonl as they come; every prompt has a random stream of its own."""
     path = folder / "samples.jsonl"
-    done = read_lines(path)  # without a last one that a kill tore
-    write_atomic(path, "".join(json.dumps(row) + "\n" for row in done))
+    done = read_lines(path)
     policy = load_policy(config.policy) if len(done) < len(rows) else None
     for index, row in enumerate(rows[len(done):], len(done)):
         (found,) = roll_out(policy, [row], config.num_samples, config.max_new_tokens,
@@ -69,53 +62,48 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
         texts, finished = found["texts"], found["finished"]
         done.append({"prompt": row["prompt"], "responses": texts, "finished": finished,
                      "gold": pocket_gold(row, texts, finished)})
-        with path.open("a") as file:
-            file.write(json.dumps(done[-1]) + "\n")
+        write_atomic(path, "".join(json.dumps(sample) + "\n" for sample in done))
     return done
-
-
-def proxy_scores(samples: list[dict], folder: Path, config: BestOfNConfig) -> np.ndarray:
-    """Rewards of a saved model for every sample.  Shapes: -> (P, N)."""
-    score = reward_scorer(load_reward_model(str(folder), for_scoring=True), config.token_budget)
-    rewards = np.array(score([{"row": s, "texts": s["responses"]} for s in samples]))
-    del score
-    records.release_memory()
-    return rewards
 
 
 def find_proxies(config: BestOfNConfig) -> dict[str, Path]:
     """{<method>-seed<n>: its run's folder}.  Raises: ConfigError when methods differ in seeds, or
     have fewer than the three that an interval needs."""
-    folders = {path.parent.name: path.parent for method in config.methods
-               for path in sorted(Path(config.proxies).glob(f"{method}-seed*/model"))}
-    found = records.by_method({name: records.method_and_seed(name)[1] for name in folders})
-    seeds = {method: found.get(method, []) for method in config.methods}
-    first = seeds[config.methods[0]]
-    if len(first) < 3 or any(own != first for own in seeds.values()):
+    root = Path(config.proxies)
+    trained = [records.method_and_seed(path.parent.name) for path in root.glob("*-seed*/model")]
+    seeds = {method: sorted(n for own, n in trained if own == method) for method in config.methods}
+    first, *others = seeds.values()
+    if len(first) < 3 or any(own != first for own in others):
         raise ConfigError(f"{config.proxies} holds trained models <method>-seed<n>/model of the "
                           f"seeds {seeds}: each method needs the same ones, at least three; run "
                           "the study that makes them first")
-    return folders
+    return {f"{method}-seed{n}": root / f"{method}-seed{n}" for method in seeds for n in first}
 
 
 def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
-    """gold, words and one array per proxy `<method>-seed<n>`, (P, N) each."""
-    folders, rows = find_proxies(config), draw_prompts(config)
+    """gold, words and one array per proxy `<method>-seed<n>`, (P, N) each, as they are kept in
+    scores.npz; samples and scores already there are not made again."""
+    out, folders, rows = Path(config.output_dir), find_proxies(config), draw_prompts(config)
     settings = [config.policy, config.num_samples, config.max_new_tokens, config.seed, rows]
-    work = Path(config.output_dir) / f"samples-{fingerprint(settings)[:8]}"
+    work = out / f"samples-{fingerprint(settings)[:8]}"
     work.mkdir(parents=True, exist_ok=True)
     with phase("samples"):
         samples = draw_samples(config, rows, work)
     scores = {"gold": np.array([s["gold"] for s in samples]),
               "words": np.array([[len(WORD.findall(r)) for r in s["responses"]] for s in samples])}
     for name, folder in folders.items():
-        saved = work / f"{name}-{weights_fingerprint(folder / 'model')[:8]}.npy"
+        saved = work / f"{name}-{weights_fingerprint(folder / 'model')[:8]}.json"
         if not saved.exists():
             with phase(name):
-                packed = io.BytesIO()
-                np.save(packed, proxy_scores(samples, folder / "model", config))
-                write_atomic(saved, packed.getvalue())
-        scores[name] = np.load(saved)
+                model = load_reward_model(str(folder / "model"), for_scoring=True)
+                score = reward_scorer(model, config.token_budget)
+                rewards = score([{"row": s, "texts": s["responses"]} for s in samples])
+                write_atomic(saved, json.dumps(rewards))
+                del model, score
+                records.release_memory()
+        scores[name] = np.array(json.loads(saved.read_text()))  # (P, N)
+    scores = {name: values.round(3).astype(np.float32) for name, values in scores.items()}
+    np.savez_compressed(out / "scores.npz", **scores)
     return scores
 
 
@@ -127,54 +115,44 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     gold, sizes = scores["gold"], [2**i for i in range(int(np.log2(scores["gold"].shape[1])) + 1)]
     proxies = {name: values for name, values in scores.items() if name not in ("gold", "words")}
 
-    def picked(proxy: np.ndarray) -> np.ndarray:
-        return np.array([best_of_n(proxy, gold, n) for n in sizes])  # (sizes, P)
+    def picked(*proxies: np.ndarray) -> np.ndarray:
+        return np.array([[best_of_n(proxy, gold, n) for proxy in proxies] for n in sizes])
 
-    best, shortest = (picked(x).mean(1).tolist() for x in (gold, -scores["words"]))
+    best, shortest = picked(gold, -scores["words"]).mean(2).T.tolist()
     summary: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
                      "best": best, "shortest": shortest}
-    first = None
-    for method, seeds in records.by_method(proxies).items():
-        values = np.array([picked(proxy) for proxy in seeds])  # (seeds, sizes, P)
-        first = values if first is None else first
+    methods = records.by_method(proxies)
+    first = picked(*next(iter(methods.values())))  # (sizes, seeds, P)
+    for method, seeds in methods.items():
+        values = picked(*seeds)
         level = [[(best_of_n(p, p, n) - p.mean(1)).mean() / p.std(1).mean() for n in sizes]
                  for p in seeds]
         summary["methods"][method] = {
-            "gold": [two_way_interval(values[:, i])[:3] for i in range(len(sizes))],
-            "difference": [two_way_interval(values[:, i] - first[:, i]) for i in range(len(sizes))],
-            "seeds": values.mean(2).tolist(), "proxy": np.mean(level, 0).tolist()}
+            "gold": [two_way_interval(v)[:3] for v in values],
+            "difference": [two_way_interval(v) for v in values - first],
+            "seeds": values.mean(2).T.tolist(), "proxy": np.mean(level, 0).tolist()}
     return summary
 
 
-def best_of_n_text(summary: dict, scores: dict[str, np.ndarray]) -> str:
+def best_of_n_text(summary: dict, config: BestOfNConfig) -> str:
     """Gold of the pick against n, one row a method."""
-    prompts, total = scores["gold"].shape
     rows = [[method, *(shown(gold) + (f" [{shown(d[:3], '+.3f')}]" if place else "")
                        for gold, d in zip(row["gold"], row["difference"], strict=True))]
             for place, (method, row) in enumerate(summary["methods"].items())]
     rows += [[name, *(f"{v:.3f}" for v in summary[name])] for name in ("shortest", "best")]
     rows.append(["KL to the policy, bound (nats)", *(f"{kl:.2f}" for kl in summary["kl_bound"])])
-    return (f"Gold reward of the sample that the proxy picks among n; {prompts} prompts, {total} "
-            "samples each, unbiased estimator; 95% intervals over seeds and prompts, in brackets "
-            "the paired difference to the first method.\n\n"
+    return (f"Gold reward of the sample that the proxy picks among n; {config.prompts} prompts, "
+            f"{config.num_samples} samples each, unbiased estimator; 95% intervals over seeds and "
+            "prompts, in brackets the paired difference to the first method.\n\n"
             + table(["picked by", *(f"n={n}" for n in summary["n"])], rows) + "\n")
 
 
 def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
     """Sample and score what is missing, then write scores.npz, results.json, results.md and
-    env.json; with `resume`, scores recorded under data/runs for the same config are read back."""
+    env.json; with `resume`, results recorded under data/runs for the same config are read back."""
     config = load_config(path, BestOfNConfig, overrides)
-    out = Path(config.output_dir)
-    recorded = records.RECORDED / out.name
-    if resume and records.read_back(recorded / "results.json", config):
-        scores = dict(np.load(recorded / "scores.npz"))
-    else:
-        scores = {k: np.round(v, 3).astype(np.float32) for k, v in collect(config).items()}
-        np.savez_compressed(out / "scores.npz", **scores)
-        records.write_environment(out)
-    summary = curves(scores)
-    records.write_results(out, records.key_of(config), summary, best_of_n_text(summary, scores))
-    return summary
+    return records.study_without_runs(config, lambda: curves(collect(config)),
+                                      lambda found: best_of_n_text(found, config), resume)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -72,9 +72,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     check_arguments(args)
     sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
-    names = [name for name, _ in sets]
-    if len(set(names)) < len(names):
-        raise DataError(f"two of {names} have the same name: rename one, or score them apart")
+    if len(dict(sets)) < len(sets):
+        raise DataError(f"two of {[name for name, _ in sets]} have the same name: rename one, or "
+                        "score them apart")
     model, results = load_reward_model(args.model, for_scoring=True), {}
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "

@@ -23,8 +23,9 @@ def study_figure(table: dict):
     """
     scenarios, tints = list(next(iter(table.values()))), shades(list(table))
     figure, (left, right) = panels(2, width_ratios=[1.5, 1])
+    places = np.arange(len(scenarios))
     for i, (method, parts) in enumerate(table.items()):
-        x = np.arange(len(scenarios)) + (i - (len(table) - 1) / 2) * 0.8 / len(table)
+        x = places + (i - (len(table) - 1) / 2) * 0.8 / len(table)
         mean, low, high, between, within = (
             np.array([parts[s][key] for s in scenarios])
             for key in ("mean", "low", "high", "between", "within"))
@@ -33,17 +34,15 @@ def study_figure(table: dict):
         left.plot(x + 0.08, [parts[s]["seeds"] for s in scenarios], ".", color=tints[i], alpha=0.5)
         right.bar(x, between, 0.7 / len(table), color=tints[i], label=method)
         right.bar(x, within, 0.7 / len(table), color=tints[i], alpha=0.4, bottom=between)
-    for place, scenario in enumerate(scenarios):
-        level = 0.5 if scenario == "in_domain" else 0.0
-        left.plot([place - 0.45, place + 0.45], [level, level], color="black", linewidth=0.8,
-                  label=None if place else "chance")
+    chance = [0.5 if s == "in_domain" else 0.0 for s in scenarios]
+    left.hlines(chance, places - 0.45, places + 0.45, color="black", linewidth=0.8, label="chance")
     right.margins(y=0.35)  # room for the legend
     label(left, "", "accuracy (in domain), Kendall's tau (others)",
           "agreement with the gold order, 95% intervals")
     label(right, "", "variance of rewards (squared reward units)",
           "between (full), within (faint) prompts")
     for axis in (left, right):
-        axis.set_xticks(range(len(scenarios)), [s.replace("_", "\n") for s in scenarios])
+        axis.set_xticks(places, [s.replace("_", "\n") for s in scenarios])
         axis.tick_params(axis="x", labelsize=7)
         axis.legend(fontsize=7)
     return figure
@@ -53,21 +52,20 @@ def tiers_figure(tiers: dict):
     """Every method's difference to its study's first one with its 95% interval, one panel a
     scenario; hollow where the interval holds zero."""
     parts = [p for p in SCENARIO_COLORS if all(p in next(iter(t.values())) for t in tiers.values())]
-    rows = [(tier, method) for tier, table in tiers.items() for method in list(table)[1:]]
+    rows = [(f"{tier.replace('study_', '')}: {method}", method, cells)
+            for tier, table in tiers.items() for method, cells in list(table.items())[1:]]
     figure, axes = panels(len(parts), sharey=True)
     figure.set_figheight(1.2 + 0.2 * len(rows))
     for axis, part in zip(axes, parts, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)
-        for place, (tier, method) in enumerate(rows):
-            mean, low, high = tiers[tier][method][part]["difference"]
+        for place, (_, method, cells) in enumerate(rows):
+            mean, low, high = cells[part]["difference"]
             tint = color(method, place)
             axis.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=tint,
                           markersize=4, markerfacecolor=tint if low * high > 0 else "white")
-        metric = tiers[rows[0][0]][rows[0][1]][part]["metric"]
-        label(axis, f"difference to BT ({metric})", "", part.replace("_", "-"))
+        label(axis, f"difference to BT ({cells[part]['metric']})", "", part.replace("_", "-"))
         axis.title.set_fontsize(9)
-    axes[0].set_yticks([-i for i in range(len(rows))],
-                       [f"{tier.replace('study_', '')}: {method}" for tier, method in rows])
+    axes[0].set_yticks([-i for i in range(len(rows))], [name for name, *_ in rows])
     return figure
 
 
@@ -80,9 +78,8 @@ def best_of_n_figure(table: dict):
         left.plot(table["kl_bound"], row["proxy"], "o-", color=tint, label=method, markersize=3)
         right.plot(table["kl_bound"], mean, "o-", color=tint, label=method, markersize=3)
         right.fill_between(table["kl_bound"], low, high, color=tint, alpha=0.1, linewidth=0)
-    for name, style in (("best", ":"), ("shortest", "--")):
-        right.plot(table["kl_bound"], table[name], style, color="black", linewidth=1,
-                   label={"best": "picked by gold", "shortest": "fewest words"}[name])
+    for name, style, text in (("best", ":", "picked by gold"), ("shortest", "--", "fewest words")):
+        right.plot(table["kl_bound"], table[name], style, color="black", linewidth=1, label=text)
     label(left, "bound of KL (nats)", "standard deviations above the mean",
           "what the proxy says of its pick")
     label(right, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")

@@ -5,8 +5,6 @@ The statistical tier of the study: objectives differ in tau by less than a few s
 here fifty take seconds. The backbone never moves, so nothing can be said about hidden norms.
 """
 
-import dataclasses
-import random
 from dataclasses import field
 from pathlib import Path
 
@@ -14,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import SCENARIOS, Count, Part, Rate, RewardModelConfig, Several, load_config, section
-from ..dispersion import reward_variances
+from ..config import SCENARIOS, Count, Rate, RewardModelConfig, Several, load_config, section
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens
 from ..losses import check_loss, preference_loss
@@ -35,7 +32,7 @@ class FrozenConfig:
     `preference_loss`'s kind as `loss` and its parameter; the others are compared to the first."""
 
     base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
-    methods: dict[str, dict[str, str | float]]
+    methods: records.Objectives
     output_dir: str
     base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
     seeds: Several = 50
@@ -44,19 +41,14 @@ class FrozenConfig:
     batch_size: Count = 32
     learning_rate: Rate = 1e-3
     eval_groups: Count | None = None  # random groups per scenario; None: all
-    scenarios: list[Part] = field(default_factory=lambda: list(SCENARIOS))
+    scenarios: records.Parts = field(default_factory=lambda: list(SCENARIOS))
 
     def __post_init__(self):
-        if not self.methods:
-            raise ValueError("a study needs at least one method")
         for name, objective in self.methods.items():
-            options = dict(objective)
-            if (kind := options.pop("loss", None)) is None:
-                raise ValueError(f"method {name}: must be a section with `loss`")
-            for key, value in options.items():
-                if isinstance(value, str):
-                    raise ValueError(f"method {name}: {key} must be a number, got {value!r}")
-            check_loss(kind, **options)
+            options = {key: value for key, value in objective.items() if key != "loss"}
+            if any(isinstance(value, str) for value in options.values()):
+                raise ValueError(f"method {name}: parameters must be numbers, got {options}")
+            check_loss(objective.get("loss"), **options)
 
 
 # ---- features ------------------------------------------------------------------------------------
@@ -68,8 +60,8 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
     features = {}
     for name in dict.fromkeys(["train", *parts]):
         groups = sets_of(scenarios, name)
-        if name != "train" and eval_groups and eval_groups < len(groups):
-            groups = random.Random(config.data.seed).sample(groups, eval_groups)
+        if name != "train":
+            groups = records.drawn(groups, eval_groups, config.data.seed)
         fit, _ = fitting(model, groups, config.data.max_length)
         kept = [(g, t) for g, t in fit if len(set(g.gold)) > 1]
         if not kept:
@@ -85,15 +77,14 @@ def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
     """`compute_features` of the base run's untrained model, kept in output_dir/features.pt for the
     next call with the same model and data."""
     scenarios = load_scenarios(base)
-    parts = [name for name in config.scenarios if name != "train"]
-    key = fingerprint([*map(dataclasses.asdict, (base.model, base.data, scenarios)), parts,
+    key = fingerprint([*map(records.key_of, (base.model, base.data, scenarios)), config.scenarios,
                        config.eval_groups])
     path = Path(config.output_dir) / "features.pt"
     if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
         return saved["features"]
     model = load_reward_model(base.model.name, depth=base.model.depth, dtype=base.model.dtype)
     with phase("features"):
-        features = compute_features(model, scenarios, parts, base, config.eval_groups)
+        features = compute_features(model, scenarios, config.scenarios, base, config.eval_groups)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"key": key, "features": features}, path)
     return features
@@ -158,10 +149,9 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
     metric, score = agreement(r, g)
     pooled, centred = (kendall_tau_b(values.reshape(len(r), -1), g.reshape(len(r), -1))
                        for values in (r, r - r.mean(-1, keepdims=True)))
-    spread = [reward_variances(seed) for seed in rewards]
     return {"metric": metric, "score": score, "pooled": pooled, "pooled_centred": centred,
-            "reward_mean": r.mean((1, 2)),
-            **{k: np.array([v[k] for v in spread]) for k in ("between_prompts", "within_prompts")}}
+            "reward_mean": r.mean((1, 2)), "between_prompts": r.mean(2).var(1),
+            "within_prompts": r.var(2).mean(1)}
 
 
 def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
@@ -199,16 +189,9 @@ def run_frozen(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     under data/runs for the same config is read back."""
     config = load_config(path, FrozenConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
-    out = Path(config.output_dir)
-    record = records.RECORDED / out.name / "results.json"
-    if resume and (recorded := records.read_back(record, config, base_config=base)):
-        summary = recorded["table"]
-    else:
-        summary = compute(config, base)
-        records.write_environment(out)
-    records.write_results(out, records.key_of(config, base_config=base), summary,
-                          frozen_text(summary, config.seeds))
-    return summary
+    return records.study_without_runs(
+        config, lambda: compute(config, base), lambda found: frozen_text(found, config.seeds),
+        resume, base_config=base)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -64,10 +64,9 @@ def read_sets(source: str, format: str, split: str) -> list[tuple[str, list[Grou
     groups, name = read_benchmark(source, format, split), Path(source).name
     if format == "rm_bench":
         return [(format, groups)]
-    named: dict[str, list[Group]] = {}
-    for group in groups:
-        named.setdefault(f"{name}: {group.split}" if group.split else name, []).append(group)
-    return list(named.items()) + ([(f"{name}: all", groups)] if len(named) > 1 else [])
+    named = [(f"{name}: {subset}" if subset else name, [g for g in groups if g.split == subset])
+             for subset in dict.fromkeys(g.split for g in groups)]
+    return [*named, (f"{name}: all", groups)] if len(named) > 1 else named
 
 
 # ---- RM-Bench ------------------------------------------------------------------------------------
@@ -108,16 +107,14 @@ def evaluate_rm_bench(model, groups: list[Group], *, max_length: int | None = No
     kept, too_long = fitting(model, groups, max_length)
     if not kept:
         raise DataError(f"all {len(groups)} RM-Bench prompts exceed max_length {max_length}")
-    rewards: dict[str, list] = {}
-    for (group, _), s in zip(kept, score_tokens(model, [t for _, t in kept], token_budget),
-                             strict=True):
-        rewards.setdefault(group.split, []).append(s["rewards"].view(2, 3).numpy())
-    wins = {domain: (np.stack(r)[:, 0, :, None] > np.stack(r)[:, 1, None, :]).mean(0)
-            for domain, r in rewards.items()}  # (P, chosen style, rejected style) -> (3, 3)
-    return {"metric": "rm_bench", **rm_bench_scores(wins),
-            "groups": {domain: len(r) for domain, r in rewards.items()},
-            "dropped": dict(Counter(g.split for g in too_long)),
-            "matrices": {domain: w.tolist() for domain, w in wins.items()}}
+    scored = score_tokens(model, [tokens for _, tokens in kept], token_budget)
+    rewards = np.stack([s["rewards"].numpy() for s in scored]).reshape(-1, 2, 3)  # chosen first
+    beaten = rewards[:, 0, :, None] > rewards[:, 1, None, :]  # (P, chosen style, rejected style)
+    domains = np.array([group.split for group, _ in kept])
+    wins = {domain: beaten[domains == domain].mean(0) for domain in dict.fromkeys(domains)}
+    return {"metric": "rm_bench", **rm_bench_scores(wins), "groups": dict(Counter(domains)),
+            "dropped": dict(Counter(group.split for group in too_long)),
+            "matrices": {domain: shares.tolist() for domain, shares in wins.items()}}
 
 
 def rm_bench_table(results: dict[str, dict]) -> str:

@@ -6,66 +6,89 @@ that is the same now, from the study's own folder always, from data/runs with --
 
 import ctypes
 import dataclasses
-import functools
 import gc
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-from ..config import command_line, parse, to_dict
+from pydantic import AfterValidator, Field
+
+from ..checkpoint import MAY_DIFFER
+from ..config import Part, command_line, parse, read_yaml
 from ..distributed import refuse_launcher
-from ..errors import ConfigError
-from ..runlog import environment, phase, read_metrics, write_atomic
+from ..machine import resolve_dtype
+from ..runlog import environment, flat, phase, read_metrics, write_atomic
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
-RENAMED = {("layout", "forest"): "packed"}
+
+
+def _different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{seeds} repeat: no interval could be trusted")
+    return seeds
+
+
+# in configs of studies: a method's name is part of its folders'
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Names = Annotated[list[Name], Field(min_length=1)]
+Methods = Annotated[dict[Name, dict | None], Field(min_length=1)]
+Objectives = Annotated[dict[Name, dict[str, str | float]], Field(min_length=1)]
+Parts = Annotated[list[Part], Field(min_length=1)]
+Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_different)]
+SeedsByPrice = Annotated[dict[float, Seeds], Field(min_length=1)]
+
+
+def _chosen(settings: list[tuple]) -> dict:
+    """A section as files hold it: in place of `dtype: auto` what this machine makes of it."""
+    return {k: resolve_dtype(v) if k == "dtype" else v for k, v in settings}
 
 
 def key_of(config, **others) -> dict:
     """What decides a unit of work, as its file holds it: a config, and what else does."""
-    plain = {k: to_dict(v) if dataclasses.is_dataclass(v) else v for k, v in others.items()}
-    return to_dict(config) | plain
+    plain = {k: dataclasses.asdict(v, dict_factory=_chosen) if dataclasses.is_dataclass(v) else v
+             for k, v in others.items()}
+    return dataclasses.asdict(config, dict_factory=_chosen) | plain
 
 
-def _known(values: dict, cls) -> dict:
-    """Settings of an earlier version in today's words: keys that no longer exist are ignored."""
-    fields = {f.name: f.type for f in dataclasses.fields(cls)}
-    return {k: _known(v, fields[k]) if dataclasses.is_dataclass(fields[k]) else
-            RENAMED.get((k, str(v)), v) for k, v in values.items()
-            if k in fields and (k, v) != ("token_budget", None)}  # null: what was free in memory
-
-
-def _as_now(recorded, now):
-    """What an earlier version wrote where today's writes `now`, a config or plain data: missing
-    keys have their defaults, and a run may have moved."""
+def _holds(recorded, now, others: tuple = ()) -> bool:
+    """Whether a record says what today's `now` does, a config or plain data: a record's other keys
+    no longer exist, keys that it lacks had their defaults, a run may have moved, and any `dtype`
+    may be what `auto` was then. What `others` names is no setting of the config in a record."""
     if not dataclasses.is_dataclass(now):
-        return recorded
-    then = parse(_known(recorded, type(now)), type(now), "its config")
-    return to_dict(dataclasses.replace(then, output_dir=now.output_dir))
+        return recorded == now
+    for name, field in type(now).__pydantic_fields__.items():
+        value = getattr(now, name)
+        then = recorded.get(name, field.get_default(call_default_factory=True))
+        free = name in (*MAY_DIFFER, *others) or (name, value) == ("dtype", "auto")
+        if not (free or _holds(then, value)):
+            return False
+    return True
 
 
 def read_back(path: Path, config, **others) -> dict | None:
-    """What the unit of work in `path` found, when the same config and `others` decided it."""
+    """What the unit of work in `path` found, when the same config and `others` decided it, with the
+    rows of its metrics.jsonl."""
     if not path.exists():
         return None
     try:
         found = json.loads(path.read_text())
-        values = found["config"]
-        own = {k: v for k, v in values.items() if k not in others}
-        recorded = _as_now(own, config) | {k: _as_now(values.get(k), others[k]) for k in others}
-    except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
+        then = found["config"]
+        same = _holds(then, config, tuple(others)) and all(
+            _holds(then.get(name), value) for name, value in others.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"{path} is left out: {error}")  # torn, or of another version
         return None
-    if recorded != key_of(config, **others):
-        return None
-    print(f"{path.parent}: finished before, read back")
-    return found
+    if same:
+        print(f"{path.parent}: finished before, read back")
+    return found | {"metrics": read_metrics(path.parent)} if same else None
 
 
-def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> None:
+def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> dict:
     """results.json, the numbers with the config behind them, results.md, and results.png where
-    there is a figure; the text is printed."""
+    there is a figure; the text is printed, the table handed back."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps({"config": config, "table": table}, indent=1) + "\n"
     write_atomic(folder / "results.json", numbers)
@@ -75,12 +98,21 @@ def write_results(folder: Path, config: dict, table: dict, text: str, figure=Non
         from ..plots import save
         save(figure, folder / "results.png")
         print(f"figure  {folder / 'results.png'}")
+    return table
 
 
-def write_environment(folder: Path) -> None:
-    """env.json of a study that has no runs with their own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "env.json", json.dumps(environment(), indent=2) + "\n")
+def study_without_runs(config, compute: Callable[[], dict], text: Callable[[dict], str],
+                       resume: bool, **others) -> dict:
+    """The table of a study whose results.json is its one record: with `resume` the one under
+    data/runs when the same config and `others` decided it, else what compute() finds, with
+    env.json beside it."""
+    out = Path(config.output_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    found = resume and read_back(RECORDED / out.name / "results.json", config, **others)
+    if not found:
+        found = {"config": key_of(config, **others), "table": compute()}
+        write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
+    return write_results(out, found["config"], found["table"], text(found["table"]))
 
 
 def read_table(folder: str | Path) -> dict:
@@ -112,26 +144,31 @@ def by_method(found: dict) -> dict[str, list]:
     return methods
 
 
-def run_config(base: dict, changes: list[dict], cls, where: str):
-    """The config of a run: a base with changes on top, section by section.
-    Raises: ConfigError."""
-    values = dict(base)
-    for change in changes:
-        for key, value in change.items():
-            section = isinstance(value, dict) and isinstance(values.get(key), dict)
-            values[key] = values[key] | value if section else value
-    return parse(values, cls, where)
+def drawn(rows: list, size: int | None, seed: int) -> list:
+    """A random draw of so many rows; None: all of them, in random order."""
+    return random.Random(seed).sample(rows, min(size or len(rows), len(rows)))
 
 
-def record_of(config) -> Path:
-    """Where data/runs records a run: in the folders of the study and of the run."""
-    return RECORDED.joinpath(*Path(config.output_dir).parts[-2:])
+def run_configs(study, path: Path, cls, runs: dict[str, dict]) -> dict:
+    """{name: its config}, all parsed before any starts: the study's base, `common`, what sets the
+    run apart and its folder on top of each other, section by section.  Raises: ConfigError."""
+    base, configs = read_yaml(path.parent / study.base), {}
+    for name, own in runs.items():
+        values = dict(base)
+        for change in (study.common, own, {"output_dir": f"{study.output_dir}/{name}"}):
+            for key, value in change.items():
+                section = isinstance(value, dict) and isinstance(values.get(key), dict)
+                values[key] = values[key] | value if section else value
+        configs[name] = parse(values, cls, f"{path}: {name}")
+    return configs
 
 
 def recorded_runs(configs: dict, **others) -> dict[str, dict]:
-    """{name: evaluation} of the runs that data/runs holds with the same settings."""
-    found = {name: read_back(record_of(config) / "evaluation.json", config, **others)
+    """{name: evaluation} of the runs that data/runs holds with the same settings, in the folders of
+    their study and of the run."""
+    place = {name: RECORDED.joinpath(*Path(config.output_dir).parts[-2:], "evaluation.json")
              for name, config in configs.items()}
+    found = {name: read_back(place[name], configs[name], **others) for name in configs}
     return {name: evaluation for name, evaluation in found.items() if evaluation}
 
 
@@ -143,37 +180,36 @@ def release_memory() -> None:
         getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
 
 
-def run_or_read(config, others: dict, work: Callable[..., dict]) -> dict:
-    """A run's evaluation: read back from its folder when all that decides it is the same, else
-    what work(config) finds."""
+def run_or_read(config, others: dict, work: Callable[..., dict], *shared) -> dict:
+    """A run's evaluation with its metrics: read back from its folder when all that decides it is
+    the same, else what work(config, *shared) finds."""
     path = Path(config.output_dir) / "evaluation.json"
     if finished := read_back(path, config, **others):
         return finished
-    found = {"config": key_of(config, **others)} | work(config)
+    found = {"config": key_of(config, **others)} | work(config, *shared)
     write_atomic(path, json.dumps(found) + "\n")
     release_memory()
-    return found
+    return found | {"metrics": read_metrics(path.parent)}
 
 
 def read_runs(folder: str | Path) -> dict[str, list[dict]]:
     """The runs of a study by method, in the order of their seeds, each {"seed", "metrics": rows,
     "evaluation": what evaluation.json holds}.  Raises: FileNotFoundError when there is none."""
-    runs = by_method({path.parent.name: {
-        "seed": method_and_seed(path.parent.name)[1], "metrics": read_metrics(path.parent),
-        "evaluation": json.loads(path.read_text())}
-        for path in Path(folder).glob("*-seed*/evaluation.json")})
-    if not runs:
+    found = {path.parent.name: path for path in Path(folder).glob("*-seed*/evaluation.json")}
+    if not found:
         raise FileNotFoundError(f"{folder}: no finished run (method-seedN/evaluation.json)")
-    return {m: sorted(runs[m], key=lambda run: run["seed"]) for m in sorted(runs)}
+    return by_method({name: {
+        "seed": method_and_seed(name)[1], "metrics": read_metrics(found[name].parent),
+        "evaluation": json.loads(found[name].read_text())}
+        for name in sorted(found, key=method_and_seed)})
 
 
 def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[list[float]]]:
     """Steps, and one curve a seed, of a number that `watch` logged, such as
     watched(runs["bt"], "train", "difference_after", "mean")."""
-    rows = [[row for row in run["metrics"] if "watch" in row] for run in runs]
-    curves = [[functools.reduce(dict.__getitem__, keys, row["watch"][part]) for row in seed]
-              for seed in rows]
-    return [row["step"] for row in rows[0]], curves
+    name = "/".join(("watch", part, *keys))
+    rows = [[flat(row) for row in run["metrics"] if "watch" in row] for run in runs]
+    return [row["step"] for row in rows[0]], [[row[name] for row in seed] for seed in rows]
 
 
 def command(name: str, doc: str, yaml_of: str, study: Callable, argv: list[str] | None) -> None:

@@ -6,16 +6,13 @@ with --resume those recorded under data/runs are read back, too. A study of seve
 configs of the others.
 """
 
-import dataclasses
-import random
-import re
 from dataclasses import field
 from pathlib import Path
 
-from ..config import SCENARIOS, Count, Part, RewardModelConfig, load_config, read_yaml, section
+from ..config import SCENARIOS, Count, RewardModelConfig, load_config, read_yaml, section
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
-from ..runlog import fingerprint, peak_memory_gb, phase
+from ..runlog import fingerprint, phase
 from ..scenarios import Scenarios, load_scenarios, require, sets_of
 from ..train_rm import train
 from . import records, tables
@@ -29,21 +26,12 @@ class StudyConfig:
     a name to that method's overrides. The first method is the one the others are compared to."""
 
     base: str  # path of a RewardModelConfig YAML, relative to the study's file
-    methods: dict[str, dict | None]
-    seeds: list[int]
+    methods: records.Methods
+    seeds: records.Seeds
     output_dir: str
     common: dict = field(default_factory=dict)
     eval_groups: Count | None = None  # random groups per scenario; None: all
-    scenarios: list[Part] = field(default_factory=lambda: list(SCENARIOS))
-
-    def __post_init__(self):
-        if not (self.methods and self.seeds and self.scenarios):
-            raise ValueError("a study needs at least one method, one seed and one scenario")
-        for name in self.methods:
-            if not re.fullmatch(r"[\w.-]+", name):
-                raise ValueError(f"method {name!r}: use a name of letters, digits, . _ and -")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} repeat: no interval could be trusted")
+    scenarios: records.Parts = field(default_factory=lambda: list(SCENARIOS))
 
 
 @section
@@ -63,17 +51,13 @@ class TiersConfig:
 
 
 def run_configs(study: StudyConfig, study_path: Path) -> dict[str, RewardModelConfig]:
-    """{<method>-seed<n>: its config}, all parsed before any starts: base, common, method, seed.
+    """{<method>-seed<n>: its config}, all parsed before any starts.
 
     Raises: ConfigError, also when methods differ in their data, which no pairing survives.
     """
-    base, configs = read_yaml(study_path.parent / study.base), {}
-    for seed in study.seeds:
-        for method, overrides in study.methods.items():
-            name = f"{method}-seed{seed}"
-            own = {"seed": seed, "output_dir": f"{study.output_dir}/{name}"}
-            configs[name] = records.run_config(base, [study.common, overrides or {}, own],
-                                               RewardModelConfig, f"{study_path}: {method}")
+    runs = {f"{method}-seed{seed}": (overrides or {}) | {"seed": seed}
+            for seed in study.seeds for method, overrides in study.methods.items()}
+    configs = records.run_configs(study, study_path, RewardModelConfig, runs)
     first, *others = configs.values()
     if any(config.data != first.data for config in others):
         raise ConfigError(f"{study_path}: methods must share their data; set it under `common`")
@@ -88,29 +72,13 @@ def decided_by(study: StudyConfig) -> dict:
 def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scenarios) -> dict:
     """Totals of a run's training, and its scores on each of the study's scenarios."""
     model, totals = train(config, resume=False, scenarios=data)
-    found = {}
+    sets = {name: records.drawn(sets_of(data, name), study.eval_groups, config.data.seed)
+            for name in study.scenarios}
     with phase("evaluation"):
-        for name in study.scenarios:
-            groups = sets_of(data, name)
-            size = min(study.eval_groups or len(groups), len(groups))
-            groups = random.Random(config.data.seed).sample(groups, size)
-            found[name] = evaluate(model, groups, max_length=config.data.max_length,
-                                   token_budget=config.token_budget, dispersion=True)
+        found = {name: evaluate(model, groups, max_length=config.data.max_length,
+                                token_budget=config.token_budget, dispersion=True)
+                 for name, groups in sets.items()}
     return {"totals": totals, "scenarios": found}
-
-
-def run_missing(configs: dict[str, RewardModelConfig], found: dict[str, dict],
-                study: StudyConfig) -> dict[str, dict]:
-    """All evaluations: those `found` on the same data, and those of the other runs."""
-    data = load_scenarios(next(iter(configs.values())))  # the same for all
-    require(data, study.scenarios)
-    checksum = fingerprint(dataclasses.asdict(data))
-    others = decided_by(study) | {"data_checksum": checksum}
-    for name, config in configs.items():
-        if name not in found or found[name]["config"]["data_checksum"] != checksum:
-            found[name] = records.run_or_read(
-                config, others, lambda config: train_and_evaluate(config, study, data))
-    return {name: found[name] for name in configs}
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -119,17 +87,21 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     study = load_config(path, StudyConfig, overrides)
     configs, out = run_configs(study, path), Path(study.output_dir)
     found = records.recorded_runs(configs, **decided_by(study)) if resume else {}
-    if len(found) < len(configs):
-        found = run_missing(configs, found, study)
+    if len(found) < len(configs):  # the others, and those that were recorded of other data
+        data = load_scenarios(next(iter(configs.values())))  # the same for all
+        require(data, study.scenarios)
+        checksum = fingerprint(records.key_of(data))
+        others = decided_by(study) | {"data_checksum": checksum}
+        for name, config in configs.items():
+            if name not in found or found[name]["config"]["data_checksum"] != checksum:
+                found[name] = records.run_or_read(config, others, train_and_evaluate, study, data)
     if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
         raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
                           "prompts cannot be paired; run the study without --resume")
-    summary = tables.summarize(records.by_method(found))
+    summary = tables.summarize(records.by_method({name: found[name] for name in configs}))
     text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
-    records.write_results(out, records.key_of(study), summary, text, study_figure(summary))
-    print(f"runs    {out}/<method>-seed<n>/, peak memory {peak_memory_gb():.2f} GB")
-    return summary
+    return records.write_results(out, records.key_of(study), summary, text, study_figure(summary))
 
 
 def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -137,15 +109,13 @@ def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
     Raises: ConfigError for any tier's config before the first starts.
     """
-    config, here, tiers = load_config(path, TiersConfig, overrides), path.parent, {}
+    config, here = load_config(path, TiersConfig, overrides), path.parent
     for cls, names in ((FrozenConfig, config.frozen), (StudyConfig, config.studies),
                        (BestOfNConfig, config.best_of_n)):
         for name in names:
             load_config(here / name, cls)
-    for name in config.frozen:
-        tiers[Path(name).stem] = run_frozen(here / name, resume=resume)
-    for name in config.studies:
-        tiers[Path(name).stem] = run_study(here / name, resume=resume)
+    tiers = {Path(name).stem: run_frozen(here / name, resume=resume) for name in config.frozen}
+    tiers |= {Path(name).stem: run_study(here / name, resume=resume) for name in config.studies}
     from .figures import tiers_figure
     records.write_results(Path(config.output_dir), records.key_of(config), tiers,
                           tables.tiers_text(tiers), tiers_figure(tiers))

@@ -5,18 +5,17 @@ Finished runs are read back, so a killed study goes on where it stopped.
 """
 
 import math
-import random
 from dataclasses import field
 from pathlib import Path
 
 import numpy as np
 
-from ..config import RLOOConfig, Several, load_config, read_yaml, section
+from ..config import RLOOConfig, Several, load_config, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
 from ..policy import load_policy, reward_model_for
 from ..rloo import kl_estimate
-from ..runlog import fingerprint, phase, read_metrics
+from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
 from ..train_rloo import gold_of, prompts_of, reference_scale, score, sequence_logprobs, sums
@@ -33,32 +32,24 @@ class RLOOStudyConfig:
 
     base: str  # YAML of an RLOOConfig, relative to this file
     proxies: str  # folder of a study's runs
-    methods: list[str]
-    seeds: dict[float, list[int]]  # {kl_coef: [seed, ...]}; fewer than three carry no interval
+    methods: records.Names
+    seeds: records.SeedsByPrice  # {kl_coef: [seed, ...]}; fewer than three carry no interval
     output_dir: str
     common: dict = field(default_factory=dict)  # overrides of the base
     eval_split: str = "valid"
     eval_prompts: Several = 112
 
-    def __post_init__(self):
-        if not self.methods or not self.seeds or not all(
-                seeds and len(set(seeds)) == len(seeds) for seeds in self.seeds.values()):
-            raise ValueError("name the methods, and the different seeds of every kl_coef, like "
-                             "seeds: {0.0: [0, 1, 2]}")
-
 
 def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
     """{its name: config of a run}, all parsed before any starts.  Raises: ConfigError."""
-    base, found = read_yaml(path.parent / study.base), {}
-    for kl_coef, seed, method in ((k, n, m) for k, seeds in study.seeds.items() for n in seeds
-                                  for m in study.methods):
-        name = f"{method}-kl{kl_coef}-seed{seed}"
-        own = {"kl_coef": kl_coef, "seed": seed, "output_dir": str(Path(study.output_dir) / name),
-               "reward_model": str(Path(study.proxies) / f"{method}-seed{seed}" / "model")}
-        found[name] = records.run_config(base, [study.common, own], RLOOConfig, f"{path}: {name}")
-    if found[name].gold in (None, "none"):
+    runs = {f"{method}-kl{kl_coef}-seed{seed}":
+            {"kl_coef": kl_coef, "seed": seed,
+             "reward_model": f"{study.proxies}/{method}-seed{seed}/model"}
+            for kl_coef, seeds in study.seeds.items() for seed in seeds for method in study.methods}
+    configs = records.run_configs(study, path, RLOOConfig, runs)
+    if any(config.gold in (None, "none") for config in configs.values()):
         raise ConfigError(f"{path}: a study compares by gold; set it")
-    return found
+    return configs
 
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
@@ -68,7 +59,7 @@ def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
     if trained or len(rows) < study.eval_prompts:
         raise DataError(f"{config.data}: split {study.eval_split!r} has {len(rows)} prompts, "
                         f"{len(trained)} of them trained on; {study.eval_prompts} new ones needed")
-    return random.Random(0).sample(rows, study.eval_prompts)
+    return records.drawn(rows, study.eval_prompts, 0)
 
 
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
@@ -111,20 +102,19 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
     kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same
     kl_coef, paired; win rate over the reference under gold, raw and length-controlled."""
-    summary, gains = {}, {}
+    summary, first = {}, {}
     for name, found in runs.items():
         def column(part, key, found=found):
             return np.array([f[part][key] for f in found], dtype=float)  # (S, P, 2)
 
         gain = {key: column("policy", key) - column("reference", key) for key in ("gold", "proxy")}
-        gains[name] = gain["gold"].mean(2)
-        first = next(n for n in runs if n.partition("-kl")[2] == name.partition("-kl")[2])
+        gold = gain["gold"].mean(2)
+        rival = first.setdefault(name.partition("-kl")[2], gold)
         wins = (np.sign(gain["gold"][..., 0]) + 1) / 2  # of the first answers
         words = [np.array([[len(t.split()) for t in f[part]["texts"]] for f in found]).ravel()
                  for part in ("policy", "reference")]
         summary[name] = {
-            "seeds": len(found), "gold_gain": interval(gains[name]),
-            "difference": interval(gains[name] - gains[first]),
+            "seeds": len(found), "gold_gain": interval(gold), "difference": interval(gold - rival),
             "proxy_gain": interval(gain["proxy"].mean(2)),
             **{k: interval(column("policy", k).mean(2)) for k in ("kl", "tokens", "finished")},
             **{k: None if math.isnan(v) else v for k, v in
@@ -175,17 +165,12 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         others = decided_by | {
             "reward_model_weights": weights_fingerprint(config.reward_model),
             "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
-        found[name] = records.run_or_read(
-            config, others, lambda config: train_and_evaluate(config, study, shared))
-    summary = summarize(records.by_method({name: found[name] for name in configs}))
-    curves = {name: {"metrics": read_metrics(config.output_dir if name in missing
-                                             else records.record_of(config))}
-              for name, config in configs.items()}
+        found[name] = records.run_or_read(config, others, train_and_evaluate, study, shared)
+    runs = records.by_method({name: found[name] for name in configs})
+    summary = summarize(runs)
     from .figures import frontier_figure
-    figure = frontier_figure(records.by_method(curves))
-    records.write_results(Path(study.output_dir), records.key_of(study), summary,
-                          rloo_text(summary, study.eval_prompts), figure)
-    return summary
+    return records.write_results(Path(study.output_dir), records.key_of(study), summary,
+                                 rloo_text(summary, study.eval_prompts), frontier_figure(runs))
 
 
 def main(argv: list[str] | None = None) -> None:

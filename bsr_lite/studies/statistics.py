@@ -7,16 +7,11 @@ import numpy as np
 from ..metrics import bootstrap_interval, finite, kendall_tau_b, t_quantile
 
 
-def mean_of(cells: list[dict], name: str) -> float:
-    return float(np.mean([c[name] for c in cells]))
-
-
 def interval(per_prompt: np.ndarray) -> tuple[float, float, float]:
     """Mean and 95% interval of (seeds, prompts): over both from three seeds on, else over prompts
     alone."""
-    if len(per_prompt) < 3:
-        return bootstrap_interval(per_prompt)
-    return two_way_interval(per_prompt)[:3]
+    several = len(per_prompt) > 2
+    return two_way_interval(per_prompt)[:3] if several else bootstrap_interval(per_prompt)
 
 
 def compared(scores: np.ndarray, first: np.ndarray) -> dict:
@@ -55,7 +50,7 @@ def reward_controls(cells: list[dict], first: list[dict], temperature: float) ->
         found.append({**calibration(*pair_margins(cell, temperature)),
                       "rescaled_nll": calibration(margins * scale, labels)["nll"],
                       "pooled_centred": kendall_tau_b(centred.ravel(), gold.ravel()).item()})
-    return {name: mean_of(found, name) for name in found[0]}
+    return {name: float(np.mean([seed[name] for seed in found])) for name in found[0]}
 
 
 def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
@@ -132,10 +127,9 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     ms_seed, ms_prompt = p * rows.var(ddof=1), s * columns.var(ddof=1)
     ms_rest = ((x - rows - columns + mean) ** 2).sum() / ((s - 1) * (p - 1))
     total = max(ms_seed + ms_prompt - ms_rest, ms_seed, ms_prompt)
-    if total == 0:
-        return float(mean), float(mean), float(mean), 0.0
-    freedom = total**2 / (ms_seed**2 / (s - 1) + ms_prompt**2 / (p - 1)
-                          + ms_rest**2 / ((s - 1) * (p - 1)))
+    squares = (ms_seed**2 / (s - 1) + ms_prompt**2 / (p - 1)
+               + ms_rest**2 / ((s - 1) * (p - 1)))
+    freedom = total**2 / squares if total else 1
     error = math.sqrt(total / (s * p))
     half = t_quantile(freedom) * error
     return float(mean), float(mean - half), float(mean + half), error

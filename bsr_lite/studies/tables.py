@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .statistics import compared, interval, mean_of, reward_controls
+from ..runlog import flat
+from .statistics import compared, interval, reward_controls
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -30,7 +31,10 @@ CONTROLS = {"pooled_tau": "pooled tau", "pooled_centred": "after centring each p
             "best_nll": "at the best scale", "scale": "that scale", "ece": "calibration error"}
 MEANS = {"between": "between_prompts", "within": "within_prompts",
          "effective_rank": "effective_rank_after",
-         **{name: name for name in ("pooled_tau", "reward_mean", "length_score")}}
+         **{name: name for name in ("pooled_tau", "reward_mean", "length_score")},
+         **{f"{kind}_{statistic}": f"{kind}/{statistic}"
+            for kind in ("norm_before", "norm_after", "difference_after")
+            for statistic in ("mean", "cv", "skew")}}
 
 
 def summarize(runs: dict[str, list[dict]]) -> dict:
@@ -41,7 +45,7 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
     temperature = run["config"]["data"]["label_temperature"]
     found: dict = {method: {} for method in runs}
     for scenario in run["scenarios"]:
-        cells = {m: [r["scenarios"][scenario] for r in mine] for m, mine in runs.items()}
+        cells = {m: [flat(r["scenarios"][scenario]) for r in mine] for m, mine in runs.items()}
         scores = {m: np.array([c["per_prompt"] for c in mine]) for m, mine in cells.items()}
         for method, mine in cells.items():
             mean, low, high = interval(scores[method])
@@ -50,10 +54,8 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
                 "low": low, "high": high, "seeds": [c["score"] for c in mine],
                 **compared(scores[method], scores[first]),
                 "dropped": mine[0]["dropped"], "tied": sum(c["tied"] for c in mine),
-                **{name: mean_of(mine, key) for name, key in MEANS.items() if key in mine[0]},
-                **{f"{kind}_{stat}": float(np.mean([c[kind][stat] for c in mine]))
-                   for kind in ("norm_before", "norm_after", "difference_after")
-                   for stat in ("mean", "cv", "skew") if kind in mine[0]},
+                **{name: float(np.mean([c[key] for c in mine])) for name, key in MEANS.items()
+                   if key in mine[0]},
                 **reward_controls(mine, cells[first], temperature)}
     return found
 
