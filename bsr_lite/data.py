@@ -217,11 +217,11 @@ GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": 
 def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
     """`reader` of every row.  Raises: DataError, its complaint with file and row."""
     items = []
-    for number, row in enumerate(rows, start=1):
-        try:
+    try:
+        for row in rows:
             items.append(reader(row))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{source}, row {number}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{source}, row {len(items) + 1}: {error}") from error
     if not items:
         raise DataError(f"{source}: holds no rows; check the file and the split's name")
     return items
