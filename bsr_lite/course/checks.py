@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch.func import grad  # grad(f)(x, ...): the gradient of f at x, its first argument
 
 from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
@@ -71,11 +72,9 @@ def check_margin_for(function: Callable) -> bool:
 
 def check_soft_label_gradient(function: Callable) -> bool:
     """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin."""
-    cases = []
-    for margin, q in ((0.0, 0.5), (1.5, 1.0), (-2.0, 0.0), (0.7, 0.8)):
-        m = torch.tensor(margin, dtype=torch.float64, requires_grad=True)
-        (-q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m)).backward()
-        cases.append(((m.detach(), q), m.grad))
+    loss = grad(lambda m, q: -q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m))
+    points = torch.tensor([[0.0, 0.5], [1.5, 1.0], [-2.0, 0.0], [0.7, 0.8]], dtype=torch.float64)
+    cases = [((m, q.item()), loss(m, q)) for m, q in points]
     return judge("soft_label_gradient", function, cases, "the first term gives -q sigma(-m), the "
                  "second +(1 - q) sigma(m); with sigma(-m) = 1 - sigma(m) it simplifies")
 
@@ -91,9 +90,8 @@ def check_invisible_directions(function: Callable) -> bool:
 def check_rejected_gradient(function: Callable) -> bool:
     """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states."""
     chosen, rejected, head = numbers(0, 6, 5), numbers(1, 6, 5), numbers(2, 5)
-    states = rejected.clone().requires_grad_()
-    bt_loss(chosen @ head, states @ head).backward()
-    return judge("rejected_gradient", function, [((chosen, rejected, head), states.grad)],
+    expected = grad(lambda states: bt_loss(chosen @ head, states @ head))(rejected)
+    return judge("rejected_gradient", function, [((chosen, rejected, head), expected)],
                  "plus sigma(-margin) times the head for every pair, divided by B")
 
 
@@ -101,11 +99,9 @@ def check_rejected_gradient(function: Callable) -> bool:
 
 def check_raw_gradient(function: Callable) -> bool:
     """Exercise 1 of notebook 02: gradient of the reward on the raw state, through RMSNorm."""
-    gain, head, cases = numbers(1, 8), numbers(2, 8), []
-    for scale in (1.0, 5.0):
-        state = (scale * numbers(0, 8)).requires_grad_()
-        (F.rms_norm(state, (8,), gain, eps=0.0) @ head).backward()
-        cases.append(((state.detach(), gain, head), state.grad))
+    gain, head = numbers(1, 8), numbers(2, 8)
+    gradient = grad(lambda u: F.rms_norm(u, (8,), gain, eps=0.0) @ head)
+    cases = [((u, gain, head), gradient(u)) for u in (numbers(0, 8), 5 * numbers(0, 8))]
     return judge("raw_gradient", function, cases, "with a = g W and v = u / rms(u): remove from a "
                  "its part along v (|v|^2 = H), then divide by rms(u)")
 
@@ -150,11 +146,9 @@ def check_crossing_group_size(function: Callable) -> bool:
 
 def check_penalty_gradient(function: Callable) -> bool:
     """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike."""
-    chosen, rejected, cases = numbers(0, 6), numbers(1, 6), []
-    for size in (6, 3, 1):
-        c = chosen.clone().requires_grad_()
-        (0.1 * bsr_penalty(c, rejected, size)).backward()
-        cases.append(((chosen, rejected, 0.1, size), c.grad))
+    chosen, rejected = numbers(0, 6), numbers(1, 6)
+    cases = [((chosen, rejected, 0.1, size), 0.1 * grad(bsr_penalty)(chosen, rejected, size))
+             for size in (6, 3, 1)]
     return judge("penalty_gradient", function, cases, "every reward of a group gets lambda times "
                  "the group's mean reward, divided by the number of groups")
 
@@ -172,9 +166,10 @@ def check_accumulated_gradient(function: Callable) -> bool:
     micro-batch; never may the graphs of two micro-batches be alive together."""
     parts = [(numbers(i, n, 4), numbers(i + 9, n, 4)) for i, n in enumerate((5, 3, 2))]
     head, network = numbers(99, 4), _Network()
-    w = head.clone().requires_grad_()
-    chosen, rejected = (torch.tanh(torch.cat(column)) @ w for column in zip(*parts, strict=True))
-    (bt_loss(chosen, rejected) + 0.1 * bsr_penalty(chosen, rejected)).backward()
+
+    def loss(w):
+        rewards = [torch.tanh(torch.cat(column)) @ w for column in zip(*parts, strict=True)]
+        return bt_loss(*rewards) + 0.1 * bsr_penalty(*rewards)
 
     def complaint() -> str | None:
         if network.seen < 20:
@@ -182,7 +177,8 @@ def check_accumulated_gradient(function: Callable) -> bool:
         alive = "The value is right, but graphs of several micro-batches were alive at once"
         return alive if network.most > 10 else None
 
-    return judge("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
+    cases = [((network, parts, head, 0.1), grad(loss)(head))]
+    return judge("accumulated_gradient", function, cases,
                  "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
                  "every part again: (rewards * dL/dr of that part).sum().backward()", complaint)
 

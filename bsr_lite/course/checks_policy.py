@@ -2,11 +2,23 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.func import grad
 
 from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
+
+
+def tilted(p: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
+    """The policy that is best at a price of beta a nat of KL from p."""
+    return (p.log() + rewards / beta).softmax(0)
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) in nats."""
+    return (p * (p / q).log()).sum()
+
 
 # ---- 05_overoptimization -------------------------------------------------------------------------
 
@@ -41,9 +53,8 @@ def check_best_of_n_divergence(function: Callable) -> bool:
     cases = []
     for p, n in (([0.5, 0.5], 2), ([0.2, 0.5, 0.3], 4), ([0.2, 0.5, 0.3], 1), ([1.0], 8)):
         p = torch.tensor(p, dtype=torch.float64)
-        edges = np.concatenate([[0.0], p.cumsum(0).numpy()]) ** n
-        picked = np.diff(edges)
-        cases.append(((p, n), float((picked * np.log(picked / p.numpy())).sum())))
+        picked = F.pad(p.cumsum(0), (1, 0)).pow(n).diff()  # F_k^n - F_(k-1)^n
+        cases.append(((p, n), divergence(picked, p)))
     return judge("best_of_n_divergence", function, cases, "the best of n is at most answer k with "
                  "probability F_k^n: differences of that, then sum q log(q / p)")
 
@@ -80,12 +91,8 @@ def check_rescaled(function: Callable) -> bool:
 
 def check_tilted_divergence(function: Callable) -> bool:
     """Exercise 4 of notebook 06: KL of the optimal policy of KL-regularized reward."""
-    cases = []
-    for beta in (0.5, 2.0, 50.0):
-        p, r = numbers(0, 5).softmax(0), numbers(1, 5)
-        best = p * (r / beta).exp()
-        best = best / best.sum()
-        cases.append(((p, r, beta), (best * (best / p).log()).sum()))
+    p, r = numbers(0, 5).softmax(0), numbers(1, 5)
+    cases = [((p, r, beta), divergence(tilted(p, r, beta), p)) for beta in (0.5, 2.0, 50.0)]
     return judge("tilted_divergence", function, cases, "log pi* = log pi_ref + r / beta, minus the "
                  "log of its normalizer")
 
@@ -94,12 +101,11 @@ def check_tilted_divergence(function: Callable) -> bool:
 
 def check_tilt(function: Callable) -> bool:
     """Exercise 1 of notebook 07: KL, mean proxy and mean gold of the best policy at a KL price."""
-    cases = []
+    p, proxy, gold, cases = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6), []
     for beta in (0.4, 3.0):
-        p, proxy, gold = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6)
-        best = (p.log() + proxy / beta).softmax(0)
-        cases.append(((p, proxy, gold, beta), torch.stack([
-            (best * (best / p).log()).sum(), (best * proxy).sum(), (best * gold).sum()])))
+        best = tilted(p, proxy, beta)
+        cases.append(((p, proxy, gold, beta),
+                      torch.stack([divergence(best, p), best @ proxy, best @ gold])))
     return judge("tilt", function, cases, "softmax of log p + proxy / beta; gold is not in it")
 
 
@@ -151,11 +157,10 @@ def check_zero_bytes(function: Callable) -> bool:
 
 def check_bsr_slice(function: Callable) -> bool:
     """Exercise 3 of notebook 08: dL/dr of BSR for one rank's pairs."""
-    cases = []
+    cases, push = [], grad(lambda rewards: 8 * rewards.mean() ** 2)
     for n, bsr_lambda in ((3, 0.1), (8, 1e-3)):
-        rewards = (numbers(n, 8, 2) + 1).requires_grad_()
-        (8 * bsr_lambda * rewards.mean() ** 2).backward()
-        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), rewards.grad[:n]))
+        rewards = numbers(n, 8, 2) + 1
+        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), bsr_lambda * push(rewards)[:n]))
     return judge("bsr_slice", function, cases, "d/dr of lambda B (S / 2B)^2, the same number for "
                  "every response")
 
