@@ -49,12 +49,9 @@ def json_rows(path: Path) -> Iterator[dict]:
                     raise DataError(f"{path}, row {row}: expected an object with named columns, "
                                     f"got {type(value).__name__}")
                 yield value
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is"
+    except (ValueError, EOFError, OSError, zlib.error) as error:  # of JSON, UTF-8, gzip, the disk
+        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error}); one object a line is"
                         " expected. Is it cut short? Fetch it again or delete the row") from error
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
-                        "save it as UTF-8 or fetch it again") from error
 
 
 Messages = list[dict[str, str]]
