@@ -155,10 +155,9 @@ def trl_pair(row: dict) -> Pair:
     else:
         prompt = read_messages(row["prompt"], "prompt")
         shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
-    chosen, rejected = chosen[shared:], rejected[shared:]
     margin = None if row.get("margin") is None else _number(row["margin"], "margin")
-    chosen, rejected = _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected")
-    return Pair(prompt, chosen, rejected, margin)
+    return Pair(prompt, _final_answer(chosen[shared:], "chosen"),
+                _final_answer(rejected[shared:], "rejected"), margin)
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:
