@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -79,13 +79,10 @@ def quiet_loading():
     """No progress bar, no report of the head and the layers that a cut checkpoint leaves, and no
     warnings of one library about another's next version."""
     from transformers.utils import logging as hf_logging
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar:
-            hf_logging.enable_progress_bar()
+    with ExitStack() as undo, warnings.catch_warnings(action="ignore", category=FutureWarning):
+        undo.callback(hf_logging.set_verbosity, hf_logging.get_verbosity())
+        if hf_logging.is_progress_bar_enabled():
+            undo.callback(hf_logging.enable_progress_bar)
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+        yield
