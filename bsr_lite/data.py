@@ -49,12 +49,9 @@ def json_rows(path: Path) -> Iterator[dict]:
                     raise DataError(f"{path}, row {row}: expected an object with named columns, "
                                     f"got {type(value).__name__}")
                 yield value
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error.msg}); one object a line is"
+    except (ValueError, EOFError, OSError, zlib.error) as error:  # of JSON, UTF-8, gzip, the disk
+        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error}); one object a line is"
                         " expected. Is it cut short? Fetch it again or delete the row") from error
-    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}, after row {row}: cannot be read on ({error}); "
-                        "save it as UTF-8 or fetch it again") from error
 
 
 Messages = list[dict[str, str]]
@@ -158,10 +155,9 @@ def trl_pair(row: dict) -> Pair:
     else:
         prompt = read_messages(row["prompt"], "prompt")
         shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
-    chosen, rejected = chosen[shared:], rejected[shared:]
     margin = None if row.get("margin") is None else _number(row["margin"], "margin")
-    chosen, rejected = _final_answer(chosen, "chosen"), _final_answer(rejected, "rejected")
-    return Pair(prompt, chosen, rejected, margin)
+    return Pair(prompt, _final_answer(chosen[shared:], "chosen"),
+                _final_answer(rejected[shared:], "rejected"), margin)
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:
@@ -217,11 +213,11 @@ GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": 
 def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
     """`reader` of every row.  Raises: DataError, its complaint with file and row."""
     items = []
-    for number, row in enumerate(rows, start=1):
-        try:
+    try:
+        for row in rows:
             items.append(reader(row))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{source}, row {number}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{source}, row {len(items) + 1}: {error}") from error
     if not items:
         raise DataError(f"{source}: holds no rows; check the file and the split's name")
     return items

@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import tempfile
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -47,12 +47,26 @@ def _find_gguf() -> Path:
 
 
 def _convert_gguf(gguf: Path, target: Path) -> None:
-    """Write weights and tokenizer beside the target and rename: readers see all or nothing."""
+    """Write a dequantized fp32 Llama and its tokenizer beside the target and rename: readers see
+    all or nothing."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary, quiet_loading():
-        whole = Path(temporary) / "model"
-        _read_weights(gguf).save_pretrained(whole)
-        _read_tokenizer(gguf).save_pretrained(whole)
+        whole, source = Path(temporary) / "model", {"gguf_file": gguf.name}
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+        del model.config.quantization_config  # else save_pretrained takes the weights for quantized
+        model.hf_quantizer = None
+        model.config.pad_token_id = model.generation_config.pad_token_id = 0
+        model.save_pretrained(whole)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+        # the digit splitting that transformers' route loses
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+            pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
+        # padding must not be the end of a turn, or `<|im_end|>` would never be trained or scored
+        tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
+        tokenizer.model_max_length, tokenizer.padding_side = 8192, "right"
+        tokenizer.save_pretrained(whole)
         try:
             whole.rename(target)
         except OSError:
@@ -60,42 +74,15 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
                 raise
 
 
-def _read_weights(gguf: Path):
-    """Dequantized fp32 Llama."""
-    from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name,
-                                                 dtype=torch.float32)
-    del model.config.quantization_config  # else save_pretrained takes the weights for quantized
-    model.hf_quantizer = None
-    model.config.pad_token_id = model.generation_config.pad_token_id = 0
-    return model
-
-
-def _read_tokenizer(gguf: Path):
-    """The GGUF's tokenizer with the digit splitting that transformers' route loses, and a pad
-    token that is not the end of a turn (else `<|im_end|>` would never be trained or scored)."""
-    from tokenizers import pre_tokenizers
-    from transformers import AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
-    tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
-    tokenizer.model_max_length, tokenizer.padding_side = 8192, "right"
-    return tokenizer
-
-
 @contextmanager
 def quiet_loading():
     """No progress bar, no report of the head and the layers that a cut checkpoint leaves, and no
     warnings of one library about another's next version."""
     from transformers.utils import logging as hf_logging
-    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bar:
-            hf_logging.enable_progress_bar()
+    with ExitStack() as undo, warnings.catch_warnings(action="ignore", category=FutureWarning):
+        undo.callback(hf_logging.set_verbosity, hf_logging.get_verbosity())
+        if hf_logging.is_progress_bar_enabled():
+            undo.callback(hf_logging.enable_progress_bar)
+        hf_logging.set_verbosity_error()
+        hf_logging.disable_progress_bar()
+        yield

@@ -3,7 +3,7 @@ assume; a prompt is computed once for all its answers."""
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 
 from .batching import refuse_features
@@ -11,56 +11,28 @@ from .policy import Policy
 from .tokenization import tokenize
 
 
-class PromptCache:
-    """Keys and values of P prompts, held once each, and of the K answers to each, as they grow.
+def shared_prompt_attention(module, query, key, value, mask, scaling=None, prompts=None,
+                            padding=None, longest=0, **features):
+    """The backbone's attention while answers grow: one query an answer, over the keys of its
+    prompt, which are held once for all of its K answers, and its own.
 
-    Shapes, per layer: prompts (P, heads, L, D), padded on the right; answers (P K, heads, T, D).
-    """
-
-    def __init__(self, lengths: Tensor, num_generations: int, max_new_tokens: int):
-        self.k, self.size, self.used = num_generations, max_new_tokens, 0
-        self.prompts: dict[int, tuple[Tensor, Tensor]] = {}
-        self.answers: dict[int, tuple[Tensor, Tensor]] = {}
-        padding = torch.arange(int(lengths.max()), device=lengths.device) >= lengths[:, None]
-        self.bias = torch.zeros(padding.shape, device=lengths.device).masked_fill(
-            padding, float("-inf"))[:, None, None, None]  # (P, 1, 1, 1, L)
-
-    def prefill(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
-        """Plain causal attention; what stands behind a prompt's end is never looked at."""
-        self.prompts[layer] = key, value
-        shape = (len(key) * self.k, key.shape[1], self.size, key.shape[3])
-        self.answers[layer] = key.new_empty(shape), value.new_empty(shape)
-        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale,
-                                            enable_gqa=True)
-
-    def decode(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float):
-        """One query an answer, over its prompt's keys and its own.  Shapes: query (P K, H, 1, D),
-        H = h g heads of which g share a key."""
-        keys, values = self.prompts[layer]  # (P, h, L, D)
-        for mine, new in zip(self.answers[layer], (key, value), strict=True):
-            mine[:, :, self.used] = new[:, :, 0]
-        (prompts, h, length, depth), k = keys.shape, self.k
-        own_keys, own_values = (mine[:, :, :self.used + 1].view(prompts, k, h, -1, depth)
-                                for mine in self.answers[layer])  # (P, K, h, t, D)
-        query = query.view(prompts, k, h, -1, depth) * scale  # (P, K, h, g, D)
-        # one product with a prompt's keys for all of its answers: they are never repeated
-        shared = torch.einsum("pkhgd,phld->pkhgl", query, keys) + self.bias.to(query.dtype)
-        own = torch.einsum("pkhgd,pkhtd->pkhgt", query, own_keys)
-        weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
-        shared, own = weights.split([length, self.used + 1], -1)
-        out = (torch.einsum("pkhgl,phld->pkhgd", shared, values)
-               + torch.einsum("pkhgt,pkhtd->pkhgd", own, own_values))
-        return out.reshape(prompts * k, -1, 1, depth)  # (P K, H, 1, D)
-
-
-def prompt_cache_attention(module, query, key, value, mask, scaling=None, prompt_cache=None,
-                           **features):
-    """The backbone's attention while sampling.  Shapes: (B, heads, T, D) -> (B, T, heads, D).
-
+    Shapes: query (P K, H, 1, D), H = h g heads of which g share a key; key, value (P K, h, t, D);
+    of a layer of `prompts` (P, h, L, D), of which `padding` (P, 1, 1, 1, L) counts for nothing
+    -> (P K, 1, H, D).
     Raises: ModelError naming an attention feature that it does not compute."""
-    refuse_features(features, prompt_cache.bias.shape[-1] + prompt_cache.size)
-    step = prompt_cache.decode if module.layer_idx in prompt_cache.prompts else prompt_cache.prefill
-    return step(module.layer_idx, query, key, value, scaling).transpose(1, 2), None
+    refuse_features(features, longest)
+    keys, values = prompts[module.layer_idx].keys, prompts[module.layer_idx].values
+    count, h, length, depth = keys.shape
+    query, key, value = (x.view(count, len(x) // count, h, -1, depth)  # (P, K, h, g or t, D)
+                         for x in (query * scaling, key, value))
+    # one product with a prompt's keys for all of its answers: they are never repeated
+    shared = torch.einsum("pkhgd,phld->pkhgl", query, keys).masked_fill(padding, float("-inf"))
+    own = torch.einsum("pkhgd,pkhtd->pkhgt", query, key)
+    weights = torch.cat([shared, own], -1).softmax(-1, dtype=torch.float32).to(query.dtype)
+    shared, own = weights.split([length, key.shape[3]], -1)
+    out = (torch.einsum("pkhgl,phld->pkhgd", shared, values)
+           + torch.einsum("pkhgt,pkhtd->pkhgd", own, value))
+    return out.reshape(-1, 1, h * query.shape[3], depth), None  # (P K, 1, H, D)
 
 
 def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -81,26 +53,31 @@ def sample(policy: Policy, prompts: list[list[int]], num_generations: int, max_n
 
     Shapes: P lists -> tokens (P K, T), mask (P K, T) bool, answers of one prompt in a row.
     """
-    lengths = torch.tensor([len(p) for p in prompts], device=policy.device)
-    ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(policy.device)
-    cache = PromptCache(lengths, num_generations, max_new_tokens)
-    from transformers import AttentionInterface
-    AttentionInterface.register("prompt_cache", prompt_cache_attention)
-    policy.causal.set_attn_implementation("prompt_cache")
+    from transformers import AttentionInterface, DynamicCache
+    AttentionInterface.register("shared_prompt", shared_prompt_attention)
     model, weight = policy.causal.model, policy.causal.lm_head.weight
+    shared, own = DynamicCache(), DynamicCache()  # keys and values of prompts, and of answers
+    lengths = torch.tensor([len(p) for p in prompts], device=policy.device)
+    # padded on the right: attention is causal, and nobody looks behind a prompt's end
+    ids = pad_sequence([torch.tensor(p) for p in prompts], batch_first=True).to(policy.device)
+    padding = torch.arange(ids.shape[1], device=policy.device) >= lengths[:, None]  # (P, L)
+    policy.causal.set_attn_implementation("sdpa")
     with policy.autocast():
-        hidden = model(input_ids=ids, prompt_cache=cache, use_cache=False).last_hidden_state
+        hidden = model(input_ids=ids, past_key_values=shared).last_hidden_state  # (P, L, H)
     hidden = hidden[torch.arange(len(ids)), lengths - 1].repeat_interleave(num_generations, 0)
-    position, columns = lengths.repeat_interleave(num_generations), []
+    position, columns = lengths.repeat_interleave(num_generations)[:, None], []
     finished = torch.zeros(len(hidden), dtype=torch.bool, device=policy.device)
-    for cache.used in range(max_new_tokens):
+    policy.causal.set_attn_implementation("shared_prompt")
+    for step in range(max_new_tokens):
         columns.append(draw(linear(hidden.to(weight.dtype), weight), generator))
         finished |= columns[-1] == stop
         if finished.all() or len(columns) == max_new_tokens:
             break
         with policy.autocast():
-            hidden = model(input_ids=columns[-1][:, None], prompt_cache=cache, use_cache=False,
-                           position_ids=(position + cache.used)[:, None]).last_hidden_state[:, -1]
+            hidden = model(input_ids=columns[-1][:, None], position_ids=position + step,
+                           past_key_values=own, prompts=shared.layers,
+                           padding=padding[:, None, None, None],
+                           longest=ids.shape[1] + max_new_tokens).last_hidden_state[:, -1]
     tokens = torch.stack(columns, dim=1)
     ended = (tokens == stop).cumsum(1)
     return tokens, ended - (tokens == stop).long() == 0

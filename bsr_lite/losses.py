@@ -176,9 +176,9 @@ def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
     """
     check_loss(kind, **parameters)
     options = {name: value for name, value in parameters.items() if value is not None}
-    value = options.pop(PARAMETERS[kind], None)
-    if kind in PENALTIES:  # what is left in `options` is bsr_group_size, or nothing
+    if kind in PENALTIES:
+        weight = options.pop(PARAMETERS[kind])  # what is left is bsr_group_size, or nothing
         penalty = PENALTIES[kind](rewards_chosen, rewards_rejected, **options)
-        return bt_loss(rewards_chosen, rewards_rejected) + value * penalty
+        return bt_loss(rewards_chosen, rewards_rejected) + weight * penalty
     loss = {"bt": bt_loss, "hinge": hinge_loss, "norm": norm_loss, "dr": dr_loss}[kind]
-    return loss(rewards_chosen, rewards_rejected, *([] if value is None else [value]))
+    return loss(rewards_chosen, rewards_rejected, **options)

@@ -93,14 +93,13 @@ def save_reward_model(model, folder: str | Path, weights: dict | None = None) ->
     """
     folder = check_target(folder)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
-    options |= {} if weights is None else {"state_dict": weights}
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = finished_template(tokenizer.chat_template)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
         whole = Path(temporary) / "model"  # beside the target, and renamed when it is complete
         with quiet_loading():
-            model.hf.save_pretrained(whole, **options)
+            model.hf.save_pretrained(whole, state_dict=weights, **options)
             tokenizer.save_pretrained(whole)
         (whole / META).write_text(json.dumps(meta, indent=2) + "\n")
         (whole / "README.md").write_text(model_card(meta), encoding="utf-8")
@@ -132,9 +131,7 @@ def saved_meta(name: str, **asked) -> dict | None:
     if not (Path(name) / META).exists():
         return None
     meta = read_meta(Path(name))
-    other = [k for k, value in asked.items() if value and value != meta.get(k)]
-    if other:
-        was = ", ".join(f"{k} {meta.get(k)}" for k in other)
-        raise ModelError(f"{name} is a saved model, with {was}: it is loaded as it was saved; "
+    if other := {k: meta.get(k) for k, value in asked.items() if value and value != meta.get(k)}:
+        raise ModelError(f"{name} is a saved model, with {other}: it is loaded as it was saved; "
                          f"leave out {', '.join(other)}")
     return meta

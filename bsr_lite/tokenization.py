@@ -84,9 +84,8 @@ def pair_tokens(pairs: Iterable[Pair], tokenizer,
     Over-length pairs are dropped, not truncated: a cut answer is another answer.
     Raises: DataError when nothing is left.
     """
-    kept, dropped, count, rest = [], {"over_length": 0, "identical": 0}, 0, iter(pairs)
+    kept, dropped, rest = [], {"over_length": 0, "identical": 0}, iter(pairs)
     while chunk := list(itertools.islice(rest, CHUNK)):
-        count += len(chunk)
         for prompt, chosen, rejected in tokenize_chats(
                 tokenizer, [(p.prompt, (p.chosen, p.rejected)) for p in chunk]):
             if chosen == rejected:
@@ -96,8 +95,8 @@ def pair_tokens(pairs: Iterable[Pair], tokenizer,
             else:  # arrays: 4 bytes a token, where a list takes up to 36
                 kept.append([array("i", ids) for ids in shared_prefix(prompt, [chosen, rejected])])
     if not kept:
-        raise DataError(f"none of {count} pairs is left ({dropped}); raise data.max_length "
-                        f"(now {max_length} tokens) or check the data")
+        raise DataError(f"none of {sum(dropped.values())} pairs is left ({dropped}); raise "
+                        f"data.max_length (now {max_length} tokens) or check the data")
     return kept, dropped
 
 

@@ -202,11 +202,9 @@ def helps():
 
 
 def test_every_command_is_listed():
-    from bsr_lite.__main__ import COMMANDS as listed
-    assert {name.removeprefix("bsr_lite.") for name in listed} == set(COMMANDS)
     text = run_python("-m", "bsr_lite").stdout
-    for command, line in listed.items():
-        assert f"bsr_lite.{command.removeprefix('bsr_lite.')} " in text and line in text
+    listed = re.findall(r"^  python -m bsr_lite\.(\S+)  +\w", text, re.M)
+    assert sorted(listed) == COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch.func import grad  # grad(f)(x, ...): the gradient of f at x, its first argument
 
 from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
@@ -15,14 +16,14 @@ from ..losses import bsr_penalty, bt_loss
 NOT_ATTEMPTED = "not attempted yet"
 
 
-def judge(name: str, function: Callable, cases: list[tuple], hint: str,
+def judge(check: Callable, function: Callable, cases: list[tuple],
           complaint: Callable[[], str | None] = lambda: None) -> bool:
     """True when function(*arguments) is close to the expected value in every case and there is no
-    complaint about the way; otherwise prints the first failure and the hint."""
+    complaint about the way; otherwise prints the first failure and the hint in `check`'s words."""
     wrong = first_mistake(function, cases) or complaint()
     if wrong and wrong != NOT_ATTEMPTED:
-        wrong = f"not yet. {wrong}. Hint: {hint}"
-    print(f"{name}: {wrong or 'correct'}")
+        wrong = f"not yet. {wrong}. Hint: {' '.join(check.__doc__.partition('Hint: ')[2].split())}"
+    print(f"{check.__name__.removeprefix('check_')}: {wrong or 'correct'}")
     return not wrong
 
 
@@ -63,118 +64,130 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 # ---- 01_bradley_terry ----------------------------------------------------------------------------
 
 def check_margin_for(function: Callable) -> bool:
-    """Exercise 1 of notebook 01: the margin at which the better answer wins with probability p."""
+    """Exercise 1 of notebook 01: the margin at which the better answer wins with probability p.
+
+    Hint: solve p = 1 / (1 + e^-m) for m: the log of the odds p / (1 - p)"""
     cases = [((p,), math.log(p / (1 - p))) for p in (0.5, 0.75, 0.95, 0.999)]
-    return judge("margin_for", function, cases, "solve p = 1 / (1 + e^-m) for m: the log of the "
-                 "odds p / (1 - p)")
+    return judge(check_margin_for, function, cases)
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin."""
-    cases = []
-    for margin, q in ((0.0, 0.5), (1.5, 1.0), (-2.0, 0.0), (0.7, 0.8)):
-        m = torch.tensor(margin, dtype=torch.float64, requires_grad=True)
-        (-q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m)).backward()
-        cases.append(((m.detach(), q), m.grad))
-    return judge("soft_label_gradient", function, cases, "the first term gives -q sigma(-m), the "
-                 "second +(1 - q) sigma(m); with sigma(-m) = 1 - sigma(m) it simplifies")
+    """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin.
+
+    Hint: the first term gives -q sigma(-m), the second +(1 - q) sigma(m); with sigma(-m) = 1 -
+    sigma(m) it simplifies"""
+    loss = grad(lambda m, q: -q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m))
+    points = torch.tensor([[0.0, 0.5], [1.5, 1.0], [-2.0, 0.0], [0.7, 0.8]], dtype=torch.float64)
+    cases = [((m, q.item()), loss(m, q)) for m, q in points]
+    return judge(check_soft_label_gradient, function, cases)
 
 
 def check_invisible_directions(function: Callable) -> bool:
-    """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph."""
+    """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph.
+
+    Hint: one for every connected component of the graph; or n minus the rank of the design matrix
+    """
     cases = [((3, [(0, 1), (1, 2)]), 1), ((4, [(0, 1), (2, 3)]), 2), ((3, []), 3),
              ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3), ((4, [(0, 1), (2, 3), (1, 2)]), 1)]
-    return judge("invisible_directions", function, cases, "one for every connected component of "
-                 "the graph; or n minus the rank of the design matrix")
+    return judge(check_invisible_directions, function, cases)
 
 
 def check_rejected_gradient(function: Callable) -> bool:
-    """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states."""
+    """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states.
+
+    Hint: plus sigma(-margin) times the head for every pair, divided by B"""
     chosen, rejected, head = numbers(0, 6, 5), numbers(1, 6, 5), numbers(2, 5)
-    states = rejected.clone().requires_grad_()
-    bt_loss(chosen @ head, states @ head).backward()
-    return judge("rejected_gradient", function, [((chosen, rejected, head), states.grad)],
-                 "plus sigma(-margin) times the head for every pair, divided by B")
+    expected = grad(lambda states: bt_loss(chosen @ head, states @ head))(rejected)
+    return judge(check_rejected_gradient, function, [((chosen, rejected, head), expected)])
 
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------
 
 def check_raw_gradient(function: Callable) -> bool:
-    """Exercise 1 of notebook 02: gradient of the reward on the raw state, through RMSNorm."""
-    gain, head, cases = numbers(1, 8), numbers(2, 8), []
-    for scale in (1.0, 5.0):
-        state = (scale * numbers(0, 8)).requires_grad_()
-        (F.rms_norm(state, (8,), gain, eps=0.0) @ head).backward()
-        cases.append(((state.detach(), gain, head), state.grad))
-    return judge("raw_gradient", function, cases, "with a = g W and v = u / rms(u): remove from a "
-                 "its part along v (|v|^2 = H), then divide by rms(u)")
+    """Exercise 1 of notebook 02: gradient of the reward on the raw state, through RMSNorm.
+
+    Hint: with a = g W and v = u / rms(u): remove from a its part along v (|v|^2 = H), then divide
+    by rms(u)"""
+    gain, head = numbers(1, 8), numbers(2, 8)
+    gradient = grad(lambda u: F.rms_norm(u, (8,), gain, eps=0.0) @ head)
+    cases = [((u, gain, head), gradient(u)) for u in (numbers(0, 8), 5 * numbers(0, 8))]
+    return judge(check_raw_gradient, function, cases)
 
 
 def check_angle_share(function: Callable) -> bool:
-    """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes."""
+    """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes.
+
+    Hint: sum 2 |h_w| |h_l| (1 - cos theta) over the pairs, divide by the sum of |h_w - h_l|^2"""
     chosen, rejected = numbers(0, 6, 5), numbers(1, 6, 5)
     near = 3 * chosen + 1e-3 * rejected  # nearly parallel to chosen
     cases = [((chosen, other), 1 - norm_share(chosen, other)) for other in (rejected, near)]
     cases.append(((chosen, -chosen), 1.0))
-    return judge("angle_share", function, cases, "sum 2 |h_w| |h_l| (1 - cos theta) over the "
-                 "pairs, divide by the sum of |h_w - h_l|^2")
+    return judge(check_angle_share, function, cases)
 
 
 def check_effective_rank(function: Callable) -> bool:
-    """Exercise 3 of notebook 02: Roy and Vetterli's effective rank from singular values."""
+    """Exercise 3 of notebook 02: Roy and Vetterli's effective rank from singular values.
+
+    Hint: p = singular / sum; exp of -sum p ln p, where 0 ln 0 counts as 0 (torch.special.entr)"""
     spectra = [torch.ones(4), torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 1.0, 1.0])]
     cases = [((x.double(),), effective_rank(torch.diag(x))) for x in spectra]
-    return judge("effective_rank", function, cases, "p = singular / sum; exp of -sum p ln p, "
-                 "where 0 ln 0 counts as 0 (torch.special.entr)")
+    return judge(check_effective_rank, function, cases)
 
 
 def check_largest_margin(function: Callable) -> bool:
-    """Exercise 4 of notebook 02: the largest margin that any two raw states can have."""
+    """Exercise 4 of notebook 02: the largest margin that any two raw states can have.
+
+    Hint: r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length of (g W)
+    times sqrt(H), and at least minus that"""
     gain, head = numbers(0, 7), numbers(1, 7)
     direction = gain * head / (gain * head).norm() * 7**0.5  # the u / rms(u) that attains it
     margin = head @ (gain * direction) - head @ (gain * -direction)
-    return judge("largest_margin", function, [((gain, head), margin)],
-                 "r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length "
-                 "of (g W) times sqrt(H), and at least minus that")
+    return judge(check_largest_margin, function, [((gain, head), margin)])
 
 
 # ---- 03_bsr --------------------------------------------------------------------------------------
 
 def check_crossing_group_size(function: Callable) -> bool:
-    """Exercise 1 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1)."""
+    """Exercise 1 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
+
+    Hint: G appears on both sides: collect it. With mu = 0 the terms meet only at G = N"""
     cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
              ((0.0, 3.0, 7), 7.0)]
-    return judge("crossing_group_size", function, cases, "G appears on both sides: collect it. "
-                 "With mu = 0 the terms meet only at G = N")
+    return judge(check_crossing_group_size, function, cases)
 
 
 def check_penalty_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike."""
-    chosen, rejected, cases = numbers(0, 6), numbers(1, 6), []
-    for size in (6, 3, 1):
-        c = chosen.clone().requires_grad_()
-        (0.1 * bsr_penalty(c, rejected, size)).backward()
-        cases.append(((chosen, rejected, 0.1, size), c.grad))
-    return judge("penalty_gradient", function, cases, "every reward of a group gets lambda times "
-                 "the group's mean reward, divided by the number of groups")
+    """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike.
+
+    Hint: every reward of a group gets lambda times the group's mean reward, divided by the number
+    of groups"""
+    chosen, rejected = numbers(0, 6), numbers(1, 6)
+    cases = [((chosen, rejected, 0.1, size), 0.1 * grad(bsr_penalty)(chosen, rejected, size))
+             for size in (6, 3, 1)]
+    return judge(check_penalty_gradient, function, cases)
 
 
 def check_same_weight(function: Callable) -> bool:
     """Exercise 3 of notebook 03: the lambda at another group size that keeps BSR's push relative
-    to BT's."""
+    to BT's.
+
+    Hint: the ratio of the pushes is 2 lambda G mean(r): keep lambda G"""
     cases = [((1e-3, 16, 128), 1.25e-4), ((1e-2, 32, 8), 4e-2), ((1e-3, 16, 16), 1e-3)]
-    return judge("same_weight", function, cases, "the ratio of the pushes is 2 lambda G mean(r): "
-                 "keep lambda G")
+    return judge(check_same_weight, function, cases)
 
 
 def check_accumulated_gradient(function: Callable) -> bool:
     """Exercise 4 of notebook 03: the exact global BSR gradient on a head, micro-batch by
-    micro-batch; never may the graphs of two micro-batches be alive together."""
+    micro-batch; never may the graphs of two micro-batches be alive together.
+
+    Hint: first all rewards under torch.no_grad(), then dL/dr of the whole batch, then every part
+    again: (rewards * dL/dr of that part).sum().backward()"""
     parts = [(numbers(i, n, 4), numbers(i + 9, n, 4)) for i, n in enumerate((5, 3, 2))]
     head, network = numbers(99, 4), _Network()
-    w = head.clone().requires_grad_()
-    chosen, rejected = (torch.tanh(torch.cat(column)) @ w for column in zip(*parts, strict=True))
-    (bt_loss(chosen, rejected) + 0.1 * bsr_penalty(chosen, rejected)).backward()
+
+    def loss(w):
+        rewards = [torch.tanh(torch.cat(column)) @ w for column in zip(*parts, strict=True)]
+        return bt_loss(*rewards) + 0.1 * bsr_penalty(*rewards)
 
     def complaint() -> str | None:
         if network.seen < 20:
@@ -182,9 +195,8 @@ def check_accumulated_gradient(function: Callable) -> bool:
         alive = "The value is right, but graphs of several micro-batches were alive at once"
         return alive if network.most > 10 else None
 
-    return judge("accumulated_gradient", function, [((network, parts, head, 0.1), w.grad)],
-                 "first all rewards under torch.no_grad(), then dL/dr of the whole batch, then "
-                 "every part again: (rewards * dL/dr of that part).sum().backward()", complaint)
+    cases = [((network, parts, head, 0.1), grad(loss)(head))]
+    return judge(check_accumulated_gradient, function, cases, complaint)
 
 
 class _Network:
@@ -210,25 +222,31 @@ class _Network:
 # ---- 04_reward_model_qlora -----------------------------------------------------------------------
 
 def check_bits_per_weight(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: what a 4-bit weight costs with its scales."""
+    """Exercise 1 of notebook 04: what a 4-bit weight costs with its scales.
+
+    Hint: 4 + 32 / block; nested, the 32 becomes 8 + 32 / 256"""
     cases = [((64, False), 4.5), ((64, True), 4 + 8 / 64 + 32 / (64 * 256)), ((128, False), 4.25),
              ((32, True), 4 + 8 / 32 + 32 / (32 * 256))]
-    return judge("bits_per_weight", function, cases, "4 + 32 / block; nested, the 32 becomes 8 + "
-                 "32 / 256")
+    return judge(check_bits_per_weight, function, cases)
 
 
 def check_pool_last(function: Callable) -> bool:
-    """Exercise 2 of notebook 04: the last real state of rows padded on either side."""
+    """Exercise 2 of notebook 04: the last real state of rows padded on either side.
+
+    Hint: the index of the last 1 of each row: the largest of mask * arange(T); the number of ones
+    minus 1 is right for one side only"""
     hidden = numbers(0, 3, 5, 2)
     right = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
     cases = [((hidden, right), hidden[[0, 1, 2], [4, 1, 3]]),
              ((hidden, right.flip(1)), hidden[:, 4])]
-    return judge("pool_last", function, cases, "the index of the last 1 of each row: the largest "
-                 "of mask * arange(T); the number of ones minus 1 is right for one side only")
+    return judge(check_pool_last, function, cases)
 
 
 def check_head_is_safe(function: Callable) -> bool:
-    """Exercise 3 of notebook 04: is the reward head trained, in fp32 and no LoRA target?"""
+    """Exercise 3 of notebook 04: is the reward head trained, in fp32 and no LoRA target?
+
+    Hint: look at names with `score`: none may hold `lora_`, one must be trained, and every trained
+    one must be float32"""
     f, h = torch.float32, torch.bfloat16
     lora = ("layers.0.q_proj.lora_A.default.weight", f, True)
     trained = ("score.modules_to_save.default.weight", f, True)
@@ -239,21 +257,25 @@ def check_head_is_safe(function: Callable) -> bool:
              (([lora, ("score.base_layer.weight", f, False),
                 ("score.lora_A.default.weight", f, True)],), 0.0),
              (([lora, trained, ("score.lora_B.default.weight", f, True)],), 0.0)]
-    return judge("head_is_safe", function, cases, "look at names with `score`: none may hold "
-                 "`lora_`, one must be trained, and every trained one must be float32")
+    return judge(check_head_is_safe, function, cases)
 
 
 def check_new_ties(function: Callable) -> bool:
-    """Exercise 4 of notebook 04: pairs that differ in fp32 and are equal in bf16."""
+    """Exercise 4 of notebook 04: pairs that differ in fp32 and are equal in bf16.
+
+    Hint: compare all pairs i < j twice, before and after .bfloat16(); near 4 its numbers are 0.03
+    apart"""
     near_four = torch.tensor([4.0, 4.01, 4.02, 4.2, 4.0])
     cases = [((near_four,), 2), ((near_four / 64,), 2), ((torch.tensor([0.5, 1.5]),), 0),
              ((torch.full((3,), 0.3),), 0)]
-    return judge("new_ties", function, cases, "compare all pairs i < j twice, before and after "
-                 ".bfloat16(); near 4 its numbers are 0.03 apart")
+    return judge(check_new_ties, function, cases)
 
 
 def check_merged_weight(function: Callable) -> bool:
-    """Exercise 5 of notebook 04: dequantize, then add (alpha / r) B A."""
+    """Exercise 5 of notebook 04: dequantize, then add (alpha / r) B A.
+
+    Hint: levels[codes] * absmax, in the shape of B @ A, plus alpha / r times B @ A, where r =
+    len(A)"""
     levels, generator = torch.linspace(-1, 1, 16).double(), torch.Generator().manual_seed(0)
     codes, absmax = torch.randint(16, (6, 64), generator=generator), numbers(0, 6, 1).abs()
     a, b = numbers(1, 3, 64), numbers(2, 6, 3)
@@ -261,5 +283,4 @@ def check_merged_weight(function: Callable) -> bool:
     wide = (levels[codes] * absmax).view(3, 128) + 6 / 2 * numbers(4, 3, 2) @ numbers(3, 2, 128)
     cases = [((codes, absmax, levels, a, b, 12.0), expected),
              ((codes, absmax, levels, numbers(3, 2, 128), numbers(4, 3, 2), 6.0), wide)]
-    return judge("merged_weight", function, cases, "levels[codes] * absmax, in the shape of B @ "
-                 "A, plus alpha / r times B @ A, where r = len(A)")
+    return judge(check_merged_weight, function, cases)

@@ -2,166 +2,194 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
+import torch.nn.functional as F
+from torch.func import grad
 
 from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
 
+
+def tilted(p: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
+    """The policy that is best at a price of beta a nat of KL from p."""
+    return (p.log() + rewards / beta).softmax(0)
+
+
+def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """KL(p || q) in nats."""
+    return (p * (p / q).log()).sum()
+
+
 # ---- 05_overoptimization -------------------------------------------------------------------------
 
 def check_prompts_needed(function: Callable) -> bool:
-    """Exercise 1 of notebook 05: prompts for a paired difference to be seen with 80% power."""
+    """Exercise 1 of notebook 05: prompts for a paired difference to be seen with 80% power.
+
+    Hint: 2.8 standard errors, sd / sqrt(n), must fit into the difference; round up"""
     cases = [((0.4, 0.03), 1394), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
-    return judge("prompts_needed", function, cases, "2.8 standard errors, sd / sqrt(n), must fit "
-                 "into the difference; round up")
+    return judge(check_prompts_needed, function, cases)
 
 
 def check_two_way_error(function: Callable) -> bool:
-    """Exercise 2 of notebook 05: the standard error of a mean over seeds and prompts."""
+    """Exercise 2 of notebook 05: the standard error of a mean over seeds and prompts.
+
+    Hint: mean squares: of seeds P times the variance of the row means, of prompts S times that of
+    the column means, of the rest what both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S
+    P), then the root"""
     cases = [((x,), two_way_interval(x.numpy())[3]) for x in (
         numbers(0, 4, 30) + 3 * numbers(1, 4, 1) + 2 * numbers(2, 1, 30),
         numbers(3, 3, 8) + 2 * numbers(4, 3, 1) + 2 * numbers(5, 1, 8))]
-    return judge("two_way_error", function, cases, "mean squares: of seeds P times the variance of "
-                 "the row means, of prompts S times that of the column means, of the rest what "
-                 "both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S P), then the root")
+    return judge(check_two_way_error, function, cases)
 
 
 def check_best_of_n_without_ties(function: Callable) -> bool:
-    """Exercise 3 of notebook 05: the unbiased best-of-n estimate from N ranked samples."""
+    """Exercise 3 of notebook 05: the unbiased best-of-n estimate from N ranked samples.
+
+    Hint: sort gold by proxy, ascending; the sample with i below it wins C(i, n-1) of the C(N, n)
+    draws"""
     proxy, gold = numbers(0, 12), numbers(1, 12)
     cases = [((proxy, gold, n), best_of_n(proxy.numpy(), gold.numpy(), n).item())
              for n in (1, 4, 12)]
-    return judge("best_of_n_without_ties", function, cases, "sort gold by proxy, ascending; the "
-                 "sample with i below it wins C(i, n-1) of the C(N, n) draws")
+    return judge(check_best_of_n_without_ties, function, cases)
 
 
 def check_best_of_n_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 05: the exact KL of best-of-n on a few answers of known rank."""
+    """Exercise 4 of notebook 05: the exact KL of best-of-n on a few answers of known rank.
+
+    Hint: the best of n is at most answer k with probability F_k^n: differences of that, then sum q
+    log(q / p)"""
     cases = []
     for p, n in (([0.5, 0.5], 2), ([0.2, 0.5, 0.3], 4), ([0.2, 0.5, 0.3], 1), ([1.0], 8)):
         p = torch.tensor(p, dtype=torch.float64)
-        edges = np.concatenate([[0.0], p.cumsum(0).numpy()]) ** n
-        picked = np.diff(edges)
-        cases.append(((p, n), float((picked * np.log(picked / p.numpy())).sum())))
-    return judge("best_of_n_divergence", function, cases, "the best of n is at most answer k with "
-                 "probability F_k^n: differences of that, then sum q log(q / p)")
+        picked = F.pad(p.cumsum(0), (1, 0)).pow(n).diff()  # F_k^n - F_(k-1)^n
+        cases.append(((p, n), divergence(picked, p)))
+    return judge(check_best_of_n_divergence, function, cases)
 
 
 # ---- 06_rloo -------------------------------------------------------------------------------------
 
 def check_best_baseline(function: Callable) -> bool:
-    """Exercise 1 of notebook 06: the constant baseline of least variance for REINFORCE."""
+    """Exercise 1 of notebook 06: the constant baseline of least variance for REINFORCE.
+
+    Hint: minimise E[(r - b)^2 s^2] over b: a mean of r weighted with pi s^2"""
     p, r = numbers(0, 4).softmax(0), numbers(1, 4)
     s = (torch.eye(4, dtype=torch.float64) - p).square().sum(1)
     grid = torch.linspace(-3, 3, 600_001, dtype=torch.float64)
     curve = sum(p[a] * s[a] * (r[a] - grid) ** 2 for a in range(4))
     cases = [((p, r, s), round(grid[curve.argmin()].item(), 5)),
              ((p, torch.ones(4, dtype=torch.float64), s), 1.0)]
-    return judge("best_baseline", function, cases, "minimise E[(r - b)^2 s^2] over b: a mean of r "
-                 "weighted with pi s^2")
+    return judge(check_best_baseline, function, cases)
 
 
 def check_answer_logprobs(function: Callable) -> bool:
-    """Exercise 2 of notebook 06: whole answers' log-probabilities, the end of turn included."""
+    """Exercise 2 of notebook 06: whole answers' log-probabilities, the end of turn included.
+
+    Hint: cumsum of (tokens == stop), minus itself, counts the stops before each token"""
     logprobs = -numbers(0, 4, 5).abs()
     tokens = torch.tensor([[5, 6, 2, 7, 2], [2, 5, 5, 5, 5], [5, 6, 7, 8, 9], [5, 6, 7, 8, 2]])
     expected = torch.stack([logprobs[0, :3].sum(), logprobs[1, 0], logprobs[2].sum(),
                             logprobs[3].sum()])
-    return judge("answer_logprobs", function, [((logprobs, tokens, 2), expected)], "cumsum of "
-                 "(tokens == stop), minus itself, counts the stops before each token")
+    return judge(check_answer_logprobs, function, [((logprobs, tokens, 2), expected)])
 
 
 def check_rescaled(function: Callable) -> bool:
-    """Exercise 3 of notebook 06: what another scale of the reward does to RLOO."""
+    """Exercise 3 of notebook 06: what another scale of the reward does to RLOO.
+
+    Hint: c r - beta' d must be a multiple of r - beta d"""
     cases = [((0.05, 2.0), torch.tensor([0.1, 2.0])), ((0.3, 0.5), torch.tensor([0.15, 0.5]))]
-    return judge("rescaled", function, cases, "c r - beta' d must be a multiple of r - beta d")
+    return judge(check_rescaled, function, cases)
 
 
 def check_tilted_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 06: KL of the optimal policy of KL-regularized reward."""
-    cases = []
-    for beta in (0.5, 2.0, 50.0):
-        p, r = numbers(0, 5).softmax(0), numbers(1, 5)
-        best = p * (r / beta).exp()
-        best = best / best.sum()
-        cases.append(((p, r, beta), (best * (best / p).log()).sum()))
-    return judge("tilted_divergence", function, cases, "log pi* = log pi_ref + r / beta, minus the "
-                 "log of its normalizer")
+    """Exercise 4 of notebook 06: KL of the optimal policy of KL-regularized reward.
+
+    Hint: log pi* = log pi_ref + r / beta, minus the log of its normalizer"""
+    p, r = numbers(0, 5).softmax(0), numbers(1, 5)
+    cases = [((p, r, beta), divergence(tilted(p, r, beta), p)) for beta in (0.5, 2.0, 50.0)]
+    return judge(check_tilted_divergence, function, cases)
 
 
 # ---- 07_gold_vs_proxy ----------------------------------------------------------------------------
 
 def check_tilt(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: KL, mean proxy and mean gold of the best policy at a KL price."""
-    cases = []
+    """Exercise 1 of notebook 07: KL, mean proxy and mean gold of the best policy at a KL price.
+
+    Hint: softmax of log p + proxy / beta; gold is not in it"""
+    p, proxy, gold, cases = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6), []
     for beta in (0.4, 3.0):
-        p, proxy, gold = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6)
-        best = (p.log() + proxy / beta).softmax(0)
-        cases.append(((p, proxy, gold, beta), torch.stack([
-            (best * (best / p).log()).sum(), (best * proxy).sum(), (best * gold).sum()])))
-    return judge("tilt", function, cases, "softmax of log p + proxy / beta; gold is not in it")
+        best = tilted(p, proxy, beta)
+        cases.append(((p, proxy, gold, beta),
+                      torch.stack([divergence(best, p), best @ proxy, best @ gold])))
+    return judge(check_tilt, function, cases)
 
 
 def check_share_kept(function: Callable) -> bool:
-    """Exercise 2 of notebook 07: gold's rise over the proxy's, each in its own unit."""
+    """Exercise 2 of notebook 07: gold's rise over the proxy's, each in its own unit.
+
+    Hint: (mean gold - mean base gold) / std of base gold, over the same of the proxy"""
     base_gold, base_proxy = 2 * numbers(0, 20) + 3, numbers(1, 20)
     cases = [((base_gold + 1, base_gold, base_proxy + 2, base_proxy),
               0.5 * base_proxy.std() / base_gold.std()),
              ((base_gold - 1, base_gold, 3 * base_proxy + 1, base_proxy),
               -1 / base_gold.std() / ((2 * base_proxy + 1).mean() / base_proxy.std()))]
-    return judge("share_kept", function, cases, "(mean gold - mean base gold) / std of base gold, "
-                 "over the same of the proxy")
+    return judge(check_share_kept, function, cases)
 
 
 def check_win_rate(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: win rate, ties counted by half."""
+    """Exercise 3 of notebook 07: win rate, ties counted by half.
+
+    Hint: 1 for a win, 1/2 for a tie"""
     a, b = torch.tensor([1.0, 2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0, 2.0, 1.0])
-    return judge("win_rate", function, [((a, b), 0.625), ((b, a), 0.375), ((a, a), 0.5)],
-                 "1 for a win, 1/2 for a tie")
+    return judge(check_win_rate, function, [((a, b), 0.625), ((b, a), 0.375), ((a, a), 0.5)])
 
 
 def check_matched_win_rate(function: Callable) -> bool:
-    """Exercise 4 of notebook 07: win rate among answers of nearly the same length."""
+    """Exercise 4 of notebook 07: win rate among answers of nearly the same length.
+
+    Hint: keep the pairs with |words - base_words| <= within, then the mean of wins"""
     wins = torch.tensor([1.0, 1.0, 0.0, 0.5, 1.0, 0.0])
     words, base = torch.tensor([10, 50, 20, 31, 90, 40]), torch.tensor([12, 20, 20, 30, 30, 60])
-    return judge("matched_win_rate", function, [((wins, words, base, 2), 0.5),
-                                                ((wins, words, base, 20), 0.375),
-                                                ((wins, words, base, 100), 3.5 / 6)],
-                 "keep the pairs with |words - base_words| <= within, then the mean of wins")
+    cases = [((wins, words, base, 2), 0.5), ((wins, words, base, 20), 0.375),
+             ((wins, words, base, 100), 3.5 / 6)]
+    return judge(check_matched_win_rate, function, cases)
 
 
 # ---- 08_scaling_to_8b ----------------------------------------------------------------------------
 
 def check_padding_factor(function: Callable) -> bool:
-    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed ones."""
+    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed ones.
+
+    Hint: two rows a pair, all as long as the longest prompt + answer; below the line every part
+    once"""
     cases = [(([4, 4], [4, 4], [4, 4]), 32 / 24), (([10, 2], [5, 1], [1, 3]), 60 / 22),
              (([0], [7], [7]), 1.0)]
-    return judge("padding_factor", function, cases, "two rows a pair, all as long as the longest "
-                 "prompt + answer; below the line every part once")
+    return judge(check_padding_factor, function, cases)
 
 
 def check_zero_bytes(function: Callable) -> bool:
-    """Exercise 2 of notebook 08: bytes of weights, gradients and AdamW a GPU by ZeRO stage."""
+    """Exercise 2 of notebook 08: bytes of weights, gradients and AdamW a GPU by ZeRO stage.
+
+    Hint: 8 bytes of optimizer, 4 of gradient, 4 of weight: the first `stage` of these are divided
+    by the GPUs"""
     cases = [((10, 4, 0), 160.0), ((10, 4, 1), 100.0), ((10, 4, 2), 70.0), ((10, 4, 3), 40.0),
              ((10, 1, 3), 160.0)]
-    return judge("zero_bytes", function, cases, "8 bytes of optimizer, 4 of gradient, 4 of weight: "
-                 "the first `stage` of these are divided by the GPUs")
+    return judge(check_zero_bytes, function, cases)
 
 
 def check_bsr_slice(function: Callable) -> bool:
-    """Exercise 3 of notebook 08: dL/dr of BSR for one rank's pairs."""
-    cases = []
+    """Exercise 3 of notebook 08: dL/dr of BSR for one rank's pairs.
+
+    Hint: d/dr of lambda B (S / 2B)^2, the same number for every response"""
+    cases, push = [], grad(lambda rewards: 8 * rewards.mean() ** 2)
     for n, bsr_lambda in ((3, 0.1), (8, 1e-3)):
-        rewards = (numbers(n, 8, 2) + 1).requires_grad_()
-        (8 * bsr_lambda * rewards.mean() ** 2).backward()
-        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), rewards.grad[:n]))
-    return judge("bsr_slice", function, cases, "d/dr of lambda B (S / 2B)^2, the same number for "
-                 "every response")
+        rewards = numbers(n, 8, 2) + 1
+        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), bsr_lambda * push(rewards)[:n]))
+    return judge(check_bsr_slice, function, cases)
 
 
 def check_hours(function: Callable) -> bool:
-    """Exercise 4 of notebook 08: time of full fine-tuning with checkpointing."""
+    """Exercise 4 of notebook 08: time of full fine-tuning with checkpointing.
+
+    Hint: 8 N operations a token over gpus x peak x utilisation, in hours"""
     cases = [((4.5e9, 1e9, 1, 1e15, 1.0), 10.0), ((1e9, 7e9, 8, 1e15, 0.35), 2e4 / 3600)]
-    return judge("hours", function, cases, "8 N operations a token over gpus x peak x utilisation, "
-                 "in hours")
+    return judge(check_hours, function, cases)
