@@ -125,6 +125,7 @@ class RLOOConfig:
     steps: Count = 40
     prompts_per_step: Count = 8
     num_generations: Several = 4  # K answers a prompt; one has no others
+    max_prompt_tokens: Count = 512  # longer prompts are left out and counted
     max_new_tokens: Count = 48
     minibatches: Count = 1  # optimizer steps on one batch of answers
     kl_coef: Weight = 0.05  # nats of sum_t log pi / pi_ref to reward units

@@ -174,11 +174,14 @@ def group_row(row: dict) -> Group:
     return new_group(*columns, row.get("split"))
 
 
-def ultrafeedback(row: dict) -> Group:
-    """UltraFeedback: `instruction, completions[{model, response, overall_score}]`."""
+def ultrafeedback(row: dict) -> Group | None:
+    """UltraFeedback: `instruction, completions[{model, response, overall_score}]`; None for a row
+    in which an answer is empty or has no score, as the published set holds some."""
     completions = column(row, "completions")
     if not isinstance(completions, list):
         raise ValueError(f"completions must be a list, got {type(completions).__name__}")
+    if not all(c.get("response") and c.get("overall_score") is not None for c in completions):
+        return None
     columns = [[column(c, name) for c in completions]
                for name in ("response", "overall_score", "model")]
     return new_group(column(row, "instruction"), *columns)
@@ -211,16 +214,21 @@ GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": 
 
 
 def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
-    """`reader` of every row.  Raises: DataError, its complaint with file and row."""
+    """`reader` of every row; those it gives None for are dropped, and their number is printed.
+    Raises: DataError, its complaint with file and row."""
     items = []
     try:
         for row in rows:
             items.append(reader(row))
     except (ValueError, TypeError) as error:
         raise DataError(f"{source}, row {len(items) + 1}: {error}") from error
-    if not items:
+    kept = [item for item in items if item is not None]
+    if not kept:
         raise DataError(f"{source}: holds no rows; check the file and the split's name")
-    return items
+    if len(kept) < len(items):
+        print(f"{source}: dropped {len(items) - len(kept)} rows with an answer that is empty or has "
+              "no score")
+    return kept
 
 
 def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[Pair]:

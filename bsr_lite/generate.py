@@ -89,14 +89,18 @@ def end_of_turn(tokenizer) -> int:
     return tokenize(tokenizer, [{"role": "user", "content": "x"}], "x")[1][-1]
 
 
+def prompt_ids(tokenizer, row: dict) -> list[int]:
+    """Tokens of a row's `prompt` up to where the answer starts."""
+    return tokenize(tokenizer, [{"role": "user", "content": row["prompt"]}], "")[0]
+
+
 def roll_out(policy: Policy, rows: list[dict], num_generations: int, max_new_tokens: int,
              seed: int) -> list[dict]:
     """K answers to the `prompt` of each row. Per prompt: its `row`, its `token_group` [prompt,
     answer, ...], the `texts` of its answers, and whether each `finished`, that is, ended by itself.
     """
     tokenizer, stop = policy.tokenizer, end_of_turn(policy.tokenizer)
-    prompts = [tokenize(tokenizer, [{"role": "user", "content": row["prompt"]}], "")[0]
-               for row in rows]
+    prompts = [prompt_ids(tokenizer, row) for row in rows]
     tokens, mask = sample(policy, prompts, num_generations, max_new_tokens, stop,
                           torch.Generator().manual_seed(seed))  # (P K, T) each
     tokens, mask = tokens.cpu(), mask.cpu()  # once, not an answer at a time

@@ -352,3 +352,22 @@ def test_packed_pairs_are_the_pairs_at_four_bytes_a_token(tokenizer):
     again, _ = pair_tokens(pairs, tokenizer, 512)
     other, _ = pair_tokens(pairs[1:], tokenizer, 512)
     assert token_fingerprint(again) == token_fingerprint(token_groups) != token_fingerprint(other)
+
+
+def test_ultrafeedback_rows_with_a_hole_are_dropped_and_counted(tmp_path, capsys):
+    """The published set holds some; one of them must not end a run."""
+    def row(*completions):
+        return {"instruction": "Say hi.", "completions": [
+            {"model": f"m{i}", "response": r, "overall_score": s}
+            for i, (r, s) in enumerate(completions)]}
+
+    rows = [row(("hi", 1.0), ("hello", 2.0)), row(), row(("", 1.0), ("hello", 2.0)),
+            row(("hi", None), ("hello", 2.0)), row((None, 1.0), ("hello", 2.0)),
+            row(("hi", 0.0), ("hey", 3.0))]
+    (tmp_path / "u.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    groups = read_groups(str(tmp_path / "u.jsonl"), "ultrafeedback")
+    assert [g.gold for g in groups] == [[1.0, 2.0], [0.0, 3.0]]  # a score of zero is a score
+    assert "dropped 4 rows with an answer that is empty or has no score" in capsys.readouterr().out
+    (tmp_path / "u.jsonl").write_text(json.dumps(row(("hi", "good"), ("hello", 2.0))))
+    with pytest.raises(DataError, match=r"row 1: gold\[0\] must be a finite number"):
+        read_groups(str(tmp_path / "u.jsonl"), "ultrafeedback")

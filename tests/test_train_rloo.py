@@ -344,3 +344,13 @@ def test_the_shipped_config_parses():
     path = Path(bsr_lite.__file__).parent / "configs" / "rloo_fast.yaml"
     config = load_config(path, RLOOConfig)
     assert config.kl_coef == 0.05 and parse(read_yaml(path), RLOOConfig, "x")
+
+
+def test_prompts_that_are_too_long_are_left_out_and_counted(world, capsys, tmp_path):
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    rows[3]["prompt"] = "Name birds. " * 60
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    train(settings(world, "max_prompt_tokens=60", "steps=1"))
+    assert "1 of 10 prompts are over max_prompt_tokens 60, left out" in capsys.readouterr().out
+    with pytest.raises(DataError, match="0 prompts are left, a step takes 4: raise"):
+        train(settings(world, "max_prompt_tokens=5"))

@@ -18,7 +18,15 @@ from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
-from ..train_rloo import gold_of, prompts_of, reference_scale, score, sequence_logprobs, sums
+from ..train_rloo import (
+    gold_of,
+    prompts_of,
+    reference_scale,
+    score,
+    sequence_logprobs,
+    short_prompts,
+    sums,
+)
 from ..train_rloo import train as train_policy
 from . import records
 from .statistics import length_controlled_win_rate, two_way_interval
@@ -72,7 +80,8 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold = gold_of(config)
-    zero, unit = reference_scale(policy, proxy, prompts_of(config), config)
+    trained_on = short_prompts(prompts_of(config), policy.tokenizer, config)
+    zero, unit = reference_scale(policy, proxy, trained_on, config)
 
     def described(batch: list[dict]) -> dict:
         scaled = ((score(batch, proxy) - zero) / unit).double().round(decimals=4)
