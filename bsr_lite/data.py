@@ -180,7 +180,8 @@ def ultrafeedback(row: dict) -> Group | None:
     completions = column(row, "completions")
     if not isinstance(completions, list):
         raise ValueError(f"completions must be a list, got {type(completions).__name__}")
-    if not all(c.get("response") and c.get("overall_score") is not None for c in completions):
+    if not completions or not all(c.get("response") and c.get("overall_score") is not None
+                                  for c in completions):
         return None
     columns = [[column(c, name) for c in completions]
                for name in ("response", "overall_score", "model")]
@@ -226,8 +227,8 @@ def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
     if not kept:
         raise DataError(f"{source}: holds no rows; check the file and the split's name")
     if len(kept) < len(items):
-        print(f"{source}: dropped {len(items) - len(kept)} rows with an answer that is empty or has "
-              "no score")
+        print(f"{source}: dropped {len(items) - len(kept)} rows with an answer that is empty or "
+              "has no score")
     return kept
 
 
