@@ -215,21 +215,16 @@ GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": 
 
 
 def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
-    """`reader` of every row; those it gives None for are dropped, and their number is printed.
-    Raises: DataError, its complaint with file and row."""
+    """`reader` of every row.  Raises: DataError, its complaint with file and row."""
     items = []
     try:
         for row in rows:
             items.append(reader(row))
     except (ValueError, TypeError) as error:
         raise DataError(f"{source}, row {len(items) + 1}: {error}") from error
-    kept = [item for item in items if item is not None]
-    if not kept:
+    if not items:
         raise DataError(f"{source}: holds no rows; check the file and the split's name")
-    if len(kept) < len(items):
-        print(f"{source}: dropped {len(items) - len(kept)} rows with an answer that is empty or "
-              "has no score")
-    return kept
+    return items
 
 
 def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[Pair]:
@@ -249,7 +244,13 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     if format not in GROUP_FORMATS:
         raise DataError(f"format {format!r} holds no groups; choose from "
                         f"{', '.join(GROUP_FORMATS)}")
-    found = convert(source, read_rows(source, split), GROUP_FORMATS[format])
+    rows = convert(source, read_rows(source, split), GROUP_FORMATS[format])
+    found = [row for row in rows if row is not None]
+    if len(found) < len(rows):
+        print(f"{source}: dropped {len(rows) - len(found)} rows with an answer that is empty or "
+              "has no score")
+    if not found:
+        raise DataError(f"{source}: no row is left")
     return found if isinstance(found[0], Group) else _long_table(source, found)
 
 

@@ -126,7 +126,7 @@ def test_hidden_states_before_and_after_the_final_norm(tiny_path):
 
 @pytest.mark.parametrize("lora_rank", [None, 4])
 def test_backbone_in_bf16_head_and_rewards_in_fp32(tiny_path, lora_rank):
-    model = load_reward_model(tiny_path, lora_rank=lora_rank)
+    model = load_reward_model(tiny_path, lora_rank=lora_rank, dtype="bfloat16")
     assert model.head_weight.dtype is torch.float32 and score(model).dtype is torch.float32
     exact = load_reward_model(tiny_path, lora_rank=lora_rank, dtype="float32")
     error = (score(model) - score(exact)).abs().max()
@@ -281,7 +281,7 @@ def test_4bit_gradients_survive_an_evaluation(tiny_path, dtype, one_thread):
 def test_frozen_base_stays_in_its_dtype(tiny_path):
     """PEFT's prepare_model_for_kbit_training would hold embeddings in fp32, a gigabyte more at 8B,
     and with them the whole residual stream."""
-    model = load_reward_model(tiny_path, lora_rank=4, quantization="nf4")
+    model = load_reward_model(tiny_path, lora_rank=4, quantization="nf4", dtype="bfloat16")
     assert model.backbone.embed_tokens.weight.dtype is torch.bfloat16
     assert not any(p.requires_grad for n, p in model.named_parameters()
                    if "lora_" not in n and "score" not in n)
