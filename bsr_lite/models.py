@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import machine
 from .batching import PackedRow, pack, register_attention
-from .distributed import sharded
+from .distributed import reads_weights, refuse_shards, sharded
 from .embedded import EMBEDDED, embedded_model_path, quiet_loading
 from .errors import ModelError
 from .saving import check_template, saved_meta
@@ -134,6 +134,8 @@ def _reload(folder: Path, meta: dict) -> RewardModel:
     if meta["lora_rank"]:
         from peft import PeftModel
         check_template(folder, tokenizer, meta)
+        if not reads_weights():
+            return RewardModel(add_adapters(hf, "SEQ_CLS", meta, seed=0), tokenizer, meta)
         with quiet_loading():
             hf = PeftModel.from_pretrained(hf, folder, is_trainable=True,
                                            torch_device=str(hf.device))
@@ -156,6 +158,8 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
                 module.to(model.compute_dtype)
     if not sharded():
         model.to(machine.device())
+    if not reads_weights():
+        return model
     found = rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
     if model.compute_dtype is torch.float16 and not found.isfinite().all():
         raise ModelError(f"{model.meta['base']} overflows float16, whose numbers end at 65,504: "
@@ -170,10 +174,10 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     `dtype` or as meta["quantization"] says, its tokenizer, and whether its head is missing in the
     checkpoint.  The one place that reads pretrained weights.  Raises: ModelError."""
     import transformers
+    from accelerate import init_empty_weights
     name = meta["base"]
     path = str(embedded_model_path()) if name == EMBEDDED else name
-    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype),
-               "output_loading_info": True}
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype)}
     machine.announce(meta["dtype"])
     if meta["quantization"]:
         if torch.cuda.is_available():  # it is quantized there, on the way in
@@ -186,8 +190,13 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         settle_template(tokenizer, name)
         with quiet_loading():
-            hf, info = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
-                path, config=config, **options)
+            auto = getattr(transformers, f"AutoModelFor{kind}")
+            if reads_weights():
+                hf, info = auto.from_pretrained(path, config=config, output_loading_info=True,
+                                                **options)
+            else:  # parameters on the meta device, buffers computed
+                with init_empty_weights(include_buffers=False):
+                    hf, info = auto.from_config(config, **options), {"missing_keys": []}
     except ModelError:
         raise
     except Exception as error:  # the hub, the file formats and the model code raise of all kinds
@@ -222,6 +231,7 @@ def attention(meta: dict) -> str:
 def load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
+    refuse_shards(meta)
     hf, tokenizer, new_head = load_pretrained("SequenceClassification", meta,
                                               meta["dtype"] if meta["lora_rank"] else "float32")
     check_architecture(hf, meta)
