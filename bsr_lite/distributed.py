@@ -123,11 +123,10 @@ def check_agreement(**facts) -> None:
 # ---- the model -----------------------------------------------------------------------------------
 
 def refuse_shards(meta: dict) -> None:
-    """Before anything is read.  Raises: ConfigError for a model that is not sharded."""
+    """Before weights are read.  Raises: ConfigError for a model that is not sharded."""
     if sharded() and (meta["quantization"] or meta["dtype"] == "float16"):
-        what = "4-bit weights" if meta["quantization"] else "float16, whose loss is scaled,"
-        raise ConfigError(f"{what} cannot be sharded: launch with bsr_lite/configs/accelerate/"
-                          "ddp.yaml, or set model.dtype: bfloat16 without model.quantization")
+        raise ConfigError("4-bit weights and float16 are not sharded: set model.dtype: bfloat16, "
+                          "or launch with bsr_lite/configs/accelerate/ddp.yaml")
 
 
 def place_model(model, device: torch.device) -> None:
@@ -137,11 +136,9 @@ def place_model(model, device: torch.device) -> None:
     backward pass: LoRA's gradients are small, and a model whose are not is better sharded.
     Raises: ConfigError when ranks loaded different weights, or built different networks.
     """
-    check_agreement(network=[(name, p.shape, p.dtype, p.requires_grad)
-                             for name, p in model.named_parameters()])
+    check_agreement(network=[(p.shape, p.dtype, p.requires_grad) for p in model.parameters()])
     if sharded():
-        shard(model, device)
-        return
+        return shard(model, device)
     if ranks() > 1:  # the bits as integers: their sum is exact in any order
         trained = (p.detach() for p in model.parameters() if p.requires_grad)
         check_agreement(weights=[p.view(torch.int32).sum().item() for p in trained])

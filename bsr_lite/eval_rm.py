@@ -44,8 +44,7 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
                 answers = token_groups[index][1:]
                 # the same answer gets the same reward: in a packed row it would differ in the last
                 # bits, and a tie go either way
-                scores = found.setdefault(index, {})
-                scores[name] = value[[answers.index(answer) for answer in answers]]
+                found.setdefault(index, {})[name] = value[[answers.index(a) for a in answers]]
     model.train(was_training)
     everywhere = {index: scores for share in gather(found) for index, scores in share.items()}
     results = [everywhere[index] for index in range(len(token_groups))]

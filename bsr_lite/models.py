@@ -195,6 +195,7 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
                 hf, info = auto.from_pretrained(path, config=config, output_loading_info=True,
                                                 **options)
             else:  # parameters on the meta device, buffers computed
+                config.dtype = options["dtype"]  # transformers 4 tells the backbone no other way
                 with init_empty_weights(include_buffers=False):
                     hf, info = auto.from_config(config, **options), {"missing_keys": []}
     except ModelError:
