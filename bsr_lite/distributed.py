@@ -34,6 +34,11 @@ def sharded() -> bool:
     return ranks() > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
+def reads_weights() -> bool:
+    """Whether this rank loads a model's weights: under FSDP rank 0 does, for all."""
+    return rank() == 0 or not sharded()
+
+
 def is_shard(tensor: Tensor) -> bool:
     from torch.distributed.tensor import DTensor  # a second, for which --help need not wait
     return isinstance(tensor, DTensor)
@@ -44,6 +49,14 @@ def all_sum(tensor: Tensor) -> Tensor:
     if ranks() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def gather(value) -> list:
+    """Every rank's `value`, a pickled copy, in the order of ranks."""
+    everywhere = [value] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(everywhere, value)
+    return everywhere
 
 
 # ---- start and end -------------------------------------------------------------------------------
@@ -57,8 +70,8 @@ def refuse_launcher(command: str) -> None:
 def start_processes() -> torch.device:
     """Join the launcher's processes, by NCCL on GPUs and gloo on CPUs; this rank's device.
 
-    A rank that waits half an hour for another one (which may be writing a checkpoint) gives up;
-    one that dies is noticed at once.
+    A rank that waits two hours for another one gives up: rank 0 may be reading 32 GB of weights, or
+    writing 96 GB of a checkpoint. One that dies is noticed at once.
     Raises: ConfigError for what cannot be run.
     """
     from accelerate import PartialState
@@ -69,10 +82,10 @@ def start_processes() -> torch.device:
     if gpus and here > gpus:
         raise ConfigError(f"{here} processes on a machine with {gpus} GPUs: launch with "
                           f"--num_processes {gpus}")
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # else only one rank has weights to cut
+    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers' way; ours is `shard`
     # without cpu=True accelerate would take Apple's GPU, or see no device to connect: then every
     # rank would run alone
-    state = PartialState(cpu=not gpus, timeout=timedelta(minutes=30))
+    state = PartialState(cpu=not gpus, timeout=timedelta(hours=2))
     if rank():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  every line would come once a rank
     if ranks() > 1:  # the launcher stops all when one has died
@@ -99,8 +112,7 @@ def until_processes_end():
 
 def check_agreement(**facts) -> None:
     """Raises: ConfigError naming what is not the same on all ranks."""
-    from accelerate.utils import gather_object
-    everywhere = gather_object([facts])
+    everywhere = gather(facts)
     other = [name.replace("_", " ") for name in facts
              if any(there[name] != facts[name] for there in everywhere)]
     if other:
@@ -110,28 +122,33 @@ def check_agreement(**facts) -> None:
 
 # ---- the model -----------------------------------------------------------------------------------
 
+def refuse_shards(meta: dict) -> None:
+    """Before weights are read.  Raises: ConfigError for a model that is not sharded."""
+    if sharded() and (meta["quantization"] or meta["dtype"] == "float16"):
+        raise ConfigError("4-bit weights and float16 are not sharded: set model.dtype: bfloat16, "
+                          "or launch with bsr_lite/configs/accelerate/ddp.yaml")
+
+
 def place_model(model, device: torch.device) -> None:
     """The model on this rank's device, whole or sharded.
 
     The first is not torch's DistributedDataParallel, which would overlap the all-reduce with the
     backward pass: LoRA's gradients are small, and a model whose are not is better sharded.
-    Raises: ConfigError for what cannot be sharded, or when ranks loaded different weights.
+    Raises: ConfigError when ranks loaded different weights, or built different networks.
     """
-    if sharded() and model.meta["quantization"]:
-        raise ConfigError("4-bit weights cannot be sharded, and fit one GPU: launch QLoRA with "
-                          "bsr_lite/configs/accelerate/ddp.yaml")
+    check_agreement(network=[(p.shape, p.dtype, p.requires_grad) for p in model.parameters()])
+    if sharded():
+        return shard(model, device)
     if ranks() > 1:  # the bits as integers: their sum is exact in any order
         trained = (p.detach() for p in model.parameters() if p.requires_grad)
         check_agreement(weights=[p.view(torch.int32).sum().item() for p in trained])
-    if sharded():
-        shard(model)
-    else:
-        model.to(device)
+    model.to(device)
 
 
-def shard(model) -> None:
+def shard(model, device: torch.device) -> None:
     """FSDP2: every weight, gradient and optimizer state split over the ranks, a layer's weights
-    gathered while it computes.
+    gathered while it computes. All ranks cut a network without weights; then rank 0 sends its own,
+    tensor by tensor. Buffers (rotary frequencies) are each rank's own: no checkpoint holds them.
 
     Layers are gathered in the compute dtype, to which autocast would cast their matrices (their
     norms' weights are rounded to it, too), and their gradients summed in fp32; the embedding, the
@@ -139,15 +156,22 @@ def shard(model) -> None:
     whole. Gradients are summed over ranks, not averaged: the loss of a share is a share of the
     loss.
     """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-    backbone = model.backbone
+    weights = model.state_dict() if reads_weights() else {}
+    buffers = dict(model.named_buffers(remove_duplicate=False))
+    backbone = model.to("meta").backbone
     for module in (*backbone.layers, backbone):
         fully_shard(module, mp_policy=MixedPrecisionPolicy(
             None if module is backbone else model.compute_dtype, torch.float32,
             cast_forward_inputs=False))
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    model.classifier.score.to(next(backbone.parameters()).device)
+    model.to_empty(device=device)
+    set_model_state_dict(model, weights, options=StateDictOptions(
+        full_state_dict=True, broadcast_from_rank0=True))
+    for name, buffer in model.named_buffers(remove_duplicate=False):
+        buffer.copy_(buffers[name])
 
 
 def whole_weights(module: nn.Module) -> dict[str, Tensor]:

@@ -5,9 +5,10 @@ and how its hidden states disperse."""
 import numpy as np
 import torch
 
-from .batching import count_tokens, micro_batches, pack, shared_prefix
+from .batching import count_tokens, pack, share_out, shared_prefix
 from .data import Group, Messages, read_messages
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
+from .distributed import gather, rank, ranks
 from .errors import DataError, ModelError
 from .metrics import agreement, bootstrap_interval, kendall_tau_b
 from .tokenization import tokenize_chats
@@ -26,25 +27,31 @@ def group_tokens(tokenizer, prompt: Messages, responses: list[str],
 @torch.no_grad()
 def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[dict]:
     """Per token group: rewards (K,), and after_norm, before_norm (K, H), the two last hidden
-    states.  Raises: ModelError when a reward is not finite."""
-    was_training, results = model.training, [{} for _ in token_groups]
+    states. Ranks share the work, and all return all of it.
+    Raises: ModelError when a reward is not finite."""
+    was_training, found = model.training, {}  # this rank's share, by index of the group
+    lengths = [count_tokens(t) for t in token_groups]
     model.eval()
-    for part in micro_batches([count_tokens(t) for t in token_groups], token_budget):
+    for part in share_out(lengths, token_budget, ranks())[rank()]:
+        # under FSDP others wait for this rank, though it has nothing left: a short group once more
+        part = part or [lengths.index(min(lengths))]
         packed = pack([token_groups[i] for i in part])
         after, before = model.last_hidden(packed)  # (N, H) each, N responses of all its groups
         rewards = model.score(after)  # (N,)
-        if not rewards.isfinite().all():
-            raise ModelError("the model's rewards are not finite: it diverged in training (use an "
-                             "earlier one, or train with a lower learning rate), or, in float16, "
-                             "an answer overflowed it")
         sizes = [len(token_groups[i]) - 1 for i in part]
         for name, values in (("rewards", rewards), ("after_norm", after), ("before_norm", before)):
             for index, value in zip(part, values.cpu().split(sizes), strict=True):
                 answers = token_groups[index][1:]
                 # the same answer gets the same reward: in a packed row it would differ in the last
                 # bits, and a tie go either way
-                results[index][name] = value[[answers.index(answer) for answer in answers]]
+                found.setdefault(index, {})[name] = value[[answers.index(a) for a in answers]]
     model.train(was_training)
+    everywhere = {index: scores for share in gather(found) for index, scores in share.items()}
+    results = [everywhere[index] for index in range(len(token_groups))]
+    if not all(scores["rewards"].isfinite().all() for scores in results):
+        raise ModelError("the model's rewards are not finite: it diverged in training (use an "
+                         "earlier one, or train with a lower learning rate), or, in float16, an "
+                         "answer overflowed it")
     return results
 
 

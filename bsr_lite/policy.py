@@ -11,7 +11,8 @@ from . import machine
 from .batching import TokenGroup, answer_positions, pack
 from .embedded import quiet_loading
 from .errors import ModelError
-from .models import RewardModel, add_adapters, load_pretrained, load_reward_model
+from .models import RewardModel, load_reward_model
+from .pretrained import add_adapters, load_pretrained
 from .rloo import token_logprobs
 from .saving import check_template, saved_meta
 

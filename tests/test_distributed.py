@@ -10,28 +10,35 @@ import sys
 import time
 from pathlib import Path
 
+import peft
 import pytest
 import torch
+import transformers
 import yaml
+from conftest import assert_close_in_norm
 from torch.distributed.tensor import DTensor
 
 import bsr_lite.distributed
-from bsr_lite.batching import micro_batches, pack, share_out
+from bsr_lite.batching import count_tokens, micro_batches, pack, share_out
 from bsr_lite.checkpoint import Checkpoint
 from bsr_lite.config import RewardModelConfig, parse, to_dict
 from bsr_lite.distributed import (
     check_agreement,
     clip_gradients,
+    is_shard,
     place_model,
     rank,
     refuse_launcher,
+    sharded,
     start_processes,
     sum_gradients,
     until_processes_end,
 )
 from bsr_lite.errors import ConfigError, TrainingError
+from bsr_lite.eval_rm import group_tokens, score_tokens
 from bsr_lite.models import load_reward_model
 from bsr_lite.runlog import read_metrics
+from bsr_lite.saving import save_reward_model
 from bsr_lite.step import backward
 from bsr_lite.tokenization import pair_tokens
 from bsr_lite.train_rm import train
@@ -39,8 +46,10 @@ from bsr_lite.train_rm import train
 CONFIGS = Path(__file__).parents[1] / "bsr_lite/configs/accelerate"
 MODELS = {  # options of load_reward_model
     "full": {"dtype": "float32"}, "lora": {"dtype": "float32", "lora_rank": 4},
-    "bf16": {"dtype": "bfloat16", "gradient_checkpointing": True}}
-KINDS = {"whole": ("full", "lora"), "sharded": ("full", "lora", "bf16")}
+    "bf16": {"dtype": "bfloat16", "gradient_checkpointing": True},
+    "bf16 lora": {"dtype": "bfloat16", "lora_rank": 4}, "saved lora": {"name": "saved-lora"},
+    "saved full": {"name": "saved-full"}}
+KINDS = {"whole": ("full", "lora"), "sharded": tuple(MODELS)}
 STEPS = {  # pairs, changes of the config: groups of 3 span the ranks; a rank has none of one pair
     "bt": (5, {"loss": "bt", "token_budget": 128}),
     "bsr": (5, {"loss": "bsr", "bsr_lambda": 0.5, "token_budget": 128}),
@@ -83,10 +92,31 @@ def whole_gradient(trained):
                       for g in gradients])
 
 
-def steps(folder, pairs, kind, ranks):
-    model = load_reward_model(str(folder / "tiny"), seed=1, **MODELS[kind])
-    token_groups, _ = pair_tokens(pairs, model.tokenizer, 128)
+def load(folder, kind):
+    options = {"name": "tiny", "seed": 1} | MODELS[kind]
+    return load_reward_model(str(folder / options.pop("name")), **options)
+
+
+def tensors(model):
+    """Parameters, buffers, and tensors that modules hold beside them."""
+    beside = (value for module in model.modules() for value in vars(module).values())
+    return [*model.parameters(), *model.buffers(), *filter(torch.is_tensor, beside)]
+
+
+def place(folder, kind):
+    """A model on its rank, from a network whose weights rank 0 alone has where it is sharded."""
+    model = load(folder, kind)
+    empty = sharded() and rank() == 1
+    assert {p.is_meta for p in model.parameters()} == {empty}, kind
     place_model(model, torch.device("cpu"))
+    assert {is_shard(p) for p in model.backbone.parameters()} == {sharded()}, kind
+    assert not any(t.is_meta for t in tensors(model)), kind
+    return model
+
+
+def steps(folder, pairs, kind, ranks):
+    model = place(folder, kind)
+    token_groups, _ = pair_tokens(pairs, model.tokenizer, 128)
     model.train()
     found = {}
     for name, (size, changes) in STEPS.items():
@@ -94,6 +124,33 @@ def steps(folder, pairs, kind, ranks):
         config = settings(folder, "none", **plain | changes)
         found[name] = step(model, token_groups[:size], config, ranks)
     return found
+
+
+def evaluation(folder, groups):
+    """What `score_tokens` finds of many groups and of one, and this rank's tokens in each pass."""
+    model, found = place(folder, "full"), []
+    model.backbone.register_forward_pre_hook(
+        lambda module, args, inputs: passes.append(inputs["input_ids"].numel()), with_kwargs=True)
+    for number in (len(groups), 1):
+        passes = []
+        token_groups = [group_tokens(model.tokenizer, g.prompt, g.responses)
+                        for g in groups[:number]]
+        scored = score_tokens(model, token_groups, token_budget=400)
+        found.append({"scored": scored, "passes": passes,
+                      "lengths": [count_tokens(t) for t in token_groups]})
+    return found
+
+
+def refused(*args, **kwargs):
+    raise AssertionError("a rank other than 0 reads weights")
+
+
+@contextlib.contextmanager
+def reads_no_weights():
+    with pytest.MonkeyPatch.context() as patch:
+        for reader in (transformers.PreTrainedModel, peft.PeftModel):
+            patch.setattr(reader, "from_pretrained", refused)
+        yield
 
 
 @contextlib.contextmanager
@@ -115,20 +172,24 @@ def dies_at(last):
         torch.optim.AdamW.step = real
 
 
-def work(number, folder, pairs, port):
+def work(number, folder, pairs, groups, port):
     """Everything that two processes do, once for all tests; results are left in files."""
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2",
                    "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
                    "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     start_processes()
+    (group,) = torch.distributed.distributed_c10d._world.pg_map
+    assert group._get_backend(torch.device("cpu")).options._timeout.total_seconds() == 7200
     with pytest.raises(ConfigError, match="differ in their first step: give all machines"):
         check_agreement(first_step=number, config=0)
     for layout in ("whole", "sharded"):
         os.environ["ACCELERATE_USE_FSDP"] = str(layout == "sharded")
-        for kind in KINDS[layout]:
-            torch.save(steps(folder, pairs, kind, 2), folder / f"{layout}-{kind}-{number}.pt")
-        train(settings(folder, layout))
+        with reads_no_weights() if (layout, number) == ("sharded", 1) else contextlib.nullcontext():
+            for kind in KINDS[layout]:
+                torch.save(steps(folder, pairs, kind, 2), folder / f"{layout}-{kind}-{number}.pt")
+            torch.save(evaluation(folder, groups), folder / f"{layout}-scores-{number}.pt")
+            train(settings(folder, layout))
         broken = settings(folder, f"{layout}-resumed")
         with dies_at(5):
             train(broken)
@@ -136,14 +197,23 @@ def work(number, folder, pairs, port):
             shutil.copytree(broken.output_dir, folder / f"{layout}-broken")
         train(broken, resume=True)
         train(settings(folder, f"{layout}-from-one"), resume=True)
+    for options in ({"dtype": "float16"}, {"lora_rank": 4, "quantization": "nf4"}):
+        with pytest.raises(ConfigError, match=r"4-bit weights and float16 are not sharded: set"):
+            load_reward_model(str(folder / "tiny"), **options)
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, tiny_path, pairs):
+def two(tmp_path_factory, tiny_path, pairs, groups):
     """Runs the two processes once; returns the folder of their results."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "tiny").symlink_to(tiny_path)
+    for kind in ("full", "lora"):
+        model = load(folder, kind)
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 0.01 * p.requires_grad  # adapters that do something
+        save_reward_model(model, folder / f"saved-{kind}")
     rows = [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
              "rejected": [{"role": "assistant", "content": p.rejected}]} for p in pairs]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -158,7 +228,9 @@ def two(tmp_path_factory, tiny_path, pairs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (folder, pairs, port), nprocs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")  # two processes on one GPU are refused
+        torch.multiprocessing.spawn(work, (folder, pairs, groups, port), nprocs=2)
     yield folder
     torch.set_num_threads(threads)
 
@@ -200,12 +272,30 @@ def test_shares_are_a_partition_in_equal_numbers_of_runs(pairs, ranks):
 def test_two_processes_compute_the_step_of_one(two, pairs, kind, layout):
     alone = steps(two, pairs, kind, 1)
     first, second = (torch.load(two / f"{layout}-{kind}-{r}.pt") for r in range(2))
-    tolerance = 0.01 if kind == "bf16" else 5e-6
+    tolerance = 0.01 if kind.startswith("bf16") else 5e-6
     for name, expected in alone.items():
         assert all(torch.equal(first[name][k], second[name][k]) for k in expected), name
         for key, value in expected.items():
             error = (first[name][key] - value).norm() / value.norm()
             assert error < tolerance, (name, key, error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["whole", "sharded"])
+def test_two_processes_share_an_evaluation_and_both_know_all_of_it(two, groups, layout):
+    alone = evaluation(two, groups)
+    first, second = (torch.load(two / f"{layout}-scores-{r}.pt") for r in range(2))
+    for expected, *ours in zip(alone, first, second, strict=True):
+        for a, b, c in zip(expected["scored"], *(o["scored"] for o in ours), strict=True):
+            assert a.keys() == b.keys() and all(torch.equal(b[name], c[name]) for name in a)
+            for name, value in a.items():
+                assert_close_in_norm(b[name], value, unit=1.0)
+    many, one = zip(alone, first, second, strict=True)
+    work, *shares = (sum(e["passes"]) for e in many)
+    assert sum(shares) == work == sum(many[0]["lengths"])
+    assert max(shares) - min(shares) <= max(many[0]["lengths"])
+    # of a single group both compute the pass: under FSDP neither could do it alone
+    assert [e["passes"] for e in one] == [one[0]["lengths"]] * 3
 
 
 # ---- the run -------------------------------------------------------------------------------------
@@ -264,7 +354,7 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
         [sys.executable, "-m", "accelerate.commands.launch", "--config_file",
          CONFIGS / "fsdp2.yaml", "--num_processes", "2", "-m", "bsr_lite.train_rm", "--config",
          two / "killed.yaml"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"})
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
     deadline = time.time() + 300
     while len(read_metrics(two / "killed")) < 5 and time.time() < deadline:
         time.sleep(0.05)
@@ -286,7 +376,8 @@ def test_killed_rank_ends_the_run_and_leaves_the_checkpoint_whole(two):
 def checkpoint_of_one_weight(folder, **config):
     weight = torch.nn.Parameter(torch.zeros(3))
     model, optimizer = torch.nn.ParameterDict({"w": weight}), torch.optim.AdamW([weight], lr=0.1)
-    return weight, Checkpoint(folder, model, optimizer, config, "")
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    return weight, Checkpoint(folder, model, optimizer, config, "", scaler)
 
 
 def test_a_file_half_written_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -23,7 +23,8 @@ from torch.utils._pytree import tree_map_only
 from ..batching import TokenGroup, count_tokens, pack
 from ..config import ModelConfig, RewardModelConfig, command_line, load_config
 from ..errors import ConfigError, ModelError, run
-from ..models import RewardModel, attention, check_architecture, cut_config, make_trainable
+from ..models import RewardModel
+from ..pretrained import attention, check_architecture, cut_config, make_trainable
 from ..saving import saved_meta
 from ..step import backward
 

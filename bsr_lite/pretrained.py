@@ -1,0 +1,151 @@
+"""Pretrained networks of transformers: how they are read, cut, refused, and made trainable."""
+
+import logging
+
+import torch
+from torch import nn
+
+from . import machine
+from .batching import register_attention
+from .distributed import reads_weights
+from .embedded import EMBEDDED, embedded_model_path, quiet_loading
+from .errors import ModelError
+
+# It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+
+def load_pretrained(kind: str, meta: dict, dtype: str):
+    """A network of transformers ("SequenceClassification" or "CausalLM"), its weights held in
+    `dtype` or as meta["quantization"] says, its tokenizer, and whether its head is missing in the
+    checkpoint.  The one place that reads pretrained weights.  Raises: ModelError."""
+    import transformers
+    from accelerate import init_empty_weights
+    name = meta["base"]
+    path = str(embedded_model_path()) if name == EMBEDDED else name
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype)}
+    if meta["quantization"]:
+        if torch.cuda.is_available():  # it is quantized there, on the way in
+            options["device_map"] = {"": machine.device()}
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
+    try:
+        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        settle_template(tokenizer, name)
+        with quiet_loading():
+            auto = getattr(transformers, f"AutoModelFor{kind}")
+            if reads_weights():
+                hf, info = auto.from_pretrained(path, config=config, output_loading_info=True,
+                                                **options)
+            else:  # parameters on the meta device, buffers computed
+                config.dtype = options["dtype"]  # transformers 4 tells the backbone no other way
+                with init_empty_weights(include_buffers=False):
+                    hf, info = auto.from_config(config, **options), {"missing_keys": []}
+    except ModelError:
+        raise
+    except Exception as error:  # the hub, the file formats and the model code raise of all kinds
+        raise ModelError(f"cannot load {name}: {' '.join(str(error).split())} (Without a network "
+                         f"use a local path or {EMBEDDED}.)") from error
+    lost = sorted(k for k in info["missing_keys"] if not k.startswith(("score", "lm_head")))
+    if lost:
+        raise ModelError(f"the weights of {name} lack {', '.join(lost[:3])} and others, "
+                         f"{len(lost)} in all")
+    if meta["quantization"]:
+        guard_nf4(hf)
+    if dtype == "float16":
+        widen_residual_stream(hf)
+    return hf, tokenizer, bool(info["missing_keys"])
+
+
+def cut_config(config, meta: dict):
+    """The config of the first `depth` layers."""
+    layers = config.num_hidden_layers
+    depth = layers if meta["depth"] is None else meta["depth"]
+    if not 1 <= depth <= layers:
+        raise ModelError(f"depth {depth} is outside 1 to {layers}, the layers of {meta['base']}")
+    config.num_hidden_layers = depth
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:depth]
+    return config
+
+
+def attention(meta: dict) -> str:
+    """The attention implementation of a layout; of plain rows eager, which computes all that models
+    ask for."""
+    register_attention()
+    return "eager" if meta.get("layout") == "padded" else "packed"
+
+
+def guard_nf4(hf) -> None:
+    """On CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel without
+    autograd, for good: LoRA's gradients would be wrong and the loss look normal."""
+    import bitsandbytes as bnb
+    for module in hf.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def widen_residual_stream(hf) -> None:
+    """Embedding and norms in fp32, hence what layers add to, too: in some models it comes near
+    65,504, where float16 ends."""
+    for module in hf.modules():
+        if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Norm"):
+            module.float()
+
+
+# ---- what is refused -----------------------------------------------------------------------------
+
+def check_architecture(hf, meta: dict) -> None:
+    """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head, and,
+    in packed rows, all of its layers are attention: others carry a state along the row, from one
+    response to the next."""
+    if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
+        raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
+                         "decoder of the Llama, Qwen, Mistral kind")
+    kinds = {kind for name in ("layer_types", "layers_block_type")
+             for kind in getattr(hf.config, name, None) or ()}
+    others = sorted(kinds - {"attention", "full_attention", "sliding_attention"})
+    if others and meta.get("layout") != "padded":
+        raise ModelError(f"{type(hf).__name__} has layers of {', '.join(others)}, which packed "
+                         "rows cannot hold apart: set model.layout: padded")
+
+
+def settle_template(tokenizer, name: str) -> None:
+    """Of several named templates the default one.  Raises: ModelError for a template that writes
+    today's date and lets nobody set it."""
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
+    template = tokenizer.chat_template or ""
+    if "strftime_now" in template and "date_string" not in template:
+        raise ModelError(f"the chat template of {name} writes today's date and takes no "
+                         "date_string: rewards would change overnight; edit the template")
+
+
+# ---- what is trained -----------------------------------------------------------------------------
+
+def make_trainable(hf, meta: dict, gradient_checkpointing: bool | int, seed: int):
+    """Add checkpointing (of all layers, or the first so many) and adapters where asked for."""
+    if gradient_checkpointing:
+        with quiet_loading():
+            hf.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        hf.enable_input_require_grads()  # else a frozen embedding cuts the graph
+        if gradient_checkpointing is not True:
+            for layer in getattr(hf, hf.base_model_prefix).layers[gradient_checkpointing:]:
+                layer.gradient_checkpointing = False
+    # SEQ_CLS trains and saves `score`; CAUSAL_LM would silently do neither
+    return add_adapters(hf, "SEQ_CLS", meta, seed) if meta["lora_rank"] else hf
+
+
+def add_adapters(hf, task_type: str, meta: dict, seed: int):
+    """LoRA on all linear layers, W + 2 B A with B = 0 and A drawn with `seed`."""
+    from peft import LoraConfig, get_peft_model
+    rank = meta["lora_rank"]
+    lora = LoraConfig(task_type=task_type, r=rank, lora_alpha=2 * rank, lora_dropout=0.0,
+                      target_modules="all-linear")
+    with quiet_loading(), torch.random.fork_rng(devices=[]):  # the caller's generator is untouched
+        torch.manual_seed(seed)
+        hf = get_peft_model(hf, lora)
+    hf.peft_config["default"].base_model_name_or_path = meta["base"]  # not a cache's path
+    return hf
