@@ -113,12 +113,13 @@ class FakeCuda(TorchDispatchMode):
         kwargs = kwargs or {}
         device = kwargs.get("device")
         made_there = device is not None and torch.device(device).type == "cuda"
-        if not made_there and not any(isinstance(x, FakeTensor)
-                                      for x in tree_leaves((args, kwargs))):
+        leaves = tree_leaves((args, kwargs))
+        if not made_there and not any(isinstance(x, FakeTensor) for x in leaves):
             return function(*args, **kwargs)
         if function is torch.ops.aten._local_scalar_dense.default:  # item() 0, bool() yes
             return args[0].dtype is torch.bool or torch.zeros((), dtype=args[0].dtype).item()
-        args, kwargs = tree_map_only(torch.Tensor, self.as_fake, (args, kwargs))
+        if not all(isinstance(x, FakeTensor) for x in leaves if isinstance(x, torch.Tensor)):
+            args, kwargs = tree_map_only(torch.Tensor, self.as_fake, (args, kwargs))
         with self.fake:
             out = function(*args, **kwargs)
         return tree_map_only(FakeTensor, back_home, out)
