@@ -142,9 +142,9 @@ def meta_network(kind: str, meta: dict, dtype: str) -> nn.Module:
         hf = make(models.cut_config(architecture(meta["base"]), meta), dtype=getattr(torch, dtype),
                   attn_implementation=models.attention(meta))
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"no sizes known for {meta['base']}, or no model of this kind ({error}): "
-                         "take a decoder of the Llama, Qwen, Mistral kind, without a network a "
-                         f"local path or one of {', '.join(ARCHITECTURES)}") from error
+        raise ModelError(f"no sizes known for {meta['base']}, or no model of this kind: take a "
+                         "decoder of the Llama, Qwen, Mistral kind, without a network a local path"
+                         f" or one of {', '.join(ARCHITECTURES)}") from error
     for module in list(hf.modules()) if meta["quantization"] else ():
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and name not in ("score", "lm_head"):
