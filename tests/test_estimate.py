@@ -327,7 +327,7 @@ def test_the_command_says_whether_it_fits_and_what_to_change(tiny_path, tmp_path
     assert int(last) < 1024 and estimate(config, "t4")["total"] / 1e9 <= need * 0.999
     monkeypatch.setitem(CARDS, "t4", CARDS["t4"]._replace(memory=0.1))
     module.main(["--config", str(path), "--card", "t4"])
-    assert "GB, and a t4 has 0.1: lower data.max_length" in capsys.readouterr().out
+    assert "GB, and a t4 has 0.1: lower token_budget and data.max_length" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         module.main(["--config", str(path), "--card", "gtx280"])
     assert "choose from" in capsys.readouterr().err

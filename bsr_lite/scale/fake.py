@@ -8,7 +8,6 @@ import weakref
 from pathlib import Path
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,9 +109,10 @@ def fill(token_budget: int, prompt: int, answer: int, answers: int, most: int) -
 
 def architecture(name: str):
     """The transformers config of EMBEDDED, a hub id or a local path."""
+    from transformers import AutoConfig
     if name in ARCHITECTURES and not Path(name).exists():
-        return transformers.AutoConfig.for_model(**ARCHITECTURES[name], num_labels=1)
-    return transformers.AutoConfig.from_pretrained(name, num_labels=1)
+        return AutoConfig.for_model(**ARCHITECTURES[name], num_labels=1)
+    return AutoConfig.from_pretrained(name, num_labels=1)
 
 
 class _Nf4Linear(nn.Linear):
@@ -137,6 +137,7 @@ class _Nf4Linear(nn.Linear):
 
 def meta_network(kind: str, meta: dict, dtype: str) -> nn.Module:
     """What `models.load_pretrained` loads, on the meta device.  Raises: ModelError."""
+    import transformers
     make = getattr(transformers, f"AutoModelFor{kind}").from_config
     try:
         hf = make(models.cut_config(architecture(meta["base"]), meta), dtype=getattr(torch, dtype),
