@@ -129,7 +129,7 @@ class _Nf4Linear(nn.Linear):
         self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        dequantize = functools.partial(torch.empty, dtype=self.dtype)
+        dequantize = functools.partial(torch.empty, dtype=self.dtype, device=x.device)
         with saved_tensors_hooks(lambda weight: weight.shape, dequantize):
             y = x.to(self.dtype) @ dequantize((self.in_features, self.out_features))
         return (y if self.bias is None else y + self.bias).to(x.dtype)
