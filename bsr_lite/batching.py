@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .errors import ModelError
-from .machine import attention_kernel
+from .machine import attention_kernel, capability
 
 # One kernel for segments of any length, on a GPU; torch's versions differ in what it takes.
 try:
@@ -209,7 +209,7 @@ def packed_attention(module, query, key, value, mask, scaling=None, packed=None,
         query, key, value = (x.to(torch.get_autocast_dtype(kind)) for x in (query, key, value))
     # a prompt's keys and values are repeated here, never computed again: (.., T, D) -> (.., S, D)
     key, value = key[:, :, packed.keys], value[:, :, packed.keys]
-    kernel = packed.kernel or attention_kernel(query.device, query.dtype)
+    kernel = packed.kernel or attention_kernel(capability(query.device), query.dtype)
     if kernel == "varlen" and varlen_attn:
         return segments_at_once(query, key, value, packed, scaling), None
     return segments_one_by_one(query, key, value, packed, scaling, kernel != "grouped"), None

@@ -8,7 +8,6 @@ import os
 import torch
 
 FLASH = (8, 0)  # compute capability from which a card has bfloat16 units and flash attention
-HALF = ("bfloat16", "float16")
 
 
 def device() -> torch.device:
@@ -39,24 +38,27 @@ def capability(device: torch.device) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
+def fit_dtype(asked: str, capability: tuple[int, int] | None, saved: bool = False) -> str:
+    """The format to compute in: `auto` is the machine's; any other is taken at its word, but that
+    of a saved model only where the machine computes in it."""
+    keep = asked != "auto" and (native(asked, capability) or not saved)
+    return asked if keep else choose_dtype(capability)
+
+
 def resolve_dtype(asked: str, saved: bool = False) -> str:
-    """The format to compute in: `auto` is this machine's; any other is taken at its word, but
-    that of a saved model only where this machine computes in it. What was decided is printed."""
-    own = capability(device())
-    if asked == "auto" or (saved and not native(asked, own)):
-        asked = choose_dtype(own)
-    announce(asked)
-    return asked
+    """`fit_dtype` of this machine; what was decided is printed."""
+    dtype = fit_dtype(asked, capability(device()), saved)
+    announce(dtype)
+    return dtype
 
 
-def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
+def attention_kernel(capability: tuple[int, int] | None, dtype: torch.dtype) -> str:
     """Of packed rows: `varlen`, one call of the flash kernel; `expanded`, a segment a call with
     keys and values repeated for every head, which all memory-saving GPU kernels take; `grouped`,
     the same without repeating, on a CPU."""
-    if device.type != "cuda":
+    if capability is None:
         return "grouped"
-    flash = capability(device) >= FLASH and dtype in (torch.bfloat16, torch.float16)
-    return "varlen" if flash else "expanded"
+    return "varlen" if capability >= FLASH and dtype is not torch.float32 else "expanded"
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
@@ -70,7 +72,7 @@ def describe() -> str:
         return f"no CUDA GPU: the CPU computes, {dtype}"
     card = torch.cuda.get_device_properties(here)
     scaled = " with loss scaling" if dtype == "float16" else ""
-    kernel = attention_kernel(here, getattr(torch, dtype))
+    kernel = attention_kernel(capability(here), getattr(torch, dtype))
     return (f"{card.name}, {card.total_memory / 1e9:.1f} GB, compute capability {card.major}."
             f"{card.minor}: {dtype}{scaled}, {kernel} attention")
 

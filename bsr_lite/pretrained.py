@@ -89,10 +89,14 @@ def guard_nf4(hf) -> None:
 
 def widen_residual_stream(hf) -> None:
     """Embedding and norms in fp32, hence what layers add to, too: in some models it comes near
-    65,504, where float16 ends."""
-    for module in hf.modules():
-        if isinstance(module, nn.Embedding) or type(module).__name__.endswith("Norm"):
+    65,504, where float16 ends. What a layer's norm hands on is small: in float16 again, or 4-bit
+    layers would answer in fp32."""
+    for name, module in hf.named_modules():
+        norm = type(module).__name__.endswith("Norm")
+        if norm or isinstance(module, nn.Embedding):
             module.float()
+        if norm and ".layers." in name:
+            module.register_forward_hook(lambda module, inputs, out: out.half())
 
 
 # ---- what is refused -----------------------------------------------------------------------------
