@@ -124,8 +124,8 @@ def meta_model(config: ModelConfig) -> RewardModel:
     with torch.device("meta"):
         try:
             hf = AutoModelForSequenceClassification.from_config(
-                cut_config(architecture(meta["base"]), meta), dtype=dtype,
-                attn_implementation=attention(meta))
+                cut_config(architecture(meta["base"]), meta),
+                attn_implementation=attention(meta)).to(dtype)  # transformers 4 knows no dtype=
         except (ValueError, AttributeError) as error:
             raise ModelError(f"{meta['base']}: no reward model of this kind ({error}); use a "
                              "decoder of the Llama, Qwen, Mistral kind") from error
