@@ -213,7 +213,8 @@ for place, states in (("after", after), ("before", before)):
 # step with a learning rate that rises for a moment (**warmup**), then decays to zero. For
 # Bradley-Terry, a mean over pairs, micro-batches weighted by their share of the pairs give the
 # whole batch's gradient exactly. (For BSR they do not: notebook 03.)
-#
+
+# %% [markdown]
 # The `scaler` does nothing on most machines. GPUs without bfloat16 compute in float16, where small
 # gradients round to zero: there it multiplies the loss by a large number, and divides the sum of
 # the gradients by it.
