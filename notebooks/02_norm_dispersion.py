@@ -265,6 +265,8 @@ small = load_config(CONFIG, overrides=[
 few = load_scenarios(small)
 ours = load_reward_model(small.model.name, depth=2, dtype="float32", seed=small.seed)
 here = train_bt(ours, pair_tokens(few.train, ours.tokenizer, small.data.max_length)[0], small)
+
+# %%
 with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
     small.output_dir = folder + "/run"
     library, _ = train(small, scenarios=few)
@@ -314,6 +316,8 @@ def watch(step):
 # %%
 losses = train_bt(model, pairs, config, watch)
 print("loss by step", [round(x, 2) for x in losses])
+
+# %%
 print("                         |W_p|   |h_w - h_l|   margin   cosine")
 for name in sets:
     for step, head, measured in live:
