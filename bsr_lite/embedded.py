@@ -65,8 +65,7 @@ def _read_weights(gguf: Path):
     from transformers import AutoModelForCausalLM
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name,
                                                  dtype=torch.float32)
-    # transformers 5 sets it, and save_pretrained would take the weights for quantized
-    vars(model.config).pop("quantization_config", None)
+    del model.config.quantization_config  # else save_pretrained takes the weights for quantized
     model.hf_quantizer = None
     model.config.pad_token_id = model.generation_config.pad_token_id = 0
     return model
@@ -81,7 +80,6 @@ def _read_tokenizer(gguf: Path):
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
     tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
-    tokenizer.eos_token, tokenizer.add_bos_token = "<|im_end|>", False  # transformers 4 errs here
     tokenizer.model_max_length, tokenizer.padding_side = 8192, "right"
     return tokenizer
 
