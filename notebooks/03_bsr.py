@@ -24,12 +24,34 @@
 # - read a sweep over $\lambda$ with seeds and intervals.
 
 # %%
+# The first cell of every notebook: finds the repository or clones it, installs what is missing.
+import os
+import runpy
+import subprocess
+from pathlib import Path
+
+URL = os.environ.get("BSR_LITE_URL", "")  # the repository's, for a notebook opened without it
+PROFILE = os.environ.get("BSR_PROFILE", "fast")  # "full" computes what "fast" reads from a record
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the page
+PLACES = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "bsr_lite"]
+ROOT = next((p for p in PLACES if (p / "data/pocket").exists()), None)
+if ROOT is None and not URL:
+    raise FileNotFoundError("no repository around this notebook: write its address into URL above")
+if ROOT is None:
+    ROOT = PLACES[-1]
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", URL, str(ROOT)], check=True)
+os.chdir(ROOT)  # paths below start at the repository's root
+runpy.run_path("notebooks/install.py", run_name="__main__")
+
+from bsr_lite import machine
+
+print(machine.describe())
+
+# %%
 import contextlib
 import functools
 import io
-import os
 import tempfile
-from pathlib import Path
 
 import torch
 
@@ -40,10 +62,6 @@ from bsr_lite.metrics import kendall_tau_b, seed_interval
 from bsr_lite.runlog import read_metrics
 from bsr_lite.studies.records import read_runs, watched
 
-ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
-os.chdir(ROOT)  # paths below start at the repository's root
-os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the page
-PROFILE = os.environ.get("BSR_PROFILE", "fast")
 torch.manual_seed(0);
 
 # %% [markdown]
@@ -441,13 +459,14 @@ config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs
 scenarios = load_scenarios(config)
 
 # %%
-model = load_reward_model(config.model.name, depth=10, dtype="bfloat16", seed=0)
+model = load_reward_model(config.model.name, depth=10, seed=0)
 pairs, _ = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
-    hidden, _ = model.last_hidden(pack(pairs[:16]))  # (32, 576): chosen, rejected, chosen, ...
+    hidden, _ = model.last_hidden(pack(pairs[:16]).to(model.device))
+hidden = hidden.cpu()  # (32, 576): chosen, rejected, chosen, ...
 
 # %%
-W = model.head_weight.detach().clone().requires_grad_()
+W = model.head_weight.detach().cpu().clone().requires_grad_()
 r_w, r_l = hidden[0::2] @ W, hidden[1::2] @ W
 (g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
 (g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W)

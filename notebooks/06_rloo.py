@@ -26,11 +26,33 @@
 # training sees, as opposed to gold. A *bandit* is one decision: pick an "arm", get its reward.
 
 # %%
-import itertools
+# The first cell of every notebook: finds the repository or clones it, installs what is missing.
 import os
+import runpy
+import subprocess
+from pathlib import Path
+
+URL = os.environ.get("BSR_LITE_URL", "")  # the repository's, for a notebook opened without it
+PROFILE = os.environ.get("BSR_PROFILE", "fast")  # "full" computes what "fast" reads from a record
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the page
+PLACES = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "bsr_lite"]
+ROOT = next((p for p in PLACES if (p / "data/pocket").exists()), None)
+if ROOT is None and not URL:
+    raise FileNotFoundError("no repository around this notebook: write its address into URL above")
+if ROOT is None:
+    ROOT = PLACES[-1]
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", URL, str(ROOT)], check=True)
+os.chdir(ROOT)  # paths below start at the repository's root
+runpy.run_path("notebooks/install.py", run_name="__main__")
+
+from bsr_lite import machine
+
+print(machine.describe())
+
+# %%
+import itertools
 import random
 import time
-from pathlib import Path
 
 import torch
 
@@ -42,8 +64,6 @@ from bsr_lite.policy import load_policy
 from bsr_lite.scorers import pocket_gold
 from bsr_lite.tokenization import tokenize
 
-ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
-os.chdir(ROOT)  # paths below start at the repository's root
 torch.manual_seed(0);
 
 # %% [markdown]
@@ -364,6 +384,7 @@ policy = load_policy("smollm2-135m-instruct", lora_rank=16)
 rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
 trainable = [p for p in policy.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=3e-4, weight_decay=0.0)
+scaler = torch.amp.GradScaler(policy.device.type, enabled=policy.compute_dtype is torch.float16)
 stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
 
 
@@ -381,7 +402,7 @@ def roll_out(rows, generator):
 def step(rows, generator):
     ids, texts, ended = roll_out(rows, generator)
     gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
-                         for i, row in enumerate(rows)])  # (P, K)
+                         for i, row in enumerate(rows)]).to(policy.device)  # (P, K)
     with torch.no_grad(), policy.reference():
         ref = torch.stack([t.sum() for t in policy.logprobs(ids)]).view(-1, K)
     tokens = policy.logprobs(ids)  # per answer (T,), with a graph
@@ -389,9 +410,11 @@ def step(rows, generator):
     kl = rloo.kl_estimate(logp.detach(), ref)
     A = rloo.leave_one_out_advantages(rloo.kl_penalized_rewards(gold, kl, BETA))
     loss = rloo.rloo_loss(logp, logp.detach(), A)  # ratio 1: REINFORCE
-    loss.backward()
+    scaler.scale(loss).backward()  # scaled in float16 alone, as in notebook 02
+    scaler.unscale_(optimizer)
     torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return {"gold": gold.mean().item(), "KL": kl.mean().item(),
             "length": sum(map(len, tokens)) / len(tokens), "ended": sum(ended) / len(ended),

@@ -24,9 +24,31 @@
 # Words from before: *proxy, gold, KL, tilted policy* (notebook 06), *best-of-n* (05).
 
 # %%
+# The first cell of every notebook: finds the repository or clones it, installs what is missing.
 import os
-import random
+import runpy
+import subprocess
 from pathlib import Path
+
+URL = os.environ.get("BSR_LITE_URL", "")  # the repository's, for a notebook opened without it
+PROFILE = os.environ.get("BSR_PROFILE", "fast")  # "full" computes what "fast" reads from a record
+os.environ["TQDM_DISABLE"] = "1"  # no progress bars in the page
+PLACES = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "bsr_lite"]
+ROOT = next((p for p in PLACES if (p / "data/pocket").exists()), None)
+if ROOT is None and not URL:
+    raise FileNotFoundError("no repository around this notebook: write its address into URL above")
+if ROOT is None:
+    ROOT = PLACES[-1]
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", URL, str(ROOT)], check=True)
+os.chdir(ROOT)  # paths below start at the repository's root
+runpy.run_path("notebooks/install.py", run_name="__main__")
+
+from bsr_lite import machine
+
+print(machine.describe())
+
+# %%
+import random
 
 import numpy as np
 
@@ -38,11 +60,6 @@ from bsr_lite.scorers import read_prompts
 from bsr_lite.studies import figures, statistics
 from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
 from bsr_lite.studies.records import read_runs, read_table
-
-# %%
-ROOT = next(p for p in (Path.cwd(), *Path.cwd().parents) if (p / "data/pocket").exists())
-os.chdir(ROOT)  # paths below start at the repository's root
-PROFILE = os.environ.get("BSR_PROFILE", "fast")
 
 # %% [markdown]
 # ## 1. Two ways for a proxy to be wrong
@@ -326,7 +343,7 @@ for name in ("bt-kl0.0", "bsr-kl0.0"):
     for run in runs[name]:
         texts = run["evaluation"]["policy"]["texts"]
         opening = [" ".join(text.split()[:3]) for text in texts]
-        common = sorted(set(opening), key=opening.count)[:-3:-1]
+        common = sorted(set(opening), key=lambda o: (opening.count(o), o))[:-3:-1]
         lists = sum(text.startswith("1.") for text in texts)
         print(f"{name[:3].strip('-').upper():4s}{run['seed']}: of {len(texts)} answers {lists} are "
               "numbered lists, " + ", ".join(

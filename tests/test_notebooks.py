@@ -88,6 +88,15 @@ def test_exercises_are_checked_and_left_to_the_reader(source):
     assert text.count("not attempted yet") == len(called)
 
 
+@every
+def test_rows_follow_the_model_to_its_device(source):
+    """`pack` makes its tensors on the CPU; a model is where `load_reward_model` put it."""
+    code = "\n".join(c.source for c in jupytext.read(source).cells if c.cell_type == "code")
+    fed = re.findall(r"(?:model|ours|bt|bsr|last_hidden)\(pack\(.*", code)
+    assert [line for line in fed if ".to(model.device)" not in line] == []
+    assert "dtype=\"bfloat16\"" not in code  # not every machine computes in it
+
+
 def test_table_lists_every_lesson():
     table = (FOLDER / "README.md").read_text()
     for source in LESSONS:
