@@ -55,7 +55,8 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary, quiet_loading():
         whole, source = Path(temporary) / "model", {"gguf_file": gguf.name}
         model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-        del model.config.quantization_config  # else save_pretrained takes the weights for quantized
+        # transformers 5 sets it, and save_pretrained would take the weights for quantized
+        vars(model.config).pop("quantization_config", None)
         model.hf_quantizer = None
         model.config.pad_token_id = model.generation_config.pad_token_id = 0
         model.save_pretrained(whole)
@@ -65,6 +66,7 @@ def _convert_gguf(gguf: Path, target: Path) -> None:
             pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)])
         # padding must not be the end of a turn, or `<|im_end|>` would never be trained or scored
         tokenizer.pad_token = tokenizer.unk_token = "<|endoftext|>"
+        tokenizer.eos_token, tokenizer.add_bos_token = "<|im_end|>", False  # transformers 4 errs
         tokenizer.model_max_length, tokenizer.padding_side = 8192, "right"
         tokenizer.save_pretrained(whole)
         try:
