@@ -204,10 +204,10 @@ assert sharded(full, 8) - full["activations"] == 16e9, "16 bytes a weight, an ei
 
 # %%
 from bsr_lite.scale.dry_run import memory, report
-from bsr_lite.scale.estimate import meta_model
+from bsr_lite.scale.fake import meta_model
 
 PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677", "optimizer": "#AA3377",
-         "gathered": "#66CCEE", "activations": "#4477AA"}
+         "gathered": "#66CCEE", "activations": "#4477AA", "context": "#DDDDDD"}
 WAYS = {"8 GPUs, full": (CONFIG, 8, "FSDP2"), "64 GPUs, full": (CONFIG, 64, "FSDP2"),
         "1 GPU, QLoRA": ("bsr_lite/configs/rm_8b_qlora_bsr.yaml", 1, "one GPU")}
 bills = {}
@@ -347,9 +347,9 @@ print(report(big, gpus=8))
 
 # %% [markdown]
 # Seconds, hours and dollars: the most tokens possible, times an *assumed* utilisation and rent,
-# without communication, loading and evaluation; no bound if 35% is not reached. *fits* leaves
-# nothing for CUDA and fragmentation: 47 of 48 GB does not. Good enough to tell hours from weeks.
-# Before you plan, measure ten steps and multiply.
+# without communication, loading and evaluation; no bound if 35% is not reached. *fits* counts
+# 0.6 GB for CUDA (*context*) and nothing for fragmentation: 47 of 48 GB is too little. Good enough
+# to tell hours from weeks. Before you plan, measure ten steps and multiply.
 
 # %% [markdown]
 # ## 7. Launching, and going on
