@@ -393,7 +393,7 @@ def roll_out(rows, generator):
     prompts = [tokenize(policy.tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
                for r in rows]
     tokens, mask = sample(policy, prompts, K, 48, stop, generator)
-    answers = [t[m].tolist() for t, m in zip(tokens, mask, strict=True)]
+    answers = [t[m].tolist() for t, m in zip(tokens.cpu(), mask.cpu(), strict=True)]
     texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
     ids = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
     return ids, texts, [a[-1] == stop for a in answers]

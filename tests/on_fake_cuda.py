@@ -2,13 +2,14 @@
 Run by test_fake_cuda.py."""
 
 import json
+from pathlib import Path
 
 import fake_cuda
 import pytest
 import torch
 import torch.nn.functional as F
 
-from bsr_lite import batching, eval_rm, scorers, train_rloo, train_rm
+from bsr_lite import batching, eval_rm, pretrained, scorers, train_rloo, train_rm
 from bsr_lite.batching import pack
 from bsr_lite.config import RewardModelConfig, RLOOConfig, parse
 from bsr_lite.generate import roll_out
@@ -28,14 +29,18 @@ def card(request):
         yield request.param
 
 
+def cut(source, layers, folder):
+    """A model of so many layers: fake operations take a millisecond each."""
+    from transformers import AutoTokenizer, LlamaForCausalLM
+    model = LlamaForCausalLM.from_pretrained(source, num_hidden_layers=layers)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def one_layer(tiny_path, tmp_path_factory):
-    """Fake operations take a millisecond each: as few of them as possible."""
-    from transformers import AutoTokenizer, LlamaForCausalLM
-    folder = tmp_path_factory.mktemp("one_layer")
-    LlamaForCausalLM.from_pretrained(tiny_path, num_hidden_layers=1).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_path).save_pretrained(folder)
-    return str(folder)
+    return cut(tiny_path, 1, tmp_path_factory.mktemp("one_layer"))
 
 
 @pytest.fixture(scope="session")
@@ -134,9 +139,9 @@ def test_a_saved_model_scores_on_the_card_in_half_precision(card, saved, groups,
     result = eval_rm.evaluate(model, groups[:4], dispersion=True)
     assert result["groups"] == 4
     assert eval_rm.score_answers(model, "Hi", ["a", "b"]).device.type == "cpu"
-    assert scorers.reward_function(model)(["Hi", "Hi"], ["a", "b"]) == [0.0, 0.0]
+    assert scorers.reward_function(model)(["Hi", "Hi"], ["a", "b"]) == [1.0, 1.0]
     gold = scorers.model_gold(str(saved / kind), False)
-    assert gold([{"row": {"prompt": "Hi"}, "texts": ["a", "b"]}]) == [[0.0, 0.0]]
+    assert gold([{"row": {"prompt": "Hi"}, "texts": ["a", "b"]}]) == [[1.0, 1.0]]
 
 
 @pytest.mark.parametrize("kind", ["lora", "qlora"])
@@ -199,3 +204,45 @@ def test_a_step_scores_all_its_prompts_in_one_pass(card, saved, one_layer, tmp_p
     batch = roll_out(policy, [{"prompt": f"Say {n}"} for n in range(3)], 2, 2, 0)
     assert train_rloo.score(batch, scorers.reward_scorer(proxy)).shape == (3, 2)
     assert len(passes) == 1
+
+
+# ---- notebooks -----------------------------------------------------------------------------------
+
+LESSONS = {name: path for path in sorted((Path(__file__).parents[1] / "notebooks").glob("0*.py"))
+           if (name := path.stem[:2]) in ("02", "03", "04", "06", "08")}  # those that run a model
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lessons_cells_run_on_a_card(name, tiny_path, one_layer, monkeypatch, tmp_path):
+    """All code cells of a lesson in their order, a tiny model in the place of the embedded one;
+    without its asserts, which are about values, and without cells that start processes."""
+    import jupytext
+    import matplotlib
+    matplotlib.use("agg")
+
+    def same_place(found, expected, **tolerances):
+        assert found.device == torch.as_tensor(expected).device
+
+    # notebook 04 looks at a layer in the middle
+    model = cut(tiny_path, 5, tmp_path / "model") if name == "04" else one_layer
+    monkeypatch.setattr(torch.testing, "assert_close", same_place)
+    monkeypatch.setattr(pretrained, "embedded_model_path", lambda: model)
+    monkeypatch.setattr(pretrained, "cut_config", lambda config, meta: config)
+    monkeypatch.setenv("BSR_PROFILE", "fast")
+    monkeypatch.chdir(LESSONS[name].parent)
+    cells = [c.source for c in jupytext.read(LESSONS[name]).cells if c.cell_type == "code"]
+    names = {"__name__": name}
+    with fake_cuda.plugged_in((7, 5)):
+        for number, source in enumerate(cells):
+            if "subprocess" not in source or number == 0:
+                exec(compile(source, f"{name}, code cell {number}", "exec", optimize=1), names)
+
+
+def test_frozen_features_are_computed_on_the_card_and_kept_on_the_cpu(card, one_layer, tmp_path,
+                                                                      pairs):
+    from bsr_lite.scenarios import load_scenarios
+    from bsr_lite.studies.frozen import compute_features
+    config = rm_config(one_layer, tmp_path, pairs[:8])
+    model = load_reward_model(one_layer)
+    features = compute_features(model, load_scenarios(config), ["train"], config, None)
+    assert features["train"]["hidden"].device.type == "cpu" and model.device.type == "cuda"
