@@ -2,15 +2,15 @@
 
     python -m bsr_lite.scale.dry_run --config bsr_lite/configs/rm_8b_bsr.yaml --gpus 8
 
-The model exists as shapes alone and the data are not touched. Memory is what `estimate` counts, cut
-over the GPUs; time is the arithmetic of a step at an assumed utilisation, and an upper bound, as
-every pair is taken to be two answers of data.max_length tokens that share nothing.
+The model exists as shapes alone and the data are not touched. Memory is what `estimate` counts for
+--card (without it: for cards that compute as an H100 does), cut over the GPUs; time is the
+arithmetic of a step at an assumed utilisation, and an upper bound, as every pair is taken to be two
+answers of data.max_length tokens that share nothing.
 """
 
 import dataclasses
 import math
 import os
-from collections import namedtuple
 
 from torch import nn
 
@@ -18,18 +18,13 @@ from ..config import RewardModelConfig, command_line, load_config
 from ..data import GROUP_FORMATS
 from ..errors import ConfigError, run
 from ..models import RewardModel
-from .estimate import bytes_of, count_fake_step, estimate, meta_model
+from .cards import CARDS, computing
+from .estimate import count_fake_step, estimate
+from .fake import bytes_of, meta_model
 
 UTILISATION = 0.35  # assumed share of a card's peak, recomputed products counted as work
-PARTS = ("base", "adapters", "gradients", "optimizer", "gathered", "activations")
-SHARDED = ("base", "adapters", "gradients", "optimizer")
-
-# memory in 1e9 bytes (the driver shows a little more: CUDA's own share) and dense bf16 peak without
-# sparsity in 1e12 operations a second, as published, not measured here; an assumed rent in US
-# dollars an hour: put your own
-Card = namedtuple("Card", "memory tflops dollars")
-CARDS = {"rtx4090": Card(24, 165, 0.4), "l40s": Card(48, 362, 1.0), "a100": Card(80, 312, 1.5),
-         "h100": Card(80, 989, 2.5), "h200": Card(141, 989, 3.5), "b200": Card(180, 2250, 5.0)}
+PARTS = ("base", "adapters", "gradients", "optimizer", "gathered", "activations", "context")
+SHARDED = PARTS[:4]
 # rows as published, since a dry run does not touch the data
 ROWS = {"Skywork/Skywork-Reward-Preference-80K-v0.2": 77_016, "openbmb/UltraFeedback": 63_967}
 
@@ -46,9 +41,8 @@ def layouts(config: RewardModelConfig, gpus: int) -> dict[str, bool]:
                           "bsr_lite/configs/accelerate/ddp.yaml")
     if gpus == 1:
         return {"one GPU": False}
-    if "WORLD_SIZE" in os.environ:
-        return {"FSDP2": True} if fsdp else {"DDP": False}
-    return {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
+    ways = {"DDP": False} if whole else {"DDP": False, "FSDP2": True}
+    return {k: cut for k, cut in ways.items() if "WORLD_SIZE" not in os.environ or cut == fsdp}
 
 
 def gathered_bytes(model: RewardModel) -> int:
@@ -62,38 +56,26 @@ def gathered_bytes(model: RewardModel) -> int:
     return bytes_of(outside) + 2 * layer * model.compute_dtype.itemsize + gradient
 
 
-def sharded_activations(config: RewardModelConfig) -> int:
-    """Activations where the layers' weights arrive in the computing dtype, so that none is cast."""
-    model = meta_model(config.model)
-    for p in model.backbone.layers.parameters():
-        p.data = p.data.to(model.compute_dtype)
-    return count_fake_step(model, config)["peak"]
-
-
-def memory(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[str, dict[str, int]]:
+def memory(config: RewardModelConfig, model: RewardModel, gpus: int,
+           card: str = "h100") -> dict[str, dict[str, int]]:
     """Layout -> bytes by part on each GPU, with their total. A micro-batch is no larger than a
     GPU's share of the batch."""
     share = max(1, config.batch_size // gpus) * 2 * config.data.max_length
     config = dataclasses.replace(config, token_budget=min(config.token_budget, share))
-    parts, table = estimate(config) | {"gathered": 0}, {}
+    parts, table = estimate(config, card) | {"gathered": 0}, {}
     for name, cut in layouts(config, gpus).items():
         held = dict(parts)
         if cut:
             held |= {k: -(-parts[k] // gpus) for k in SHARDED} | {"gathered": gathered_bytes(model)}
-            if not model.meta["lora_rank"]:
-                held["activations"] = sharded_activations(config)
+            if not model.meta["lora_rank"]:  # layers arrive in the computing dtype: no casts
+                arrived = meta_model(config.model, card)
+                arrived.backbone.layers.to(arrived.compute_dtype)
+                held["activations"] = count_fake_step(arrived, config)["peak"]
         table[name] = held | {"total": sum(held[k] for k in PARTS)}
     return table
 
 
 # ---- work ----------------------------------------------------------------------------------------
-
-def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All and trained ones; two 4-bit weights lie in one byte."""
-    sizes = [(p.numel() * (1 if p.is_floating_point() else 2), p.requires_grad)
-             for p in model.parameters()]
-    return sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained)
-
 
 def step_flops(model: RewardModel, tokens: float, attended: float, passes: int) -> float:
     """Operations of a step: tokens (2N passes + 2N + 2T) + attended 4A (passes + 2).
@@ -136,15 +118,12 @@ def steps_of(config: RewardModelConfig) -> int | None:
 
 # ---- the report ----------------------------------------------------------------------------------
 
-def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | None) -> None:
+def check(config: RewardModelConfig, model: RewardModel, gpus: int) -> None:
     """Raises: ConfigError for what cannot work on any card."""
     positions = getattr(model.backbone.config, "max_position_embeddings", None)
-    if card not in (None, *CARDS):
-        raise ConfigError(f"--gpu {card}: choose from {', '.join(CARDS)}")
     if gpus < 1 or config.batch_size % gpus:
-        fewer = max(n for n in range(1, max(gpus, 2)) if config.batch_size % n == 0)
         raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
-                          f"steps would wait for one; take {fewer}, or change batch_size")
+                          "steps would wait for one")
     if positions and config.data.max_length > positions:
         raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
                           f"positions of {config.model.name}: lower it; longer pairs are dropped")
@@ -152,47 +131,40 @@ def check(config: RewardModelConfig, model: RewardModel, gpus: int, card: str | 
 
 def report(config: RewardModelConfig, gpus: int = 1, card: str | None = None) -> str:
     """The Markdown text of a dry run.  Raises: ConfigError for what cannot work."""
-    model = meta_model(config.model)
-    check(config, model, gpus, card)
-    table, work = memory(config, model, gpus), step_work(config, model, gpus)
-    least = min(parts["total"] for parts in table.values()) / 1e9
-    if card and least > CARDS[card].memory:
-        raise ConfigError(f"{least:.1f} GB needed on each of {gpus} GPUs, and {card} has "
-                          f"{CARDS[card].memory:g}: lower token_budget, use more GPUs, or set "
-                          "model.gradient_checkpointing or model.lora_rank")
-    every, trained = (n / 1e6 for n in count_parameters(model))
+    model, asked = meta_model(config.model, card or "h100"), config.model.dtype
+    check(config, model, gpus)
+    table, work = memory(config, model, gpus, card or "h100"), step_work(config, model, gpus)
     steps, names = steps_of(config), list(table)
     count = steps or 1000
-    lines = [f"{config.model.name}: {every:,.2f} million parameters, {trained:,.2f} trained",
-             f"step: {config.batch_size} pairs, {config.batch_size // gpus} a GPU in "
-             f"{work['micro_batches']} micro-batches; at most {work['tokens']:,} tokens (2 x "
-             f"data.max_length a pair) and {work['flops']:.3g} operations",
-             f"run: at most {steps:,} steps" if steps else "run: number of pairs not known here",
+    lines = [f"{config.model.name}: a step of {config.batch_size} pairs has {work['micro_batches']}"
+             f" micro-batches a GPU, at most {work['tokens']:,} tokens (2 x data.max_length a pair)"
+             f" and {work['flops']:.3g} operations; a run at most {steps or '(unknown)'} steps",
              "", f"| GB a GPU | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     lines += [f"| {k} | {' | '.join(f'{table[n][k] / 1e9:.2f}' for n in names)} |"
               for k in (*PARTS, "total") if any(table[n][k] for n in names)]
     lines += ["", f"| {gpus} x | GB | fits | s a step | hours of {count:,} steps | dollars |",
               "|---" * 6 + "|"]
-    for name, c in CARDS.items():
+    for name, c in {card: CARDS[card]}.items() if card else CARDS.items():
         seconds = work["flops"] / (gpus * c.tflops * 1e12 * UTILISATION)
         fits = [n for n in names if table[n]["total"] / 1e9 <= c.memory]
         hours = seconds * count / 3600
-        lines.append(f"| {name} | {c.memory:g} | {', '.join(fits) or 'no'} | {seconds:.2f} | "
-                     f"{hours:.1f} | {hours * gpus * c.dollars:.0f} |")
-    return "\n".join([*lines, "", f"Assumed: {UTILISATION:.0%} of the bf16 peak in every step, "
-                      "rents of dry_run.CARDS. Not in it: CUDA's context and fragmentation, "
-                      "loading, evaluations, communication, dequantization."])
+        if computing(name, asked) == computing(card or "h100", asked):
+            lines.append(f"| {name} | {c.memory:g} | {', '.join(fits) or 'no'} | {seconds:.2f} | "
+                         f"{hours:.1f} | {hours * gpus * c.dollars:.0f} |")
+    return "\n".join([*lines, "", f"Assumed: {UTILISATION:.0%} of a card's peak in every step, "
+                      "rents of scale.cards. Not in it: fragmentation, loading, evaluations, "
+                      "communication, dequantization."])
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = command_line("scale.dry_run", __doc__, "a reward-model run")
     processes = int(os.environ.get("WORLD_SIZE", "1"))  # a launcher's, where there is one
     parser.add_argument("--gpus", type=int, default=processes, help="how many")
-    parser.add_argument("--gpu", metavar="CARD", help="that it must fit, e.g. h100")
+    parser.add_argument("--card", choices=CARDS, help="which; default: all that compute as an H100")
     args = parser.parse_args(argv)
     config = load_config(args.config, RewardModelConfig, args.overrides)
     if os.environ.get("RANK", "0") == "0":  # once under a launcher
-        print(report(config, args.gpus, args.gpu))
+        print(report(config, args.gpus, args.card))
 
 
 if __name__ == "__main__":
