@@ -1,6 +1,7 @@
 """What `make gpu` would say, without a card: its parts at their smallest, and what becomes of them
 when a number is wrong, a part breaks, or time is over."""
 
+import doctest
 import json
 import re
 import subprocess
@@ -12,6 +13,8 @@ import torch
 
 GPU = Path(__file__).with_name("gpu")  # scripts, run by hand
 sys.path[:0] = [str(GPU), str(GPU.with_name("speed"))]
+import attention  # noqa: E402
+import cost  # noqa: E402
 import exact  # noqa: E402
 import parts  # noqa: E402
 import prove  # noqa: E402
@@ -42,7 +45,7 @@ def command(out, *options):
 # ---- the parts -----------------------------------------------------------------------------------
 
 @pytest.mark.slow
-def test_losses_gradients_policies_sampling_and_a_resumed_run_are_exact(tmp_path, monkeypatch):
+def test_losses_gradients_policies_sampling_and_a_resumed_run_are_exact(tmp_path):
     record = inside("exactness", tmp_path)
     assert record["result"] == "passed", record.get("error") or record.get("traceback")
     names = {c["what"] for c in record["found"]["checks"]}
@@ -65,10 +68,9 @@ def test_a_loss_that_is_off_by_a_thousandth_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(exact, "KINDS", {"lora": exact.KINDS["lora"]})
     monkeypatch.setattr(exact, "step_of", perturbed)
-    for name in ("compare_policies", "resume_distance"):
-        monkeypatch.setattr(exact, name, {"compare_policies": lambda *_: [], "resume_distance":
-                            lambda job: {"steps then": 2, "resumed": 0, "done again, unbroken": 0}
-                            }[name])
+    monkeypatch.setattr(exact, "compare_policies", lambda *_: [])
+    monkeypatch.setattr(exact, "resume_distance", lambda job: {
+        "steps then": 2, "resumed": 0.0, "done again, unbroken": 0.0})
     record = inside("exactness", tmp_path)
     assert record["result"] == "failed"
     assert "lora, bt, float32, error of loss: 0.001 is not within 0 to 0.0001" in record["error"]
@@ -79,6 +81,12 @@ def test_a_half_precision_gradient_may_be_off_twice_as_far_as_on_a_cpu_and_no_fu
     assert exact.gradient_limit({"limit": 0.03}) == 0.03
     assert exact.gradient_limit({"limit": 0.03, "gradient on the CPU": 0.04}) == 0.08
     assert exact.gradient_limit({"limit": 0.03, "gradient on the CPU": 0.4}) == 0.15
+
+
+def test_a_number_that_is_none_fails_and_is_json(tmp_path):
+    record = inside("speed", tmp_path, speed=lambda job: {
+        "checks": [prove.check("it", float("nan"), 1)]})
+    assert record["result"] == "failed" and record["found"]["checks"][0]["value"] == "NaN"
 
 
 def test_draws_of_another_distribution_fail(monkeypatch):
@@ -95,7 +103,6 @@ def test_kernels_are_compared_and_a_wrong_one_fails(tmp_path, monkeypatch):
     (rows,) = record["found"]["tables"].values()
     ran = {row["kernel"]: row["ran"] for row in rows if row["format"] == "bfloat16"}
     assert ran["varlen"].startswith("cannot") and "attention" in ran["expanded"]
-    import attention
     real = attention.packed_attention
     monkeypatch.setattr(attention, "packed_attention", lambda *args, scaling, packed: real(
         *args, scaling=scaling * (1 if packed.kernel == "grouped" else 1.1), packed=packed))
@@ -108,8 +115,7 @@ def test_kernels_are_compared_and_a_wrong_one_fails(tmp_path, monkeypatch):
 def test_memory_is_compared_and_a_wrong_estimate_fails(tmp_path, monkeypatch):
     record = inside("memory", tmp_path)
     assert record["result"] == "passed", record.get("error") or record.get("traceback")
-    assert len(record["found"]["checks"]) == 3  # full, LoRA, QLoRA
-    import cost
+    assert len(record["found"]["tables"]["activations"]) == 3  # full, LoRA, QLoRA
     monkeypatch.setattr(cost, "KINDS", {"lora": cost.KINDS["lora"]})
     monkeypatch.setattr(cost, "measure", lambda config: cost.estimate(config)["activations"] * 1.3)
     assert "estimate / measured: 0.769 is not within 0.8 to 1.25" in inside(
@@ -129,12 +135,11 @@ def test_notebooks_pass_fail_and_run_out_of_time(tmp_path, monkeypatch):
 
 
 def test_cards_are_found_by_their_full_names():
-    from cost import published_peak
     for name, tflops in {"Tesla T4": 65, "NVIDIA A100-SXM4-40GB": 312, "NVIDIA L40S": 362,
                          "NVIDIA H100 80GB HBM3": 989, "NVIDIA GeForce RTX 2080 Ti": 54,
                          "NVIDIA GeForce RTX 3060": 25.5, "NVIDIA L4": 121}.items():
-        assert published_peak(name) == tflops * 1e12
-    assert published_peak("NVIDIA GeForce RTX 3070 Ti") is published_peak("NVIDIA L40") is None
+        assert cost.published_peak(name) == tflops * 1e12
+    assert cost.published_peak("NVIDIA GeForce RTX 3070 Ti") is cost.published_peak("NVIDIA L40") is None
 
 
 # ---- what becomes of them ------------------------------------------------------------------------
@@ -224,6 +229,11 @@ def test_without_a_card_one_line_says_so_and_how():
                           check=False)
     assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
     assert "no CUDA GPU here" in done.stderr and "prove.py --device cpu" in done.stderr
+
+
+def test_the_examples_in_docstrings_are_right():
+    for module in (prove, cost):
+        assert doctest.testmod(module).failed == 0 < doctest.testmod(module).attempted
 
 
 def test_texts_name_no_folders():

@@ -62,6 +62,7 @@ def memory(job: Job) -> dict:
                                "measured, GB": measured / 1e9, "estimate / measured": ratio})
             checks.append(check(f"{kind}, {budget} tokens: estimate / measured", ratio, 1.25, 0.8))
     ratios = [c["value"] for c in checks]
+    checks.append(check("settings that found room", len(ratios), len(rows), 1))
     found = {"line": f"estimate / measured {min(ratios):.2f} to {max(ratios):.2f}"
                      if ratios else "nothing fitted",
              "tables": {"activations": rows}, "checks": checks,

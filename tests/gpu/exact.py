@@ -94,7 +94,7 @@ def compare_steps(job: Job, own: str) -> list[dict]:
     in micro-batches, against the CPU, the batch in one."""
     rows, layers, token_groups = [], job.sizes["layers"], None
     for kind in KINDS:
-        plain = reward_model(kind.removeprefix("q"), "float32", layers).cpu()
+        plain = reward_model(kind.removeprefix("q"), "float32", layers).to("cpu")
         token_groups = token_groups or pair_tokens(
             best_and_worst(POCKET)[:job.sizes["pairs"]], plain.tokenizer, 1024)[0]
         budget = max(sum(map(count_tokens, token_groups)) // 3, *map(count_tokens, token_groups))
@@ -124,7 +124,7 @@ def on_cpu(kind: str, card: RewardModel, dtype: str, *step) -> Tensor:
     """The gradient of the same step in the same format on the CPU. Chosen and rejected answers pull
     weights in nearly opposite directions: of BT's gradient a tenth of either is left, and of it
     rounding is ten times the share."""
-    model = reward_model(kind.removeprefix("q"), dtype, card.meta["depth"]).cpu()
+    model = reward_model(kind.removeprefix("q"), dtype, card.meta["depth"]).to("cpu")
     if kind == "qlora":
         take_dequantized(model, card)
     return step_of(model, *step)["gradient"]
@@ -155,19 +155,19 @@ def logprobs_of(policy: Policy, token_groups: list[TokenGroup], scale: float = 1
 
 def compare_policies(job: Job, own: str) -> list[dict]:
     """Log-probabilities and their gradient; of the whole model, too, in nats: no limit there."""
-    plain, rows = cut_policy("float32", job.sizes["layers"]).cpu(), []
+    plain, rows = cut_policy("float32", job.sizes["layers"]).to("cpu"), []
     pairs = best_and_worst(POCKET)[:job.sizes["pairs"] // 3]
     token_groups = pair_tokens(pairs, plain.tokenizer, 1024)[0]
     expected = logprobs_of(plain, token_groups)
     for dtype in ("float32", own):
         card = cut_policy(dtype, job.sizes["layers"])
         found = logprobs_of(card, token_groups, SCALE.get(dtype, 1.0))
-        rows.append({"policy": f"{job.sizes['layers']} layers, LoRA", "format": dtype,
+        rows.append({"policy": f"LoRA, layers: {job.sizes['layers']}", "format": dtype,
                      "error of logprobs": relative(found[0], expected[0]),
                      "error of gradient": relative(found[1], expected[1]), "limit": LIMITS[dtype]})
     with torch.no_grad():
         card = torch.cat(load_policy(EMBEDDED, dtype=own).logprobs(token_groups)).cpu()
-        plain = torch.cat(load_policy(EMBEDDED, dtype="float32").cpu().logprobs(token_groups))
+        plain = torch.cat(load_policy(EMBEDDED, dtype="float32").to("cpu").logprobs(token_groups))
     rows.append({"policy": "all layers", "format": own, "error of logprobs": relative(card, plain),
                  "nats a token": (card - plain).abs().mean().item()})
     return rows
@@ -246,9 +246,9 @@ def exactness(job: Job) -> dict:
     # another order of additions, of which Adam makes whole steps where gradients are small
     checks.append(check("resumed run, distance from the unbroken one", resumed["resumed"],
                         max(1e-3, 5 * resumed["done again, unbroken"])))
-    worst = {dtype: max(c["value"] for c in checks if dtype in c["what"])
-             for dtype in ("float32", own)}
-    line = ", ".join(f"largest error in {k} {v:.1e}" for k, v in worst.items())
+    shares = [f"{k} {max(c['value'] / c['high'] for c in checks if k in c['what']):.0%}"
+              for k in ("float32", own)]
+    line = f"largest error as a share of its limit: {', '.join(shares)}"
     tables = {"steps": steps, "policies": policies, "sampling": draws, "resume": [resumed]}
     return {"line": f"{line}; resumed run off by {resumed['resumed']:.1e}", "checks": checks,
             "tables": tables, "note":

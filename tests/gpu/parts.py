@@ -101,10 +101,11 @@ def runs(job: Job) -> dict:
                 write(out / f"run_{name}" / file, clean((work / name / file).read_text(
                     encoding="utf-8")))
             last = read_metrics(work / name)[-1]
-            wanted = ("step", "train/loss", "val/accuracy", "val/kendall_tau", "tokens_per_s",
-                      "train/proxy_reward", "train/gold_reward", "train/kl", "seconds/step",
-                      "peak_memory_gb")
-            rows.append({"run": name} | {k: last[k] for k in wanted if k in last})
+            wanted = {"step", "train/loss", "train/loss_scale", "train/proxy_reward",
+                      "train/gold_reward", "train/kl", "tokens_per_s", "seconds/step",
+                      "peak_memory_gb"}
+            rows.append({"run": name} | {k: v for k, v in last.items()
+                                         if k in wanted or k.startswith("val/")})
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return {"line": f"bt, bsr and rloo trained; {rows[0]['tokens_per_s']:,.0f} tokens/s (bt), "

@@ -136,6 +136,7 @@ def inside(name: str, device: str, out: Path, seconds: float, functions=None) ->
         record |= {"result": "failed", "error": clean(f"{type(error).__name__}: {error}"),
                    "traceback": clean(traceback.format_exc()).splitlines()[-30:]}
     record["seconds"] = round(time.monotonic() - started, 1)
+    record = json.loads(json.dumps(record), parse_constant=str)  # JSON has no NaN
     write(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return record
 
