@@ -532,7 +532,7 @@ print(f"{'characters alone':18s}" + "".join(f"{score:20.3f}" for score in alone)
 # What would change these verdicts? More of what is cheap here does not help: frozen features have
 # the power and lack the mechanism, full fine-tuning has the mechanism and lacks the power. A
 # decision needs thousands of prompts, a backbone trained long enough for norms to move, and the
-# same controls. `bsr_lite/configs/rm_qlora_bsr.yaml` is where to start on a GPU.
+# same controls. `bsr_lite/configs/rm_qlora_t4.yaml` is where to start on a GPU.
 
 # %% [markdown]
 # ## Exercises

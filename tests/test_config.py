@@ -41,9 +41,9 @@ def test_every_study_config_parses_with_all_its_runs(path):
     assert len({config.output_dir for config in runs.values()}) == len(runs)
 
 
-@pytest.mark.parametrize("name", ["rm_qlora", "rm_qlora_fast"])
-def test_bt_and_bsr_configs_differ_in_the_objective_alone(name):
-    bt, bsr = (to_dict(load_config(CONFIGS / f"{name}_{loss}.yaml")) for loss in ("bt", "bsr"))
+def test_bt_and_bsr_configs_differ_in_the_objective_alone():
+    bt, bsr = (to_dict(load_config(CONFIGS / f"rm_qlora_fast_{loss}.yaml"))
+               for loss in ("bt", "bsr"))
     assert {k for k in bt if bt[k] != bsr[k]} == {"output_dir", "loss", "bsr_lambda"}
     assert bsr["bsr_lambda"] == 1e-3 and bt["model"]["quantization"] == "nf4"
 

@@ -13,10 +13,10 @@ from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.errors import ConfigError
 from bsr_lite.models import load_reward_model
 from bsr_lite.scale import dry_run as module
+from bsr_lite.scale.cards import CONTEXT
 from bsr_lite.scale.dry_run import (
     CARDS,
     UTILISATION,
-    count_parameters,
     gathered_bytes,
     memory,
     report,
@@ -24,7 +24,8 @@ from bsr_lite.scale.dry_run import (
     step_work,
     steps_of,
 )
-from bsr_lite.scale.estimate import count_step, estimate, largest_micro_batch, meta_model
+from bsr_lite.scale.estimate import count_step, estimate, largest_micro_batch
+from bsr_lite.scale.fake import meta_model
 from bsr_lite.step import backward
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
@@ -107,21 +108,11 @@ def test_work_of_a_step_is_the_whole_batch_at_its_longest(tiny_path):
     assert work["flops"] == step_flops(model, 12 * 2 * 128, pairs, 1)
 
 
-# ---- parameters and memory -----------------------------------------------------------------------
-
-@pytest.mark.parametrize("options", [{}, {"depth": 2}, {"lora_rank": 4},
-                                     {"lora_rank": 4, "quantization": "nf4"}], ids=str)
-def test_parameters_are_those_of_the_real_model(tiny_path, options):
-    plain = {k: v for k, v in options.items() if k != "quantization"}
-    real = load_reward_model(tiny_path, **plain)  # as many in 4 bits as without
-    every = sum(p.numel() for p in real.parameters())
-    trained = sum(p.numel() for p in real.parameters() if p.requires_grad)
-    assert count_parameters(meta_model(config_for(tiny_path, options).model)) == (every, trained)
-
+# ---- memory --------------------------------------------------------------------------------------
 
 def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_path):
     config = config_for(tiny_path, batch_size=16)
-    model, alone = meta_model(config.model), estimate(config)
+    model, alone = meta_model(config.model), estimate(config, "h100")
     table = memory(config, model, 4)
     assert {k: v for k, v in table["DDP"].items() if k != "gathered"} == alone | {
         "total": alone["total"]}
@@ -138,11 +129,15 @@ def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_pat
 
 def test_activations_of_gathered_weights_are_those_of_a_real_model_in_bf16(tiny_path):
     config = config_for(tiny_path)
-    model = load_reward_model(tiny_path).train()
+    model = load_reward_model(tiny_path, dtype="bfloat16").train()
     for p in model.backbone.layers.parameters():
         p.data = p.data.to(torch.bfloat16)
+    hook = model.backbone.register_forward_pre_hook(  # an old card's kernel runs on a CPU, too
+        lambda _, args, inputs: setattr(inputs["packed"], "kernel", "expanded"), with_kwargs=True)
     measured = count_step(model, config)["peak"]
-    assert module.sharded_activations(config) == pytest.approx(measured, rel=0.02)
+    hook.remove()
+    found = memory(config, meta_model(config.model), 2, "t4")["FSDP2"]["activations"]
+    assert found == pytest.approx(measured, rel=0.02)
 
 
 def test_the_launcher_decides_how_memory_is_cut(tiny_path, monkeypatch):
@@ -188,39 +183,42 @@ def test_time_and_cost_of_a_card(tiny_path):
 
 # ---- what cannot work ----------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("values", "gpus", "card", "message"), [
-    ({}, 3, None, "batch_size 32 is not divisible over 3 GPUs: .*; take 2, or"),
-    ({}, 64, None, "batch_size 32 is not divisible over 64 GPUs: .*; take 32, or"),
-    ({}, 0, None, "not divisible over 0 GPUs"),
-    ({"data": {"max_length": 513}, "token_budget": 1024}, 1, None,
+@pytest.mark.parametrize(("values", "gpus", "message"), [
+    ({}, 3, "batch_size 32 is not divisible over 3 GPUs"), ({}, 64, "divisible over 64 GPUs"),
+    ({}, 0, "not divisible over 0 GPUs"),
+    ({"data": {"max_length": 513}, "token_budget": 1024}, 1,
      "max_length 513 is beyond the 512 positions"),
-    ({}, 1, "gtx280", "--gpu gtx280: choose from rtx4090, "),
 ])
-def test_what_cannot_work_is_one_clear_error(tiny_path, values, gpus, card, message):
+def test_what_cannot_work_is_one_clear_error(tiny_path, values, gpus, message):
     with pytest.raises(ConfigError, match=message):
-        report(config_for(tiny_path, **values), gpus, card)
+        report(config_for(tiny_path, **values), gpus)
 
 
-def test_too_much_memory_for_the_chosen_card(tiny_path, monkeypatch):
+def cards_of(text: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]]
+            for line in text.splitlines() if line.startswith("| ")]
+    return {row[0]: row for row in rows if row[0] in CARDS}
+
+
+def test_memory_is_held_against_every_card_that_computes_alike(tiny_path, monkeypatch):
     config = config_for(tiny_path, batch_size=8)
-    need = memory(config, meta_model(config.model), 1)["one GPU"]["total"] / 1e9
+    parts = memory(config, meta_model(config.model), 1)["one GPU"]
+    need = parts["total"] / 1e9
+    assert parts["context"] == CONTEXT
     monkeypatch.setitem(CARDS, "tight", CARDS["h100"]._replace(memory=need * 0.99))
     monkeypatch.setitem(CARDS, "loose", CARDS["h100"]._replace(memory=need * 1.01))
-    with pytest.raises(ConfigError, match=f"{need:.1f} GB needed on each of 1 GPUs, and tight has"):
-        report(config, 1, "tight")
-    assert "| loose | " in report(config, 1, "loose")
+    rows = cards_of(report(config, 1))
+    assert (rows["tight"][2], rows["loose"][2]) == ("no", "one GPU")
+    assert "t4" not in rows and "3060" in rows  # a T4 computes in float16, otherwise
+    assert list(cards_of(report(config, 1, "t4"))) == ["t4"]
 
 
-def test_the_smaller_way_to_hold_it_is_held_against_the_card(tiny_path, monkeypatch):
+def test_every_way_to_hold_it_is_held_against_a_card(tiny_path, monkeypatch):
     parts = dict.fromkeys(module.PARTS, 0)
     monkeypatch.setattr(module, "memory", lambda *_: {"DDP": parts | {"total": 100 * 10**9},
                                                       "FSDP2": parts | {"total": 50 * 10**9}})
-    config = config_for(tiny_path, batch_size=8)
-    with pytest.raises(ConfigError, match="50.0 GB needed on each of 2 GPUs, and l40s has 48"):
-        report(config, 2, "l40s")
-    fits = {x.split("|")[1].strip(): x.split("|")[3].strip()
-            for x in report(config, 2, "h100").splitlines() if x.startswith("| ")}
-    assert (fits["l40s"], fits["h100"], fits["h200"]) == ("no", "FSDP2", "DDP, FSDP2")
+    rows = cards_of(report(config_for(tiny_path, batch_size=8), 2))
+    assert [rows[card][2] for card in ("l40s", "h100", "h200")] == ["no", "FSDP2", "DDP, FSDP2"]
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -234,7 +232,7 @@ def test_every_shipped_config_dry_runs(path, capsys):
     rows = {x.split("|")[1].strip(): x for x in capsys.readouterr().out.splitlines() if "|" in x}
     parts = [float(rows[k].split("|")[2]) for k in module.PARTS if k in rows]
     assert float(rows["total"].split("|")[2]) == pytest.approx(sum(parts), abs=0.03)
-    assert any("one GPU" in rows[card] for card in CARDS) or "8b" in path.stem
+    assert any("one GPU" in rows[card] for card in CARDS if card in rows) or "8b" in path.stem
 
 
 def test_it_trains_nothing_and_speaks_once_under_a_launcher(tiny_path, tmp_path, capsys,
@@ -246,7 +244,7 @@ def test_it_trains_nothing_and_speaks_once_under_a_launcher(tiny_path, tmp_path,
     with pytest.raises(ConfigError, match="6 is not divisible over 4 GPUs"):
         module.main(["--config", str(path)])
     module.main(["--config", str(path), "--gpus", "2"])
-    assert "6 pairs, 3 a GPU" in capsys.readouterr().out
+    assert "a step of 6 pairs has" in capsys.readouterr().out
     monkeypatch.setenv("RANK", "1")
     module.main(["--config", str(path), "--gpus", "2"])
     assert capsys.readouterr().out == "" and not (tmp_path / "run").exists()

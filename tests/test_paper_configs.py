@@ -1,5 +1,6 @@
 """The configs of the paper's runs: what they state is the paper's, and they can be read."""
 
+import itertools
 import json
 import re
 import subprocess
@@ -10,8 +11,10 @@ import pytest
 import yaml
 
 from bsr_lite.config import RLOOConfig, load_config
-from bsr_lite.scale.dry_run import CARDS, UTILISATION, memory, step_work, steps_of
-from bsr_lite.scale.estimate import meta_model
+from bsr_lite.scale.cards import CARDS
+from bsr_lite.scale.dry_run import UTILISATION, memory, step_work, steps_of
+from bsr_lite.scale.estimate import estimate, estimate_rloo
+from bsr_lite.scale.fake import meta_model
 
 CONFIGS = Path(__file__).parents[1] / "bsr_lite" / "configs"
 RUNS = {"8b": ("Llama-3.1-8B", 2e-6, 8), "1p5b": ("Qwen2.5-1.5B", 5e-6, 1),
@@ -55,6 +58,69 @@ def test_headers_say_what_the_dry_run_computes(size):
         (hours,) = re.findall(r"at\s+(?:# )?most\s+(?:# )?([\d.]+) hours", text)
         assert float(hours) == pytest.approx(seconds * steps_of(config) / 3600, abs=0.051)
         assert f"assumed {UTILISATION:.0%}" in text
+
+
+def hours_of(config, card: str) -> float:
+    seconds = step_work(config, meta_model(config.model, card), 1)["flops"] / (
+        CARDS[card].tflops * 1e12 * UTILISATION)
+    return seconds * steps_of(config) / 3600
+
+
+def header(path: Path) -> str:
+    """The comment at the top, as one line."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return " ".join(line.lstrip("# ") for line in lines)
+
+
+ONE_CARD = ["rm_qlora_t4", "rm_qlora_12gb", "rm_qlora_24gb", "rm_8b_qlora_bsr", "rloo_one_card"]
+ESTIMATE = (r"`scale.estimate --card (\w+)(?: --set (\S+))?`(?:, whose sizes are the same)?: "
+            r"([\d.]+) GB")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*ONE_CARD, "rloo_1p5b", "rloo_1p5b_rm8b"])
+def test_headers_say_what_the_estimate_of_their_card_counts(name):
+    path = CONFIGS / f"{name}.yaml"
+    found = re.findall(ESTIMATE, header(path))
+    assert found and "Not run yet." in header(path)
+    for card, override, gigabytes in found:
+        if "rloo" in name:
+            config = load_config(path, RLOOConfig, [override] if override else [])
+            total = estimate_rloo(config, CONFIGS, card)["total"] / 1e9
+        else:
+            total = estimate(load_config(path), card)["total"] / 1e9
+        assert float(gigabytes) == pytest.approx(total, rel=0.02)
+        assert total < 0.92 * CARDS[card].memory  # some is left for fragmentation
+
+
+@pytest.mark.parametrize("name", [n for n in ONE_CARD if n.startswith("rm_")])
+def test_headers_of_one_card_configs_say_hours_and_their_overrides_work(name):
+    path = CONFIGS / f"{name}.yaml"
+    text, config = header(path), load_config(path)
+    card, hours = re.search(r"`scale.dry_run --card (\w+)`: at most ([\d.]+) hours", text).groups()
+    assert float(hours) == pytest.approx(hours_of(config, card), rel=0.02)
+    assert config.bsr_lambda == 1e-3 and config.bsr_group_size == 16
+    assert config.model.dtype == "auto" and f"assumed {UTILISATION:.0%}" in text
+    overrides = re.findall(r"^#   --set ((?:\S+=\S+ ?)+)(?:: at most ([\d.]+) hours)?",
+                           path.read_text().replace(": at most", " : at most"), re.MULTILINE)
+    others = [load_config(path, overrides=text.split()) for text, _ in overrides]
+    assert len({c.output_dir for c in [*others, config]}) == len(others) + 1
+    assert {"bsr", "bt"} == {c.loss for c in others}
+    (shorter,) = [c for c in others if c.data.max_pairs]
+    hours = float(re.search(r"max_pairs=8000 \S+: at most ([\d.]+) hours", text)[1])
+    assert hours == pytest.approx(hours_of(shorter, card), rel=0.05)
+
+
+def test_rloo_on_one_card_shares_its_base():
+    config = load_config(CONFIGS / "rloo_one_card.yaml", RLOOConfig)
+    reward = load_config(CONFIGS / f"{Path(config.reward_model).parent.name}.yaml")
+    assert (reward.model.name, reward.model.quantization, reward.model.depth) == (
+        config.policy.name, config.policy.quantization, None)
+    others = re.findall(r"^#   --set (.*)$", (CONFIGS / "rloo_one_card.yaml").read_text(),
+                        re.MULTILINE)
+    assert len(others) == 2
+    for text in others:
+        load_config(CONFIGS / "rloo_one_card.yaml", RLOOConfig, text.split())
 
 
 @pytest.mark.parametrize(("name", "rate"), [("rloo_1p5b", 2e-6), ("rloo_1p5b_rm8b", 1e-6)])

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import DynamicCache
 
 from ..batching import TokenGroup, count_tokens, pack
 from ..config import RewardModelConfig, RLOOConfig, command_line, load_config, read_yaml
@@ -114,6 +113,7 @@ def measure(config: RewardModelConfig) -> int:
 def last_draw(policy: Policy, config: RLOOConfig, prompt: int, kernel: str) -> None:
     """What `generate.sample` holds when it draws a last token: keys and values of all prompts of a
     step (or of the reference's answers) and of all their answers, and distributions over words."""
+    from transformers import DynamicCache
     prompts, k = max(config.prompts_per_step, config.standardize_prompts), config.num_generations
     ids, cache = torch.zeros(prompts, prompt, dtype=torch.long), DynamicCache()
     # the memory-saving kernel of older cards refuses grouped queries
@@ -168,14 +168,14 @@ def table(parts: dict[str, int]) -> str:
 
 def verdict(config, parts: dict[str, int], card: str) -> str:
     """Whether it fits on a card, and if not what to change."""
-    has, change = CARDS[card].memory, "lower token_budget, max_new_tokens or prompts_per_step"
-    need, fits = parts["total"] / 1e9, parts["total"] <= CARDS[card].memory * 1e9
-    if not fits and isinstance(config, RewardModelConfig):
-        budget = largest_token_budget(config, has * 1e9, card)
-        change = f"set token_budget={budget}" if budget else (
-            "lower data.max_length, set model.gradient_checkpointing, lora_rank or quantization")
-    return (f"Fits: {need:.1f} GB, and a {card} has {has:g}." if fits else
-            f"DOES NOT FIT: {need:.1f} GB, and a {card} has {has:g}: {change}.")
+    need, has = parts["total"] / 1e9, CARDS[card].memory
+    if need <= has:
+        return f"Fits: {need:.1f} GB, and a {card} has {has:g}."
+    # of RLOO a smaller budget is up to its user: sampling may be what takes the most
+    budget = isinstance(config, RewardModelConfig) and largest_token_budget(config, has * 1e9, card)
+    change = f"set token_budget={budget}" if budget else (
+        "lower token_budget and data.max_length or max_new_tokens, set gradient_checkpointing")
+    return f"DOES NOT FIT: {need:.1f} GB, and a {card} has {has:g}: {change}."
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,7 +8,6 @@ import weakref
 from pathlib import Path
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -110,9 +109,10 @@ def fill(token_budget: int, prompt: int, answer: int, answers: int, most: int) -
 
 def architecture(name: str):
     """The transformers config of EMBEDDED, a hub id or a local path."""
+    from transformers import AutoConfig
     if name in ARCHITECTURES and not Path(name).exists():
-        return transformers.AutoConfig.for_model(**ARCHITECTURES[name], num_labels=1)
-    return transformers.AutoConfig.from_pretrained(name, num_labels=1)
+        return AutoConfig.for_model(**ARCHITECTURES[name], num_labels=1)
+    return AutoConfig.from_pretrained(name, num_labels=1)
 
 
 class _Nf4Linear(nn.Linear):
@@ -129,7 +129,7 @@ class _Nf4Linear(nn.Linear):
         self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8))
 
     def forward(self, x: Tensor) -> Tensor:
-        dequantize = functools.partial(torch.empty, dtype=self.dtype)
+        dequantize = functools.partial(torch.empty, dtype=self.dtype, device=x.device)
         with saved_tensors_hooks(lambda weight: weight.shape, dequantize):
             y = x.to(self.dtype) @ dequantize((self.in_features, self.out_features))
         return (y if self.bias is None else y + self.bias).to(x.dtype)
@@ -137,14 +137,15 @@ class _Nf4Linear(nn.Linear):
 
 def meta_network(kind: str, meta: dict, dtype: str) -> nn.Module:
     """What `models.load_pretrained` loads, on the meta device.  Raises: ModelError."""
+    import transformers
     make = getattr(transformers, f"AutoModelFor{kind}").from_config
     try:
         hf = make(models.cut_config(architecture(meta["base"]), meta), dtype=getattr(torch, dtype),
                   attn_implementation=models.attention(meta))
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"no sizes known for {meta['base']}, or no model of this kind ({error}): "
-                         "take a decoder of the Llama, Qwen, Mistral kind, without a network a "
-                         f"local path or one of {', '.join(ARCHITECTURES)}") from error
+        raise ModelError(f"no sizes known for {meta['base']}, or no model of this kind: take a "
+                         "decoder of the Llama, Qwen, Mistral kind, without a network a local path"
+                         f" or one of {', '.join(ARCHITECTURES)}") from error
     for module in list(hf.modules()) if meta["quantization"] else ():
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and name not in ("score", "lm_head"):
