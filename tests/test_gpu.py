@@ -19,7 +19,7 @@ import exact  # noqa: E402
 import parts  # noqa: E402
 import prove  # noqa: E402
 
-TINY = {"exactness": {"layers": 1, "pairs": 3, "draws": 1024, "words": [32]},
+TINY = {"exactness": {"layers": 1, "pairs": 3, "length": 80, "draws": 1024, "words": [32]},
         "kernels": {"heads": [[4, 2, 16]], "groups": 2, "length": 16, "repeats": 1},
         "memory": {"layers": 1, "length": 16, "budgets": [64]},
         "notebooks": {"names": ["09_long"], "seconds": 60}}
@@ -139,7 +139,8 @@ def test_cards_are_found_by_their_full_names():
                          "NVIDIA H100 80GB HBM3": 989, "NVIDIA GeForce RTX 2080 Ti": 54,
                          "NVIDIA GeForce RTX 3060": 25.5, "NVIDIA L4": 121}.items():
         assert cost.published_peak(name) == tflops * 1e12
-    assert cost.published_peak("NVIDIA GeForce RTX 3070 Ti") is cost.published_peak("NVIDIA L40") is None
+    for name in ("NVIDIA GeForce RTX 3070 Ti", "NVIDIA L40"):
+        assert cost.published_peak(name) is None
 
 
 # ---- what becomes of them ------------------------------------------------------------------------

@@ -60,6 +60,12 @@ def shaken(module):
 
 # ---- losses and gradients ------------------------------------------------------------------------
 
+def some_pairs(job: Job, tokenizer) -> list[TokenGroup]:
+    """The first pairs of the pocket world that are no longer than the part's sizes allow."""
+    pairs = best_and_worst(POCKET)[:200]
+    return pair_tokens(pairs, tokenizer, job.sizes["length"])[0][:job.sizes["pairs"]]
+
+
 def reward_model(kind: str, dtype: str, layers: int) -> RewardModel:
     return shaken(load_reward_model(EMBEDDED, depth=layers, dtype=dtype, **KINDS[kind])).train()
 
@@ -95,8 +101,7 @@ def compare_steps(job: Job, own: str) -> list[dict]:
     rows, layers, token_groups = [], job.sizes["layers"], None
     for kind in KINDS:
         plain = reward_model(kind.removeprefix("q"), "float32", layers).to("cpu")
-        token_groups = token_groups or pair_tokens(
-            best_and_worst(POCKET)[:job.sizes["pairs"]], plain.tokenizer, 1024)[0]
+        token_groups = token_groups or some_pairs(job, plain.tokenizer)
         budget = max(sum(map(count_tokens, token_groups)) // 3, *map(count_tokens, token_groups))
         wanted: dict = {}
         for dtype in ("float32", own):
@@ -156,8 +161,7 @@ def logprobs_of(policy: Policy, token_groups: list[TokenGroup], scale: float = 1
 def compare_policies(job: Job, own: str) -> list[dict]:
     """Log-probabilities and their gradient; of the whole model, too, in nats: no limit there."""
     plain, rows = cut_policy("float32", job.sizes["layers"]).to("cpu"), []
-    pairs = best_and_worst(POCKET)[:job.sizes["pairs"] // 3]
-    token_groups = pair_tokens(pairs, plain.tokenizer, 1024)[0]
+    token_groups = some_pairs(job, plain.tokenizer)[:job.sizes["pairs"] // 3]
     expected = logprobs_of(plain, token_groups)
     for dtype in ("float32", own):
         card = cut_policy(dtype, job.sizes["layers"])

@@ -33,7 +33,8 @@ QUIET = {"BSR_PROFILE": "fast", "MPLBACKEND": "Agg", "TQDM_DISABLE": "1", "HF_HU
          "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
 # layers: of the embedded model, null all; heads: query heads, key heads, width of a head
 SIZES = {"cuda": {
-    "exactness": {"layers": 4, "pairs": 6, "draws": 4096, "words": [32, 151_936]},
+    "exactness": {"layers": 4, "pairs": 6, "length": 512, "draws": 4096,
+                  "words": [32, 151_936]},
     "kernels": {"heads": [[9, 3, 64], [12, 2, 128]], "groups": 8, "length": 512, "repeats": 5},
     "memory": {"layers": None, "length": 512, "budgets": [2048, 8192]},
     "speed": {"layers": None, "length": 512, "budgets": [2048, 8192, 32768], "repeats": 5,
@@ -43,7 +44,7 @@ SIZES = {"cuda": {
     "notebooks": {"names": ["02_norm_dispersion", "04_reward_model_qlora", "06_rloo"],
                   "seconds": 90}},
     "cpu": {
-    "exactness": {"layers": 1, "pairs": 3, "draws": 1024, "words": [32, 4096]},
+    "exactness": {"layers": 1, "pairs": 3, "length": 100, "draws": 1024, "words": [32, 4096]},
     "kernels": {"heads": [[4, 2, 32]], "groups": 2, "length": 64, "repeats": 3},
     "memory": {"layers": 2, "length": 64, "budgets": [128, 256]},
     "speed": {"layers": 1, "length": 64, "budgets": [128, 256], "repeats": 3,
