@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # the two longest first, or one process would still be at one of them when all others are done
 NOTEBOOKS := notebooks/0[46]*.ipynb notebooks/0[!46]*.ipynb notebooks/solutions
 
-.PHONY: run check test notebooks lab data clean
+.PHONY: run check test gpu notebooks lab data clean
 
 run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
 	$(BIN)/python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
@@ -24,6 +24,9 @@ test: $(READY)  ## lint, tests, and every notebook and solution in the fast prof
 	$(BIN)/ruff check .
 	$(PYTEST)
 	$(NOTEBOOK_ENV) $(PYTEST) -o addopts= -q --durations=0 --nbmake --nbmake-timeout=600 $(NOTEBOOKS)
+
+gpu: $(READY)  ## with a CUDA card, in at most 9 minutes: is it exact, how fast, what does it take
+	$(BIN)/python tests/gpu/prove.py
 
 notebooks: $(READY)  ## build every .ipynb from the .py beside it, with outputs
 	$(BIN)/python notebooks/build.py

@@ -15,7 +15,7 @@ import torch
 
 from bsr_lite.data import Group, Pair
 
-collect_ignore = ["speed"]  # scripts, run by hand
+collect_ignore = ["speed", "gpu"]  # scripts, run by hand
 hypothesis.settings.register_profile("ci", derandomize=True)  # CI judges changes, not luck
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")

@@ -145,6 +145,7 @@ def run_trl(start: RewardModel, work: Work, watch: bool, best: bool) -> dict:
             folder, per_device_train_batch_size=size, max_steps=len(batches), max_length=None,
             learning_rate=1e-5, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0,
             gradient_checkpointing=not best, bf16=work.model.dtype == "bfloat16",
+            fp16=work.model.dtype == "float16",
             use_cpu=start.device.type == "cpu", report_to="none", save_strategy="no",
             logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0)
         trainer = Trainer(model, config, train_dataset=Dataset.from_list(rows),
