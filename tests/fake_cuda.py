@@ -1,7 +1,7 @@
 """A GPU that computes nothing, for machines without one. Fake tensors say that they are on `cuda`;
 shapes, formats and devices are worked out, and a CPU tensor that meets a CUDA one raises. So it
 shows mistakes of devices, formats and kernels. Values there are none: whatever comes back to the
-CPU is 1, and every question is answered by yes.
+CPU is 0, and every question is answered by yes.
 
 A CPU build of torch knows no CUDA device; a few lines of C++ tell it of one that does nothing. They
 have to be loaded before torch is, so `on_fake_cuda.py` runs in a process of its own, with this file
@@ -117,7 +117,7 @@ class FakeCuda(TorchDispatchMode):
         if not made_there and not any(isinstance(x, FakeTensor) for x in leaves):
             return function(*args, **kwargs)
         if function is torch.ops.aten._local_scalar_dense.default:  # item(), bool(), float()
-            return torch.ones((), dtype=args[0].dtype).item()
+            return args[0].dtype is torch.bool or torch.zeros((), dtype=args[0].dtype).item()
         if not all(isinstance(x, FakeTensor) for x in leaves if isinstance(x, torch.Tensor)):
             args, kwargs = tree_map_only(torch.Tensor, self.as_fake, (args, kwargs))
         with self.fake:
@@ -129,7 +129,8 @@ class FakeCuda(TorchDispatchMode):
 
 
 def back_home(fake: FakeTensor):
-    return fake if fake.is_cuda else torch.ones(fake.shape, dtype=fake.dtype)
+    made = torch.ones if fake.dtype is torch.bool else torch.zeros
+    return fake if fake.is_cuda else made(fake.shape, dtype=fake.dtype)
 
 
 def move(module: torch.nn.Module, device=None, *args, **options):

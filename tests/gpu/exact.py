@@ -31,7 +31,7 @@ SCALE = {"float16": 1024.0}  # of the loss: small gradients would be zero
 def own_format() -> str:
     """The half-precision format of `dtype: auto`; a CPU that has none imitates one."""
     dtype = machine.choose_dtype(machine.capability(machine.device()))
-    return dtype if dtype in machine.HALF else "bfloat16"
+    return dtype if dtype in ("bfloat16", "float16") else "bfloat16"
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
