@@ -455,11 +455,11 @@ for axis, (key, unit) in zip(axes, UNITS.items(), strict=True):
     plots.label(axis, "step", "", f"{key} ({unit})")
 
 # %% [markdown]
-# **What to see.** Ending comes first: the share that ended rises from step 6 on, from under a
-# half to four fifths, and the length falls with it, from 40 tokens to 30. That pays in two of
-# gold's terms at once (complete, concise). Entropy follows, a little. Gold itself is a mean over
-# 32 answers to ever new prompts, and so noisy that its rise is hardly out of the noise after 11
-# steps. KL grows to 2 nats an answer; it is a one-sample estimate, too, and may be negative.
+# **What to see.** The share that ended rises, by fits and starts, from a third to four fifths, and
+# the length falls with it, from 40 tokens to 27. That pays in two of gold's terms at once
+# (complete, concise). Entropy falls, a little. Gold itself is a mean over 32 answers to ever new
+# prompts, and so noisy that its rise is hardly out of the noise after 11 steps. KL grows to 3
+# nats an answer; it is a one-sample estimate, too, and may be negative.
 
 # %% [markdown]
 # Nothing here is over-optimized, since the reward *is* gold. Had the reward been a model that

@@ -35,7 +35,7 @@ def attend(packed, values: list[Tensor], device, dtype: torch.dtype):
 def kernel_row(packed, values, expected: dict, kernel: str, dtype: str, repeats: int) -> dict:
     """Errors, milliseconds, memory, and which of torch's attention operations ran."""
     device, packed.kernel = machine.device(), kernel
-    chosen = machine.attention_kernel(device, getattr(torch, dtype)) == kernel
+    chosen = machine.attention_kernel(machine.capability(device), getattr(torch, dtype)) == kernel
     row = {"kernel": kernel, "format": dtype, "chosen here": "yes" if chosen else ""}
     if kernel == "varlen" and not batching.varlen_attn:
         return row | {"ran": "this torch has no varlen_attn, segments are computed one by one"}
@@ -87,6 +87,6 @@ def kernels(job: Job) -> dict:
                 checks.append(check(f"{title}, which training takes, {row['ran']}", 1, 0))
     own_rows = [r for r in rows if r["format"] == own and r["kernel"] != "grouped"]
     line = ", ".join(f"{r['kernel']} {r['ms']:.1f} ms" for r in own_rows[-2:] if "ms" in r)
-    chosen = machine.attention_kernel(machine.device(), getattr(torch, own))
+    chosen = machine.attention_kernel(machine.capability(machine.device()), getattr(torch, own))
     return {"line": f"{own} takes {chosen}; forward and backward: {line}", "checks": checks,
             "tables": {f"{tokens} tokens": rows}, "chosen": chosen}
