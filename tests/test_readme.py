@@ -84,3 +84,16 @@ def test_commands_it_shows_parse():
     for config, override in re.findall(
             r"train_rm --config (\S+)(?: --set (\S+))?", README):
         load_config(ROOT / config, overrides=[override] if override else [])
+
+
+def test_the_gpu_table_says_what_the_headers_of_its_configs_say():
+    """Their numbers are checked against the commands in test_paper_configs.py."""
+    table = README[README.index("## On your GPU"):README.index("## What was measured")]
+    rows = re.findall(r"\| train_(?:rm|rloo), `(\S+)` \| ([\d.]+) \| (.+?) \| no \|", table)
+    assert len(rows) == 5
+    for path, gigabytes, hours in rows:
+        header = " ".join(line.lstrip("# ") for line in (ROOT / path).read_text().splitlines()
+                          if line.startswith("#"))
+        assert re.search(rf"`scale.estimate --card \w+`: {re.escape(gigabytes)} GB", header), path
+        for number in re.findall(r"[\d.]+(?= \(|\))", hours):
+            assert f"at most {number} hours" in header, (path, number)

@@ -141,7 +141,7 @@ def estimate_rloo(config: RLOOConfig, folder: Path, card: str | None = None) -> 
         config.policy.name, config.policy.quantization)
     parts, own = weights(policy, 1, card), weights(proxy, adapted, card)
     parts["reward"] = own["adapters"] + (0 if shared else own["base"])
-    prompt, k = getattr(config, "max_prompt_tokens", 512), config.num_generations
+    prompt, k = config.max_prompt_tokens, config.num_generations
     groups = fill(config.token_budget, prompt, config.max_new_tokens, k,
                   config.prompts_per_step // config.minibatches)
     batch, zeros = [{"token_group": group} for group in groups], torch.zeros(len(groups), k)
