@@ -112,7 +112,7 @@ def test_work_of_a_step_is_the_whole_batch_at_its_longest(tiny_path):
 
 def test_full_sharding_divides_what_is_stored_and_adds_what_is_gathered(tiny_path):
     config = config_for(tiny_path, batch_size=16)
-    model, alone = meta_model(config.model), estimate(config, "h100")
+    model, alone = meta_model(config.model, "h100"), estimate(config, "h100")
     table = memory(config, model, 4)
     assert {k: v for k, v in table["DDP"].items() if k != "gathered"} == alone | {
         "total": alone["total"]}
