@@ -8,7 +8,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from bsr_lite import machine
-from bsr_lite.batching import count_tokens, pack
+from bsr_lite.batching import count_tokens, pack, varlen_attn
 from bsr_lite.config import RewardModelConfig, RLOOConfig, load_config, parse
 from bsr_lite.embedded import EMBEDDED, HUB_ID
 from bsr_lite.errors import ConfigError, ModelError
@@ -33,6 +33,8 @@ from bsr_lite.scale.fake import (
 )
 from bsr_lite.step import backward, make_optimizer
 
+# what is counted is what a torch computes by, and torch 2.6 has other kernels
+todays_kernels = pytest.mark.skipif(varlen_attn is None, reason="this torch has no varlen_attn")
 SETTINGS = {
     "full fp32": {"dtype": "float32"},
     "full bf16": {},
@@ -196,6 +198,7 @@ def test_a_card_computes_what_machine_decides_there():
         assert computing(name, "bfloat16")[0] == "bfloat16"
 
 
+@todays_kernels
 def test_keys_and_values_repeated_for_every_head_take_more(tiny_path):
     """The same bfloat16 model: one call of the flash kernel, or a segment a call on an old card."""
     config = config_for(tiny_path, dtype="bfloat16", lora_rank=4)
@@ -206,6 +209,7 @@ def test_keys_and_values_repeated_for_every_head_take_more(tiny_path):
     assert new["context"] == old["context"] == CONTEXT
 
 
+@todays_kernels
 @pytest.mark.parametrize("quantization", [None, "nf4"])
 def test_float16_holds_embedding_and_norms_in_fp32(tiny_path, quantization):
     config = config_for(tiny_path, lora_rank=4, quantization=quantization)
@@ -226,6 +230,7 @@ def test_4_bit_adapters_take_inputs_as_they_are_on_a_card(tiny_path, monkeypatch
     assert estimate(config, "3060")["saved"] < estimate(config)["saved"]
 
 
+@todays_kernels
 @pytest.mark.parametrize(("path", "activations", "total"), [
     ("rm_fast", 916773452, 1197688140), ("rm_full_depth", 1478981676, 3631231276)])
 def test_without_a_card_a_cpu_is_counted_as_before_there_were_cards(path, activations, total,
@@ -273,6 +278,7 @@ def test_an_rloo_update_takes_what_a_real_one_does(tiny_path, tmp_path, monkeypa
     assert parts["total"] == sum(parts.get(k, 0) for k in module.PARTS if k != "total")
 
 
+@todays_kernels
 def test_sampling_holds_caches_and_distributions(tiny_path, tmp_path):
     """Against arithmetic: 3 layers, 2 key heads of 8; logits and two fp64 rows of 8,192 words."""
     (tmp_path / "rm_a.yaml").write_text(
