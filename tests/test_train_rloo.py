@@ -160,7 +160,7 @@ def sharp_path(tiny_path, tmp_path):
 def test_a_run_learns_what_the_proxy_likes_and_logs_it(world, sharp_path, monkeypatch):
     """A proxy that likes long words: the policy learns to write them; KL and gold are tracked."""
     monkeypatch.setattr("bsr_lite.train_rloo.reward_scorer", lambda model, token_budget:
-                        lambda row, texts, finished: [float(len(t)) for t in texts])
+                        lambda batch: [[float(len(t)) for t in b["texts"]] for b in batch])
     config = settings(world, "steps=30", "kl_coef=0.0", "missing_eos_penalty=0",
                       "prompts_per_step=8", "standardize_prompts=0", "num_generations=16",
                       "learning_rate=1e-3", f"policy.name={sharp_path}")
