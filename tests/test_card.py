@@ -30,7 +30,8 @@ def run_snippets(folders, tmp_path):
         with open(script, "a") as file:
             file.write(code.replace("path/to/this/folder", str(folder)))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
-    return [torch.tensor(eval(line)) for line in done.stdout.splitlines() if re.match(r"\[-?\d", line)]
+    return [torch.tensor(eval(line)) for line in done.stdout.splitlines()
+            if re.match(r"\[-?\d", line)]
 
 
 def test_card_holds_what_a_user_must_know():
