@@ -212,7 +212,8 @@ def test_a_step_scores_all_its_prompts_in_one_pass(card, saved, one_layer, tmp_p
 LESSONS = {name: path for path in sorted((Path(__file__).parents[1] / "notebooks").glob("0*.py"))
            if (name := path.stem[:2]) in ("02", "03", "04", "06", "08")}  # those that run a model
 # cells about memory, which are fake tensors already, and about processes, which have no card
-STOPS = {"04": "from bsr_lite.train_rm import train"}  # trains, scores and merges, as above
+# from there on they train, score and merge by the library, as the cases above
+STOPS = {"03": "def live_run", "04": "from bsr_lite.train_rm import train"}
 SKIPPED = ("scale.estimate", "bill", "dry_run", "report(", "subprocess", "zip(two")
 
 
