@@ -16,7 +16,6 @@ share, the beginnings of the answers included (`shared_prefix`).
 """
 
 import functools
-import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,15 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .errors import ModelError
-from .machine import attention_kernel, capability
-
-# One kernel for segments of any length, on a GPU; torch's versions differ in what it takes.
-try:
-    from torch.nn.attention.varlen import varlen_attn
-    if not {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters):
-        varlen_attn = None
-except ImportError:
-    varlen_attn = None
+from .machine import attention_kernel, capability, varlen_attn
 
 # token ids: [what a prompt's responses share, rest of response 0, rest of response 1, ...]
 TokenGroup = Sequence[Sequence[int]]

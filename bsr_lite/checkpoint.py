@@ -73,10 +73,13 @@ class Checkpoint:
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
                               "the same config, or choose a new output_dir")
+        # paged states count as a CPU's, and torch wants all of them on one device
+        paged, self.optimizer.is_paged = getattr(self.optimizer, "is_paged", False), False
         whole.set_state_dict(
             self.model, self.optimizer, model_state_dict=content["weights"],
             optim_state_dict=content["optimizer"],
             options=whole.StateDictOptions(full_state_dict=True, strict=False))  # no frozen ones
+        self.optimizer.is_paged = paged
         self.scaler.load_state_dict(content.get("scaler", {}))
         self.step = content["step"]
         print(f"resuming after step {self.step}")

@@ -3,9 +3,18 @@ or estimates: the device, the number format and the attention kernel."""
 
 import contextlib
 import functools
+import inspect
 import os
 
 import torch
+
+# One kernel for segments of any length; torch's versions differ in what it takes.
+try:
+    from torch.nn.attention.varlen import varlen_attn
+    if not {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters):
+        varlen_attn = None
+except ImportError:
+    varlen_attn = None
 
 FLASH = (8, 0)  # compute capability from which a card has bfloat16 units and flash attention
 
@@ -58,7 +67,8 @@ def attention_kernel(capability: tuple[int, int] | None, dtype: torch.dtype) -> 
     the same without repeating, on a CPU."""
     if capability is None:
         return "grouped"
-    return "varlen" if capability >= FLASH and dtype is not torch.float32 else "expanded"
+    flash = varlen_attn and capability >= FLASH and dtype is not torch.float32
+    return "varlen" if flash else "expanded"
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:

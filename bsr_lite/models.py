@@ -158,8 +158,11 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
         model.to(machine.device())
     if not reads_weights():
         return model
-    found = rewards(model, pack([[[0], [1], [1, 2]]]))  # attention is refused where it is computed
-    if model.compute_dtype is torch.float16 and not found.isfinite().all():
+    half = model.compute_dtype is torch.float16
+    prompt = list(range(256 if half else 1))  # many tokens, to see whether any overflows
+    # attention that packed rows cannot compute is refused where it is computed
+    found = rewards(model, pack([[prompt, [1], [1, 2]]]))
+    if half and not found.isfinite().all():
         raise ModelError(f"{model.meta['base']} overflows float16, whose numbers end at 65,504: "
                          "set model.dtype: float32, or take another base")
     return model

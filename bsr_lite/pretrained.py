@@ -149,7 +149,7 @@ def add_adapters(hf, task_type: str, meta: dict, seed: int):
     lora = LoraConfig(task_type=task_type, r=rank, lora_alpha=2 * rank, lora_dropout=0.0,
                       target_modules="all-linear")
     with quiet_loading(), torch.random.fork_rng(devices=[]):  # the caller's generator is untouched
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the CPU, which draws them
         hf = get_peft_model(hf, lora)
     hf.peft_config["default"].base_model_name_or_path = meta["base"]  # not a cache's path
     return hf

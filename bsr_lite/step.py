@@ -118,8 +118,10 @@ def adamw(trained, **options) -> torch.optim.AdamW:
 
 def loss_scaler(model) -> torch.amp.GradScaler:
     """Scales a loss computed in float16, whose gradients would underflow to zero, and skips a step
-    whose gradients overflow; in other formats it does nothing."""
-    return torch.amp.GradScaler(model.device.type, enabled=model.compute_dtype is torch.float16)
+    whose gradients overflow; in other formats it does nothing. It starts at a sixteenth of torch's
+    scale: short runs have no steps to lose."""
+    return torch.amp.GradScaler(model.device.type, init_scale=2.0**12,
+                                enabled=model.compute_dtype is torch.float16)
 
 
 def schedule(step: int, total: int, warmup_ratio: float) -> float:

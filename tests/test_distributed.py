@@ -451,3 +451,36 @@ def test_launcher_configs_are_read_by_accelerate(path):
         "single": "NO", "ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero3": "DEEPSPEED"}[path.stem]
     header = path.read_text().split("compute_environment")[0]
     assert f"--config_file bsr_lite/configs/accelerate/{path.name}" in header and "When:" in header
+
+
+def test_a_resume_takes_states_that_are_paged(tmp_path):
+    """bitsandbytes' paged states live in memory that torch counts as a CPU's, smaller ones on the
+    card; torch refuses states on two devices. Here `meta` plays the card."""
+    class Paged(torch.optim.Optimizer):
+        is_paged = True
+
+        def __init__(self, weights):
+            super().__init__(weights, {"lr": 0.1})
+
+        def step(self, closure=None):
+            for p in self.param_groups[0]["params"]:
+                places = ("cpu", "meta") if self.is_paged else ("cpu", "cpu")
+                self.state[p] = {"step": 0, "quantized": {
+                    name: torch.zeros(3, device=place)
+                    for name, place in zip(("state1", "absmax1"), places, strict=True)}}
+
+    def run():
+        model = torch.nn.Linear(3, 1)
+        optimizer = Paged(model.parameters())
+        scaler = torch.amp.GradScaler("cpu", enabled=False)
+        return Checkpoint(tmp_path, model, optimizer, {"seed": 1}, "", scaler)
+
+    first = run()
+    first.optimizer.is_paged = False  # what a save makes of them
+    for p in first.model.parameters():
+        p.grad = torch.ones_like(p)
+    first.optimizer.step()
+    first.save(3)
+    again = run()
+    assert again.load() == 3 and again.optimizer.is_paged
+    assert torch.equal(again.model.weight, first.model.weight)

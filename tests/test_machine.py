@@ -60,6 +60,13 @@ def test_a_float16_model_of_a_t4_is_read_on_a_cpu_in_the_cpus_own_format(plug_in
     assert machine.resolve_dtype("float16", saved=True) == machine.choose_dtype(None)
 
 
+def test_a_torch_without_the_flash_kernel_says_so(monkeypatch):
+    assert machine.attention_kernel(HOPPER, torch.bfloat16) == (
+        "varlen" if machine.varlen_attn else "expanded")
+    monkeypatch.setattr(machine, "varlen_attn", None)
+    assert machine.attention_kernel(HOPPER, torch.bfloat16) == "expanded"
+
+
 def test_apples_gpu_is_never_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)

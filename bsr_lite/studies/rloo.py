@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import train_rloo
 from ..config import RLOOConfig, Several, load_config, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
@@ -18,16 +19,7 @@ from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
 from ..scorers import reward_scorer
-from ..train_rloo import (
-    gold_of,
-    prompts_of,
-    reference_scale,
-    score,
-    sequence_logprobs,
-    short_prompts,
-    sums,
-)
-from ..train_rloo import train as train_policy
+from ..train_rloo import gold_of, prompts_of, reference_scale, score, sequence_logprobs, sums
 from . import records
 from .statistics import length_controlled_win_rate, two_way_interval
 from .tables import shown, table
@@ -80,7 +72,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
                          quantization=config.policy.quantization)
     proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
     gold = gold_of(config)
-    trained_on = short_prompts(prompts_of(config), policy.tokenizer, config)
+    trained_on = train_rloo.short_prompts(prompts_of(config), policy.tokenizer, config)
     zero, unit = reference_scale(policy, proxy, trained_on, config)
 
     def described(batch: list[dict]) -> dict:
@@ -149,10 +141,10 @@ def rloo_text(summary: dict, prompts: int) -> str:
 def train_and_evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     """Train a run, going on where it stopped, and `evaluate` it."""
     try:
-        del train_policy(config, resume=True).hf
+        del train_rloo.train(config, resume=True).hf
     except ConfigError as error:  # half a run of other settings, prompts or proxy
         print(f"{error}. Training it from the start")
-        del train_policy(config).hf
+        del train_rloo.train(config).hf
     records.release_memory()
     with phase("evaluation"):
         return evaluate(config, study, shared)
