@@ -26,7 +26,7 @@ class Policy(nn.Module):
     def __init__(self, hf, tokenizer, dtype: str, lora_rank: int | None):
         super().__init__()
         self.hf, self.tokenizer, self.lora_rank = hf, tokenizer, lora_rank
-        self.compute_dtype = getattr(torch, dtype)
+        self.dtype, self.compute_dtype = dtype, getattr(torch, dtype)
 
     @property
     def causal(self) -> nn.Module:
@@ -140,8 +140,8 @@ class SharedRewardModel(RewardModel):
         shell.base_model_prefix, shell.model = "model", policy.causal.model
         shell.score = nn.Linear(head.shape[1], 1, bias=False)
         shell.score.weight = nn.Parameter(head.float().to(policy.device), requires_grad=False)
-        own = {"lora_rank": None, "dtype": str(policy.compute_dtype).removeprefix("torch.")}
-        super().__init__(shell, policy.tokenizer, meta | own)  # no PeftModel, in the base's format
+        own = {"lora_rank": None, "dtype": policy.dtype}  # no PeftModel, in the base's format
+        super().__init__(shell, policy.tokenizer, meta | own)
         self.policy = [policy]  # in a list: not a submodule
 
     def last_hidden(self, packed):
@@ -169,7 +169,6 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
     if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
             and meta["depth"] in (None, policy.causal.config.num_hidden_layers)
             and bool(meta["quantization"]) == bool(quantized)
-            and getattr(torch, machine.resolve_dtype(meta["dtype"], saved=True))
-            is policy.compute_dtype):
+            and machine.resolve_dtype(meta["dtype"], saved=True) == policy.dtype):
         return SharedRewardModel(policy, Path(folder), meta)
     return load_reward_model(folder, for_scoring=True)

@@ -99,24 +99,25 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
 
 # ---- rewards -------------------------------------------------------------------------------------
 
-def reward_function(model, token_budget: int = 4096):
-    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: what `eval_rm` gives, a prompt computed
-    once for all its answers."""
-    def reward_model(prompts, completions, **_) -> list[float]:
-        token_groups, pairs = [], zip(prompts, completions, strict=True)
-        for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
-            texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
-            prompt = read_messages(prompt, "prompt")
-            token_groups.append(group_tokens(model.tokenizer, prompt, texts))
-        scored = score_tokens(model, token_groups, token_budget)
-        return torch.cat([s["rewards"] for s in scored]).tolist()
-    return reward_model
-
-
 def reward_scorer(model, token_budget: int = 4096) -> Scorer:
-    """Rewards of one of our reward models."""
+    """Rewards of one of our reward models: what `eval_rm` gives, a prompt computed once for all its
+    answers."""
     def scores(batch: list[dict]) -> list[list[float]]:
         token_groups = [group_tokens(model.tokenizer, read_messages(b["row"]["prompt"], "prompt"),
                                      b["texts"]) for b in batch]
         return [s["rewards"].tolist() for s in score_tokens(model, token_groups, token_budget)]
     return scores
+
+
+def reward_function(model, token_budget: int = 4096):
+    """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: `reward_scorer` in their words, answers
+    to one prompt in a row."""
+    score = reward_scorer(model, token_budget)
+
+    def reward_model(prompts, completions, **_) -> list[float]:
+        batch, pairs = [], zip(prompts, completions, strict=True)
+        for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
+            texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
+            batch.append({"row": {"prompt": prompt}, "texts": texts})
+        return [reward for rewards in score(batch) for reward in rewards]
+    return reward_model

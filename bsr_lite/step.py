@@ -124,6 +124,12 @@ def loss_scaler(model) -> torch.amp.GradScaler:
                                 enabled=model.compute_dtype is torch.float16)
 
 
+def forgives(scaler: torch.amp.GradScaler) -> bool:
+    """Whether a gradient that is not finite is a matter of scale: float16's may overflow; the
+    scaler skips such a step, and scales less from then on."""
+    return scaler.is_enabled() and scaler.get_scale() > 1
+
+
 def schedule(step: int, total: int, warmup_ratio: float) -> float:
     """Linear warmup, then linear decay to zero, as a share of the peak learning rate.
 

@@ -25,7 +25,7 @@ from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
 from .scorers import Scorer, gold_scorer, model_gold, read_prompts, reward_scorer
-from .step import adamw, loss_scaler, schedule
+from .step import adamw, forgives, loss_scaler, schedule
 
 Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answer's tokens
 
@@ -167,7 +167,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     from tqdm import tqdm
     out = Path(config.output_dir)
     policy, proxy, gold, rows = prepare(config)
-    config = with_dtype(config, "policy", str(policy.compute_dtype).removeprefix("torch."))
+    config = with_dtype(config, "policy", policy.dtype)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer, scaler = adamw(trained, lr=config.learning_rate), loss_scaler(policy)
     weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
@@ -211,9 +211,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
                                  lambda x: scaler.scale(x).backward())
             scaler.unscale_(optimizer)
             norms.append(torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm))
-            # float16 gradients may overflow: the scaler skips the step, and scales less then
-            forgiven = scaler.is_enabled() and scaler.get_scale() > 1
-            if not (torch.isfinite(norms[-1]) or forgiven):
+            if not (torch.isfinite(norms[-1]) or forgives(scaler)):
                 raise TrainingError(f"step {step + 1}: gradient norm {norms[-1].item()}. Last good "
                                     f"checkpoint: {checkpoint.describe()}. Lower learning_rate")
             scaler.step(optimizer)

@@ -24,7 +24,7 @@ from .models import load_reward_model
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import save_reward_model, training_facts
 from .scenarios import Scenarios, load_scenarios, require, sets_of
-from .step import backward, loss_scaler, make_optimizer, schedule, step_metrics
+from .step import backward, forgives, loss_scaler, make_optimizer, schedule, step_metrics
 from .tokenization import pair_tokens, token_fingerprint
 
 # ---- before the loop -----------------------------------------------------------------------------
@@ -134,9 +134,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         distributed.sum_gradients(trained)
         scaler.unscale_(optimizer)
         norm = distributed.clip_gradients(trained, config.max_grad_norm)
-        # float16 gradients may overflow: the scaler skips such a step, and scales less from then on
-        forgiven = scaler.is_enabled() and scaler.get_scale() > 1
-        if not (torch.isfinite(loss) and (torch.isfinite(norm) or forgiven)):
+        if not (torch.isfinite(loss) and (torch.isfinite(norm) or forgives(scaler))):
             raise TrainingError(
                 f"step {step + 1}: loss {loss.item()}, gradient norm {float(norm)}; rewards "
                 f"{rewards.tolist()} of pairs {drawn}, the first of them "
