@@ -81,13 +81,17 @@ class PackedRow:
         return PackedRow(*tensors, self.query_lengths, self.key_lengths, self.kernel)
 
 
-def shared_prefix(prompt: list[int], responses: Sequence[list[int]]) -> TokenGroup:
-    """The token group whose prefix is the longest that prompt + each response have in common, at
-    most one token short of the shortest, so that every response keeps a last token of its own."""
-    rows = [prompt + response for response in responses]
+def shared_prefix(rows: Sequence[list[int]]) -> TokenGroup:
+    """The token group of whole chats: their longest common start, at most one token short of the
+    shortest, so that every one keeps a last token of its own, and the rest of each.
+
+    >>> shared_prefix([[1, 2, 3], [1, 2, 4, 5]])
+    [[1, 2], [3], [4, 5]]
+    """
+    low, high = min(rows), max(rows)  # what these two share, all that sort between them share
     limit = min(map(len, rows)) - 1
-    differs = (i for i in range(len(prompt), limit) if len({row[i] for row in rows}) > 1)
-    length = next(differs, limit)
+    length = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), limit)
+    length = min(length, limit)
     return [rows[0][:length], *(row[length:] for row in rows)]
 
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from .data import GROUP_FORMATS, PAIR_FORMATS
 from .errors import ConfigError
 from .losses import PARAMETERS, check_loss, preference_loss
 
@@ -54,7 +55,7 @@ class DataConfig:
     """
 
     source: str
-    format: str = "pocket"
+    format: Literal[(*GROUP_FORMATS, *PAIR_FORMATS)] = "pocket"
     valid_models: list[str] = Field(default_factory=list)  # names, or families such as gpt-*
     label_temperature: Weight = 0.0  # of the Bradley-Terry label draw on the gold scores
     max_length: Several = 512  # tokens of prompt + response; longer: dropped

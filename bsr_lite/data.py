@@ -1,66 +1,34 @@
 """Readers that map every preference format onto pairs or groups. Bad input raises DataError naming
-file, row and fix; what cannot teach anything is dropped and counted."""
+file, row and fix; what cannot teach anything is dropped and counted. data/README.md lists what
+becomes of every column."""
 
 import functools
-import gzip
-import json
 import math
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from .conversations import (
+    REFUSED,
+    TOOLS,
+    Dropped,
+    Messages,
+    column,
+    hh_turns,
+    number,
+    prompt_of,
+    read_messages,
+    refuse,
+    text,
+)
 from .errors import DataError
-
-
-def read_rows(source: str, split: str = "train") -> Iterator[dict]:
-    """Rows of a .json, .jsonl[.gz] or .parquet file, or of a dataset on the hub.
-
-    Raises: DataError naming file, row and fix.
-    """
-    path = Path(source)
-    if path.is_file() and path.suffix != ".parquet":
-        yield from json_rows(path)
-        return
-    if not path.is_file() and (path.suffix in (".jsonl", ".json", ".gz", ".parquet")
-                               or source.startswith((".", "/"))):
-        raise DataError(f"{source}: no such file; check the path, or data.source of the config")
-    from datasets import Dataset, load_dataset
-    try:
-        yield from (Dataset.from_parquet(source) if path.is_file()
-                    else load_dataset(source, split=split))
-    except Exception as error:  # what datasets raises is of all kinds
-        what = ("no readable parquet, fetch it again" if path.is_file() else
-                "neither a file nor a dataset that can be loaded")
-        raise DataError(f"{source}: {what} ({type(error).__name__}: {error})") from error
-
-
-def json_rows(path: Path) -> Iterator[dict]:
-    """One object a line, or in a .json file one array of objects, as RM-Bench is published."""
-    row = 0
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-            first = next(filter(str.strip, f), "").lstrip()[:1]
-            f.seek(0)
-            array = first == "[" and ".json" in path.suffixes
-            for value in json.load(f) if array else map(json.loads, filter(str.strip, f)):
-                row += 1
-                if not isinstance(value, dict):
-                    raise DataError(f"{path}, row {row}: expected an object with named columns, "
-                                    f"got {type(value).__name__}")
-                yield value
-    except (ValueError, EOFError, OSError, zlib.error) as error:  # of JSON, UTF-8, gzip, the disk
-        raise DataError(f"{path}, row {row + 1}: not valid JSON ({error}); one object a line is"
-                        " expected. Is it cut short? Fetch it again or delete the row") from error
-
-
-Messages = list[dict[str, str]]
+from .sources import read_rows
 
 
 @dataclass
 class Pair:
-    """One comparison: the conversation so far, the preferred and the other answer. A margin is read
-    and handed on to TRL (`to_trl`); training here makes no use of it."""
+    """One comparison: the conversation so far, the preferred and the other answer; `margin` is the
+    one demanded of their rewards, see `losses.bt_loss`."""
 
     prompt: Messages
     chosen: str
@@ -79,113 +47,134 @@ class Group:
     split: str | None = None  # train, dev or valid; of a benchmark: its subset
 
 
-# ---- checks: they raise ValueError, `convert` adds file and row ---------------------------------
-
-def column(row: dict, name: str):
-    if row.get(name) is None:
-        raise ValueError(f"column {name!r} is missing or null; found columns: {', '.join(row)}")
-    return row[name]
-
-
-def text(value, name: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        what = "empty text" if isinstance(value, str) else type(value).__name__
-        raise ValueError(f"{name} must be non-empty text, got {what}")
-    value.encode()  # a lone surrogate is a ValueError here, and no tokenizer's trouble later
-    return value
-
-
-def _number(value, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise ValueError(f"{name} must be a finite number, got {value!r:.40}: remove or rescore it")
-    return float(value)
-
-
-def read_messages(value, name: str) -> Messages:
-    if isinstance(value, str):
-        return [{"role": "user", "content": text(value, name)}]
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
-    for i, message in enumerate(value):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError(f"{name}[{i}] must be a message with role and content")
-        if message.get("tool_calls") or message.get("function_call"):
-            raise ValueError(f"{name}[{i}] calls a tool, which is not supported: write the call "
-                             "into its content, or remove the row")
-        text(message.get("content"), f"{name}[{i}].content")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
-
-
-def new_group(prompt, responses, gold, models, split=None) -> Group:
+def new_group(prompt, responses, gold, models, split=None,
+              row: dict | None = None) -> Group:
     if not len(responses) == len(gold) == len(models) or len(responses) < 2:
         raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
                          f"{len(responses)}, {len(gold)} and {len(models)}")
-    return Group(read_messages(prompt, "prompt"),
+    return Group(prompt_of(row or {}, prompt),
                  [text(r, f"responses[{i}]") for i, r in enumerate(responses)],
-                 [_number(g, f"gold[{i}]") for i, g in enumerate(gold)],
+                 [number(g, f"gold[{i}]") for i, g in enumerate(gold)],
                  [text(m, f"models[{i}]") for i, m in enumerate(models)], split)
 
 
 # ---- formats -----------------------------------------------------------------------------------
 
-def _final_answer(value, name: str) -> str:
+# where a prompt may stand beside answers; and names under which one would be overlooked
+PROMPTS = ("prompt", "messages", "conversations")
+OVERLOOKED = ("instruction", "question", "query", "input")
+SCORES = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"),
+          ("chosen_rating", "rejected_rating"))
+USED = {*PROMPTS, *REFUSED, "chosen", "rejected", "margin", "system", "tools",
+        *(name for names in SCORES for name in names)}
+
+
+def _answer(value, conversation: Messages, name: str) -> str:
+    """The text of an answer, which may come after the conversation once more."""
     if isinstance(value, str):
         return text(value, name)
-    messages = read_messages(value, name)
-    if len(messages) != 1 or messages[0]["role"] != "assistant":
+    if len(value) > 1 and value[:-1] != conversation:
+        raise ValueError(f"{name} carries another conversation than the prompt or the other answer")
+    if value[-1]["role"] != "assistant":
         raise ValueError(f"{name} must end in one assistant message after the shared prompt")
-    return messages[0]["content"]
+    return value[-1]["content"]
+
+
+def _shared_start(chosen, rejected):
+    """What both answers begin with: whole messages, or text up to its last white space."""
+    limit = min(len(chosen), len(rejected)) - 1  # never a whole answer: identical ones are no error
+    shared = next((i for i in range(limit) if chosen[i] != rejected[i]), limit)
+    if isinstance(chosen, str):  # between words, as the answers may start with the same letters
+        shared = max((i + 1 for i in range(shared) if chosen[i].isspace()), default=0)
+    return chosen[:shared]
 
 
 def trl_pair(row: dict) -> Pair:
     """TRL's preference format: prompt given or implied by the shared start of chosen and
-    rejected, each as text or as message lists. Skywork-80K is the implied message form."""
-    chosen, rejected = (column(row, name) for name in ("chosen", "rejected"))
-    if isinstance(chosen, str) != isinstance(rejected, str):
+    rejected, each as text or as messages. Skywork-80K is the implied message form. Dialogs as
+    HH-RLHF writes them are read as messages, and messages may be ShareGPT's.
+
+    Raises: Dropped for HH-RLHF's rows with an empty turn or without a shared dialog, ValueError.
+    """
+    sides = [column(row, name) for name in ("chosen", "rejected")]
+    if isinstance(sides[0], str) != isinstance(sides[1], str):
         raise ValueError("chosen and rejected must both be text or both be message lists")
-    if not isinstance(chosen, str):
-        chosen, rejected = read_messages(chosen, "chosen"), read_messages(rejected, "rejected")
-    shared = 0  # never a whole answer: identical pairs are counted and dropped later, no error
-    while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-        shared += 1
-    if isinstance(chosen, str):  # cut between words, as the answers may start with the same letters
-        shared = max((i + 1 for i in range(shared) if chosen[i].isspace()), default=0)
-    if row.get("prompt") is None:
-        prompt = read_messages(chosen[:shared], "the shared start of chosen and rejected")
+    dialogs = [hh_turns(side) for side in sides]
+    if all(dialogs):
+        if not all(turn["content"] for turns in dialogs for turn in turns):
+            raise Dropped("an empty turn")
+        if dialogs[0][:-1] != dialogs[1][:-1] or {d[-1]["role"] for d in dialogs} != {"assistant"}:
+            raise Dropped("two dialogs that differ before their last answers")
+        sides = dialogs
+    elif not isinstance(sides[0], str):
+        sides = [read_messages(*side) for side in zip(sides, ("chosen", "rejected"), strict=True)]
+    whole = not isinstance(sides[0], str) and max(map(len, sides)) > 1
+    # `messages` beside whole conversations is one of them once more, as in UltraFeedback binarized
+    name = next((n for n in PROMPTS[:1 if whole else 3] if row.get(n) is not None), None)
+    if name:
+        turns = hh_turns(row[name])  # which end where an answer is to follow
+        prompt = read_messages(turns[:-1 if not turns[-1]["content"] else None] if turns
+                               else row[name], name)
+        if whole and sides[0][:-1][-len(prompt):] == prompt:
+            prompt = sides[0][:-1]  # with what stands before it
+    elif not whole and (name := next((n for n in OVERLOOKED if row.get(n)), None)):
+        raise ValueError(f"no column 'prompt', but {name!r}: rename it to prompt")
     else:
-        prompt = read_messages(row["prompt"], "prompt")
-        shared = 0 if isinstance(chosen, str) or chosen[:len(prompt)] != prompt else len(prompt)
-    margin = None if row.get("margin") is None else _number(row["margin"], "margin")
-    return Pair(prompt, _final_answer(chosen[shared:], "chosen"),
-                _final_answer(rejected[shared:], "rejected"), margin)
+        prompt, name = _shared_start(*sides), "the shared start of chosen and rejected"
+        if isinstance(prompt, str):
+            sides = [side[len(prompt):] for side in sides]
+            prompt = read_messages(prompt, name)
+    answers = [_answer(side, prompt, n) for side, n in zip(sides, ("chosen", "rejected"),
+                                                           strict=True)]
+    margin = None if row.get("margin") is None else number(row["margin"], "margin")
+    return Pair(prompt_of(row, prompt, name), *answers, margin)
+
+
+def remarks(row: dict) -> Iterator[str]:
+    """What is worth a count in a row of pairs: it changes nothing."""
+    for better, worse in SCORES:
+        if row.get(better) is not None and row.get(worse) is not None:
+            difference = number(row[better], better) - number(row[worse], worse)
+            if difference <= 0:
+                yield (f"{better} is {'equal to' if difference == 0 else 'below'} {worse}; they are"
+                       " kept as labelled")
+    prompt, *answers = (row.get(name) for name in ("prompt", "chosen", "rejected"))
+    if isinstance(prompt, str) and all(str(answer).startswith(prompt) for answer in answers):
+        yield "both answers begin with the prompt: if that is there once more, remove its column"
+    unused = [name for name in row if name not in USED and row[name] is not None]
+    if unused:
+        yield f"not used: {', '.join(map(str, unused))}"
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:
     """Rows of TRL's preference format: `datasets.Dataset.from_list(to_trl(pairs))` is what its
-    trainers take, and `trl_pair` reads them back. A margin is a demanded one for TRL."""
-    return [{"prompt": p.prompt, "chosen": [{"role": "assistant", "content": p.chosen}],
+    trainers take, and `trl_pair` reads them back. A margin is a demanded one for TRL, too."""
+    return [{"prompt": [m for m in p.prompt if m["role"] != TOOLS],
+             "chosen": [{"role": "assistant", "content": p.chosen}],
              "rejected": [{"role": "assistant", "content": p.rejected}],
+             **{m["role"]: m["content"] for m in p.prompt[:1] if m["role"] == TOOLS},
              **({} if p.margin is None else {"margin": p.margin})} for p in pairs]
 
 
 def group_row(row: dict) -> Group:
     """Our own schema, `prompt, responses, gold, models` and optional `split` (pocket world)."""
     columns = (column(row, name) for name in ("prompt", "responses", "gold", "models"))
-    return new_group(*columns, row.get("split"))
+    return new_group(*columns, row.get("split"), row)
 
 
-def ultrafeedback(row: dict) -> Group | None:
-    """UltraFeedback: `instruction, completions[{model, response, overall_score}]`; None for a row
-    in which an answer is empty or has no score, as the published set holds some."""
+def ultrafeedback(row: dict) -> Group:
+    """UltraFeedback: `instruction, completions[{model, response, overall_score}]`.
+
+    Raises: Dropped for a row in which an answer is empty or has no score, ValueError."""
     completions = column(row, "completions")
-    if not isinstance(completions, list):
-        raise ValueError(f"completions must be a list, got {type(completions).__name__}")
+    if not isinstance(completions, list) or not all(isinstance(c, dict) for c in completions):
+        raise ValueError(f"completions must be a list of objects, got {completions!r:.40}")
     if not completions or not all(c.get("response") and c.get("overall_score") is not None
                                   for c in completions):
-        return None
+        raise Dropped("an answer that is empty or has no score")
     columns = [[column(c, name) for c in completions]
                for name in ("response", "overall_score", "model")]
-    return new_group(column(row, "instruction"), *columns)
+    return new_group(column(row, "instruction"), *columns, row=row)
 
 
 def preference_logit(preference: float) -> float:
@@ -204,7 +193,8 @@ def preference_logit(preference: float) -> float:
 
 def judged_row(row: dict, score: Callable[[float], float] = float) -> tuple:
     """(prompt, response, score(gold), model, split) of a row of a long table, a row an answer."""
-    prompt, gold = text(column(row, "prompt"), "prompt"), _number(row.get("gold"), "gold")
+    refuse(row, (*REFUSED, "system", "tools"))
+    prompt, gold = text(column(row, "prompt"), "prompt"), number(row.get("gold"), "gold")
     return (prompt.strip(), text(row.get("response"), "response"), score(gold),
             text(row.get("model"), "model"), row.get("split"))
 
@@ -214,16 +204,28 @@ GROUP_FORMATS = {"pocket": group_row, "ultrafeedback": ultrafeedback, "judged": 
                  "alpaca_eval": functools.partial(judged_row, score=preference_logit)}
 
 
-def convert(source: str, rows: Iterable[dict], reader: Callable) -> list:
-    """`reader` of every row.  Raises: DataError, its complaint with file and row."""
-    items = []
+def convert(source: str, rows: Iterable[dict], reader: Callable,
+            remarks: Callable[[dict], Iterable[str]] = lambda row: ()) -> list:
+    """`reader` of every row; rows that it drops, and remarks on rows, are counted and printed.
+
+    Raises: DataError, its complaint with file and row, or that nothing is left.
+    """
+    items, counts, place = [], Counter(), 0
     try:
         for row in rows:
-            items.append(reader(row))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{source}, row {len(items) + 1}: {error}") from error
+            place += 1
+            counts.update(remarks(row))
+            try:
+                items.append(reader(row))
+            except Dropped as reason:
+                counts[f"dropped: {reason}"] += 1
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(f"{source}, row {place}: {error}") from error
+    for remark, count in counts.items():
+        print(f"{source}: {count} of {place} rows: {remark}")
     if not items:
-        raise DataError(f"{source}: holds no rows; check the file and the split's name")
+        raise DataError(f"{source}: " + ("no row is left; see the counts above" if place else
+                                         "holds no rows; check the file and the split's name"))
     return items
 
 
@@ -231,7 +233,10 @@ def read_pairs(source: str, format: str = "trl", split: str = "train") -> list[P
     """All pairs of a source.  Raises: DataError naming file, row and fix."""
     if format not in PAIR_FORMATS:
         raise DataError(f"format {format!r} holds no pairs; choose from {', '.join(PAIR_FORMATS)}")
-    return convert(source, read_rows(source, split), PAIR_FORMATS[format])
+    pairs = convert(source, read_rows(source, split), PAIR_FORMATS[format], remarks)
+    if repeats := len(pairs) - len({hash(repr(pair)) for pair in pairs}):
+        print(f"{source}: {repeats} of {len(pairs)} pairs are there before: they count twice")
+    return pairs
 
 
 def read_groups(source: str, format: str = "pocket", split: str = "train") -> list[Group]:
@@ -244,13 +249,7 @@ def read_groups(source: str, format: str = "pocket", split: str = "train") -> li
     if format not in GROUP_FORMATS:
         raise DataError(f"format {format!r} holds no groups; choose from "
                         f"{', '.join(GROUP_FORMATS)}")
-    rows = convert(source, read_rows(source, split), GROUP_FORMATS[format])
-    found = [row for row in rows if row is not None]
-    if len(found) < len(rows):
-        print(f"{source}: dropped {len(rows) - len(found)} rows with an answer that is empty or "
-              "has no score")
-    if not found:
-        raise DataError(f"{source}: no row is left")
+    found = convert(source, read_rows(source, split), GROUP_FORMATS[format])
     return found if isinstance(found[0], Group) else _long_table(source, found)
 
 

@@ -11,24 +11,29 @@ from .dispersion import effective_rank, norm_share, norm_statistics, reward_vari
 from .distributed import gather, rank, ranks
 from .errors import DataError, ModelError
 from .metrics import agreement, bootstrap_interval, kendall_tau_b
-from .tokenization import tokenize_chats
+from .tokenization import answer_rows
 
 # ---- scores --------------------------------------------------------------------------------------
 
 def group_tokens(tokenizer, prompt: Messages, responses: list[str],
                  max_length: int | None = None) -> list[list[int]] | None:
     """The token group of answers to a prompt; None when one exceeds max_length tokens with it."""
-    ((prompt, *responses),) = tokenize_chats(tokenizer, [(prompt, responses)])
-    if max_length and len(prompt) + max(map(len, responses)) > max_length:
+    (rows,) = answer_rows(tokenizer, [(prompt, responses)])
+    if max_length and max(map(len, rows)) > max_length:
         return None
-    return shared_prefix(prompt, responses)
+    return shared_prefix(rows)
 
 
 @torch.no_grad()
 def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[dict]:
     """Per token group: rewards (K,), and after_norm, before_norm (K, H), the two last hidden
     states. Ranks share the work, and all return all of it.
-    Raises: ModelError when a reward is not finite."""
+    Raises: DataError for a chat longer than the model computes, ModelError when a reward is not
+    finite."""
+    longest = max((len(t[0]) + max(map(len, t[1:])) for t in token_groups), default=0)
+    if longest > model.longest:
+        raise DataError(f"a chat of {longest} tokens: {model.meta['base']} computes at most "
+                        f"{model.longest}; shorten or leave it out")
     was_training, found = model.training, {}  # this rank's share, by index of the group
     lengths = [count_tokens(t) for t in token_groups]
     model.eval()
@@ -56,7 +61,9 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
 
 
 def fitting(model, groups: list[Group], max_length: int | None) -> tuple[list, list[Group]]:
-    """Groups with their token groups, (group, token group), and the groups over max_length."""
+    """Groups with their token groups, (group, token group), and the groups over max_length, or
+    over what the model computes."""
+    max_length = min(max_length or model.longest, model.longest)
     pairs = [(g, group_tokens(model.tokenizer, g.prompt, g.responses, max_length)) for g in groups]
     return [(g, t) for g, t in pairs if t], [g for g, t in pairs if not t]
 

@@ -7,8 +7,9 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import pad_sequence
 
 from .batching import refuse_features
+from .errors import ModelError
 from .policy import Policy
-from .tokenization import tokenize
+from .tokenization import chat_ids
 
 
 def shared_prompt_attention(module, query, key, value, mask, scaling=None, prompts=None,
@@ -85,13 +86,20 @@ def sample(policy: Policy, prompts: list[list[int]], num_generations: int, max_n
 
 def end_of_turn(tokenizer) -> int:
     """The token with which the chat template ends an answer: what a policy has to say to stop.
-    Some tokenizers name another one as eos_token."""
-    return tokenize(tokenizer, [{"role": "user", "content": "x"}], "x")[1][-1]
+    Some tokenizers name another one as eos_token.  Raises: ModelError without one."""
+    chats = [[{"role": "user", "content": "x"}, {"role": "assistant", "content": text}]
+             for text in ("x", "Two 2.")]
+    first, second = (ids[-1] for ids in chat_ids(tokenizer, chats))
+    if first != second or first not in tokenizer.added_tokens_decoder:
+        raise ModelError(f"the chat template of {tokenizer.name_or_path} ends an answer in no "
+                         "token of its own: a policy could not say that it is done; take an "
+                         "instruction-tuned model, or add one to the template")
+    return first
 
 
 def prompt_ids(tokenizer, row: dict) -> list[int]:
     """Tokens of a row's `prompt` up to where the answer starts."""
-    return tokenize(tokenizer, [{"role": "user", "content": row["prompt"]}], "")[0]
+    return chat_ids(tokenizer, [[{"role": "user", "content": row["prompt"]}]], generate=True)[0]
 
 
 def roll_out(policy: Policy, rows: list[dict], num_generations: int, max_new_tokens: int,

@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def bt_loss(rewards_chosen: Tensor, rewards_rejected: Tensor) -> Tensor:
-    """Bradley-Terry negative log-likelihood: mean of -log sigmoid(r_w - r_l).
+def bt_loss(rewards_chosen: Tensor, rewards_rejected: Tensor,
+            target_margins: Tensor | float = 0.0) -> Tensor:
+    """Bradley-Terry negative log-likelihood: mean of -log sigmoid(r_w - r_l - m), m the margin that
+    a pair demands, 0 in the paper.
 
-    Source: Eq. 3.  Shapes: (B,), (B,) fp32 -> scalar, in nats per pair.
+    Source: Eq. 3; the margin: Touvron et al. 2023 (arXiv 2307.09288), as in TRL.
+    Shapes: (B,), (B,) fp32, m a number or (B,) in reward units -> scalar, in nats per pair.
     >>> round(bt_loss(torch.zeros(2), torch.zeros(2)).item(), 4)  # ln 2 at zero margin
     0.6931
     """
-    return -F.logsigmoid(rewards_chosen - rewards_rejected).mean()
+    return -F.logsigmoid(rewards_chosen - rewards_rejected - target_margins).mean()
 
 
 def hinge_loss(rewards_chosen: Tensor, rewards_rejected: Tensor, target_margin: float) -> Tensor:
@@ -160,15 +163,16 @@ def check_loss(kind: str, **parameters: float | None) -> None:
 
 
 def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
-                    **parameters: float | None) -> Tensor:
+                    target_margins: Tensor | None = None, **parameters: float | None) -> Tensor:
     """The whole batch's loss under the objective `kind`, with the parameter that PARAMETERS names,
-    and for bsr, where it is not the whole batch, bsr_group_size.
+    and for bsr, where it is not the whole batch, bsr_group_size. Margins that pairs demand are
+    bt_loss's, hence for bt and what adds a penalty to it.
 
     bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); centering: L_BT + centering_coefficient *
     centering_penalty; l2: L_BT + l2_coefficient * l2_penalty; the others are the functions of
     their names.
-    Shapes: (B,), (B,) fp32 -> scalar.
-    Raises: ValueError for an unknown kind, or a parameter that is missing or has no effect.
+    Shapes: (B,), (B,) fp32, (B,) -> scalar.
+    Raises: ValueError for an unknown kind, and for what is missing or has no effect.
     >>> r = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])
     >>> x = preference_loss("bsr", *r, bsr_lambda=0.5) - preference_loss("bt", *r)
     >>> x.item()  # 0.5 * 2 * 1^2
@@ -176,9 +180,15 @@ def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
     """
     check_loss(kind, **parameters)
     options = {name: value for name, value in parameters.items() if value is not None}
+    margins = 0.0 if target_margins is None else target_margins
     if kind in PENALTIES:
         weight = options.pop(PARAMETERS[kind])  # what is left is bsr_group_size, or nothing
         penalty = PENALTIES[kind](rewards_chosen, rewards_rejected, **options)
-        return bt_loss(rewards_chosen, rewards_rejected) + weight * penalty
-    loss = {"bt": bt_loss, "hinge": hinge_loss, "norm": norm_loss, "dr": dr_loss}[kind]
+        return bt_loss(rewards_chosen, rewards_rejected, margins) + weight * penalty
+    if kind == "bt":
+        return bt_loss(rewards_chosen, rewards_rejected, margins)
+    if target_margins is not None:
+        raise ValueError(f"loss {kind!r} takes no margins of pairs: remove the column margin, or "
+                         f"choose bt, {', '.join(PENALTIES)}")
+    loss = {"hinge": hinge_loss, "norm": norm_loss, "dr": dr_loss}[kind]
     return loss(rewards_chosen, rewards_rejected, **options)

@@ -13,8 +13,16 @@ from .batching import PackedRow, pack
 from .distributed import reads_weights, refuse_shards, sharded
 from .embedded import quiet_loading
 from .errors import ModelError
-from .pretrained import add_adapters, check_architecture, load_pretrained, make_trainable
+from .pretrained import (
+    add_adapters,
+    check_architecture,
+    check_vocabulary,
+    load_pretrained,
+    longest_chat,
+    make_trainable,
+)
 from .saving import check_template, saved_meta
+from .tokenization import chat_ids
 
 
 class RewardModel(nn.Module):
@@ -43,6 +51,11 @@ class RewardModel(nn.Module):
         """W_p, (H,) fp32: the trained copy where PEFT keeps two."""
         score = self.classifier.score
         return getattr(score, "modules_to_save", {"default": score})["default"].weight[0]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest chat that it computes."""
+        return longest_chat(self.backbone.config, self.meta.get("layout") or "packed")
 
     @property
     def device(self) -> torch.device:
@@ -158,14 +171,54 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
         model.to(machine.device())
     if not reads_weights():
         return model
-    half = model.compute_dtype is torch.float16
-    prompt = list(range(256 if half else 1))  # many tokens, to see whether any overflows
-    # attention that packed rows cannot compute is refused where it is computed
-    found = rewards(model, pack([[prompt, [1], [1, 2]]]))
-    if half and not found.isfinite().all():
-        raise ModelError(f"{model.meta['base']} overflows float16, whose numbers end at 65,504: "
-                         "set model.dtype: float32, or take another base")
+    check_computation(model)
     return model
+
+
+@torch.no_grad()
+def check_computation(model: RewardModel) -> None:
+    """Raises: ModelError when float16 overflows, or packed rows give other hidden states than the
+    plain model, as where attention adds something of its own to what it hands on."""
+    base, half = model.meta["base"], model.compute_dtype is torch.float16
+    prompt = list(range(256 if half else 9))  # many tokens, to see whether any overflows
+    try:
+        found = model.last_hidden(pack([[prompt, [1], [1, 2]]]))[0]  # (2, H)
+    except ValueError as error:  # the model does not hand the row on to its attention
+        raise ModelError(f"{base} cannot be computed in packed rows: set model.layout: "
+                         "padded") from error
+    if half and not found.isfinite().all():
+        raise ModelError(f"{base} overflows float16, whose numbers end at 65,504: set "
+                         "model.dtype: float32, or take another base")
+    if model.meta.get("layout") == "padded":
+        return
+    model.classifier.set_attn_implementation("eager")
+    with machine.autocast(model.device, model.compute_dtype):
+        plain = torch.cat([
+            model.backbone(torch.tensor([[*prompt, *answer]], device=model.device),
+                           use_cache=False).last_hidden_state[:, -1] for answer in ([1], [1, 2])])
+    model.classifier.set_attn_implementation("packed")
+    off = ((found - plain).norm() / plain.norm()).item()
+    if not off <= (0.02 if model.compute_dtype is torch.float32 else 0.2):  # NaN is wrong, too
+        raise ModelError(f"{base} cannot be computed in packed rows, hidden states are off by "
+                         f"{off:.2g} of their size: set model.layout: padded")
+
+
+def padding_token(tokenizer) -> str:
+    """A token that no chat ends in: plain transformers reads rewards before the first of them.
+
+    Raises: ModelError when there is none."""
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+        end = chat_ids(tokenizer, [turns])[0][-1]
+    others = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    own = (pad if pad != tokenizer.eos_token else None, tokenizer.unk_token, tokenizer.bos_token)
+    for token in (*own, tokenizer.eos_token, *others):
+        if token and tokenizer.convert_tokens_to_ids(token) != end:
+            return token
+    raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has no special token but the one "
+                     "that ends a turn, and plain transformers would take it for padding: add one "
+                     "(add_special_tokens, resize_token_embeddings) and save both")
 
 
 # ---- the base ------------------------------------------------------------------------------------
@@ -177,8 +230,8 @@ def load_base(meta: dict, seed: int):
     hf, tokenizer, new_head = load_pretrained("SequenceClassification", meta,
                                               meta["dtype"] if meta["lora_rank"] else "float32")
     check_architecture(hf, meta)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.bos_token or tokenizer.eos_token
+    check_vocabulary(hf, tokenizer)
+    tokenizer.pad_token = padding_token(tokenizer)
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
     hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
     if meta["lora_rank"]:

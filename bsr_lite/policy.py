@@ -12,7 +12,7 @@ from .batching import TokenGroup, answer_positions, pack
 from .embedded import quiet_loading
 from .errors import ModelError
 from .models import RewardModel, load_reward_model
-from .pretrained import add_adapters, load_pretrained
+from .pretrained import add_adapters, check_vocabulary, load_pretrained, longest_chat
 from .rloo import token_logprobs
 from .saving import check_template, saved_meta
 
@@ -35,6 +35,11 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         return self.causal.lm_head.weight.device
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest chat that it computes."""
+        return longest_chat(self.causal.config)
 
     def autocast(self):
         return machine.autocast(self.device, self.compute_dtype)
@@ -94,6 +99,7 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
     hf, tokenizer, no_head = load_pretrained("CausalLM", meta, dtype)
     if no_head and not hf.config.tie_word_embeddings:
         raise ModelError(f"the weights of {base} lack lm_head: it is no causal language model")
+    check_vocabulary(hf, tokenizer)
     hf.requires_grad_(not (lora_rank or saved))
     if saved:
         with quiet_loading():

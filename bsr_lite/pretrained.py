@@ -1,6 +1,8 @@
 """Pretrained networks of transformers: how they are read, cut, refused, and made trainable."""
 
 import logging
+import sys
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,6 +24,9 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     import transformers
     from accelerate import init_empty_weights
     name = meta["base"]
+    if (Path(name) / "adapter_config.json").exists():
+        raise ModelError(f"{name} holds adapters, no whole model: merge them first (peft's "
+                         "merge_and_unload; of a reward model of ours scale.merge)")
     path = str(embedded_model_path()) if name == EMBEDDED else name
     options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype)}
     if meta["quantization"]:
@@ -101,6 +106,14 @@ def widen_residual_stream(hf) -> None:
 
 # ---- what is refused -----------------------------------------------------------------------------
 
+def check_vocabulary(hf, tokenizer) -> None:
+    """Raises: ModelError when there are tokens without an embedding."""
+    words = hf.get_input_embeddings().num_embeddings
+    if len(tokenizer) > words:
+        raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has {len(tokenizer)} tokens, "
+                         f"the embedding {words} rows: resize_token_embeddings and save both")
+
+
 def check_architecture(hf, meta: dict) -> None:
     """Raises: ModelError unless `hf` is a decoder with a final `norm` under a `score` head, and,
     in packed rows, all of its layers are attention: others carry a state along the row, from one
@@ -108,12 +121,27 @@ def check_architecture(hf, meta: dict) -> None:
     if not hasattr(hf, "score") or not hasattr(getattr(hf, hf.base_model_prefix), "norm"):
         raise ModelError(f"{type(hf).__name__} has no `score` head over a final `norm`: use a "
                          "decoder of the Llama, Qwen, Mistral kind")
+    if meta.get("layout") == "padded":
+        return
+    if any(getattr(module, "is_causal", True) is False for module in hf.modules()):
+        raise ModelError(f"{type(hf).__name__} attends to what comes later, too, which packed rows "
+                         "hide: set model.layout: padded")
     kinds = {kind for name in ("layer_types", "layers_block_type")
              for kind in getattr(hf.config, name, None) or ()}
     others = sorted(kinds - {"attention", "full_attention", "sliding_attention"})
-    if others and meta.get("layout") != "padded":
+    if others:
         raise ModelError(f"{type(hf).__name__} has layers of {', '.join(others)}, which packed "
                          "rows cannot hold apart: set model.layout: padded")
+
+
+def longest_chat(config, layout: str = "packed") -> int:
+    """Tokens of the longest chat that a model computes: its positions, and in packed rows the
+    window that its attention looks back."""
+    kinds = getattr(config, "layer_types", None)
+    slides = "sliding_attention" in kinds if kinds else getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None) if slides and layout == "packed" else None
+    return min(getattr(config, "max_position_embeddings", None) or sys.maxsize,
+               window or sys.maxsize)
 
 
 def settle_template(tokenizer, name: str) -> None:

@@ -8,6 +8,7 @@ rising while the disjoint scenarios stagnate or fall.
 import json
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -147,18 +148,33 @@ def sets_of(scenarios: Scenarios, name: str) -> list[Group]:
     return pairs_as_groups(scenarios.train) if name == "train" else getattr(scenarios, name)
 
 
+def dev_prompts(pairs: list[Pair], share: float, rng: random.Random) -> set[str]:
+    """Random prompts that together have about `share` of the pairs; one with so many that it would
+    lead away from the share stays in training."""
+    count = Counter(prompt_key(p.prompt) for p in pairs)
+    missing, dev = share * len(pairs), set()
+    for prompt in rng.sample(sorted(count), len(count)):
+        if count[prompt] <= 2 * missing or (share and not dev and count[prompt] == 1):
+            dev.add(prompt)
+            missing -= count[prompt]
+    return dev
+
+
 def load_scenarios(config: RewardModelConfig) -> Scenarios:
     """The run's training pairs and validation sets; pair formats have train and dev alone."""
     data, rng = config.data, random.Random(config.data.seed)
     if data.format in PAIR_FORMATS:
         pairs = read_pairs(data.source, data.format)
         rng.shuffle(pairs)
-        prompts = sorted({prompt_key(p.prompt) for p in pairs})
-        dev = set(rng.sample(prompts, max(1, round(data.dev_share * len(prompts)))))
+        dev = dev_prompts(pairs, data.dev_share, rng)
         held_out = [p for p in pairs if prompt_key(p.prompt) in dev]
         train = [p for p in pairs if prompt_key(p.prompt) not in dev]
-        if not train:
-            raise DataError(f"{data.source}: {len(prompts)} prompts are too few to hold out dev")
+        if data.dev_share and not (held_out and train):
+            raise DataError(f"{data.source}: {len(pairs)} pairs have too few prompts to hold out "
+                            f"{data.dev_share:g} of them as dev: raise data.dev_share, or set it "
+                            "to 0 to train on all")
+        print(f"{data.source}: {len(held_out)} pairs of {len(dev)} prompts are held out as dev, "
+              f"{len(train)} are left")
         return Scenarios(train[:data.max_pairs], dev_prompt_disjoint=pairs_as_groups(held_out))
     groups = read_groups(data.source, data.format)
     if any(g.split is None for g in groups):

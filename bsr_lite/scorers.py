@@ -111,13 +111,26 @@ def reward_scorer(model, token_budget: int = 4096) -> Scorer:
 
 def reward_function(model, token_budget: int = 4096):
     """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: `reward_scorer` in their words, answers
-    to one prompt in a row."""
+    to one prompt in a row. A completion of several messages is scored at its last one.
+
+    Raises: DataError for a completion that ends in no answer, or holds what is no text."""
     score = reward_scorer(model, token_budget)
 
+    def chat(prompt, completion) -> tuple[list, str]:
+        """What came before the last answer, turns of the completion included, and that answer."""
+        *turns, last = ([{"role": "assistant", "content": completion}]
+                        if isinstance(completion, str) else completion)
+        try:
+            if last["role"] != "assistant" or not isinstance(last["content"], str):
+                raise ValueError(f"a completion ends in {last!r:.60}, not in an assistant's text")
+            before = read_messages(turns, "completion") if turns else []
+            return [*read_messages(prompt, "prompt"), *before], last["content"]
+        except ValueError as error:
+            raise DataError(f"a rollout cannot be scored: {error}") from error
+
     def reward_model(prompts, completions, **_) -> list[float]:
-        batch, pairs = [], zip(prompts, completions, strict=True)
-        for prompt, rows in itertools.groupby(pairs, lambda row: row[0]):
-            texts = [c if isinstance(c, str) else c[-1]["content"] for _, c in rows]
-            batch.append({"row": {"prompt": prompt}, "texts": texts})
+        chats = map(chat, prompts, completions)
+        batch = [{"row": {"prompt": prompt}, "texts": [answer for _, answer in found]}
+                 for prompt, found in itertools.groupby(chats, lambda c: c[0])]
         return [reward for rewards in score(batch) for reward in rewards]
     return reward_model

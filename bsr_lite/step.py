@@ -15,27 +15,29 @@ from .distributed import all_sum, ranks
 # A batch's parts: which of its pairs, and these as one packed row, two responses a pair. A rank
 # that has nothing left to do gets no index and some row, for a pass of weight zero.
 Parts = list[tuple[list[int], PackedRow]]
-Objective = Callable[[Tensor, Tensor], Tensor]
+Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 COUPLED = {"bsr"}  # objectives whose value is no sum over pairs
 
 
 def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tensor.backward,
-             pairs: int | None = None) -> tuple[Tensor, Tensor]:
+             pairs: int | None = None, margins: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Rewards (B, 2), chosen first, and loss of a batch of B pairs; its gradient is added to the
     weights'. For one part this is
 
         r = model(packed).view(-1, 2); loss = config.objective()(r[:, 0], r[:, 1]); loss.backward()
 
     On several ranks `parts` are this rank's, `pairs` is B, and gradients of ranks add up.
+    margins: those that the pairs demand, (B,).
     """
     pairs = pairs or sum(len(index) for index, _ in parts)
+    margins = None if margins is None else margins.to(model.device)
     cut = len(parts) > 1 or ranks() > 1
     compute = coupled_backward if config.loss in COUPLED and cut else additive_backward
-    return compute(model, parts, config.objective(), pairs, backpropagate)
+    return compute(model, parts, config.objective(), pairs, backpropagate, margins)
 
 
-def additive_backward(model, parts: Parts, objective: Objective, pairs: int,
-                      backpropagate) -> tuple[Tensor, Tensor]:
+def additive_backward(model, parts: Parts, objective: Objective, pairs: int, backpropagate,
+                      margins: Tensor | None) -> tuple[Tensor, Tensor]:
     """Of a loss that is a mean over pairs: a part's loss times its share of the pairs. In one part
     that share is 1, so there any objective is computed here: plain autograd."""
     rewards = torch.zeros(pairs, 2, device=model.device)
@@ -44,15 +46,16 @@ def additive_backward(model, parts: Parts, objective: Objective, pairs: int,
         r = model(packed).view(-1, 2)  # (2b,) -> (b, 2), in the order of `index`
         r = r[torch.tensor(index).argsort()]  # as drawn: BSR's groups are runs of a batch's pairs
         # without an index r is empty: its sum is 0, with a graph for the pass that others wait for
-        part_loss = objective(*r.unbind(1)) * (len(index) / pairs) if index else r.sum()
+        demanded = None if margins is None else margins[sorted(index)]  # (b,)
+        part_loss = objective(*r.unbind(1), demanded) * (len(index) / pairs) if index else r.sum()
         backpropagate(part_loss)  # frees this graph before the next one is built
         rewards[sorted(index)] = r.detach()
         loss += part_loss.detach()
     return all_sum(rewards), all_sum(loss)
 
 
-def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
-                     backpropagate) -> tuple[Tensor, Tensor]:
+def coupled_backward(model, parts: Parts, objective: Objective, pairs: int, backpropagate,
+                     margins: Tensor | None) -> tuple[Tensor, Tensor]:
     """Of a loss that couples all pairs, as BSR does: the gradient of one part depends on the
     rewards of all, and the square of a micro-batch's own mean would be another loss.
 
@@ -69,7 +72,7 @@ def coupled_backward(model, parts: Parts, objective: Objective, pairs: int,
             rewards[index] = r.detach()
     # 2. On every rank, from the rewards of all ranks.
     rewards = all_sum(rewards).requires_grad_()  # (B, 2)
-    loss = objective(*rewards.unbind(1))
+    loss = objective(*rewards.unbind(1), margins)
     (gradient,) = torch.autograd.grad(loss, rewards)  # dL/dr, (B, 2)
     # 3. The kept graph, or the same rewards once more with one.
     for index, packed in parts:

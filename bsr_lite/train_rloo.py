@@ -20,7 +20,7 @@ from .checkpoint import Checkpoint
 from .config import RLOOConfig, command_line, load_config, to_dict, with_dtype
 from .distributed import refuse_launcher
 from .errors import DataError, ModelError, TrainingError, run
-from .generate import prompt_ids, roll_out
+from .generate import end_of_turn, prompt_ids, roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase
 from .saving import weights_fingerprint
@@ -42,16 +42,19 @@ def prompts_of(config: RLOOConfig, split: str | None = None) -> list[dict]:
     return rows
 
 
-def short_prompts(rows: list[dict], tokenizer, config: RLOOConfig) -> list[dict]:
-    """Those within max_prompt_tokens; one prompt of a whole book would decide the memory of a run.
+def short_prompts(rows: list[dict], tokenizer, config: RLOOConfig, longest: int) -> list[dict]:
+    """Those within max_prompt_tokens, as one prompt of a whole book would decide the memory of a
+    run, and short enough for the models' `longest` chat, an answer and a template's end included.
     How many are left out is printed.  Raises: DataError when too few are left."""
-    kept = [row for row in rows if len(prompt_ids(tokenizer, row)) <= config.max_prompt_tokens]
+    limit = min(config.max_prompt_tokens, longest - config.max_new_tokens - 16)
+    kept = [row for row in rows if len(prompt_ids(tokenizer, row)) <= limit]
     if len(kept) < len(rows):
-        print(f"{config.data}: {len(rows) - len(kept)} of {len(rows)} prompts are over "
-              f"max_prompt_tokens {config.max_prompt_tokens}, left out")
+        print(f"{config.data}: {len(rows) - len(kept)} of {len(rows)} prompts are over {limit} "
+              "tokens (max_prompt_tokens, or what the models compute), left out")
     if len(kept) < config.prompts_per_step:
-        raise DataError(f"{config.data}: {len(kept)} prompts are left, a step takes "
-                        f"{config.prompts_per_step}: raise max_prompt_tokens")
+        raise DataError(f"{config.data}: {len(kept)} prompts of at most {limit} tokens are left, a "
+                        f"step takes {config.prompts_per_step}: raise max_prompt_tokens, or lower "
+                        "max_new_tokens")
     return kept
 
 
@@ -71,7 +74,8 @@ def prepare(config: RLOOConfig):
                              seed=config.seed)
         proxy = reward_model_for(policy, config.reward_model, config.policy.name)
         gold = gold_of(config)
-    rows = short_prompts(rows, policy.tokenizer, config)
+    end_of_turn(policy.tokenizer)  # a policy has to be able to say that it is done
+    rows = short_prompts(rows, policy.tokenizer, config, min(policy.longest, proxy.longest))
     place = "on" if isinstance(proxy, SharedRewardModel) else "beside"
     print(f"{len(rows)} prompts; the reward model is {place} the policy's base")
     return policy, reward_scorer(proxy, config.token_budget), gold, rows

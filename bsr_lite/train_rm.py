@@ -43,14 +43,22 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     with phase("model"):
         options = dataclasses.asdict(config.model)
         model = load_reward_model(options.pop("name"), seed=config.seed, **options)
+    if config.data.max_length > model.longest:
+        raise ConfigError(f"data.max_length {config.data.max_length} is over the {model.longest} "
+                          f"tokens that {config.model.name} computes (its positions; in packed rows"
+                          " its attention window, too): lower it")
     with phase("tokens"):
         pairs, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
+    demanded = sum(pair.target_margin != 0 for pair in pairs)
+    if demanded and config.loss in ("hinge", "norm", "dr"):
+        raise ConfigError(f"loss {config.loss} takes no margins of pairs, and {demanded} demand "
+                          "one: remove the column margin, or choose another loss")
     watched = {"dev": draw_groups(model, scenarios.dev_prompt_disjoint, config)}
     for name in config.watch:
         watched[name] = draw_groups(model, sets_of(scenarios, name), config)
     print(f"{len(pairs)} pairs, {sum(map(count_tokens, pairs))} tokens an epoch, sets to score: "
           f"{', '.join(f'{len(g)} {name}' for name, g in watched.items())}; counted: "
-          f"{dropped | scenarios.counts}")
+          f"{dropped | {'margins': demanded} | scenarios.counts}")
     return model, pairs, watched, dropped
 
 
@@ -123,6 +131,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         drawn = draw_batch(len(pairs), config.batch_size, config.seed, step)
         batch = [pairs[i] for i in drawn]
         lengths = [count_tokens(pair) for pair in batch]
+        margins = torch.tensor([pair.target_margin for pair in batch])  # (B,), 0 for none
         shortest = lengths.index(min(lengths))  # for a process that has nothing else to do
         parts = [(index, pack([batch[i] for i in index or [shortest]]))
                  for index in share_out(lengths, config.token_budget, ranks)[rank]]
@@ -130,7 +139,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
         # 2. Rewards (B, 2), the loss of the whole batch, its gradient summed over all processes.
         # One call does it all, as BSR's gradient needs the rewards of the whole batch first.
         rewards, loss = backward(model, parts, config, lambda x: scaler.scale(x).backward(),
-                                 pairs=len(batch))
+                                 len(batch), margins if margins.any() else None)
         distributed.sum_gradients(trained)
         scaler.unscale_(optimizer)
         norm = distributed.clip_gradients(trained, config.max_grad_norm)

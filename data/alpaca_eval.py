@@ -11,12 +11,14 @@ import argparse
 import json
 from pathlib import Path
 
-from bsr_lite.data import column, convert, json_rows
+from bsr_lite.conversations import column
+from bsr_lite.data import convert
 from bsr_lite.errors import DataError, run
 from bsr_lite.generate import roll_out
 from bsr_lite.policy import load_policy
 from bsr_lite.runlog import write_atomic
 from bsr_lite.scorers import read_prompts
+from bsr_lite.sources import json_rows
 
 JUDGE = "weighted_alpaca_eval_gpt4_turbo"
 

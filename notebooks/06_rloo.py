@@ -59,11 +59,10 @@ import torch
 from bsr_lite import plots, rloo
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_rows
-from bsr_lite.generate import sample
+from bsr_lite.generate import prompt_ids, sample
 from bsr_lite.policy import load_policy
 from bsr_lite.scorers import pocket_gold
 from bsr_lite.step import loss_scaler
-from bsr_lite.tokenization import tokenize
 
 torch.manual_seed(0);
 
@@ -391,8 +390,7 @@ stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
 
 def roll_out(rows, generator):
     """[prompt, answer, answer, ...] ids, texts, and whether each answer ended by itself."""
-    prompts = [tokenize(policy.tokenizer, [{"role": "user", "content": r["prompt"]}], "")[0]
-               for r in rows]
+    prompts = [prompt_ids(policy.tokenizer, r) for r in rows]
     tokens, mask = sample(policy, prompts, K, 48, stop, generator)
     answers = [t[m].tolist() for t, m in zip(tokens.cpu(), mask.cpu(), strict=True)]
     texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]

@@ -80,6 +80,15 @@ def assert_close_in_norm(found, expected, unit=0.0, factor=50.0, dtype=None):
         f"{factor:g} eps are allowed")
 
 
+def tokenize(tokenizer, prompt, answer):
+    """(ids of the prompt up to where an answer starts, ids of the answer to its end)."""
+    from bsr_lite.tokenization import answer_rows, chat_ids
+    (ids,), (((row,)),) = (chat_ids(tokenizer, [prompt], generate=True),
+                           answer_rows(tokenizer, [(prompt, [answer])]))
+    assert row[:len(ids)] == ids
+    return ids, row[len(ids):]
+
+
 @pytest.fixture
 def one_thread():
     """For claims to the bit: the same code on the same input, in one order of additions. Weights

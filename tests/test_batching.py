@@ -23,6 +23,10 @@ texts_with_answers = st.lists(st.tuples(st.lists(st.integers(3, 60), max_size=12
                                    st.lists(ids, min_size=1, max_size=4)), min_size=1, max_size=4)
 
 
+def whole(prompt, answers):
+    return [prompt + answer for answer in answers]
+
+
 @pytest.fixture(scope="module")
 def llama(tiny_path):
     from transformers import AutoModelForSequenceClassification
@@ -61,7 +65,7 @@ def gradients(model, rewards):
 @settings(max_examples=25, deadline=None)
 def test_rewards_and_gradients_equal_padded_rows(llama, texts):
     rows = [prompt + response for prompt, responses in texts for response in responses]
-    token_groups = [shared_prefix(prompt, responses) for prompt, responses in texts]
+    token_groups = [shared_prefix(whole(prompt, responses)) for prompt, responses in texts]
     a, b = padded_rewards(llama, rows), packed_rewards(llama, token_groups)
     assert_close_in_norm(b, a, unit=1)
     ga, gb = gradients(llama, padded_rewards(llama, rows)), gradients(llama, b)
@@ -89,7 +93,7 @@ def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, w
 @settings(max_examples=25, deadline=None)
 def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
     """The kernel's indexing, where there is no GPU to run it."""
-    packed = pack([shared_prefix(*text) for text in texts])
+    packed = pack([shared_prefix(whole(*text)) for text in texts])
     many, few = heads
     q = torch.randn(1, many, packed.input_ids.shape[1], 8, dtype=torch.float64, requires_grad=True)
     k, v = (torch.randn(1, few, len(packed.keys), 8, dtype=torch.float64, requires_grad=True)
@@ -107,12 +111,12 @@ def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
 @settings(max_examples=100, deadline=None)
 def test_layout_holds_every_token_and_shares_the_longest_prefix(texts):
     for prompt, responses in texts:
-        stem, *branches = shared_prefix(prompt, responses)
+        stem, *branches = shared_prefix(whole(prompt, responses))
         assert [stem + b for b in branches] == [prompt + r for r in responses]
         assert all(branches)
         shortest = min(len(prompt) + len(r) for r in responses)
         assert len(stem) == shortest - 1 or len({b[0] for b in branches}) > 1
-    token_groups = [shared_prefix(*text) for text in texts]
+    token_groups = [shared_prefix(whole(*text)) for text in texts]
     packed = pack(token_groups)
     tokens = packed.input_ids.shape[1]
     assert tokens == sum(map(count_tokens, token_groups)) == sum(packed.query_lengths)

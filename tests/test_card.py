@@ -6,14 +6,13 @@ import sys
 
 import pytest
 import torch
-from conftest import assert_close_in_norm
+from conftest import assert_close_in_norm, tokenize
 
 from bsr_lite.errors import ModelError
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import META, finished_template, model_card, save_reward_model
 from bsr_lite.scale.merge import main, merge_reward_model
-from bsr_lite.tokenization import tokenize
 
 TRAINING = {"data": "some/data", "pairs": 640, "epochs": 1, "steps": 5, "loss": "bsr",
             "bsr_lambda": 1e-3, "bsr_group_size": 16, "batch_size": 128, "learning_rate": 5e-5,

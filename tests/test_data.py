@@ -1,8 +1,10 @@
 import gzip
+import itertools
 import json
 import pathlib
 
 import pytest
+from conftest import tokenize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +13,7 @@ from bsr_lite.data import Pair, read_groups, read_pairs, trl_pair
 from bsr_lite.errors import DataError
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.studies.leaderboards import READERS, read_benchmark
-from bsr_lite.tokenization import CHUNK, pair_tokens, token_fingerprint, tokenize, tokenize_chats
+from bsr_lite.tokenization import CHUNK, answer_rows, pair_tokens, token_fingerprint
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "bsr_lite" / "configs"
 
@@ -330,10 +332,9 @@ def test_many_chats_at_once_are_the_chats_one_by_one(tokenizer):
     turns = [[{"role": "system", "content": "Be brief."}], [], USER + answer("Yes?")]
     chats = [([*turns[i % 3], {"role": "user", "content": f"Count to {i} <|im_end|>"}],
               [f"one {j}" for j in range(i % 4)]) for i in range(30)]
-    token_groups = tokenize_chats(tokenizer, chats)
-    for (prompt, answers), token_group in zip(chats, token_groups, strict=True):
-        assert token_group[0] == tokenize(tokenizer, prompt, "x")[0]
-        assert token_group[1:] == [tokenize(tokenizer, prompt, text)[1] for text in answers]
+    for (prompt, answers), rows in zip(chats, answer_rows(tokenizer, chats), strict=True):
+        assert rows == [list(itertools.chain(*tokenize(tokenizer, prompt, text)))
+                        for text in answers]
 
 
 def test_packed_pairs_are_the_pairs_at_four_bytes_a_token(tokenizer):
@@ -367,7 +368,7 @@ def test_ultrafeedback_rows_with_a_hole_are_dropped_and_counted(tmp_path, capsys
     (tmp_path / "u.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     groups = read_groups(str(tmp_path / "u.jsonl"), "ultrafeedback")
     assert [g.gold for g in groups] == [[1.0, 2.0], [0.0, 3.0]]  # a score of zero is a score
-    assert "dropped 4 rows with an answer that is empty or has no score" in capsys.readouterr().out
+    assert "4 of 6 rows: dropped: an answer that is empty or has no" in capsys.readouterr().out
     (tmp_path / "u.jsonl").write_text(json.dumps(row(("hi", "good"), ("hello", 2.0))))
     with pytest.raises(DataError, match=r"row 1: gold\[0\] must be a finite number"):
         read_groups(str(tmp_path / "u.jsonl"), "ultrafeedback")

@@ -4,14 +4,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import assert_close_in_norm
+from conftest import assert_close_in_norm, tokenize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from bsr_lite.errors import DataError
 from bsr_lite.generate import draw, roll_out, sample
 from bsr_lite.policy import load_policy
-from bsr_lite.tokenization import tokenize
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]
 

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import assert_close_in_norm
+from conftest import assert_close_in_norm, tokenize
 
 from bsr_lite import embedded
 from bsr_lite.batching import pack, shared_prefix
@@ -15,7 +15,7 @@ from bsr_lite.errors import ModelError
 from bsr_lite.models import load_reward_model, rewards
 from bsr_lite.saving import META, save_reward_model, template_hash
 from bsr_lite.scale.merge import merge_reward_model
-from bsr_lite.tokenization import tokenize
+from bsr_lite.tokenization import answer_rows
 
 TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
          ("Name a fruit.", ["Apple.", "A stone is a fruit that grows on rivers."])]
@@ -24,8 +24,8 @@ TEXTS = [("What is 12 + 30?", ["42.", "I do not know, sorry.", "It is 1230!"]),
 def trees_for(tokenizer):
     token_groups = []
     for question, replies in TEXTS:
-        rows = [tokenize(tokenizer, [{"role": "user", "content": question}], r) for r in replies]
-        token_groups.append(shared_prefix(rows[0][0], [r for _, r in rows]))
+        (rows,) = answer_rows(tokenizer, [([{"role": "user", "content": question}], replies)])
+        token_groups.append(shared_prefix(rows))
     return token_groups
 
 
@@ -143,7 +143,7 @@ def test_end_of_turn_is_trained_and_finished_differs_from_cut(tiny_path):
     """With pad == eos the row of <|im_end|> gets no gradient and both would score the same."""
     model = load_reward_model(tiny_path, dtype="float32")
     prompt, reply = tokenize(model.tokenizer, [{"role": "user", "content": "Hi"}], "Good day")
-    values = model(pack([shared_prefix(prompt, [reply, reply[:-1]])]))
+    values = model(pack([shared_prefix([prompt + reply, prompt + reply[:-1]])]))
     assert (values[0] - values[1]).abs() > 1e-4
     values.sum().backward()
     assert model.backbone.embed_tokens.weight.grad[model.tokenizer.eos_token_id].norm() > 0

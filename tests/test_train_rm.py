@@ -194,9 +194,10 @@ def test_non_finite_loss_stops_with_step_rows_and_checkpoint(
     real, calls = RewardModelConfig.objective, []
 
     def explodes(config):
-        def loss(chosen, rejected):
+        def loss(chosen, rejected, margins):
             calls.append(1)
-            return real(config)(chosen, rejected) * (float("nan") if len(calls) == 4 else 1.0)
+            factor = float("nan") if len(calls) == 4 else 1.0
+            return real(config)(chosen, rejected, margins) * factor
         return loss
 
     monkeypatch.setattr(RewardModelConfig, "objective", explodes)
@@ -318,5 +319,5 @@ def test_untrainable_data_fails_before_the_first_step(tiny_path, tmp_path):
     with pytest.raises(DataError, match="none of 17 pairs is left .*'identical': 17"):
         train(settings(tiny_path, tmp_path))
     (tmp_path / "pairs.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    with pytest.raises(DataError, match="1 prompts are too few to hold out dev"):
+    with pytest.raises(DataError, match="too few prompts to hold out 0.15"):
         train(settings(tiny_path, tmp_path))

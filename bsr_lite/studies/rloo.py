@@ -70,9 +70,10 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     rows = held_out(config, study)
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
-    proxy = reward_scorer(reward_model_for(policy, config.reward_model, config.policy.name))
+    model = reward_model_for(policy, config.reward_model, config.policy.name)
+    proxy, longest = reward_scorer(model), min(policy.longest, model.longest)
     gold = gold_of(config)
-    trained_on = train_rloo.short_prompts(prompts_of(config), policy.tokenizer, config)
+    trained_on = train_rloo.short_prompts(prompts_of(config), policy.tokenizer, config, longest)
     zero, unit = reference_scale(policy, proxy, trained_on, config)
 
     def described(batch: list[dict]) -> dict:

@@ -26,7 +26,7 @@ from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
 from bsr_lite.runlog import environment, phase, write_atomic
 from bsr_lite.studies.records import write_results
-from bsr_lite.tokenization import pair_tokens, tokenize_chats
+from bsr_lite.tokenization import answer_rows, chat_ids, pair_tokens
 
 POCKET = "data/pocket/pocket.jsonl.gz"
 DEPTH = 4  # layers of the reward models: a bench of minutes on two cores
@@ -68,7 +68,10 @@ def batches_of(pairs: list[Pair], tokenizer, count: int, size: int) -> list[list
 def rollouts(tokenizer, steps: int, prompts: int = 4, answers: int = 4) -> Rollouts:
     """Prompts of the pocket world, with recorded answers in place of sampled ones."""
     groups = [g for g in read_groups(POCKET) if len(g.responses) >= answers][:steps * prompts]
-    token_groups = tokenize_chats(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
+    stems = chat_ids(tokenizer, [g.prompt for g in groups], generate=True)
+    rows = answer_rows(tokenizer, [(g.prompt, g.responses[:answers]) for g in groups])
+    token_groups = [[stem, *(row[len(stem):] for row in found)]
+                    for stem, found in zip(stems, rows, strict=True)]
     return Rollouts([token_groups[i * prompts:(i + 1) * prompts] for i in range(steps)])
 
 

@@ -19,7 +19,7 @@ from bsr_lite.embedded import EMBEDDED
 from bsr_lite.models import RewardModel
 from bsr_lite.step import backward
 from bsr_lite.studies.records import release_memory
-from bsr_lite.tokenization import pair_tokens, tokenize
+from bsr_lite.tokenization import answer_rows, pair_tokens
 
 SHARED = 0.25  # of a sequence: what its answers have in common, as in the judged answers
 
@@ -139,7 +139,7 @@ def tokenization(pairs: list[Pair], tokenizer, count: int) -> dict:
         started = time.perf_counter()
         for pair in some:
             for text in (pair.chosen, pair.rejected):
-                tokenize(tokenizer, pair.prompt, text)
+                answer_rows(tokenizer, [(pair.prompt, [text])])
         speed["rows"].append(len(some) / (time.perf_counter() - started))
         started = time.perf_counter()
         pair_tokens(some, tokenizer, 2**20)

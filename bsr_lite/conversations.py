@@ -1,0 +1,129 @@
+"""What a row says: its columns, and the conversation that its answers end. Everything here raises
+ValueError; `data.convert` adds file and row."""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+
+Messages = list[dict[str, str]]
+TOOLS = "tools"  # role of a first message that holds a JSON list of tools, for the template
+
+
+class Dropped(ValueError):
+    """A row that a published data set is known to hold some of: left out and counted."""
+
+
+# ---- checks --------------------------------------------------------------------------------------
+
+def column(row: dict, name: str):
+    if row.get(name) is None:
+        raise ValueError(f"column {name!r} is missing or null; found columns: {', '.join(row)}")
+    return row[name]
+
+
+WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+
+
+def text(value, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        what = "empty text" if isinstance(value, str) else type(value).__name__
+        raise ValueError(f"{name} must be non-empty text, got {what}")
+    if WRITTEN.match(value):
+        raise ValueError(f"{name} is a list of messages written as text: store it as a list")
+    value.encode()  # a lone surrogate is a ValueError here, and no tokenizer's trouble later
+    return value
+
+
+def number(value, name: str) -> float:
+    try:  # CSV knows text alone
+        found = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        found = math.nan
+    if not abs(found) < 1e300:
+        raise ValueError(f"{name} must be a finite number, got {value!r:.40}: remove or rescore it")
+    return found
+
+
+# ---- conversations -------------------------------------------------------------------------------
+
+SHAREGPT = {"human": "user", "gpt": "assistant", "observation": "tool"}
+HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+# of a message: what would be lost with the name of the way out
+MESSAGE_FIELDS = dict.fromkeys(("tool_calls", "function_call"), "calls a tool") | dict.fromkeys(
+    ("reasoning_content", "reasoning", "thinking"), "holds its reasoning apart")
+
+
+def read_messages(value, name: str) -> Messages:
+    """Messages of a text, a message or a list of them, in OpenAI's words or ShareGPT's."""
+    if isinstance(value, str):
+        return [{"role": "user", "content": text(value, name)}]
+    value = [value] if isinstance(value, dict) else value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
+    messages = []
+    for i, message in enumerate(value):
+        if isinstance(message, dict) and "from" in message:
+            message = {**message, "role": message["from"], "content": message.get("value")}
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ValueError(f"{name}[{i}] must be a message with role and content")
+        for field, what in MESSAGE_FIELDS.items():
+            if message.get(field) or message["role"] == field:
+                raise ValueError(f"{name}[{i}] {what}, which is not supported ({field}): write it "
+                                 "into its content, or remove the row")
+        content = message.get("content")
+        if isinstance(content, list) and all(
+                isinstance(part, dict) and part.get("type") == "text" for part in content):
+            content = "".join(part.get("text") or "" for part in content)
+        elif isinstance(content, list):
+            raise ValueError(f"{name}[{i}].content has parts that are no text, which is not "
+                             "supported: remove the row")
+        role = SHAREGPT.get(message["role"], message["role"])
+        messages.append({"role": role, "content": text(content, f"{name}[{i}].content")})
+    return messages
+
+
+def hh_turns(value) -> Messages | None:
+    """The turns of a dialog in HH-RLHF's words, "\\n\\nHuman: ...\\n\\nAssistant: ...", empty ones
+    included; None of anything else."""
+    if not (isinstance(value, str) and value.lstrip().startswith("Human:")
+            and "\n\nAssistant:" in value):
+        return None
+    _, *parts = HH_TURN.split(value.strip())
+    return [{"role": "user" if who == "Human" else "assistant", "content": said.strip()}
+            for who, said in zip(parts[::2], parts[1::2], strict=True)]
+
+
+# what a row may say of its conversation that text alone cannot carry
+REFUSED = ("images", "image", "videos", "video", "audios", "audio", "documents", "history")
+
+
+def refuse(row: dict, columns: Iterable[str]) -> None:
+    for name in columns:
+        if row.get(name):
+            raise ValueError(f"column {name!r} is part of the conversation and not supported here: "
+                             "remove the row, or the column where it does not matter")
+
+
+def prompt_of(row: dict, value, name: str = "prompt") -> Messages:
+    """A row's conversation up to the answer: messages of `value`, the row's `system` text before
+    them, its `tools` in a first message of their own for the template."""
+    refuse(row, REFUSED)
+    prompt = read_messages(value, name)
+    if prompt[-1]["role"] == "assistant":
+        raise ValueError(f"{name} ends in an assistant message: an answer must follow a user's")
+    if row.get("system"):
+        if prompt[0]["role"] == "system" and prompt[0]["content"] != row["system"]:
+            raise ValueError(f"column 'system' and the system message of {name} differ: keep one")
+        prompt = prompt[prompt[0]["role"] == "system":]
+        prompt.insert(0, {"role": "system", "content": text(row["system"], "system")})
+    if tools := row.get("tools"):
+        try:
+            tools = json.loads(tools) if isinstance(tools, str) else tools
+        except ValueError:
+            tools = None
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise ValueError("column 'tools' must be a list of JSON schemas, or that as text")
+        if tools:
+            prompt.insert(0, {"role": TOOLS, "content": json.dumps(tools)})
+    return prompt
