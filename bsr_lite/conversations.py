@@ -1,13 +1,36 @@
-"""What a row says: its columns, and the conversation that its answers end. Everything here raises
-ValueError; `data.convert` adds file and row."""
+"""Pairs and groups of answers, and how a row says what their conversation is. What is checked here
+raises ValueError; `data.convert` adds file and row."""
 
 import json
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 Messages = list[dict[str, str]]
 TOOLS = "tools"  # role of a first message that holds a JSON list of tools, for the template
+
+
+@dataclass
+class Pair:
+    """One comparison: the conversation so far, the preferred and the other answer; `margin` is the
+    one demanded of their rewards, see `losses.bt_loss`."""
+
+    prompt: Messages
+    chosen: str
+    rejected: str
+    margin: float | None = None
+
+
+@dataclass
+class Group:
+    """One ranking set: K answers to a prompt with their gold scores and source models."""
+
+    prompt: Messages
+    responses: list[str]
+    gold: list[float]
+    models: list[str]
+    split: str | None = None  # train, dev or valid; of a benchmark: its subset
 
 
 class Dropped(ValueError):
@@ -71,15 +94,8 @@ def read_messages(value, name: str) -> Messages:
             if message.get(field) or message["role"] == field:
                 raise ValueError(f"{name}[{i}] {what}, which is not supported ({field}): write it "
                                  "into its content, or remove the row")
-        content = message.get("content")
-        if isinstance(content, list) and all(
-                isinstance(part, dict) and part.get("type") == "text" for part in content):
-            content = "".join(part.get("text") or "" for part in content)
-        elif isinstance(content, list):
-            raise ValueError(f"{name}[{i}].content has parts that are no text, which is not "
-                             "supported: remove the row")
-        role = SHAREGPT.get(message["role"], message["role"])
-        messages.append({"role": role, "content": text(content, f"{name}[{i}].content")})
+        messages.append({"role": SHAREGPT.get(message["role"], message["role"]),
+                         "content": text(message.get("content"), f"{name}[{i}].content")})
     return messages
 
 

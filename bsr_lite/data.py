@@ -6,13 +6,14 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from .conversations import (
     REFUSED,
     TOOLS,
     Dropped,
+    Group,
     Messages,
+    Pair,
     column,
     hh_turns,
     number,
@@ -23,28 +24,6 @@ from .conversations import (
 )
 from .errors import DataError
 from .sources import read_rows
-
-
-@dataclass
-class Pair:
-    """One comparison: the conversation so far, the preferred and the other answer; `margin` is the
-    one demanded of their rewards, see `losses.bt_loss`."""
-
-    prompt: Messages
-    chosen: str
-    rejected: str
-    margin: float | None = None
-
-
-@dataclass
-class Group:
-    """One ranking set: K answers to a prompt with their gold scores and source models."""
-
-    prompt: Messages
-    responses: list[str]
-    gold: list[float]
-    models: list[str]
-    split: str | None = None  # train, dev or valid; of a benchmark: its subset
 
 
 def new_group(prompt, responses, gold, models, split=None,
@@ -138,9 +117,6 @@ def remarks(row: dict) -> Iterator[str]:
             if difference <= 0:
                 yield (f"{better} is {'equal to' if difference == 0 else 'below'} {worse}; they are"
                        " kept as labelled")
-    prompt, *answers = (row.get(name) for name in ("prompt", "chosen", "rejected"))
-    if isinstance(prompt, str) and all(str(answer).startswith(prompt) for answer in answers):
-        yield "both answers begin with the prompt: if that is there once more, remove its column"
     unused = [name for name in row if name not in USED and row[name] is not None]
     if unused:
         yield f"not used: {', '.join(map(str, unused))}"

@@ -20,9 +20,9 @@ from .pretrained import (
     load_pretrained,
     longest_chat,
     make_trainable,
+    padding_token,
 )
 from .saving import check_template, saved_meta
-from .tokenization import chat_ids
 
 
 class RewardModel(nn.Module):
@@ -177,48 +177,30 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
 
 @torch.no_grad()
 def check_computation(model: RewardModel) -> None:
-    """Raises: ModelError when float16 overflows, or packed rows give other hidden states than the
-    plain model, as where attention adds something of its own to what it hands on."""
-    base, half = model.meta["base"], model.compute_dtype is torch.float16
+    """Raises: ModelError when float16 overflows, or packed rows give other hidden states than plain
+    ones, as where attention does something of its own."""
+    meta, half = model.meta, model.compute_dtype is torch.float16
     prompt = list(range(256 if half else 9))  # many tokens, to see whether any overflows
+    packed, way_out = pack([[prompt, [1], [1, 2]]]), "set model.layout: padded"
     try:
-        found = model.last_hidden(pack([[prompt, [1], [1, 2]]]))[0]  # (2, H)
+        found = model.last_hidden(packed)[0]  # (2, H)
     except ValueError as error:  # the model does not hand the row on to its attention
-        raise ModelError(f"{base} cannot be computed in packed rows: set model.layout: "
-                         "padded") from error
+        raise ModelError(f"packed rows cannot compute {meta['base']}: {way_out}") from error
     if half and not found.isfinite().all():
-        raise ModelError(f"{base} overflows float16, whose numbers end at 65,504: set "
+        raise ModelError(f"{meta['base']} overflows float16, whose numbers end at 65,504: set "
                          "model.dtype: float32, or take another base")
-    if model.meta.get("layout") == "padded":
+    if meta.get("layout") == "padded":
         return
+    # the same two chats as rows of their own, by attention that computes all that a model asks for
+    model.meta = meta | {"layout": "padded"}
     model.classifier.set_attn_implementation("eager")
-    with machine.autocast(model.device, model.compute_dtype):
-        plain = torch.cat([
-            model.backbone(torch.tensor([[*prompt, *answer]], device=model.device),
-                           use_cache=False).last_hidden_state[:, -1] for answer in ([1], [1, 2])])
+    plain = model.last_hidden(packed)[0]
     model.classifier.set_attn_implementation("packed")
+    model.meta = meta
     off = ((found - plain).norm() / plain.norm()).item()
     if not off <= (0.02 if model.compute_dtype is torch.float32 else 0.2):  # NaN is wrong, too
-        raise ModelError(f"{base} cannot be computed in packed rows, hidden states are off by "
-                         f"{off:.2g} of their size: set model.layout: padded")
-
-
-def padding_token(tokenizer) -> str:
-    """A token that no chat ends in: plain transformers reads rewards before the first of them.
-
-    Raises: ModelError when there is none."""
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token
-    if tokenizer.chat_template:
-        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
-        end = chat_ids(tokenizer, [turns])[0][-1]
-    others = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    own = (pad if pad != tokenizer.eos_token else None, tokenizer.unk_token, tokenizer.bos_token)
-    for token in (*own, tokenizer.eos_token, *others):
-        if token and tokenizer.convert_tokens_to_ids(token) != end:
-            return token
-    raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has no special token but the one "
-                     "that ends a turn, and plain transformers would take it for padding: add one "
-                     "(add_special_tokens, resize_token_embeddings) and save both")
+        raise ModelError(f"packed rows cannot compute {meta['base']}, whose hidden states come out "
+                         f"{off:.2g} of their size apart: {way_out}")
 
 
 # ---- the base ------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .batching import register_attention
 from .distributed import reads_weights
 from .embedded import EMBEDDED, embedded_model_path, quiet_loading
 from .errors import ModelError
+from .tokenization import chat_ids
 
 # It advises to install `kernels`, whose 4-bit CPU kernel has no autograd and needs a download.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -112,6 +113,22 @@ def check_vocabulary(hf, tokenizer) -> None:
     if len(tokenizer) > words:
         raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has {len(tokenizer)} tokens, "
                          f"the embedding {words} rows: resize_token_embeddings and save both")
+
+
+def padding_token(tokenizer) -> str:
+    """A token that no chat ends in: plain transformers reads rewards before the first of them.
+
+    Raises: ModelError when there is none."""
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+    end = chat_ids(tokenizer, [turns])[0][-1] if tokenizer.chat_template else None
+    named = (tokenizer.pad_token, tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token)
+    special = (t.content for t in tokenizer.added_tokens_decoder.values() if t.special)
+    fit = [t for t in (*named, *special) if t and tokenizer.convert_tokens_to_ids(t) != end]
+    if not fit:
+        raise ModelError(f"the tokenizer of {tokenizer.name_or_path} has no special token but the "
+                         "one that ends a turn, and plain transformers would take that for "
+                         "padding: add one, resize_token_embeddings, and save both")
+    return next((token for token in fit if token != tokenizer.eos_token), fit[0])
 
 
 def check_architecture(hf, meta: dict) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from .embedded import quiet_loading
 from .errors import ModelError
+from .tokenization import DATE
 
 META = "reward_model.json"
-DATE = "26 Jul 2024"  # what Llama's templates write where they have no clock
 
 
 # ---- chat template -------------------------------------------------------------------------------

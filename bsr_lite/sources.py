@@ -2,23 +2,17 @@
 
 import csv
 import gzip
-import itertools
 import json
-import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import DataError
 
-SUFFIXES = (".json", ".jsonl", ".gz", ".csv", ".tsv", ".parquet")
-# how files of another part of a dataset are named, as the hub writes them: test-00000-of-00001
-SPLIT_NAME = re.compile(r"(train|test|valid|dev|eval)", re.IGNORECASE)
-
 
 def read_rows(source: str, split: str = "train") -> Iterator[dict]:
-    """Rows of a .json, .jsonl[.gz], .csv, .tsv or .parquet file, of a folder of such files or of
-    `save_to_disk`, or of a dataset on the hub.
+    """Rows of a .json, .jsonl[.gz], .csv, .tsv or .parquet file; or of `split` of a folder, one of
+    such files or one that `save_to_disk` wrote, or of a dataset on the hub.
 
     Raises: DataError naming file, row and fix.
     """
@@ -26,42 +20,24 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
     if path.is_file() and path.suffix != ".parquet":
         yield from (csv_rows if path.suffix in (".csv", ".tsv") else json_rows)(path)
         return
-    saved = any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
-    if path.is_dir() and not saved:
-        yield from itertools.chain.from_iterable(read_rows(str(f)) for f in files_of(path, split))
-        return
-    if not path.exists() and (path.suffix in SUFFIXES or source.startswith((".", "/"))):
+    if not path.exists() and (source.startswith((".", "/")) or path.suffix in (
+            ".json", ".jsonl", ".gz", ".csv", ".tsv", ".parquet")):
         raise DataError(f"{source}: no such file; check the path, or data.source of the config")
     from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
     try:
         if path.is_file():
             yield from Dataset.from_parquet(source)
-        elif saved:
-            found = load_from_disk(source)
-            yield from found[split] if isinstance(found, DatasetDict) else found
+        elif any((path / name).exists() for name in ("state.json", "dataset_dict.json")):
+            saved = load_from_disk(source)
+            yield from saved[split] if isinstance(saved, DatasetDict) else saved
         else:
             yield from load_dataset(source, split=split)
     except Exception as error:  # what datasets raises is of all kinds
         what = ("no readable parquet, fetch it again" if path.is_file() else
-                f"its split {split!r} cannot be read" if saved else
+                f"no folder with a split {split!r} that datasets reads" if path.exists() else
                 "neither a file nor a dataset that can be loaded")
         why = " ".join(str(error).split())
         raise DataError(f"{source}: {what} ({type(error).__name__}: {why})") from error
-
-
-def files_of(folder: Path, split: str) -> list[Path]:
-    """The files of a folder, in order of their names; where names say a split, those of `split`,
-    and what is left out is printed.  Raises: DataError when there are none."""
-    files = sorted(f for f in folder.rglob("*") if f.suffix in SUFFIXES)
-    named = [f for f in files if SPLIT_NAME.match(f.name)]
-    found = [f for f in files if f.name.lower().startswith(split.lower())] if named else files
-    if not found:
-        raise DataError(f"{folder}: no file ends in {', '.join(SUFFIXES)}" + (
-            f" and is named {split}...; found {', '.join(f.name for f in files[:5])}"
-            if files else "; name a file, or a folder that save_to_disk wrote"))
-    if len(found) < len(files):
-        print(f"{folder}: {len(found)} of {len(files)} files are read, those named {split}...")
-    return found
 
 
 def json_rows(path: Path) -> Iterator[dict]:
