@@ -231,7 +231,7 @@ def test_rm_bench_command_line(model, tmp_path, capsys):
     assert "No overall score" in table and "| safety-refuse |" in table
     assert table in capsys.readouterr().out
     groups = read_benchmark(str(tmp_path / "b.jsonl"), "rm_bench")
-    with pytest.raises(DataError, match="all 4 RM-Bench prompts exceed max_length 3"):
+    with pytest.raises(DataError, match="all 4 prompts exceed max_length 3"):
         evaluate_rm_bench(model, groups, max_length=3)
     rows[0]["subset"] = "poetry"
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

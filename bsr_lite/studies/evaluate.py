@@ -71,7 +71,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="JSON to write; the table beside it as .md")
     args = parser.parse_args(argv)
     check_arguments(args)
-    sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
+    score, as_table = evaluate, summary
+    if args.format in leaderboards.BOARDS:  # all files together have one score
+        score, as_table = leaderboards.BOARDS[args.format][0], leaderboards.board_table
+        sets = [(args.format, leaderboards.read_board(args.data, args.format,
+                                                      args.split or "train"))]
+    else:
+        sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
     if len(dict(sets)) < len(sets):
         raise DataError(f"two of {[name for name, _ in sets]} have the same name: rename one, or "
                         "score them apart")
@@ -79,8 +85,6 @@ def main(argv: list[str] | None = None) -> None:
     if model.meta["new_head"]:
         raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
                          "with bsr_lite.train_rm")
-    score, as_table = (evaluate, summary) if args.format != "rm_bench" else (
-        leaderboards.evaluate_rm_bench, leaderboards.rm_bench_table)
     for name, groups in sets:
         try:
             results[name] = score(model, groups, max_length=args.max_length)

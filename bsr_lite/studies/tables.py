@@ -9,14 +9,16 @@ from .statistics import compared, interval, reward_controls
 
 
 def table(header: list[str], rows: list[list]) -> str:
-    """A table in Markdown.
+    """A table in Markdown. A name with a line break or a bar in it stays in its cell.
 
     >>> print(table(["set", "score"], [["dev", 0.5]]))
     | set | score |
     |---|---|
     | dev | 0.5 |
     """
-    first, *lines = [f"| {' | '.join(map(str, row))} |" for row in (header, *rows)]
+    cells = [[" ".join(str(x).splitlines()).replace("|", r"\|") for x in row]
+             for row in (header, *rows)]
+    first, *lines = [f"| {' | '.join(row)} |" for row in cells]
     return "\n".join([first, "|---" * len(header) + "|", *lines])
 
 
