@@ -39,7 +39,8 @@ def robustness(row: dict) -> Group:
         return pairs_as_groups([trl_pair(row)])[0]
     names = [f"response_{i}" for i in range(1, 5)]
     texts = [column(row, f"{name}_text") for name in names]
-    return new_group(column(row, "instruction"), texts, column(row, "all_scores"), names)
+    return new_group(column(row, "instruction"), texts, column(row, "all_scores"), names,
+                     row=row)
 
 
 def rm_bench_domain(row: dict, source: str) -> str:
@@ -64,7 +65,7 @@ def rm_bench(row: dict, source: str = "") -> Group:
     models = [f"{kind}-{style}" for kind in ("chosen", "rejected")
               for style in ("concise", "detailed", "markdown")]
     return new_group(column(row, "prompt"), chosen + rejected, [1] * 3 + [0] * 3, models,
-                     rm_bench_domain(row, source))
+                     rm_bench_domain(row, source), row)
 
 
 def reward_bench_2(row: dict) -> Group:
@@ -80,7 +81,7 @@ def reward_bench_2(row: dict) -> Group:
     if subset.lower() == "ties" and not re.fullmatch("(ref|tied):[0-9]+", number):
         raise ValueError(f"id of a Ties prompt must be ref:N or tied:N, got {number!r:.40}")
     return new_group(column(row, "prompt"), chosen + rejected, [1] * right + [0] * wrong,
-                     [number] * (right + wrong), subset)
+                     [number] * (right + wrong), subset, row)
 
 
 READERS = {"reward_bench": reward_bench, "robustness": robustness, "rm_bench": rm_bench,
