@@ -1,5 +1,6 @@
 """Our models, losses and data inside TRL and plain transformers, end to end on tiny models."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from conftest import assert_close_in_norm
 from bsr_lite.batching import pack
 from bsr_lite.config import RewardModelConfig, parse
 from bsr_lite.data import Pair, read_pairs, to_trl
+from bsr_lite.errors import DataError
 from bsr_lite.eval_rm import score_answers
 from bsr_lite.models import load_reward_model
 from bsr_lite.saving import save_reward_model
@@ -95,6 +97,20 @@ def test_reward_function_takes_texts_and_messages_in_any_order(adapters):
     assert reward([chat] * 4, messages) == pytest.approx(alone, abs=1e-5)
 
 
+def test_a_rollout_of_several_turns_is_scored_where_it_ends(adapters):
+    reward = reward_function(adapters)
+    chat = [{"role": "user", "content": "Name a bird."}]
+    turns = [{"role": "assistant", "content": "Let me look."},
+             {"role": "tool", "content": "wren, jay"}]
+    last = {"role": "assistant", "content": "A jay."}
+    expected = score_answers(adapters, [*chat, *turns], ["A jay."])[0].item()
+    assert reward([chat], [[*turns, last]]) == pytest.approx([expected], abs=1e-5)
+    for wrong in ([*turns], [{"role": "assistant", "content": None}],
+                  [{**turns[0], "tool_calls": [{"name": "f"}]}, last]):
+        with pytest.raises(DataError, match="a rollout cannot be scored: .*(ends in|calls a tool)"):
+            reward([chat], [wrong])
+
+
 # ---- BSR in TRL's RewardTrainer ------------------------------------------------------------------
 
 SNIPPET = '''\
@@ -126,14 +142,17 @@ def test_the_readme_shows_the_tested_subclass():
     assert shown == [SNIPPET]
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_bsr_in_reward_trainer_has_our_gradients(tiny_path, pairs, tmp_path, accumulated):
-    """TRL tokenizes the same pairs by itself. Its micro-batches are the groups."""
+@pytest.mark.parametrize(("accumulated", "margins"), [(1, False), (2, False), (1, True), (2, True)])
+def test_bsr_in_reward_trainer_has_our_gradients(tiny_path, pairs, tmp_path, accumulated, margins):
+    """TRL tokenizes the same pairs by itself. Its micro-batches are the groups. It subtracts a
+    pair's margin, so do we, in whatever parts a batch is computed."""
     from datasets import Dataset
     from trl import RewardConfig
     model = load_reward_model(tiny_path, dtype="float32")
     save_reward_model(model, tmp_path / "start")  # with the template that ends where we pool
     trained, gradients = pairs[:6], {}
+    if margins:
+        trained = [dataclasses.replace(p, margin=0.5 + i) for i, p in enumerate(trained)]
 
     class Watched(bsr_trainer()):
         bsr_lambda = 0.3
@@ -154,7 +173,10 @@ def test_bsr_in_reward_trainer_has_our_gradients(tiny_path, pairs, tmp_path, acc
     config = parse({"output_dir": "o", "model": {"name": tiny_path}, "data": {"source": "s"},
                     "loss": "bsr", "bsr_lambda": 0.3, "batch_size": 6,
                     "bsr_group_size": 6 // accumulated}, RewardModelConfig, "test")
-    backward(model.train(), [(list(range(6)), pack(token_groups))], config)
+    demanded = torch.tensor([pair.target_margin for pair in token_groups]) if margins else None
+    runs = [[4, 0, 2], [5, 3, 1]] if margins else [list(range(6))]
+    parts = [(run, pack([token_groups[i] for i in run])) for run in runs]
+    backward(model.train(), parts, config, margins=demanded)
     ours = {n: p.grad for n, p in model.hf.named_parameters()}
     assert set(ours) == set(gradients)
     for name, gradient in gradients.items():

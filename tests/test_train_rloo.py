@@ -351,6 +351,6 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(world, capsys, tmp_p
     rows[3]["prompt"] = "Name birds. " * 60
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     train(settings(world, "max_prompt_tokens=60", "steps=1"))
-    assert "1 of 10 prompts are over max_prompt_tokens 60, left out" in capsys.readouterr().out
-    with pytest.raises(DataError, match="0 prompts are left, a step takes 4: raise"):
+    assert "1 of 10 prompts are over 60 tokens" in capsys.readouterr().out
+    with pytest.raises(DataError, match="0 prompts of at most 5 tokens are left, a step takes 4"):
         train(settings(world, "max_prompt_tokens=5"))
