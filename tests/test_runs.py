@@ -335,6 +335,25 @@ def test_a_run_on_a_full_disk_says_how_to_go_on_and_goes_on(config, error, monke
     assert [row["step"] for row in read_metrics(config.output_dir)] == list(range(1, 9))
 
 
+def test_a_disk_that_fills_up_in_mid_run_and_then_has_room(config, small_disk, monkeypatch):
+    disk, real = small_disk("size=8m"), Checkpoint.save
+    config = changed(config, output_dir=str(disk / "run"))
+
+    def fill_up(self, step):
+        if step == 4:
+            with pytest.raises(OSError), (disk / "fill").open("wb") as file:
+                file.write(bytes(10**7))
+        real(self, step)
+
+    monkeypatch.setattr(Checkpoint, "save", fill_up)
+    with pytest.raises(SystemExit, match=r"^error: .*0\.00 GB are free; .*checkpoint, step 2$"):
+        run(lambda: train_rm.train(config))
+    (disk / "fill").unlink()
+    monkeypatch.setattr(Checkpoint, "save", real)
+    train_rm.train(config, resume=True)
+    assert {path.name for path in (disk / "run").iterdir()} == LEFT
+
+
 def test_a_disk_that_is_full_at_once_or_at_the_end(config, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(TrainingError) as error:
         patch.setattr(RunLog, "write", lambda self, row: writing_fails(self.path))
