@@ -122,6 +122,40 @@ def bsr_penalty(
     return means.square().sum() / max(-(-len(means) // size), 1)
 
 
+def spread_penalty(
+    rewards_chosen: Tensor, rewards_rejected: Tensor, bsr_group_size: int | None = None
+) -> Tensor:
+    """BSR's second term alone: the unbiased variance of a group's G pair means s = (r_w + r_l) / 2,
+    averaged over groups. A shift of all rewards changes nothing; a group of one pair counts as 0.
+
+    Source: derived here, not in the paper: E[bsr_penalty] = G mu_s^2 + Var(s). It estimates Var(s)
+    with G - 1 degrees of freedom, relative standard error sqrt(2 / (G - 1)) for normal s, where
+    bsr_penalty has one, sqrt(2).
+    Shapes: (B,), (B,) fp32 -> scalar, in squared reward units; unweighted here.
+    >>> spread_penalty(torch.tensor([3.0, 1.0]), torch.tensor([1.0, -1.0])).item()  # of 2 and 0
+    2.0
+    """
+    pair_means = (rewards_chosen + rewards_rejected) / 2
+    groups = pair_means.split(bsr_group_size or max(len(pair_means), 1))
+    found = [(group - group.mean()).square().sum() / max(len(group) - 1, 1) for group in groups]
+    return torch.stack(found).mean()
+
+
+def level_penalty(
+    rewards_chosen: Tensor, rewards_rejected: Tensor, bsr_group_size: int | None = None
+) -> Tensor:
+    """BSR's first term alone: bsr_penalty - spread_penalty, whose expectation is G mu_s^2; it may
+    be negative.
+
+    Source: derived here, the control of `spread_penalty`.
+    Shapes: (B,), (B,) fp32 -> scalar, in squared reward units; unweighted here.
+    >>> level_penalty(torch.tensor([3.0, 1.0]), torch.tensor([1.0, -1.0])).item()  # 2 * 1^2 - 2
+    0.0
+    """
+    rewards = rewards_chosen, rewards_rejected, bsr_group_size
+    return bsr_penalty(*rewards) - spread_penalty(*rewards)
+
+
 def bsr_penalty_share(
     rewards_chosen: Tensor, rewards_rejected: Tensor, group_means: Tensor, num_groups: int
 ) -> Tensor:
@@ -143,9 +177,12 @@ def bsr_penalty_share(
 
 # objective -> the one hyperparameter that it takes
 PARAMETERS = {"bt": None, "hinge": "target_margin", "norm": None, "dr": None,
-              "centering": "centering_coefficient", "l2": "l2_coefficient", "bsr": "bsr_lambda"}
+              "centering": "centering_coefficient", "l2": "l2_coefficient", "bsr": "bsr_lambda",
+              "spread": "bsr_lambda", "level": "bsr_lambda"}
+# penalties of groups of pairs, which are no sums over pairs
+GROUPED = {"bsr": bsr_penalty, "spread": spread_penalty, "level": level_penalty}
 # objective -> what it adds to Bradley-Terry, weighted with that hyperparameter
-PENALTIES = {"centering": centering_penalty, "l2": l2_penalty, "bsr": bsr_penalty}
+PENALTIES = {"centering": centering_penalty, "l2": l2_penalty, **GROUPED}
 
 
 def check_loss(kind: str, **parameters: float | None) -> None:
@@ -154,7 +191,7 @@ def check_loss(kind: str, **parameters: float | None) -> None:
     if kind not in PARAMETERS:
         raise ValueError(f"unknown loss {kind!r}; choose one of {', '.join(PARAMETERS)}")
     needed = PARAMETERS[kind]
-    for name in parameters.keys() - {needed} - ({"bsr_group_size"} if kind == "bsr" else set()):
+    for name in parameters.keys() - {needed} - ({"bsr_group_size"} if kind in GROUPED else set()):
         if parameters[name] is not None:
             raise ValueError(f"{name} has no effect on loss {kind!r}: remove it")
     value = parameters.get(needed)
@@ -165,10 +202,11 @@ def check_loss(kind: str, **parameters: float | None) -> None:
 def preference_loss(kind: str, rewards_chosen: Tensor, rewards_rejected: Tensor,
                     target_margins: Tensor | None = None, **parameters: float | None) -> Tensor:
     """The whole batch's loss under the objective `kind`, with the parameter that PARAMETERS names,
-    and for bsr, where it is not the whole batch, bsr_group_size. Margins that pairs demand are
+    and for GROUPED, where it is not the whole batch, bsr_group_size. Margins that pairs demand are
     bt_loss's, hence for bt and what adds a penalty to it.
 
-    bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); centering: L_BT + centering_coefficient *
+    bsr: L_BT + bsr_lambda * bsr_penalty (Eq. 24-25); spread and level, its two terms, likewise;
+    centering: L_BT + centering_coefficient *
     centering_penalty; l2: L_BT + l2_coefficient * l2_penalty; the others are the functions of
     their names.
     Shapes: (B,), (B,) fp32, (B,) -> scalar.

@@ -11,12 +11,12 @@ from .batching import PackedRow
 from .config import RewardModelConfig
 from .dispersion import pair_mean_statistics
 from .distributed import all_sum, ranks
+from .losses import GROUPED
 
 # A batch's parts: which of its pairs, and these as one packed row, two responses a pair. A rank
 # that has nothing left to do gets no index and some row, for a pass of weight zero.
 Parts = list[tuple[list[int], PackedRow]]
 Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-COUPLED = {"bsr"}  # objectives whose value is no sum over pairs
 
 
 def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tensor.backward,
@@ -32,7 +32,7 @@ def backward(model, parts: Parts, config: RewardModelConfig, backpropagate=Tenso
     pairs = pairs or sum(len(index) for index, _ in parts)
     margins = None if margins is None else margins.to(model.device)
     cut = len(parts) > 1 or ranks() > 1
-    compute = coupled_backward if config.loss in COUPLED and cut else additive_backward
+    compute = coupled_backward if config.loss in GROUPED and cut else additive_backward
     return compute(model, parts, config.objective(), pairs, backpropagate, margins)
 
 
