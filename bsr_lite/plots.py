@@ -8,7 +8,8 @@ from .metrics import seed_interval
 
 SIZE = (9.0, 3.6)
 COLORS = {"bt": "#4477AA", "bsr": "#EE6677", "centering": "#228833", "hinge": "#CCBB44",
-          "norm": "#66CCEE", "dr": "#AA3377", "l2": "#888888"}  # a method has one colour everywhere
+          "norm": "#66CCEE", "dr": "#AA3377", "l2": "#888888", "spread": "#009988",
+          "level": "#994F00"}  # a method has one colour everywhere
 SCENARIO_COLORS = {"train": "#000000", "in_domain": "#004488", "prompt_disjoint": "#DDAA33",
                    "response_disjoint": "#BB5566", "mutual_disjoint": "#44AA99"}
 plt.rcParams.update({"figure.figsize": SIZE, "axes.spines.top": False, "axes.spines.right": False,

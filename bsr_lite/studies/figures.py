@@ -105,3 +105,48 @@ def frontier_figure(runs: dict[str, list[dict]], block: int = 5):
         label(axis, "KL to the reference (nats an answer)", name, "")
     axes[0].legend(fontsize=7)
     return figure
+
+
+def worlds_figure(worlds: dict):
+    """Under BT in the first world: norms of differences before and after, and how new prompts and
+    new sources fare; differences of objectives to BT on new sources in the worlds of one pass."""
+    figure, (left, middle, right) = panels(3, width_ratios=[1, 1, 1.5])
+    first = next(iter(worlds.values()))
+    bins = np.linspace(0, np.quantile(first["both_ends"][1], 0.999), 60)
+    for values, tint, name in zip(first["both_ends"], ("#BBBBBB", color("bt", 0)),
+                                  ("before training", "after one pass"), strict=True):
+        left.hist(values, bins, color=tint, alpha=0.7, density=True, label=name)
+    label(left, "|h_w - h_l| of a pair", "density", "BT disperses norms")
+    for part, name in (("prompt_disjoint", "new prompts"), ("response_disjoint", "new sources")):
+        mean, half = np.array(first["course"][part]).T
+        middle.plot(first["step"], mean, color=SCENARIO_COLORS[part], label=name)
+        middle.fill_between(first["step"], mean - half, mean + half, alpha=0.2, linewidth=0,
+                            color=SCENARIO_COLORS[part])
+    label(middle, "step of BT", "Kendall's tau, 95% over seeds", "new sources fall behind")
+    shown = [name for name, world in worlds.items() if world["step"][-1] <= 200]
+    methods = ("level-1e-2", "bsr-1e-2", "spread-1e-1")
+    right.axhline(0, color="black", linewidth=0.8)
+    for i, method in enumerate(methods):
+        mean, half = np.array([worlds[w]["objectives"][method]["difference"]["response_disjoint"]
+                               for w in shown]).T
+        right.errorbar(np.arange(len(shown)) + (i - 1) / 5, mean, half, fmt="o", capsize=3,
+                       color=color(method, i), label=method)
+    right.set_xticks(range(len(shown)), [name.replace(" ", "\n") for name in shown], fontsize=8)
+    label(right, "", "tau on new sources, minus BT's", "where BSR helps, the spread term does it")
+    for axis in (left, middle, right):
+        axis.legend(fontsize=7)
+    return figure
+
+
+def theory_figure(fits: dict):
+    """Fitted against predicted length of the weights relative to BT's, a panel a kind of world."""
+    figure, axes = panels(len(fits), sharex=True, sharey=True)
+    for axis, (world, rows) in zip(axes, fits.items(), strict=True):
+        axis.plot([1e-3, 2], [1e-3, 2], color="black", linewidth=0.8)
+        for i, (method, part, predicted, fitted) in enumerate(rows):
+            signal = part == "signal"
+            axis.loglog(predicted, fitted, "o" if signal else "s", color=color(method, i),
+                        markerfacecolor=None if signal else "white")
+        label(axis, "predicted |w| / BT's", "", world)
+    axes[0].set_ylabel("fitted |w| / BT's (full: signal)")
+    return figure

@@ -1,0 +1,305 @@
+"""Small worlds in which all is known: norms disperse, new sources fall behind, and either term of
+BSR's penalty shows what it does: python -m bsr_lite.studies.worlds
+
+A state is x = a + b: a says which prompt, b which answer. Gold is linear in the first coordinates,
+the signal; the others are nuisance. Labels are Bradley-Terry draws on gold (Eq. 3's model).
+Ours, not the paper's; a minute on a laptop.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from ..errors import run
+from ..metrics import agreement, seed_interval
+from ..runlog import check_folder, environment, phase, write_atomic
+from .tables import table
+
+SIGNAL, NUISANCE = 10, 30  # coordinates
+GROUP = 32  # pairs of a batch, and of a group
+WIDTH = 64  # hidden units
+Deviations = tuple[float, float]  # of a signal and of a nuisance coordinate
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """Standard deviations: `across` prompts, `within` a prompt between the answers of training's
+    sources, `new` the same of new sources. level: how far the mean state lies along the gold
+    direction. norm: a final RMSNorm without weights. clean: labels without noise."""
+
+    across: Deviations
+    within: Deviations
+    new: Deviations
+    level: float = 0.0
+    norm: bool = False
+    pairs: int = 6400
+    steps: int = 200
+    clean: bool = False
+
+
+HELPS = {"across": (0.5, 3.0), "within": (1.0, 0.2), "new": (1.0, 1.0)}
+WORLDS = {"helps": World(**HELPS), "helps, RMSNorm": World(**HELPS, norm=True),
+          "mean on the signal": World(**HELPS, level=3.0),
+          "neutral": World((1.0, 1.0), (1.0, 1.0), (1.0, 1.0)),
+          "hurts": World((3.0, 0.5), (0.5, 0.5), (0.5, 1.0)),
+          "64 epochs": World(**HELPS, pairs=300, steps=600),
+          "64 epochs, clean labels": World(**HELPS, pairs=300, steps=600, clean=True)}
+OBJECTIVES = {"bt": ("bt", 0.0), "bsr-1e-3": ("bsr", 1e-3), "bsr-1e-2": ("bsr", 1e-2),
+              "spread-1e-2": ("spread", 1e-2), "spread-1e-1": ("spread", 1e-1),
+              "level-1e-2": ("level", 1e-2), "centering-1e-2": ("centering", 1e-2),
+              "l2-1e-2": ("l2", 1e-2)}
+FITTED = OBJECTIVES | {"bsr-1e-1": ("bsr", 1e-1), "spread-1": ("spread", 1.0)}
+SETS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
+
+
+def family(kind: str, weight: float) -> tuple[float, float, float, float]:
+    """How much of G mean(s)^2, Var(s), mean(s^2) and mean(m^2) / 4 an objective adds to BT, s the
+    pair means and m the margins of a group of G pairs, Var(s) unbiased.
+
+    In expectation with mu = E[s]: G mu^2 + Var(s), Var(s), mu^2 + Var(s), E[m^2] / 4. So BSR
+    weighs level : spread as G : 1, centering and L2 as 1 : 1.
+    """
+    bsr, spread = (weight, 0, 0, 0), (0, weight, 0, 0)
+    return {"bt": (0, 0, 0, 0), "bsr": bsr, "spread": spread, "level": (weight, -weight, 0, 0),
+            "centering": (0, 0, 4 * weight, 0), "l2": (0, 0, weight, weight)}[kind]
+
+
+def group_statistics(rewards: Tensor) -> Tensor:
+    """What `family` weighs.  Shapes: (..., G, 2), chosen first -> (..., 4)."""
+    s, m = rewards.mean(-1), rewards[..., 0] - rewards[..., 1]  # (..., G)
+    return torch.stack([s.shape[-1] * s.mean(-1) ** 2, s.var(-1), (s**2).mean(-1),
+                        (m**2).mean(-1) / 4], -1)
+
+
+# ---- states --------------------------------------------------------------------------------------
+
+def by_coordinate(deviations: Deviations) -> Tensor:
+    signal, nuisance = deviations
+    return torch.tensor([signal] * SIGNAL + [nuisance] * NUISANCE)
+
+
+def gold_direction() -> Tensor:
+    """Gold's weights: 2 in length, on the signal alone."""
+    return by_coordinate((2 / SIGNAL**0.5, 0.0))
+
+
+def draw(world: World, seeds: int, prompts: int = 300) -> tuple[Tensor, dict[str, Tensor]]:
+    """Training pairs (S, pairs, 2, D), chosen first, and sets of answers (S, prompts, K, D):
+    in-domain and response-disjoint ones are to prompts of training."""
+    generator = torch.Generator().manual_seed(0)
+    across, within, new = map(by_coordinate, (world.across, world.within, world.new))
+    mean = world.level * gold_direction() / 2
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(seeds, *shape, SIGNAL + NUISANCE, generator=generator)
+
+    seen, unseen = (mean + normal(n, 1) * across for n in (world.pairs, prompts))  # (S, n, 1, D)
+    pairs = seen + normal(world.pairs, 2) * within
+    margin = (pairs @ gold_direction()).diff(dim=-1)[..., 0].neg()  # gold's, (S, pairs)
+    right = margin > 0 if world.clean else torch.rand(
+        margin.shape, generator=generator) < margin.sigmoid()
+    pairs = torch.where(right[..., None, None], pairs, pairs.flip(2))
+    few = seen[:, :prompts]
+    return pairs, {"in_domain": few + normal(prompts, 2) * within,
+                   "prompt_disjoint": unseen + normal(prompts, 4) * within,
+                   "response_disjoint": few + normal(prompts, 4) * new,
+                   "mutual_disjoint": unseen + normal(prompts, 4) * new}
+
+
+# ---- a backbone that trains ----------------------------------------------------------------------
+
+def new_models(seeds: int, objectives: int) -> dict[str, Tensor]:
+    """S x M models h = W2 tanh(W1 x + b1) + b2, r = w . h (Eq. 2's head): the same start for every
+    objective of a seed.  Shapes: (S, M, ...)."""
+    generator, inputs = torch.Generator().manual_seed(1), SIGNAL + NUISANCE
+    sizes = {"w1": (inputs, WIDTH, inputs), "w2": (WIDTH, WIDTH, WIDTH), "w": (WIDTH, 1, WIDTH + 1)}
+    found = {name: torch.randn(seeds, 1, rows, columns, generator=generator) / variance**0.5
+             for name, (rows, columns, variance) in sizes.items()}
+    found |= {name: torch.zeros(seeds, 1, 1, WIDTH) for name in ("b1", "b2")}
+    return {name: x.repeat(1, objectives, 1, 1).requires_grad_() for name, x in found.items()}
+
+
+def hidden(models: dict[str, Tensor], x: Tensor, norm: bool) -> Tensor:
+    """Shapes: x (S, N, D) -> (S, M, N, WIDTH)."""
+    h = torch.tanh(x[:, None] @ models["w1"] + models["b1"]) @ models["w2"] + models["b2"]
+    return torch.nn.functional.rms_norm(h, h.shape[-1:], eps=1e-6) if norm else h
+
+
+def rewards(models: dict[str, Tensor], x: Tensor, norm: bool) -> Tensor:
+    """Shapes: x (S, P, K, D) -> (S, M, P, K)."""
+    r = (hidden(models, x.flatten(1, 2), norm) @ models["w"])[..., 0]  # (S, M, P K)
+    return r.unflatten(-1, x.shape[1:3])
+
+
+@torch.no_grad()
+def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str, Tensor]) -> dict:
+    """Scores, norms and the level of rewards, (S, M) each, and |h_w - h_l| of the first, (S, P)."""
+    pairs = pairs[:, :300]
+    h = hidden(models, pairs.flatten(1, 2), world.norm)
+    norms, r = h.norm(dim=-1), rewards(models, pairs, world.norm)
+    difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
+    row = {"train": (r[..., 0] > r[..., 1]).float().mean(-1),
+           "norm_cv": norms.std(-1) / norms.mean(-1),
+           "difference": difference.mean(-1), "head": models["w"].norm(dim=2)[..., 0],
+           "level": r.mean((-1, -2)), "spread": r.mean(-1).var(-1)}
+    for name, x in sets.items():
+        r = rewards(models, x, world.norm).numpy()
+        gold = np.broadcast_to((x @ gold_direction())[:, None].numpy(), r.shape)
+        row[name] = torch.from_numpy(agreement(r, gold)[1].mean(-1))
+    return row | {"differences": difference[:, 0]}
+
+
+def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[int, dict]:
+    """{step: what is seen of the first objective, and at the end of all}: every objective on the
+    same pairs in the same order, all at once. The head learns at a hundredth of the backbone's
+    rate, so that it stays as in Fig. 1."""
+    pairs, sets = draw(world, seeds)
+    models = new_models(seeds, len(objectives))
+    weights = torch.tensor([family(*objective) for objective in objectives.values()])  # (M, 4)
+    optimizer = torch.optim.Adam([
+        {"params": [x for name, x in models.items() if name != "w"], "lr": 2e-3},
+        {"params": [models["w"]], "lr": 2e-5}])
+    seen = {}
+    for step in range(world.steps + 1):
+        if step == world.steps:
+            seen[step] = look(models, world, pairs, sets)
+            break
+        if step % (world.steps // looks) == 0:
+            seen[step] = look({name: x[:, :1] for name, x in models.items()}, world, pairs, sets)
+        batch = pairs[:, (torch.arange(GROUP) + step * GROUP) % world.pairs]  # (S, G, 2, D)
+        r = rewards(models, batch, world.norm)  # (S, M, G, 2)
+        loss = -logsigmoid(r[..., 0] - r[..., 1]).mean(-1) + (group_statistics(r) * weights).sum(-1)
+        optimizer.zero_grad()
+        loss.sum().backward()
+        optimizer.step()
+    return seen
+
+
+# ---- exact fits against theory -------------------------------------------------------------------
+
+def penalty_matrix(weights: tuple, mean, spread, margin) -> np.ndarray:
+    """Q of E[penalty] = w' Q w for rewards w . x: `mean` (D,) and `spread` (D, D) of pair means,
+    `margin` (D, D) the second moment of differences."""
+    level, variance, second, quarter = weights
+    outer = np.outer(mean, mean)
+    return (level * (GROUP * outer + spread) + variance * spread + second * (outer + spread)
+            + quarter * margin / 4)
+
+
+def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000) -> list[tuple]:
+    """Per objective (name, coordinates, predicted, fitted): length of the weights relative to BT's.
+
+    fitted: Newton's method on BT plus the expected penalty. predicted: BT's own weights after one
+    step of theory, (I + 2 Q)^-1 I w, I = mean p(1 - p) Sigma_delta BT's information, from the
+    world's deviations alone. It holds while p(1 - p) stays what it was.
+    """
+    drawn, _ = draw(dataclasses.replace(world, pairs=pairs), seed + 1)
+    x = drawn[seed].double().numpy()  # (n, 2, D)
+    delta, middle = x[:, 0] - x[:, 1], x.mean(1)
+    moments = (middle.mean(0), np.cov(middle.T), delta.T @ delta / pairs)
+    across, within = (by_coordinate(d).double().numpy() for d in (world.across, world.within))
+    mean = world.level * gold_direction().double().numpy() / 2
+    known = (mean, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
+
+    def fit(q: np.ndarray) -> np.ndarray:
+        w = np.zeros(len(q))
+        for _ in range(50):
+            p = 1 / (1 + np.exp(-delta @ w))
+            gradient = -delta.T @ (1 - p) / pairs + 2 * q @ w
+            w = w - np.linalg.solve((delta.T * p * (1 - p)) @ delta / pairs + 2 * q, gradient)
+        return w
+
+    bt = fit(1e-9 * np.eye(len(across)))
+    p = 1 / (1 + np.exp(-delta @ bt))
+    information, found = (p * (1 - p)).mean() * known[2], []
+    for name, objective in objectives.items():
+        fitted = fit(penalty_matrix(family(*objective), *moments))
+        q = penalty_matrix(family(*objective), *known)
+        predicted = np.linalg.solve(information + 2 * q, information @ bt)
+        for part, where in (("signal", slice(SIGNAL)), ("nuisance", slice(SIGNAL, None))):
+            length = np.linalg.norm(bt[where])
+            found.append((name, part, np.linalg.norm(predicted[where]) / length,
+                          np.linalg.norm(fitted[where]) / length))
+    return found
+
+
+# ---- the study -----------------------------------------------------------------------------------
+
+def summarize(seen: dict[int, dict], names: list[str]) -> dict:
+    """By objective at the end: `score` of every set, its paired `difference` to the first objective
+    as (mean, half-width of the 95% t interval over seeds), and means of the rest. Of the first one
+    also its `course` by step, and |h_w - h_l| of all pairs at `both_ends`."""
+    first, last = seen[min(seen)], seen[max(seen)]
+    course = {key: [seed_interval(row[key][:, 0]) for row in seen.values()] for key in (
+        "train", "norm_cv", "difference", "head", *SETS)}
+    return {"step": list(seen), "course": course,
+            "both_ends": [row["differences"].flatten().tolist() for row in (first, last)],
+            "objectives": {name: {
+                "score": {s: last[s][:, i].mean().item() for s in SETS},
+                "difference": {s: seed_interval(last[s][:, i] - last[s][:, 0]) for s in SETS},
+                **{key: last[key][:, i].mean().item() for key in (
+                    "train", "norm_cv", "head", "level", "spread")}}
+                for i, name in enumerate(names)}}
+
+
+def as_text(worlds: dict) -> str:
+    """New sources in every world, all sets in the first, and what dispersed there under BT."""
+    def cells(world: dict, part: str) -> list[str]:
+        base, *others = world["objectives"].values()
+        return [f"{base['score'][part]:.3f}",
+                *("{:+.3f} ± {:.3f}".format(*row["difference"][part]) for row in others)]
+
+    name, first = next(iter(worlds.items()))
+    new, every = ([list(row) for row in zip(first["objectives"], *columns, strict=True)]
+                  for columns in ([cells(w, "response_disjoint") for w in worlds.values()],
+                                  [cells(first, part) for part in SETS]))
+    ends = "; ".join(f"{what} {curve[0][0]:.2f} to {curve[-1][0]:.2f}" for what, curve in (
+        ("mean |h_w - h_l|", first["course"]["difference"]), ("|W_p|", first["course"]["head"]),
+        ("coefficient of variation of |h|", first["course"]["norm_cv"])))
+    return ("Tau on new sources (response-disjoint): BT's, and differences to it, 95% over seeds"
+            f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there: "
+            f"{ends}\n\n{table(['objective', *SETS], every)}\n")
+
+
+def run_worlds(output: Path, seeds: int = 32) -> dict:
+    """All worlds and the fits that theory is held against: results.md, results.json, results.png,
+    theory.png and env.json in `output`."""
+    from ..plots import save
+    from .figures import theory_figure, worlds_figure
+    check_folder(output)
+    found = {}
+    for name, world in WORLDS.items():
+        with phase(name):  # many epochs take three times as long as one
+            seen = train(world, OBJECTIVES, seeds if world.steps == 200 else seeds // 2)
+            found[name] = summarize(seen, list(OBJECTIVES))
+    fits = {name: shrink_factors(WORLDS[name], FITTED, seed=0) for name in (
+        "helps", "mean on the signal", "neutral", "hurts")}
+    text = as_text(found)
+    print(f"\n{text}")
+    write_atomic(output / "results.md", text)
+    write_atomic(output / "results.json", json.dumps({"worlds": found, "fits": fits}) + "\n")
+    write_atomic(output / "env.json", json.dumps(environment(), indent=2) + "\n")
+    save(worlds_figure(found), output / "results.png")
+    save(theory_figure(fits), output / "theory.png")
+    print(f"figures {output / 'results.png'} {output / 'theory.png'}")
+    return {"worlds": found, "fits": fits}
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m bsr_lite.studies.worlds", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("runs/worlds"), help="folder to write")
+    parser.add_argument("--seeds", type=int, default=32, help="worlds drawn of each kind")
+    args = parser.parse_args(argv)
+    with phase("worlds"):
+        run_worlds(args.output, args.seeds)
+
+
+if __name__ == "__main__":
+    run(main)
