@@ -62,7 +62,7 @@ def test_set_switches_to_bsr_with_the_papers_lambda():
     ("batch_size=2.5", "batch_size must be a valid integer, got 2.5"),
     ("watch=[out_domain]", "watch.0 must be 'in_domain', .* or 'train', got 'out_domain'"),
     ("epochs=0", "epochs must be greater than or equal to 1, got 0"),
-    ("loss=bpr", "loss must be 'bt', 'hinge', .* or 'bsr', got 'bpr'"),
+    ("loss=bpr", "loss must be 'bt', 'hinge', .* or 'level', got 'bpr'"),
     ("bsr_lambda=0.1", "bsr_lambda has no effect on loss 'bt'"),
     ("data.valid_models=gemma", "data.valid_models must be a list, got 'gemma'"),
     ("token_budget=100", "token_budget 100 is below data.max_length"),

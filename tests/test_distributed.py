@@ -54,6 +54,8 @@ STEPS = {  # pairs, changes of the config: groups of 3 span the ranks; a rank ha
     "bt": (5, {"loss": "bt", "token_budget": 128}),
     "bsr": (5, {"loss": "bsr", "bsr_lambda": 0.5, "token_budget": 128}),
     "groups": (6, {"loss": "bsr", "bsr_lambda": 0.5, "bsr_group_size": 3, "token_budget": 128}),
+    "spread": (6, {"loss": "spread", "bsr_lambda": 0.5, "bsr_group_size": 3, "token_budget": 128}),
+    "level": (5, {"loss": "level", "bsr_lambda": 0.5, "token_budget": 128}),
     "one pass": (6, {"loss": "bsr", "bsr_lambda": 0.5, "bsr_group_size": 3}),
     "dr, one pair": (1, {"loss": "dr"}),
     "bsr, one pair": (1, {"loss": "bsr", "bsr_lambda": 0.5})}

@@ -6,11 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bsr_lite import losses
-from bsr_lite.losses import bsr_penalty, bsr_penalty_share, group_means, preference_loss
+from bsr_lite.losses import (
+    bsr_penalty,
+    bsr_penalty_share,
+    group_means,
+    level_penalty,
+    preference_loss,
+    spread_penalty,
+)
+from bsr_lite.studies.worlds import family, group_statistics
 
 PARAMETERS = {"hinge": {"target_margin": 1.0}, "centering": {"centering_coefficient": 0.1},
               "l2": {"l2_coefficient": 0.1},
-              "bsr": {"bsr_lambda": 0.1}}
+              **{kind: {"bsr_lambda": 0.1} for kind in losses.GROUPED}}
 finite = st.floats(-1e4, 1e4, width=32)
 reward_lists = st.lists(st.tuples(finite, finite), min_size=1, max_size=40)
 
@@ -112,6 +120,77 @@ def test_expectation_over_random_groups(replacement):
     error = 4 * fast.std() / draws**0.5
     assert abs(fast.mean() - expected) < error
     assert error < 0.1 * variance  # the check can tell the two cases from neither term
+
+
+# ---- level and spread ----------------------------------------------------------------------------
+
+def groups_of_pairs(draws, size, mu=0.7, between=1.3, margin=0.4):
+    """(draws, size, 2) normal rewards whose pair means have mean mu and deviation `between`."""
+    generator = torch.Generator().manual_seed(5)
+    s = mu + between * torch.randn(draws, size, generator=generator, dtype=torch.float64)
+    m = margin + 0.9 * torch.randn(draws, size, generator=generator, dtype=torch.float64)
+    return torch.stack([s + m / 2, s - m / 2], -1)
+
+
+def test_level_and_spread_add_up_to_bsr_and_each_sees_its_own_term():
+    w, l = random_rewards(12)
+    for size in (None, 5, 4, 1):
+        terms = level_penalty(w, l, size) + spread_penalty(w, l, size)
+        torch.testing.assert_close(terms, bsr_penalty(w, l, size))
+        torch.testing.assert_close(spread_penalty(w + 3, l + 3, size), spread_penalty(w, l, size))
+    assert spread_penalty(w, l).item() == pytest.approx(((w + l) / 2).var().item())
+    same = torch.full((6,), 1.5)
+    assert spread_penalty(same, same).item() == 0 and level_penalty(same, same).item() == 13.5
+
+
+def test_expectations_and_noise_of_both_terms():
+    """E[level] = G mu^2, E[spread] = Var(s); for normal s and mu = 0 the relative standard error of
+    bsr_penalty is sqrt(2), of spread_penalty sqrt(2 / (G - 1)): the same lambda pushes with far
+    less noise."""
+    size, draws, mu, between = 16, 20_000, 0.7, 1.3
+    w, l = groups_of_pairs(draws, size, mu, between).flatten(0, 1).unbind(-1)
+    assert level_penalty(w, l, size).item() == pytest.approx(size * mu**2, rel=0.03)
+    assert spread_penalty(w, l, size).item() == pytest.approx(between**2, rel=0.02)
+    statistics = group_statistics(groups_of_pairs(draws, size, 0.0, between))  # (draws, 4)
+    relative = statistics.std(0) / statistics.mean(0)
+    assert relative[0].item() == pytest.approx(2**0.5, rel=0.05)
+    assert relative[1].item() == pytest.approx((2 / (size - 1)) ** 0.5, rel=0.05)
+
+
+# objective: what it weighs in expectation, of G mu^2, Var(s), E[s^2] and E[m^2] / 4
+TABLE = {"bt": (0, 0, 0, 0), "bsr": (1, 1, 0, 0), "spread": (0, 1, 0, 0), "level": (1, 0, 0, 0),
+         "centering": (0, 0, 4, 0), "l2": (0, 0, 1, 1)}
+
+
+@pytest.mark.parametrize("kind", TABLE)
+def test_the_familys_table_of_weights_by_simulation(kind):
+    size, mu, between, margin, weight = 8, 0.7, 1.3, 0.4, 0.1
+    groups = groups_of_pairs(6000, size, mu, between, margin)
+    moments = (size * mu**2, between**2, mu**2 + between**2, (margin**2 + 0.9**2) / 4)
+    expected = weight * sum(a * b for a, b in zip(TABLE[kind], moments, strict=True))
+    options = {losses.PARAMETERS[kind]: weight} if losses.PARAMETERS[kind] else {}
+    added = torch.stack([preference_loss(kind, *group.unbind(1), **options)
+                         - losses.bt_loss(*group.unbind(1)) for group in groups[:500]])
+    worlds = group_statistics(groups) @ torch.tensor(family(kind, weight), dtype=torch.float64)
+    torch.testing.assert_close(added, worlds[:500])  # the worlds compute the same objectives
+    assert worlds.mean().item() == pytest.approx(expected, rel=0.05, abs=1e-12)
+
+
+def test_an_offset_that_learns_turns_bsr_into_spread():
+    """G (mean - b)^2 with b a bias of the head that BT cannot see: b finds mu, and what is left is
+    the spread alone, at BSR's noise."""
+    size, groups = 16, groups_of_pairs(4000, 16, mu=2.0)
+    b, late = torch.zeros((), dtype=torch.float64, requires_grad=True), []
+    optimizer = torch.optim.SGD([b], lr=1e-3)
+    for i, group in enumerate(groups):
+        penalty = bsr_penalty(*(group - b).unbind(1))
+        optimizer.zero_grad()
+        penalty.backward()
+        optimizer.step()
+        late += [penalty.item()] if i >= 1000 else []
+    assert b.item() == pytest.approx(2.0, abs=0.15)
+    assert sum(late) / len(late) == pytest.approx(1.3**2, rel=0.12)
+    assert sum(late) / len(late) < 0.1 * size * 2.0**2  # what BSR would go on to charge
 
 
 def test_l2_is_the_pair_mean_squared_plus_a_quarter_of_the_margin_squared():

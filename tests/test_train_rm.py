@@ -52,8 +52,9 @@ def weights(model):
 # ---- the step ----------------------------------------------------------------------------------
 
 LOSSES = [{"loss": "bt"}, {"loss": "norm"}, {"loss": "centering", "centering_coefficient": 0.1},
-          {"loss": "bsr", "bsr_lambda": 0.5}, {"loss": "bsr", "bsr_lambda": 0.5,
-                                               "bsr_group_size": 3}]
+          {"loss": "bsr", "bsr_lambda": 0.5},
+          *({"loss": kind, "bsr_lambda": 0.5, "bsr_group_size": 3}
+            for kind in ("bsr", "spread", "level"))]
 
 
 @pytest.mark.parametrize("changes", LOSSES, ids=str)

@@ -263,8 +263,8 @@ def as_text(worlds: dict) -> str:
         ("mean |h_w - h_l|", first["course"]["difference"]), ("|W_p|", first["course"]["head"]),
         ("coefficient of variation of |h|", first["course"]["norm_cv"])))
     return ("Tau on new sources (response-disjoint): BT's, and differences to it, 95% over seeds"
-            f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there: "
-            f"{ends}\n\n{table(['objective', *SETS], every)}\n")
+            f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there:"
+            f" {ends}\n\n{table(['objective', *SETS], every)}\n")
 
 
 def run_worlds(output: Path, seeds: int = 32) -> dict:
