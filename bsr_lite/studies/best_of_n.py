@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import Count, Several, load_config, section
 from ..embedded import EMBEDDED
-from ..errors import ConfigError, DataError, run
+from ..errors import ConfigError, run
 from ..generate import roll_out
 from ..gold import WORD
 from ..models import load_reward_model
@@ -43,10 +43,7 @@ class BestOfNConfig:
 
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
-    rows = read_prompts(config.data, config.split, pocket=True)
-    if len(rows) < config.prompts:
-        raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
-                        f"{config.prompts} asked for")
+    rows = read_prompts(config.data, config.split, pocket=True, least=config.prompts)
     return records.drawn(rows, config.prompts, config.seed)
 
 
