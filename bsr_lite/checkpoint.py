@@ -46,7 +46,6 @@ class Checkpoint:
         content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer,
                    "scaler": self.scaler.state_dict()}
         if rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with writing(self.folder / "last.pt") as new:
                 torch.save(content, new)
         self.step = step

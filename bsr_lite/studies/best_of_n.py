@@ -83,7 +83,6 @@ def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
     out, folders, rows = Path(config.output_dir), find_proxies(config), draw_prompts(config)
     settings = [config.policy, config.num_samples, config.max_new_tokens, config.seed, rows]
     work = out / f"samples-{fingerprint(settings)[:8]}"
-    work.mkdir(parents=True, exist_ok=True)
     with phase("samples"):
         samples = draw_samples(config, rows, work)
     scores = {"gold": np.array([s["gold"] for s in samples]),
