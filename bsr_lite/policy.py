@@ -62,8 +62,7 @@ class Policy(nn.Module):
     def reference(self):
         """The policy before training: its adapter is off.  Raises: ModelError without one."""
         if not self.lora_rank:
-            raise ModelError("the reference is the policy with its adapter off: set "
-                             "policy.lora_rank")
+            raise ModelError("a reference is a policy with its LoRA off: set policy.lora_rank")
         with self.hf.disable_adapter():
             yield self
 
@@ -166,8 +165,7 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
     same one at full depth, in the same precision; otherwise with weights of its own."""
     meta = saved_meta(folder)
     if meta is None:
-        raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
-                         "bsr_lite.train_rm")
+        raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one first")
     quantized = getattr(policy.causal, "is_loaded_in_4bit", False)
     if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
             and meta["depth"] in (None, policy.causal.config.num_hidden_layers)

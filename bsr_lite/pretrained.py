@@ -59,8 +59,7 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
                          f"use a local path or {EMBEDDED}.)") from error
     lost = sorted(k for k in info["missing_keys"] if not k.startswith(("score", "lm_head")))
     if lost:
-        raise ModelError(f"the weights of {name} lack {', '.join(lost[:3])} and others, "
-                         f"{len(lost)} in all")
+        raise ModelError(f"the weights of {name} lack {len(lost)}, such as {', '.join(lost[:3])}")
     if meta["quantization"]:
         guard_nf4(hf)
     if dtype == "float16":

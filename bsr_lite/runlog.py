@@ -85,7 +85,7 @@ def read_lines(path: Path) -> list[dict]:
                         "off before it, or delete it") from error
 
 
-def flat(values: dict, prefix: str = "") -> dict:
+def flat(values: dict, above: str = "") -> dict:
     """Nested sections as one level of keys.
 
     >>> flat({"step": 3, "watch": {"train": {"score": 0.5}}})
@@ -93,7 +93,7 @@ def flat(values: dict, prefix: str = "") -> dict:
     """
     found = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+        found |= flat(value, f"{above}{key}/") if isinstance(value, dict) else {above + key: value}
     return found
 
 

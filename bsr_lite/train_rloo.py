@@ -48,9 +48,8 @@ def short_prompts(rows: list[dict], tokenizer, config: RLOOConfig, longest: int)
         print(f"{config.data}: {len(rows) - len(kept)} of {len(rows)} prompts are over {limit} "
               "tokens (max_prompt_tokens, or what the models compute), left out")
     if len(kept) < config.prompts_per_step:
-        raise DataError(f"{config.data}: {len(kept)} prompts of at most {limit} tokens are left, a "
-                        f"step takes {config.prompts_per_step}: raise max_prompt_tokens, or lower "
-                        "max_new_tokens")
+        raise DataError(f"{len(kept)} prompts of at most {limit} tokens are left, a step takes "
+                        f"{config.prompts_per_step}: raise max_prompt_tokens, lower max_new_tokens")
     return kept
 
 
