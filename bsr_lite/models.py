@@ -145,10 +145,9 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
     is floating point, trains, and is no LoRA target) and that this architecture can be computed
     in packed rows and in this number format."""
     head = {n: p for n, p in model.named_parameters() if "score" in n}  # PEFT's frozen copy, too
-    if model.head_weight.dtype is not torch.float32 or any("lora_" in n for n in head):
-        raise ModelError(f"the head must be a plain fp32 layer, no LoRA target: {list(head)}")
-    if not any(p.requires_grad for p in head.values()):
-        raise ModelError("the head is frozen: it would keep its random weights")
+    trained = {p.dtype for p in head.values() if p.requires_grad}
+    if trained != {torch.float32} or any("lora_" in n for n in head):
+        raise ModelError(f"the head must train, in fp32, and be no LoRA target: {list(head)}")
     if for_scoring:
         model.requires_grad_(False).eval()
         for module in () if model.meta["lora_rank"] else model.backbone.modules():

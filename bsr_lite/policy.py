@@ -67,10 +67,8 @@ class Policy(nn.Module):
             yield self
 
     def save(self, folder: str | Path) -> None:
-        """The adapter, or all weights, and the tokenizer."""
-        options = ({"selected_adapters": [ADAPTER], "save_embedding_layers": False}
-                   if self.lora_rank else {})
-        self.hf.save_pretrained(folder, **options)
+        """The adapter, or all weights, which know nothing of these options, and the tokenizer."""
+        self.hf.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
         self.tokenizer.save_pretrained(folder)
 
 
