@@ -19,7 +19,7 @@ from ..models import load_reward_model
 from ..policy import load_policy
 from ..runlog import fingerprint, phase, read_lines, write_atomic
 from ..saving import weights_fingerprint
-from ..scorers import pocket_gold, read_prompts, reward_scorer
+from ..scorers import gold_scorer, read_prompts, reward_scorer
 from . import records
 from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown, table
@@ -56,9 +56,8 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
     for index, row in enumerate(rows[len(done):], len(done)):
         (found,) = roll_out(policy, [row], config.num_samples, config.max_new_tokens,
                             config.seed * 1_000_003 + index)
-        texts, finished = found["texts"], found["finished"]
-        done.append({"prompt": row["prompt"], "responses": texts, "finished": finished,
-                     "gold": pocket_gold(row, texts, finished)})
+        done.append({"prompt": row["prompt"], "responses": found["texts"],
+                     "finished": found["finished"], "gold": gold_scorer([found])[0]})
         write_atomic(path, "".join(json.dumps(sample) + "\n" for sample in done))
     return done
 
