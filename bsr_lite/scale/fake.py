@@ -145,8 +145,9 @@ def meta_network(kind: str, meta: dict, dtype: str) -> nn.Module:
         config.dtype = getattr(torch, dtype)  # transformers 4 tells the backbone no other way
         hf = make(config, dtype=config.dtype, attn_implementation=pretrained.attention(meta))
     except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"no sizes known for {meta['base']}, or no decoder: without a network use "
-                         f"a local path or one of {', '.join(ARCHITECTURES)}") from error
+        raise ModelError(f"no sizes known for {meta['base']}, or no model of this kind: take a "
+                         "decoder of the Llama, Qwen, Mistral kind, without a network a local path"
+                         f" or one of {', '.join(ARCHITECTURES)}") from error
     for module in list(hf.modules()) if meta["quantization"] else ():
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear and name not in ("score", "lm_head"):
