@@ -46,7 +46,6 @@ class Checkpoint:
         content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer,
                    "scaler": self.scaler.state_dict()}
         if rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with writing(self.folder / "last.pt") as new:
                 torch.save(content, new)
         self.step = step
@@ -92,8 +91,7 @@ def check_inputs(config, out: Path) -> None:
     cleared = [(out / name).resolve() for name in WRITTEN if (out / name).exists()]
     for key, value in flat(dataclasses.asdict(config)).items():
         if any(Path(str(value)).resolve().is_relative_to(path) for path in cleared):
-            raise ConfigError(f"{key}: {value} lies in output_dir, which a fresh run clears: "
-                              "choose another output_dir")
+            raise ConfigError(f"{key}: {value} lies in output_dir, which is cleared: name another")
 
 
 def one_run(train):

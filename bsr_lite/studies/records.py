@@ -89,7 +89,6 @@ def read_back(path: Path, config, **others) -> dict | None:
 def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> dict:
     """results.json, the numbers with the config behind them, results.md, and results.png where
     there is a figure; the text is printed, the table handed back."""
-    folder.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps({"config": config, "table": table}, indent=1) + "\n"
     write_atomic(folder / "results.json", numbers)
     write_atomic(folder / "results.md", text)
@@ -107,7 +106,6 @@ def study_without_runs(config, compute: Callable[[], dict], text: Callable[[dict
     data/runs when the same config and `others` decided it, else what compute() finds, with
     env.json beside it."""
     out = Path(config.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
     found = resume and read_back(RECORDED / out.name / "results.json", config, **others)
     if not found:
         found = {"config": key_of(config, **others), "table": compute()}
