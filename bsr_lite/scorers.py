@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from . import machine
-from .data import read_messages, read_rows
+from .conversations import REFUSED, read_messages, refuse, text
+from .data import read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
@@ -29,15 +30,17 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False) ->
     for place, row in enumerate(read_rows(source), 1):
         if split and row.get("split") != split:
             continue
-        text = row.get("instruction", row.get("prompt"))
         stems, count = row.get("stems"), row.get("count")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
-        if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
+        try:
+            refuse(row, (*REFUSED, "system", "tools"))
+            prompt = text(row.get("instruction") or row.get("prompt"), "instruction, or prompt,")
+        except ValueError as error:
+            raise DataError(f"{source}, row {place}: {error}") from error
+        if pocket and not (row.get("unit") in [*WORDS_PER_UNIT] and type(count) is int and count > 0
                            and isinstance(stems, list) and {*map(type, stems)} <= {str}):
             raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
                             "(sentence or item), `count` (1, 2, ...) and `stems` (a list of texts)")
-        found.append(row | {"prompt": text})
+        found.append(row | {"prompt": prompt})
     if not found:
         raise DataError(f"{source}: no row" + (f" of split {split!r}" if split else ""))
     return found

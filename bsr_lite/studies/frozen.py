@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import SCENARIOS, Count, Rate, RewardModelConfig, Several, load_config, section
+from ..config import (
+    SCENARIOS,
+    Count,
+    Folder,
+    Rate,
+    RewardModelConfig,
+    Several,
+    load_config,
+    section,
+)
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens
 from ..losses import check_loss, preference_loss
@@ -33,7 +42,7 @@ class FrozenConfig:
 
     base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
     methods: records.Objectives
-    output_dir: str
+    output_dir: Folder
     base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
     seeds: Several = 50
     width: Count = 64  # hidden units
