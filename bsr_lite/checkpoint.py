@@ -1,17 +1,23 @@
-"""Atomic training checkpoints."""
+"""Atomic training checkpoints, and the one run that a folder can have at a time."""
 
+import contextlib
+import dataclasses
+import functools
 import os
-import shutil
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from .distributed import rank, sharded
-from .errors import ConfigError, TrainingError
-from .runlog import flat
+from .errors import ConfigError, TrainingError, WriteError
+from .runlog import WRITTEN, check_folder, flat, writing
 
 MAY_DIFFER = ("token_budget", "output_dir", "report_to")  # where and how it is computed, not what
+# nor do these change a run that goes on: what lies at a path is known by its fingerprint
+FREE = (*MAY_DIFFER, "eval_every", "checkpoint_every", "model/gradient_checkpointing",
+        "data/source", "data", "reward_model")
 
 
 class Checkpoint:
@@ -24,8 +30,7 @@ class Checkpoint:
     def __init__(self, folder: Path, model: nn.Module, optimizer, config: dict, data: str, scaler):
         self.folder, self.model, self.optimizer = folder / "checkpoints", model, optimizer
         self.scaler = scaler
-        self.config = flat({k: v for k, v in config.items() if k not in MAY_DIFFER})
-        self.config["data (its rows)"] = data
+        self.config = flat(config) | {"data (its rows)": data}
         self.step = 0
 
     def describe(self) -> str:
@@ -33,7 +38,6 @@ class Checkpoint:
 
     def save(self, step: int) -> None:
         from torch.distributed.checkpoint import state_dict as whole
-        self.step = step
         weights, optimizer = whole.get_state_dict(
             self.model, self.optimizer, options=whole.StateDictOptions(
                 full_state_dict=True, cpu_offload=True, ignore_frozen_params=True))
@@ -43,15 +47,9 @@ class Checkpoint:
                    "scaler": self.scaler.state_dict()}
         if rank() == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            torch.save(content, self.folder / "last.tmp")
-            os.replace(self.folder / "last.tmp", self.folder / "last.pt")
-
-    def clear(self) -> int:
-        """Forget an earlier run in the same folder: a resume must not take it up, nor may its model
-        stay beside this run's config."""
-        for name in ("checkpoints", "model") if rank() == 0 else ():
-            shutil.rmtree(self.folder.parent / name, ignore_errors=True)
-        return 0
+            with writing(self.folder / "last.pt") as new:
+                torch.save(content, new)
+        self.step = step
 
     def load(self) -> int:
         """Restore the last checkpoint and return its step; 0 when there is none.
@@ -69,7 +67,8 @@ class Checkpoint:
         except Exception as error:
             raise TrainingError(f"{path} cannot be read ({error}): start without "
                                 "--resume") from error
-        changed = [k for k, v in flat(content["config"]).items() if self.config.get(k) != v]
+        changed = [k for k, v in flat(content["config"]).items()
+                   if k not in FREE and self.config.get(k) != v]
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
                               "the same config, or choose a new output_dir")
@@ -84,3 +83,45 @@ class Checkpoint:
         self.step = content["step"]
         print(f"resuming after step {self.step}")
         return self.step
+
+
+# ---- one run a folder ----------------------------------------------------------------------------
+
+def check_inputs(config, out: Path) -> None:
+    """Raises: ConfigError for what a run reads, and would clear before its first step."""
+    cleared = [(out / name).resolve() for name in WRITTEN if (out / name).exists()]
+    for key, value in flat(dataclasses.asdict(config)).items():
+        if any(Path(str(value)).resolve().is_relative_to(path) for path in cleared):
+            raise ConfigError(f"{key}: {value} lies in output_dir, which a fresh run clears: "
+                              "choose another output_dir")
+
+
+def one_run(train):
+    """Decorates a training loop: its output_dir is tried before anything is loaded, and locked as
+    long as it runs, by one process for all. Ctrl-C and a full disk say how to go on.
+
+    Raises: ConfigError for a folder that cannot be written, or in which another run writes."""
+    @functools.wraps(train)
+    def alone(config, resume: bool = False, **options):
+        out, lock = Path(config.output_dir), Path(config.output_dir) / "run.lock"
+        if os.environ.get("RANK", "0") != "0":
+            return train(config, resume, **options)
+        check_folder(out)
+        check_inputs(config, out)
+        try:
+            with FileLock(lock, timeout=0):
+                try:
+                    return train(config, resume, **options)
+                finally:  # while it is held, or it could be another's; Windows removes none in use
+                    with contextlib.suppress(OSError):
+                        lock.unlink()
+        except Timeout:
+            raise ConfigError(f"{out}: another run writes there; wait until it ends, or choose "
+                              "another output_dir") from None
+        except (KeyboardInterrupt, OSError, WriteError) as error:
+            step, last = 0, out / "checkpoints" / "last.pt"
+            with contextlib.suppress(Exception):  # there may be none, or one that is no good
+                step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["step"]
+            error.add_note(f"start again with --resume to go on from its checkpoint, step {step}")
+            raise
+    return alone

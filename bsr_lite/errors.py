@@ -24,9 +24,20 @@ class TrainingError(UserError):
     """Training that cannot go on; the message names the step, the rows and the last checkpoint."""
 
 
+class WriteError(TrainingError):
+    """A full disk, or one that is gone; the message names the file and the room that is left."""
+
+
 def run(main: Callable[[], None]) -> None:
-    """What every command ends in: a UserError of `main` as one line on stderr, exit code 1."""
+    """What every command ends in: one line on stderr for a UserError of `main`, or for a file that
+    is not there or refused (exit code 1), and for Ctrl-C (130). All else is a bug of ours, and
+    stays a traceback."""
     try:
         main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError) and not error.filename:  # a connection's
+            raise
+        sys.exit("; ".join([f"error: {error}", *getattr(error, "__notes__", [])]))
+    except KeyboardInterrupt as error:
+        print("stopped", *getattr(error, "__notes__", []), sep="; ", file=sys.stderr)
+        sys.exit(130)

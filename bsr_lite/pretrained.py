@@ -52,6 +52,9 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     except ModelError:
         raise
     except Exception as error:  # the hub, the file formats and the model code raise of all kinds
+        if "packed" in str(error):  # some models look attention up in a table of their own
+            raise ModelError(f"packed rows cannot compute {name}: set model.layout: "
+                             "padded") from error
         raise ModelError(f"cannot load {name}: {' '.join(str(error).split())} (Without a network "
                          f"use a local path or {EMBEDDED}.)") from error
     lost = sorted(k for k in info["missing_keys"] if not k.startswith(("score", "lm_head")))

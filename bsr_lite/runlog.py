@@ -1,5 +1,6 @@
 """What a run leaves behind: config.yaml, env.json and metrics.jsonl, and how to read them back."""
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -8,16 +9,17 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
 
-from .config import RewardModelConfig, to_dict
-from .errors import ConfigError
+from .errors import ConfigError, DataError, WriteError
 
+WRITTEN = ("checkpoints", "model", "config.yaml", "env.json", "evaluation.json", "metrics.jsonl")
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets")
 
 
@@ -28,18 +30,57 @@ def fingerprint(data) -> str:
     return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
+def check_folder(folder: Path) -> None:
+    """Makes `folder` and tries it, before hours of work.  Raises: ConfigError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(f"{folder} is no folder to write to: {error.strerror}") from error
+
+
+def remove(path: Path) -> None:
+    """A file, a link or a whole folder, if it is there."""
+    shutil.rmtree(path, ignore_errors=True)  # of a folder alone: no link is followed
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path):
+    """A temporary name: the file or folder that was written there then takes the place of `path`.
+    Readers see the old one or the new one, never a half.  Raises: WriteError."""
+    new = path.with_name(f"{path.name}.bsr_lite")
+    try:
+        remove(new)  # of a run that was killed
+        yield new
+        if new.is_dir():
+            remove(path)
+        if new.exists():
+            os.replace(new, path)
+    except Exception as error:  # torch and safetensors have their own words for a full disk
+        said, full = str(error).split("\n")[0], ("StreamWriter", "unexpected pos", "I/O error")
+        if not isinstance(error, OSError) and all(words not in said for words in full):
+            raise
+        with suppress(OSError):
+            remove(new)
+        raise WriteError(f"{path} cannot be written ({said}): the disk may be full, "
+                         f"{shutil.disk_usage(path.parent).free / 1e9:.2f} GB are free") from error
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Readers see the old file or the new one, never a half."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    with writing(path) as new:
+        new.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def read_lines(path: Path) -> list[dict]:
     """Rows of a .jsonl file that is written line by line; none where there is no file, and a last
-    line torn by a kill is left out: it has no end."""
-    lines = path.read_text().split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
+    line torn by a kill is left out: it has no end.  Raises: DataError for any other."""
+    lines = path.read_text(errors="replace").split("\n")[:-1] if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, row {lines.index(error.doc) + 1}: torn ({error}); cut the file "
+                        "off before it, or delete it") from error
 
 
 def flat(values: dict, prefix: str = "") -> dict:
@@ -71,9 +112,20 @@ def environment() -> dict:
             "commit": commit or None}
 
 
+def clear(folder: Path) -> None:
+    """Deletes all that an earlier run wrote, its log last: what lies beside one is a run's. A
+    resume must not take it up, nor may its model stay beside another run's config."""
+    if (log := folder / "metrics.jsonl").exists():
+        rows = log.read_bytes().count(b"\n")
+        print(f"{folder}: an earlier run, {rows} rows in metrics.jsonl, is cleared")
+        for name in WRITTEN:
+            remove(folder / name)
+
+
 class RunLog:
-    """Appends one JSON object per line to metrics.jsonl; a resumed run first cuts off the rows
-    that its checkpoint does not know. A tracker (see `open_tracker`) gets its numbers, too."""
+    """Appends one JSON object per line to metrics.jsonl; a fresh run first clears an earlier one, a
+    resumed run cuts off the rows that its checkpoint does not know. A tracker (see `open_tracker`)
+    gets its numbers, too."""
 
     def __init__(self, folder: str | Path, config: dict, resume_step: int = 0, tracker=None):
         self.tracker = tracker
@@ -81,13 +133,15 @@ class RunLog:
             weakref.finalize(self, tracker.finish)  # when the run is over, at exit at the latest
         self.path = Path(folder) / "metrics.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not resume_step:
+            clear(self.path.parent)
         kept = [row for row in read_metrics(folder) if row["step"] <= resume_step]
-        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept if resume_step))
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         write_atomic(Path(folder) / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         write_atomic(Path(folder) / "env.json", json.dumps(environment(), indent=2) + "\n")
 
     def write(self, row: dict) -> None:
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         if self.tracker:
             numbers = {k: v for k, v in flat(row).items() if isinstance(v, int | float)}
@@ -106,7 +160,7 @@ def check_tracker(name: str | None) -> None:
                           "metrics.jsonl is written without it")
 
 
-def open_tracker(config: RewardModelConfig):
+def open_tracker(config):
     """accelerate's tracker `report_to`, started with the run's config; None where it is null."""
     if config.report_to is None:
         return None
@@ -115,7 +169,7 @@ def open_tracker(config: RewardModelConfig):
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), log_with=config.report_to,
                               project_dir=config.output_dir)
     accelerator.init_trackers("bsr_lite", {k: v if isinstance(v, int | float | str) else str(v)
-                                           for k, v in flat(to_dict(config)).items()})
+                                           for k, v in flat(dataclasses.asdict(config)).items()})
     return accelerator.trackers[0]
 
 

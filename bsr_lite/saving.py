@@ -4,12 +4,11 @@ a chat template that ends where the reward is read."""
 import copy
 import hashlib
 import json
-import shutil
-import tempfile
 from pathlib import Path
 
 from .embedded import quiet_loading
 from .errors import ModelError
+from .runlog import check_folder, writing
 from .tokenization import DATE
 
 META = "reward_model.json"
@@ -76,12 +75,13 @@ def model_card(meta: dict) -> str:
 def check_target(folder: str | Path) -> Path:
     """The absolute path of a folder that a model can be saved to; its parent is made.
 
-    Raises: ModelError for a file, and for a folder that holds anything but a saved model."""
+    Raises: ModelError for a file, and for a folder that holds anything but a saved model;
+    ConfigError where nothing can be written."""
     folder = Path(folder).resolve()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())
                             and not (folder / META).exists()):
         raise ModelError(f"{folder} holds other files: save into a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_folder(folder.parent)
     return folder
 
 
@@ -89,22 +89,20 @@ def save_reward_model(model, folder: str | Path, weights: dict | None = None) ->
     """Adapters and head for LoRA, the standard sequence-classification layout otherwise.
     weights: the gathered state dict of a model that holds a shard of it only.
 
-    Replaces an earlier model in `folder`.  Raises: ModelError when it holds anything else.
+    Replaces an earlier model in `folder`, of which no file may stay.  Raises: ModelError when it
+    holds anything else, WriteError on a full disk.
     """
     folder = check_target(folder)
     options = {"save_embedding_layers": False} if model.meta["lora_rank"] else {}
     tokenizer = copy.deepcopy(model.tokenizer)
     tokenizer.chat_template = finished_template(tokenizer.chat_template)
     meta = model.meta | {"new_head": False, "template_hash": template_hash(model.tokenizer)}
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
-        whole = Path(temporary) / "model"  # beside the target, and renamed when it is complete
+    with writing(folder) as whole:
         with quiet_loading():
             model.hf.save_pretrained(whole, state_dict=weights, **options)
             tokenizer.save_pretrained(whole)
         (whole / META).write_text(json.dumps(meta, indent=2) + "\n")
         (whole / "README.md").write_text(model_card(meta), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # else an earlier model's files would be loaded
-        whole.rename(folder)
 
 
 def weights_fingerprint(folder: str | Path) -> str:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from . import rloo
 from .batching import count_tokens, draw_batch, micro_batches
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, one_run
 from .config import RLOOConfig, command_line, load_config, to_dict, with_dtype
 from .distributed import refuse_launcher
 from .errors import DataError, ModelError, TrainingError, run
 from .generate import end_of_turn, prompt_ids, roll_out
 from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
-from .runlog import RunLog, fingerprint, peak_memory_gb, phase
+from .runlog import RunLog, fingerprint, peak_memory_gb, phase, writing
 from .saving import weights_fingerprint
 from .scorers import Scorer, gold_scorer, model_gold, read_prompts, reward_scorer
 from .step import adamw, forgives, loss_scaler, schedule
@@ -162,11 +162,12 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@one_run
 def train(config: RLOOConfig, resume: bool = False) -> Policy:
     """Train, log and save.
 
     Raises: ConfigError, DataError, ModelError before the first step; TrainingError for a gradient
-    that is not finite, and for a checkpoint that cannot be read.
+    that is not finite, for a checkpoint that cannot be read, and for a full disk.
     """
     from tqdm import tqdm
     out = Path(config.output_dir)
@@ -177,10 +178,10 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
     weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
     checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows),
                             scaler)
-    first = checkpoint.load() if resume else checkpoint.clear()
-    log = RunLog(out, to_dict(config), first)
+    first = checkpoint.load() if resume else 0
     with phase("reference"):
         zero, unit = reference_scale(policy, proxy, rows, config)
+    log = RunLog(out, to_dict(config), first)
     warned: set[str] = set()
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, mininterval=1.0)
     for step in bar:
@@ -249,7 +250,8 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         bar.set_postfix(proxy=f"{row['train/proxy_reward']:.2f}", kl=f"{row['train/kl']:.2f}")
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             checkpoint.save(step + 1)
-    policy.save(out / "model")
+    with writing(out / "model") as folder:
+        policy.save(folder)
     print(f"{out}: {config.steps - first} steps, peak memory {peak_memory_gb():.2f} GB; policy in "
           f"{out / 'model'}")
     return policy

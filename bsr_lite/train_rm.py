@@ -15,7 +15,7 @@ import torch
 
 from . import distributed
 from .batching import count_tokens, draw_batch, pack, share_out
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, one_run
 from .config import RewardModelConfig, command_line, load_config, to_dict, with_dtype
 from .data import Group
 from .errors import ConfigError, TrainingError, run
@@ -91,11 +91,12 @@ def check_up(model, watched: dict[str, list[Group]], config: RewardModelConfig) 
 
 # ---- the loop ------------------------------------------------------------------------------------
 
+@one_run
 def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios | None = None):
     """Train, log and save; returns the model and a dict with the run's totals.
 
     Raises: ConfigError, DataError, ModelError before the first step; TrainingError for a loss or
-    gradient that is not finite, and for a checkpoint that cannot be read.
+    gradient that is not finite, for a checkpoint that cannot be read, and for a full disk.
     """
     from tqdm import tqdm
     device, out = distributed.start_processes(), Path(config.output_dir)
@@ -110,7 +111,7 @@ def train(config: RewardModelConfig, resume: bool = False, scenarios: Scenarios 
 
     data = token_fingerprint(pairs)
     checkpoint = Checkpoint(out, model, optimizer, to_dict(config), data, scaler)
-    first = checkpoint.load() if resume else checkpoint.clear()
+    first = checkpoint.load() if resume else 0
     distributed.check_agreement(config=to_dict(config), training_pairs=data, first_step=first)
     write = (RunLog(out, to_dict(config), first, open_tracker(config)).write if rank == 0
              else lambda row: None)  # one log a run, not one a process

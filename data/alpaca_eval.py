@@ -16,7 +16,7 @@ from bsr_lite.data import convert
 from bsr_lite.errors import DataError, run
 from bsr_lite.generate import roll_out
 from bsr_lite.policy import load_policy
-from bsr_lite.runlog import write_atomic
+from bsr_lite.runlog import check_folder, write_atomic
 from bsr_lite.scorers import read_prompts
 from bsr_lite.sources import json_rows
 
@@ -77,8 +77,10 @@ def main(argv: list[str] | None = None) -> None:
                         ".json file for --model")
     args = parser.parse_args(argv)
     suffix = ".jsonl" if args.clone else ".json"
-    if args.output.suffix != suffix or not args.output.parent.is_dir():
+    folder = args.output.parent
+    if args.output.suffix != suffix or args.output.is_dir() or not folder.is_dir():
         raise DataError(f"--output {args.output}: name a {suffix} file in a folder that exists")
+    check_folder(folder)
     if args.clone:
         rows = alpaca_eval_rows(args.clone)
         write_atomic(args.output, "".join(json.dumps(row) + "\n" for row in rows))

@@ -7,7 +7,7 @@ from conftest import assert_close_in_norm
 
 from bsr_lite.data import Group
 from bsr_lite.dispersion import effective_rank, reward_decomposition
-from bsr_lite.errors import DataError, ModelError
+from bsr_lite.errors import DataError, ModelError, UserError
 from bsr_lite.eval_rm import evaluate, group_tokens, score_answers, score_tokens
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
@@ -162,10 +162,10 @@ def test_a_diverged_model_is_an_error_and_no_score(tiny_path, groups):
 
 @pytest.mark.parametrize(("output", "message"), [
     ("o/out.md", "ends in .json"), ("o/llama-3.1", "ends in .json"), (".", "ends in .json"),
-    ("file/x.json", "file/x.json: .*exists")])
+    ("file/x.json", "file is no folder to write to: File exists")])
 def test_bad_output_names_are_refused_before_anything_is_loaded(tmp_path, output, message):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         main(["--model", "nobody/nothing", "--data", "missing.jsonl",
               "--output", str(tmp_path / output)])
 

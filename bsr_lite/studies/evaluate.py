@@ -12,7 +12,7 @@ from ..data import GROUP_FORMATS, PAIR_FORMATS, Group, read_groups, read_pairs
 from ..errors import DataError, ModelError, run
 from ..eval_rm import evaluate
 from ..models import load_reward_model
-from ..runlog import write_atomic
+from ..runlog import check_folder, write_atomic
 from ..scenarios import pairs_as_groups
 from . import leaderboards
 from .tables import shown, table
@@ -45,18 +45,16 @@ def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, li
 
 
 def check_arguments(args) -> None:
-    """Raises: DataError before anything is loaded."""
+    """Raises: DataError, ConfigError before anything is loaded."""
     local = [source for source in args.data if Path(source).exists()]
     if args.split and local and args.format not in ("pocket", "judged"):
         raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
                         "be scored whole; leave it out, or filter the file")
-    try:
-        if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
-            raise OSError("name a file that ends in .json; the table is written beside it")
-        if args.output:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {args.output}: {error}") from error
+    if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
+        raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
+                        "written beside it")
+    if args.output:
+        check_folder(args.output.parent)
 
 
 def main(argv: list[str] | None = None) -> None:
