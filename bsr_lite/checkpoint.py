@@ -63,10 +63,12 @@ class Checkpoint:
             return 0
         try:  # mapped, not read, where every process needs a part of a large file only
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=sharded())
+            then = flat(content["config"])
         except Exception as error:
-            raise TrainingError(f"{path} cannot be read ({error}): start without "
-                                "--resume") from error
-        changed = [k for k, v in flat(content["config"]).items()
+            # not in torch's words, which are on how to run what a stranger's pickle holds
+            raise TrainingError(f"{path} cannot be read ({type(error).__name__}): it is torn, or no"
+                                " checkpoint of train_rm; start without --resume") from error
+        changed = [k for k, v in then.items()
                    if k not in FREE and self.config.get(k) != v]
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "

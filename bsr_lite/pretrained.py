@@ -29,7 +29,8 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
         raise ModelError(f"{name} holds adapters, no whole model: merge them first (peft's "
                          "merge_and_unload; of a reward model of ours scale.merge)")
     path = str(embedded_model_path()) if name == EMBEDDED else name
-    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype)}
+    no_code = {"trust_remote_code": False}  # nor the question whether to run it, typed in passing
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype), **no_code}
     if meta["quantization"]:
         if torch.cuda.is_available():  # it is quantized there, on the way in
             options["device_map"] = {"": machine.device()}
@@ -37,8 +38,9 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
     try:
-        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1, **no_code),
+                            meta)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **no_code)
         settle_template(tokenizer, name)
         with quiet_loading():
             auto = getattr(transformers, f"AutoModelFor{kind}")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from . import machine
-from .data import convert, read_messages, read_rows
+from .conversations import REFUSED, read_messages, refuse, text
+from .data import convert, read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
@@ -27,17 +28,16 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False,
     Raises: DataError naming file, row and fix, and for fewer than `least`.
     """
     def checked(row: dict) -> dict | None:
-        text = row.get("instruction", row.get("prompt"))
-        stems, count = row.get("stems"), row.get("count")
         if split and row.get("split") != split:
             return None
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("needs a text `instruction` or `prompt`")
-        if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
+        refuse(row, (*REFUSED, "system", "tools"))
+        prompt = text(row.get("instruction") or row.get("prompt"), "instruction, or prompt,")
+        stems, count = row.get("stems"), row.get("count")
+        if pocket and not (row.get("unit") in [*WORDS_PER_UNIT] and type(count) is int and count > 0
                            and isinstance(stems, list) and {*map(type, stems)} <= {str}):
             raise ValueError("the pocket world's gold needs `unit` (sentence or item), `count` "
                              "(1, 2, ...) and `stems` (a list of texts)")
-        return row | {"prompt": text}
+        return row | {"prompt": prompt}
 
     found = [row for row in convert(source, read_rows(source), checked) if row]
     if len(found) < least:

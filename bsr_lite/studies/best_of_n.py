@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Count, Several, load_config, section
+from ..config import Count, Folder, Seed, Several, load_config, section
 from ..embedded import EMBEDDED
 from ..errors import ConfigError, run
 from ..generate import roll_out
@@ -31,7 +31,7 @@ class BestOfNConfig:
 
     proxies: str  # folder of a study's runs: <method>-seed<n>/model
     methods: records.Names  # of that study; the others are compared to the first
-    output_dir: str
+    output_dir: Folder
     policy: str = EMBEDDED
     data: str = "data/pocket/pocket.jsonl.gz"
     split: str = "valid"
@@ -39,7 +39,7 @@ class BestOfNConfig:
     num_samples: Several = 64
     max_new_tokens: Count = 64
     token_budget: Count = 4096  # of scoring
-    seed: int = 0
+    seed: Seed = 0
 
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
