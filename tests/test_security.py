@@ -172,7 +172,7 @@ def test_yaml_is_data(tmp_path, touched, tag):
 
 # ---- files ---------------------------------------------------------------------------------------
 
-PLACES = ["../../x", "/tmp/x", "..", ".", "a/b", "\\\\host\\x", "x" * 5000, "~root", "a\nb", "a\0b"]
+PLACES = ["../../x", "/x/y", "..", ".", "a/b", "\\\\host\\x", "x" * 5000, "~root", "a\nb", "a\0b"]
 
 
 def files_under(folder) -> set[str]:
@@ -208,7 +208,7 @@ def load_seeded(tiny_path, tmp_path) -> str:
     return str(tmp_path / "rm")
 
 
-@pytest.mark.parametrize("place", ["../../x", "/tmp/x", "a/b", "a\0b", "", "a\nb", "x\n", "~/x",
+@pytest.mark.parametrize("place", ["../../x", "/x/y", "a/b", "a\0b", "", "a\nb", "x\n", "~/x",
                                    "x" * 101, "\\x", "a b"])
 def test_names_of_methods_are_no_paths(tmp_path, place):
     study = {"base": "b", "methods": {place: {"loss": "bt"}}, "seeds": [0], "output_dir": "o"}
