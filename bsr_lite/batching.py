@@ -130,21 +130,17 @@ def pack(token_groups: Sequence[TokenGroup]) -> PackedRow:
                      torch.tensor(keys), query_lengths, key_lengths)
 
 
-def answer_positions(token_groups: Sequence[TokenGroup]) -> tuple[Tensor, Tensor, list[int]]:
-    """Where `pack` puts what a causal language model predicts: the row index before every answer
-    token (the prompt's last one for the first), the token's id, and the answers' lengths.
+def answer_positions(packed: PackedRow, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """What a causal language model predicts in a row of prompts and answers of these lengths: the
+    row index before every answer token (the prompt's last one for the first), and the token's id.
 
-    Shapes: -> (N tokens,), (N tokens,), list of answers.
+    Shapes: -> (N tokens,), (N tokens,).
     """
-    sources, targets, lengths, start = [], [], [], 0
-    for prompt, *answers in token_groups:
-        last, start = start + len(prompt) - 1, start + len(prompt)
-        for answer in answers:
-            sources += [last, *range(start, start + len(answer) - 1)]
-            targets += answer
-            lengths.append(len(answer))
-            start += len(answer)
-    return torch.tensor(sources), torch.tensor(targets), lengths
+    # a segment's keys are the row indices of its prompt and, last, of its answer
+    segments = list(zip(packed.keys.split(packed.key_lengths), lengths, strict=True))
+    sources = torch.cat([keys[-length - 1:-1] for keys, length in segments])
+    answers = torch.cat([keys[-length:] for keys, length in segments])
+    return sources, packed.input_ids[0, answers]
 
 
 # ---- its attention -------------------------------------------------------------------------------
@@ -208,13 +204,6 @@ def packed_attention(module, query, key, value, mask, scaling=None, packed=None,
     if kernel == "varlen" and varlen_attn:
         return segments_at_once(query, key, value, packed, scaling), None
     return segments_one_by_one(query, key, value, packed, scaling, kernel != "grouped"), None
-
-
-def register_attention() -> None:
-    """Makes "packed" an attention implementation of transformers, which hands the keyword argument
-    `packed` through its models down to `packed_attention`: nothing is patched."""
-    from transformers import AttentionInterface
-    AttentionInterface.register("packed", packed_attention)
 
 
 # ---- batches -------------------------------------------------------------------------------------

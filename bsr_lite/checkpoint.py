@@ -46,7 +46,6 @@ class Checkpoint:
         content = {"step": step, "config": self.config, "weights": weights, "optimizer": optimizer,
                    "scaler": self.scaler.state_dict()}
         if rank() == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with writing(self.folder / "last.pt") as new:
                 torch.save(content, new)
         self.step = step
@@ -64,10 +63,12 @@ class Checkpoint:
             return 0
         try:  # mapped, not read, where every process needs a part of a large file only
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=sharded())
+            then = flat(content["config"])
         except Exception as error:
-            raise TrainingError(f"{path} cannot be read ({error}): start without "
-                                "--resume") from error
-        changed = [k for k, v in flat(content["config"]).items()
+            # not in torch's words, which are on how to run what a stranger's pickle holds
+            raise TrainingError(f"{path} cannot be read ({type(error).__name__}): it is torn, or no"
+                                " checkpoint of train_rm; start without --resume") from error
+        changed = [k for k, v in then.items()
                    if k not in FREE and self.config.get(k) != v]
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
@@ -92,8 +93,7 @@ def check_inputs(config, out: Path) -> None:
     cleared = [(out / name).resolve() for name in WRITTEN if (out / name).exists()]
     for key, value in flat(dataclasses.asdict(config)).items():
         if any(Path(str(value)).resolve().is_relative_to(path) for path in cleared):
-            raise ConfigError(f"{key}: {value} lies in output_dir, which a fresh run clears: "
-                              "choose another output_dir")
+            raise ConfigError(f"{key}: {value} lies in output_dir, which is cleared: name another")
 
 
 def one_run(train):

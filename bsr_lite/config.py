@@ -17,13 +17,16 @@ from pydantic.dataclasses import dataclass
 from .data import GROUP_FORMATS, PAIR_FORMATS
 from .errors import ConfigError
 from .losses import PARAMETERS, check_loss, preference_loss
+from .sources import distinct
 
 SCENARIOS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
 Part = Literal[(*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", "train")]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Several = Annotated[int, Field(ge=2)]
+Several = Annotated[int, Field(ge=2, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Folder = Annotated[str, Field(min_length=1)]
 # a section of a YAML: unknown keys and values of another type are refused
 section = dataclass(config=ConfigDict(extra="forbid", strict=True))
 
@@ -62,7 +65,7 @@ class DataConfig:
     max_pairs: Count | None = None  # train (and validate in domain) on a random part
     dev_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     valid_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2  # of prompts, where there is no split
-    seed: int = 0  # of split, pairs and labels; the same in every run of a comparison
+    seed: Seed = 0  # of split, pairs and labels; the same in every run of a comparison
 
 
 @section
@@ -71,14 +74,14 @@ class RewardModelConfig:
 
     model: ModelConfig
     data: DataConfig
-    output_dir: str
+    output_dir: Folder
     loss: Literal[tuple(PARAMETERS)] = "bt"
     bsr_lambda: float | None = None  # None: 1e-3, the paper's default, when loss is bsr
     bsr_group_size: Count | None = None  # pairs; None: the whole optimizer batch
     centering_coefficient: float | None = None
     l2_coefficient: float | None = None
     target_margin: float | None = None
-    seed: int = 0  # of head, adapters and batch order
+    seed: Seed = 0  # of head, adapters and batch order
     epochs: Count = 1
     batch_size: Count = 32  # pairs of an optimizer step
     token_budget: Count = 4096  # tokens of a micro-batch: how a batch is computed, not what
@@ -118,7 +121,7 @@ class RLOOConfig:
 
     policy: ModelConfig
     reward_model: str  # folder of save_reward_model
-    output_dir: str
+    output_dir: Folder
     gold: str | None = "pocket"  # tracked, never trained on: pocket, a reward model, or none
     trust_remote_code: bool = False  # of a gold reward model that brings its own code
     data: str = "data/pocket/pocket.jsonl.gz"
@@ -139,7 +142,7 @@ class RLOOConfig:
     warmup_ratio: Annotated[float, Field(ge=0, le=0.99)] = 0.03
     max_grad_norm: Rate = 1.0
     checkpoint_every: Count = 10
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self):
         if self.policy.lora_rank is None:
@@ -156,7 +159,12 @@ class RLOOConfig:
 # ---- reading -------------------------------------------------------------------------------------
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text; YAML 1.2, JSON and everybody else read a number."""
+    """YAML 1.1 reads 1e-3 as text; YAML 1.2, JSON and everybody else read a number. A key that is
+    there twice is an error."""
+
+    def construct_mapping(self, node, deep=False):
+        distinct([(key.value, value) for key, value in node.value])
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float",
@@ -167,7 +175,7 @@ def read_yaml(path: str | Path) -> dict:
     """The key-value lines of a YAML file.  Raises: ConfigError."""
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except Exception as error:  # what YAML raises is of all kinds
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: must hold `key: value` lines")
@@ -189,7 +197,7 @@ def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = 
                 raise ConfigError(f"--set {override}: {section} is no section")
         try:
             target[last] = yaml.load(text, _Loader)
-        except yaml.YAMLError as error:
+        except Exception as error:
             raise ConfigError(f"--set {override}: {text!r} is no YAML value") from error
     return parse(values, cls, str(path))
 
@@ -197,10 +205,15 @@ def load_config(path: str | Path, cls=RewardModelConfig, overrides: list[str] = 
 def parse(values: dict, cls, where: str):
     """A dataclass from nested dicts, with every key and type checked.  Raises: ConfigError."""
     try:  # strict, but as JSON: there a section of keys is an object
-        return TypeAdapter(cls).validate_json(json.dumps(values, default=str))
+        text = json.dumps(values, default=str)
+        if "\\u0000" in text:
+            raise ValueError("a value holds a NUL character")
+        return TypeAdapter(cls).validate_json(text)
     except ValidationError as error:
         found = dict.fromkeys(_complaint(e, cls) for e in error.errors())
         raise ConfigError(f"{where}: {'; '.join(found)}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # odd keys, a section inside itself
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _complaint(error: dict, cls) -> str:

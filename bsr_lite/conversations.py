@@ -71,6 +71,8 @@ def number(value, name: str) -> float:
 # ---- conversations -------------------------------------------------------------------------------
 
 SHAREGPT = {"human": "user", "gpt": "assistant", "observation": "tool"}
+# a role is a plain word: templates write it where their own control tokens stand
+ROLE = re.compile(r"[a-zA-Z][\w-]*", re.ASCII)
 HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 # of a message: what would be lost with the name of the way out
 MESSAGE_FIELDS = dict.fromkeys(("tool_calls", "function_call"), "calls a tool") | dict.fromkeys(
@@ -88,13 +90,15 @@ def read_messages(value, name: str) -> Messages:
     for i, message in enumerate(value):
         if isinstance(message, dict) and "from" in message:
             message = {**message, "role": message["from"], "content": message.get("value")}
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ValueError(f"{name}[{i}] must be a message with role and content")
+        role = message.get("role") if isinstance(message, dict) else None
+        if not isinstance(role, str) or not ROLE.fullmatch(role) or role == TOOLS:
+            raise ValueError(f"{name}[{i}] must be a message with role and content, the role a word"
+                             " such as user or assistant")
         for field, what in MESSAGE_FIELDS.items():
-            if message.get(field) or message["role"] == field:
+            if message.get(field) or role == field:
                 raise ValueError(f"{name}[{i}] {what}, which is not supported ({field}): write it "
                                  "into its content, or remove the row")
-        messages.append({"role": SHAREGPT.get(message["role"], message["role"]),
+        messages.append({"role": SHAREGPT.get(role, role),
                          "content": text(message.get("content"), f"{name}[{i}].content")})
     return messages
 
@@ -141,5 +145,6 @@ def prompt_of(row: dict, value, name: str = "prompt") -> Messages:
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             raise ValueError("column 'tools' must be a list of JSON schemas, or that as text")
         if tools:
-            prompt.insert(0, {"role": TOOLS, "content": json.dumps(tools)})
+            content = text(json.dumps(tools, ensure_ascii=False), "tools")
+            prompt.insert(0, {"role": TOOLS, "content": content})
     return prompt

@@ -26,15 +26,21 @@ from .errors import DataError
 from .sources import read_rows
 
 
+def split_of(value) -> str | None:
+    return text(value, "split") if value else None
+
+
 def new_group(prompt, responses, gold, models, split=None,
               row: dict | None = None) -> Group:
+    if not all(isinstance(found, list) for found in (responses, gold, models)):
+        raise ValueError("responses, gold scores and models must be lists")
     if not len(responses) == len(gold) == len(models) or len(responses) < 2:
         raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
                          f"{len(responses)}, {len(gold)} and {len(models)}")
     return Group(prompt_of(row or {}, prompt),
                  [text(r, f"responses[{i}]") for i, r in enumerate(responses)],
                  [number(g, f"gold[{i}]") for i, g in enumerate(gold)],
-                 [text(m, f"models[{i}]") for i, m in enumerate(models)], split)
+                 [text(m, f"models[{i}]") for i, m in enumerate(models)], split_of(split))
 
 
 # ---- formats -----------------------------------------------------------------------------------
@@ -172,7 +178,7 @@ def judged_row(row: dict, score: Callable[[float], float] = float) -> tuple:
     refuse(row, (*REFUSED, "system", "tools"))
     prompt, gold = text(column(row, "prompt"), "prompt"), number(row.get("gold"), "gold")
     return (prompt.strip(), text(row.get("response"), "response"), score(gold),
-            text(row.get("model"), "model"), row.get("split"))
+            text(row.get("model"), "model"), split_of(row.get("split")))
 
 
 PAIR_FORMATS = {"trl": trl_pair, "skywork": trl_pair}
@@ -247,4 +253,6 @@ def _long_table(source: str, rows: list[tuple]) -> list[Group]:
     if repeats or single:
         print(f"{source}: dropped {repeats} rows that repeat a prompt and model, {single} prompts "
               "with a single response")
+    if not groups:
+        raise DataError(f"{source}: no prompt has answers of two models")
     return groups

@@ -22,9 +22,8 @@ def reward_decomposition(last_hidden: Tensor, head_weight: Tensor) -> dict[str, 
     return {"head_norm": head_norm, "hidden_norm": hidden_norm, "cosine": cosine}
 
 
-def margin_decomposition(
-    hidden_chosen: Tensor, hidden_rejected: Tensor, head_weight: Tensor
-) -> dict[str, Tensor]:
+def margin_decomposition(hidden_chosen: Tensor, hidden_rejected: Tensor,
+                         head_weight: Tensor) -> dict[str, Tensor]:
     """Factors of the margin r_w - r_l = |W_p| |h_w - h_l| cos(psi_delta).
 
     Source: Eq. 23.  Shapes: (B, H), (B, H), (H,) -> as `reward_decomposition`, of h_w - h_l.

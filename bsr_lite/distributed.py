@@ -40,8 +40,7 @@ def reads_weights() -> bool:
 
 
 def is_shard(tensor: Tensor) -> bool:
-    from torch.distributed.tensor import DTensor  # a second, for which --help need not wait
-    return isinstance(tensor, DTensor)
+    return hasattr(tensor, "full_tensor")  # a DTensor, whose import takes a second
 
 
 def all_sum(tensor: Tensor) -> Tensor:
@@ -80,8 +79,7 @@ def start_processes() -> torch.device:
                           "bsr_lite/configs/accelerate/fsdp2.yaml")
     gpus, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if gpus and here > gpus:
-        raise ConfigError(f"{here} processes on a machine with {gpus} GPUs: launch with "
-                          f"--num_processes {gpus}")
+        raise ConfigError(f"{here} processes, but {gpus} GPUs: launch with --num_processes {gpus}")
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"  # transformers' way; ours is `shard`
     # without cpu=True accelerate would take Apple's GPU, or see no device to connect: then every
     # rank would run alone

@@ -54,9 +54,8 @@ def score_tokens(model, token_groups: list, token_budget: int = 4096) -> list[di
     everywhere = {index: scores for share in gather(found) for index, scores in share.items()}
     results = [everywhere[index] for index in range(len(token_groups))]
     if not all(scores["rewards"].isfinite().all() for scores in results):
-        raise ModelError("the model's rewards are not finite: it diverged in training (use an "
-                         "earlier one, or train with a lower learning rate), or, in float16, an "
-                         "answer overflowed it")
+        raise ModelError("the model's rewards are not finite: it diverged in training (lower the "
+                         "learning rate), or, in float16, an answer overflowed it")
     return results
 
 

@@ -92,8 +92,7 @@ def end_of_turn(tokenizer) -> int:
     first, second = (ids[-1] for ids in chat_ids(tokenizer, chats))
     if first != second or first not in tokenizer.added_tokens_decoder:
         raise ModelError(f"the chat template of {tokenizer.name_or_path} ends an answer in no "
-                         "token of its own: a policy could not say that it is done; take an "
-                         "instruction-tuned model, or add one to the template")
+                         "token of its own: add one, or take an instruction-tuned model")
     return first
 
 

@@ -8,20 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import machine
+from . import machine, pretrained
 from .batching import PackedRow, pack
 from .distributed import reads_weights, refuse_shards, sharded
-from .embedded import quiet_loading
 from .errors import ModelError
-from .pretrained import (
-    add_adapters,
-    check_architecture,
-    check_vocabulary,
-    load_pretrained,
-    longest_chat,
-    make_trainable,
-    padding_token,
-)
 from .saving import check_template, saved_meta
 
 
@@ -55,19 +45,20 @@ class RewardModel(nn.Module):
     @property
     def longest(self) -> int:
         """Tokens of the longest chat that it computes."""
-        return longest_chat(self.backbone.config, self.meta.get("layout") or "packed")
+        return pretrained.longest_chat(self.backbone.config, self.meta.get("layout") or "packed")
 
     @property
     def device(self) -> torch.device:
         return self.head_weight.device
 
-    def last_hidden(self, packed: PackedRow) -> tuple[Tensor, Tensor]:
+    def last_hidden(self, packed: PackedRow, layout: str | None = None) -> tuple[Tensor, Tensor]:
         """Hidden state of each response's last token, (N, H) fp32, twice: after the final norm,
-        as the head sees it, and before it, where the scale is not pinned."""
+        as the head sees it, and before it, where the scale is not pinned.  layout: None: the
+        model's own."""
         packed = packed.to(self.device)
         before = []  # what the final norm is given
         hook = self.backbone.norm.register_forward_pre_hook(lambda _, args: before.append(args[0]))
-        if self.meta.get("layout") == "padded":
+        if (layout or self.meta.get("layout")) == "padded":
             ids, mask = packed.padded()  # (N, L)
             inputs = {"input_ids": ids, "attention_mask": mask.long()}
             last = (torch.arange(len(ids), device=ids.device), mask.sum(1) - 1)
@@ -133,7 +124,7 @@ def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank:
     meta = {"base": name_or_path, "depth": depth, "lora_rank": lora_rank,
             "quantization": quantization, "dtype": machine.resolve_dtype(dtype), "layout": layout}
     hf, tokenizer, new_head = load_base(meta, seed)
-    hf = make_trainable(hf, meta, gradient_checkpointing, seed)
+    hf = pretrained.make_trainable(hf, meta, gradient_checkpointing, seed)
     return _checked(RewardModel(hf, tokenizer, meta | {"new_head": new_head}), for_scoring)
 
 
@@ -143,13 +134,9 @@ def _reload(folder: Path, meta: dict) -> RewardModel:
     whole = {} if meta["lora_rank"] else {"base": str(folder), "depth": None}
     hf, tokenizer, _ = load_base(meta | whole, seed=0)
     if meta["lora_rank"]:
-        from peft import PeftModel
         check_template(folder, tokenizer, meta)
-        if not reads_weights():
-            return RewardModel(add_adapters(hf, "SEQ_CLS", meta, seed=0), tokenizer, meta)
-        with quiet_loading():
-            hf = PeftModel.from_pretrained(hf, folder, is_trainable=True,
-                                           torch_device=str(hf.device))
+        hf = (pretrained.read_adapters(hf, folder, is_trainable=True) if reads_weights()
+              else pretrained.add_adapters(hf, "SEQ_CLS", meta, seed=0))
     return RewardModel(hf, tokenizer, meta)
 
 
@@ -158,10 +145,9 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
     is floating point, trains, and is no LoRA target) and that this architecture can be computed
     in packed rows and in this number format."""
     head = {n: p for n, p in model.named_parameters() if "score" in n}  # PEFT's frozen copy, too
-    if model.head_weight.dtype is not torch.float32 or any("lora_" in n for n in head):
-        raise ModelError(f"the head must be a plain fp32 layer, no LoRA target: {list(head)}")
-    if not any(p.requires_grad for p in head.values()):
-        raise ModelError("the head is frozen: it would keep its random weights")
+    trained = {p.dtype for p in head.values() if p.requires_grad}
+    if trained != {torch.float32} or any("lora_" in n for n in head):
+        raise ModelError(f"the head must train, in fp32, and be no LoRA target: {list(head)}")
     if for_scoring:
         model.requires_grad_(False).eval()
         for module in () if model.meta["lora_rank"] else model.backbone.modules():
@@ -169,9 +155,8 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
                 module.to(model.compute_dtype)
     if not sharded():
         model.to(machine.device())
-    if not reads_weights():
-        return model
-    check_computation(model)
+    if reads_weights():
+        check_computation(model)
     return model
 
 
@@ -192,11 +177,9 @@ def check_computation(model: RewardModel) -> None:
     if meta.get("layout") == "padded":
         return
     # the same two chats as rows of their own, by attention that computes all that a model asks for
-    model.meta = meta | {"layout": "padded"}
     model.classifier.set_attn_implementation("eager")
-    plain = model.last_hidden(packed)[0]
+    plain = model.last_hidden(packed, "padded")[0]
     model.classifier.set_attn_implementation("packed")
-    model.meta = meta
     off = ((found - plain).norm() / plain.norm()).item()
     if not off <= (0.02 if model.compute_dtype is torch.float32 else 0.2):  # NaN is wrong, too
         raise ModelError(f"packed rows cannot compute {meta['base']}, whose hidden states come out "
@@ -209,11 +192,11 @@ def load_base(meta: dict, seed: int):
     """The frozen or fully trained base with its fp32 head, its tokenizer, and whether the head is
     new."""
     refuse_shards(meta)
-    hf, tokenizer, new_head = load_pretrained("SequenceClassification", meta,
-                                              meta["dtype"] if meta["lora_rank"] else "float32")
-    check_architecture(hf, meta)
-    check_vocabulary(hf, tokenizer)
-    tokenizer.pad_token = padding_token(tokenizer)
+    hf, tokenizer, new_head = pretrained.load_pretrained(
+        "SequenceClassification", meta, meta["dtype"] if meta["lora_rank"] else "float32")
+    pretrained.check_architecture(hf, meta)
+    pretrained.check_vocabulary(hf, tokenizer)
+    tokenizer.pad_token = pretrained.padding_token(tokenizer)
     hf.config.pad_token_id = tokenizer.pad_token_id  # what plain transformers pools by
     hf.config.problem_type = "regression"  # else pipelines apply a sigmoid to one label
     if meta["lora_rank"]:

@@ -7,12 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import machine
+from . import machine, pretrained
 from .batching import TokenGroup, answer_positions, pack
-from .embedded import quiet_loading
 from .errors import ModelError
 from .models import RewardModel, load_reward_model
-from .pretrained import add_adapters, check_vocabulary, load_pretrained, longest_chat
 from .rloo import token_logprobs
 from .saving import check_template, saved_meta
 
@@ -39,7 +37,7 @@ class Policy(nn.Module):
     @property
     def longest(self) -> int:
         """Tokens of the longest chat that it computes."""
-        return longest_chat(self.causal.config)
+        return pretrained.longest_chat(self.causal.config)
 
     def autocast(self):
         return machine.autocast(self.device, self.compute_dtype)
@@ -49,30 +47,28 @@ class Policy(nn.Module):
         a token group is [prompt, answer, answer, ...].  Shapes: N answers -> N tensors (T_i,) fp32.
         """
         packed = pack(token_groups).to(self.device)
-        sources, targets, lengths = answer_positions(token_groups)
+        lengths = [len(answer) for _, *answers in token_groups for answer in answers]
+        sources, targets = answer_positions(packed, lengths)
         self.causal.set_attn_implementation("packed")
         with self.autocast():
             hidden = self.causal.model(input_ids=packed.input_ids, packed=packed, use_cache=False,
                                        position_ids=packed.position_ids).last_hidden_state[0]
         weight = self.causal.lm_head.weight
-        hidden = hidden[sources.to(self.device)].to(weight.dtype)  # (T, H) -> (answer tokens, H)
-        logprobs = token_logprobs(hidden, weight, targets.to(self.device))  # (answer tokens,)
+        hidden = hidden[sources].to(weight.dtype)  # (T, H) -> (answer tokens, H)
+        logprobs = token_logprobs(hidden, weight, targets)  # (answer tokens,)
         return list(logprobs.split(lengths))
 
     @contextlib.contextmanager
     def reference(self):
         """The policy before training: its adapter is off.  Raises: ModelError without one."""
         if not self.lora_rank:
-            raise ModelError("the reference is the policy with its adapter off: set "
-                             "policy.lora_rank")
+            raise ModelError("a reference is a policy with its LoRA off: set policy.lora_rank")
         with self.hf.disable_adapter():
             yield self
 
     def save(self, folder: str | Path) -> None:
-        """The adapter, or all weights, and the tokenizer."""
-        options = ({"selected_adapters": [ADAPTER], "save_embedding_layers": False}
-                   if self.lora_rank else {})
-        self.hf.save_pretrained(folder, **options)
+        """The adapter, or all weights, which know nothing of these options, and the tokenizer."""
+        self.hf.save_pretrained(folder, selected_adapters=[ADAPTER], save_embedding_layers=False)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -84,7 +80,7 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
 
     Raises: ModelError saying what to change.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
     folder = Path(name_or_path)
     saved = (folder / "adapter_config.json").exists()
     if saved_meta(name_or_path):
@@ -96,17 +92,16 @@ def load_policy(name_or_path: str, *, lora_rank: int | None = None, dtype: str =
     dtype = machine.resolve_dtype(dtype)
     meta = {"base": base, "depth": None, "lora_rank": lora_rank, "quantization": quantization,
             "dtype": dtype}
-    hf, tokenizer, no_head = load_pretrained("CausalLM", meta, dtype)
+    hf, tokenizer, no_head = pretrained.load_pretrained("CausalLM", meta, dtype)
     if no_head and not hf.config.tie_word_embeddings:
         raise ModelError(f"the weights of {base} lack lm_head: it is no causal language model")
-    check_vocabulary(hf, tokenizer)
+    pretrained.check_vocabulary(hf, tokenizer)
     hf.requires_grad_(not (lora_rank or saved))
     if saved:
-        with quiet_loading():
-            hf = PeftModel.from_pretrained(hf, folder, torch_device=str(hf.device))
+        hf = pretrained.read_adapters(hf, folder)
         lora_rank = hf.peft_config[ADAPTER].r
     elif lora_rank:
-        hf = add_adapters(hf, "CAUSAL_LM", meta, seed)
+        hf = pretrained.add_adapters(hf, "CAUSAL_LM", meta, seed)
     policy = Policy(hf.eval(), tokenizer, dtype, lora_rank).to(machine.device())
     check_layout(policy, base)
     return policy
@@ -152,16 +147,15 @@ class SharedRewardModel(RewardModel):
 
     def last_hidden(self, packed):
         policy = self.policy[0]
-        trained = [p for p in policy.hf.parameters() if p.requires_grad]
+        trained = {p: p.requires_grad for p in policy.hf.parameters()}
         policy.causal.set_attn_implementation("packed")
         policy.hf.set_adapter(REWARD)
         try:
             return super().last_hidden(packed)
         finally:
             policy.hf.set_adapter(ADAPTER)  # which flips requires_grad
-            policy.hf.requires_grad_(False)
-            for p in trained:
-                p.requires_grad_(True)
+            for p, was_trained in trained.items():
+                p.requires_grad_(was_trained)
 
 
 def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
@@ -169,8 +163,7 @@ def reward_model_for(policy: Policy, folder: str, base: str) -> RewardModel:
     same one at full depth, in the same precision; otherwise with weights of its own."""
     meta = saved_meta(folder)
     if meta is None:
-        raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one with "
-                         "bsr_lite.train_rm")
+        raise ModelError(f"{folder} is no folder that save_reward_model wrote: train one first")
     quantized = getattr(policy.causal, "is_loaded_in_4bit", False)
     if (policy.lora_rank and meta["lora_rank"] and meta["base"] == base
             and meta["depth"] in (None, policy.causal.config.num_hidden_layers)

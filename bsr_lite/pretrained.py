@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from . import machine
-from .batching import register_attention
+from .batching import packed_attention
 from .distributed import reads_weights
 from .embedded import EMBEDDED, embedded_model_path, quiet_loading
 from .errors import ModelError
@@ -29,7 +29,8 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
         raise ModelError(f"{name} holds adapters, no whole model: merge them first (peft's "
                          "merge_and_unload; of a reward model of ours scale.merge)")
     path = str(embedded_model_path()) if name == EMBEDDED else name
-    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype)}
+    no_code = {"trust_remote_code": False}  # nor the question whether to run it, typed in passing
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype), **no_code}
     if meta["quantization"]:
         if torch.cuda.is_available():  # it is quantized there, on the way in
             options["device_map"] = {"": machine.device()}
@@ -37,8 +38,9 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
     try:
-        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1), meta)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1, **no_code),
+                            meta)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **no_code)
         settle_template(tokenizer, name)
         with quiet_loading():
             auto = getattr(transformers, f"AutoModelFor{kind}")
@@ -59,8 +61,7 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
                          f"use a local path or {EMBEDDED}.)") from error
     lost = sorted(k for k in info["missing_keys"] if not k.startswith(("score", "lm_head")))
     if lost:
-        raise ModelError(f"the weights of {name} lack {', '.join(lost[:3])} and others, "
-                         f"{len(lost)} in all")
+        raise ModelError(f"the weights of {name} lack {len(lost)}, such as {', '.join(lost[:3])}")
     if meta["quantization"]:
         guard_nf4(hf)
     if dtype == "float16":
@@ -81,9 +82,11 @@ def cut_config(config, meta: dict):
 
 
 def attention(meta: dict) -> str:
-    """The attention implementation of a layout; of plain rows eager, which computes all that models
-    ask for."""
-    register_attention()
+    """The attention implementation of a layout: for packed rows ours, to which transformers hands
+    the keyword argument `packed` through its models; for plain rows eager, which computes all that
+    models ask for. Nothing is patched."""
+    from transformers import AttentionInterface
+    AttentionInterface.register("packed", packed_attention)
     return "eager" if meta.get("layout") == "padded" else "packed"
 
 
@@ -188,6 +191,13 @@ def make_trainable(hf, meta: dict, gradient_checkpointing: bool | int, seed: int
                 layer.gradient_checkpointing = False
     # SEQ_CLS trains and saves `score`; CAUSAL_LM would silently do neither
     return add_adapters(hf, "SEQ_CLS", meta, seed) if meta["lora_rank"] else hf
+
+
+def read_adapters(hf, folder: Path, **options):
+    """`hf` with the adapters of a saved model."""
+    from peft import PeftModel
+    with quiet_loading():
+        return PeftModel.from_pretrained(hf, folder, torch_device=str(hf.device), **options)
 
 
 def add_adapters(hf, task_type: str, meta: dict, seed: int):

@@ -48,8 +48,10 @@ def remove(path: Path) -> None:
 @contextmanager
 def writing(path: Path):
     """A temporary name: the file or folder that was written there then takes the place of `path`.
-    Readers see the old one or the new one, never a half.  Raises: WriteError."""
+    Readers see the old one or the new one, never a half; folders above it are made.
+    Raises: WriteError."""
     new = path.with_name(f"{path.name}.bsr_lite")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         remove(new)  # of a run that was killed
         yield new
@@ -83,7 +85,7 @@ def read_lines(path: Path) -> list[dict]:
                         "off before it, or delete it") from error
 
 
-def flat(values: dict, prefix: str = "") -> dict:
+def flat(values: dict, above: str = "") -> dict:
     """Nested sections as one level of keys.
 
     >>> flat({"step": 3, "watch": {"train": {"score": 0.5}}})
@@ -91,8 +93,7 @@ def flat(values: dict, prefix: str = "") -> dict:
     """
     found = {}
     for key, value in values.items():
-        found |= (flat(value, f"{prefix}{key}/") if isinstance(value, dict)
-                  else {f"{prefix}{key}": value})
+        found |= flat(value, f"{above}{key}/") if isinstance(value, dict) else {above + key: value}
     return found
 
 
@@ -128,11 +129,9 @@ class RunLog:
     gets its numbers, too."""
 
     def __init__(self, folder: str | Path, config: dict, resume_step: int = 0, tracker=None):
-        self.tracker = tracker
+        self.tracker, self.path = tracker, Path(folder) / "metrics.jsonl"
         if tracker:
             weakref.finalize(self, tracker.finish)  # when the run is over, at exit at the latest
-        self.path = Path(folder) / "metrics.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if not resume_step:
             clear(self.path.parent)
         kept = [row for row in read_metrics(folder) if row["step"] <= resume_step]
@@ -152,12 +151,11 @@ def check_tracker(name: str | None) -> None:
     """Raises: ConfigError for a tracker that accelerate does not know, or without its package."""
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import LoggerType
-    if name is not None and name not in LOGGER_TYPE_TO_CLASS:
-        raise ConfigError(f"report_to {name}: accelerate has no tracker of this name; choose from "
+    absent = set(LoggerType.list()) - set(map(str, get_available_trackers()))
+    if name is not None and (name in absent or name not in LOGGER_TYPE_TO_CLASS):
+        raise ConfigError(f"report_to {name}: accelerate has no tracker of this name, or its "
+                          f"package is not installed (pip install {name}); choose from "
                           f"{', '.join(LOGGER_TYPE_TO_CLASS)}, or null")
-    if name in LoggerType.list() and name not in map(str, get_available_trackers()):
-        raise ConfigError(f"report_to {name}: its package is not installed (pip install {name}); "
-                          "metrics.jsonl is written without it")
 
 
 def open_tracker(config):

@@ -5,6 +5,7 @@ import copy
 import hashlib
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 from .embedded import quiet_loading
 from .errors import ModelError
@@ -12,6 +13,7 @@ from .runlog import check_folder, writing
 from .tokenization import DATE
 
 META = "reward_model.json"
+NEEDED = ("base", "depth", "lora_rank", "quantization", "dtype", "new_head", "template_hash")
 
 
 # ---- chat template -------------------------------------------------------------------------------
@@ -59,6 +61,15 @@ def training_facts(config, pairs: int, steps: int, last_row: dict) -> dict:
         "head_learning_rate": config.head_learning_rate or config.learning_rate}
 
 
+def quoted(value):
+    """Texts in a value as one line that breaks neither a table nor a code span: what would is
+    written as in an address, such as %7C."""
+    if isinstance(value, dict):
+        return {key: quoted(inner) for key, inner in value.items()}
+    return value if not isinstance(value, str) else "".join(
+        c if c.isprintable() and c not in "`|<" else quote(c, errors="replace") for c in value)
+
+
 def model_card(meta: dict) -> str:
     """Markdown card by model_card.md: base, data, objective, effective batch, template, evaluation,
     and a snippet that prints a raw reward. `meta` is reward_model.json, with `training_facts` as
@@ -67,7 +78,7 @@ def model_card(meta: dict) -> str:
     data = ModelCardData(library_name="peft" if meta["lora_rank"] else "transformers",
                          pipeline_tag="text-classification", tags=["reward-model", "bsr-lite"])
     template = Path(__file__).with_name("model_card.md")
-    return str(ModelCard.from_template(data, str(template), **meta))
+    return str(ModelCard.from_template(data, str(template), **quoted(meta)))
 
 
 # ---- a model's folder ----------------------------------------------------------------------------
@@ -116,8 +127,9 @@ def weights_fingerprint(folder: str | Path) -> str:
 def read_meta(folder: Path) -> dict:
     """Raises: ModelError when `folder` was not written by `save_reward_model`."""
     try:
-        return json.loads((folder / META).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        meta = json.loads((folder / META).read_text())
+        return {name: meta[name] for name in NEEDED} | meta
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / META} cannot be read ({error}): save the model again, or "
                          "name a folder written by save_reward_model") from error
 

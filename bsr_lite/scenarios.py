@@ -171,8 +171,7 @@ def load_scenarios(config: RewardModelConfig) -> Scenarios:
         train = [p for p in pairs if prompt_key(p.prompt) not in dev]
         if data.dev_share and not (held_out and train):
             raise DataError(f"{data.source}: {len(pairs)} pairs have too few prompts to hold out "
-                            f"{data.dev_share:g} of them as dev: raise data.dev_share, or set it "
-                            "to 0 to train on all")
+                            f"{data.dev_share:g} of them as dev: raise data.dev_share, or set it 0")
         print(f"{data.source}: {len(held_out)} pairs of {len(dev)} prompts are held out as dev, "
               f"{len(train)} are left")
         return Scenarios(train[:data.max_pairs], dev_prompt_disjoint=pairs_as_groups(held_out))

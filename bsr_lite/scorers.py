@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from . import machine
-from .data import read_messages, read_rows
+from .conversations import REFUSED, read_messages, refuse, text
+from .data import convert, read_rows
 from .errors import DataError, ModelError
 from .eval_rm import group_tokens, score_tokens
 from .gold import WORDS_PER_UNIT, gold_reward, gold_terms
@@ -19,27 +20,29 @@ from .models import load_reward_model
 Scorer = Callable[[list[dict]], list[list[float]]]
 
 
-def read_prompts(source: str, split: str | None = None, pocket: bool = False) -> list[dict]:
+def read_prompts(source: str, split: str | None = None, pocket: bool = False,
+                 least: int = 1) -> list[dict]:
     """Rows of one split (None: all) with a text `prompt`, or `instruction` as AlpacaEval calls it;
     `pocket`: with what the pocket world's gold needs to know of a prompt, too.
 
-    Raises: DataError naming file, row and fix.
+    Raises: DataError naming file, row and fix, and for fewer than `least`.
     """
-    found = []
-    for place, row in enumerate(read_rows(source), 1):
+    def checked(row: dict) -> dict | None:
         if split and row.get("split") != split:
-            continue
-        text = row.get("instruction", row.get("prompt"))
+            return None
+        refuse(row, (*REFUSED, "system", "tools"))
+        prompt = text(row.get("instruction") or row.get("prompt"), "instruction, or prompt,")
         stems, count = row.get("stems"), row.get("count")
-        if not isinstance(text, str) or not text.strip():
-            raise DataError(f"{source}, row {place}: needs a text `instruction` or `prompt`")
-        if pocket and not (row.get("unit") in WORDS_PER_UNIT and type(count) is int and count > 0
+        if pocket and not (row.get("unit") in [*WORDS_PER_UNIT] and type(count) is int and count > 0
                            and isinstance(stems, list) and {*map(type, stems)} <= {str}):
-            raise DataError(f"{source}, row {place}: the pocket world's gold needs `unit` "
-                            "(sentence or item), `count` (1, 2, ...) and `stems` (a list of texts)")
-        found.append(row | {"prompt": text})
-    if not found:
-        raise DataError(f"{source}: no row" + (f" of split {split!r}" if split else ""))
+            raise ValueError("the pocket world's gold needs `unit` (sentence or item), `count` "
+                             "(1, 2, ...) and `stems` (a list of texts)")
+        return row | {"prompt": prompt}
+
+    found = [row for row in convert(source, read_rows(source), checked) if row]
+    if len(found) < least:
+        raise DataError(f"{source}: {f'{len(found)} prompts' if found else 'no row'} of split "
+                        f"{split or 'any'!r}, {least} asked for")
     return found
 
 

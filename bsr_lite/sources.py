@@ -1,6 +1,7 @@
 """Where rows come from: JSON, CSV and parquet files, folders of them, saved datasets, the hub."""
 
 import csv
+import functools
 import gzip
 import json
 import zlib
@@ -40,6 +41,14 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         raise DataError(f"{source}: {what} ({type(error).__name__}: {why})") from error
 
 
+def distinct(pairs: list[tuple]) -> dict:
+    """An object's keys with their values.  Raises: ValueError for a key that stands there twice."""
+    found, names = dict(pairs), [name for name, _ in pairs]
+    if len(found) < len(names):
+        raise ValueError(f"{max(names, key=names.count)!r} is there twice")
+    return found
+
+
 def json_rows(path: Path) -> Iterator[dict]:
     """One object a line, or in a .json file one array of objects, as RM-Bench is published."""
     row = 0
@@ -48,7 +57,8 @@ def json_rows(path: Path) -> Iterator[dict]:
             first = next(filter(str.strip, f), "").lstrip()[:1]
             f.seek(0)
             array = first == "[" and ".json" in path.suffixes
-            for value in json.load(f) if array else map(json.loads, filter(str.strip, f)):
+            values = functools.partial(json.loads, object_pairs_hook=distinct)
+            for value in values(f.read()) if array else map(values, filter(str.strip, f)):
                 row += 1
                 if not isinstance(value, dict):
                     raise DataError(f"{path}, row {row}: expected an object with named columns, "
@@ -66,12 +76,13 @@ def csv_rows(path: Path) -> Iterator[dict]:
     row = 0
     try:
         with open(path, encoding="utf-8-sig", newline="") as f:
-            for found in csv.DictReader(f, delimiter="\t" if path.suffix == ".tsv" else ",",
-                                        strict=True):
+            table = csv.DictReader(f, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+            distinct([(name, None) for name in table.fieldnames or ()])
+            for found in table:
                 row += 1
-                if None in found:
-                    raise DataError(f"{path}, row {row}: more fields than the header names; quote "
-                                    "fields that hold a comma")
+                if None in found or None in found.values():
+                    raise DataError(f"{path}, row {row}: more or fewer fields than the header "
+                                    "names; quote fields that hold a comma. Is it cut short?")
                 yield {name: value or None for name, value in found.items()}
     except (csv.Error, ValueError, OSError) as error:
         raise DataError(f"{path}, row {row + 1}: not valid CSV ({error}); expected is a header and"

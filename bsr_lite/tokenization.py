@@ -13,6 +13,8 @@ from .conversations import TOOLS, Messages, Pair
 from .errors import DataError
 
 DATE = "26 Jul 2024"  # what Llama's templates write where they have no clock
+# roles whose names may well be a template's control tokens, such as <|user|>
+OWN_ROLES = {"system", "developer", "user", "assistant", "tool", "function", "observation"}
 CHUNK = 512  # chats tokenized by one call, which spreads over the cores
 
 
@@ -35,6 +37,10 @@ def _apply_template(tokenizer, chat: Messages, **options) -> str:
 def _check_template(tokenizer, template: str, roles: tuple[str, ...], tools: str | None) -> None:
     """Raises: ValueError when the template drops or reorders a message of these roles, or leaves
     out the tools; what the template itself raises."""
+    for role in set(roles) - OWN_ROLES:
+        if any(re.fullmatch(rf"\W*{re.escape(role)}\W*", name)
+               for name in _control_tokens(tokenizer)[0]):
+            raise ValueError(f"the role {role!r} is a control token's name: rename it")
     marks = [f"\ue000{i}\ue001" for i in range(len(roles))]
     chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     rest = _apply_template(tokenizer, chat)
@@ -48,11 +54,28 @@ def _check_template(tokenizer, template: str, roles: tuple[str, ...], tools: str
 
 
 @functools.lru_cache(maxsize=8)
-def _control_tokens(tokenizer) -> re.Pattern:
-    """Matches every token that means something to the model, such as the end of a turn."""
-    special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
-    names = sorted(special | set(tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names)) or "(?!)")
+def _control_tokens(tokenizer) -> tuple[tuple[str, ...], set[int]]:
+    """Every token that means something to the model, such as the end of a turn; and the ids of
+    those that the tokenizer looks for in normalized text, where other letters are the same."""
+    special = {i: t for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    return (tuple({t.content for t in special.values()} | set(tokenizer.all_special_tokens)),
+            {i for i, t in special.items() if t.normalized and tokenizer.is_fast})
+
+
+@functools.lru_cache(maxsize=64)
+def _any_of(names: tuple[str, ...]) -> re.Pattern:
+    return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
+
+
+def _control_texts(tokenizer, texts: list[str]) -> dict[str, None]:
+    """What in a user's texts would become a control token."""
+    names, late = _control_tokens(tokenizer)
+    found = dict.fromkeys(name for text in texts for name in _any_of(names).findall(text))
+    for text in texts if late else ():
+        ids = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        found |= {text[start:end]: None for i, (start, end)
+                  in zip(ids["input_ids"], ids["offset_mapping"], strict=True) if i in late}
+    return found
 
 
 def render(tokenizer, chat: Messages, generate: bool = False) -> list[str]:
@@ -66,16 +89,15 @@ def render(tokenizer, chat: Messages, generate: bool = False) -> list[str]:
     if not (template := getattr(tokenizer, "chat_template", None)):
         raise DataError(f"tokenizer {tokenizer.name_or_path} has no chat template; "
                         "use an instruction-tuned model's or set tokenizer.chat_template")
-    control = _control_tokens(tokenizer)
     chat = [{**m, "content": m["content"].strip()} for m in chat]
-    everything = "".join(m["content"] for m in chat if m["role"] != TOOLS)
+    everything = "".join(m["content"] for m in chat)
     # while the template is at work, a character that no text holds stands for such a token
-    free = (c for c in map(chr, range(0xE000, 0xF900)) if c not in everything)
-    marks = dict(zip(dict.fromkeys(control.findall(everything)), free, strict=False))
+    free = (c for c in map(chr, range(0xF0000, 0x10FFFE)) if c not in everything)
+    marks = dict(zip(_control_texts(tokenizer, [m["content"] for m in chat]), free, strict=False))
     tokens = {mark: token for token, mark in marks.items()}
     if marks:
-        chat = [m if m["role"] == TOOLS else
-                {**m, "content": control.sub(lambda found: marks[found[0]], m["content"])}
+        control = _any_of(tuple(marks))
+        chat = [{**m, "content": control.sub(lambda found: marks[found[0]], m["content"])}
                 for m in chat]
     try:
         roles = tuple(m["role"] for m in chat if m["role"] != TOOLS)

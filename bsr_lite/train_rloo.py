@@ -34,12 +34,8 @@ Logprobs = list[list[Tensor]]  # P prompts, K answers each, (T,) nats of an answ
 
 def prompts_of(config: RLOOConfig, split: str | None = None) -> list[dict]:
     """The rows of a split (the config's), with what gold needs.  Raises: DataError."""
-    split = split or config.split
-    rows = read_prompts(config.data, split, pocket=config.gold == "pocket")
-    if len(rows) < config.prompts_per_step:
-        raise DataError(f"{config.data}: {len(rows)} prompts of split {split!r}, a step takes "
-                        f"{config.prompts_per_step}")
-    return rows
+    return read_prompts(config.data, split or config.split, config.gold == "pocket",
+                        config.prompts_per_step)
 
 
 def short_prompts(rows: list[dict], tokenizer, config: RLOOConfig, longest: int) -> list[dict]:
@@ -52,9 +48,8 @@ def short_prompts(rows: list[dict], tokenizer, config: RLOOConfig, longest: int)
         print(f"{config.data}: {len(rows) - len(kept)} of {len(rows)} prompts are over {limit} "
               "tokens (max_prompt_tokens, or what the models compute), left out")
     if len(kept) < config.prompts_per_step:
-        raise DataError(f"{config.data}: {len(kept)} prompts of at most {limit} tokens are left, a "
-                        f"step takes {config.prompts_per_step}: raise max_prompt_tokens, or lower "
-                        "max_new_tokens")
+        raise DataError(f"{len(kept)} prompts of at most {limit} tokens are left, a step takes "
+                        f"{config.prompts_per_step}: raise max_prompt_tokens, lower max_new_tokens")
     return kept
 
 

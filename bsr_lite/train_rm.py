@@ -45,8 +45,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
         model = load_reward_model(options.pop("name"), seed=config.seed, **options)
     if config.data.max_length > model.longest:
         raise ConfigError(f"data.max_length {config.data.max_length} is over the {model.longest} "
-                          f"tokens that {config.model.name} computes (its positions; in packed rows"
-                          " its attention window, too): lower it")
+                          f"tokens that {config.model.name} computes or attends to: lower it")
     with phase("tokens"):
         pairs, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
     demanded = sum(pair.target_margin != 0 for pair in pairs)

@@ -85,7 +85,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves, tree_map_only  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 
-from bsr_lite import models, policy  # noqa: E402
+from bsr_lite import pretrained  # noqa: E402
 
 
 @pytest.hookimpl(trylast=True)
@@ -233,8 +233,6 @@ def plugged_in(capability: tuple[int, int], memory: float = 16e9):
         patch.setattr(peft.utils.save_and_load, "safe_load_file", load_file)
         patch.setattr(peft.peft_model, "safe_save_file", save_file)
         patch.setattr(PreTrainedModel, "save_pretrained", save_pretrained)
-        load = unplugged(models.load_pretrained)
-        for module in (models, policy):
-            patch.setattr(module, "load_pretrained", load)
+        patch.setattr(pretrained, "load_pretrained", unplugged(pretrained.load_pretrained))
         with FakeCuda():
             yield

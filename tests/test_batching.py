@@ -11,12 +11,12 @@ from bsr_lite.batching import (
     micro_batches,
     pack,
     packed_attention,
-    register_attention,
     segments_at_once,
     segments_one_by_one,
     shared_prefix,
 )
 from bsr_lite.errors import ModelError
+from bsr_lite.pretrained import attention
 
 ids = st.lists(st.integers(3, 60), min_size=1, max_size=12)
 texts_with_answers = st.lists(st.tuples(st.lists(st.integers(3, 60), max_size=12),
@@ -30,7 +30,7 @@ def whole(prompt, answers):
 @pytest.fixture(scope="module")
 def llama(tiny_path):
     from transformers import AutoModelForSequenceClassification
-    register_attention()
+    attention({})
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_pretrained(tiny_path, num_labels=1)
     model.config.pad_token_id = 0

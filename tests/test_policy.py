@@ -40,9 +40,9 @@ def plain_logprobs(model, prompt, answer):
 
 
 def test_rows_name_the_token_before_every_answer_token():
-    packed, (sources, targets, lengths) = pack(TREES), answer_positions(TREES)
+    packed, lengths = pack(TREES), [3, 2, 5, 3, 2]
+    sources, targets = answer_positions(packed, lengths)
     ids = packed.input_ids[0]
-    assert lengths == [3, 2, 5, 3, 2]
     assert ids[sources].tolist() == [8, 9, 10, 8, 11, 8, 9, 9, 9, 9, 13, 14, 15, 13, 14]
     assert targets.tolist() == [t for _, *answers in TREES for a in answers for t in a]
     assert packed.position_ids[0, sources].tolist() == [3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 1, 2, 3, 1, 2]

@@ -360,8 +360,8 @@ def comma_separated(w):
         Pair(Q, "4", "It is 5, maybe.", 1.5), Pair([said("Two\nlines", "user")], '"quoted"', "b")]
     (w.folder / "a.tsv").write_text("prompt\tchosen\trejected\nq\ta\tb\n")
     assert read_pairs(str(w.folder / "a.tsv"))[0].chosen == "a"
-    for broken, match in (("prompt,chosen,rejected\nq,a,b,c\n", "row 1: more fields than the"),
-                          ("prompt,chosen,rejected\nq,a\n", "row 1: column 'rejected' is missing"),
+    for broken, match in (("prompt,chosen,rejected\nq,a,b,c\n", "row 1: more or fewer fields"),
+                          ("prompt,chosen,rejected\nq,a\n", "row 1: more or fewer fields"),
                           ('prompt,chosen,rejected\nq,"a,b\n', "row 1: not valid CSV"),
                           ("prompt;chosen;rejected\nq;a;b\n", "row 1: column 'chosen' is missing")):
         (w.folder / "b.csv").write_text(broken)

@@ -316,7 +316,7 @@ def test_bad_prompts_are_named_before_anything_is_loaded(world, tmp_path):
     train(settings(world, "gold=none", "steps=1"))
     rows[2]["prompt"] = " "
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    with pytest.raises(DataError, match="row 3: needs a text `instruction` or `prompt`"):
+    with pytest.raises(DataError, match="row 3: instruction, or prompt, must be non-empty text"):
         train(settings(world, "gold=none"))
 
 

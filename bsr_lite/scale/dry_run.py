@@ -122,8 +122,7 @@ def check(config: RewardModelConfig, model: RewardModel, gpus: int) -> None:
     """Raises: ConfigError for what cannot work on any card."""
     positions = getattr(model.backbone.config, "max_position_embeddings", None)
     if gpus < 1 or config.batch_size % gpus:
-        raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs: "
-                          "steps would wait for one")
+        raise ConfigError(f"batch_size {config.batch_size} is not divisible over {gpus} GPUs")
     if positions and config.data.max_length > positions:
         raise ConfigError(f"data.max_length {config.data.max_length} is beyond the {positions} "
                           f"positions of {config.model.name}: lower it; longer pairs are dropped")

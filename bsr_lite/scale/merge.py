@@ -7,9 +7,9 @@ library; its model card shows how to read a raw reward.
 import argparse
 from pathlib import Path
 
-from ..embedded import quiet_loading
 from ..errors import ModelError, run
 from ..models import RewardModel, load_base
+from ..pretrained import read_adapters
 from ..saving import check_target, check_template, read_meta, save_reward_model
 
 
@@ -19,7 +19,6 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
     W = W_base + (alpha / r) B A.  A 4-bit base is dequantized first: merging into 4-bit weights
     would round them again.  Raises: ModelError when there are no adapters.
     """
-    from peft import PeftModel
     meta = read_meta(Path(folder))
     if not meta["lora_rank"]:
         raise ModelError(f"{folder} has no adapters: it is in the standard layout already")
@@ -29,12 +28,10 @@ def merge_reward_model(folder: str | Path, target: str | Path) -> None:
                          "another folder")
     base, tokenizer, _ = load_base(meta, seed=0)
     check_template(folder, tokenizer, meta)
-    with quiet_loading():
-        if meta["quantization"]:
-            base = base.dequantize()
-        # on the CPU: the card that trained it may not hold the whole model in fp32
-        merged = PeftModel.from_pretrained(base.cpu().float(), folder,
-                                           torch_device="cpu").merge_and_unload()
+    if meta["quantization"]:
+        base = base.dequantize()
+    # on the CPU: the card that trained it may not hold the whole model in fp32
+    merged = read_adapters(base.cpu().float(), folder).merge_and_unload()
     meta |= {"lora_rank": None, "quantization": None, "dtype": "float32",
              "trained_dtype": "QLoRA" if meta["quantization"] else "LoRA"}
     save_reward_model(RewardModel(merged, tokenizer, meta), target)

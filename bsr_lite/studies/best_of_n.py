@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import Count, Several, load_config, section
+from ..config import Count, Folder, Seed, Several, load_config, section
 from ..embedded import EMBEDDED
-from ..errors import ConfigError, DataError, run
+from ..errors import ConfigError, run
 from ..generate import roll_out
 from ..gold import WORD
 from ..models import load_reward_model
 from ..policy import load_policy
 from ..runlog import fingerprint, phase, read_lines, write_atomic
 from ..saving import weights_fingerprint
-from ..scorers import pocket_gold, read_prompts, reward_scorer
+from ..scorers import gold_scorer, read_prompts, reward_scorer
 from . import records
 from .statistics import best_of_n, best_of_n_kl, two_way_interval
 from .tables import shown, table
@@ -31,7 +31,7 @@ class BestOfNConfig:
 
     proxies: str  # folder of a study's runs: <method>-seed<n>/model
     methods: records.Names  # of that study; the others are compared to the first
-    output_dir: str
+    output_dir: Folder
     policy: str = EMBEDDED
     data: str = "data/pocket/pocket.jsonl.gz"
     split: str = "valid"
@@ -39,14 +39,11 @@ class BestOfNConfig:
     num_samples: Several = 64
     max_new_tokens: Count = 64
     token_budget: Count = 4096  # of scoring
-    seed: int = 0
+    seed: Seed = 0
 
 
 def draw_prompts(config: BestOfNConfig) -> list[dict]:
-    rows = read_prompts(config.data, config.split, pocket=True)
-    if len(rows) < config.prompts:
-        raise DataError(f"{config.data}: {len(rows)} prompts of split {config.split!r}, "
-                        f"{config.prompts} asked for")
+    rows = read_prompts(config.data, config.split, pocket=True, least=config.prompts)
     return records.drawn(rows, config.prompts, config.seed)
 
 
@@ -59,9 +56,8 @@ def draw_samples(config: BestOfNConfig, rows: list[dict], folder: Path) -> list[
     for index, row in enumerate(rows[len(done):], len(done)):
         (found,) = roll_out(policy, [row], config.num_samples, config.max_new_tokens,
                             config.seed * 1_000_003 + index)
-        texts, finished = found["texts"], found["finished"]
-        done.append({"prompt": row["prompt"], "responses": texts, "finished": finished,
-                     "gold": pocket_gold(row, texts, finished)})
+        done.append({"prompt": row["prompt"], "responses": found["texts"],
+                     "finished": found["finished"], "gold": gold_scorer([found])[0]})
         write_atomic(path, "".join(json.dumps(sample) + "\n" for sample in done))
     return done
 
@@ -86,7 +82,6 @@ def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
     out, folders, rows = Path(config.output_dir), find_proxies(config), draw_prompts(config)
     settings = [config.policy, config.num_samples, config.max_new_tokens, config.seed, rows]
     work = out / f"samples-{fingerprint(settings)[:8]}"
-    work.mkdir(parents=True, exist_ok=True)
     with phase("samples"):
         samples = draw_samples(config, rows, work)
     scores = {"gold": np.array([s["gold"] for s in samples]),

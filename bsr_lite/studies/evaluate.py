@@ -51,8 +51,7 @@ def check_arguments(args) -> None:
         raise DataError(f"--split selects rows of pocket and judged files alone: {local[0]} would "
                         "be scored whole; leave it out, or filter the file")
     if args.output and (args.output.suffix != ".json" or args.output.is_dir()):
-        raise DataError(f"--output {args.output}: name a file that ends in .json; the table is "
-                        "written beside it")
+        raise DataError(f"--output {args.output}: the name ends in .json, and .md beside it")
     if args.output:
         check_folder(args.output.parent)
 
@@ -77,12 +76,10 @@ def main(argv: list[str] | None = None) -> None:
     else:
         sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
     if len(dict(sets)) < len(sets):
-        raise DataError(f"two of {[name for name, _ in sets]} have the same name: rename one, or "
-                        "score them apart")
+        raise DataError(f"two of {[name for name, _ in sets]} have the same name: rename one")
     model, results = load_reward_model(args.model, for_scoring=True), {}
     if model.meta["new_head"]:
-        raise ModelError(f"{args.model} has no reward head: its rewards would be noise; train one "
-                         "with bsr_lite.train_rm")
+        raise ModelError(f"{args.model} has no reward head: train one with bsr_lite.train_rm")
     for name, groups in sets:
         try:
             results[name] = score(model, groups, max_length=args.max_length)

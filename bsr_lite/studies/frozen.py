@@ -12,13 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..config import SCENARIOS, Count, Rate, RewardModelConfig, Several, load_config, section
+from ..config import (
+    SCENARIOS,
+    Count,
+    Folder,
+    Rate,
+    RewardModelConfig,
+    Several,
+    load_config,
+    section,
+)
 from ..errors import DataError, run
 from ..eval_rm import fitting, score_tokens
 from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
 from ..models import load_reward_model
-from ..runlog import fingerprint, phase
+from ..runlog import fingerprint, phase, writing
 from ..scenarios import Scenarios, load_scenarios, sets_of
 from ..step import schedule
 from . import records
@@ -33,7 +42,7 @@ class FrozenConfig:
 
     base: str  # path of a RewardModelConfig YAML, for its model (untrained) and data
     methods: records.Objectives
-    output_dir: str
+    output_dir: Folder
     base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
     seeds: Several = 50
     width: Count = 64  # hidden units
@@ -80,13 +89,17 @@ def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
     key = fingerprint([*map(records.key_of, (base.model, base.data, scenarios)), config.scenarios,
                        config.eval_groups])
     path = Path(config.output_dir) / "features.pt"
-    if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
-        return saved["features"]
+    try:
+        if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
+            return saved["features"]
+    except Exception as error:  # torch raises of all kinds
+        raise DataError(f"{path} cannot be read ({type(error).__name__}): delete it") from error
     model = load_reward_model(base.model.name, depth=base.model.depth, dtype=base.model.dtype)
     with phase("features"):
         features = compute_features(model, scenarios, config.scenarios, base, config.eval_groups)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"key": key, "features": features}, path)
+    with writing(path) as new:
+        torch.save({"key": key, "features": features}, new)
     return features
 
 

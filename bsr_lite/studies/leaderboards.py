@@ -48,8 +48,8 @@ def rm_bench_domain(row: dict, source: str) -> str:
     as math_filtered.json; else the domain that the row's `subset` is of."""
     named, subset = re.split("[_.]", Path(source).name)[0], row.get("subset")
     domain = row.get("domain") or (named if named in RM_BENCH_PARTS else
-                                   RM_BENCH_SUBSETS.get(subset, subset))
-    if domain not in RM_BENCH_PARTS or RM_BENCH_SUBSETS.get(subset, domain) != domain:
+                                   RM_BENCH_SUBSETS.get(str(subset), subset))
+    if domain not in RM_BENCH_PARTS or RM_BENCH_SUBSETS.get(str(subset), domain) != domain:
         raise ValueError(f"unknown RM-Bench domain {domain!r} of the subset {subset!r}: give the "
                          f"row a domain ({', '.join(RM_BENCH_PARTS)}), or start the file's name "
                          "with it, as in math_filtered.json")
@@ -75,8 +75,8 @@ def reward_bench_2(row: dict) -> Group:
     if not all(isinstance(side, list) and side for side in (chosen, rejected)):
         raise ValueError("chosen and rejected must be lists of at least one answer each")
     right, wrong = len(chosen), len(rejected)
-    if row.get("num_correct") not in (None, right):
-        raise ValueError(f"num_correct is {row['num_correct']}, but {right} answers are chosen")
+    if (said := row.get("num_correct")) not in (None, right):
+        raise ValueError(f"num_correct is {said!r:.40}, but {right} answers are chosen")
     subset, number = text(column(row, "subset"), "subset"), str(column(row, "id"))
     if subset.lower() == "ties" and not re.fullmatch("(ref|tied):[0-9]+", number):
         raise ValueError(f"id of a Ties prompt must be ref:N or tied:N, got {number!r:.40}")

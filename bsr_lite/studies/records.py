@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from ..checkpoint import MAY_DIFFER
-from ..config import Part, command_line, parse, read_yaml
+from ..config import Part, Seed, command_line, parse, read_yaml
 from ..distributed import refuse_launcher
 from ..machine import resolve_dtype
 from ..runlog import environment, flat, phase, read_metrics, write_atomic
@@ -32,12 +32,12 @@ def _different(seeds: list[int]) -> list[int]:
 
 
 # in configs of studies: a method's name is part of its folders'
-Name = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
 Names = Annotated[list[Name], Field(min_length=1)]
 Methods = Annotated[dict[Name, dict | None], Field(min_length=1)]
 Objectives = Annotated[dict[Name, dict[str, str | float]], Field(min_length=1)]
 Parts = Annotated[list[Part], Field(min_length=1)]
-Seeds = Annotated[list[int], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 SeedsByPrice = Annotated[dict[float, Seeds], Field(min_length=1)]
 
 
@@ -89,7 +89,6 @@ def read_back(path: Path, config, **others) -> dict | None:
 def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> dict:
     """results.json, the numbers with the config behind them, results.md, and results.png where
     there is a figure; the text is printed, the table handed back."""
-    folder.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps({"config": config, "table": table}, indent=1) + "\n"
     write_atomic(folder / "results.json", numbers)
     write_atomic(folder / "results.md", text)
@@ -107,7 +106,6 @@ def study_without_runs(config, compute: Callable[[], dict], text: Callable[[dict
     data/runs when the same config and `others` decided it, else what compute() finds, with
     env.json beside it."""
     out = Path(config.output_dir)
-    out.mkdir(parents=True, exist_ok=True)
     found = resume and read_back(RECORDED / out.name / "results.json", config, **others)
     if not found:
         found = {"config": key_of(config, **others), "table": compute()}

@@ -9,7 +9,7 @@ configs of the others.
 from dataclasses import field
 from pathlib import Path
 
-from ..config import SCENARIOS, Count, RewardModelConfig, load_config, read_yaml, section
+from ..config import SCENARIOS, Count, Folder, RewardModelConfig, load_config, read_yaml, section
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
 from ..runlog import fingerprint, phase
@@ -28,7 +28,7 @@ class StudyConfig:
     base: str  # path of a RewardModelConfig YAML, relative to the study's file
     methods: records.Methods
     seeds: records.Seeds
-    output_dir: str
+    output_dir: Folder
     common: dict = field(default_factory=dict)
     eval_groups: Count | None = None  # random groups per scenario; None: all
     scenarios: records.Parts = field(default_factory=lambda: list(SCENARIOS))
@@ -39,7 +39,7 @@ class TiersConfig:
     """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
     this file; their tables side by side."""
 
-    output_dir: str
+    output_dir: Folder
     studies: list[str] = field(default_factory=list)
     frozen: list[str] = field(default_factory=list)
     best_of_n: list[str] = field(default_factory=list)

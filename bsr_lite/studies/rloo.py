@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import train_rloo
-from ..config import RLOOConfig, Several, load_config, section
+from ..config import Folder, RLOOConfig, Several, load_config, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
 from ..policy import load_policy, reward_model_for
@@ -34,7 +34,7 @@ class RLOOStudyConfig:
     proxies: str  # folder of a study's runs
     methods: records.Names
     seeds: records.SeedsByPrice  # {kl_coef: [seed, ...]}; fewer than three carry no interval
-    output_dir: str
+    output_dir: Folder
     common: dict = field(default_factory=dict)  # overrides of the base
     eval_split: str = "valid"
     eval_prompts: Several = 112

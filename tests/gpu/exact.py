@@ -15,8 +15,9 @@ from bsr_lite.batching import TokenGroup, count_tokens, micro_batches, pack
 from bsr_lite.config import DataConfig, ModelConfig, RewardModelConfig, load_config
 from bsr_lite.embedded import EMBEDDED
 from bsr_lite.generate import draw
-from bsr_lite.models import RewardModel, add_adapters, load_pretrained, load_reward_model
+from bsr_lite.models import RewardModel, load_reward_model
 from bsr_lite.policy import Policy, load_policy
+from bsr_lite.pretrained import add_adapters, load_pretrained
 from bsr_lite.step import backward
 from bsr_lite.studies.records import release_memory
 from bsr_lite.tokenization import pair_tokens
