@@ -106,9 +106,9 @@ def draw(world: World, seeds: int, prompts: int = 300) -> tuple[Tensor, dict[str
         margin.shape, generator=generator) < margin.sigmoid()
     pairs = torch.where(right[..., None, None], pairs, pairs.flip(2))
     few = seen[:, :prompts]
-    return pairs, {"in_domain": few + normal(prompts, 2) * within,
+    return pairs, {"in_domain": few + normal(few.shape[1], 2) * within,
                    "prompt_disjoint": unseen + normal(prompts, 4) * within,
-                   "response_disjoint": few + normal(prompts, 4) * new,
+                   "response_disjoint": few + normal(few.shape[1], 4) * new,
                    "mutual_disjoint": unseen + normal(prompts, 4) * new}
 
 
