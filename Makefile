@@ -13,7 +13,8 @@ NOTEBOOKS := notebooks/0[46]*.ipynb notebooks/0[!46]*.ipynb notebooks/solutions
 
 .PHONY: run check test gpu notebooks lab data clean
 
-run: $(READY)  ## train BT and BSR reward models, two seeds each, and compare them
+run: $(READY)  ## where BSR helps and why, in small worlds; then BT and BSR on the language model
+	$(BIN)/python -m bsr_lite.studies.worlds
 	$(BIN)/python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
 
 check: $(READY)  ## lint and every test that is not slow, in about two minutes

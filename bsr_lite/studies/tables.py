@@ -133,3 +133,23 @@ def tiers_text(tiers: dict) -> str:
     found += [methods_table([tier, *next(iter(summary.values()))], summary, cell)
               for tier, summary in tiers.items()]
     return "\n\n".join(found) + "\n"
+
+
+def worlds_text(worlds: dict) -> str:
+    """New sources in every world, all sets in the first, and what dispersed there under BT."""
+    def cells(world: dict, part: str) -> list[str]:
+        base, *others = world["objectives"].values()
+        return [f"{base['score'][part]:.3f}",
+                *("{:+.3f} ± {:.3f}".format(*row["difference"][part]) for row in others)]
+
+    name, first = next(iter(worlds.items()))
+    sets = list(next(iter(first["objectives"].values()))["score"])
+    new, every = ([list(row) for row in zip(first["objectives"], *columns, strict=True)]
+                  for columns in ([cells(w, "response_disjoint") for w in worlds.values()],
+                                  [cells(first, part) for part in sets]))
+    ends = "; ".join(f"{what} {curve[0][0]:.2f} to {curve[-1][0]:.2f}" for what, curve in (
+        ("mean |h_w - h_l|", first["course"]["difference"]), ("|W_p|", first["course"]["head"]),
+        ("coefficient of variation of |h|", first["course"]["norm_cv"])))
+    return ("Tau on new sources (response-disjoint): BT's, and differences to it, 95% over seeds"
+            f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there:"
+            f" {ends}\n\n{table(['objective', *sets], every)}\n")

@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from ..errors import run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
-from .tables import table
+from .tables import worlds_text
 
 SIGNAL, NUISANCE = 10, 30  # coordinates
 GROUP = 32  # pairs of a batch, and of a group
@@ -248,25 +248,6 @@ def summarize(seen: dict[int, dict], names: list[str]) -> dict:
                 for i, name in enumerate(names)}}
 
 
-def as_text(worlds: dict) -> str:
-    """New sources in every world, all sets in the first, and what dispersed there under BT."""
-    def cells(world: dict, part: str) -> list[str]:
-        base, *others = world["objectives"].values()
-        return [f"{base['score'][part]:.3f}",
-                *("{:+.3f} ± {:.3f}".format(*row["difference"][part]) for row in others)]
-
-    name, first = next(iter(worlds.items()))
-    new, every = ([list(row) for row in zip(first["objectives"], *columns, strict=True)]
-                  for columns in ([cells(w, "response_disjoint") for w in worlds.values()],
-                                  [cells(first, part) for part in SETS]))
-    ends = "; ".join(f"{what} {curve[0][0]:.2f} to {curve[-1][0]:.2f}" for what, curve in (
-        ("mean |h_w - h_l|", first["course"]["difference"]), ("|W_p|", first["course"]["head"]),
-        ("coefficient of variation of |h|", first["course"]["norm_cv"])))
-    return ("Tau on new sources (response-disjoint): BT's, and differences to it, 95% over seeds"
-            f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there:"
-            f" {ends}\n\n{table(['objective', *SETS], every)}\n")
-
-
 def run_worlds(output: Path, seeds: int = 32) -> dict:
     """All worlds and the fits that theory is held against: results.md, results.json, results.png,
     theory.png and env.json in `output`."""
@@ -280,7 +261,7 @@ def run_worlds(output: Path, seeds: int = 32) -> dict:
             found[name] = summarize(seen, list(OBJECTIVES))
     fits = {name: shrink_factors(WORLDS[name], FITTED, seed=0) for name in (
         "helps", "mean on the signal", "neutral", "hurts")}
-    text = as_text(found)
+    text = worlds_text(found)
     print(f"\n{text}")
     write_atomic(output / "results.md", text)
     write_atomic(output / "results.json", json.dumps({"worlds": found, "fits": fits}) + "\n")
