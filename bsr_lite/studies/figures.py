@@ -132,7 +132,7 @@ def worlds_figure(worlds: dict):
         right.errorbar(np.arange(len(shown)) + (i - 1) / 5, mean, half, fmt="o", capsize=3,
                        color=color(method, i), label=method)
     right.set_xticks(range(len(shown)), [name.replace(" ", "\n") for name in shown], fontsize=8)
-    label(right, "", "tau on new sources, minus BT's", "where BSR helps, the spread term does it")
+    label(right, "", "tau on new sources, minus BT's", "what each term does to new sources")
     for axis in (left, middle, right):
         axis.legend(fontsize=7)
     return figure
@@ -146,7 +146,9 @@ def theory_figure(fits: dict):
         for i, (method, part, predicted, fitted) in enumerate(rows):
             signal = part == "signal"
             axis.loglog(predicted, fitted, "o" if signal else "s", color=color(method, i),
-                        markerfacecolor=None if signal else "white")
+                        markerfacecolor=None if signal else "white",
+                        label=method if signal and method != "bt" else None)
         label(axis, "predicted |w| / BT's", "", world)
     axes[0].set_ylabel("fitted |w| / BT's (full: signal)")
+    axes[-1].legend(fontsize=6, loc="lower right")
     return figure
