@@ -67,6 +67,12 @@ class DataConfig:
     valid_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2  # of prompts, where there is no split
     seed: Seed = 0  # of split, pairs and labels; the same in every run of a comparison
 
+    def __post_init__(self):
+        idle = [name for name in ("valid_models", "label_temperature") if getattr(self, name)]
+        if self.format in PAIR_FORMATS and idle:
+            raise ValueError(f"{', '.join(idle)}: no effect on pairs, which have their labels; set "
+                             "data.valid_models=[] data.label_temperature=0")
+
 
 @section
 class RewardModelConfig:

@@ -63,7 +63,7 @@ def number(value, name: str) -> float:
         found = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         found = math.nan
-    if not abs(found) < 1e300:
+    if not abs(found) < 1e38:
         raise ValueError(f"{name} must be a finite number, got {value!r:.40}: remove or rescore it")
     return found
 

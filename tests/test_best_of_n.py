@@ -149,7 +149,7 @@ def test_bad_input_is_refused(bon, tmp_path):
     for key, value, message in (("count", 0, "row 3: the pocket world's gold needs"),
                                 ("stems", "bird", "row 3: the pocket world's gold needs"),
                                 ("unit", "items", "sentence or item"),
-                                ("prompt", " ", "row 3: needs a text `instruction` or `prompt`")):
+                                ("prompt", " ", "row 3: instruction, or prompt, must be")):
         rows = [json.loads(line) for line in ROWS.splitlines()]
         rows[2][key] = value
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))

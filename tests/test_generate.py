@@ -110,7 +110,7 @@ def test_the_script_writes_alpaca_evals_format(alpaca_eval, tiny_path, tmp_path)
     with pytest.raises(DataError, match="no row of split 'test'"):
         alpaca_eval.main([*arguments, "--split", "test"])
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
-    with pytest.raises(DataError, match="row 1: needs a text `instruction`"):
+    with pytest.raises(DataError, match="row 1: instruction, or prompt, must be non-empty text"):
         alpaca_eval.main(arguments)
     with pytest.raises(DataError, match="name a .json file in a folder that exists"):
         alpaca_eval.main([*arguments[:-1], str(tmp_path / "no" / "out.json")])

@@ -64,7 +64,7 @@ def test_a_loss_that_is_off_by_a_thousandth_fails(tmp_path, monkeypatch):
 
     def perturbed(model, token_groups, loss, budget, scale=1.0):
         found = real(model, token_groups, loss, budget, scale)
-        return found | {"loss": found["loss"] * (1.001 if budget < 2**31 else 1.0)}
+        return found | {"loss": found["loss"] * (1.001 if budget < 2**30 else 1.0)}
 
     monkeypatch.setattr(exact, "KINDS", {"lora": exact.KINDS["lora"]})
     monkeypatch.setattr(exact, "step_of", perturbed)

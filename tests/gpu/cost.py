@@ -36,7 +36,7 @@ def free_memory() -> None:
 
 def settings(kind: str, budget: int, job: Job) -> RewardModelConfig:
     model = ModelConfig(EMBEDDED, depth=job.sizes["layers"], **KINDS[kind])
-    return RewardModelConfig(model, DataConfig(POCKET, max_length=job.sizes["length"]), "",
+    return RewardModelConfig(model, DataConfig(POCKET, max_length=job.sizes["length"]), "none",
                              batch_size=MOST_PAIRS, token_budget=budget)
 
 

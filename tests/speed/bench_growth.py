@@ -68,7 +68,7 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 def growth(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     """table[what grows]: sizes, tokens, seconds of forward and backward, peak bytes beside the
     model's, and the exponent of seconds and of bytes in the size."""
-    config = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "")
+    config = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "none")
     table = {}
     for name, (sizes, batches) in sweeps(quick).items():
         rows: dict = {"sizes": sizes, "tokens": [], "seconds": [], "peak": []}
@@ -95,7 +95,7 @@ def cost_of_bsr(model: RewardModel, quick: bool, repeats: int = 3) -> dict:
     is, a forward pass without a graph."""
     numbers, table = random.Random(1), {}
     token_groups = [group_of(160, 2, numbers) for _ in range(8)]
-    bt = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "")
+    bt = RewardModelConfig(ModelConfig(EMBEDDED), DataConfig(""), "none")
     configs = {"bt": bt, "bsr": replace(bt, loss="bsr", bsr_lambda=1e-3)}
     lengths = list(map(count_tokens, token_groups))
     for count in (1, 4):

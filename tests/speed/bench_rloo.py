@@ -42,8 +42,8 @@ def run_ours(start: Policy, work: Rollouts) -> dict:
     """Seconds of every step, and the gradient of the first one."""
     policy = copy.deepcopy(start)
     answers = len(work.steps[0][0]) - 1
-    config = RLOOConfig(ModelConfig("policy", lora_rank=start.lora_rank), "", "",
-                        num_generations=answers, kl_coef=KL_COEF, token_budget=2**31)
+    config = RLOOConfig(ModelConfig("policy", lora_rank=start.lora_rank), "", "none",
+                        num_generations=answers, kl_coef=KL_COEF, token_budget=2**30)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
     seconds, first = [], None

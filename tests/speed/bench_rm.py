@@ -75,7 +75,7 @@ def run_ours(start: RewardModel, work: Work, watch: bool) -> dict:
     model = copy.deepcopy(start).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, weight_decay=0.0)
-    config = RewardModelConfig(work.model, DataConfig(""), "")
+    config = RewardModelConfig(work.model, DataConfig(""), "none")
     seconds, losses = [], []
     for batch in work.batches[:1] if watch else work.batches:
         started = clock(model.device)
