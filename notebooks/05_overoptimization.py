@@ -143,7 +143,7 @@ print(f"labels against the gold order: {against} of {len(scenarios.train)}")
 # %%
 def study(objective, epochs, seeds=20):
     """{part: scores of every seed and prompt, ...} of heads trained on the 256 pairs."""
-    config = FrozenConfig(base="", output_dir="", methods={"it": dict(objective)}, seeds=seeds,
+    config = FrozenConfig(base="", output_dir="none", methods={"it": dict(objective)}, seeds=seeds,
                           epochs=epochs, batch_size=16)
     heads = frozen.train_heads(states["train"], objective, config)
     return {part: frozen.scores(heads, states[part], features[part]["gold"])
