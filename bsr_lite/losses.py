@@ -144,9 +144,10 @@ def spread_penalty(
 def level_penalty(
     rewards_chosen: Tensor, rewards_rejected: Tensor, bsr_group_size: int | None = None
 ) -> Tensor:
-    """BSR's first term alone: bsr_penalty - spread_penalty, whose expectation is G mu_s^2; it may
-    be negative.
+    """BSR's first term alone: bsr_penalty - spread_penalty, whose expectation is G mu_s^2.
 
+    A control for one pass over fresh pairs: without a bound below, it rewards variance where a
+    network sees the same pairs again, and then diverges.
     Source: derived here, the control of `spread_penalty`.
     Shapes: (B,), (B,) fp32 -> scalar, in squared reward units; unweighted here.
     >>> level_penalty(torch.tensor([3.0, 1.0]), torch.tensor([1.0, -1.0])).item()  # 2 * 1^2 - 2

@@ -112,7 +112,7 @@ def worlds_figure(worlds: dict):
     new sources fare; differences of objectives to BT on new sources in the worlds of one pass."""
     figure, (left, middle, right) = panels(3, width_ratios=[1, 1, 1.5])
     first = next(iter(worlds.values()))
-    bins = np.linspace(0, np.quantile(first["both_ends"][1], 0.999), 60)
+    bins = np.linspace(0, np.quantile(first["both_ends"][1], 0.998), 40)
     for values, tint, name in zip(first["both_ends"], ("#BBBBBB", color("bt", 0)),
                                   ("before training", "after one pass"), strict=True):
         left.hist(values, bins, color=tint, alpha=0.7, density=True, label=name)

@@ -234,12 +234,13 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
 def summarize(seen: dict[int, dict], names: list[str]) -> dict:
     """By objective at the end: `score` of every set, its paired `difference` to the first objective
     as (mean, half-width of the 95% t interval over seeds), and means of the rest. Of the first one
-    also its `course` by step, and |h_w - h_l| of all pairs at `both_ends`."""
+    also its `course` by step, and a thousand quantiles of |h_w - h_l| at `both_ends`."""
     first, last = seen[min(seen)], seen[max(seen)]
     course = {key: [seed_interval(row[key][:, 0]) for row in seen.values()] for key in (
         "train", "norm_cv", "difference", "head", *SETS)}
     return {"step": list(seen), "course": course,
-            "both_ends": [row["differences"].flatten().tolist() for row in (first, last)],
+            "both_ends": [np.quantile(row["differences"], np.linspace(0, 1, 1001)).round(3).tolist()
+                          for row in (first, last)],
             "objectives": {name: {
                 "score": {s: last[s][:, i].mean().item() for s in SETS},
                 "difference": {s: seed_interval(last[s][:, i] - last[s][:, 0]) for s in SETS},
