@@ -260,7 +260,7 @@ def test_pandalm_as_published_and_as_one_table(tmp_path, capsys):
     ("llmbar", BAR[0] | {"label": None}, "column 'label' is missing"),
     ("llmbar", BAR[0] | {"output_2": 7}, "must be non-empty text, got int"),
     ("pandalm", PANDA | {"annotator2": 3}, r"labels must be 0, 1, 2, got \[2, 3, 2\]"),
-    ("pandalm", PANDA | {"annotator2": None}, "column 'annotator2' is missing"),
+    ("pandalm", PANDA | {"annotator2": None}, r"0, 1, 2, got \[2, None, 2\]"),
     ("pandalm", PANDA | {"cmp_key": "opt-7b"}, "needs equally many"),
     ("pandalm", {"prompt": "q", "response_1": "a", "response_2": "b", "models": "m_n",
                  "labels": []}, r"labels must be 0, 1, 2, got \[\]"),

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..conversations import Dropped
-from ..data import Group, column, convert, new_group, read_rows, text, trl_pair
+from ..data import Dropped, Group, column, convert, new_group, read_rows, text, trl_pair
 from ..errors import DataError
 from ..eval_rm import fitting, score_tokens
 from ..scenarios import pairs_as_groups, prompt_key
@@ -85,13 +84,9 @@ def reward_bench_2(row: dict) -> Group:
                      [number] * (right + wrong), subset, row)
 
 
-def voted(row: dict, prompt, names: list[str], votes: list, labels: str, models: list[str],
-          split: str | None = None) -> Group:
-    """Two answers, in the columns `names`, and people's votes for the first (1), the second (2) or
-    a tie (0). Gold is 1 for what more than half of them prefer, so a tie and a pair without a
-    majority have equal gold, which `evaluate` counts as undecided.
-
-    Raises: Dropped for an empty answer, ValueError."""
+def voted(row: dict, prompt, names: list, votes, labels: str, models: list, split=None) -> Group:
+    """Two answers; gold is 1 for what more than half of the votes (1, 2, or 0 for a tie) prefer, so
+    that a tie or no majority is undecided.  Raises: Dropped for an empty answer, ValueError."""
     found = [str(vote) for vote in votes] if isinstance(votes, list) else []
     if not found or not set(found) <= set(labels):
         raise ValueError(f"labels must be {', '.join(labels)}, got {votes!r:.40}")
@@ -104,27 +99,23 @@ def voted(row: dict, prompt, names: list[str], votes: list, labels: str, models:
 
 def llmbar(row: dict, source: str = "") -> Group:
     """LLMBar: `input, output_1, output_2, label` in a folder a subset, or `prompt, response_1,
-    response_2, label, subset`. The subset is kept as the group's split."""
+    response_2, label, subset`; the subset is kept as the group's split."""
     prompt, answer = ("input", "output") if "input" in row else ("prompt", "response")
     names = [f"{answer}_{i}" for i in (1, 2)]
-    folders = [folder for folder in Path(source).parts[-3:-1] if folder != "LLMBar"]
-    return voted(row, column(row, prompt), names, [column(row, "label")], "12", names,
-                 row.get("subset") or "/".join(folders))
+    subset = row.get("subset") or "/".join(p for p in Path(source).parts[-3:-1] if p != "LLMBar")
+    return voted(row, column(row, prompt), names, [column(row, "label")], "12", names, subset)
 
 
 def pandalm(row: dict) -> Group:
-    """PandaLM's test set: `instruction, input, response1, response2, annotator1..3, cmp_key`, or
-    `prompt, response_1, response_2, labels, models`; both name the models as a_b.
-
-    Deviation: PandaLM sets instruction and input under the headings of Alpaca's template; here a
-    blank line is between them, and an empty input left out."""
+    """PandaLM's test set: `instruction, input, response1, response2, annotator1..3, cmp_key` or
+    `prompt, response_1, response_2, labels, models` (a_b).  Deviation: PandaLM writes instruction
+    and input under the headings of Alpaca's template, here a blank line is between them."""
+    prompt, names, votes = row.get("prompt"), ["response_1", "response_2"], row.get("labels")
     if "instruction" in row:
         prompt = "\n\n".join(filter(None, (column(row, "instruction"), row.get("input"))))
-        names, votes = "response{}", [column(row, f"annotator{i}") for i in (1, 2, 3)]
-    else:
-        prompt, names, votes = column(row, "prompt"), "response_{}", column(row, "labels")
+        names, votes = ["response1", "response2"], [row.get(f"annotator{i}") for i in (1, 2, 3)]
     models = text(row.get("cmp_key") or row.get("models"), "cmp_key or models").split("_")
-    return voted(row, prompt, [names.format(i) for i in (1, 2)], votes, "012", models)
+    return voted(row, prompt, names, votes, "012", models)
 
 
 READERS = {"reward_bench": reward_bench, "robustness": robustness, "rm_bench": rm_bench,
@@ -132,10 +123,7 @@ READERS = {"reward_bench": reward_bench, "robustness": robustness, "rm_bench": r
 
 
 def read_benchmark(source: str, format: str, split: str = "train") -> list[Group]:
-    """All ranking sets of a benchmark; LLMBar's of its folder, too, a subfolder a subset.
-
-    Raises: DataError naming file, row and fix.
-    """
+    """Ranking sets of a file or LLMBar's folder.  Raises: DataError naming file, row and fix."""
     if format == "llmbar" and (files := sorted(Path(source).rglob("dataset.json"))):
         return [group for file in files for group in read_benchmark(str(file), format)]
     names = {"source": source} if format in ("rm_bench", "llmbar") else {}
