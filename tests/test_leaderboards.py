@@ -1,8 +1,9 @@
-"""RM-Bench over its per-domain files and RewardBench 2. Answers of the hand-made rows are numbers:
-the rewards that a fake model gives them."""
+"""RM-Bench over its per-domain files, RewardBench 2, and what people labelled. Answers of the
+hand-made rows are numbers: the rewards that a fake model gives them."""
 
 import json
 import math
+import pathlib
 import re
 
 import pytest
@@ -19,6 +20,7 @@ from bsr_lite.studies.leaderboards import (
     evaluate_rm_bench,
     read_benchmark,
     read_board,
+    read_sets,
     reward_bench_2,
     ties_score,
 )
@@ -189,6 +191,112 @@ def test_malformed_rows_are_refused(change, message):
         reward_bench_2(best_of(1, "Math", ["1"], ["0"]) | change)
 
 
+# ---- LLMBar and PandaLM: labels of people --------------------------------------------------------
+
+EXTRACTS = next((folder / "shared/data" for folder in pathlib.Path(__file__).parents
+                 if (folder / "shared/data").is_dir()), pathlib.Path("shared/data"))
+BAR = [{"input": "Name a fruit.", "output_1": "An apple.", "output_2": "A stone", "label": 1},
+       {"input": "And a colour?", "output_1": "Wet", "output_2": "Blue", "label": 2}]
+PANDA = {"instruction": "Translate.", "input": "rouge", "response1": True, "response2": "red",
+         "cmp_key": "bloom-7b_cerebras-gpt-6.7B", "annotator1": 2, "annotator2": 0, "annotator3": 2}
+
+
+def as_extract(row, **names):
+    """A row under other columns' names."""
+    return {names.get(name, name): value for name, value in row.items()}
+
+
+def longer_wins(groups):
+    """(decided pairs, those whose better answer is longer, those of equal length)."""
+    ahead = [(len(g.responses[0]) - len(g.responses[1])) * (g.gold[0] - g.gold[1])
+             for g in groups if g.gold[0] != g.gold[1]]
+    return len(ahead), sum(x > 0 for x in ahead), sum(x == 0 for x in ahead)
+
+
+def test_llmbar_as_published_and_as_one_table(tmp_path):
+    """A folder of subsets, one of its files, and rows that name their subset are the same."""
+    for i, subset in enumerate(("Adversarial/Manual", "Natural")):
+        (tmp_path / "LLMBar" / subset).mkdir(parents=True)
+        write(tmp_path / "LLMBar" / subset / "dataset.json", BAR[i:i + 1])
+    sets = dict(read_sets(str(tmp_path / "LLMBar"), "llmbar", "train"))
+    assert list(sets) == ["LLMBar: Adversarial/Manual", "LLMBar: Natural", "LLMBar: all"]
+    first, second = sets["LLMBar: all"]
+    assert (first.prompt[0]["content"], first.responses) == ("Name a fruit.",
+                                                             ["An apple.", "A stone"])
+    assert [g.gold for g in (first, second)] == [[1, 0], [0, 1]]
+    natural = tmp_path / "LLMBar" / "Natural" / "dataset.json"
+    assert read_sets(str(natural), "llmbar", "train") == [("dataset.json: Natural", [second])]
+    rows = [as_extract(row, input="prompt", output_1="response_1", output_2="response_2")
+            | {"subset": group.split} for row, group in zip(BAR, (first, second), strict=True)]
+    table = read_benchmark(write(tmp_path / "llmbar.json", rows), "llmbar")
+    assert ([(g.prompt, g.responses, g.gold, g.split) for g in table]
+            == [(g.prompt, g.responses, g.gold, g.split) for g in (first, second)])
+
+
+@pytest.mark.parametrize(("votes", "gold"), [
+    ([1, 1, 1], [1, 0]), ([2, 1, 2], [0, 1]), ([0, 2, 2], [0, 1]), (["1", "0", "1"], [1, 0]),
+    ([0, 0, 0], [0, 0]), ([0, 0, 1], [0, 0]), ([0, 1, 2], [0, 0]), ([2], [0, 1]), ([1, 2], [0, 0])])
+def test_gold_is_what_more_than_half_of_the_people_prefer(votes, gold):
+    row = {"prompt": "q", "response_1": "a", "response_2": "b", "models": "m_n", "labels": votes}
+    assert leaderboards.pandalm(row).gold == gold
+
+
+def test_pandalm_as_published_and_as_one_table(tmp_path, capsys):
+    rows = [PANDA, PANDA | {"input": "", "annotator3": 1}, PANDA | {"response2": " "}]
+    groups = read_benchmark(write(tmp_path / "testset-v1.json", rows), "pandalm")
+    assert "1 of 3 rows: dropped: an empty answer" in capsys.readouterr().out
+    assert [g.prompt[0]["content"] for g in groups] == ["Translate.\n\nrouge", "Translate."]
+    assert groups[0].responses == ["True", "red"]  # JSON's true, as six published answers are
+    assert groups[0].models == ["bloom-7b", "cerebras-gpt-6.7B"]
+    assert [g.gold for g in groups] == [[0, 1], [0, 0]]  # 2, 0, 2; no majority of 2, 0, 1
+    row = {"prompt": "Translate.\n\nrouge", "response_1": "True", "response_2": "red",
+           "models": PANDA["cmp_key"], "labels": [2, 0, 2]}
+    assert read_benchmark(write(tmp_path / "pandalm.json", [row]), "pandalm") == groups[:1]
+
+
+@pytest.mark.parametrize(("format", "row", "message"), [
+    ("llmbar", BAR[0] | {"label": 0}, "labels must be 1, 2, got .0."),
+    ("llmbar", BAR[0] | {"label": True}, "labels must be 1, 2, got .True."),
+    ("llmbar", BAR[0] | {"label": None}, "column 'label' is missing"),
+    ("llmbar", BAR[0] | {"output_2": 7}, "must be non-empty text, got int"),
+    ("pandalm", PANDA | {"annotator2": 3}, r"labels must be 0, 1, 2, got \[2, 3, 2\]"),
+    ("pandalm", PANDA | {"annotator2": None}, r"0, 1, 2, got \[2, None, 2\]"),
+    ("pandalm", PANDA | {"cmp_key": "opt-7b"}, "needs equally many"),
+    ("pandalm", {"prompt": "q", "response_1": "a", "response_2": "b", "models": "m_n",
+                 "labels": []}, r"labels must be 0, 1, 2, got \[\]"),
+    ("pandalm", {"prompt": "q", "response_1": "a", "response_2": "b", "models": "m_n",
+                 "labels": "1"}, "labels must be 0, 1, 2, got '1'")])
+def test_a_label_that_is_none_names_file_and_row(tmp_path, format, row, message):
+    good = BAR[0] if format == "llmbar" else PANDA
+    path = write(tmp_path / "people.json", [good, row])
+    with pytest.raises(DataError, match=f"people.json, row 2: .*{message}"):
+        read_benchmark(path, format)
+
+
+def test_real_llmbar_where_it_is_at_hand():
+    path = EXTRACTS / "llmbar.jsonl"
+    if not path.exists():
+        pytest.skip("the extract of LLMBar is not part of this project")
+    found = {name.rpartition("/")[2]: longer_wins(groups)
+             for name, groups in read_sets(str(path), "llmbar", "train")}
+    assert found == {"GPTInst": (92, 12, 0), "GPTOut": (47, 21, 0), "Manual": (46, 8, 1),
+                     "Neighbor": (134, 16, 0), "llmbar.jsonl: Natural": (100, 56, 1),
+                     "llmbar.jsonl: all": (419, 113, 2)}  # .13, .45, .17, .12, .56
+
+
+def test_real_pandalm_where_it_is_at_hand(tmp_path, capsys):
+    path = EXTRACTS / "pandalm.jsonl"
+    if not path.exists():
+        pytest.skip("the extract of PandaLM's test set is not part of this project")
+    groups = read_benchmark(str(path), "pandalm")
+    assert "54 of 999 rows: dropped: an empty answer" in capsys.readouterr().out
+    assert longer_wins(groups) == (842, 548, 7)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    filled = [row | {k: row[k] or "-" for k in ("response_1", "response_2")} for row in rows]
+    groups = read_benchmark(write(tmp_path / "filled.json", filled), "pandalm")
+    assert len(groups) == 999 and longer_wins(groups) == (894, 599, 7)  # 67.5% of 887
+
+
 # ---- the command ---------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
@@ -238,6 +346,23 @@ def test_a_subsets_name_is_no_path_and_breaks_no_table(model, tmp_path, format):
     lines = (folder / "r.md").read_text().split("\n\n")[0].strip().splitlines()
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert r"../../x0 \| y \| z" in "\n".join(lines)
+
+
+def test_the_command_shows_every_subset_and_the_score_of_length(model, tmp_path):
+    rows = [row | {"subset": subset} for row, subset in zip(BAR, ("Manual", "Natural"),
+                                                            strict=True)]
+    main(["--model", model, "--format", "llmbar", "--data", write(tmp_path / "bar.json", rows),
+          "--output", str(tmp_path / "r.json")])
+    header, _, *lines = (line.split(" | ") for line in
+                         (tmp_path / "r.md").read_text().splitlines())
+    assert [line[0] for line in lines] == [
+        "| bar.json: Manual", "| bar.json: Natural", "| bar.json: all"]
+    assert header[3] == "score of length" and [line[3] for line in lines] == ["1.000"] * 3
+    panda = [PANDA, PANDA | {"annotator3": 1}]  # the second has no majority
+    main(["--model", model, "--format", "pandalm", "--data", write(tmp_path / "p.json", panda),
+          "--output", str(tmp_path / "p_scores.json")])
+    (result,) = json.loads((tmp_path / "p_scores.json").read_text()).values()
+    assert [result[key] for key in ("groups", "undecided", "length_score")] == [1, 1, 0]
 
 
 def test_a_table_keeps_one_line_a_row():

@@ -19,11 +19,13 @@ from .tables import shown, table
 
 
 def summary(results: dict[str, dict]) -> str:
-    """The table of named evaluations."""
+    """The table of named evaluations; beside a score that of the number of characters."""
     counts = ("groups", "dropped", "undecided", "tied")
     rows = [[name, r["metric"], shown((r["score"], r["low"], r["high"])),
-             f"{r['pooled_tau']:.3f}", *(r[key] for key in counts)] for name, r in results.items()]
-    return table(["set", "metric", "score (95%, prompts)", "pooled tau", *counts], rows)
+             *(f"{r[key]:.3f}" for key in ("length_score", "pooled_tau")),
+             *(r[key] for key in counts)] for name, r in results.items()]
+    return table(["set", "metric", "score (95%, prompts)", "score of length", "pooled tau",
+                  *counts], rows)
 
 
 def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, list[Group]]]:

@@ -1,5 +1,5 @@
 """Readers and scores of public benchmarks: RM-Bench, RewardBench and its second version, the
-paper's validation sets."""
+paper's validation sets; and of two that people labelled, LLMBar and PandaLM's test set."""
 
 import dataclasses
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data import Group, column, convert, new_group, read_rows, text, trl_pair
+from ..data import Dropped, Group, column, convert, new_group, read_rows, text, trl_pair
 from ..errors import DataError
 from ..eval_rm import fitting, score_tokens
 from ..scenarios import pairs_as_groups, prompt_key
@@ -84,13 +84,49 @@ def reward_bench_2(row: dict) -> Group:
                      [number] * (right + wrong), subset, row)
 
 
+def voted(row: dict, prompt, names: list, votes, labels: str, models: list, split=None) -> Group:
+    """Two answers; gold is 1 for what more than half of the votes (1, 2, or 0 for a tie) prefer, so
+    that a tie or no majority is undecided.  Raises: Dropped for an empty answer, ValueError."""
+    found = [str(vote) for vote in votes] if isinstance(votes, list) else []
+    if not found or not set(found) <= set(labels):
+        raise ValueError(f"labels must be {', '.join(labels)}, got {votes!r:.40}")
+    answers = [str(a) if isinstance(a, bool) else a for a in (column(row, n) for n in names)]
+    if not all(str(answer).strip() for answer in answers):
+        raise Dropped("an empty answer")
+    gold = [int(2 * found.count(label) > len(found)) for label in "12"]
+    return new_group(prompt, answers, gold, models, split, row)
+
+
+def llmbar(row: dict, source: str = "") -> Group:
+    """LLMBar: `input, output_1, output_2, label` in a folder a subset, or `prompt, response_1,
+    response_2, label, subset`; the subset is kept as the group's split."""
+    prompt, answer = ("input", "output") if "input" in row else ("prompt", "response")
+    names = [f"{answer}_{i}" for i in (1, 2)]
+    subset = row.get("subset") or "/".join(p for p in Path(source).parts[-3:-1] if p != "LLMBar")
+    return voted(row, column(row, prompt), names, [column(row, "label")], "12", names, subset)
+
+
+def pandalm(row: dict) -> Group:
+    """PandaLM's test set: `instruction, input, response1, response2, annotator1..3, cmp_key` or
+    `prompt, response_1, response_2, labels, models` (a_b).  Deviation: PandaLM writes instruction
+    and input under the headings of Alpaca's template, here a blank line is between them."""
+    prompt, names, votes = row.get("prompt"), ["response_1", "response_2"], row.get("labels")
+    if "instruction" in row:
+        prompt = "\n\n".join(filter(None, (column(row, "instruction"), row.get("input"))))
+        names, votes = ["response1", "response2"], [row.get(f"annotator{i}") for i in (1, 2, 3)]
+    models = text(row.get("cmp_key") or row.get("models"), "cmp_key or models").split("_")
+    return voted(row, prompt, names, votes, "012", models)
+
+
 READERS = {"reward_bench": reward_bench, "robustness": robustness, "rm_bench": rm_bench,
-           "reward_bench_2": reward_bench_2}
+           "reward_bench_2": reward_bench_2, "llmbar": llmbar, "pandalm": pandalm}
 
 
 def read_benchmark(source: str, format: str, split: str = "train") -> list[Group]:
-    """All ranking sets of a benchmark.  Raises: DataError naming file, row and fix."""
-    names = {"source": source} if format == "rm_bench" else {}
+    """Ranking sets of a file or LLMBar's folder.  Raises: DataError naming file, row and fix."""
+    if format == "llmbar" and (files := sorted(Path(source).rglob("dataset.json"))):
+        return [group for file in files for group in read_benchmark(str(file), format)]
+    names = {"source": source} if format in ("rm_bench", "llmbar") else {}
     return convert(source, read_rows(source, split), lambda row: READERS[format](row, **names))
 
 
@@ -111,7 +147,7 @@ def read_board(sources: list[str], format: str, split: str) -> list[Group]:
 
 
 def read_sets(source: str, format: str, split: str) -> list[tuple[str, list[Group]]]:
-    """What is scored apart: a file, or RewardBench's subsets and all of them."""
+    """What is scored apart: a file, or the subsets in it and all of them."""
     groups, name = read_benchmark(source, format, split), Path(source).name
     named = [(f"{name}: {subset}" if subset else name, [g for g in groups if g.split == subset])
              for subset in dict.fromkeys(g.split for g in groups)]
