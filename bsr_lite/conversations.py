@@ -45,7 +45,7 @@ def column(row: dict, name: str):
     return row[name]
 
 
-WRITTEN = re.compile(r"""\s*\[\s*\{\s*['"](role|content|from|value)['"]\s*:""")
+WRITTEN = re.compile(r"""\s*\[?\s*\{[^{}]{0,200}?['"](role|from)['"]\s*:""")
 
 
 def text(value, name: str) -> str:
@@ -53,7 +53,7 @@ def text(value, name: str) -> str:
         what = "empty text" if isinstance(value, str) else type(value).__name__
         raise ValueError(f"{name} must be non-empty text, got {what}")
     if WRITTEN.match(value):
-        raise ValueError(f"{name} is a list of messages written as text: store it as a list")
+        raise ValueError(f"{name} is messages written as text: store them as a list of objects")
     value.encode()  # a lone surrogate is a ValueError here, and no tokenizer's trouble later
     return value
 
@@ -70,13 +70,25 @@ def number(value, name: str) -> float:
 
 # ---- conversations -------------------------------------------------------------------------------
 
-SHAREGPT = {"human": "user", "gpt": "assistant", "observation": "tool"}
-# a role is a plain word: templates write it where their own control tokens stand
-ROLE = re.compile(r"[a-zA-Z][\w-]*", re.ASCII)
+# no other role: templates write any word where their own control tokens stand
+ROLES = {name: name for name in ("system", "developer", "user", "assistant", "tool", "function")}
+ROLES |= {"human": "user", "prompter": "user", "gpt": "assistant", "observation": "tool"}
 HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+LIKE_HH = re.compile(r"\s*(Human|System):.*\n\s*Assistant:|\n\nHuman:", re.DOTALL)
 # of a message: what would be lost with the name of the way out
 MESSAGE_FIELDS = dict.fromkeys(("tool_calls", "function_call"), "calls a tool") | dict.fromkeys(
     ("reasoning_content", "reasoning", "thinking"), "holds its reasoning apart")
+
+
+# what a row or a message may say of its conversation that text alone cannot carry
+REFUSED = ("images", "image", "videos", "video", "audios", "audio", "documents", "history")
+
+
+def refuse(row: dict, columns: Iterable[str]) -> None:
+    for name in columns:
+        if row.get(name):
+            raise ValueError(f"{name!r} is part of the conversation and not supported here: "
+                             "remove the row, or it where it does not matter")
 
 
 def read_messages(value, name: str) -> Messages:
@@ -88,17 +100,20 @@ def read_messages(value, name: str) -> Messages:
         raise ValueError(f"{name} must be text or a list of messages, got {type(value).__name__}")
     messages = []
     for i, message in enumerate(value):
-        if isinstance(message, dict) and "from" in message:
+        if isinstance(message, dict) and message.get("from") is not None:
             message = {**message, "role": message["from"], "content": message.get("value")}
         role = message.get("role") if isinstance(message, dict) else None
-        if not isinstance(role, str) or not ROLE.fullmatch(role) or role == TOOLS:
-            raise ValueError(f"{name}[{i}] must be a message with role and content, the role a word"
-                             " such as user or assistant")
+        if not isinstance(role, str):
+            raise ValueError(f"{name}[{i}] must be a message with role and content")
         for field, what in MESSAGE_FIELDS.items():
             if message.get(field) or role == field:
                 raise ValueError(f"{name}[{i}] {what}, which is not supported ({field}): write it "
                                  "into its content, or remove the row")
-        messages.append({"role": SHAREGPT.get(role, role),
+        refuse(message, REFUSED)
+        if role.lower() not in ROLES:
+            raise ValueError(f"{name}[{i}] must be of one of the roles {', '.join(ROLES)}, not of "
+                             f"{role!r:.40}")
+        messages.append({"role": ROLES[role.lower()],
                          "content": text(message.get("content"), f"{name}[{i}].content")})
     return messages
 
@@ -106,23 +121,15 @@ def read_messages(value, name: str) -> Messages:
 def hh_turns(value) -> Messages | None:
     """The turns of a dialog in HH-RLHF's words, "\\n\\nHuman: ...\\n\\nAssistant: ...", empty ones
     included; None of anything else."""
-    if not (isinstance(value, str) and value.lstrip().startswith("Human:")
-            and "\n\nAssistant:" in value):
+    value = value.replace("\r\n", "\n") if isinstance(value, str) else ""
+    if not (value.lstrip().startswith("Human:") and "\n\nAssistant:" in value):
+        if LIKE_HH.match(value):
+            raise ValueError("a dialog nearly as HH-RLHF writes it: its turns must begin with "
+                             "'\\n\\nHuman:' and '\\n\\nAssistant:'; or give messages")
         return None
     _, *parts = HH_TURN.split(value.strip())
     return [{"role": "user" if who == "Human" else "assistant", "content": said.strip()}
             for who, said in zip(parts[::2], parts[1::2], strict=True)]
-
-
-# what a row may say of its conversation that text alone cannot carry
-REFUSED = ("images", "image", "videos", "video", "audios", "audio", "documents", "history")
-
-
-def refuse(row: dict, columns: Iterable[str]) -> None:
-    for name in columns:
-        if row.get(name):
-            raise ValueError(f"column {name!r} is part of the conversation and not supported here: "
-                             "remove the row, or the column where it does not matter")
 
 
 def prompt_of(row: dict, value, name: str = "prompt") -> Messages:

@@ -96,6 +96,11 @@ def trl_pair(row: dict) -> Pair:
     whole = not isinstance(sides[0], str) and max(map(len, sides)) > 1
     # `messages` beside whole conversations is one of them once more, as in UltraFeedback binarized
     name = next((n for n in PROMPTS[:1 if whole else 3] if row.get(n) is not None), None)
+    for other in PROMPTS[1:] if whole else ():
+        turns = row.get(other) and read_messages(row[other], other)
+        if turns and not any(turns in (side[:len(turns)], side[-len(turns):]) for side in sides):
+            raise ValueError(f"column {other!r} holds another conversation than chosen and "
+                             "rejected: name it prompt, or remove it")
     if name:
         turns = hh_turns(row[name])  # which end where an answer is to follow
         prompt = read_messages(turns[:-1 if not turns[-1]["content"] else None] if turns
@@ -104,6 +109,9 @@ def trl_pair(row: dict) -> Pair:
             prompt = sides[0][:-1]  # with what stands before it
     elif not whole and (name := next((n for n in OVERLOOKED if row.get(n)), None)):
         raise ValueError(f"no column 'prompt', but {name!r}: rename it to prompt")
+    elif not whole and (name := next((n for n in PROMPTS if n in row), None)):
+        raise ValueError(f"column {name!r} is empty: fill it, remove the row, or the column where "
+                         "both answers begin with their prompt")
     else:
         prompt, name = _shared_start(*sides), "the shared start of chosen and rejected"
         if isinstance(prompt, str):
@@ -123,19 +131,23 @@ def remarks(row: dict) -> Iterator[str]:
             if difference <= 0:
                 yield (f"{better} is {'equal to' if difference == 0 else 'below'} {worse}; they are"
                        " kept as labelled")
-    unused = [name for name in row if name not in USED and row[name] is not None]
-    if unused:
-        yield f"not used: {', '.join(map(str, unused))}"
+    for name in row:
+        if name not in USED and row[name] is not None:
+            yield f"not used: {name!r}"
 
 
 def to_trl(pairs: list[Pair]) -> list[dict]:
     """Rows of TRL's preference format: `datasets.Dataset.from_list(to_trl(pairs))` is what its
-    trainers take, and `trl_pair` reads them back. A margin is a demanded one for TRL, too."""
+    trainers take, and `trl_pair` reads them back. A margin is a demanded one for TRL, too, and 0
+    for pairs that demand none where others do: `from_list` takes its columns from the first row."""
+    margins = any(p.margin is not None for p in pairs)
+    tools = [next((m["content"] for m in p.prompt if m["role"] == TOOLS), None) for p in pairs]
     return [{"prompt": [m for m in p.prompt if m["role"] != TOOLS],
              "chosen": [{"role": "assistant", "content": p.chosen}],
              "rejected": [{"role": "assistant", "content": p.rejected}],
-             **{m["role"]: m["content"] for m in p.prompt[:1] if m["role"] == TOOLS},
-             **({} if p.margin is None else {"margin": p.margin})} for p in pairs]
+             **({TOOLS: tool} if any(tools) else {}),
+             **({"margin": p.margin or 0.0} if margins else {})}
+            for p, tool in zip(pairs, tools, strict=True)]
 
 
 def group_row(row: dict) -> Group:
@@ -151,8 +163,9 @@ def ultrafeedback(row: dict) -> Group:
     completions = column(row, "completions")
     if not isinstance(completions, list) or not all(isinstance(c, dict) for c in completions):
         raise ValueError(f"completions must be a list of objects, got {completions!r:.40}")
-    if not completions or not all(c.get("response") and c.get("overall_score") is not None
-                                  for c in completions):
+    refuse(row, ("input",))
+    if not completions or not all(str(c.get("response") or "").strip()
+                                  and c.get("overall_score") is not None for c in completions):
         raise Dropped("an answer that is empty or has no score")
     columns = [[column(c, name) for c in completions]
                for name in ("response", "overall_score", "model")]

@@ -30,7 +30,7 @@ def read_prompts(source: str, split: str | None = None, pocket: bool = False,
     def checked(row: dict) -> dict | None:
         if split and row.get("split") != split:
             return None
-        refuse(row, (*REFUSED, "system", "tools"))
+        refuse(row, (*REFUSED, "system", "tools", "input"))
         prompt = text(row.get("instruction") or row.get("prompt"), "instruction, or prompt,")
         stems, count = row.get("stems"), row.get("count")
         if pocket and not (row.get("unit") in [*WORDS_PER_UNIT] and type(count) is int and count > 0

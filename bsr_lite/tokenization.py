@@ -13,8 +13,6 @@ from .conversations import TOOLS, Messages, Pair
 from .errors import DataError
 
 DATE = "26 Jul 2024"  # what Llama's templates write where they have no clock
-# roles whose names may well be a template's control tokens, such as <|user|>
-OWN_ROLES = {"system", "developer", "user", "assistant", "tool", "function", "observation"}
 CHUNK = 512  # chats tokenized by one call, which spreads over the cores
 
 
@@ -37,10 +35,6 @@ def _apply_template(tokenizer, chat: Messages, **options) -> str:
 def _check_template(tokenizer, template: str, roles: tuple[str, ...], tools: str | None) -> None:
     """Raises: ValueError when the template drops or reorders a message of these roles, or leaves
     out the tools; what the template itself raises."""
-    for role in set(roles) - OWN_ROLES:
-        if any(re.fullmatch(rf"\W*{re.escape(role)}\W*", name)
-               for name in _control_tokens(tokenizer)[0]):
-            raise ValueError(f"the role {role!r} is a control token's name: rename it")
     marks = [f"\ue000{i}\ue001" for i in range(len(roles))]
     chat = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
     rest = _apply_template(tokenizer, chat)

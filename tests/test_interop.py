@@ -207,4 +207,8 @@ def test_pairs_go_to_trls_format_and_back(tmp_path):
     dataset = Dataset.from_list(to_trl(pairs))
     assert is_conversational(dataset[0])
     dataset.to_parquet(tmp_path / "pairs.parquet")
-    assert read_pairs(str(tmp_path / "pairs.parquet"), "trl") == pairs
+    # where one pair demands a margin, TRL's collator needs a number of every pair
+    expected = [dataclasses.replace(p, margin=p.margin or 0.0) for p in pairs]
+    assert read_pairs(str(tmp_path / "pairs.parquet"), "trl") == expected
+    unmargined = [dataclasses.replace(p, margin=None) for p in pairs]
+    assert not any("margin" in row for row in to_trl(unmargined))

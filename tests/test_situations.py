@@ -23,6 +23,7 @@ from bsr_lite.models import load_reward_model
 from bsr_lite.pretrained import check_architecture
 from bsr_lite.saving import save_reward_model
 from bsr_lite.scenarios import load_scenarios
+from bsr_lite.scorers import read_prompts
 from bsr_lite.step import backward
 from bsr_lite.studies.leaderboards import read_board
 from bsr_lite.tokenization import pair_tokens
@@ -199,10 +200,13 @@ def tools(w):
            "refused")
 def images(w):
     for name in ("images", "videos", "audio", "documents", "history"):
-        with refuses(f"row 1: column '{name}' is part of the conversation and not supported"):
+        with refuses(f"row 1: '{name}' is part of the conversation and not supported"):
             read_pairs(w.file([ROW | {name: ["x"]}]))
         assert trl_pair(ROW | {name: []}) == PAIR
-    with refuses("column 'images' is part of the conversation"):
+    message = Q[0] | {"images": ["a.png"]}
+    with refuses("row 1: 'images' is part of the conversation"):
+        read_pairs(w.file([ROW | {"prompt": [message]}]))
+    with refuses("'images' is part of the conversation"):
         read_groups(w.file([{"prompt": "q", "responses": ["a", "b"], "gold": [1, 0],
                              "models": ["m", "n"], "images": ["x.png"]}]))
 
@@ -228,7 +232,8 @@ def reasoning(w):
 @situation("a column of any other name", "trl #5539", "counted")
 def other_columns(w):
     read_pairs(w.file([ROW | {"id": 7, "source": "x"}]))
-    assert "1 of 1 rows: not used: id, source" in w.printed()
+    out = w.printed()
+    assert "1 of 1 rows: not used: 'id'" in out and "1 of 1 rows: not used: 'source'" in out
 
 
 @situation("the prompt in a column `question` or `instruction`", "trl #1858", "refused")
@@ -316,12 +321,75 @@ def messages(w):
         read_pairs(w.file([{"messages": [*Q, said("4")], "chosen": "a", "rejected": "b"}]))
 
 
+@situation("`messages` or `conversations` beside whole conversations that are others",
+           "DPO reference code #86", "refused")
+def another_history(w):
+    history = [said("My name is Bo", "user"), said("Hi Bo")]
+    row = {"messages": history, "chosen": [*Q, said("4")], "rejected": [*Q, said("5")]}
+    with refuses("row 1: column 'messages' holds another conversation than chosen and rejected"):
+        read_pairs(w.file([row]))
+    assert trl_pair(row | {"messages": [*Q, said("5")]}) == Pair(Q, "4", "5")
+
+
+@situation("an empty prompt beside answers that begin alike", "trl #1858", "refused")
+def empty_prompt(w):
+    (w.folder / "a.csv").write_text("prompt,chosen,rejected\n,The answer is 4,The answer is 5\n")
+    with refuses("row 1: column 'prompt' is empty: fill it"):
+        read_pairs(str(w.folder / "a.csv"))
+
+
+@situation("dialogs nearly as HH-RLHF writes them", "trl #1858", "refused")
+def nearly_hh(w):
+    windows = {name: text.replace("\n", "\r\n") for name, text in HH[2].items()}
+    assert trl_pair(windows) == trl_pair(HH[2])
+    for text in ("Human: Q\nAssistant: ", "System: S\n\nHuman: Q\n\nAssistant: "):
+        with refuses("a dialog nearly as HH-RLHF writes it"):
+            read_pairs(w.file([{"chosen": text + "A", "rejected": text + "B"}]))
+    with refuses("a dialog nearly as HH-RLHF writes it"):
+        read_pairs(w.file([ROW | {"prompt": "\n\nHuman: Q"}]))
+
+
+@situation("roles of other data sets: `Human`, `prompter`, `User`; and words that are none",
+           "OpenAssistant's rows", "used")
+def roles(w):
+    for role in ("Human", "prompter", "User"):
+        assert trl_pair(ROW | {"prompt": [Q[0] | {"role": role}]}) == PAIR
+    with refuses("must be of one of the roles system, .* not of 'critic'"):
+        read_pairs(w.file([ROW | {"prompt": [Q[0] | {"role": "critic"}]}]))
+
+
+@situation("pairs with and without margin or tools on their way to TRL", "trl #5539", "used")
+def to_trl_and_back(w):
+    from datasets import Dataset
+    tool = {"role": "tools", "content": '[{"name": "f"}]'}
+    pairs = [PAIR, Pair([tool, *Q], "4", "5", margin=1.5)]
+    for given in (pairs, pairs[::-1]):
+        rows = list(Dataset.from_list(to_trl(given)))
+        assert [row["margin"] for row in rows] == [p.margin or 0.0 for p in given]
+        assert [trl_pair(row).prompt for row in rows] == [p.prompt for p in given]
+
+
+@situation("`input` beside `instruction`", "no tracker", "refused")
+def alpaca_input(w):
+    row = {"instruction": "Summarize.", "input": "A text", "completions": [
+        {"model": m, "response": m, "overall_score": i} for i, m in enumerate("ab")]}
+    with refuses("row 1: 'input' is part of the conversation"):
+        read_groups(w.file([row]), "ultrafeedback")
+    assert len(read_groups(w.file([row | {"input": ""}]), "ultrafeedback")) == 1
+    with refuses("row 1: 'input' is part of the conversation"):
+        read_prompts(w.file([row]))
+
+
 @situation("a list of messages written as text, as pandas leaves it in a CSV", "axolotl #1430",
            "refused")
 def messages_as_text(w):
     row = ROW | {"chosen": str([said("4")]), "rejected": json.dumps([said("5")])}
-    with refuses("chosen is a list of messages written as text: store it as a list"):
-        read_pairs(w.file([row]))
+    for text in (row["chosen"], row["rejected"], "{'role': 'assistant', 'content': 'A'}",
+                 '[{"id": 1, "role": "assistant"}]'):
+        with refuses("chosen is messages written as text: store them as a list of objects"):
+            read_pairs(w.file([row | {"chosen": text}]))
+    code = '{"a": {"role": 1}}'
+    assert trl_pair(ROW | {"chosen": code}).chosen == code
 
 
 @situation("a folder of `save_to_disk`, one split or several", "axolotl #1430", "used")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..errors import run
+from ..errors import ConfigError, run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
 from .tables import worlds_text
@@ -279,6 +279,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/worlds"), help="folder to write")
     parser.add_argument("--seeds", type=int, default=32, help="worlds drawn of each kind")
     args = parser.parse_args(argv)
+    if args.seeds < 4:
+        raise ConfigError("--seeds: at least 4, or there are no intervals")
     with phase("worlds"):
         run_worlds(args.output, args.seeds)
 
