@@ -68,8 +68,7 @@ class Checkpoint:
             # not in torch's words, which are on how to run what a stranger's pickle holds
             raise TrainingError(f"{path} cannot be read ({type(error).__name__}): it is torn, or no"
                                 " checkpoint of train_rm; start without --resume") from error
-        changed = [k for k, v in then.items()
-                   if k not in FREE and self.config.get(k) != v]
+        changed = [k for k, v in then.items() if k not in FREE and self.config.get(k) != v]
         if changed:
             raise ConfigError(f"{path} was written with another {', '.join(changed)}: resume with "
                               "the same config, or choose a new output_dir")

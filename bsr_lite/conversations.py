@@ -78,8 +78,6 @@ LIKE_HH = re.compile(r"\s*(Human|System):.*\n\s*Assistant:|\n\nHuman:", re.DOTAL
 # of a message: what would be lost with the name of the way out
 MESSAGE_FIELDS = dict.fromkeys(("tool_calls", "function_call"), "calls a tool") | dict.fromkeys(
     ("reasoning_content", "reasoning", "thinking"), "holds its reasoning apart")
-
-
 # what a row or a message may say of its conversation that text alone cannot carry
 REFUSED = ("images", "image", "videos", "video", "audios", "audio", "documents", "history")
 
@@ -132,11 +130,10 @@ def hh_turns(value) -> Messages | None:
             for who, said in zip(parts[::2], parts[1::2], strict=True)]
 
 
-def prompt_of(row: dict, value, name: str = "prompt") -> Messages:
-    """A row's conversation up to the answer: messages of `value`, the row's `system` text before
-    them, its `tools` in a first message of their own for the template."""
+def prompt_of(row: dict, prompt: Messages, name: str = "prompt") -> Messages:
+    """A row's conversation up to the answer: its `system` text before the messages, its `tools` in
+    a first message of their own for the template."""
     refuse(row, REFUSED)
-    prompt = read_messages(value, name)
     if prompt[-1]["role"] == "assistant":
         raise ValueError(f"{name} ends in an assistant message: an answer must follow a user's")
     if row.get("system"):

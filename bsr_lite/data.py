@@ -30,14 +30,13 @@ def split_of(value) -> str | None:
     return text(value, "split") if value else None
 
 
-def new_group(prompt, responses, gold, models, split=None,
-              row: dict | None = None) -> Group:
+def new_group(prompt, responses, gold, models, split=None, row: dict | None = None) -> Group:
     if not all(isinstance(found, list) for found in (responses, gold, models)):
         raise ValueError("responses, gold scores and models must be lists")
     if not len(responses) == len(gold) == len(models) or len(responses) < 2:
         raise ValueError(f"needs equally many (at least 2) responses, gold scores and models, got "
                          f"{len(responses)}, {len(gold)} and {len(models)}")
-    return Group(prompt_of(row or {}, prompt),
+    return Group(prompt_of(row or {}, read_messages(prompt, "prompt")),
                  [text(r, f"responses[{i}]") for i, r in enumerate(responses)],
                  [number(g, f"gold[{i}]") for i, g in enumerate(gold)],
                  [text(m, f"models[{i}]") for i, m in enumerate(models)], split_of(split))
@@ -116,7 +115,7 @@ def trl_pair(row: dict) -> Pair:
         prompt, name = _shared_start(*sides), "the shared start of chosen and rejected"
         if isinstance(prompt, str):
             sides = [side[len(prompt):] for side in sides]
-            prompt = read_messages(prompt, name)
+        prompt = read_messages(prompt, name)
     answers = [_answer(side, prompt, n) for side, n in zip(sides, ("chosen", "rejected"),
                                                            strict=True)]
     margin = None if row.get("margin") is None else number(row["margin"], "margin")

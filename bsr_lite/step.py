@@ -94,7 +94,8 @@ def step_metrics(rewards: Tensor, loss: Tensor, config: RewardModelConfig) -> di
             "train/reward_std": rewards.std().item(), "bsr/variance_term": variance,
             # the squared mean of B draws is Var / B too large on average
             "bsr/mean_term": size * (pair_means["mean"] ** 2 - variance / pairs),
-            "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size}
+            # the spread term alone puts none on the mean
+            "bsr/weight_of_mean": (config.bsr_lambda or 0.0) * size * (config.loss != "spread")}
 
 
 # ---- optimizer -----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from .config import RewardModelConfig, command_line, load_config, to_dict, with_
 from .data import Group
 from .errors import ConfigError, TrainingError, run
 from .eval_rm import evaluate, group_tokens
+from .losses import PENALTIES
 from .models import load_reward_model
 from .runlog import RunLog, check_tracker, open_tracker, peak_memory_gb, phase, read_metrics
 from .saving import save_reward_model, training_facts
@@ -49,7 +50,7 @@ def prepare(config: RewardModelConfig, scenarios: Scenarios | None):
     with phase("tokens"):
         pairs, dropped = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
     demanded = sum(pair.target_margin != 0 for pair in pairs)
-    if demanded and config.loss in ("hinge", "norm", "dr"):
+    if demanded and config.loss not in {"bt", *PENALTIES}:
         raise ConfigError(f"loss {config.loss} takes no margins of pairs, and {demanded} demand "
                           "one: remove the column margin, or choose another loss")
     watched = {"dev": draw_groups(model, scenarios.dev_prompt_disjoint, config)}

@@ -75,9 +75,11 @@ def test_operations_are_those_torch_counts(tiny_path, setting):
     assert linear == pytest.approx(ours, rel=1e-4 if "lora" not in setting else 0.04)
 
 
-def test_bsr_over_micro_batches_costs_a_forward_pass_more(tiny_path):
+@pytest.mark.parametrize("loss", ["bsr", "spread", "level"])
+def test_bsr_over_micro_batches_costs_a_forward_pass_more(tiny_path, loss):
     model = load_reward_model(tiny_path, dtype="float32").train()
-    config = config_for(tiny_path, batch_size=4, loss="bsr", token_budget=256)
+    config = config_for(tiny_path, batch_size=4, loss=loss, bsr_lambda=0.1,
+                        token_budget=256)
     token_groups = [[[1] * 8, [2] * 120, [3] * 120]] * 4
     parts = [([i], pack([group])) for i, group in enumerate(token_groups)]
     linear, _ = counted(model, parts, config)

@@ -17,6 +17,7 @@ from torch import nn
 from ..config import RewardModelConfig, command_line, load_config
 from ..data import GROUP_FORMATS
 from ..errors import ConfigError, run
+from ..losses import GROUPED
 from ..models import RewardModel
 from .cards import CARDS, computing
 from .estimate import count_fake_step, estimate
@@ -102,7 +103,7 @@ def step_work(config: RewardModelConfig, model: RewardModel, gpus: int) -> dict[
     parts = math.ceil(config.batch_size / gpus / runs)
     again = config.model.gradient_checkpointing  # true: all layers; a number: the first so many
     again = float(again) if again is True else min(1.0, again / len(model.backbone.layers))
-    passes = 1 + again + (config.loss == "bsr" and parts > 1)
+    passes = 1 + again + (config.loss in GROUPED and parts > 1)
     flops = step_flops(model, answers * length, answers * length * (length + 1) / 2, passes)
     return {"tokens": answers * length, "micro_batches": parts, "passes": passes, "flops": flops}
 
