@@ -10,7 +10,8 @@ from .data import Group, Messages, read_messages
 from .dispersion import effective_rank, norm_share, norm_statistics, reward_variances
 from .distributed import gather, rank, ranks
 from .errors import DataError, ModelError
-from .metrics import agreement, bootstrap_interval, kendall_tau_b
+from .metrics import agreement, bootstrap_interval, clustered, kendall_tau_b
+from .scenarios import prompt_key
 from .tokenization import answer_rows
 
 # ---- scores --------------------------------------------------------------------------------------
@@ -72,7 +73,8 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     """Agreement of rewards and gold over ranking sets of one size K.
 
     score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
-    from a bootstrap over prompts and `per_prompt` behind it; pooled_tau: tau-b over all responses
+    from a bootstrap over prompts, all sets of a prompt together, and
+    `per_prompt`, one number a set, behind it; pooled_tau: tau-b over all responses
     of all prompts, which, unlike the former, sees shifts between prompts; rewards and gold, (P, K),
     to four decimals; length_score: the score of a reward that is the number of characters.
     dropped: sets over max_length; undecided: sets whose gold scores are all equal, left out;
@@ -91,7 +93,8 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     gold = np.array([g.gold for g, _ in kept], dtype=float)  # (P, K)
     lengths = np.array([[len(r) for r in g.responses] for g, _ in kept])
     metric, per_prompt = agreement(rewards, gold)
-    mean, low, high = bootstrap_interval(per_prompt)
+    prompts = [prompt_key(g.prompt) for g, _ in kept]
+    mean, low, high = bootstrap_interval(clustered(per_prompt, prompts))
     result = {"score": mean, "low": low, "high": high, "metric": metric, "groups": len(kept),
               "dropped": len(too_long), "undecided": len(fit) - len(kept),
               "tied": sum(len(set(row)) < len(row) for row in rewards.tolist()),

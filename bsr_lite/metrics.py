@@ -77,6 +77,22 @@ def seed_interval(values) -> tuple[float, float]:
     return float(values.mean()), float(t_quantile(n - 1) * values.std(ddof=1) / math.sqrt(n))
 
 
+def clustered(values, clusters) -> np.ndarray:
+    """One column a cluster of prompts instead of one a prompt, with the same mean: an interval over
+    its columns draws whole clusters, as it must where prompts of one are alike. A column is the
+    grand mean plus the cluster's summed deviation from it times clusters / prompts.
+    Shapes: (..., P), P labels -> (..., clusters).
+
+    >>> clustered([[1.0, 3.0, 8.0]], ["a", "a", "b"]).round(6).tolist()
+    [[1.333333, 6.666667]]
+    """
+    values = finite(values)
+    _, index = np.unique(clusters, return_inverse=True)
+    member = np.eye(index.max() + 1)[index]  # (P, clusters)
+    mean = values.mean()
+    return mean + (values - mean) @ member * member.shape[1] / len(index)
+
+
 def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
     """Mean over seeds and prompts, with a percentile 95% interval from resampling prompts.
 

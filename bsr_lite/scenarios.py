@@ -116,7 +116,7 @@ def build_scenarios(groups: list[Group], valid_models: list[str], label_temperat
 
 def require(scenarios: Scenarios, parts: list[str]) -> None:
     """Raises: DataError when one of the named parts has no rows."""
-    empty = [name for name in parts if not getattr(scenarios, name)]
+    empty = [name for name in parts if not getattr(scenarios, name, None)]
     if empty:
         raise DataError(f"no rows for {', '.join(empty)}: a part needs prompts with {RESPONSES} "
                         f"responses of its models; see data.valid_models ({scenarios.counts})")

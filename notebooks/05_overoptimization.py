@@ -214,10 +214,10 @@ print(f"over seeds alone +- {1.96 * a.mean(1).std(ddof=1) / S**0.5:.4f}, "
 
 # %% [markdown]
 # (The `max` guards against an estimate below what either source alone makes; the interval uses
-# Student's t.) A difference $\delta$ is found significant in four of five studies when it is
-# $1.96 + 0.84 = 2.8$ standard errors, .84 being the 80% quantile of the normal distribution. So
-# every null result below comes with that **detectable difference**: "no effect above this". How
-# many prompts would .01 need?
+# Student's t.) What an interval leaves out is excluded, at 95%; what it holds is not, zero and
+# useful gains alike. *Before* a study one asks how large it must be: a true difference is found
+# significant in four of five studies when it is $1.96 + 0.84 = 2.8$ standard errors, .84 being the
+# 80% quantile of the normal distribution. How many prompts would .01 need?
 
 # %%
 runs = read_runs(("runs" if PROFILE == "full" else "data/runs") + "/study_lora")
@@ -233,9 +233,6 @@ for part in PARTS[1:]:
     print(f"{part:18s} sd of a prompt's paired difference, one seed {one_seed:.2f}: "
           f"{(2.8 * one_seed / 0.01) ** 2:5.0f} prompts for .01; mean of {len(d)} seeds "
           f"{d.mean(0).std(ddof=1):.2f}: {(2.8 * d.mean(0).std(ddof=1) / 0.01) ** 2:4.0f}")
-
-# %%
-assert statistics.detectable(-1.96, 1.96) == 2.8, "a standard error of 1 must detect 2.8"
 
 # %% [markdown]
 # Two thousand prompts with one seed, six hundred with the mean of four, noise of the seeds
@@ -273,12 +270,8 @@ for tier, table in tiers.items():
     for part in PARTS:
         mean, low, high = cells[part]["difference"]
         level = table["bt"][part].get("mean", table["bt"][part].get("score"))
-        row.append(f"{level:.2f} {mean:+.3f} ({low:+.3f}, {high:+.3f}) "
-                   f"{cells[part]['detectable']:.3f}")
+        row.append(f"{level:.2f} {mean:+.3f} ({low:+.3f}, {high:+.3f})")
     print(f"{tier:14s}" + "".join(f"{text:>36s}" for text in row))
-
-# %%
-print("last number: the difference that four of five such studies would detect")
 
 # %% [markdown]
 # **What to see.** A filled dot has an interval without zero; those lie on the *left*. With fifty

@@ -1,5 +1,6 @@
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from bsr_lite.eval_rm import score_answers
 from bsr_lite.losses import preference_loss
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
+from bsr_lite.scenarios import load_scenarios
 from bsr_lite.studies import frozen
 from bsr_lite.studies.frozen import (
     FrozenConfig,
@@ -48,12 +50,16 @@ def study(tmp_path, tiny_path, groups):
     return tmp_path / "frozen.yaml"
 
 
+def load(config, base):
+    return load_features(Path(config.output_dir) / "features.pt", load_scenarios(base),
+                         config.scenarios, base, config.eval_groups)
+
+
 def test_features_are_the_states_behind_the_models_rewards(study, groups, tiny_path):
     config = load_config(study, FrozenConfig)
     base = load_config(study.parent / config.base)
-    features = load_features(config, base)
+    features = load(config, base)
     model = load_reward_model(tiny_path, dtype="float32")
-    from bsr_lite.scenarios import load_scenarios
     group = drawn(load_scenarios(base).mutual_disjoint, None, base.data.seed)[0]
     expected = score_answers(model, group.prompt, group.responses)
     ours = features["mutual_disjoint"]["hidden"][0].float() @ model.head_weight
@@ -65,13 +71,13 @@ def test_features_are_the_states_behind_the_models_rewards(study, groups, tiny_p
 def test_features_are_computed_once_for_the_same_data(study, monkeypatch):
     config = load_config(study, FrozenConfig)
     base = load_config(study.parent / config.base)
-    first = load_features(config, base)
+    first = load(config, base)
     monkeypatch.setattr(frozen, "compute_features", lambda *a: pytest.fail("computed again"))
-    again = load_features(config, base)
+    again = load(config, base)
     assert all(torch.equal(first[p]["hidden"], again[p]["hidden"]) for p in first)
     base.data.seed = 9
     with pytest.raises(pytest.fail.Exception, match="computed again"):
-        load_features(config, base)
+        load(config, base)
 
 
 @pytest.mark.parametrize("objective", [

@@ -29,6 +29,7 @@ from bsr_lite.errors import ConfigError, DataError, ModelError, TrainingError
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
 from bsr_lite.saving import model_card, save_reward_model
+from bsr_lite.scenarios import load_scenarios
 from bsr_lite.scorers import model_gold, read_prompts
 from bsr_lite.studies import evaluate, frozen, records
 from bsr_lite.studies.reward_models import StudyConfig
@@ -140,11 +141,13 @@ def test_malicious_features_are_refused(tiny_path, tmp_path, touched, groups):
     for content in ({"key": Malicious(touched)}, {"other": 1}, [1]):
         torch.save(content, tmp_path / "features.pt")
         with pytest.raises(DataError, match=r"features.pt cannot be read .*delete it"):
-            frozen.load_features(config, base)
+            frozen.load_features(tmp_path / "features.pt", load_scenarios(base), config.scenarios,
+                                 base)
         assert not touched.exists()
     (tmp_path / "features.pt").write_bytes(b"PK torn")
     with pytest.raises(DataError, match="delete it"):
-        frozen.load_features(config, base)
+        frozen.load_features(tmp_path / "features.pt", load_scenarios(base), config.scenarios,
+                                 base)
 
 
 def test_a_pickle_as_weights_is_refused(tiny_path, tmp_path, touched):

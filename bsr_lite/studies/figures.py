@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..plots import SCENARIO_COLORS, color, label, panels, to_rgb
+from .tables import foretold
 
 
 def shades(methods: list[str]) -> list:
@@ -151,4 +152,22 @@ def theory_figure(fits: dict):
         label(axis, "predicted |w| / BT's", "", world)
     axes[0].set_ylabel("fitted |w| / BT's (full: signal)")
     axes[-1].legend(fontsize=6, loc="lower right")
+    return figure
+
+
+def linear_figure(results: dict):
+    """Fitted against foretold difference to BT, a panel a world, a dot a penalty, lambda, set."""
+    worlds = foretold(results)
+    figure, axes = panels(len(worlds), sharex=True, sharey=True)
+    for axis, (world, rows) in zip(axes, worlds.items(), strict=True):
+        axis.axhline(0, color="black", linewidth=0.8)
+        axis.axvline(0, color="black", linewidth=0.8)
+        for i, kind in enumerate(dict.fromkeys(row[0].split("-")[0] for row in rows)):
+            mine = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
+            x, y, low, high = mine
+            axis.errorbar(x, y, [y - low, high - y], fmt="o", markersize=3, linewidth=0.6,
+                          color=color(kind, i), label=kind)
+        label(axis, "difference to BT, foretold", "", world.replace("_", " "))
+    axes[0].set_ylabel("difference to BT, fitted (tau, accuracy)")
+    axes[0].legend(fontsize=7)
     return figure

@@ -31,7 +31,7 @@ from ..runlog import fingerprint, phase, writing
 from ..scenarios import Scenarios, load_scenarios, sets_of
 from ..step import schedule
 from . import records
-from .statistics import compared
+from .statistics import interval
 from .tables import columns_table, scores_text
 
 
@@ -64,8 +64,9 @@ class FrozenConfig:
 
 def compute_features(model, scenarios: Scenarios, parts: list[str], config: RewardModelConfig,
                      eval_groups: int | None) -> dict:
-    """Last hidden states (after the final norm, 16 bits) and gold: {"train" | part: {"hidden":
-    (P, K, H), "gold": (P, K), "dropped": n}}; over-long sets and undecided ones are dropped."""
+    """Last hidden states (after the final norm, 16 bits), gold and topics: {"train" | part:
+    {"hidden": (P, K, H), "gold": (P, K), "dropped": n, "topics": P names or None}}; over-long sets
+    and undecided ones are dropped."""
     features = {}
     for name in dict.fromkeys(["train", *parts]):
         groups = sets_of(scenarios, name)
@@ -78,17 +79,17 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
         scored = score_tokens(model, [t for _, t in kept], config.token_budget)
         features[name] = {"hidden": torch.stack([s["after_norm"] for s in scored]).half(),
                           "gold": torch.tensor([g.gold for g, _ in kept]),
-                          "dropped": len(groups) - len(kept)}
+                          "dropped": len(groups) - len(kept),
+                          "topics": records.topics(config, [g for g, _ in kept])}
     return features
 
 
-def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
-    """`compute_features` of the base run's untrained model, kept in output_dir/features.pt for the
-    next call with the same model and data."""
-    scenarios = load_scenarios(base)
-    key = fingerprint([*map(records.key_of, (base.model, base.data, scenarios)), config.scenarios,
-                       config.eval_groups])
-    path = Path(config.output_dir) / "features.pt"
+def load_features(path: Path, scenarios: Scenarios, parts: list[str], base: RewardModelConfig,
+                  eval_groups: int | None = None) -> dict:
+    """`compute_features` of the base run's untrained model, kept in the file `path` for the next
+    call with the same model and data."""
+    key = fingerprint([*map(records.key_of, (base.model, base.data, scenarios)), parts,
+                       eval_groups, "topics"])
     try:
         if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
             return saved["features"]
@@ -96,7 +97,7 @@ def load_features(config: FrozenConfig, base: RewardModelConfig) -> dict:
         raise DataError(f"{path} cannot be read ({type(error).__name__}): delete it") from error
     model = load_reward_model(base.model.name, depth=base.model.depth, dtype=base.model.dtype)
     with phase("features"):
-        features = compute_features(model, scenarios, config.scenarios, base, config.eval_groups)
+        features = compute_features(model, scenarios, parts, base, eval_groups)
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path) as new:
         torch.save({"key": key, "features": features}, new)
@@ -169,9 +170,9 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
 
 def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
     """summary[method][part]: mean score, its paired difference to the first method with a 95%
-    interval over seeds and prompts and the difference that 80% of such studies would detect, and
-    means of the rest over seeds."""
-    features = load_features(config, base)
+    interval over seeds and prompts, and means of the rest over seeds."""
+    features = load_features(Path(config.output_dir) / "features.pt", load_scenarios(base),
+                             config.scenarios, base, config.eval_groups)
     x, summary, first = standardize(features), {}, {}
     for method, objective in config.methods.items():
         with phase(method):
@@ -180,11 +181,14 @@ def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
             for part in config.scenarios:
                 found = scores(heads, x[part], features[part]["gold"])
                 metric, score = found.pop("metric"), found.pop("score")
+                base_score = first.setdefault(part, score)
+                alike = features[part]["topics"]
                 summary[method][part] = {
                     "metric": metric, "prompts": score.shape[1],
                     "dropped": features[part]["dropped"],
                     "score": float(score.mean()), "seed_std": float(score.mean(1).std(ddof=1)),
-                    **compared(score, first.setdefault(part, score)),
+                    "difference": interval(score - base_score, alike),
+                    "clusters": alike and len(set(alike)),
                     **{k: float(v.mean()) for k, v in found.items()}}
     return summary
 

@@ -12,15 +12,18 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
 from ..checkpoint import MAY_DIFFER
-from ..config import Part, Seed, command_line, parse, read_yaml
+from ..config import Part, RewardModelConfig, Seed, command_line, parse, read_yaml
+from ..data import Group, read_messages
 from ..distributed import refuse_launcher
 from ..machine import resolve_dtype
 from ..runlog import environment, flat, phase, read_metrics, write_atomic
+from ..scenarios import prompt_key
+from ..sources import read_rows
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 
@@ -37,6 +40,7 @@ Names = Annotated[list[Name], Field(min_length=1)]
 Methods = Annotated[dict[Name, dict | None], Field(min_length=1)]
 Objectives = Annotated[dict[Name, dict[str, str | float]], Field(min_length=1)]
 Parts = Annotated[list[Part], Field(min_length=1)]
+World = Literal["plain", "postscript", "closing_phrase"]  # see `shifts`
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 SeedsByPrice = Annotated[dict[float, Seeds], Field(min_length=1)]
 
@@ -76,6 +80,7 @@ def read_back(path: Path, config, **others) -> dict | None:
     try:
         found = json.loads(path.read_text())
         then = found["config"]
+        then.setdefault("world", "plain")  # of before there were others
         same = _holds(then, config, tuple(others)) and all(
             _holds(then.get(name), value) for name, value in others.items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -101,7 +106,7 @@ def write_results(folder: Path, config: dict, table: dict, text: str, figure=Non
 
 
 def study_without_runs(config, compute: Callable[[], dict], text: Callable[[dict], str],
-                       resume: bool, **others) -> dict:
+                       resume: bool, figure: Callable | None = None, **others) -> dict:
     """The table of a study whose results.json is its one record: with `resume` the one under
     data/runs when the same config and `others` decided it, else what compute() finds, with
     env.json beside it."""
@@ -110,7 +115,8 @@ def study_without_runs(config, compute: Callable[[], dict], text: Callable[[dict
     if not found:
         found = {"config": key_of(config, **others), "table": compute()}
         write_atomic(out / "env.json", json.dumps(environment(), indent=2) + "\n")
-    return write_results(out, found["config"], found["table"], text(found["table"]))
+    return write_results(out, found["config"], found["table"], text(found["table"]),
+                         figure and figure(found["table"]))
 
 
 def read_table(folder: str | Path) -> dict:
@@ -140,6 +146,16 @@ def by_method(found: dict) -> dict[str, list]:
     for name, value in found.items():
         methods.setdefault(method_and_seed(name)[0], []).append(value)
     return methods
+
+
+def topics(config: RewardModelConfig, groups: list[Group]) -> list[str] | None:
+    """The topic of each group's prompt, where its table names one: prompts of a topic are alike."""
+    if config.data.format != "pocket":
+        return None
+    found = {prompt_key(read_messages(row["prompt"], "prompt")): row.get("topic")
+             for row in read_rows(config.data.source)}
+    named = [found[prompt_key(group.prompt)] for group in groups]
+    return named if all(named) else None
 
 
 def drawn(rows: list, size: int | None, seed: int) -> list:

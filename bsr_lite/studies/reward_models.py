@@ -18,6 +18,7 @@ from ..train_rm import train
 from . import records, tables
 from .best_of_n import BestOfNConfig, run_best_of_n
 from .frozen import FrozenConfig, run_frozen
+from .shifts import in_world
 
 
 @section
@@ -32,6 +33,7 @@ class StudyConfig:
     common: dict = field(default_factory=dict)
     eval_groups: Count | None = None  # random groups per scenario; None: all
     scenarios: records.Parts = field(default_factory=lambda: list(SCENARIOS))
+    world: records.World = "plain"  # how the answers' texts are changed
 
 
 @section
@@ -66,19 +68,32 @@ def run_configs(study: StudyConfig, study_path: Path) -> dict[str, RewardModelCo
 
 def decided_by(study: StudyConfig) -> dict:
     """What decides a run's evaluation beside its config, its data's content apart."""
-    return {"eval_groups": study.eval_groups, "scenarios": study.scenarios}
+    return {name: getattr(study, name) for name in ("eval_groups", "scenarios", "world")}
+
+
+def sets_to_score(study: StudyConfig, config: RewardModelConfig, data: Scenarios) -> dict:
+    """A random draw of each scenario's sets, the same for all runs."""
+    return {name: records.drawn(sets_of(data, name), study.eval_groups, config.data.seed)
+            for name in study.scenarios}
 
 
 def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scenarios) -> dict:
     """Totals of a run's training, and its scores on each of the study's scenarios."""
     model, totals = train(config, resume=False, scenarios=data)
-    sets = {name: records.drawn(sets_of(data, name), study.eval_groups, config.data.seed)
-            for name in study.scenarios}
     with phase("evaluation"):
         found = {name: evaluate(model, groups, max_length=config.data.max_length,
                                 token_budget=config.token_budget, dispersion=True)
-                 for name, groups in sets.items()}
+                 for name, groups in sets_to_score(study, config, data).items()}
     return {"totals": totals, "scenarios": found}
+
+
+def clusters(study: StudyConfig, config: RewardModelConfig) -> dict[str, list | None]:
+    """Topics of the sets that an evaluation keeps, where the data is there and names them."""
+    if config.data.format != "pocket" or not Path(config.data.source).exists():
+        return {}
+    data = in_world(load_scenarios(config), study.world, config.data.seed)
+    return {name: records.topics(config, [g for g in groups if len(set(g.gold)) > 1])
+            for name, groups in sets_to_score(study, config, data).items()}
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -88,7 +103,8 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     configs, out = run_configs(study, path), Path(study.output_dir)
     found = records.recorded_runs(configs, **decided_by(study)) if resume else {}
     if len(found) < len(configs):  # the others, and those that were recorded of other data
-        data = load_scenarios(next(iter(configs.values())))  # the same for all
+        data_config = next(iter(configs.values()))  # the same for all in what concerns data
+        data = in_world(load_scenarios(data_config), study.world, data_config.data.seed)
         require(data, study.scenarios)
         checksum = fingerprint(records.key_of(data))
         others = decided_by(study) | {"data_checksum": checksum}
@@ -98,7 +114,8 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
         raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
                           "prompts cannot be paired; run the study without --resume")
-    summary = tables.summarize(records.by_method({name: found[name] for name in configs}))
+    summary = tables.summarize(records.by_method({name: found[name] for name in configs}),
+                               clusters(study, next(iter(configs.values()))))
     text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
     return records.write_results(out, records.key_of(study), summary, text, study_figure(summary))

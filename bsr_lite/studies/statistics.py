@@ -4,21 +4,15 @@ import math
 
 import numpy as np
 
-from ..metrics import bootstrap_interval, finite, kendall_tau_b, t_quantile
+from ..metrics import bootstrap_interval, clustered, finite, kendall_tau_b, t_quantile
 
 
-def interval(per_prompt: np.ndarray) -> tuple[float, float, float]:
+def interval(per_prompt: np.ndarray, clusters=None) -> tuple[float, float, float]:
     """Mean and 95% interval of (seeds, prompts): over both from three seeds on, else over prompts
-    alone."""
+    alone. Prompts of one of `clusters`, such as a topic, are drawn together."""
+    per_prompt = per_prompt if clusters is None else clustered(per_prompt, clusters)
     several = len(per_prompt) > 2
     return two_way_interval(per_prompt)[:3] if several else bootstrap_interval(per_prompt)
-
-
-def compared(scores: np.ndarray, first: np.ndarray) -> dict:
-    """Paired difference to the first method's scores with its interval, and the difference that
-    could have been detected.  Shapes: (seeds, prompts) each."""
-    difference = interval(scores - first)
-    return {"difference": difference, "detectable": detectable(*difference[1:])}
 
 
 def pair_margins(cell: dict, temperature: float) -> tuple[np.ndarray, np.ndarray]:
@@ -133,16 +127,6 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     error = math.sqrt(total / (s * p))
     half = t_quantile(freedom) * error
     return float(mean), float(mean - half), float(mean + half), error
-
-
-def detectable(low: float, high: float) -> float:
-    """The true difference that four of five studies with a 95% interval as wide as this one would
-    find significant: half its width times (1.96 + 0.84) / 1.96.
-
-    >>> round(detectable(-1.96, 1.96), 2)  # standard error 1
-    2.8
-    """
-    return (high - low) / 2 * 2.8 / 1.96
 
 
 def best_of_n(proxy, values, n: int) -> np.ndarray:

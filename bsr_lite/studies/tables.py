@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..runlog import flat
-from .statistics import compared, interval, reward_controls
+from .statistics import interval, reward_controls
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -39,10 +39,10 @@ MEANS = {"between": "between_prompts", "within": "within_prompts",
             for statistic in ("mean", "cv", "skew")}}
 
 
-def summarize(runs: dict[str, list[dict]]) -> dict:
+def summarize(runs: dict[str, list[dict]], clusters: dict[str, list] | None = None) -> dict:
     """summary[method][scenario] of evaluations by method, in the order of seeds: mean and 95%
-    interval, the paired difference to the first method with its interval and the difference that
-    could have been detected, dispersion means, and `reward_controls` where rewards were kept."""
+    interval, the paired difference to the first method with its interval, dispersion means, and
+    `reward_controls` where rewards were kept. Sets of one of `clusters` are drawn together."""
     first, (run, *_) = next(iter(runs.items()))
     temperature = run["config"]["data"]["label_temperature"]
     found: dict = {method: {} for method in runs}
@@ -50,11 +50,13 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
         cells = {m: [flat(r["scenarios"][scenario]) for r in mine] for m, mine in runs.items()}
         scores = {m: np.array([c["per_prompt"] for c in mine]) for m, mine in cells.items()}
         for method, mine in cells.items():
-            mean, low, high = interval(scores[method])
+            alike = clusters and clusters.get(scenario)
+            mean, low, high = interval(scores[method], alike)
             found[method][scenario] = {
                 "metric": mine[0]["metric"], "groups": mine[0]["groups"], "mean": mean,
                 "low": low, "high": high, "seeds": [c["score"] for c in mine],
-                **compared(scores[method], scores[first]),
+                "difference": interval(scores[method] - scores[first], alike),
+                "clusters": alike and len(set(alike)),
                 "dropped": mine[0]["dropped"], "tied": sum(c["tied"] for c in mine),
                 **{name: float(np.mean([c[key] for c in mine])) for name, key in MEANS.items()
                    if key in mine[0]},
@@ -73,11 +75,6 @@ def shown(values, form: str = ".3f") -> str:
     return text if low is None else f"{text} ({format(low, form)} to {format(high, form)})"
 
 
-def difference(cell: dict, form: str) -> str:
-    """The paired difference to the first method, in brackets what could have been detected."""
-    return f"{shown(cell['difference'], form)} [{format(cell['detectable'], form[1:])}]"
-
-
 def columns_table(summary: dict, columns: dict[str, str], form: str = ".3g") -> str:
     """One row a method and scenario; columns that the runs did not keep are left out."""
     cells = [(method, part, c) for method, parts in summary.items() for part, c in parts.items()]
@@ -94,19 +91,29 @@ def methods_table(header: list[str], summary: dict, cell: Callable[[dict, bool],
                           for method, parts in summary.items()])
 
 
+def multiplicity(*summaries: dict) -> str:
+    """How many differences are beyond their intervals, and how many would be if none were real."""
+    cells = [c["difference"] for summary in summaries for parts in list(summary.values())[1:]
+             for c in parts.values()]
+    beyond = sum(low * high > 0 for _, low, high in cells)
+    return (f"{beyond} of {len(cells)} differences exclude zero; {0.05 * len(cells):.1f} would by "
+            "chance alone.")
+
+
 def scores_text(summary: dict, seeds: int, form: str = "+.3f") -> str:
     """What the scores are means of, and their table; `form` is that of the differences."""
     first, parts = next(iter(summary.items()))
-    over = "seeds and prompts" if seeds > 2 else "prompts (bootstrap; seeds carry none)"
+    units = "topics" if all(c.get("clusters") for c in parts.values()) else "prompts"
+    over = f"seeds and {units}" if seeds > 2 else f"{units} (bootstrap; seeds carry none)"
 
     def cell(c: dict, is_first: bool) -> str:
         score = shown((c["mean"], c["low"], c["high"])) if "mean" in c else f"{c['score']:.3f}"
-        return score if is_first else f"{score}; {difference(c, form)}"
+        return score if is_first else f"{score}; {shown(c['difference'], form)}"
 
     header = [f"{part} ({c['metric']}, n={c.get('groups') or c['prompts']})"
               for part, c in parts.items()]
     return (f"Mean of {seeds} seeds, 95% intervals over {over}; then the paired difference to "
-            f"{first} and, in brackets, the difference that could have been detected.\n\n"
+            f"{first}. {multiplicity(summary)}\n\n"
             + methods_table(["method", *header], summary, cell))
 
 
@@ -120,16 +127,16 @@ def study_text(summary: dict, seeds: int) -> str:
 
 def tiers_text(tiers: dict) -> str:
     """Of several studies: every method's paired difference to its study's first one, with the
-    95% interval and, in brackets, the difference that could have been detected."""
+    95% interval."""
     def cell(c: dict, is_first: bool) -> str:
         if is_first:
             return f"{c.get('mean', c.get('score')):.3f}"
         _, low, high = c["difference"]
-        return f"**{difference(c, '+.4f')}**" if low * high > 0 else difference(c, "+.4f")
+        text = shown(c["difference"], "+.4f")
+        return f"**{text}**" if low * high > 0 else text
 
     found = ["Paired differences to the first method of each tier with 95% intervals over seeds "
-             "and prompts, in brackets the difference that four of five such studies would detect; "
-             "significant ones bold."]
+             f"and prompts; bold: zero is outside. {multiplicity(*tiers.values())}"]
     found += [methods_table([tier, *next(iter(summary.values()))], summary, cell)
               for tier, summary in tiers.items()]
     return "\n\n".join(found) + "\n"
@@ -153,3 +160,48 @@ def worlds_text(worlds: dict) -> str:
     return ("Tau on new sources (response-disjoint): BT's, and differences to it, 95% over seeds"
             f"\n\n{table(['objective', *worlds], new)}\n\nAll sets in the world `{name}`; BT there:"
             f" {ends}\n\n{table(['objective', *sets], every)}\n")
+
+
+def rank_correlation(x, y) -> float:
+    """Spearman's, of values without ties.
+
+    >>> rank_correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0])
+    1.0
+    """
+    ranks = [np.argsort(np.argsort(v)) for v in (x, y)]
+    return round(float(np.corrcoef(*ranks)[0, 1]), 6)
+
+
+def foretold(table: dict) -> dict[str, list[tuple]]:
+    """Of a linear study, (objective, part, predicted, mean, low, high) of every penalty's
+    difference to BT, by world."""
+    return {world: [(name, part, c["predicted"], *c["difference"])
+                    for name, parts in list(objectives.items())[1:] for part, c in parts.items()]
+            for world, objectives in table.items()}
+
+
+def fit_cell(c: dict, is_first: bool) -> str:
+    return (f"{c['score']:.3f}" if is_first
+            else f"{shown(c['difference'], '+.3f')} [{c['predicted']:+.3f}]")
+
+
+def linear_text(results: dict) -> str:
+    """Per world and set: BT's score beside its prediction, the rank correlation of predicted and
+    seen differences, and how many decided ones have the predicted sign."""
+    lines = []
+    for world, rows in foretold(results).items():
+        for part, c in results[world]["bt"].items():
+            mine = [row for row in rows if row[1] == part]
+            decided = [row for row in mine if row[4] * row[5] > 0]
+            right = sum(row[2] * row[3] > 0 for row in decided)
+            correlation = rank_correlation(*zip(*[row[2:4] for row in mine], strict=True))
+            lines.append([world, part, f"{c['score']:.3f}", f"{c['predicted_score']:.3f}",
+                          f"{correlation:.2f}", f"{right} of {len(decided)}", len(mine)])
+    header = ["world", "set", "BT", "BT as foretold", "rank correlation", "sign right", "fits"]
+    return ("Exact fits of a linear head against linear theory. BT's score and the one foretold; "
+            "Spearman's correlation of foretold and fitted differences to BT over penalties and "
+            "lambdas; of the differences whose 95% interval (over draws of pairs and prompts) "
+            f"leaves zero out, those with the foretold sign.\n\n{table(header, lines)}\n\n"
+            "Every difference to BT, and in brackets the foretold one:\n\n" + "\n\n".join(
+                methods_table([world, *next(iter(objectives.values()))], objectives, fit_cell)
+                for world, objectives in results.items()) + "\n")

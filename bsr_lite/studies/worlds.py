@@ -183,12 +183,12 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
 
 # ---- exact fits against theory -------------------------------------------------------------------
 
-def penalty_matrix(weights: tuple, mean, spread, margin) -> np.ndarray:
+def penalty_matrix(weights: tuple, mean, spread, margin, group: int = GROUP) -> np.ndarray:
     """Q of E[penalty] = w' Q w for rewards w . x: `mean` (D,) and `spread` (D, D) of pair means,
     `margin` (D, D) the second moment of differences."""
     level, variance, second, quarter = weights
     outer = np.outer(mean, mean)
-    return (level * (GROUP * outer + spread) + variance * spread + second * (outer + spread)
+    return (level * (group * outer + spread) + variance * spread + second * (outer + spread)
             + quarter * margin / 4)
 
 

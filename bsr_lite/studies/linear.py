@@ -1,0 +1,198 @@
+"""Can it be foretold, before any training, whether a penalty helps? Linear theory against exact
+fits of a linear head: python -m bsr_lite.studies.linear --config bsr_lite/configs/linear.yaml
+
+Features are last hidden states of the untrained model. Ours, not the paper's.
+"""
+
+from dataclasses import field
+from pathlib import Path
+
+import numpy as np
+
+from ..config import (
+    SCENARIOS,
+    SHIFTED,
+    Folder,
+    Rate,
+    RewardModelConfig,
+    Several,
+    load_config,
+    section,
+)
+from ..errors import run
+from ..metrics import agreement
+from ..runlog import phase
+from ..scenarios import load_scenarios
+from . import records
+from .frozen import load_features
+from .shifts import in_world
+from .statistics import interval
+from .tables import linear_text
+from .worlds import family, penalty_matrix
+
+SETS = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", *SHIFTED)
+PENALTIES = ("bsr", "spread", "level", "centering", "l2")
+
+
+@section
+class LinearConfig:
+    """Penalties x lambdas x scenarios in every world, each fitted on many bootstrap draws of the
+    training pairs, the same draws for all. Scores are compared to Bradley-Terry's."""
+
+    base: str  # path of a RewardModelConfig YAML, for its model (untrained), data and batch size
+    output_dir: Folder
+    ridge: Rate  # kappa |w|^2 of every fit: features outnumber what the pairs can tell apart
+    lambdas: list[Rate]
+    worlds: list[records.World]
+    base_set: list[str] = field(default_factory=list)  # key=value overrides of the base
+    seeds: Several = 50  # bootstrap draws
+
+    def objectives(self) -> dict[str, tuple[str, float]]:
+        return {"bt": ("bt", 0.0)} | {f"{kind}-{weight:g}": (kind, weight)
+                                      for kind in PENALTIES for weight in self.lambdas}
+
+
+# ---- exact fits ----------------------------------------------------------------------------------
+
+def moments(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (H,) and covariance (H, H) of pair means, second moment (H, H) of differences: what
+    `penalty_matrix` takes.  Shapes: (n, 2, H)."""
+    middle, delta = pairs.mean(1), pairs[:, 0] - pairs[:, 1]
+    return middle.mean(0), np.cov(middle.T), delta.T @ delta / len(pairs)
+
+
+def fit(delta: np.ndarray, penalty: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """The w (H,) that minimizes mean -log sigmoid(delta w) + w' penalty w, by Newton's method.
+    Shapes: delta (n, H), penalty (H, H)."""
+    w = start
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-delta @ w))
+        gradient = -delta.T @ (1 - p) / len(delta) + 2 * penalty @ w
+        step = np.linalg.solve((delta.T * (p * (1 - p))) @ delta / len(delta) + 2 * penalty,
+                               gradient)
+        w = w - step
+        if np.abs(step).max() < 1e-6 * np.abs(w).max():
+            break
+    return w
+
+
+def fitted(features: dict, config: LinearConfig, group: int) -> dict[str, np.ndarray]:
+    """{objective: w of every draw, (S, H)}."""
+    pairs = features["train"]["hidden"].double().numpy()  # (n, 2, H)
+    ridge = config.ridge * np.eye(pairs.shape[-1])
+    found = {name: [] for name in config.objectives()}
+    for seed in range(config.seeds):
+        drawn = pairs[np.random.default_rng(seed).integers(0, len(pairs), len(pairs))]
+        delta, known, w = drawn[:, 0] - drawn[:, 1], moments(drawn), np.zeros(pairs.shape[-1])
+        for name, objective in config.objectives().items():
+            w = fit(delta, ridge + penalty_matrix(family(*objective), *known, group=group), w)
+            found[name].append(w)
+    return {name: np.stack(draws) for name, draws in found.items()}
+
+
+# ---- theory --------------------------------------------------------------------------------------
+
+def difference_moment(x: np.ndarray) -> np.ndarray:
+    """Second moment (H, H) of differences between two answers to a prompt.  Shapes: (P, K, H)."""
+    centred = x - x.mean(1, keepdims=True)
+    return 2 * np.einsum("pki,pkj->ij", centred, centred) / (len(x) * (x.shape[1] - 1))
+
+
+def gold_direction(x: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Ridge regression of gold on hidden states over all answers, between prompts too, so that what
+    gold does not depend on gets no weight; its penalty by generalized cross-validation.
+    Shapes: (P, K, H), (P, K) -> (H,)."""
+    x, y = x.reshape(-1, x.shape[-1]), gold.ravel() - gold.mean()
+    left, size, right = np.linalg.svd(x - x.mean(0), full_matrices=False)
+
+    def error(penalty: float) -> float:
+        kept = size**2 / (size**2 + penalty)
+        rest = y - left @ (kept * (left.T @ y))
+        return (rest**2).mean() / (1 - kept.sum() / len(y)) ** 2
+
+    best = min(size[0] ** 2 * np.geomspace(1e-8, 1, 33), key=error)
+    return right.T @ (size / (size**2 + best) * (left.T @ y))
+
+
+def predicted(features: dict, config: LinearConfig, group: int, temperature: float) -> dict:
+    """{objective: {part: predicted score}}, from hidden states of the untrained model, gold of the
+    in-domain answers, and no label.
+
+    Gold's direction w* is that of `gold_direction` over the label temperature. With
+    BT's information I = v Sigma_delta, v = mean p(1 - p) of labels, n pairs and M = (I + 2 kappa +
+    2 Q)^-1, a penalty w' Q w leaves E[w] = M I w* and noise of covariance M I M / n. On a set whose
+    differences have the second moment S, rewards and gold then correlate with rho = E[w]' S w* /
+    sqrt((E[w]' S E[w] + tr S M I M / n) (w*' S w* + residual)), tau = 2/pi arcsin rho, as for
+    normal variables, accuracy = 1/2 + 1/pi arcsin rho.
+    """
+    hidden = {name: f["hidden"].double().numpy() for name, f in features.items()}
+    gold = features["in_domain"]["gold"].double().numpy() / temperature  # (P, 2)
+    target = gold[:, 0] - gold[:, 1]
+    v = (1 / (2 + np.exp(target) + np.exp(-target))).mean()  # p (1 - p)
+    direction = gold_direction(hidden["in_domain"], gold)
+    residual = ((target + np.diff(hidden["in_domain"] @ direction)[:, 0]) ** 2).mean()
+    ridge = 2 * config.ridge * np.eye(len(direction))
+    known = moments(hidden["train"])
+    information, found = v * known[2], {}
+    sets = {part: difference_moment(x) for part, x in hidden.items() if part != "train"}
+    for name, objective in config.objectives().items():
+        q = penalty_matrix(family(*objective), *known, group=group)
+        inverse = np.linalg.inv(information + ridge + 2 * q)
+        w = inverse @ information @ direction
+        noise = inverse @ information @ inverse / len(hidden["train"])
+        found[name] = {}
+        for part, s in sets.items():
+            rho = w @ s @ direction / np.sqrt((w @ s @ w + np.sum(s * noise))
+                                              * (direction @ s @ direction + residual))
+            tau = 2 / np.pi * np.arcsin(rho)
+            found[name][part] = tau if hidden[part].shape[1] > 2 else 0.5 + tau / 2
+    return found
+
+
+# ---- the study -----------------------------------------------------------------------------------
+
+def compute(config: LinearConfig, base: RewardModelConfig) -> dict:
+    """table[world][objective][part]: the score of the fits, its paired difference to Bradley-Terry
+    with a 95% interval over draws and prompts, and the difference that theory predicted. The sets
+    are the four scenarios, dev's, and, where answers are rewritten, the shifted ones."""
+    table = {}
+    for world in config.worlds:
+        scenarios = in_world(load_scenarios(base), world, base.data.seed)
+        parts = [p for p in SETS if getattr(scenarios, p, None)]
+        features = load_features(Path(config.output_dir) / f"features-{world}.pt", scenarios, parts,
+                                 base)
+        theory = predicted(features, config, base.batch_size, base.data.label_temperature)
+        with phase(f"{world}: fits"):
+            heads = fitted(features, config, base.batch_size)
+        table[world] = {name: {} for name in heads}
+        for part in parts:
+            x, gold = features[part]["hidden"].double().numpy(), features[part]["gold"].numpy()
+            first = None
+            for name, w in heads.items():
+                rewards = np.einsum("pkh,sh->spk", x, w)
+                score = agreement(rewards, np.broadcast_to(gold, rewards.shape))[1]  # (S, P)
+                first = score if first is None else first
+                table[world][name][part] = {
+                    "score": float(score.mean()),
+                    "difference": interval(score - first, features[part]["topics"]),
+                    "predicted_score": float(theory[name][part]),
+                    "predicted": float(theory[name][part] - theory["bt"][part])}
+    return table
+
+
+def run_linear(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
+    """Run the study and write results.json, results.md, results.png and env.json; with `resume`,
+    one recorded under data/runs for the same config is read back."""
+    from .figures import linear_figure
+    config = load_config(path, LinearConfig, overrides)
+    base = load_config(path.parent / config.base, overrides=config.base_set)
+    return records.study_without_runs(config, lambda: compute(config, base), linear_text, resume,
+                                      linear_figure, base_config=base)
+
+
+def main(argv: list[str] | None = None) -> None:
+    records.command("linear", __doc__, "a study of linear heads", run_linear, argv)
+
+
+if __name__ == "__main__":
+    run(main)
