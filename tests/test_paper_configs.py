@@ -31,6 +31,16 @@ def test_bt_and_bsr_differ_in_the_objective_and_where_they_write(size):
     assert set(bt) <= set(bsr) and bt["output_dir"] != bsr["output_dir"]
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [("rm_8b_spread", "rm_8b_bsr"),
+                                              ("rm_qlora_spread", "rm_qlora_24gb")])
+def test_spread_configs_are_headed_as_ours_and_differ_in_the_objective_alone(ours, theirs):
+    spread, bsr = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+                   for name in (ours, theirs))
+    assert {k for k in bsr if bsr[k] != spread[k]} == {"output_dir", "loss", "bsr_lambda"}
+    assert set(spread) == set(bsr) and load_config(CONFIGS / f"{ours}.yaml").loss == "spread"
+    assert header(CONFIGS / f"{ours}.yaml").startswith("Ours, not the paper's")
+
+
 @pytest.mark.parametrize("size", RUNS)
 def test_reward_models_have_the_papers_settings(size):
     config, (base, rate, _) = load_config(CONFIGS / f"rm_{size}_bsr.yaml"), RUNS[size]

@@ -5,6 +5,7 @@ Ours, not the paper's. Each kind has its own sentence below; `data/README.md` ho
 """
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -26,24 +27,33 @@ class ShiftedScenarios(Scenarios):
     dev_prompt_shifted: list[Group] = field(default_factory=list)
 
 
-def last_words(text: str) -> str:
-    return " ".join(text.split()[-15:])
+def first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+
+
+FORMS = (lambda text: text, str.upper, lambda text: text[:2 * len(text) // 3].rstrip(),
+         lambda text: " ".join([text] * 3),
+         lambda text: "\n".join(f"- {word}" for word in text.split()[:6]))
 
 
 def postscript(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]:
-    """Prompt-level nuisance. Every answer ends in a postscript, the last words of an answer to some
-    other prompt: the same for all answers to a prompt of training's sources, its own for each
-    answer of new ones. No training pair differs in it, so BT never learns to ignore it."""
-    pool = [last_words(text) for pair in scenarios.train for text in (pair.chosen, pair.rejected)]
+    """Prompt-level nuisance. Every answer ends in a postscript, the first sentence of an answer to
+    some training prompt: as it is, in capitals, cut off, three times, or as a list of its words.
+    All answers to a prompt of training's sources have the same, each answer of new ones its own.
+    No training pair differs in it, so BT has no reason to learn to ignore it."""
+    pool = [sentence for pair in scenarios.train for text in (pair.chosen, pair.rejected)
+            if len((sentence := first_sentence(text)).split()) > 4]
 
-    def tail(*key) -> str:
-        return f"\n\nP.S. {rng(*key).choice(pool)}"
+    def add(answer: str, *key) -> str:
+        draw = rng(*key)
+        text, form = draw.choice(pool), draw.choice(FORMS)
+        return f"{answer.strip()}\n\nP.S. {form(text)}"
 
     def known(prompt, answers, better):
-        return [answer.strip() + tail(prompt) for answer in answers]
+        return [add(answer, prompt) for answer in answers]
 
     def new(prompt, answers, better):
-        return [answer.strip() + tail(prompt, i) for i, answer in enumerate(answers)]
+        return [add(answer, prompt, i) for i, answer in enumerate(answers)]
 
     return known, new
 

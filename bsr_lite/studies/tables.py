@@ -50,7 +50,7 @@ def summarize(runs: dict[str, list[dict]], clusters: dict[str, list] | None = No
         cells = {m: [flat(r["scenarios"][scenario]) for r in mine] for m, mine in runs.items()}
         scores = {m: np.array([c["per_prompt"] for c in mine]) for m, mine in cells.items()}
         for method, mine in cells.items():
-            alike = clusters and clusters.get(scenario)
+            alike = (clusters or {}).get(scenario)
             mean, low, high = interval(scores[method], alike)
             found[method][scenario] = {
                 "metric": mine[0]["metric"], "groups": mine[0]["groups"], "mean": mean,
