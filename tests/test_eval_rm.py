@@ -78,6 +78,15 @@ def test_margin_is_gold_better_minus_worse_and_obeys_eq_23(model, groups):
         parts["hidden_norm"].mean().item(), rel=1e-4)
 
 
+def test_sets_of_one_prompt_are_drawn_together(model, pairs):
+    """The same pairs ten times over, as where many models answer few prompts, tell no more."""
+    once = evaluate(model, pairs_as_groups(pairs))
+    often = evaluate(model, pairs_as_groups(pairs) * 10)
+    assert often["groups"] == 10 * once["groups"]
+    assert [often[k] for k in ("score", "low", "high")] == pytest.approx(
+        [once[k] for k in ("score", "low", "high")])
+
+
 def test_pairs_score_accuracy_with_ties_as_errors(model, pairs):
     groups = pairs_as_groups(pairs)
     same = Group(groups[0].prompt, ["twice the same", "twice the same"], [1.0, 0.0], ["a", "b"])

@@ -2,16 +2,24 @@ import contextlib
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
 from bsr_lite.config import RewardModelConfig, RLOOConfig, load_config, parse
-from bsr_lite.errors import ConfigError
+from bsr_lite.errors import ConfigError, DataError
 from bsr_lite.machine import resolve_dtype
-from bsr_lite.studies.records import key_of, read_back
-from bsr_lite.studies.reward_models import StudyConfig, main, run_configs, run_study, run_tiers
+from bsr_lite.studies.records import key_of, read_back, topics
+from bsr_lite.studies.reward_models import (
+    StudyConfig,
+    clusters,
+    main,
+    run_configs,
+    run_study,
+    run_tiers,
+)
 
 
 def write_study(folder, tiny_path, groups):
@@ -252,3 +260,34 @@ def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
 def test_every_run_is_checked_before_the_first_starts(study_path, override, message):
     with pytest.raises(ConfigError, match=message):
         run_study(study_path, [override])
+
+
+def test_a_world_is_part_of_what_decided_a_run(study_path, recorded, capsys):
+    """A record of the plain world is not read back for another one, nor the other way round."""
+    shutil.rmtree(recorded / "bsr-seed1")
+    capsys.readouterr()
+    one = ["seeds=[0]", "methods={bt: {}}"]
+    run_study(study_path, [*one, "world=closing_phrase", "scenarios=[prompt_disjoint, "
+                           "prompt_shifted]"], resume=True)
+    assert "read back" not in capsys.readouterr().out
+    shutil.rmtree(recorded)
+    shutil.copytree("study", recorded, ignore=shutil.ignore_patterns("model"))
+    shutil.rmtree("study")
+    run_study(study_path, [*one, "scenarios=[prompt_disjoint]"], resume=True)
+    assert "read back" not in capsys.readouterr().out
+    with pytest.raises(DataError, match="no rows for prompt_shifted"):
+        run_study(study_path, [*one, "scenarios=[prompt_shifted]"])
+
+
+@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: [{"role": "user",
+                                                                    "content": text}]])
+def test_prompts_of_a_topic_make_one_cluster_where_the_table_names_topics(study_path, groups, wrap):
+    rows = [{"prompt": wrap(g.prompt[0]["content"]), "responses": g.responses, "gold": g.gold,
+             "models": g.models, "split": g.split, "topic": f"t{i % 5}"}
+            for i, g in enumerate(groups)]
+    config = run_configs(load_config(study_path, StudyConfig), study_path)["bt-seed0"]
+    assert topics(config, groups[:3]) is None  # as it is, the table has none
+    Path("groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert topics(config, groups[3:9]) == ["t3", "t4", "t0", "t1", "t2", "t3"]
+    found = clusters(load_config(study_path, StudyConfig), config)
+    assert set(found["prompt_disjoint"]) == {f"t{i}" for i in range(5)}

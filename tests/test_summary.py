@@ -9,6 +9,7 @@ from bsr_lite.studies.statistics import (
     reward_controls,
     two_way_interval,
 )
+from bsr_lite.studies.tables import multiplicity
 
 RNG = np.random.default_rng(0)
 GOLD = RNG.normal(size=(200, 4))
@@ -22,6 +23,35 @@ def test_interval_is_over_prompts_below_three_seeds_and_over_both_from_three_on(
     x = RNG.normal(size=(4, 30))
     assert interval(x[:2]) == bootstrap_interval(x[:2])
     assert interval(x) == two_way_interval(x)[:3]
+
+
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_intervals_cover_where_prompts_of_a_topic_are_alike(seeds):
+    """20 topics of unequal size; the truth is 0.3, a topic moves all its prompts. Over single
+    prompts the interval misses it often, over topics as seldom as it says."""
+    rng, topics = np.random.default_rng(0), np.repeat(np.arange(20), np.arange(2, 22))
+    by_topic = by_prompt = 0
+    for _ in range(300):
+        x = (0.3 + 0.5 * rng.normal(size=20)[topics] + rng.normal(size=(1, len(topics)))
+             + 0.3 * rng.normal(size=(seeds, len(topics))))
+        mean, low, high = interval(x, topics)
+        assert mean == pytest.approx(x.mean())
+        by_topic += low <= 0.3 <= high
+        _, low, high = interval(x)
+        by_prompt += low <= 0.3 <= high
+    assert by_topic / 300 == pytest.approx(0.93, abs=0.04) and by_prompt / 300 < 0.75
+
+
+def test_clusters_of_one_prompt_change_nothing():
+    x = RNG.normal(size=(4, 30))
+    assert interval(x, range(30)) == pytest.approx(interval(x))
+
+
+def test_the_text_says_how_many_differences_would_be_beyond_by_chance():
+    rows = {"bt": {"a": {}}, "x": {"a": {"difference": (0.1, 0.05, 0.2)}},
+            "y": {"a": {"difference": (0.1, -0.05, 0.2)}}}
+    assert multiplicity(rows, rows) == ("2 of 4 differences exclude zero; 0.2 would by chance "
+                                        "alone.")
 
 
 def test_pairs_are_all_pairs_with_the_probability_of_their_label():
