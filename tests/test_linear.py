@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from bsr_lite.config import parse
+from bsr_lite.errors import TrainingError
 from bsr_lite.metrics import agreement
 from bsr_lite.studies import linear
-from bsr_lite.studies.linear import LinearConfig, difference_moment, fit, fitted, gold_direction
+from bsr_lite.studies.linear import LinearConfig, difference_moment, fitted, gold_direction
 from bsr_lite.studies.tables import foretold, linear_text
-from bsr_lite.studies.worlds import family, penalty_matrix
+from bsr_lite.studies.worlds import family, fit, moments, penalty_matrix
 
 SIGNAL, NUISANCE = 4, 8
 
@@ -60,7 +61,7 @@ def test_the_penalty_of_a_fit_is_the_librarys():
     from bsr_lite.losses import preference_loss
     rng, group = np.random.default_rng(1), 16
     pairs = rng.normal([0.5, 0.0, -0.2], size=(40_000, 2, 3))
-    w, known = np.array([0.7, -0.4, 0.2]), linear.moments(pairs)
+    w, known = np.array([0.7, -0.4, 0.2]), moments(pairs)
     rewards = torch.from_numpy(pairs @ w)
     bt = preference_loss("bt", rewards[:, 0], rewards[:, 1])
     for kind, parameter in (("bsr", "bsr_lambda"), ("spread", "bsr_lambda"),
@@ -123,3 +124,10 @@ def test_the_table_counts_foretold_signs(tmp_path):
     text = linear_text(results)
     assert "| plain | in_domain | 0.400 | 0.500 | 0.80 | 2 of 3 | 4 |" in text
     assert "+0.100 (+0.090 to +0.110) [+0.200]" in text
+
+
+def test_pairs_that_a_line_separates_need_a_ridge():
+    delta = np.array([[1.0, 0.0], [2.0, 1.0]])
+    with pytest.raises((TrainingError, np.linalg.LinAlgError)):
+        fit(delta, np.zeros((2, 2)))
+    assert np.isfinite(fit(delta, 1e-6 * np.eye(2))).all()

@@ -19,7 +19,7 @@ from ..config import (
     load_config,
     section,
 )
-from ..errors import run
+from ..errors import ConfigError, run
 from ..metrics import agreement
 from ..runlog import phase
 from ..scenarios import load_scenarios
@@ -28,7 +28,7 @@ from .frozen import load_features
 from .shifts import in_world
 from .statistics import interval
 from .tables import linear_text
-from .worlds import family, penalty_matrix
+from .worlds import family, fit, moments, penalty_matrix
 
 SETS = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", *SHIFTED)
 PENALTIES = ("bsr", "spread", "level", "centering", "l2")
@@ -54,28 +54,6 @@ class LinearConfig:
 
 # ---- exact fits ----------------------------------------------------------------------------------
 
-def moments(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (H,) and covariance (H, H) of pair means, second moment (H, H) of differences: what
-    `penalty_matrix` takes.  Shapes: (n, 2, H)."""
-    middle, delta = pairs.mean(1), pairs[:, 0] - pairs[:, 1]
-    return middle.mean(0), np.cov(middle.T), delta.T @ delta / len(pairs)
-
-
-def fit(delta: np.ndarray, penalty: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """The w (H,) that minimizes mean -log sigmoid(delta w) + w' penalty w, by Newton's method.
-    Shapes: delta (n, H), penalty (H, H)."""
-    w = start
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-delta @ w))
-        gradient = -delta.T @ (1 - p) / len(delta) + 2 * penalty @ w
-        step = np.linalg.solve((delta.T * (p * (1 - p))) @ delta / len(delta) + 2 * penalty,
-                               gradient)
-        w = w - step
-        if np.abs(step).max() < 1e-6 * np.abs(w).max():
-            break
-    return w
-
-
 def fitted(features: dict, config: LinearConfig, group: int) -> dict[str, np.ndarray]:
     """{objective: w of every draw, (S, H)}."""
     pairs = features["train"]["hidden"].double().numpy()  # (n, 2, H)
@@ -83,7 +61,7 @@ def fitted(features: dict, config: LinearConfig, group: int) -> dict[str, np.nda
     found = {name: [] for name in config.objectives()}
     for seed in range(config.seeds):
         drawn = pairs[np.random.default_rng(seed).integers(0, len(pairs), len(pairs))]
-        delta, known, w = drawn[:, 0] - drawn[:, 1], moments(drawn), np.zeros(pairs.shape[-1])
+        delta, known, w = drawn[:, 0] - drawn[:, 1], moments(drawn), 0.0
         for name, objective in config.objectives().items():
             w = fit(delta, ridge + penalty_matrix(family(*objective), *known, group=group), w)
             found[name].append(w)
@@ -186,6 +164,8 @@ def run_linear(path: Path, overrides: list[str] = (), resume: bool = False) -> d
     from .figures import linear_figure
     config = load_config(path, LinearConfig, overrides)
     base = load_config(path.parent / config.base, overrides=config.base_set)
+    if not base.data.label_temperature:
+        raise ConfigError(f"{path}: theory needs labels that are drawn: data.label_temperature > 0")
     return records.study_without_runs(config, lambda: compute(config, base), linear_text, resume,
                                       linear_figure, base_config=base)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..errors import ConfigError, run
+from ..errors import ConfigError, TrainingError, run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
 from .tables import worlds_text
@@ -192,6 +192,27 @@ def penalty_matrix(weights: tuple, mean, spread, margin, group: int = GROUP) -> 
             + quarter * margin / 4)
 
 
+def moments(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (D,) and covariance (D, D) of pair means, second moment (D, D) of differences: what
+    `penalty_matrix` takes.  Shapes: (n, 2, D)."""
+    middle, delta = pairs.mean(1), pairs[:, 0] - pairs[:, 1]
+    return middle.mean(0), np.cov(middle.T), delta.T @ delta / len(pairs)
+
+
+def fit(delta: np.ndarray, penalty: np.ndarray, start: np.ndarray | float = 0.0) -> np.ndarray:
+    """The w (D,) that minimizes mean -log sigmoid(delta w) + w' penalty w, by Newton's method.
+    Shapes: delta (n, D), penalty (D, D).  Raises: TrainingError where it does not converge."""
+    w = np.zeros(len(penalty)) + start
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-delta @ w))
+        step = np.linalg.solve((delta.T * (p * (1 - p))) @ delta / len(delta) + 2 * penalty,
+                               2 * penalty @ w - delta.T @ (1 - p) / len(delta))
+        w = w - step
+        if np.abs(step).max() < 1e-6 * np.abs(w).max():
+            return w
+    raise TrainingError("no convergence: pairs that a line separates need a ridge")
+
+
 def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000) -> list[tuple]:
     """Per objective (name, coordinates, predicted, fitted): length of the weights relative to BT's.
 
@@ -201,25 +222,15 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     """
     drawn, _ = draw(dataclasses.replace(world, pairs=pairs), seed + 1)
     x = drawn[seed].double().numpy()  # (n, 2, D)
-    delta, middle = x[:, 0] - x[:, 1], x.mean(1)
-    moments = (middle.mean(0), np.cov(middle.T), delta.T @ delta / pairs)
+    delta, sample = x[:, 0] - x[:, 1], moments(x)
     across, within = (by_coordinate(d).double().numpy() for d in (world.across, world.within))
     mean = world.level * gold_direction().double().numpy() / 2
     known = (mean, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
-
-    def fit(q: np.ndarray) -> np.ndarray:
-        w = np.zeros(len(q))
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-delta @ w))
-            gradient = -delta.T @ (1 - p) / pairs + 2 * q @ w
-            w = w - np.linalg.solve((delta.T * p * (1 - p)) @ delta / pairs + 2 * q, gradient)
-        return w
-
-    bt = fit(1e-9 * np.eye(len(across)))
+    bt = fit(delta, 1e-9 * np.eye(len(across)))
     p = 1 / (1 + np.exp(-delta @ bt))
     information, found = (p * (1 - p)).mean() * known[2], []
     for name, objective in objectives.items():
-        fitted = fit(penalty_matrix(family(*objective), *moments))
+        fitted = fit(delta, penalty_matrix(family(*objective), *sample))
         q = penalty_matrix(family(*objective), *known)
         predicted = np.linalg.solve(information + 2 * q, information @ bt)
         for part, where in (("signal", slice(SIGNAL)), ("nuisance", slice(SIGNAL, None))):
