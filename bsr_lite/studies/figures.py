@@ -162,6 +162,7 @@ def linear_figure(results: dict):
     for axis, (world, rows) in zip(axes, worlds.items(), strict=True):
         axis.axhline(0, color="black", linewidth=0.8)
         axis.axvline(0, color="black", linewidth=0.8)
+        axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
         for i, kind in enumerate(dict.fromkeys(row[0].split("-")[0] for row in rows)):
             mine = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
             x, y, low, high = mine
