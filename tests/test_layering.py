@@ -151,8 +151,8 @@ def size(name: str) -> tuple[int, int]:
     return len(lines - docstrings), comments
 
 
-@pytest.mark.parametrize(("what", "names", "most"), [("core", CORE, 2840),
-                                                     ("core and wings", MODULES, 4880)])
+@pytest.mark.parametrize(("what", "names", "most"), [("core", CORE, 2850),
+                                                     ("core and wings", MODULES, 5200)])
 def test_the_library_is_tiny(what, names, most):
     sizes = {name: size(name)[0] for name in names}
     total = sum(sizes.values())

@@ -60,7 +60,7 @@ def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
     """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
     from bsr_lite.config import load_config
     from bsr_lite.studies.records import by_method, recorded_runs
-    from bsr_lite.studies.reward_models import StudyConfig, decided_by, run_configs
+    from bsr_lite.studies.reward_models import StudyConfig, clusters, decided_by, run_configs
     from bsr_lite.studies.tables import summarize
     monkeypatch.chdir(ROOT)
     tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
@@ -70,7 +70,8 @@ def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
         configs = run_configs(study, path)
         found = recorded_runs(configs, **decided_by(study))
         assert list(found) == list(configs)
-        again = json.loads(json.dumps(summarize(by_method(found))))
+        topics = clusters(study, next(iter(configs.values())))
+        again = json.loads(json.dumps(summarize(by_method(found), topics)))
         for method, cells in again.items():
             for part, cell in cells.items():
                 recorded = tiers[name][method][part]
