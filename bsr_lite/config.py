@@ -20,8 +20,8 @@ from .losses import PARAMETERS, check_loss, preference_loss
 from .sources import distinct
 
 SCENARIOS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
-SHIFTED = ("prompt_shifted", "dev_prompt_shifted")  # of `studies.shifts` alone
-Part = Literal[(*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", *SHIFTED, "train")]
+Part = Literal[(*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint",
+                "prompt_shifted", "dev_prompt_shifted", "train")]  # shifted: of `studies.shifts`
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]

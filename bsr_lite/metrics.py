@@ -80,17 +80,20 @@ def seed_interval(values) -> tuple[float, float]:
 def clustered(values, clusters) -> np.ndarray:
     """One column a cluster of prompts instead of one a prompt, with the same mean: an interval over
     its columns draws whole clusters, as it must where prompts of one are alike. A column is the
-    grand mean plus the cluster's summed deviation from it times clusters / prompts.
-    Shapes: (..., P), P labels -> (..., clusters).
+    mean plus the cluster's summed deviation from it times clusters / prompts.
+    Shapes: (..., P), P labels -> (..., clusters); unchanged where there is but one cluster.
 
     >>> clustered([[1.0, 3.0, 8.0]], ["a", "a", "b"]).round(6).tolist()
     [[1.333333, 6.666667]]
     """
     values = finite(values)
-    _, index = np.unique(clusters, return_inverse=True)
-    member = np.eye(index.max() + 1)[index]  # (P, clusters)
-    mean = values.mean()
-    return mean + (values - mean) @ member * member.shape[1] / len(index)
+    names, index = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        return values
+    mean = values.mean(-1, keepdims=True)
+    sums = np.zeros((*values.shape[:-1], len(names)))
+    np.add.at(sums, (..., index), values - mean)
+    return mean + sums * len(names) / len(index)
 
 
 def bootstrap_interval(per_prompt, draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:

@@ -280,8 +280,8 @@ for tier, table in tiers.items():
 # makes it a little worse*. Coefficients were not matched; plain L2 at .01 costs about what BSR at
 # $10^{-2}$ does, so there is no sign of anything particular to BSR.
 #
-# Where a backbone moves, everything is undecided, and the last numbers say how undecided: gains of
-# .02 to .2 could have been missed. The paper's mechanism could act in *norms* only (full
+# Where a backbone moves, everything is undecided, and the intervals say how undecided: they hold
+# gains of .02 to .2 as well as losses. The paper's mechanism could act in *norms* only (full
 # fine-tuning, all layers).
 
 # %% [markdown]

@@ -28,7 +28,7 @@ from ..losses import check_loss, preference_loss
 from ..metrics import agreement, kendall_tau_b
 from ..models import load_reward_model
 from ..runlog import fingerprint, phase, writing
-from ..scenarios import Scenarios, load_scenarios, sets_of
+from ..scenarios import Scenarios, load_scenarios, require, sets_of
 from ..step import schedule
 from . import records
 from .statistics import interval
@@ -67,6 +67,7 @@ def compute_features(model, scenarios: Scenarios, parts: list[str], config: Rewa
     """Last hidden states (after the final norm, 16 bits), gold and topics: {"train" | part:
     {"hidden": (P, K, H), "gold": (P, K), "dropped": n, "topics": P names or None}}; over-long sets
     and undecided ones are dropped."""
+    require(scenarios, parts)
     features = {}
     for name in dict.fromkeys(["train", *parts]):
         groups = sets_of(scenarios, name)
@@ -89,7 +90,7 @@ def load_features(path: Path, scenarios: Scenarios, parts: list[str], base: Rewa
     """`compute_features` of the base run's untrained model, kept in the file `path` for the next
     call with the same model and data."""
     key = fingerprint([*map(records.key_of, (base.model, base.data, scenarios)), parts,
-                       eval_groups, "topics"])
+                       eval_groups, "topics"])  # files of before they held topics do not count
     try:
         if path.exists() and (saved := torch.load(path, weights_only=True))["key"] == key:
             return saved["features"]
@@ -170,7 +171,7 @@ def scores(heads: dict[str, Tensor], x: Tensor, gold: Tensor) -> dict:
 
 def compute(config: FrozenConfig, base: RewardModelConfig) -> dict:
     """summary[method][part]: mean score, its paired difference to the first method with a 95%
-    interval over seeds and prompts, and means of the rest over seeds."""
+    interval over seeds and topics (prompts, where none is named), and means of the rest."""
     features = load_features(Path(config.output_dir) / "features.pt", load_scenarios(base),
                              config.scenarios, base, config.eval_groups)
     x, summary, first = standardize(features), {}, {}

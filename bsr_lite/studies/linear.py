@@ -11,7 +11,6 @@ import numpy as np
 
 from ..config import (
     SCENARIOS,
-    SHIFTED,
     Folder,
     Rate,
     RewardModelConfig,
@@ -20,15 +19,14 @@ from ..config import (
     section,
 )
 from ..errors import ConfigError, run
-from ..metrics import agreement
+from ..metrics import agreement, clustered, t_quantile
 from ..runlog import phase
 from ..scenarios import load_scenarios
 from . import records
 from .frozen import load_features
-from .shifts import in_world
-from .statistics import interval
+from .quadratic import family, fit, moments, penalty_matrix
+from .shifts import SHIFTED, in_world
 from .tables import linear_text
-from .worlds import family, fit, moments, penalty_matrix
 
 SETS = (*SCENARIOS, "dev_prompt_disjoint", "dev_mutual_disjoint", *SHIFTED)
 PENALTIES = ("bsr", "spread", "level", "centering", "l2")
@@ -36,8 +34,8 @@ PENALTIES = ("bsr", "spread", "level", "centering", "l2")
 
 @section
 class LinearConfig:
-    """Penalties x lambdas x scenarios in every world, each fitted on many bootstrap draws of the
-    training pairs, the same draws for all. Scores are compared to Bradley-Terry's."""
+    """Penalties x lambdas x scenarios in every world, each fitted to the training pairs and to many
+    bootstrap draws of them, the same for all. Scores are compared to Bradley-Terry's."""
 
     base: str  # path of a RewardModelConfig YAML, for its model (untrained), data and batch size
     output_dir: Folder
@@ -54,18 +52,38 @@ class LinearConfig:
 
 # ---- exact fits ----------------------------------------------------------------------------------
 
+def drawn_pairs(pairs: np.ndarray, topics: list | None, seed: int) -> np.ndarray:
+    """A bootstrap draw: as many topics as there are, with replacement, and all their pairs; of
+    single pairs where no topic is named."""
+    rng = np.random.default_rng(seed)
+    names, index = np.unique(topics or range(len(pairs)), return_inverse=True)
+    chosen = rng.integers(0, len(names), len(names))
+    return np.concatenate([pairs[index == name] for name in chosen])
+
+
 def fitted(features: dict, config: LinearConfig, group: int) -> dict[str, np.ndarray]:
-    """{objective: w of every draw, (S, H)}."""
+    """{objective: w (1 + S, H)}, fitted to all pairs and to every bootstrap draw of them."""
     pairs = features["train"]["hidden"].double().numpy()  # (n, 2, H)
     ridge = config.ridge * np.eye(pairs.shape[-1])
     found = {name: [] for name in config.objectives()}
-    for seed in range(config.seeds):
-        drawn = pairs[np.random.default_rng(seed).integers(0, len(pairs), len(pairs))]
+    draws = (drawn_pairs(pairs, features["train"]["topics"], seed) for seed in range(config.seeds))
+    for drawn in (pairs, *draws):
         delta, known, w = drawn[:, 0] - drawn[:, 1], moments(drawn), 0.0
         for name, objective in config.objectives().items():
-            w = fit(delta, ridge + penalty_matrix(family(*objective), *known, group=group), w)
+            w = fit(delta, ridge + penalty_matrix(family(*objective), *known, group), w)
             found[name].append(w)
-    return {name: np.stack(draws) for name, draws in found.items()}
+    return {name: np.stack(heads) for name, heads in found.items()}
+
+
+def bootstrap_difference(values: np.ndarray, topics: list | None) -> tuple[float, float, float]:
+    """Mean of the first row, that of the fit to all pairs, with a 95% interval over new training
+    pairs and new sets: its squared error is the variance of the draws' means, which more draws do
+    not shrink, plus that of the sets' mean.  Shapes: (1 + S, P)."""
+    values = values if topics is None else clustered(values, topics)
+    mean, sets = values[0].mean(), values.shape[1]
+    error = np.sqrt(values[1:].mean(1).var(ddof=1) + values[0].var(ddof=1) / sets)
+    half = t_quantile(min(len(values) - 2, sets - 1)) * error
+    return float(mean), float(mean - half), float(mean + half)
 
 
 # ---- theory --------------------------------------------------------------------------------------
@@ -76,25 +94,27 @@ def difference_moment(x: np.ndarray) -> np.ndarray:
     return 2 * np.einsum("pki,pkj->ij", centred, centred) / (len(x) * (x.shape[1] - 1))
 
 
-def gold_direction(x: np.ndarray, gold: np.ndarray) -> np.ndarray:
+def gold_direction(x: np.ndarray, gold: np.ndarray) -> tuple[np.ndarray, float]:
     """Ridge regression of gold on hidden states over all answers, between prompts too, so that what
-    gold does not depend on gets no weight; its penalty by generalized cross-validation.
-    Shapes: (P, K, H), (P, K) -> (H,)."""
+    gold does not depend on gets no weight; its penalty by generalized cross-validation. With it the
+    share of degrees of freedom that the fit leaves.  Shapes: (P, K, H), (P, K) -> (H,)."""
     x, y = x.reshape(-1, x.shape[-1]), gold.ravel() - gold.mean()
     left, size, right = np.linalg.svd(x - x.mean(0), full_matrices=False)
 
+    def free(penalty: float) -> float:
+        return 1 - (size**2 / (size**2 + penalty)).sum() / len(y)
+
     def error(penalty: float) -> float:
-        kept = size**2 / (size**2 + penalty)
-        rest = y - left @ (kept * (left.T @ y))
-        return (rest**2).mean() / (1 - kept.sum() / len(y)) ** 2
+        rest = y - left @ (size**2 / (size**2 + penalty) * (left.T @ y))
+        return (rest**2).mean() / free(penalty) ** 2
 
     best = min(size[0] ** 2 * np.geomspace(1e-8, 1, 33), key=error)
-    return right.T @ (size / (size**2 + best) * (left.T @ y))
+    return right.T @ (size / (size**2 + best) * (left.T @ y)), free(best)
 
 
 def predicted(features: dict, config: LinearConfig, group: int, temperature: float) -> dict:
     """{objective: {part: predicted score}}, from hidden states of the untrained model, gold of the
-    in-domain answers, and no label.
+    in-domain answers and the labels' temperature, before any head is fitted to a label.
 
     Gold's direction w* is that of `gold_direction` over the label temperature. With
     BT's information I = v Sigma_delta, v = mean p(1 - p) of labels, n pairs and M = (I + 2 kappa +
@@ -107,14 +127,15 @@ def predicted(features: dict, config: LinearConfig, group: int, temperature: flo
     gold = features["in_domain"]["gold"].double().numpy() / temperature  # (P, 2)
     target = gold[:, 0] - gold[:, 1]
     v = (1 / (2 + np.exp(target) + np.exp(-target))).mean()  # p (1 - p)
-    direction = gold_direction(hidden["in_domain"], gold)
-    residual = ((target + np.diff(hidden["in_domain"] @ direction)[:, 0]) ** 2).mean()
+    direction, free = gold_direction(hidden["in_domain"], gold)
+    rest = target + np.diff(hidden["in_domain"] @ direction)[:, 0]
+    residual = (rest**2).mean() / free**2  # of new answers, as generalized cross-validation has it
     ridge = 2 * config.ridge * np.eye(len(direction))
     known = moments(hidden["train"])
     information, found = v * known[2], {}
     sets = {part: difference_moment(x) for part, x in hidden.items() if part != "train"}
     for name, objective in config.objectives().items():
-        q = penalty_matrix(family(*objective), *known, group=group)
+        q = penalty_matrix(family(*objective), *known, group)
         inverse = np.linalg.inv(information + ridge + 2 * q)
         w = inverse @ information @ direction
         noise = inverse @ information @ inverse / len(hidden["train"])
@@ -130,9 +151,9 @@ def predicted(features: dict, config: LinearConfig, group: int, temperature: flo
 # ---- the study -----------------------------------------------------------------------------------
 
 def compute(config: LinearConfig, base: RewardModelConfig) -> dict:
-    """table[world][objective][part]: the score of the fits, its paired difference to Bradley-Terry
-    with a 95% interval over draws and prompts, and the difference that theory predicted. The sets
-    are the four scenarios, dev's, and, where answers are rewritten, the shifted ones."""
+    """table[world][objective][part]: the score of the fit to all pairs, its paired difference to
+    Bradley-Terry with `bootstrap_difference`'s interval, and both as theory predicted them. The
+    sets are the four scenarios, dev's, and, where answers are rewritten, the shifted ones."""
     table = {}
     for world in config.worlds:
         scenarios = in_world(load_scenarios(base), world, base.data.seed)
@@ -148,11 +169,11 @@ def compute(config: LinearConfig, base: RewardModelConfig) -> dict:
             first = None
             for name, w in heads.items():
                 rewards = np.einsum("pkh,sh->spk", x, w)
-                score = agreement(rewards, np.broadcast_to(gold, rewards.shape))[1]  # (S, P)
+                score = agreement(rewards, np.broadcast_to(gold, rewards.shape))[1]  # (1 + S, P)
                 first = score if first is None else first
                 table[world][name][part] = {
-                    "score": float(score.mean()),
-                    "difference": interval(score - first, features[part]["topics"]),
+                    "score": float(score[0].mean()),
+                    "difference": bootstrap_difference(score - first, features[part]["topics"]),
                     "predicted_score": float(theory[name][part]),
                     "predicted": float(theory[name][part] - theory["bt"][part])}
     return table

@@ -24,6 +24,7 @@ from ..machine import resolve_dtype
 from ..runlog import environment, flat, phase, read_metrics, write_atomic
 from ..scenarios import prompt_key
 from ..sources import read_rows
+from .shifts import SHIFTS
 
 RECORDED = Path("data/runs")  # of the repository, as configs name their data
 
@@ -40,7 +41,7 @@ Names = Annotated[list[Name], Field(min_length=1)]
 Methods = Annotated[dict[Name, dict | None], Field(min_length=1)]
 Objectives = Annotated[dict[Name, dict[str, str | float]], Field(min_length=1)]
 Parts = Annotated[list[Part], Field(min_length=1)]
-World = Literal["plain", "postscript", "closing_phrase"]  # see `shifts`
+World = Literal[("plain", *SHIFTS)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]
 SeedsByPrice = Annotated[dict[float, Seeds], Field(min_length=1)]
 
@@ -80,9 +81,9 @@ def read_back(path: Path, config, **others) -> dict | None:
     try:
         found = json.loads(path.read_text())
         then = found["config"]
-        then.setdefault("world", "plain")  # of before there were others
         same = _holds(then, config, tuple(others)) and all(
-            _holds(then.get(name), value) for name, value in others.items())
+            _holds(({"world": "plain"} | then).get(name), value)  # of before there were others
+            for name, value in others.items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         print(f"{path} is left out: {error}")  # torn, or of another version
         return None

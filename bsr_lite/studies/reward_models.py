@@ -87,11 +87,13 @@ def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scen
     return {"totals": totals, "scenarios": found}
 
 
-def clusters(study: StudyConfig, config: RewardModelConfig) -> dict[str, list | None]:
-    """Topics of the sets that an evaluation keeps, where the data is there and names them."""
+def clusters(study: StudyConfig, config: RewardModelConfig, checksum: str) -> dict:
+    """Topics of each scenario's sets, where the data is there, names them, and is the runs'."""
     if config.data.format != "pocket" or not Path(config.data.source).exists():
         return {}
     data = in_world(load_scenarios(config), study.world, config.data.seed)
+    if fingerprint(records.key_of(data)) != checksum:
+        return {}
     return {name: records.topics(config, [g for g in groups if len(set(g.gold)) > 1])
             for name, groups in sets_to_score(study, config, data).items()}
 
@@ -111,11 +113,12 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         for name, config in configs.items():
             if name not in found or found[name]["config"]["data_checksum"] != checksum:
                 found[name] = records.run_or_read(config, others, train_and_evaluate, study, data)
-    if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
+    checksums = {result["config"]["data_checksum"] for result in found.values()}
+    if len(checksums) > 1:
         raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
                           "prompts cannot be paired; run the study without --resume")
     summary = tables.summarize(records.by_method({name: found[name] for name in configs}),
-                               clusters(study, next(iter(configs.values()))))
+                               clusters(study, next(iter(configs.values())), *checksums))
     text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
     return records.write_results(out, records.key_of(study), summary, text, study_figure(summary))

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..errors import ConfigError, TrainingError, run
+from ..errors import ConfigError, run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
+from .quadratic import family, fit, moments, penalty_matrix
 from .tables import worlds_text
 
 SIGNAL, NUISANCE = 10, 30  # coordinates
@@ -56,18 +57,6 @@ OBJECTIVES = {"bt": ("bt", 0.0), "bsr-1e-3": ("bsr", 1e-3), "bsr-1e-2": ("bsr", 
               "l2-1e-2": ("l2", 1e-2)}
 FITTED = OBJECTIVES | {"bsr-1e-1": ("bsr", 1e-1), "spread-1": ("spread", 1.0)}
 SETS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
-
-
-def family(kind: str, weight: float) -> tuple[float, float, float, float]:
-    """How much of G mean(s)^2, Var(s), mean(s^2) and mean(m^2) / 4 an objective adds to BT, s the
-    pair means and m the margins of a group of G pairs, Var(s) unbiased.
-
-    In expectation with mu = E[s]: G mu^2 + Var(s), Var(s), mu^2 + Var(s), E[m^2] / 4. So BSR
-    weighs level : spread as G : 1, centering and L2 as 1 : 1.
-    """
-    bsr, spread = (weight, 0, 0, 0), (0, weight, 0, 0)
-    return {"bt": (0, 0, 0, 0), "bsr": bsr, "spread": spread, "level": (weight, -weight, 0, 0),
-            "centering": (0, 0, 4 * weight, 0), "l2": (0, 0, weight, weight)}[kind]
 
 
 def group_statistics(rewards: Tensor) -> Tensor:
@@ -183,36 +172,6 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
 
 # ---- exact fits against theory -------------------------------------------------------------------
 
-def penalty_matrix(weights: tuple, mean, spread, margin, group: int = GROUP) -> np.ndarray:
-    """Q of E[penalty] = w' Q w for rewards w . x: `mean` (D,) and `spread` (D, D) of pair means,
-    `margin` (D, D) the second moment of differences."""
-    level, variance, second, quarter = weights
-    outer = np.outer(mean, mean)
-    return (level * (group * outer + spread) + variance * spread + second * (outer + spread)
-            + quarter * margin / 4)
-
-
-def moments(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (D,) and covariance (D, D) of pair means, second moment (D, D) of differences: what
-    `penalty_matrix` takes.  Shapes: (n, 2, D)."""
-    middle, delta = pairs.mean(1), pairs[:, 0] - pairs[:, 1]
-    return middle.mean(0), np.cov(middle.T), delta.T @ delta / len(pairs)
-
-
-def fit(delta: np.ndarray, penalty: np.ndarray, start: np.ndarray | float = 0.0) -> np.ndarray:
-    """The w (D,) that minimizes mean -log sigmoid(delta w) + w' penalty w, by Newton's method.
-    Shapes: delta (n, D), penalty (D, D).  Raises: TrainingError where it does not converge."""
-    w = np.zeros(len(penalty)) + start
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-delta @ w))
-        step = np.linalg.solve((delta.T * (p * (1 - p))) @ delta / len(delta) + 2 * penalty,
-                               2 * penalty @ w - delta.T @ (1 - p) / len(delta))
-        w = w - step
-        if np.abs(step).max() < 1e-6 * np.abs(w).max():
-            return w
-    raise TrainingError("no convergence: pairs that a line separates need a ridge")
-
-
 def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000) -> list[tuple]:
     """Per objective (name, coordinates, predicted, fitted): length of the weights relative to BT's.
 
@@ -230,8 +189,8 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     p = 1 / (1 + np.exp(-delta @ bt))
     information, found = (p * (1 - p)).mean() * known[2], []
     for name, objective in objectives.items():
-        fitted = fit(delta, penalty_matrix(family(*objective), *sample))
-        q = penalty_matrix(family(*objective), *known)
+        fitted = fit(delta, penalty_matrix(family(*objective), *sample, GROUP))
+        q = penalty_matrix(family(*objective), *known, GROUP)
         predicted = np.linalg.solve(information + 2 * q, information @ bt)
         for part, where in (("signal", slice(SIGNAL)), ("nuisance", slice(SIGNAL, None))):
             length = np.linalg.norm(bt[where])
