@@ -11,10 +11,13 @@ import yaml
 from bsr_lite.config import RewardModelConfig, RLOOConfig, load_config, parse
 from bsr_lite.errors import ConfigError, DataError
 from bsr_lite.machine import resolve_dtype
-from bsr_lite.studies.records import key_of, read_back, topics
+from bsr_lite.runlog import fingerprint
+from bsr_lite.scenarios import load_scenarios
+from bsr_lite.studies.records import key_of, read_back, recorded_runs, topics
 from bsr_lite.studies.reward_models import (
     StudyConfig,
     clusters,
+    decided_by,
     main,
     run_configs,
     run_study,
@@ -264,17 +267,20 @@ def test_every_run_is_checked_before_the_first_starts(study_path, override, mess
 
 def test_a_world_is_part_of_what_decided_a_run(study_path, recorded, capsys):
     """A record of the plain world is not read back for another one, nor the other way round."""
-    shutil.rmtree(recorded / "bsr-seed1")
     capsys.readouterr()
     one = ["seeds=[0]", "methods={bt: {}}"]
-    run_study(study_path, [*one, "world=closing_phrase", "scenarios=[prompt_disjoint, "
-                           "prompt_shifted]"], resume=True)
+    run_study(study_path, one, resume=True)
+    assert "read back" in capsys.readouterr().out
+    run_study(study_path, [*one, "world=closing_phrase"], resume=True)
     assert "read back" not in capsys.readouterr().out
     shutil.rmtree(recorded)
     shutil.copytree("study", recorded, ignore=shutil.ignore_patterns("model"))
     shutil.rmtree("study")
-    run_study(study_path, [*one, "scenarios=[prompt_disjoint]"], resume=True)
-    assert "read back" not in capsys.readouterr().out
+    study = load_config(study_path, StudyConfig, one)
+    configs = run_configs(study, study_path)
+    assert recorded_runs(configs, **decided_by(study)) == {}
+    other = load_config(study_path, StudyConfig, [*one, "world=closing_phrase"])
+    assert list(recorded_runs(configs, **decided_by(other))) == ["bt-seed0"]
     with pytest.raises(DataError, match="no rows for prompt_shifted"):
         run_study(study_path, [*one, "scenarios=[prompt_shifted]"])
 
@@ -289,5 +295,7 @@ def test_prompts_of_a_topic_make_one_cluster_where_the_table_names_topics(study_
     assert topics(config, groups[:3]) is None  # as it is, the table has none
     Path("groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert topics(config, groups[3:9]) == ["t3", "t4", "t0", "t1", "t2", "t3"]
-    found = clusters(load_config(study_path, StudyConfig), config)
-    assert set(found["prompt_disjoint"]) == {f"t{i}" for i in range(5)}
+    study, checksum = load_config(study_path, StudyConfig), fingerprint(key_of(
+        load_scenarios(config)))
+    assert set(clusters(study, config, checksum)["prompt_disjoint"]) == {f"t{i}" for i in range(5)}
+    assert clusters(study, config, "of other data") == {}

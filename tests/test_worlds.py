@@ -83,7 +83,7 @@ def test_the_penalty_matrix_is_the_expectation():
         weights = family(kind, 0.1)
         groups = worlds.group_statistics(r.unflatten(0, (-1, GROUP)))
         found = (groups @ torch.tensor(weights, dtype=torch.float64)).mean().item()
-        assert w @ penalty_matrix(weights, *q_parts) @ w == pytest.approx(found, rel=0.05)
+        assert w @ penalty_matrix(weights, *q_parts, GROUP) @ w == pytest.approx(found, rel=0.05)
 
 
 def test_theory_foretells_exact_fits_where_labels_stay_as_uncertain():

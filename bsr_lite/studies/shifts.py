@@ -37,10 +37,10 @@ FORMS = (lambda text: text, str.upper, lambda text: text[:2 * len(text) // 3].rs
 
 
 def postscript(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]:
-    """Prompt-level nuisance. Every answer ends in a postscript, the first sentence of an answer to
-    some training prompt: as it is, in capitals, cut off, three times, or as a list of its words.
-    All answers to a prompt of training's sources have the same, each answer of new ones its own.
-    No training pair differs in it, so BT has no reason to learn to ignore it."""
+    """Prompt-level nuisance. Every answer ends in a postscript, the first sentence (of five words or
+    more) of an answer to some training prompt: as it is, in capitals, cut off, three times, or its
+    first words as a list. All answers to a prompt of training's sources have the same, each answer
+    of new ones its own. No training pair differs in it, so BT is not told to ignore it."""
     pool = [sentence for pair in scenarios.train for text in (pair.chosen, pair.rejected)
             if len((sentence := first_sentence(text)).split()) > 4]
 
@@ -60,8 +60,9 @@ def postscript(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]
 
 def closing_phrase(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]:
     """Pair-level bias, the negative control. Of training's sources three in four better answers
-    close with a phrase and one in four others; of new ones every other answer does. It lives in
-    the differences that Bradley-Terry learns from, where no penalty of this library opposes it."""
+    close with a phrase and one in four others (better: chosen, in pairs; the upper half by gold, in
+    sets); of new ones each answer does with probability 1/2. Most of it lies in the differences of
+    pairs, from which Bradley-Terry learns."""
     def closed(answers, shares, prompt):
         return [f"{a.strip()} {PHRASE}" if rng(prompt, i).random() < share else a
                 for i, (a, share) in enumerate(zip(answers, shares, strict=True))]

@@ -191,23 +191,26 @@ def fit_cell(c: dict, is_first: bool) -> str:
 
 def linear_text(results: dict) -> str:
     """Per world and set: BT's score beside its prediction, the rank correlation of predicted and
-    seen differences, and how many decided ones have the predicted sign."""
+    seen differences, how many that exclude zero have the predicted sign, and in how many intervals
+    the prediction lies."""
     def agree(rows: list[tuple]) -> list[str]:
         decided = [row for row in rows if row[4] * row[5] > 0]
         right = sum(row[2] * row[3] > 0 for row in decided)
         correlation = rank_correlation(*zip(*[row[2:4] for row in rows], strict=True))
-        return [f"{correlation:.2f}", f"{right} of {len(decided)}", len(rows)]
+        inside = sum(low <= told <= high for _, _, told, _, low, high in rows)
+        return [f"{correlation:.2f}", f"{right} of {len(decided)}", f"{inside} of {len(rows)}"]
 
     worlds = foretold(results)
     lines = [[world, part, f"{c['score']:.3f}", f"{c['predicted_score']:.3f}",
               *agree([row for row in rows if row[1] == part])]
              for world, rows in worlds.items() for part, c in results[world]["bt"].items()]
     lines.append(["all", "", "", "", *agree([row for rows in worlds.values() for row in rows])])
-    header = ["world", "set", "BT", "BT as foretold", "rank correlation", "sign right", "fits"]
+    header = ["world", "set", "BT", "BT as foretold", "rank correlation", "sign right", "inside"]
     return ("Exact fits of a linear head against linear theory. BT's score and the one foretold; "
             "Spearman's correlation of foretold and fitted differences to BT over penalties and "
             "lambdas; of the differences whose 95% interval (over new training pairs and sets, by "
-            f"topic) leaves zero out, those with the foretold sign.\n\n{table(header, lines)}\n\n"
+            "topic) leaves zero out, those with the foretold sign; those of all within whose interval "
+            f"the foretold one lies.\n\n{table(header, lines)}\n\n"
             "Every difference to BT, and in brackets the foretold one:\n\n" + "\n\n".join(
                 methods_table([world, *next(iter(objectives.values()))], objectives, fit_cell)
                 for world, objectives in results.items()) + "\n")
