@@ -37,7 +37,7 @@ FORMS = (lambda text: text, str.upper, lambda text: text[:2 * len(text) // 3].rs
 
 
 def postscript(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]:
-    """Prompt-level nuisance. Every answer ends in a postscript, the first sentence (of five words or
+    """Prompt-level nuisance. Every answer ends in a postscript, the first sentence (five words or
     more) of an answer to some training prompt: as it is, in capitals, cut off, three times, or its
     first words as a list. All answers to a prompt of training's sources have the same, each answer
     of new ones its own. No training pair differs in it, so BT is not told to ignore it."""

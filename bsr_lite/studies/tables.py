@@ -209,8 +209,8 @@ def linear_text(results: dict) -> str:
     return ("Exact fits of a linear head against linear theory. BT's score and the one foretold; "
             "Spearman's correlation of foretold and fitted differences to BT over penalties and "
             "lambdas; of the differences whose 95% interval (over new training pairs and sets, by "
-            "topic) leaves zero out, those with the foretold sign; those of all within whose interval "
-            f"the foretold one lies.\n\n{table(header, lines)}\n\n"
+            "topic) leaves zero out, those with the foretold sign; of all, those whose interval "
+            f"holds the foretold one.\n\n{table(header, lines)}\n\n"
             "Every difference to BT, and in brackets the foretold one:\n\n" + "\n\n".join(
                 methods_table([world, *next(iter(objectives.values()))], objectives, fit_cell)
                 for world, objectives in results.items()) + "\n")
