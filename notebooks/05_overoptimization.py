@@ -234,6 +234,10 @@ for part in PARTS[1:]:
           f"{(2.8 * one_seed / 0.01) ** 2:5.0f} prompts for .01; mean of {len(d)} seeds "
           f"{d.mean(0).std(ddof=1):.2f}: {(2.8 * d.mean(0).std(ddof=1) / 0.01) ** 2:4.0f}")
 
+# %%
+power = (abs(2.8 + np.random.default_rng(0).standard_normal(100_000)) > 1.96).mean()
+assert abs(power - 0.8) < 0.01, "2.8 standard errors must be found in four of five studies"
+
 # %% [markdown]
 # Two thousand prompts with one seed, six hundred with the mean of four, noise of the seeds
 # themselves not counted. The paper has 12,800 prompts and four seeds. Our sets have 77 to 320:

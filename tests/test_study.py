@@ -11,7 +11,6 @@ import yaml
 from bsr_lite.config import RewardModelConfig, RLOOConfig, load_config, parse
 from bsr_lite.errors import ConfigError, DataError
 from bsr_lite.machine import resolve_dtype
-from bsr_lite.runlog import fingerprint
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.studies.records import key_of, read_back, recorded_runs, topics
 from bsr_lite.studies.reward_models import (
@@ -22,6 +21,7 @@ from bsr_lite.studies.reward_models import (
     run_configs,
     run_study,
     run_tiers,
+    sets_to_score,
 )
 
 
@@ -295,7 +295,12 @@ def test_prompts_of_a_topic_make_one_cluster_where_the_table_names_topics(study_
     assert topics(config, groups[:3]) is None  # as it is, the table has none
     Path("groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert topics(config, groups[3:9]) == ["t3", "t4", "t0", "t1", "t2", "t3"]
-    study, checksum = load_config(study_path, StudyConfig), fingerprint(key_of(
-        load_scenarios(config)))
-    assert set(clusters(study, config, checksum)["prompt_disjoint"]) == {f"t{i}" for i in range(5)}
-    assert clusters(study, config, "of other data") == {}
+    study = load_config(study_path, StudyConfig)
+    sets = sets_to_score(study, config, load_scenarios(config))
+    run = {"scenarios": {name: {"groups": len(found), "gold": [g.gold for g in found]}
+                         for name, found in sets.items()}}
+    found = clusters(study, config, run)
+    assert set(found["prompt_disjoint"]) == {f"t{i}" for i in range(5)}
+    run["scenarios"]["prompt_disjoint"]["gold"][0][0] += 1  # of other data
+    run["scenarios"]["mutual_disjoint"]["groups"] -= 1  # one was too long
+    assert clusters(study, config, run).keys() == {"in_domain", "response_disjoint"}

@@ -87,15 +87,18 @@ def train_and_evaluate(config: RewardModelConfig, study: StudyConfig, data: Scen
     return {"totals": totals, "scenarios": found}
 
 
-def clusters(study: StudyConfig, config: RewardModelConfig, checksum: str) -> dict:
-    """Topics of each scenario's sets, where the data is there, names them, and is the runs'."""
+def clusters(study: StudyConfig, config: RewardModelConfig, run: dict) -> dict:
+    """Topics of each scenario's sets, where the data is there, names them, and has the sets of
+    `run`, an evaluation, by their number and gold."""
     if config.data.format != "pocket" or not Path(config.data.source).exists():
         return {}
-    data = in_world(load_scenarios(config), study.world, config.data.seed)
-    if fingerprint(records.key_of(data)) != checksum:
-        return {}
-    return {name: records.topics(config, [g for g in groups if len(set(g.gold)) > 1])
-            for name, groups in sets_to_score(study, config, data).items()}
+    found, data = {}, in_world(load_scenarios(config), study.world, config.data.seed)
+    for name, groups in sets_to_score(study, config, data).items():
+        kept, cell = [g for g in groups if len(set(g.gold)) > 1], run["scenarios"][name]
+        gold = [[round(x, 4) for x in g.gold] for g in kept]
+        if len(kept) == cell["groups"] and cell.get("gold", gold) == gold:
+            found[name] = records.topics(config, kept)
+    return found
 
 
 def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
@@ -113,12 +116,12 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
         for name, config in configs.items():
             if name not in found or found[name]["config"]["data_checksum"] != checksum:
                 found[name] = records.run_or_read(config, others, train_and_evaluate, study, data)
-    checksums = {result["config"]["data_checksum"] for result in found.values()}
-    if len(checksums) > 1:
+    if len({result["config"]["data_checksum"] for result in found.values()}) > 1:
         raise ConfigError(f"{records.RECORDED / out.name}: its runs saw different data, so their "
                           "prompts cannot be paired; run the study without --resume")
+    (name, config), *_ = configs.items()
     summary = tables.summarize(records.by_method({name: found[name] for name in configs}),
-                               clusters(study, next(iter(configs.values())), *checksums))
+                               clusters(study, config, found[name]))
     text = tables.study_text(summary, len(study.seeds))
     from .figures import study_figure
     return records.write_results(out, records.key_of(study), summary, text, study_figure(summary))

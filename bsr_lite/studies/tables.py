@@ -51,8 +51,6 @@ def summarize(runs: dict[str, list[dict]], clusters: dict[str, list] | None = No
         scores = {m: np.array([c["per_prompt"] for c in mine]) for m, mine in cells.items()}
         for method, mine in cells.items():
             alike = (clusters or {}).get(scenario)
-            if alike and len(alike) != scores[method].shape[1]:  # some sets were too long
-                alike = None
             mean, low, high = interval(scores[method], alike)
             found[method][scenario] = {
                 "metric": mine[0]["metric"], "groups": mine[0]["groups"], "mean": mean,
