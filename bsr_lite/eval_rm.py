@@ -73,10 +73,10 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
     """Agreement of rewards and gold over ranking sets of one size K.
 
     score: accuracy for K = 2, mean within-prompt Kendall tau-b otherwise, with `low` and `high`
-    from a bootstrap over prompts, all sets of a prompt together, and
-    `per_prompt`, one number a set, behind it; pooled_tau: tau-b over all responses
-    of all prompts, which, unlike the former, sees shifts between prompts; rewards and gold, (P, K),
-    to four decimals; length_score: the score of a reward that is the number of characters.
+    from a bootstrap over prompts, all sets of a prompt together, and `per_prompt`, one number a
+    set, behind it; pooled_tau: tau-b over all responses of all prompts, which, unlike the former,
+    sees shifts between prompts; rewards and gold, (P, K), to four decimals; length_score: the score
+    of a reward that is the number of characters.
     dropped: sets over max_length; undecided: sets whose gold scores are all equal, left out;
     tied: sets in which two rewards are equal (an error for accuracy).
     Raises: DataError for mixed sizes or when nothing is left.

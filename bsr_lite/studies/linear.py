@@ -9,15 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import (
-    SCENARIOS,
-    Folder,
-    Rate,
-    RewardModelConfig,
-    Several,
-    load_config,
-    section,
-)
+from ..config import SCENARIOS, Folder, Rate, RewardModelConfig, Several, load_config, section
 from ..errors import ConfigError, run
 from ..metrics import agreement, clustered, t_quantile
 from ..runlog import phase
