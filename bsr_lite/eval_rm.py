@@ -101,6 +101,7 @@ def evaluate(model, groups: list[Group], *, max_length: int | None = None,
               "pooled_tau": kendall_tau_b(rewards.ravel(), gold.ravel()).item(),
               "length_score": float(agreement(lengths, gold)[1].mean()),
               "per_prompt": per_prompt.tolist(), "rewards": rewards.astype(float).round(4).tolist(),
+              "prompt": np.unique(prompts, return_inverse=True)[1].tolist(),
               "gold": gold.round(4).tolist()}
     return result | (dispersion_statistics(scored, gold) if dispersion else {})
 

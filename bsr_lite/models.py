@@ -109,7 +109,7 @@ def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank:
     A folder written by `save_reward_model` is reloaded as it was saved, in the machine's own format
     where it does not compute in the saved one.
     for_scoring: frozen, in eval mode, a fully trained model's matrices held as autocast would cast
-    them in every pass: the same rewards, half the memory.
+    them in every pass: the same rewards, half the memory. A model without a head is refused.
     Raises: ModelError saying what to change.
     """
     meta = saved_meta(name_or_path, depth=depth, lora_rank=lora_rank, quantization=quantization,
@@ -149,6 +149,9 @@ def _checked(model: RewardModel, for_scoring: bool) -> RewardModel:
     if trained != {torch.float32} or any("lora_" in n for n in head):
         raise ModelError(f"the head must train, in fp32, and be no LoRA target: {list(head)}")
     if for_scoring:
+        if model.meta["new_head"]:
+            raise ModelError(f"{model.meta['base']} has no reward head, its scores would be noise: "
+                             "train one with bsr_lite.train_rm")
         model.requires_grad_(False).eval()
         for module in () if model.meta["lora_rank"] else model.backbone.modules():
             if isinstance(module, nn.Linear):

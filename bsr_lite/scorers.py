@@ -73,8 +73,6 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
         except ModelError as error:
             raise ModelError(f"{error} If it brings its own code, read that and set "
                              "trust_remote_code: true") from error
-        if model.meta["new_head"]:
-            raise ModelError(f"{name} has no reward head: its scores would be noise")
         return reward_scorer(model)
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     try:

@@ -7,7 +7,7 @@ from conftest import assert_close_in_norm
 
 from bsr_lite.data import Group
 from bsr_lite.dispersion import effective_rank, reward_decomposition
-from bsr_lite.errors import DataError, ModelError, UserError
+from bsr_lite.errors import ConfigError, DataError, ModelError, UserError
 from bsr_lite.eval_rm import evaluate, group_tokens, score_answers, score_tokens
 from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.models import load_reward_model
@@ -143,6 +143,32 @@ def test_command_line(tmp_path, model, groups, tiny_path, capsys):
         main(["--model", str(tmp_path / "model"), "--data", str(data), "--split", "dev"])
     with pytest.raises(ModelError, match="has no reward head"):
         main(["--model", tiny_path, "--data", str(data)])
+
+
+def test_several_models_are_compared_seed_by_seed(tmp_path, tiny_path, groups, capsys):
+    """The second method's models are the first one's, with the sign turned: the difference is twice
+    the score, to the other side."""
+    names = [f"{method}-seed{n}" for method in ("bt", "turned") for n in (0, 1)]
+    for name in names:
+        model = load_reward_model(tiny_path, seed=int(name[-1]))
+        if name.startswith("turned"):
+            with torch.no_grad():
+                model.head_weight.neg_()
+        save_reward_model(model, tmp_path / name / "model")
+    rows = [{"prompt": g.prompt, "responses": g.responses, "gold": g.gold, "models": g.models}
+            for g in groups]
+    data, out = tmp_path / "g.jsonl", tmp_path / "out.json"
+    data.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    paths = [str(tmp_path / name / "model") for name in names]
+    main(["--model", *paths, "--data", str(data), "--output", str(out)])
+    found = json.loads(out.read_text())
+    assert list(found) == names and capsys.readouterr().out.startswith("bt-seed0")
+    score = np.mean([found[name]["g.jsonl (K=8)"]["score"] for name in names[:2]])
+    last = out.with_suffix(".md").read_text().strip().splitlines()[-1]
+    assert last.startswith("| turned |") and f"; {-2 * score:+.3f} (" in last
+    for wrong in (paths[:3], [paths[0], paths[3]], [paths[0], str(tmp_path)]):
+        with pytest.raises(ConfigError, match="of each method the same seeds"):
+            main(["--model", *wrong, "--data", str(data)])
 
 
 def test_score_answers_takes_text_or_messages(model, groups):

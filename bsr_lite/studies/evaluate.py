@@ -1,7 +1,8 @@
 """Score a reward model on pairs, ranking sets and public benchmarks:
 python -m bsr_lite.studies.evaluate --model runs/rm_fast/model --data FILE [--format FORMAT]
 
-Accuracy and Kendall's tau are against the gold order, never against noisy labels.
+Accuracy and Kendall's tau are against the gold order, never against noisy labels. Several models in
+folders <method>-seed<n>/model are also compared, method by method, with the first one.
 """
 
 import argparse
@@ -9,13 +10,13 @@ import json
 from pathlib import Path
 
 from ..data import GROUP_FORMATS, PAIR_FORMATS, Group, read_groups, read_pairs
-from ..errors import DataError, ModelError, run
+from ..errors import ConfigError, DataError, run
 from ..eval_rm import evaluate
 from ..models import load_reward_model
 from ..runlog import check_folder, write_atomic
 from ..scenarios import pairs_as_groups
-from . import leaderboards
-from .tables import shown, table
+from . import leaderboards, records
+from .tables import scores_text, shown, summarize, table
 
 
 def summary(results: dict[str, dict]) -> str:
@@ -26,6 +27,34 @@ def summary(results: dict[str, dict]) -> str:
              *(r[key] for key in counts)] for name, r in results.items()]
     return table(["set", "metric", "score (95%, prompts)", "score of length", "pooled tau",
                   *counts], rows)
+
+
+def names_of(models: list[str]) -> list[str]:
+    """What tables call the models: of <name>/model the name.
+
+    Raises: ConfigError where several are not the same seeds of every method.
+    """
+    names = [p.parent.name if p.name == "model" else p.name for p in map(Path, models)]
+    parts = [name.rpartition("-seed") for name in names]
+    seeds = [[seed for m, _, seed in parts if m == method] for method, *_ in parts]
+    if len(names) > 1 and not all(s == seeds[0] and all(map(str.isdigit, s)) for s in seeds):
+        raise ConfigError(f"--model: {' '.join(names)} are not of the form <method>-seed<n>/model, "
+                          "of each method the same seeds in the same order")
+    return names
+
+
+def comparison(found: dict[str, dict]) -> list[str]:
+    """Methods x sets from the results of several models, for the pairs or sets that all of them
+    scored: means over seeds, and paired differences to the first method."""
+    first, *others = found.values()
+    clusters = {part: cell["prompt"] for part, cell in first.items() if others and all(
+        part in r and r[part].get("gold") == cell.get("gold", "a benchmark") for r in others)}
+    if not clusters:
+        return []
+    runs = records.by_method({name: {"config": {"data": {"label_temperature": 0.0}},
+                                     "scenarios": {part: results[part] for part in clusters}}
+                              for name, results in found.items()})
+    return [scores_text(summarize(runs, clusters), len(found) // len(runs), unit="prompts")]
 
 
 def read_sets(source: str, format: str, split: str | None) -> list[tuple[str, list[Group]]]:
@@ -61,7 +90,7 @@ def check_arguments(args) -> None:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m bsr_lite.studies.evaluate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a reward model's folder or hub id")
+    parser.add_argument("--model", nargs="+", required=True, help="folders or hub ids")
     parser.add_argument("--data", nargs="+", required=True, help="files or hub datasets")
     parser.add_argument("--format", default="pocket",
                         choices=[*GROUP_FORMATS, *PAIR_FORMATS, *leaderboards.READERS])
@@ -70,6 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="JSON to write; the table beside it as .md")
     args = parser.parse_args(argv)
     check_arguments(args)
+    names = names_of(args.model)
     score, as_table = evaluate, summary
     if args.format in leaderboards.BOARDS:  # all files together have one score
         score, as_table = leaderboards.BOARDS[args.format][0], leaderboards.board_table
@@ -79,20 +109,22 @@ def main(argv: list[str] | None = None) -> None:
         sets = [named for data in args.data for named in read_sets(data, args.format, args.split)]
     if len(dict(sets)) < len(sets):
         raise DataError(f"two of {[name for name, _ in sets]} have the same name: rename one")
-    model, results = load_reward_model(args.model, for_scoring=True), {}
-    if model.meta["new_head"]:
-        raise ModelError(f"{args.model} has no reward head: train one with bsr_lite.train_rm")
-    for name, groups in sets:
-        try:
-            results[name] = score(model, groups, max_length=args.max_length)
-        except DataError as error:  # the others are still worth a table
-            print(f"{name}: {error}")
-    if not results:
-        raise DataError("no set could be scored")
-    text = as_table(results)
+    found = {}
+    for name, path in zip(names, args.model, strict=True):
+        found[name] = results = {}
+        model = load_reward_model(path, for_scoring=True)
+        for part, groups in sets:
+            try:
+                results[part] = score(model, groups, max_length=args.max_length)
+            except DataError as error:  # the others are still worth a table
+                print(f"{part}: {error}")
+        if not results:
+            raise DataError("no set could be scored")
+    tables = [(f"{n}\n\n" if names[1:] else "") + as_table(r) for n, r in found.items()]
+    text = "\n\n".join(tables + comparison(found))
     print(text)
     if args.output:
-        write_atomic(args.output, json.dumps(results, indent=1) + "\n")
+        write_atomic(args.output, json.dumps(found if names[1:] else results, indent=1) + "\n")
         write_atomic(args.output.with_suffix(".md"), text + "\n")
 
 

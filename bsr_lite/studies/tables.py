@@ -100,10 +100,11 @@ def multiplicity(*summaries: dict) -> str:
             "chance alone.")
 
 
-def scores_text(summary: dict, seeds: int, form: str = "+.3f") -> str:
-    """What the scores are means of, and their table; `form` is that of the differences."""
+def scores_text(summary: dict, seeds: int, form: str = "+.3f", unit: str = "topics") -> str:
+    """What the scores are means of, and their table; `form` is that of the differences, `unit` what
+    clusters of sets are."""
     first, parts = next(iter(summary.items()))
-    units = "topics" if all(c.get("clusters") for c in parts.values()) else "prompts"
+    units = unit if all(c.get("clusters") for c in parts.values()) else "prompts"
     over = f"seeds and {units}" if seeds > 2 else f"{units} (bootstrap; seeds carry none)"
 
     def cell(c: dict, is_first: bool) -> str:
