@@ -4,7 +4,6 @@
   python -m bsr_lite.train_rloo             train a policy against a reward model by RLOO
   python -m bsr_lite.studies.reward_models  compare methods over seeds on the four scenarios
   python -m bsr_lite.studies.worlds         where BSR helps, where it costs and why, in small worlds
-  python -m bsr_lite.studies.frozen         compare objectives over many seeds on frozen features
   python -m bsr_lite.studies.linear         foretell what a penalty does, against exact linear fits
   python -m bsr_lite.studies.best_of_n      rank samples by reward models, gold of what they pick
   python -m bsr_lite.studies.rloo           policies against the reward models of a study, by gold

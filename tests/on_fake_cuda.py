@@ -247,11 +247,10 @@ def test_a_lessons_cells_run_on_a_card(name, tiny_path, one_layer, monkeypatch, 
                 exec(compile(source, f"{name}, code cell {number}", "exec", optimize=1), names)
 
 
-def test_frozen_features_are_computed_on_the_card_and_kept_on_the_cpu(card, one_layer, tmp_path,
-                                                                      pairs):
+def test_features_are_computed_on_the_card_and_kept_on_the_cpu(card, one_layer, tmp_path, pairs):
     from bsr_lite.scenarios import load_scenarios
-    from bsr_lite.studies.frozen import compute_features
+    from bsr_lite.studies.features import compute_features
     config = rm_config(one_layer, tmp_path, pairs[:8])
     model = load_reward_model(one_layer)
-    features = compute_features(model, load_scenarios(config), ["train"], config, None)
+    features = compute_features(model, load_scenarios(config), ["train"], config)
     assert features["train"]["hidden"].device.type == "cpu" and model.device.type == "cuda"

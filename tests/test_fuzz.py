@@ -30,7 +30,7 @@ from bsr_lite.generate import prompt_ids
 from bsr_lite.scorers import read_prompts
 from bsr_lite.studies import leaderboards, reward_models, rloo
 from bsr_lite.studies.best_of_n import BestOfNConfig
-from bsr_lite.studies.frozen import FrozenConfig
+from bsr_lite.studies.linear import LinearConfig
 from bsr_lite.tokenization import answer_rows, pair_tokens
 
 EXAMPLES = int(os.environ.get("BSR_FUZZ", 200))
@@ -338,9 +338,8 @@ def check_complaint(message: str, name: str, rows: int | None) -> None:
 # ---- configs -------------------------------------------------------------------------------------
 
 BASES = {RewardModelConfig: "rm_fast.yaml", RLOOConfig: "rloo_fast.yaml",
-         reward_models.StudyConfig: "study_fast.yaml", reward_models.TiersConfig: "study_full.yaml",
-         rloo.RLOOStudyConfig: "study_rloo.yaml", FrozenConfig: "frozen.yaml",
-         BestOfNConfig: "best_of_n.yaml"}
+         reward_models.StudyConfig: "study_fast.yaml", LinearConfig: "linear.yaml",
+         rloo.RLOOStudyConfig: "study_rloo.yaml", BestOfNConfig: "best_of_n.yaml"}
 STUDIES = {reward_models.StudyConfig: reward_models.run_configs,
            rloo.RLOOStudyConfig: rloo.run_configs}
 WORDS = ["", "~", "yes", "1e-3", ".nan", "-.inf", "0x1" + "0" * 4500, "9" * 5000, "2024-01-01",

@@ -1,5 +1,7 @@
 """Linear heads: the exact fits are exact, the theory is right where its assumptions hold."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,8 +19,10 @@ from bsr_lite.studies.linear import (
     gold_direction,
 )
 from bsr_lite.studies.quadratic import family, fit, moments, penalty_matrix
+from bsr_lite.studies.records import read_table
 from bsr_lite.studies.tables import foretold, linear_text
 
+ROOT = Path(__file__).parents[1]
 SIGNAL, NUISANCE = 4, 8
 
 
@@ -160,3 +164,14 @@ def test_more_draws_do_not_narrow_the_interval():
     for mean, low, high in (few, many):
         assert mean == pytest.approx((low + high) / 2)
         assert (high - low) / 2 == pytest.approx(1.97 * (0.1**2 + 0.3**2 / 400) ** 0.5, rel=0.2)
+
+
+@pytest.mark.parametrize(("name", "ridge"), [("linear", 1e-2), ("linear_weak_ridge", 1e-3)])
+def test_the_record_is_read_back(monkeypatch, tmp_path, capsys, name, ridge):
+    monkeypatch.chdir(ROOT)
+    table = linear.run_linear(Path("bsr_lite/configs/linear.yaml"), [
+        f"output_dir={tmp_path / name}", f"ridge={ridge}"], resume=True)
+    assert f"data/runs/{name}: finished before, read back" in capsys.readouterr().out
+    recorded = ROOT / "data/runs" / name
+    assert table == read_table(recorded)
+    assert (tmp_path / name / "results.md").read_text() == (recorded / "results.md").read_text()

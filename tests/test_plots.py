@@ -5,8 +5,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
-from bsr_lite.plots import COLORS, color, label, panels, plt, save, seed_curves
-from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, shades, tiers_figure
+from bsr_lite.plots import COLORS, color, label, panels, plt, seed_curves
+from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, shades
 
 
 @pytest.fixture(autouse=True)
@@ -46,27 +46,6 @@ def test_variants_of_an_objective_have_shades_of_its_colour():
     assert len({tuple(t) for t in tints}) == 4
     assert tints[1] == list(to_rgb(COLORS["bsr"])) and tints[0] == list(to_rgb(COLORS["bt"]))
     assert [sum(t) for t in tints[1:]] == sorted(sum(t) for t in tints[1:])  # paler and paler
-
-
-def test_tiers_show_every_difference_with_its_interval_and_fill_significant_ones(tmp_path):
-    def cell(mean, low, high):
-        return {"difference": (mean, low, high), "metric": "tau"}
-
-    parts = ("in_domain", "mutual_disjoint")
-    tiers = {"frozen": {"bt": {p: cell(0, 0, 0) for p in parts},
-                        "bsr-1e-3": {p: cell(-0.02, -0.03, -0.01) for p in parts}},
-             "study_lora": {"bt": {p: cell(0, 0, 0) for p in parts},
-                            "l2": {p: cell(0.1, -0.2, 0.4) for p in parts}}}
-    figure = tiers_figure(tiers)
-    left = figure.axes[0]
-    assert [t.get_text() for t in left.get_yticklabels()] == ["frozen: bsr-1e-3", "lora: l2"]
-    first, second = left.containers
-    assert first.lines[0].get_xdata().tolist() == [-0.02]
-    assert first.lines[0].get_markerfacecolor() == COLORS["bsr"]
-    assert second.lines[0].get_markerfacecolor() == "white"  # its interval holds zero
-    assert second.lines[2][0].get_segments()[0][:, 0].tolist() == pytest.approx([-0.2, 0.4])
-    save(tiers_figure(tiers), tmp_path / "x.png")
-    assert (tmp_path / "x.png").stat().st_size > 5000
 
 
 def test_best_of_n_shows_proxy_and_gold_against_the_divergence():

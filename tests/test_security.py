@@ -31,7 +31,8 @@ from bsr_lite.policy import load_policy
 from bsr_lite.saving import model_card, save_reward_model
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.scorers import model_gold, read_prompts
-from bsr_lite.studies import evaluate, frozen, records
+from bsr_lite.studies import evaluate, records
+from bsr_lite.studies.features import load_features
 from bsr_lite.studies.reward_models import StudyConfig
 from bsr_lite.tokenization import answer_rows, chat_ids, pair_tokens
 from bsr_lite.train_rm import train
@@ -136,18 +137,14 @@ def test_malicious_features_are_refused(tiny_path, tmp_path, touched, groups):
     (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     base = run_config(tmp_path, tiny_path, data={"source": str(tmp_path / "groups.jsonl"),
                                                  "valid_models": ["m[4-7]"], "max_length": 128})
-    config = parse({"base": "x", "output_dir": str(tmp_path), "methods": {"bt": {"loss": "bt"}}},
-                   frozen.FrozenConfig, "test")
     for content in ({"key": Malicious(touched)}, {"other": 1}, [1]):
         torch.save(content, tmp_path / "features.pt")
         with pytest.raises(DataError, match=r"features.pt cannot be read .*delete it"):
-            frozen.load_features(tmp_path / "features.pt", load_scenarios(base), config.scenarios,
-                                 base)
+            load_features(tmp_path / "features.pt", load_scenarios(base), ["in_domain"], base)
         assert not touched.exists()
     (tmp_path / "features.pt").write_bytes(b"PK torn")
     with pytest.raises(DataError, match="delete it"):
-        frozen.load_features(tmp_path / "features.pt", load_scenarios(base), config.scenarios,
-                                 base)
+        load_features(tmp_path / "features.pt", load_scenarios(base), ["in_domain"], base)
 
 
 def test_a_pickle_as_weights_is_refused(tiny_path, tmp_path, touched):
@@ -215,10 +212,8 @@ def load_seeded(tiny_path, tmp_path) -> str:
                                    "x" * 101, "\\x", "a b"])
 def test_names_of_methods_are_no_paths(tmp_path, place):
     study = {"base": "b", "methods": {place: {"loss": "bt"}}, "seeds": [0], "output_dir": "o"}
-    for cls, values in ((StudyConfig, study), (frozen.FrozenConfig, {
-            k: v for k, v in study.items() if k != "seeds"})):
-        with pytest.raises(ConfigError):
-            parse(values, cls, "test")
+    with pytest.raises(ConfigError):
+        parse(study, StudyConfig, "test")
     (tmp_path / "b.yaml").write_text("{}")
     for name in ("..", ".", "...-x"):  # words in which a folder's name begins
         run = f"{name}-seed0"

@@ -20,7 +20,6 @@ from bsr_lite.studies.reward_models import (
     main,
     run_configs,
     run_study,
-    run_tiers,
     sets_to_score,
 )
 
@@ -198,7 +197,7 @@ def test_auto_is_whatever_dtype_was_recorded_and_nothing_else_is(tmp_path, secti
     path.write_text(json.dumps({"config": values}))
     assert not read_back(path, run_of(section, now))
     nested = {"config": key_of(run_of("policy", "auto"), base=run_of(section, recorded))}
-    nested["config"]["base"][section]["dtype"] = recorded  # as a frozen study keeps its base
+    nested["config"]["base"][section]["dtype"] = recorded  # as linear.py keeps its base
     path.write_text(json.dumps(nested))
     assert bool(read_back(path, run_of("policy", "auto"), base=run_of(section, now))) == same
 
@@ -207,43 +206,6 @@ def test_auto_is_whatever_dtype_was_recorded_and_nothing_else_is(tmp_path, secti
 def test_a_record_says_what_auto_was(section):
     assert key_of(run_of(section, "auto"))[section]["dtype"] == resolve_dtype("auto") != "auto"
     assert key_of(run_of(section, "float16"))[section]["dtype"] == "float16"
-
-
-def test_tiers_are_checked_before_the_first_starts(study_path, tmp_path):
-    def full(**values):
-        (tmp_path / "full.yaml").write_text(yaml.safe_dump({"output_dir": "full"} | values))
-        run_tiers(tmp_path / "full.yaml")
-
-    with pytest.raises(ConfigError, match="none.yaml: cannot be read"):
-        full(studies=["study.yaml"], best_of_n=["none.yaml"])
-    with pytest.raises(ConfigError, match="no two of the same name"):
-        full(studies=["study.yaml", "sub/study.yaml"])
-    with pytest.raises(ConfigError, match="name at least one study"):
-        full(best_of_n=["b.yaml"])
-    assert not (tmp_path / "study").exists()
-
-
-@pytest.mark.slow
-def test_tiers_side_by_side(study_path, tmp_path, recorded, capsys):
-    """One table of all tiers; every tier that is recorded is read back."""
-    frozen = {"base": "rm.yaml", "output_dir": "frozen", "seeds": 3, "width": 4, "batch_size": 4,
-              "methods": {"bt": {"loss": "bt"}, "bsr": {"loss": "bsr", "bsr_lambda": 1.0}},
-              "scenarios": ["in_domain", "prompt_disjoint"]}
-    (tmp_path / "frozen.yaml").write_text(yaml.safe_dump(frozen, sort_keys=False))
-    (tmp_path / "full.yaml").write_text(yaml.safe_dump({
-        "frozen": ["frozen.yaml"], "studies": ["study.yaml"], "output_dir": "full"}))
-    main(["--config", "full.yaml", "--resume"])
-    text = (tmp_path / "full" / "results.md").read_text()
-    tiers = json.loads((tmp_path / "full" / "results.json").read_text())["table"]
-    assert list(tiers) == ["frozen", "study"] and (tmp_path / "full" / "results.png").exists()
-    cell = tiers["study"]["bsr"]["prompt_disjoint"]
-    assert f"{cell['difference'][0]:+.4f} ({cell['difference'][1]:+.4f}" in text
-    shutil.move(tmp_path / "frozen", tmp_path / "data" / "runs" / "frozen")
-    capsys.readouterr()
-    main(["--config", "full.yaml", "--resume"])
-    out = capsys.readouterr().out
-    assert "data/runs/frozen: finished before, read back" in out
-    assert (tmp_path / "full" / "results.md").read_text() == text
 
 
 @pytest.mark.parametrize(("override", "message"), [

@@ -49,27 +49,6 @@ def study_figure(table: dict):
     return figure
 
 
-def tiers_figure(tiers: dict):
-    """Every method's difference to its study's first one with its 95% interval, one panel a
-    scenario; hollow where the interval holds zero."""
-    parts = [p for p in SCENARIO_COLORS if all(p in next(iter(t.values())) for t in tiers.values())]
-    rows = [(f"{tier.replace('study_', '')}: {method}", method, cells)
-            for tier, table in tiers.items() for method, cells in list(table.items())[1:]]
-    figure, axes = panels(len(parts), sharey=True)
-    figure.set_figheight(1.2 + 0.2 * len(rows))
-    for axis, part in zip(axes, parts, strict=True):
-        axis.axvline(0, color="black", linewidth=0.8)
-        for place, (_, method, cells) in enumerate(rows):
-            mean, low, high = cells[part]["difference"]
-            tint = color(method, place)
-            axis.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=tint,
-                          markersize=4, markerfacecolor=tint if low * high > 0 else "white")
-        label(axis, f"difference to BT ({cells[part]['metric']})", "", part.replace("_", "-"))
-        axis.title.set_fontsize(9)
-    axes[0].set_yticks([-i for i in range(len(rows))], [name for name, *_ in rows])
-    return figure
-
-
 def best_of_n_figure(table: dict):
     """Against the bound of the KL: the proxy's own reward of what it picks, and gold's."""
     figure, (left, right) = panels(2)

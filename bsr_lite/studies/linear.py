@@ -15,7 +15,7 @@ from ..metrics import agreement, clustered, t_quantile
 from ..runlog import phase
 from ..scenarios import load_scenarios
 from . import records
-from .frozen import load_features
+from .features import load_features
 from .quadratic import family, fit, moments, penalty_matrix
 from .shifts import SHIFTED, in_world
 from .tables import linear_text

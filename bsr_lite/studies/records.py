@@ -39,7 +39,6 @@ def _different(seeds: list[int]) -> list[int]:
 Name = Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=100)]
 Names = Annotated[list[Name], Field(min_length=1)]
 Methods = Annotated[dict[Name, dict | None], Field(min_length=1)]
-Objectives = Annotated[dict[Name, dict[str, str | float]], Field(min_length=1)]
 Parts = Annotated[list[Part], Field(min_length=1)]
 World = Literal[("plain", *SHIFTS)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_different)]

@@ -2,22 +2,19 @@
 python -m bsr_lite.studies.reward_models --config bsr_lite/configs/study_fast.yaml
 
 Runs that are finished are read back, never repeated, so a killed study goes on where it stopped;
-with --resume those recorded under data/runs are read back, too. A study of several tiers names the
-configs of the others.
+with --resume those recorded under data/runs are read back, too.
 """
 
 from dataclasses import field
 from pathlib import Path
 
-from ..config import SCENARIOS, Count, Folder, RewardModelConfig, load_config, read_yaml, section
+from ..config import SCENARIOS, Count, Folder, RewardModelConfig, load_config, section
 from ..errors import ConfigError, run
 from ..eval_rm import evaluate
 from ..runlog import fingerprint, phase
 from ..scenarios import Scenarios, load_scenarios, require, sets_of
 from ..train_rm import train
 from . import records, tables
-from .best_of_n import BestOfNConfig, run_best_of_n
-from .frozen import FrozenConfig, run_frozen
 from .shifts import in_world
 
 
@@ -34,22 +31,6 @@ class StudyConfig:
     eval_groups: Count | None = None  # random groups per scenario; None: all
     scenarios: records.Parts = field(default_factory=lambda: list(SCENARIOS))
     world: records.World = "plain"  # how the answers' texts are changed
-
-
-@section
-class TiersConfig:
-    """A study of several tiers: YAMLs of FrozenConfig, StudyConfig and BestOfNConfig, relative to
-    this file; their tables side by side."""
-
-    output_dir: Folder
-    studies: list[str] = field(default_factory=list)
-    frozen: list[str] = field(default_factory=list)
-    best_of_n: list[str] = field(default_factory=list)
-
-    def __post_init__(self):
-        names = [Path(name).stem for name in self.studies + self.frozen]
-        if not names or len(set(names)) < len(names):
-            raise ValueError("name at least one study or frozen study, no two of the same name")
 
 
 def run_configs(study: StudyConfig, study_path: Path) -> dict[str, RewardModelConfig]:
@@ -127,34 +108,8 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     return records.write_results(out, records.key_of(study), summary, text, study_figure(summary))
 
 
-def run_tiers(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
-    """All tiers, one after the other, then one table of their differences to BT and one figure.
-
-    Raises: ConfigError for any tier's config before the first starts.
-    """
-    config, here = load_config(path, TiersConfig, overrides), path.parent
-    for cls, names in ((FrozenConfig, config.frozen), (StudyConfig, config.studies),
-                       (BestOfNConfig, config.best_of_n)):
-        for name in names:
-            load_config(here / name, cls)
-    tiers = {Path(name).stem: run_frozen(here / name, resume=resume) for name in config.frozen}
-    tiers |= {Path(name).stem: run_study(here / name, resume=resume) for name in config.studies}
-    from .figures import tiers_figure
-    records.write_results(Path(config.output_dir), records.key_of(config), tiers,
-                          tables.tiers_text(tiers), tiers_figure(tiers))
-    for name in config.best_of_n:  # last: it needs the studies' models
-        run_best_of_n(here / name, resume=resume)
-    return tiers
-
-
-def run_any(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
-    """A study of one tier or of several, by what its YAML names."""
-    several = {"studies", "frozen", "best_of_n"} & read_yaml(path).keys()
-    return (run_tiers if several else run_study)(path, overrides, resume)
-
-
 def main(argv: list[str] | None = None) -> None:
-    records.command("reward_models", __doc__, "a study", run_any, argv)
+    records.command("reward_models", __doc__, "a study", run_study, argv)
 
 
 if __name__ == "__main__":

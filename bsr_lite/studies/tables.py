@@ -75,12 +75,12 @@ def shown(values, form: str = ".3f") -> str:
     return text if low is None else f"{text} ({format(low, form)} to {format(high, form)})"
 
 
-def columns_table(summary: dict, columns: dict[str, str], form: str = ".3g") -> str:
+def columns_table(summary: dict, columns: dict[str, str]) -> str:
     """One row a method and scenario; columns that the runs did not keep are left out."""
     cells = [(method, part, c) for method, parts in summary.items() for part, c in parts.items()]
     kept = {key: name for key, name in columns.items() if all(key in c for *_, c in cells)}
     return table(["method", "scenario", *kept.values()],
-                 [[method, part, *(format(c[key], form) for key in kept)]
+                 [[method, part, *(f"{c[key]:.3g}" for key in kept)]
                   for method, part, c in cells])
 
 
@@ -91,28 +91,25 @@ def methods_table(header: list[str], summary: dict, cell: Callable[[dict, bool],
                           for method, parts in summary.items()])
 
 
-def multiplicity(*summaries: dict) -> str:
+def multiplicity(summary: dict) -> str:
     """How many differences are beyond their intervals, and how many would be if none were real."""
-    cells = [c["difference"] for summary in summaries for parts in list(summary.values())[1:]
-             for c in parts.values()]
+    cells = [c["difference"] for parts in list(summary.values())[1:] for c in parts.values()]
     beyond = sum(low * high > 0 for _, low, high in cells)
     return (f"{beyond} of {len(cells)} differences exclude zero; {0.05 * len(cells):.1f} would by "
             "chance alone.")
 
 
-def scores_text(summary: dict, seeds: int, form: str = "+.3f", unit: str = "topics") -> str:
-    """What the scores are means of, and their table; `form` is that of the differences, `unit` what
-    clusters of sets are."""
+def scores_text(summary: dict, seeds: int, unit: str = "topics") -> str:
+    """What the scores are means of, and their table; `unit` is what clusters of sets are."""
     first, parts = next(iter(summary.items()))
-    units = unit if all(c.get("clusters") for c in parts.values()) else "prompts"
+    units = unit if all(c["clusters"] for c in parts.values()) else "prompts"
     over = f"seeds and {units}" if seeds > 2 else f"{units} (bootstrap; seeds carry none)"
 
     def cell(c: dict, is_first: bool) -> str:
-        score = shown((c["mean"], c["low"], c["high"])) if "mean" in c else f"{c['score']:.3f}"
-        return score if is_first else f"{score}; {shown(c['difference'], form)}"
+        score = shown((c["mean"], c["low"], c["high"]))
+        return score if is_first else f"{score}; {shown(c['difference'], '+.3f')}"
 
-    header = [f"{part} ({c['metric']}, n={c.get('groups') or c['prompts']})"
-              for part, c in parts.items()]
+    header = [f"{part} ({c['metric']}, n={c['groups']})" for part, c in parts.items()]
     return (f"Mean of {seeds} seeds, 95% intervals over {over}; then the paired difference to "
             f"{first}. {multiplicity(summary)}\n\n"
             + methods_table(["method", *header], summary, cell))
@@ -123,24 +120,6 @@ def study_text(summary: dict, seeds: int) -> str:
     found = [scores_text(summary, seeds), columns_table(summary, STATISTICS)]
     if "nll" in next(iter(next(iter(summary.values())).values())):
         found.append(columns_table(summary, CONTROLS))
-    return "\n\n".join(found) + "\n"
-
-
-def tiers_text(tiers: dict) -> str:
-    """Of several studies: every method's paired difference to its study's first one, with the
-    95% interval."""
-    def cell(c: dict, is_first: bool) -> str:
-        if is_first:
-            return f"{c.get('mean', c.get('score')):.3f}"
-        _, low, high = c["difference"]
-        text = shown(c["difference"], "+.4f")
-        return f"**{text}**" if low * high > 0 else text
-
-    found = ["Paired differences to the first method of each tier with 95% intervals over seeds "
-             "and prompts, of studies that know them topics; bold: zero is outside. "
-             + multiplicity(*tiers.values())]
-    found += [methods_table([tier, *next(iter(summary.values()))], summary, cell)
-              for tier, summary in tiers.items()]
     return "\n\n".join(found) + "\n"
 
 
