@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bsr_lite.config import SCENARIOS
+from bsr_lite.studies.records import read_table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -32,7 +33,7 @@ def test_every_file_it_names_exists(path):
 
 
 def test_study_pockets_table_in_the_log_is_the_recorded_one():
-    table = json.loads((ROOT / "data/runs/study_pocket/results.json").read_text())["table"]
+    table = read_table(ROOT / "data/runs/study_pocket")
     lines = (ROOT / "data/runs/LOG.md").read_text().splitlines()
     for method, name in (("bt", "BT"), ("bsr", "BSR")):
         line = next(x for x in lines if x.startswith(f"| {name} |") and x.count("|") == 6)
@@ -41,29 +42,37 @@ def test_study_pockets_table_in_the_log_is_the_recorded_one():
             assert shown.strip() == expected.replace("0.", ".")
 
 
+ROWS = {"linear heads, plain world, lambda .1": ("linear", "bsr-0.1"),
+        "LoRA, 10 layers, 4 seeds": ("study_lora", "bsr"),
+        "full fine-tuning, 30 layers, 4 seeds": ("study_norms", "bsr"),
+        "judged answers, QLoRA, 3 seeds": ("study_judged", "bsr"),
+        "postscript, LoRA, 3 seeds, lambda .01": ("study_postscript", "bsr-1e-2")}
+
+
 def test_result_table_is_the_recorded_one():
-    """One row a tier, BSR minus BT in the four scenarios."""
-    tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
+    """One row a study, BSR minus BT in the four scenarios."""
     start = README.splitlines().index(next(x for x in README.splitlines()
                                            if x.startswith("| BSR - BT |")))
-    rows = README.splitlines()[start + 2:start + 2 + len(tiers)]
-    for table, row in zip(tiers.values(), rows, strict=True):
-        cells = table.get("bsr") or table["bsr-1e-3"]
-        shown = [text.strip() for text in row.split("|")[2:-1]]
-        for part, text in zip(SCENARIOS, shown, strict=True):
+    rows = README.splitlines()[start + 2:]
+    for (name, (study, method)), row in zip(ROWS.items(), rows, strict=False):
+        table = read_table(ROOT / "data/runs" / study)
+        cells = (table["plain"] if study == "linear" else table)[method]
+        shown = [text.strip() for text in row.split("|")[1:-1]]
+        assert shown[0] == name
+        for part, text in zip(SCENARIOS, shown[1:], strict=True):
             expected = "{:+.3f} ({:+.3f} to {:+.3f})".format(*cells[part]["difference"])
             assert text == expected.replace("0.", ".")
+    assert not rows[len(ROWS)].startswith("|")
 
 
 @pytest.mark.slow
-def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
-    """Redrawn from data/runs alone, it gives the recorded table to the last digit."""
+def test_studies_are_what_their_runs_recorded(monkeypatch):
+    """Redrawn from data/runs alone, they give the recorded tables to the last digit."""
     from bsr_lite.config import load_config
     from bsr_lite.studies.records import by_method, recorded_runs
     from bsr_lite.studies.reward_models import StudyConfig, clusters, decided_by, run_configs
     from bsr_lite.studies.tables import summarize
     monkeypatch.chdir(ROOT)
-    tiers = json.loads((ROOT / "data/runs/study_full/results.json").read_text())["table"]
     for name in ("study_lora", "study_judged"):
         path = ROOT / f"bsr_lite/configs/{name}.yaml"
         study = load_config(path, StudyConfig)
@@ -74,7 +83,7 @@ def test_the_full_study_is_what_its_tiers_recorded(monkeypatch):
         again = json.loads(json.dumps(summarize(by_method(found), topics)))
         for method, cells in again.items():
             for part, cell in cells.items():
-                recorded = tiers[name][method][part]
+                recorded = read_table(ROOT / "data/runs" / name)[method][part]
                 assert cell["difference"] == pytest.approx(recorded["difference"])
                 assert cell["nll"] == pytest.approx(recorded["nll"])
 
