@@ -6,7 +6,7 @@ from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
 from bsr_lite.plots import COLORS, color, label, panels, plt, seed_curves
-from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, shades
+from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, linear_figure, shades
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +68,16 @@ def test_frontier_draws_blocks_of_steps_and_dashes_a_price():
     assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
     assert (first.get_color(), second.get_color()) == (COLORS["bt"], COLORS["bsr"])
     assert right.lines[0].get_ydata().tolist() == [3.0, 3.0]
+
+
+def test_linear_heads_have_a_panel_a_world_one_world_too():
+    def cells(foretold, mean):
+        return {"tau": {"predicted": foretold, "difference": (mean, mean - 0.1, mean + 0.1)}}
+
+    world = {"bt": cells(0, 0), "bsr-0.1": cells(0.2, 0.3), "bsr-1": cells(0.4, 0.5)}
+    for worlds in ({"plain": world}, {"plain": world, "closing_phrase": world}):
+        axes = linear_figure(worlds).axes
+        assert [axis.get_title() for axis in axes] == [w.replace("_", " ") for w in worlds]
+        dots = axes[0].containers[0].lines[0]
+        assert dots.get_xdata().tolist() == [0.2, 0.4] and dots.get_ydata().tolist() == [0.3, 0.5]
+        assert dots.get_color() == COLORS["bsr"]

@@ -137,7 +137,7 @@ def theory_figure(fits: dict):
 def linear_figure(results: dict):
     """Fitted against foretold difference to BT, a panel a world, a dot a penalty, lambda, set."""
     worlds = foretold(results)
-    figure, axes = panels(len(worlds), sharex=True, sharey=True)
+    figure, (axes,) = panels(len(worlds), sharex=True, sharey=True, squeeze=False)
     for axis, (world, rows) in zip(axes, worlds.items(), strict=True):
         axis.axhline(0, color="black", linewidth=0.8)
         axis.axvline(0, color="black", linewidth=0.8)
