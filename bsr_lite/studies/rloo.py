@@ -158,15 +158,27 @@ def gains(run: dict) -> dict[str, np.ndarray]:
     return found | {"points": gain("gold")} | terms
 
 
-def second_half(run: dict) -> tuple[float, float]:
-    """What proxy and gold of training's own answers gained from its second quarter to its last, in
-    the units of `gains`."""
-    found = []
-    for key in ("proxy", "gold"):
-        curve = np.array([row[f"train/{key}_reward"] for row in run["metrics"]])
-        _, second, _, last = np.array_split(curve, 4)
-        found.append((last.mean() - second.mean()) / (within_sd(run["reference"][key]) or 1))
-    return tuple(found)
+def curves(run: dict) -> np.ndarray:
+    """Proxy and gold of training's own answers, step by step, in the units of `gains`.
+    Shapes: -> (2, steps)."""
+    return np.array([[row[f"train/{key}_reward"] / (within_sd(run["reference"][key]) or 1.0)
+                      for row in run["metrics"]] for key in ("proxy", "gold")])
+
+
+def late_gain(curve: np.ndarray) -> np.ndarray:
+    """Mean of the last quarter of the steps minus that of the second.  Shapes: (2, T) -> (2,)."""
+    quarter = max(curve.shape[1] // 4, 1)
+    return curve[:, -quarter:].mean(1) - curve[:, -3 * quarter:][:, :quarter].mean(1)
+
+
+def second_half(found: list[dict]) -> list[tuple]:
+    """What proxy and gold of training's own answers gained from its second quarter to its last,
+    with a 95% interval over seeds; none for fewer than three."""
+    late = []
+    for values in np.transpose([late_gain(curves(one)) for one in found]):
+        mean, half = seed_interval(values)
+        late.append((mean, mean - half, mean + half) if len(found) > 2 else (mean, None, None))
+    return late
 
 
 def verdict(proxy: tuple, gold: tuple) -> str:
@@ -175,7 +187,7 @@ def verdict(proxy: tuple, gold: tuple) -> str:
     if proxy[1] is None:
         return "undecided: fewer than three seeds"
     if proxy[1] <= 0:
-        return "the proxy does not rise"
+        return "undecided: so is the proxy's rise" if proxy[2] >= 0 else "the proxy falls"
     return ("over-optimized: gold falls" if gold[2] < 0 else
             "gold rises, too" if gold[1] > 0 else "undecided")
 
@@ -200,10 +212,7 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
         own = {key: np.array([one[key] for one in own]) for key in own[0]}  # (S, P) each
         gold, proxy = own["gold_gain"], own["proxy_gain"]
         rival = first.setdefault(name.partition("-kl")[2], gold)
-        late = []
-        for values in np.transpose([second_half(one) for one in found]):
-            mean, half = seed_interval(values)
-            late.append((mean, mean - half, mean + half) if len(found) > 2 else (mean, None, None))
+        late = second_half(found)
         golds, words = ([np.array([f(one[part]) for one in found]).ravel() for part in
                          ("policy", "reference")] for f in (first_gold, first_words))
         summary[name] = {
@@ -277,7 +286,9 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     from .figures import frontier_figure
     return records.write_results(Path(study.output_dir), records.key_of(study), summary,
                                  rloo_text(summary, study.eval_prompts),
-                                 frontier_figure(runs, summary))
+                                 frontier_figure(summary, {
+                                     name: np.mean([curves(one) for one in found], 0)
+                                     for name, found in runs.items()}))
 
 
 def main(argv: list[str] | None = None) -> None:
