@@ -113,7 +113,7 @@ def noisy_gold(gold: np.ndarray, correlation: float, seeds: int) -> dict[str, li
     """Proxies whose fault is known: gold plus normal noise, such that the two correlate so much
     within a prompt, and plus heavy-tailed noise (Student's t, two degrees of freedom) of the same
     quartiles.  Shapes: (P, N) -> (P, N) each."""
-    sd = within_sd(gold) * np.sqrt(1 / correlation**2 - 1)
+    sd = within_sd(gold) * np.sqrt(1 / np.clip(correlation, 0.01, 1) ** 2 - 1)
     draws = [np.random.default_rng((2, seed)) for seed in range(seeds)]
     return {"normal noise": [gold + sd * d.standard_normal(gold.shape) for d in draws],
             "heavy-tailed noise": [gold + sd * 0.826 * d.standard_t(2, gold.shape) for d in draws]}
