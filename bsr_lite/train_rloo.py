@@ -21,7 +21,7 @@ from .config import RLOOConfig, command_line, load_config, to_dict, with_dtype
 from .distributed import refuse_launcher
 from .errors import DataError, ModelError, TrainingError, run
 from .generate import end_of_turn, prompt_ids, roll_out
-from .policy import Policy, SharedRewardModel, load_policy, reward_model_for
+from .policy import Policy, load_policy, reward_model_for
 from .runlog import RunLog, fingerprint, peak_memory_gb, phase, writing
 from .saving import weights_fingerprint
 from .scorers import Scorer, gold_scorer, model_gold, read_prompts, reward_scorer
@@ -59,7 +59,16 @@ def gold_of(config: RLOOConfig) -> Scorer | None:
     return model_gold(config.gold, config.trust_remote_code)
 
 
-def prepare(config: RLOOConfig):
+def proxy_of(policy: Policy, config: RLOOConfig, rule: Scorer | None = None) -> tuple[Scorer, int]:
+    """The scorer of the config's reward model, or a `rule` in its place, and the tokens of the
+    longest chat that it and the policy compute."""
+    if rule:
+        return rule, policy.longest
+    model = reward_model_for(policy, config.reward_model, config.policy.name)
+    return reward_scorer(model, config.token_budget), min(policy.longest, model.longest)
+
+
+def prepare(config: RLOOConfig, rule: Scorer | None = None):
     """Policy, proxy, gold and prompts; everything that can fail on bad input."""
     with phase("prompts"):
         rows = prompts_of(config)
@@ -67,13 +76,11 @@ def prepare(config: RLOOConfig):
         policy = load_policy(config.policy.name, lora_rank=config.policy.lora_rank,
                              dtype=config.policy.dtype, quantization=config.policy.quantization,
                              seed=config.seed)
-        proxy = reward_model_for(policy, config.reward_model, config.policy.name)
+        proxy, longest = proxy_of(policy, config, rule)
         gold = gold_of(config)
     end_of_turn(policy.tokenizer)  # a policy has to be able to say that it is done
-    rows = short_prompts(rows, policy.tokenizer, config, min(policy.longest, proxy.longest))
-    place = "on" if isinstance(proxy, SharedRewardModel) else "beside"
-    print(f"{len(rows)} prompts; the reward model is {place} the policy's base")
-    return policy, reward_scorer(proxy, config.token_budget), gold, rows
+    rows = short_prompts(rows, policy.tokenizer, config, longest)
+    return policy, proxy, gold, rows
 
 
 def reference_scale(policy, scorer, rows: list[dict], config: RLOOConfig) -> tuple[float, float]:
@@ -158,19 +165,21 @@ def update(policy: Policy, batch: list[dict], rewards: Tensor, ref: Tensor, conf
 # ---- the loop ------------------------------------------------------------------------------------
 
 @one_run
-def train(config: RLOOConfig, resume: bool = False) -> Policy:
-    """Train, log and save.
+def train(config: RLOOConfig, resume: bool = False, rule: Scorer | None = None) -> Policy:
+    """Train, log and save. A `rule` gives rewards in place of the config's reward model, which is
+    then no more than its name.
 
     Raises: ConfigError, DataError, ModelError before the first step; TrainingError for a gradient
     that is not finite, for a checkpoint that cannot be read, and for a full disk.
     """
     from tqdm import tqdm
     out = Path(config.output_dir)
-    policy, proxy, gold, rows = prepare(config)
+    policy, proxy, gold, rows = prepare(config, rule)
     config = with_dtype(config, "policy", policy.dtype)
     trained = [p for p in policy.parameters() if p.requires_grad]
     optimizer, scaler = adamw(trained, lr=config.learning_rate), loss_scaler(policy)
-    weights = {"reward_model (its weights)": weights_fingerprint(config.reward_model)}
+    weights = {} if rule else {
+        "reward_model (its weights)": weights_fingerprint(config.reward_model)}
     checkpoint = Checkpoint(out, policy, optimizer, to_dict(config) | weights, fingerprint(rows),
                             scaler)
     first = checkpoint.load() if resume else 0
@@ -195,8 +204,7 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         finished = torch.tensor([b["finished"] for b in batch])  # (P, K)
         penalized = rewards - config.missing_eos_penalty * ~finished
         with policy.reference():
-            ref_tokens = sequence_logprobs(policy, batch, config)
-        ref = sums(ref_tokens)  # (P, K)
+            ref = sums(sequence_logprobs(policy, batch, config))  # (P, K)
         old_tokens = sequence_logprobs(policy, batch, config) if config.minibatches > 1 else None
         old = sums(old_tokens) if old_tokens else None
 
@@ -222,14 +230,12 @@ def train(config: RLOOConfig, resume: bool = False) -> Policy:
         old_tokens = old_tokens or now_tokens
         old, now = sums(old_tokens), sums(now_tokens)
         advantages = advantages_of(penalized, old, ref, config)
-        flat_old, flat_ref = (torch.cat([t for row in tokens for t in row])  # all answers' tokens
-                              for tokens in (old_tokens, ref_tokens))
-        kl_k3 = rloo.kl_estimate(flat_old, flat_ref, "k3").sum() / old.numel()  # of an answer
+        spoken = torch.cat([tokens for row in old_tokens for tokens in row])  # of all answers
         means = {"proxy_reward": rewards, "raw_reward": rewards * unit + zero, "kl": old - ref,
-                 "kl_k3": kl_k3, "entropy": -flat_old, "finished": finished.float(),
+                 "entropy": -spoken, "finished": finished.float(),
                  "grad_norm": torch.stack(norms).max(), "advantage_std": advantages.std()}
         row = {"step": step + 1, **{f"train/{k}": v.mean().item() for k, v in means.items()},
-               "train/length": len(flat_old) / old.numel(),
+               "train/length": len(spoken) / old.numel(),
                "train/clip_fraction": rloo.clip_fraction(now, old, advantages, config.clip_range),
                "train/learning_rate": optimizer.param_groups[0]["lr"],
                "seconds/generate": seconds, "seconds/step": time.perf_counter() - started,

@@ -58,22 +58,24 @@ from bsr_lite.course import checks_policy as checks
 from bsr_lite.gold import gold_terms
 from bsr_lite.scorers import read_prompts
 from bsr_lite.studies import figures, statistics
-from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts
+from bsr_lite.studies.best_of_n import BestOfNConfig, draw_prompts, noisy_gold
 from bsr_lite.studies.records import read_runs, read_table
 
 # %% [markdown]
-# ## 1. Two ways for a proxy to be wrong
+# ## 1. Three ways for a proxy to be wrong
 #
-# One prompt, 200,000 possible answers, all equally likely under the reference; gold is normal. Two
-# proxies:
+# One prompt, 200,000 possible answers, all equally likely under the reference; gold is normal.
+# Three proxies:
 # - **noisy**: gold plus independent normal noise;
-# - **fooled**: the same, but one answer in a thousand has a trick: the proxy adds 6 where gold
+# - **heavy-tailed**: gold plus independent noise that is now and then huge (Student's t with two
+#   degrees of freedom);
+# - **fooled**: the first, but one answer in a thousand has a trick: the proxy adds 6 where gold
 #   takes 2 off (a list that is no list, say).
 #
 # Nothing is trained: the best policy at a KL price $\beta$ is known (notebook 06, Section 5),
 # $\pi_\beta \propto \pi_{ref}\, e^{p/\beta}$.
 #
-# **Predict**: gold against KL, as $\beta$ falls, for both.
+# **Predict**: gold against KL, as $\beta$ falls, for all three.
 
 # %%
 rng, N = np.random.default_rng(0), 200_000
@@ -81,6 +83,7 @@ value, noise = rng.normal(size=(2, N))
 trick = rng.random(N) < 1e-3
 fooled_value = value - 2 * trick
 CASES = {"noisy": (value, value + noise),
+         "heavy-tailed": (value, value + 0.826 * rng.standard_t(2, N)),  # quartiles as the noise's
          "fooled": (fooled_value, fooled_value + noise + 6 * trick)}
 
 # %%
@@ -98,47 +101,93 @@ def best_of(proxy, n):
     return (rank / N) ** n - ((rank - 1) / N) ** n
 
 # %%
-PRICES = np.geomspace(20, 0.4, 40)
-figure, axes = plots.panels(2, sharey=True)
+PRICES = np.geomspace(200, 0.4, 60)
+SIZES = 2 ** np.arange(0, 13)
+figure, axes = plots.panels(3)
 for axis, (name, (gold, proxy)) in zip(axes, CASES.items(), strict=True):
     path = [tilted(proxy, beta) for beta in PRICES]
     kl = np.array([k for _, k in path])
     seen = kl < 7
     axis.plot(kl[seen], [p @ proxy for p, _ in path][: seen.sum()], color="black", label="proxy")
     axis.plot(kl[seen], [p @ gold for p, _ in path][: seen.sum()], color="#DDAA33", label="gold")
-    sizes = 2 ** np.arange(0, 13)
-    bounds = [statistics.best_of_n_kl(n) for n in sizes]
-    axis.plot(bounds, [best_of(proxy, n) @ gold for n in sizes],
-              ".", color="#BB5566", label="gold of best-of-n, n = 1, 2, ... 4096")
+    bounds = [statistics.best_of_n_kl(n) for n in SIZES]
+    axis.plot(bounds, [best_of(proxy, n) @ gold for n in SIZES],
+              ".", color="#BB5566", label="gold of best-of-n, n = 1 to 4096")
+    axis.set_ylim(-1.2, 4)
     plots.label(axis, "KL to the reference (nats)", "mean reward", f"a {name} proxy")
-axes[0].legend();
+axes[0].legend(fontsize=7);
 
 # %%
+print("gold of the best of n")
+print(" " * 13 + "".join(f"{f'n={n}':>8s}" for n in SIZES[::2]))
 for name, (gold, proxy) in CASES.items():
-    found = [(k, p @ gold, p @ proxy) for p, k in (tilted(proxy, b) for b in (8.0, 2.0, 1.0, 0.5))]
-    print(f"{name:7s}" + "   ".join(f"KL {k:4.1f}: gold {g:.2f} of proxy {r:.2f}"
-                                    for k, g, r in found))
+    print(f"{name:13s}" + "".join(f"{best_of(proxy, n) @ gold:8.2f}" for n in SIZES[::2]))
 
 # %%
 gold, proxy = CASES["noisy"]
 for beta in (8.0, 2.0, 1.0):
     p, _ = tilted(proxy, beta)
     assert abs(p @ gold / (p @ proxy) - 0.5) < 0.05, "with normal noise gold keeps a fixed share"
+gold, proxy = CASES["heavy-tailed"]
+picked = [best_of(proxy, n) @ gold for n in SIZES]
+assert picked[-1] < 0.5 * max(picked), "with heavy tails even best-of-n loses what it had gained"
 peak = max((tilted(CASES["fooled"][1], b)[0] @ CASES["fooled"][0], b) for b in PRICES)[1]
 assert PRICES[-1] < peak < PRICES[0], "with a trick gold has its best price inside, not at an end"
 
 # %% [markdown]
 # **What to see.** *Noisy*: gold rises at a fixed share of the proxy, here half (the noise has half
-# the proxy's variance), at any KL. The proxy promises too much and is never harmful. This is what
-# notebook 05 saw in best-of-$n$: .61 to .65, at every $n$. *Fooled*: gold turns at 2 nats. A trick
+# the proxy's variance), at any KL. The proxy promises too much and is never harmful.
+# *Heavy-tailed*: the more one draws, the more the pick is decided by one huge error, which says
+# nothing of gold. Gold falls back to where it started. (The tilted policy goes for that error at
+# once.) *Fooled*: gold turns at 2 nats. A trick
 # that hardly ever occurs costs nothing until optimization *makes* it occur.
 #
-# <details><summary>And best-of-n?</summary>
+# So the first question about a proxy is not how often it errs. It is whether its errors have an
+# end.
+
+# %% [markdown]
+# <details><summary>And best-of-n against the trick?</summary>
 #
 # It turns as well, but later: the trick wins the draw whenever it is there, yet with $n$ draws it
 # is there in one of $1000/n$ cases; the tilted policy says it as often as it likes. **Equal KL does
 # not mean equal damage.**
 # </details>
+
+# %% [markdown]
+# The same on the language model's own answers (`data/runs/best_of_n`: 64 answers to each of 112
+# prompts). Beside four trained proxies stand two that are known: gold plus normal noise, in the
+# amount that makes it agree with gold as well as Bradley-Terry's does, and gold plus heavy-tailed
+# noise of the same quartiles. Both axes of the right panel are in standard deviations: the **share
+# kept** is gold's gain over the proxy's.
+
+# %%
+picks = read_table("data/runs/best_of_n")
+figures.best_of_n_figure(picks);
+
+# %%
+scores = np.load("data/runs/best_of_n/scores.npz")
+assert abs(picks["methods"]["heavy-tailed noise"]["gold"][0][0] - scores["gold"].mean()) < 1e-3
+print(f"{'gold of the pick':20s}{'best n':>8s}{'there':>8s}{'n=64':>8s}   share at n=2, at n=64")
+for name, row in picks["methods"].items():
+    gold = [mean for mean, *_ in row["gold"]]
+    top = int(np.argmax(gold))
+    print(f"{name:20s}{picks['n'][top]:8d}{gold[top]:8.2f}{gold[-1]:8.2f}   "
+          + ", ".join("{:.2f} ({:.2f}, {:.2f})".format(*row["share"][i]) for i in (1, -1)))
+
+# %%
+gold = scores["gold"]
+agreed = np.mean(picks["methods"]["bt"]["correlations"])
+for name, proxies in noisy_gold(gold, agreed, 20).items():
+    fall = np.array([statistics.best_of_n(p, gold, 64) - statistics.best_of_n(p, gold, 16)
+                     for p in proxies])  # (draws of the noise, prompts)
+    mean, low, high, _ = statistics.two_way_interval(fall)
+    print(f"{name}: gold at n = 64 minus n = 16 {mean:+.3f} ({low:+.3f}, {high:+.3f}), 20 draws")
+
+# %% [markdown]
+# **What to see.** The trained proxies keep the same share at every $n$, and it is their
+# correlation with gold (dotted). So does the proxy with normal noise. The heavy-tailed one keeps
+# ever less, and its gold turns down, beyond the interval: that is over-optimization. The trained
+# proxies do not show it up to 64 answers.
 
 # %% [markdown]
 # ## 2. The runs
@@ -210,7 +259,17 @@ for method in ("bt", "bsr"):
 # says how far the policy has moved for what it gained.
 
 # %%
-figures.frontier_figure(runs, BLOCK);
+figure, axes = plots.panels(2)
+for axis, (key, title) in zip(axes, {"train/proxy_reward": "proxy (its units)",
+                                     "train/gold_reward": "gold (0 to 5)"}.items(), strict=True):
+    for name in runs:
+        method, _, price = name.partition("-kl")
+        style = {"color": plots.COLORS[method], "linestyle": "--" if float(price) else "-"}
+        for kl, reward in zip(series(name, "train/kl"), series(name, key), strict=True):
+            axis.plot(kl, reward, marker=".", markersize=3, linewidth=1, **style)
+        axis.plot([], [], label=f"{method.upper()}, $\\beta$ = {price}", **style)
+    plots.label(axis, "KL to the reference (nats an answer)", "", title)
+axes[0].legend(fontsize=7);
 
 # %%
 def gold_at(run, nats):
@@ -239,13 +298,37 @@ for nats in (3.0, 8.0):
 # prompts, intervals over seeds and prompts. Best-of-$n$ by models of the same configs on the *same*
 # prompts was recorded for notebook 05 (answers of up to 64 tokens, so gains compare, levels not).
 
+# Proxy and gold are put into **one unit**: standard deviations of the reference's answers to one
+# prompt, each in its own. The *share kept* is gold's gain over the proxy's. What would it be if the
+# policy exploited nothing? To first order the correlation of proxy and gold among the reference's
+# answers (Section 1).
+
 # %%
 table = read_table(RUNS / "study_rloo")
+
+
+def shown(values, form="+.2f"):
+    mean, low, high = values
+    return format(mean, form) + (f" ({low:{form}}, {high:{form}})" if low is not None else "")
+
+# %%
+print(f"{'':12s}{'proxy gain':>22s}{'gold gain':>22s}{'share kept':>22s}  correlation  KL (nats)")
 for name, row in table.items():
-    cells = [f"{key.replace('_', ' ')} {row[key][0]:+.2f}" + (
-        f" ({row[key][1]:+.2f}, {row[key][2]:+.2f})" if row[key][1] is not None else "")
-        for key in ("gold_gain", "difference", "proxy_gain", "kl")]
-    print(f"{name:12s} {row['seeds']} seed(s)  " + "  ".join(cells))
+    print(f"{name:12s}" + "".join(f"{shown(row[k]):>22s}" for k in
+                                  ("proxy_gain", "gold_gain", "share"))
+          + f"{np.mean(row['correlations']):13.2f}  {shown(row['kl'], '.1f')}")
+
+# %%
+for name in ("bt-kl0.0", "bsr-kl0.0"):
+    row = table[name]
+    print(f"{name}: share by seed " + ", ".join(f"{s:.2f}" for s in row["shares"])
+          + f"; second half of training: proxy {shown(row['late_proxy'])}, gold "
+          f"{shown(row['late_gold'])}: {row['verdict']}")
+
+# %% [markdown]
+# **What to see.** BT's policies keep as much as an honest climb would, BSR's half of that. But the
+# seeds of either lie far apart, and both intervals hold the correlation: with three seeds it is
+# undecided whether any policy exploited its proxy.
 
 # %%
 world = read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True)
@@ -398,10 +481,12 @@ for true in (0.5, 0.7):
 # %% [markdown]
 # ## 7. What holds here
 #
-# - Over-optimization is visible in minutes: proxies gain one to two and a half units, gold a third
-#   to half a point of five, by ending early.
-# - BSR's proxies were climbed at least as far as BT's, not less. Of gold BT's policies gained .46,
-#   BSR's .33; the difference is undecided at three seeds.
+# - A proxy with heavy-tailed errors, or with a trick, is over-optimized beyond doubt: gold turns
+#   down (Section 1). The trained proxies keep their share up to 64 answers.
+# - RLOO's policies gain one to two standard deviations of their proxies, and half to one of gold,
+#   which comes from ending early. Whether the share falls is undecided at three seeds.
+# - BSR's proxies were climbed at least as far as BT's, not less; of gold their policies gained
+#   less, undecided.
 # - So the paper's Part 2 is neither confirmed nor refuted: its reward models are 3B, its proxies
 #   much better, its policies get 128 answers a step and a KL price.
 

@@ -78,7 +78,8 @@ def test_scores_are_those_of_gold_and_of_the_models(finished, first_run, tmp_pat
     expected = score_answers(model, one["prompt"], [r or " x" for r in one["responses"]])
     full = [bool(r) for r in one["responses"]]
     assert scores["bsr-seed1"][2][full] == pytest.approx(expected.numpy()[full], abs=2e-3)
-    assert table["n"] == [1, 2, 4, 8] and list(table["methods"]) == ["bt", "bsr"]
+    assert table["n"] == [1, 2, 4, 8] and list(table["methods"]) == [
+        "bt", "bsr", "normal noise", "heavy-tailed noise"]
     first = table["methods"]["bt"]["gold"][0]
     assert first[0] == pytest.approx(scores["gold"].mean(), abs=1e-6)
     assert table["methods"]["bsr"]["difference"][0][0] == 0  # n = 1: the same sample
@@ -131,9 +132,33 @@ def test_a_proxy_that_is_gold_reaches_the_best_and_its_negative_the_worst():
     table = curves(scores)
     assert [g[0] for g in table["methods"]["bt"]["gold"]] == pytest.approx(table["best"])
     assert table["methods"]["bad"]["gold"][-1][0] == pytest.approx(gold.min(1).mean())
-    for row in table["methods"].values():
-        assert row["proxy"][0] == pytest.approx(0, abs=1e-12) and row["proxy"] == sorted(
-            row["proxy"])
+    for name in ("bt", "bad"):
+        proxy = [mean for mean, *_ in table["methods"][name]["proxy"]]
+        assert proxy[0] == pytest.approx(0, abs=1e-12) and proxy == sorted(proxy)
+    bt, bad = (table["methods"][name] for name in ("bt", "bad"))
+    assert bt["correlations"] == pytest.approx([1, 1]) and bad["correlations"] == pytest.approx(
+        [-1, -1])
+    assert [share[0] for share in bt["share"][1:]] == pytest.approx([1] * 4)  # all is kept
+    assert bt["shares"] == [pytest.approx([1] * 4)] * 2 and bt["share"][0] == (None, None, None)
+    assert all(share[0] < 0 for share in bad["share"][1:])
+
+
+def test_the_share_kept_is_the_correlation_unless_noise_has_heavy_tails():
+    """Normal gold: what a proxy with normal noise keeps is the correlation at every n; with heavy
+    tails gold turns down and the share falls, both beyond their intervals."""
+    rng = np.random.default_rng(1)
+    gold = rng.normal(size=(400, 64))
+    scores = {"gold": gold, "words": np.ones_like(gold), **{
+        f"bt-seed{s}": gold + rng.normal(size=gold.shape) * 4 / 3 for s in range(3)}}  # .6
+    table = curves(scores)["methods"]
+    for name in ("bt", "normal noise"):
+        assert table[name]["correlations"] == pytest.approx([0.6] * 3, abs=0.02)
+        for share, low, high in table[name]["share"][1:]:
+            assert share == pytest.approx(0.6, abs=0.05) and low < 0.62 and high > 0.58
+    heavy = table["heavy-tailed noise"]
+    assert heavy["share"][-1][2] < heavy["share"][1][1]
+    top = max(gold[1] for gold in heavy["gold"])  # a lower end
+    assert heavy["gold"][-1][2] < top, "gold turns down beyond its interval"
 
 
 def test_bad_input_is_refused(bon, tmp_path):

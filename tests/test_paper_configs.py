@@ -141,6 +141,8 @@ def test_rloo_has_the_papers_settings_where_lora_leaves_them(name, rate):
     assert config.steps == 5 * 51200 / config.prompts_per_step
     assert config.learning_rate == pytest.approx(10 * rate)  # LoRA's, as the header says
     assert (config.standardize_prompts, config.missing_eos_penalty) == (0, 0)
+    # where the paper says nothing, the official sample recipe
+    assert (config.minibatches, config.clip_range, config.max_new_tokens) == (4, 0.2, 1024)
     policies = {f"runs/{Path(yaml.safe_load(p.read_text())['output_dir']).name}" for p in SFT}
     assert config.policy.name in policies  # each step's output is the next one's input
     folder = config.reward_model.removesuffix("/model")

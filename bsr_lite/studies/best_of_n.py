@@ -21,7 +21,14 @@ from ..runlog import fingerprint, phase, read_lines, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import gold_scorer, read_prompts, reward_scorer
 from . import records
-from .statistics import best_of_n, best_of_n_kl, two_way_interval
+from .statistics import (
+    best_of_n,
+    best_of_n_kl,
+    ratio_interval,
+    two_way_interval,
+    within_correlation,
+    within_sd,
+)
 from .tables import shown, table
 
 
@@ -102,30 +109,48 @@ def collect(config: BestOfNConfig) -> dict[str, np.ndarray]:
     return scores
 
 
+def noisy_gold(gold: np.ndarray, correlation: float, seeds: int) -> dict[str, list[np.ndarray]]:
+    """Proxies whose fault is known: gold plus normal noise, such that the two correlate so much
+    within a prompt, and plus heavy-tailed noise (Student's t, two degrees of freedom) of the same
+    quartiles.  Shapes: (P, N) -> (P, N) each."""
+    sd = within_sd(gold) * np.sqrt(1 / np.clip(correlation, 0.01, 1) ** 2 - 1)
+    draws = [np.random.default_rng((2, seed)) for seed in range(seeds)]
+    return {"normal noise": [gold + sd * d.standard_normal(gold.shape) for d in draws],
+            "heavy-tailed noise": [gold + sd * 0.826 * d.standard_t(2, gold.shape) for d in draws]}
+
+
 def curves(scores: dict[str, np.ndarray]) -> dict:
     """Per method and n = 1, 2, 4, ...: gold of the pick with its 95% interval over seeds and
-    prompts, its paired difference to the first method, and the proxy's own reward of it in
-    standard deviations of that proxy among a prompt's samples. Beside them `best` (picked by gold
-    itself) and `shortest` (fewest words)."""
+    prompts, its paired difference to the first method; `proxy`, the proxy's own reward of it, and
+    from n = 2 on `share`, gold's gain over the proxy's, both in standard deviations among a
+    prompt's samples; by seed `shares` and within-prompt `correlations`. `noisy_gold` with the first
+    method's correlation is there as two more methods, beside them `best` (picked by gold itself)
+    and `shortest` (fewest words)."""
     gold, sizes = scores["gold"], [2**i for i in range(int(np.log2(scores["gold"].shape[1])) + 1)]
-    proxies = {name: values for name, values in scores.items() if name not in ("gold", "words")}
 
-    def picked(*proxies: np.ndarray) -> np.ndarray:
-        return np.array([[best_of_n(proxy, gold, n) for proxy in proxies] for n in sizes])
+    def picked(values: np.ndarray, *proxies: np.ndarray) -> np.ndarray:
+        return np.array([[best_of_n(proxy, values, n) for proxy in proxies] for n in sizes])
 
-    best, shortest = picked(gold, -scores["words"]).mean(2).T.tolist()
+    best, shortest = picked(gold, gold, -scores["words"]).mean(2).T.tolist()
     summary: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
                      "best": best, "shortest": shortest}
-    methods = records.by_method(proxies)
-    first = picked(*next(iter(methods.values())))  # (sizes, seeds, P)
-    for method, seeds in methods.items():
-        values = picked(*seeds)
-        level = [[(best_of_n(p, p, n) - p.mean(1)).mean() / p.std(1).mean() for n in sizes]
-                 for p in seeds]
+    methods = records.by_method({name: values for name, values in scores.items()
+                                 if name not in ("gold", "words")})
+    trained = next(iter(methods.values()))
+    agreed = float(np.mean([within_correlation(proxy, gold) for proxy in trained]))
+    first = picked(gold, *trained)  # (sizes, seeds, P)
+    for method, seeds in (methods | noisy_gold(gold, agreed, len(trained))).items():
+        values = picked(gold, *seeds)
+        gain = (values - gold.mean(1)) / within_sd(gold)
+        own = np.stack([(picked(p, p)[:, 0] - p.mean(1)) / within_sd(p) for p in seeds], 1)
         summary["methods"][method] = {
             "gold": [two_way_interval(v)[:3] for v in values],
             "difference": [two_way_interval(v) for v in values - first],
-            "seeds": values.mean(2).T.tolist(), "proxy": np.mean(level, 0).tolist()}
+            "seeds": values.mean(2).T.tolist(),
+            "proxy": [two_way_interval(v)[:3] for v in own],
+            "share": [(None,) * 3, *map(ratio_interval, gain[1:], own[1:])],
+            "shares": (gain[1:].mean(2) / own[1:].mean(2)).T.tolist(),
+            "correlations": [within_correlation(proxy, gold) for proxy in seeds]}
     return summary
 
 
@@ -136,18 +161,25 @@ def best_of_n_text(summary: dict, config: BestOfNConfig) -> str:
             for place, (method, row) in enumerate(summary["methods"].items())]
     rows += [[name, *(f"{v:.3f}" for v in summary[name])] for name in ("shortest", "best")]
     rows.append(["KL to the policy, bound (nats)", *(f"{kl:.2f}" for kl in summary["kl_bound"])])
+    shares = [[method, *("-" if s[0] is None else shown(s, ".2f") for s in row["share"]),
+               f"{np.mean(row['correlations']):.2f}"] for method, row in summary["methods"].items()]
+    sizes = [f"n={n}" for n in summary["n"]]
     return (f"Gold reward of the sample that the proxy picks among n; {config.prompts} prompts, "
             f"{config.num_samples} samples each, unbiased estimator; 95% intervals over seeds and "
             "prompts, in brackets the paired difference to the first method.\n\n"
-            + table(["picked by", *(f"n={n}" for n in summary["n"])], rows) + "\n")
+            + table(["picked by", *sizes], rows) + "\n\nShare kept: gold's gain over the proxy's, "
+            "each in standard deviations among a prompt's samples, beside their correlation.\n\n"
+            + table(["picked by", *sizes, "correlation"], shares) + "\n")
 
 
 def run_best_of_n(path: Path, overrides: list[str] = (), resume: bool = False) -> dict:
-    """Sample and score what is missing, then write scores.npz, results.json, results.md and
-    env.json; with `resume`, results recorded under data/runs for the same config are read back."""
+    """Sample and score what is missing, then write scores.npz, results.json, results.md,
+    results.png and env.json; with `resume`, results recorded under data/runs for the same config
+    are read back."""
+    from .figures import best_of_n_figure
     config = load_config(path, BestOfNConfig, overrides)
-    return records.study_without_runs(config, lambda: curves(collect(config)),
-                                      lambda found: best_of_n_text(found, config), resume)
+    return records.study_without_runs(config, lambda: curves(collect(config)), lambda found:
+                                      best_of_n_text(found, config), resume, best_of_n_figure)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -50,40 +50,56 @@ def study_figure(table: dict):
 
 
 def best_of_n_figure(table: dict):
-    """Against the bound of the KL: the proxy's own reward of what it picks, and gold's."""
-    figure, (left, right) = panels(2)
+    """Against the bound of the KL: the proxy's own reward of what it picks, gold's, and the share
+    of the proxy's gain that gold keeps, with 95% intervals; dotted: the first one's correlation."""
+    figure, (left, middle, right) = panels(3)
+    tints = dict(zip(table["methods"], shades(list(table["methods"])), strict=True))
     for i, (method, row) in enumerate(table["methods"].items()):
-        tint = color(method, i)
-        mean, low, high = np.array(row["gold"]).T
-        left.plot(table["kl_bound"], row["proxy"], "o-", color=tint, label=method, markersize=3)
-        right.plot(table["kl_bound"], mean, "o-", color=tint, label=method, markersize=3)
-        right.fill_between(table["kl_bound"], low, high, color=tint, alpha=0.1, linewidth=0)
-    for name, style, text in (("best", ":", "picked by gold"), ("shortest", "--", "fewest words")):
-        right.plot(table["kl_bound"], table[name], style, color="black", linewidth=1, label=text)
+        for axis, key in ((left, "proxy"), (middle, "gold"), (right, "share")):
+            mean, low, high = np.array(row[key], dtype=float).T
+            kl = np.array(table["kl_bound"]) + 0.02 * i  # side by side
+            axis.errorbar(kl, mean, [mean - low, high - mean], fmt="o-", color=tints[method],
+                          label=method, markersize=3, linewidth=1, elinewidth=0.7)
+    for name, style, text in (("best", ":", "gold itself"), ("shortest", "--", "fewest words")):
+        middle.plot(table["kl_bound"], table[name], style, color="black", linewidth=1, label=text)
+    honest = np.mean(next(iter(table["methods"].values()))["correlations"])
+    right.axhline(honest, color="black", linestyle=":", label="correlation")
     label(left, "bound of KL (nats)", "standard deviations above the mean",
           "what the proxy says of its pick")
-    label(right, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")
+    label(middle, "bound of KL (nats)", "gold reward (0 to 5)", "what gold says of it")
+    label(right, "bound of KL (nats)", "gold's gain / proxy's gain", "share kept")
+    middle.legend(handles=middle.lines[-2:], fontsize=7, loc="lower left")
     right.legend(fontsize=7)
     return figure
 
 
-def frontier_figure(runs: dict[str, list[dict]], block: int = 5):
-    """Proxy and gold reward of training's own answers against their KL, one line a run of
-    `records.read_runs`, averaged over blocks of steps; dashed where KL has a price."""
-    keys = {"train/proxy_reward": "proxy reward (its units)", "train/gold_reward":
-            "gold reward (0 to 5)"}
-    figure, axes = panels(2)
-    for axis, (key, name) in zip(axes, keys.items(), strict=True):
-        for i, (method, seeds) in enumerate(runs.items()):
-            objective, _, price = method.partition("-kl")
-            style = {"color": color(objective, i), "linestyle": "--" if float(price) else "-"}
-            for run in seeds:
-                curves = np.array([[row["train/kl"], row[key]] for row in run["metrics"]]).T
-                blocks = curves[:, :curves.shape[1] // block * block].reshape(2, -1, block)
-                axis.plot(*blocks.mean(2), marker=".", markersize=3, linewidth=1, **style)
-            axis.plot([], [], label=f"{objective.upper()}, kl_coef {price}", **style)
-        label(axis, "KL to the reference (nats an answer)", name, "")
-    axes[0].legend(fontsize=7)
+def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5):
+    """In standard deviations of the reference's answers: gold against proxy during training, mean
+    of the seeds over blocks of steps; and the share of the proxy's gain that gold kept on held-out
+    prompts, a dot a seed, beside the correlation of the two (cross).
+
+    curves[method] (2, steps): proxy and gold."""
+    figure, (left, right) = panels(2)
+    tints = dict(zip(summary, shades([name.partition("-kl")[0] for name in summary]), strict=True))
+    for i, (name, row) in enumerate(summary.items()):
+        blocks = curves[name][:, :curves[name].shape[1] // block * block].reshape(2, -1, block)
+        left.plot(*blocks.mean(2), marker=".", markersize=4, linewidth=1, color=tints[name],
+                  label=name.replace("-kl", ", kl "))
+        share, low, high = row["share"]
+        if low is not None:
+            right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
+                           color=tints[name], markersize=5)
+        seeds = [s for s in row["shares"] if s is not None]
+        right.plot(seeds, [-i] * len(seeds), ".", color=tints[name], alpha=0.5)
+        right.plot(np.mean(row["correlations"]), -i, "x", color="black")
+    right.plot([], [], "x", color="black", label="correlation")
+    right.axvline(0, color="black", linewidth=0.8)
+    right.set_yticks([-i for i in range(len(summary))], list(summary), fontsize=7)
+    label(left, "proxy (standard deviations)", "gold (standard deviations)",
+          "training: over-optimization turns down")
+    label(right, "gold's gain / proxy's gain", "", "share kept, 95% intervals")
+    left.legend(fontsize=7)
+    right.legend(fontsize=7)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Reward models as proxies of the same RLOO run, seed by seed, judged by gold:
+"""Reward models, and rules, as proxies of the same RLOO run, seed by seed, judged by gold:
 python -m bsr_lite.studies.rloo --config bsr_lite/configs/study_rloo.yaml
 
 Finished runs are read back, so a killed study goes on where it stopped.
@@ -10,25 +10,36 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import train_rloo
+from .. import train_rloo as loop
 from ..config import Folder, RLOOConfig, Several, load_config, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
-from ..policy import load_policy, reward_model_for
+from ..gold import gold_terms
+from ..metrics import seed_interval
+from ..policy import load_policy
 from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
-from ..scorers import reward_scorer
-from ..train_rloo import gold_of, prompts_of, reference_scale, score, sequence_logprobs, sums
+from ..scorers import Scorer
 from . import records
-from .statistics import length_controlled_win_rate, two_way_interval
+from .proxies import RULES, rule_scorer
+from .statistics import (
+    length_controlled_win_rate,
+    ratio_interval,
+    two_way_interval,
+    within_correlation,
+    within_sd,
+)
 from .tables import shown, table
+
+RULE = "rule:"
 
 
 @section
 class RLOOStudyConfig:
     """Methods x KL coefficients x seeds of `train_rloo`: a run `<method>-kl<coefficient>-seed<n>`
-    trains against <proxies>/<method>-seed<n>/model."""
+    trains against <proxies>/<method>-seed<n>/model, or against the rule of `proxies.RULES` that
+    the method names."""
 
     base: str  # YAML of an RLOOConfig, relative to this file
     proxies: str  # folder of a study's runs
@@ -42,57 +53,84 @@ class RLOOStudyConfig:
 
 def run_configs(study: RLOOStudyConfig, path: Path) -> dict[str, RLOOConfig]:
     """{its name: config of a run}, all parsed before any starts.  Raises: ConfigError."""
-    runs = {f"{method}-kl{kl_coef}-seed{seed}":
-            {"kl_coef": kl_coef, "seed": seed,
-             "reward_model": f"{study.proxies}/{method}-seed{seed}/model"}
-            for kl_coef, seeds in study.seeds.items() for seed in seeds for method in study.methods}
+    runs = {}
+    for kl_coef, seeds in study.seeds.items():
+        for name, method, seed in ((f"{m}-kl{kl_coef}-seed{s}", m, s) for s in seeds
+                                   for m in study.methods):
+            trained = f"{study.proxies}/{method}-seed{seed}/model"
+            runs[name] = {"kl_coef": kl_coef, "seed": seed,
+                          "reward_model": RULE + method if method in RULES else trained}
+            if method == "constant":  # there is no spread to be a unit
+                runs[name]["standardize_prompts"] = 0
     configs = records.run_configs(study, path, RLOOConfig, runs)
     if any(config.gold in (None, "none") for config in configs.values()):
         raise ConfigError(f"{path}: a study compares by gold; set it")
+    if any(rule_of(config) and config.gold != "pocket" for config in configs.values()):
+        raise ConfigError(f"{path}: rules are made of the pocket world's gold; set gold: pocket")
     return configs
+
+
+def rule_of(config: RLOOConfig) -> Scorer | None:
+    """The rule that a run is trained against in place of a reward model."""
+    name = config.reward_model.removeprefix(RULE)
+    return None if name == config.reward_model else rule_scorer(name, config.seed)
 
 
 def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
     """A random draw of prompts to evaluate on.  Raises: DataError when some were trained on."""
-    rows = prompts_of(config, study.eval_split)
-    trained = {r["prompt"] for r in prompts_of(config)} & {r["prompt"] for r in rows}
+    rows = loop.prompts_of(config, study.eval_split)
+    trained = {r["prompt"] for r in loop.prompts_of(config)} & {r["prompt"] for r in rows}
     if trained or len(rows) < study.eval_prompts:
         raise DataError(f"{config.data}: split {study.eval_split!r} has {len(rows)} prompts, "
                         f"{len(trained)} of them trained on; {study.eval_prompts} new ones needed")
     return records.drawn(rows, study.eval_prompts, 0)
 
 
+def terms_of(batch: list[dict]) -> dict[str, list[float]]:
+    """{term of the pocket world's gold: its mean over the answers to each prompt}."""
+    found = []
+    for b in batch:
+        asked = {name: b["row"][name] for name in ("unit", "count", "stems")}
+        found.append([list(gold_terms(text, finished=end, **asked).values())
+                      for text, end in zip(b["texts"], b["finished"], strict=True)])
+    names = gold_terms("", finished=True, unit="item", count=1, stems=[])
+    means = np.array(found).mean(1).round(4)  # (P, K, terms) -> (P, terms)
+    return dict(zip(names, means.T.tolist(), strict=True))
+
+
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
-    """Two answers of the trained policy and two of its reference to each held-out prompt; lists
-    (P, 2): gold, proxy (in the run's units), tokens, finished, the policy's kl; and `texts`, the
-    first answer to each. The reference and its random stream are the same in all runs of a study,
-    so that its answers are drawn once, into `shared`."""
+    """Two answers of the trained policy and eight of its reference to each held-out prompt; lists
+    (P, K): gold, proxy (in the run's units), tokens, finished, the policy's kl; `terms` of gold,
+    (P,) each; and `texts`, the first answer to each. The reference and its random stream are the
+    same in all runs of a study, so that its answers are drawn once, into `shared`."""
     rows = held_out(config, study)
     policy = load_policy(str(Path(config.output_dir) / "model"), dtype=config.policy.dtype,
                          quantization=config.policy.quantization)
-    model = reward_model_for(policy, config.reward_model, config.policy.name)
-    proxy, longest = reward_scorer(model), min(policy.longest, model.longest)
-    gold = gold_of(config)
-    trained_on = train_rloo.short_prompts(prompts_of(config), policy.tokenizer, config, longest)
-    zero, unit = reference_scale(policy, proxy, trained_on, config)
+    proxy, longest = loop.proxy_of(policy, config, rule_of(config))
+    gold = loop.gold_of(config)
+    trained_on = loop.short_prompts(loop.prompts_of(config), policy.tokenizer, config, longest)
+    zero, unit = loop.reference_scale(policy, proxy, trained_on, config)
 
     def described(batch: list[dict]) -> dict:
-        scaled = ((score(batch, proxy) - zero) / unit).double().round(decimals=4)
-        return {"gold": score(batch, gold).tolist(), "proxy": scaled.tolist(),
+        scaled = ((loop.score(batch, proxy) - zero) / unit).double().round(decimals=4)
+        return {"gold": loop.score(batch, gold).tolist(), "proxy": scaled.tolist(),
                 "tokens": [list(map(len, b["token_group"][1:])) for b in batch],
-                "finished": [b["finished"] for b in batch], "texts": [b["texts"][0] for b in batch]}
+                "finished": [b["finished"] for b in batch], "texts": [b["texts"][0] for b in batch],
+                "terms": terms_of(batch) if config.gold == "pocket" else {}}
 
     batch = roll_out(policy, rows, 2, config.max_new_tokens, 7)
     found = {"policy": described(batch)}
-    logp = sums(sequence_logprobs(policy, batch, config))
+    logp = loop.sums(loop.sequence_logprobs(policy, batch, config))
     with policy.reference():
-        ref = sums(sequence_logprobs(policy, batch, config))
+        ref = loop.sums(loop.sequence_logprobs(policy, batch, config))
         if "reference" not in shared:
-            shared["reference"] = roll_out(policy, rows, 2, config.max_new_tokens, 7)
+            shared["reference"] = roll_out(policy, rows, 8, config.max_new_tokens, 7)
         found["reference"] = described(shared["reference"])
     found["policy"]["kl"] = kl_estimate(logp, ref).double().round(decimals=4).tolist()
     return found
 
+
+# ---- one unit ------------------------------------------------------------------------------------
 
 def interval(values: np.ndarray) -> tuple:
     """Mean with its 95% interval over seeds and prompts, or without for fewer than three seeds.
@@ -100,52 +138,125 @@ def interval(values: np.ndarray) -> tuple:
     return two_way_interval(values)[:3] if len(values) > 2 else (float(values.mean()), None, None)
 
 
+def gains(run: dict) -> dict[str, np.ndarray]:
+    """What the policy has over the reference, for every prompt (P,): `gold_gain` and `proxy_gain`
+    in standard deviations among the reference's answers to one prompt, `without_complete`, gold's
+    but for the term that is earned by ending, `points`, gold's as it is, and each of its terms;
+    beside them the policy's kl, tokens, finished."""
+    policy, reference = run["policy"], run["reference"]
+
+    def gain(key: str, unit: float = 1.0) -> np.ndarray:
+        return (np.mean(policy[key], 1) - np.mean(reference[key], 1)) / unit
+
+    units = {key: within_sd(reference[key]) or 1.0 for key in ("gold", "proxy")}
+    found = {f"{key}_gain": gain(key, unit) for key, unit in units.items()}
+    found |= {key: np.mean(policy[key], 1) for key in ("kl", "tokens", "finished")}
+    terms = {name: np.subtract(values, reference["terms"][name])
+             for name, values in policy.get("terms", {}).items()}
+    if terms:
+        found["without_complete"] = found["gold_gain"] - terms["complete"] / units["gold"]
+    return found | {"points": gain("gold")} | terms
+
+
+def curves(run: dict) -> np.ndarray:
+    """Proxy and gold of training's own answers, step by step, in the units of `gains`.
+    Shapes: -> (2, steps)."""
+    return np.array([[row[f"train/{key}_reward"] / (within_sd(run["reference"][key]) or 1.0)
+                      for row in run["metrics"]] for key in ("proxy", "gold")])
+
+
+def late_gain(curve: np.ndarray) -> np.ndarray:
+    """Mean of the last quarter of the steps minus that of the second.  Shapes: (2, T) -> (2,)."""
+    quarter = max(curve.shape[1] // 4, 1)
+    return curve[:, -quarter:].mean(1) - curve[:, -3 * quarter:][:, :quarter].mean(1)
+
+
+def second_half(found: list[dict]) -> list[tuple]:
+    """What proxy and gold of training's own answers gained from its second quarter to its last,
+    with a 95% interval over seeds; none for fewer than three."""
+    late = []
+    for values in np.transpose([late_gain(curves(one)) for one in found]):
+        mean, half = seed_interval(values)
+        late.append((mean, mean - half, mean + half) if len(found) > 2 else (mean, None, None))
+    return late
+
+
+def verdict(proxy: tuple, gold: tuple) -> str:
+    """What happened in the second half, by intervals over seeds: over-optimization is gold that
+    falls while the proxy rises."""
+    if proxy[1] is None:
+        return "undecided: fewer than three seeds"
+    if proxy[1] <= 0:
+        return "undecided: so is the proxy's rise" if proxy[2] >= 0 else "the proxy falls"
+    return ("over-optimized: gold falls" if gold[2] < 0 else
+            "gold rises, too" if gold[1] > 0 else "undecided")
+
+
+def first_gold(answers: dict) -> list[float]:
+    return [gold[0] for gold in answers["gold"]]
+
+
+def first_words(answers: dict) -> list[int]:
+    return [len(text.split()) for text in answers["texts"]]
+
+
 def summarize(runs: dict[str, list[dict]]) -> dict:
-    """summary[method-kl]: gains of gold and proxy over the reference's answers, tokens, finished,
-    kl, each (mean, low, high); `difference`: gold gain minus the first method's at the same
-    kl_coef, paired; win rate over the reference under gold, raw and length-controlled."""
+    """summary[method-kl]: (mean, low, high) of all that `gains` has; `share`, gold's gain over the
+    proxy's, and by seed `shares` and, among the reference's answers, `correlations` of the two;
+    `difference`, gold's gain minus the first method's at the same kl_coef, paired; `late_proxy` and
+    `late_gold` with a `verdict` on them; win rate over the reference by gold, raw and
+    length-controlled."""
     summary, first = {}, {}
     for name, found in runs.items():
-        def column(part, key, found=found):
-            return np.array([f[part][key] for f in found], dtype=float)  # (S, P, 2)
-
-        gain = {key: column("policy", key) - column("reference", key) for key in ("gold", "proxy")}
-        gold = gain["gold"].mean(2)
+        own = [gains(one) for one in found]
+        own = {key: np.array([one[key] for one in own]) for key in own[0]}  # (S, P) each
+        gold, proxy = own["gold_gain"], own["proxy_gain"]
         rival = first.setdefault(name.partition("-kl")[2], gold)
-        wins = (np.sign(gain["gold"][..., 0]) + 1) / 2  # of the first answers
-        words = [np.array([[len(t.split()) for t in f[part]["texts"]] for f in found]).ravel()
-                 for part in ("policy", "reference")]
+        late = second_half(found)
+        golds, words = ([np.array([f(one[part]) for one in found]).ravel() for part in
+                         ("policy", "reference")] for f in (first_gold, first_words))
         summary[name] = {
-            "seeds": len(found), "gold_gain": interval(gold), "difference": interval(gold - rival),
-            "proxy_gain": interval(gain["proxy"].mean(2)),
-            **{k: interval(column("policy", k).mean(2)) for k in ("kl", "tokens", "finished")},
+            "seeds": len(found), **{key: interval(values) for key, values in own.items()},
+            "share": ratio_interval(gold, proxy), "difference": interval(gold - rival),
+            "shares": [ratio_interval(gold[[s]], proxy[[s]])[0] for s in range(len(found))],
+            "correlations": [within_correlation(*(one["reference"][k] for k in ("proxy", "gold")))
+                             for one in found],
+            "late_proxy": late[0], "late_gold": late[1], "verdict": verdict(*late),
             **{k: None if math.isnan(v) else v for k, v in
-               length_controlled_win_rate(wins.ravel(), *words).items()}}
+               length_controlled_win_rate((np.sign(np.subtract(*golds)) + 1) / 2, *words).items()}}
     return summary
 
 
-COLUMNS = {"gold_gain": "gold gain", "difference": "minus the first method's",
-           "proxy_gain": "proxy gain (its units)", "kl": "KL (nats)", "tokens": "tokens",
-           "finished": "finished"}
+COLUMNS = {"proxy_gain": "proxy gain", "gold_gain": "gold gain", "share": "share kept",
+           "without_complete": "gold gain but for ending", "difference": "minus the first method's",
+           "late_proxy": "proxy, second half", "late_gold": "gold, second half",
+           "kl": "KL (nats)", "tokens": "tokens", "finished": "ended"}
 
 
 def rloo_text(summary: dict, prompts: int) -> str:
     """One row a method and kl_coef."""
-    rows = [[name.replace("-kl", ", "), row["seeds"], *(shown(row[key]) for key in COLUMNS),
-             f"{row['win_rate']:.3f}", "lengths hardly overlap" if row["length_controlled"] is None
-             else f"{row['length_controlled']:.3f}"] for name, row in summary.items()]
-    header = ["proxy, kl_coef", "seeds", *COLUMNS.values(), "win rate", "length-controlled"]
-    return (f"Against the reference's answers to {prompts} held-out prompts; 95% intervals over "
-            f"seeds and prompts, none for fewer than three seeds.\n\n{table(header, rows)}\n")
+    def cell(values) -> str:
+        return "-" if values is None or values[0] is None else shown(values, ".2f")
+
+    rows = [[name.replace("-kl", ", "), row["seeds"], *(cell(row.get(key)) for key in COLUMNS),
+             f"{np.mean(row['correlations']):.2f}", row["verdict"]]
+            for name, row in summary.items()]
+    header = ["proxy, kl_coef", "seeds", *COLUMNS.values(), "correlation", "second half"]
+    return (f"Gains over the reference on {prompts} held-out prompts, proxy and gold each in "
+            "standard deviations of the reference's answers to one prompt; share kept: gold's gain "
+            "over the proxy's, beside the correlation of the two among the reference's answers. "
+            "95% intervals over seeds and prompts, of the second half of training over seeds; none "
+            f"for fewer than three seeds.\n\n{table(header, rows)}\n")
 
 
 def train_and_evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
     """Train a run, going on where it stopped, and `evaluate` it."""
+    rule = rule_of(config)
     try:
-        del train_rloo.train(config, resume=True).hf
+        del loop.train(config, resume=True, rule=rule).hf
     except ConfigError as error:  # half a run of other settings, prompts or proxy
         print(f"{error}. Training it from the start")
-        del train_rloo.train(config).hf
+        del loop.train(config, rule=rule).hf
     records.release_memory()
     with phase("evaluation"):
         return evaluate(config, study, shared)
@@ -160,19 +271,24 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
     found = records.recorded_runs(configs, **decided_by) if resume else {}
     missing = {name: config for name, config in configs.items() if name not in found}
     for config in missing.values():  # all is there before the first of them starts
-        if not Path(config.reward_model).is_dir():
+        if not (rule_of(config) or Path(config.reward_model).is_dir()):
             raise ConfigError(f"{config.reward_model} is missing: run the study that trains it")
         held_out(config, study)
     for name, config in missing.items():
         others = decided_by | {
-            "reward_model_weights": weights_fingerprint(config.reward_model),
-            "rows": fingerprint([prompts_of(config), prompts_of(config, study.eval_split)])}
+            "reward_model_weights": (config.reward_model if rule_of(config)
+                                     else weights_fingerprint(config.reward_model)),
+            "rows": fingerprint([loop.prompts_of(config),
+                                 loop.prompts_of(config, study.eval_split)])}
         found[name] = records.run_or_read(config, others, train_and_evaluate, study, shared)
     runs = records.by_method({name: found[name] for name in configs})
     summary = summarize(runs)
     from .figures import frontier_figure
     return records.write_results(Path(study.output_dir), records.key_of(study), summary,
-                                 rloo_text(summary, study.eval_prompts), frontier_figure(runs))
+                                 rloo_text(summary, study.eval_prompts),
+                                 frontier_figure(summary, {
+                                     name: np.mean([curves(one) for one in found], 0)
+                                     for name, found in runs.items()}))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -129,6 +129,33 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     return float(mean), float(mean - half), float(mean + half), error
 
 
+def within_sd(values) -> float:
+    """Standard deviation of the answers to one prompt, pooled over prompts.  Shapes: (P, K)."""
+    return float(np.sqrt(finite(values).var(-1, ddof=1).mean()))
+
+
+def within_correlation(x, y) -> float:
+    """Pearson's correlation among the answers to one prompt, pooled over prompts; 0 where one is
+    constant. Where proxy and gold are normal it is the share kept: each in its own standard
+    deviations, gold gains so much of what the proxy gains, for best-of-n at any n.
+    Shapes: (P, K) each."""
+    x, y = (v - v.mean(-1, keepdims=True) for v in (finite(x), finite(y)))
+    return float((x * y).sum() / (math.sqrt((x**2).sum() * (y**2).sum()) or 1))
+
+
+def ratio_interval(top, bottom) -> tuple[float | None, float | None, float | None]:
+    """mean(top) / mean(bottom) with a 95% interval over seeds and prompts, by linearization: that
+    of (top - ratio bottom) / mean(bottom). None, where the mean of `bottom` is not above zero
+    beyond its own interval; no interval for fewer than three seeds.  Shapes: (S, P) each."""
+    top, bottom = finite(top), finite(bottom)
+    several, mean = len(top) > 2, bottom.mean()
+    if (two_way_interval(bottom)[1] if several else mean) <= 0:
+        return None, None, None
+    ratio = float(top.mean() / mean)
+    half = (two_way_interval((top - ratio * bottom) / mean)[2] if several else None)
+    return ratio, *((ratio - half, ratio + half) if several else (None, None))
+
+
 def best_of_n(proxy, values, n: int) -> np.ndarray:
     """Expected value of the sample that a proxy ranks first among n drawn from N, without
     replacement: sum_j [C(L_j + T_j, n) - C(L_j, n)] / (T_j C(N, n)) v_j, where L_j samples have a
