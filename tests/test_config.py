@@ -18,7 +18,7 @@ def test_every_reward_model_config_parses_and_survives_a_round_trip(path):
     assert again == config
 
 
-STUDIES = [p for p in sorted(CONFIGS.glob("study_*.yaml")) if p.name != "study_rloo.yaml"]
+STUDIES = [p for p in sorted(CONFIGS.glob("study_*.yaml")) if "rloo" not in p.name]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
@@ -28,6 +28,14 @@ def test_every_study_config_parses_with_all_its_runs(path):
     runs = run_configs(study, path)
     assert len(runs) == len(study.methods) * len(study.seeds)
     assert len({config.output_dir for config in runs.values()}) == len(runs)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("study_rloo*.yaml")), ids=lambda p: p.name)
+def test_every_rloo_study_parses_with_all_its_runs(path):
+    from bsr_lite.studies.rloo import RLOOStudyConfig, run_configs
+    study = load_config(path, RLOOStudyConfig)
+    runs = run_configs(study, path)
+    assert len(runs) == len(study.methods) * sum(map(len, study.seeds.values()))
 
 
 def test_bt_and_bsr_configs_differ_in_the_objective_alone():

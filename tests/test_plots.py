@@ -48,26 +48,37 @@ def test_variants_of_an_objective_have_shades_of_its_colour():
     assert [sum(t) for t in tints[1:]] == sorted(sum(t) for t in tints[1:])  # paler and paler
 
 
-def test_best_of_n_shows_proxy_and_gold_against_the_divergence():
+def test_best_of_n_shows_proxy_gold_and_the_share_kept():
+    def around(*values):
+        return [(v, v - 0.1, v + 0.1) for v in values]
+
     table = {"n": [1, 2], "kl_bound": [0.0, 0.19], "best": [3.0, 3.5], "shortest": [3.0, 3.1],
-             "methods": {"bt": {"gold": [(3.0, 2.9, 3.1), (3.2, 3.1, 3.3)], "proxy": [0.0, 0.6]}}}
-    left, right = best_of_n_figure(table).axes
+             "methods": {"bt": {"gold": around(3.0, 3.2), "proxy": around(0.0, 0.6),
+                                "share": [(None,) * 3, *around(0.7)], "correlations": [0.6, 0.8]}}}
+    left, middle, right = best_of_n_figure(table).axes
     assert left.lines[0].get_ydata().tolist() == [0.0, 0.6]
-    assert [line.get_ydata()[1] for line in right.lines] == [3.2, 3.5, 3.1]
+    assert [line.get_ydata()[1] for line in middle.lines] == [3.2, 3.5, 3.1]
+    assert right.lines[0].get_ydata()[1] == 0.7 and np.isnan(right.lines[0].get_ydata()[0])
+    assert right.lines[1].get_ydata()[0] == pytest.approx(0.7)  # the correlation
     assert "nats" in right.get_xlabel()
 
 
-def test_frontier_draws_blocks_of_steps_and_dashes_a_price():
-    rows = [{"train/kl": float(i), "train/proxy_reward": 2.0 * i, "train/gold_reward": 3.0}
-            for i in range(7)]
-    figure = frontier_figure({"bt-kl0.0": [{"metrics": rows}], "bsr-kl0.05": [{"metrics": rows}]},
-                             block=3)
+def test_frontier_draws_gold_against_proxy_and_the_share_kept_beside_the_correlation():
+    row = {"share": (0.5, 0.4, 0.6), "shares": [0.4, 0.6, None], "correlations": [0.6, 0.8]}
+    unknown = row | {"share": (None, None, None)}
+    curve = np.array([np.arange(7.0), 2 * np.arange(7.0)])
+    figure = frontier_figure({"bt-kl0.0": row, "bsr-kl0.0": unknown},
+                             {"bt-kl0.0": curve, "bsr-kl0.0": -curve}, block=3)
     left, right = figure.axes
-    first, _, second, _ = left.lines  # after each run an empty one for the legend
+    first, second = left.lines
     assert first.get_xdata().tolist() == [1.0, 4.0] and first.get_ydata().tolist() == [2.0, 8.0]
-    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
-    assert (first.get_color(), second.get_color()) == (COLORS["bt"], COLORS["bsr"])
-    assert right.lines[0].get_ydata().tolist() == [3.0, 3.0]
+    assert (first.get_color(), second.get_color()) == ([*to_rgb(COLORS["bt"])],
+                                                       [*to_rgb(COLORS["bsr"])])
+    crosses = [line for line in right.lines if line.get_marker() == "x" and len(line.get_xdata())]
+    assert [line.get_xdata()[0] for line in crosses] == pytest.approx([0.7, 0.7])
+    dots = [line.get_xdata().tolist() for line in right.lines if line.get_marker() == "."]
+    assert dots == [[0.4, 0.6]] * 2
+    assert len(right.containers) == 1, "a share that is not known has no interval"
 
 
 def test_linear_heads_have_a_panel_a_world_one_world_too():
