@@ -9,7 +9,7 @@ NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
 # wait for one another on a busy machine cost twice the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # the two longest first, or one process would still be at one of them when all others are done
-NOTEBOOKS := notebooks/0[46]*.ipynb notebooks/0[!46]*.ipynb notebooks/solutions
+NOTEBOOKS := notebooks/0[58]*.ipynb notebooks/0[!58]*.ipynb notebooks/1*.ipynb notebooks/solutions
 
 .PHONY: run check test gpu notebooks lab data clean
 

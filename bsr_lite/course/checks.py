@@ -219,10 +219,10 @@ class _Network:
         return rewards
 
 
-# ---- 04_reward_model_qlora -----------------------------------------------------------------------
+# ---- 05_reward_model_qlora -----------------------------------------------------------------------
 
 def check_bits_per_weight(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: what a 4-bit weight costs with its scales.
+    """Exercise 1 of notebook 05: what a 4-bit weight costs with its scales.
 
     Hint: 4 + 32 / block; nested, the 32 becomes 8 + 32 / 256"""
     cases = [((64, False), 4.5), ((64, True), 4 + 8 / 64 + 32 / (64 * 256)), ((128, False), 4.25),
@@ -231,7 +231,7 @@ def check_bits_per_weight(function: Callable) -> bool:
 
 
 def check_pool_last(function: Callable) -> bool:
-    """Exercise 2 of notebook 04: the last real state of rows padded on either side.
+    """Exercise 2 of notebook 05: the last real state of rows padded on either side.
 
     Hint: the index of the last 1 of each row: the largest of mask * arange(T); the number of ones
     minus 1 is right for one side only"""
@@ -243,7 +243,7 @@ def check_pool_last(function: Callable) -> bool:
 
 
 def check_head_is_safe(function: Callable) -> bool:
-    """Exercise 3 of notebook 04: is the reward head trained, in fp32 and no LoRA target?
+    """Exercise 3 of notebook 05: is the reward head trained, in fp32 and no LoRA target?
 
     Hint: look at names with `score`: none may hold `lora_`, one must be trained, and every trained
     one must be float32"""
@@ -261,7 +261,7 @@ def check_head_is_safe(function: Callable) -> bool:
 
 
 def check_new_ties(function: Callable) -> bool:
-    """Exercise 4 of notebook 04: pairs that differ in fp32 and are equal in bf16.
+    """Exercise 4 of notebook 05: pairs that differ in fp32 and are equal in bf16.
 
     Hint: compare all pairs i < j twice, before and after .bfloat16(); near 4 its numbers are 0.03
     apart"""
@@ -272,7 +272,7 @@ def check_new_ties(function: Callable) -> bool:
 
 
 def check_merged_weight(function: Callable) -> bool:
-    """Exercise 5 of notebook 04: dequantize, then add (alpha / r) B A.
+    """Exercise 5 of notebook 05: dequantize, then add (alpha / r) B A.
 
     Hint: levels[codes] * absmax, in the shape of B @ A, plus alpha / r times B @ A, where r =
     len(A)"""

@@ -1,4 +1,4 @@
-"""Checkers of the exercises of notebooks 05 to 08, as in `checks`."""
+"""Checkers of the exercises of notebooks 07 to 10, as in `checks`."""
 
 from collections.abc import Callable
 
@@ -20,10 +20,10 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return (p * (p / q).log()).sum()
 
 
-# ---- 05_overoptimization -------------------------------------------------------------------------
+# ---- 07_overoptimization -------------------------------------------------------------------------
 
 def check_prompts_needed(function: Callable) -> bool:
-    """Exercise 1 of notebook 05: prompts for a paired difference to be seen with 80% power.
+    """Exercise 1 of notebook 07: prompts for a paired difference to be seen with 80% power.
 
     Hint: 2.8 standard errors, sd / sqrt(n), must fit into the difference; round up"""
     cases = [((0.4, 0.03), 1394), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
@@ -31,7 +31,7 @@ def check_prompts_needed(function: Callable) -> bool:
 
 
 def check_two_way_error(function: Callable) -> bool:
-    """Exercise 2 of notebook 05: the standard error of a mean over seeds and prompts.
+    """Exercise 2 of notebook 07: the standard error of a mean over seeds and prompts.
 
     Hint: mean squares: of seeds P times the variance of the row means, of prompts S times that of
     the column means, of the rest what both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S
@@ -43,7 +43,7 @@ def check_two_way_error(function: Callable) -> bool:
 
 
 def check_best_of_n_without_ties(function: Callable) -> bool:
-    """Exercise 3 of notebook 05: the unbiased best-of-n estimate from N ranked samples.
+    """Exercise 3 of notebook 07: the unbiased best-of-n estimate from N ranked samples.
 
     Hint: sort gold by proxy, ascending; the sample with i below it wins C(i, n-1) of the C(N, n)
     draws"""
@@ -54,7 +54,7 @@ def check_best_of_n_without_ties(function: Callable) -> bool:
 
 
 def check_best_of_n_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 05: the exact KL of best-of-n on a few answers of known rank.
+    """Exercise 4 of notebook 07: the exact KL of best-of-n on a few answers of known rank.
 
     Hint: the best of n is at most answer k with probability F_k^n: differences of that, then sum q
     log(q / p)"""
@@ -66,10 +66,10 @@ def check_best_of_n_divergence(function: Callable) -> bool:
     return judge(check_best_of_n_divergence, function, cases)
 
 
-# ---- 06_rloo -------------------------------------------------------------------------------------
+# ---- 08_rloo -------------------------------------------------------------------------------------
 
 def check_best_baseline(function: Callable) -> bool:
-    """Exercise 1 of notebook 06: the constant baseline of least variance for REINFORCE.
+    """Exercise 1 of notebook 08: the constant baseline of least variance for REINFORCE.
 
     Hint: minimise E[(r - b)^2 s^2] over b: a mean of r weighted with pi s^2"""
     p, r = numbers(0, 4).softmax(0), numbers(1, 4)
@@ -82,7 +82,7 @@ def check_best_baseline(function: Callable) -> bool:
 
 
 def check_answer_logprobs(function: Callable) -> bool:
-    """Exercise 2 of notebook 06: whole answers' log-probabilities, the end of turn included.
+    """Exercise 2 of notebook 08: whole answers' log-probabilities, the end of turn included.
 
     Hint: cumsum of (tokens == stop), minus itself, counts the stops before each token"""
     logprobs = -numbers(0, 4, 5).abs()
@@ -93,7 +93,7 @@ def check_answer_logprobs(function: Callable) -> bool:
 
 
 def check_rescaled(function: Callable) -> bool:
-    """Exercise 3 of notebook 06: what another scale of the reward does to RLOO.
+    """Exercise 3 of notebook 08: what another scale of the reward does to RLOO.
 
     Hint: c r - beta' d must be a multiple of r - beta d"""
     cases = [((0.05, 2.0), torch.tensor([0.1, 2.0])), ((0.3, 0.5), torch.tensor([0.15, 0.5]))]
@@ -101,7 +101,7 @@ def check_rescaled(function: Callable) -> bool:
 
 
 def check_tilted_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 06: KL of the optimal policy of KL-regularized reward.
+    """Exercise 4 of notebook 08: KL of the optimal policy of KL-regularized reward.
 
     Hint: log pi* = log pi_ref + r / beta, minus the log of its normalizer"""
     p, r = numbers(0, 5).softmax(0), numbers(1, 5)
@@ -109,10 +109,10 @@ def check_tilted_divergence(function: Callable) -> bool:
     return judge(check_tilted_divergence, function, cases)
 
 
-# ---- 07_gold_vs_proxy ----------------------------------------------------------------------------
+# ---- 09_gold_vs_proxy ----------------------------------------------------------------------------
 
 def check_tilt(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: KL, mean proxy and mean gold of the best policy at a KL price.
+    """Exercise 1 of notebook 09: KL, mean proxy and mean gold of the best policy at a KL price.
 
     Hint: softmax of log p + proxy / beta; gold is not in it"""
     p, proxy, gold, cases = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6), []
@@ -124,7 +124,7 @@ def check_tilt(function: Callable) -> bool:
 
 
 def check_share_kept(function: Callable) -> bool:
-    """Exercise 2 of notebook 07: gold's rise over the proxy's, each in its own unit.
+    """Exercise 2 of notebook 09: gold's rise over the proxy's, each in its own unit.
 
     Hint: (mean gold - mean base gold) / std of base gold, over the same of the proxy"""
     base_gold, base_proxy = 2 * numbers(0, 20) + 3, numbers(1, 20)
@@ -136,7 +136,7 @@ def check_share_kept(function: Callable) -> bool:
 
 
 def check_win_rate(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: win rate, ties counted by half.
+    """Exercise 3 of notebook 09: win rate, ties counted by half.
 
     Hint: 1 for a win, 1/2 for a tie"""
     a, b = torch.tensor([1.0, 2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0, 2.0, 1.0])
@@ -144,7 +144,7 @@ def check_win_rate(function: Callable) -> bool:
 
 
 def check_matched_win_rate(function: Callable) -> bool:
-    """Exercise 4 of notebook 07: win rate among answers of nearly the same length.
+    """Exercise 4 of notebook 09: win rate among answers of nearly the same length.
 
     Hint: keep the pairs with |words - base_words| <= within, then the mean of wins"""
     wins = torch.tensor([1.0, 1.0, 0.0, 0.5, 1.0, 0.0])
@@ -154,10 +154,10 @@ def check_matched_win_rate(function: Callable) -> bool:
     return judge(check_matched_win_rate, function, cases)
 
 
-# ---- 08_scaling_to_8b ----------------------------------------------------------------------------
+# ---- 10_scaling_to_8b ----------------------------------------------------------------------------
 
 def check_padding_factor(function: Callable) -> bool:
-    """Exercise 1 of notebook 08: computed tokens of padded rows over those of packed ones.
+    """Exercise 1 of notebook 10: computed tokens of padded rows over those of packed ones.
 
     Hint: two rows a pair, all as long as the longest prompt + answer; below the line every part
     once"""
@@ -167,7 +167,7 @@ def check_padding_factor(function: Callable) -> bool:
 
 
 def check_zero_bytes(function: Callable) -> bool:
-    """Exercise 2 of notebook 08: bytes of weights, gradients and AdamW a GPU by ZeRO stage.
+    """Exercise 2 of notebook 10: bytes of weights, gradients and AdamW a GPU by ZeRO stage.
 
     Hint: 8 bytes of optimizer, 4 of gradient, 4 of weight: the first `stage` of these are divided
     by the GPUs"""
@@ -177,7 +177,7 @@ def check_zero_bytes(function: Callable) -> bool:
 
 
 def check_bsr_slice(function: Callable) -> bool:
-    """Exercise 3 of notebook 08: dL/dr of BSR for one rank's pairs.
+    """Exercise 3 of notebook 10: dL/dr of BSR for one rank's pairs.
 
     Hint: d/dr of lambda B (S / 2B)^2, the same number for every response"""
     cases, push = [], grad(lambda rewards: 8 * rewards.mean() ** 2)
@@ -188,7 +188,7 @@ def check_bsr_slice(function: Callable) -> bool:
 
 
 def check_hours(function: Callable) -> bool:
-    """Exercise 4 of notebook 08: time of full fine-tuning with checkpointing.
+    """Exercise 4 of notebook 10: time of full fine-tuning with checkpointing.
 
     Hint: 8 N operations a token over gpus x peak x utilisation, in hours"""
     cases = [((4.5e9, 1e9, 1, 1e15, 1.0), 10.0), ((1e9, 7e9, 8, 1e15, 0.35), 2e4 / 3600)]

@@ -41,7 +41,7 @@ SIZES = {"cuda": {
               "matrix": 8192, "prompts": 16, "answers": 8, "new_tokens": 64},
     "trl": {"layers": None, "batches": 5, "pairs": 16, "rounds": 2},
     "run": {"rm": [], "rloo": ["steps=5"]},
-    "notebooks": {"names": ["02_norm_dispersion", "04_reward_model_qlora", "06_rloo"],
+    "notebooks": {"names": ["02_norm_dispersion", "05_reward_model_qlora", "08_rloo"],
                   "seconds": 90}},
     "cpu": {
     "exactness": {"layers": 1, "pairs": 3, "length": 100, "draws": 1024, "words": [32, 4096]},
@@ -53,7 +53,7 @@ SIZES = {"cuda": {
     "run": {"rm": ["model.depth=1", "data.max_pairs=8", "batch_size=4", "eval_groups=2"],
             "rloo": ["steps=1", "prompts_per_step=2", "num_generations=2", "max_new_tokens=4",
                      "standardize_prompts=2"]},
-    "notebooks": {"names": ["01_bradley_terry", "07_gold_vs_proxy"], "seconds": 60}}}
+    "notebooks": {"names": ["01_bradley_terry", "09_gold_vs_proxy"], "seconds": 60}}}
 
 
 @dataclass
@@ -104,7 +104,7 @@ def key_of(name: str, device: str) -> dict:
     """What decides a part's result, besides the card."""
     digest = hashlib.sha256()
     for pattern in ("bsr_lite/**/*.py", "bsr_lite/**/*.yaml", "tests/gpu/*.py", "tests/speed/*.py",
-                    "notebooks/0*.py"):
+                    "notebooks/[0-9]*.py"):
         for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     return {"code": digest.hexdigest()[:16], "torch": importlib.metadata.version("torch"),

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 05 · Which of the paper's claims about over-optimization hold here?
+# # 07 · Which of the paper's claims about over-optimization hold here?
 #
 # A reward model is **over-optimized** when it goes on improving on what it was trained on while it
 # stagnates or gets worse on anything new. The paper's Part 1 claims that Bradley-Terry (BT) models

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 07 · What does a policy learn when its reward is only nearly right?
+# # Solutions to 09 · What does a policy learn when its reward is only nearly right?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 04 · How does an 8B reward model fit on one small GPU?
+# # Solutions to 05 · How does an 8B reward model fit on one small GPU?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.

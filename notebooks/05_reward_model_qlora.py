@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 04 · How does an 8B reward model fit on one small GPU?
+# # 05 · How does an 8B reward model fit on one small GPU?
 #
 # Full fine-tuning of 8 billion weights takes over 100 GB. **QLoRA** holds the base in 4 bits,
 # freezes it, and trains thin adapters beside it. We take it apart on a model that fits anywhere,
@@ -338,7 +338,7 @@ for name, log in (("BT", bt_log), ("BSR", bsr_log)):
 # **What to see.** BSR brings the level near zero within a few steps, as in notebook 03; BT starts
 # where the random head put it and drifts. Margins are noisy and alike.
 # The dev intervals are .45 wide, from one seed and 20 prompts: which ranks better is open. (A fair
-# comparison pairs seeds and prompts, as notebook 03 does.)
+# comparison pairs seeds and prompts, as notebook 06 does.)
 #
 # ## 5. Save and reload
 #
@@ -576,4 +576,4 @@ checks.check_merged_weight(merged_weight);
 # - A reward model is its adapters *and* how its base was held *and* its chat template.
 # - Benchmarks disagree on purpose: hard against easy shows a bias that overall hides.
 #
-# Next: **05 · over-optimization**.
+# Next: **06 · Can you trust a comparison of two reward models?**

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 08 · What changes between a 135M model on a laptop and 8B on eight GPUs?
+# # 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 #
 # The loss does not, and the loop does not: `train_rm` is one file. What changes is *where* the
 # numbers lie, who computes them, and how long it takes. This notebook reads the 8B config line by
@@ -178,7 +178,7 @@ for name, row in table["reward models"].items():
 # ## 3. Where 8 billion weights go
 #
 # Full fine-tuning in fp32: 4 bytes a weight, 4 for its gradient, 8 for AdamW's two averages; 16 in
-# all, 128 GB for 8 billion. Activations come on top. QLoRA (notebook 04) shrank the 16; with eight
+# all, 128 GB for 8 billion. Activations come on top. QLoRA (notebook 05) shrank the 16; with eight
 # GPUs one can also *cut* them: **FSDP2** (fully sharded data parallel; ZeRO stage 3) gives every
 # GPU an eighth of each weight, gradient and average, and gathers a layer's weights only while it
 # computes.
@@ -200,7 +200,7 @@ assert sharded(full, 8) - full["activations"] == 16e9, "16 bytes a weight, an ei
 
 # %% [markdown]
 # That is arithmetic with round numbers. `scale.dry_run` does it for a config: the model on *fake*
-# tensors (notebook 04), the parts cut over the GPUs, the gathered layers added.
+# tensors (notebook 05), the parts cut over the GPUs, the gathered layers added.
 
 # %%
 from bsr_lite.scale.dry_run import memory, report
@@ -387,7 +387,7 @@ print(report(big, gpus=8))
 # | 1e-2 | 70.0 | 60.1 | 53.1 | 96.0 | 55.7 | 72.5 | 81.9 | 70.0 |
 
 # %% [markdown]
-# Read it with notebook 05 in mind: overall scores within .3 of each other; what moves with
+# Read it with notebook 06 in mind: overall scores within .3 of each other; what moves with
 # $\lambda$ is *hard* up, *easy* down.
 #
 # Table 1 (effective rank, train then RM-Bench): BT 23.34, 33.76; BSR 33.45, 33.59. Table 3

@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 05 · Which of the paper's claims about over-optimization hold here?
+# # Solutions to 07 · Which of the paper's claims about over-optimization hold here?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.

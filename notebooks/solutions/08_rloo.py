@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 06 · How does a policy learn from a reward?
+# # Solutions to 08 · How does a policy learn from a reward?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.

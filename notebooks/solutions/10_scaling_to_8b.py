@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 08 · What changes between a 135M model on a laptop and 8B on eight GPUs?
+# # Solutions to 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.

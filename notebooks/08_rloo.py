@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # 06 · How does a policy learn from a reward?
+# # 08 · How does a policy learn from a reward?
 #
 # A reward model judges whole answers; it cannot say which word to change. A *policy gradient*
 # turns such judgements into a direction for the weights. This notebook builds the one the paper
@@ -375,9 +375,9 @@ axes[0].legend();
 # ## 6. The loop, in 40 lines
 #
 # Now the embedded model with LoRA. Reward: the pocket world's **gold** formula itself, so that
-# nothing can be over-optimized yet; notebook 07 puts reward models in its place. The reference is
+# nothing can be over-optimized yet; notebook 09 puts reward models in its place. The reference is
 # the same model *with its adapter off*: no second copy in memory. Prompts are computed once for
-# their $K$ answers, in sampling and in training (notebook 04's packed rows).
+# their $K$ answers, in sampling and in training (notebook 02's packed rows).
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)

@@ -7,10 +7,10 @@
 # ---
 
 # %% [markdown]
-# # 07 · What does a policy learn when its reward is only nearly right?
+# # 09 · What does a policy learn when its reward is only nearly right?
 #
-# Notebook 06 trained a policy on gold itself. Nobody has gold: one trains on a **proxy**, a reward
-# model, and hopes. Here the proxies of notebook 05 train policies while gold looks on. Does the
+# Notebook 08 trained a policy on gold itself. Nobody has gold: one trains on a **proxy**, a reward
+# model, and hopes. Here the proxies of notebook 07 train policies while gold looks on. Does the
 # proxy go on rising after gold has stopped? What does the policy learn to say? And is a BSR reward
 # model the better teacher (the paper's Part 2)?
 
@@ -21,7 +21,7 @@
 # - compare RLOO with best-of-$n$ at the same KL;
 # - find out *what* a policy exploits, and correct a win rate for length.
 #
-# Words from before: *proxy, gold, KL, tilted policy* (notebook 06), *best-of-n* (05).
+# Words from before: *proxy, gold, KL, tilted policy* (notebook 08), *best-of-n* (07).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -72,7 +72,7 @@ from bsr_lite.studies.records import read_runs, read_table
 # - **fooled**: the first, but one answer in a thousand has a trick: the proxy adds 6 where gold
 #   takes 2 off (a list that is no list, say).
 #
-# Nothing is trained: the best policy at a KL price $\beta$ is known (notebook 06, Section 5),
+# Nothing is trained: the best policy at a KL price $\beta$ is known (notebook 08, Section 5),
 # $\pi_\beta \propto \pi_{ref}\, e^{p/\beta}$.
 #
 # **Predict**: gold against KL, as $\beta$ falls, for all three.
@@ -194,7 +194,7 @@ for name, proxies in noisy_gold(gold, agreed, 20).items():
 #
 # `data/runs/study_rloo`: the embedded model as policy (LoRA, learning rate $10^{-3}$), 40 steps of
 # 4 prompts x $K = 4$ answers of at most 48 tokens. Proxies: reward models of the lora study's
-# configs (notebook 05), BT and BSR (Eq. 25, $\lambda = 10^{-3}$), three seeds each; a seed has the
+# configs (notebook 07), BT and BSR (Eq. 25, $\lambda = 10^{-3}$), three seeds each; a seed has the
 # same prompts in the same order under both. A proxy's rewards are put into its own units: zero is
 # the mean on the reference's answers, one their standard deviation within a prompt. $\beta = 0$, so
 # that what the proxies get wrong can show; one seed each at the paper's $\beta = 0.05$.
@@ -296,7 +296,7 @@ for nats in (3.0, 8.0):
 #
 # 112 prompts of the valid split, two answers each; gains over the reference's answers to the same
 # prompts, intervals over seeds and prompts. Best-of-$n$ by models of the same configs on the *same*
-# prompts was recorded for notebook 05 (answers of up to 64 tokens, so gains compare, levels not).
+# prompts was recorded for notebook 07 (answers of up to 64 tokens, so gains compare, levels not).
 
 # Proxy and gold are put into **one unit**: standard deviations of the reference's answers to one
 # prompt, each in its own. The *share kept* is gold's gain over the proxy's. What would it be if the
@@ -492,7 +492,7 @@ for true in (0.5, 0.7):
 
 # %% [markdown]
 # Not tested: a learning rate per proxy, more seeds than three, other $\lambda$, the controls of
-# notebook 05 (BT rescaled to BSR's spread is the same proxy here, since units are standardized).
+# notebook 06 (BT rescaled to BSR's spread is the same proxy here, since units are standardized).
 
 # %% [markdown]
 # ## Exercises
