@@ -20,8 +20,8 @@
 # - say why none of the usual measures can see its direct effect;
 # - compute it exactly under gradient accumulation and data parallelism, where the obvious code is
 #   another regularizer;
-# - place it among its relatives and judge what a $\lambda$ weighs;
-# - read a sweep over $\lambda$ with seeds and intervals.
+# - say how a push that is the same for a whole group shrinks the spread between pairs;
+# - place it among its relatives and judge what a $\lambda$ weighs.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -49,7 +49,6 @@ print(machine.describe())
 
 # %%
 import contextlib
-import functools
 import io
 import tempfile
 
@@ -58,9 +57,9 @@ import torch
 from bsr_lite import losses, plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
-from bsr_lite.metrics import kendall_tau_b, seed_interval
+from bsr_lite.metrics import kendall_tau_b
 from bsr_lite.runlog import read_metrics
-from bsr_lite.studies.records import read_runs, watched
+from bsr_lite.studies.records import watched
 
 torch.manual_seed(0);
 
@@ -179,7 +178,53 @@ assert torch.equal(w.grad, l.grad), "as free numbers, BSR never moves a pair's m
 # mode**, the part that all rewards share.
 # </details>
 #
-# As free numbers, then, rewards keep their margins. But rewards come from shared weights. For a
+# In one group, then, all rewards move together: margins stay, and so does every difference between
+# pairs. Section 2 says that the spread of the pair means shrinks all the same. How can a common
+# push do that? Groups are drawn anew at every step, and a pair with a high mean $s_i$ lifts the
+# mean of every group that it is in. Over groups of $G$ of the $N$ pairs its mean push, with
+# $\lambda = 1$, is
+#
+# $$E\bigl[\bar r \mid i \text{ in the group}\bigr] = \frac{s_i}{G} + \frac{G-1}{G}\cdot
+# \frac{N\mu_s - s_i}{N - 1},$$
+#
+# a line in $s_i$ with slope $(N-G)/(G(N-1))$, about $1/G$.
+#
+# **Predict** the line for $G = N$.
+
+# %%
+pushes, generator = {}, torch.Generator().manual_seed(1)
+for G in (1, 4, 16, 256):
+    total = torch.zeros(N, dtype=torch.float64)
+    for _ in range(2000):  # an epoch: all pairs in groups of G; a reward is pushed by its group's
+        order = torch.randperm(N, generator=generator)  # mean
+        total[order] += s[order].view(-1, G).mean(1).repeat_interleave(G)
+    pushes[G] = total / 2000
+    slope = ((pushes[G] - mu) @ (s - mu) / ((s - mu) @ (s - mu))).item()
+    print(f"G = {G:3d}: slope {slope:.3f}, by the formula {(N - G) / (G * (N - 1)):.3f}")
+    assert abs(slope - (N - G) / (G * (N - 1))) < 0.01, "a pair's mean push must rise with its mean"
+
+# %%
+figure, axis = plots.panels(1)
+for (G, push), shade in zip(pushes.items(), (1.0, 0.75, 0.5, 0.3), strict=True):
+    axis.plot(s, push, ".", markersize=3, color=plots.COLORS["bsr"], alpha=shade, label=f"G = {G}")
+axis.axhline(0, color="black", linewidth=0.8)
+plots.label(axis, "mean $s_i$ of a pair (reward units)", "mean push down, $\\lambda = 1$",
+            "on average a pair is pushed the more, the higher its own mean")
+axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
+
+# %% [markdown]
+# **What to see.** At $G = 1$ every pair is pushed by its own mean, and the spread shrinks fastest.
+# At $G = 16$ the line is nearly flat, but not quite: high pairs are pushed down by more than low
+# ones. That remainder is the spread term.
+#
+# <details><summary>Answer</summary>
+#
+# Flat, with slope 0: all pairs are in one group, so the push is $\mu_s$ for everyone. Only the level
+# term is left, as in Section 2.
+# </details>
+
+# %% [markdown]
+# As free numbers rewards keep their margins. But rewards come from shared weights. For a
 # linear head with mean hidden state $\bar h$, the gradient of the penalty is $2\lambda G\,\bar
 # r\,\bar h$. A step against it changes margins wherever $h_w - h_l$ is not orthogonal to $\bar
 # h$. Here chosen states have a little more of the common direction:
@@ -482,7 +527,8 @@ del model
 # margin directly. On the head it weighs as much as BT itself, and all of it goes into the level.
 # So expect the *level* to be pinned within a few steps even at $10^{-3}$, and everything else to
 # change only as far as that fight over shared weights spills over.
-#
+
+# %% [markdown]
 # ## 8. Live: the mean reward, free and pinned
 #
 # The embedded model (10 layers, LoRA adapters, `rm_fast.yaml` cut to seconds): the same batches,
@@ -519,139 +565,8 @@ axes[1].legend();
 # %% [markdown]
 # **What to see.** The level: BT's stays where the random head put it, or drifts; BSR's is brought
 # to zero within two or three steps, with an overshoot. The margin: BSR's lags behind BT's on the
-# training pairs. The penalty's gradient is large at first, gradients are clipped to a common
-# length, and steps spent on the level are not spent on margins. A cost of the *start*, which
-# weighs more the shorter the training.
-
-# %% [markdown]
-# ## 9. Recorded: a sweep over lambda
-#
-# `data/runs/study_lambda`: the same model on 375 pairs (24 steps of 16, one group a batch), BT
-# and four $\lambda$, three seeds. Each seed's run is compared with BT *of the same seed* (same
-# head, same batches). Scores are accuracy for *in-domain* (two answers), tau within prompts for
-# the others (four). A $\lambda$ may be chosen on the two *dev* sets only; the four scenarios are
-# for looking.
-
-# %% [markdown]
-# Before looking: what could be seen at all? The paper's gains are about .01 tau. With 120 prompts
-# and three seeds such a gain is out of reach (it takes some 1,400 paired prompts). And of 24
-# intervals at 95% about one will exclude zero by chance. Only large effects, in several sets at
-# once, mean anything here.
-
-# %%
-if PROFILE == "full":
-    from bsr_lite.studies.reward_models import run_study
-    for study in ("study_lambda", "study_norms"):  # finished runs are read back
-        run_study(Path(f"bsr_lite/configs/{study}.yaml"))
-RUNS = Path("runs" if PROFILE == "full" else "data/runs")
-sweep = read_runs(RUNS / "study_lambda")
-METHODS = {"bt": "0 (BT)", "bsr-1e-4": "1e-4", "bsr-1e-3": "1e-3", "bsr-1e-2": "1e-2",
-           "bsr-1e-1": "1e-1"}
-
-
-def by_seed(method, part, key="score"):
-    return torch.tensor([run["evaluation"]["scenarios"][part][key] for run in sweep[method]])
-
-# %%
-PARTS = ("dev_prompt_disjoint", "dev_mutual_disjoint", "in_domain", "prompt_disjoint",
-         "response_disjoint", "mutual_disjoint")
-print("score minus BT's, paired by seed, +- half a 95% interval over seeds")
-print(f"{'':20s} {'BT':>6s} " + "".join(f"{name:>17s}" for name in list(METHODS.values())[1:]))
-for part in PARTS:
-    row = []
-    for method in list(METHODS)[1:]:
-        mean, half = seed_interval(by_seed(method, part) - by_seed("bt", part))
-        row.append(f"  {mean:+.3f} +- {half:.3f}")
-    print(f"{part:20s} {by_seed('bt', part).mean():6.3f} " + "".join(row))
-
-# %%
-figure, axes = plots.panels(3)
-x = range(len(METHODS))
-for axis, (part, key, name) in zip(axes, (
-        ("dev_prompt_disjoint", "score", "dev, tau within prompts"),
-        ("dev_prompt_disjoint", "reward_mean", "dev, mean reward"),
-        ("dev_prompt_disjoint", "between_prompts", "dev, variance between prompts")), strict=True):
-    for place, method in zip(x, METHODS, strict=True):
-        values, tint = by_seed(method, part, key), plots.color(method, 0)
-        mean, half = seed_interval(values)
-        axis.errorbar(place, mean, half, fmt="o", color=tint, capsize=3)
-        axis.plot([place + 0.12] * len(values), values, ".", color=tint, alpha=0.5)
-    axis.set_xticks(x, METHODS.values())
-    plots.label(axis, "lambda", name, "")
-
-# %% [markdown]
-# **What to see.** The *level* obeys at once: BT ends at a mean reward of 3 to 4, and every
-# $\lambda$ down to $10^{-4}$ within half a unit of zero, as the head's 120% foretold. The
-# *spread* between prompts moves only from $10^{-2}$ on. At $10^{-1}$ it is nearly gone, and so is
-# the spread within prompts, the margins: the second reading of Section 2, with its cost.
-#
-# The scores: no $\lambda$ gains anything. Nearly all differences are negative, in every set, and
-# they grow with $\lambda$. At $10^{-2}$ both dev sets show a loss beyond seed noise, at $10^{-3}$
-# and $10^{-1}$ one of them does. On dev one would choose plain BT.
-
-# %% [markdown]
-# A negative result for 24 steps at depth 10, and Section 8 suggests why: the fight over the level
-# takes the first steps, a large part of so short a run. Two hints that it is a cost of the start
-# and not of the method: the recorded `study_pocket` (the same model, 66 steps) shows no
-# difference at $10^{-3}$, and the runs of the next section look different again. Not tested:
-# starting from a head whose mean reward is already zero, or warming $\lambda$ up.
-
-# %% [markdown]
-# ## 10. Recorded: does BSR calm the hidden states?
-#
-# The quantities that the paper's mechanism speaks of, from full fine-tuning of all 30 layers
-# (`data/runs/study_norms`, see notebook 02): BT against BSR at the paper's $\lambda = 10^{-3}$,
-# four seeds in pairs. (**cv**: standard deviation over mean. **Effective rank**: how many
-# directions the states use.)
-
-# %%
-norms = read_runs(RUNS / "study_norms")
-TINTS = {"bt": plots.COLORS["bt"], "bsr": plots.COLORS["bsr"]}
-QUANTITIES = {"mean reward": ("reward_mean",), "mean $|h_w - h_l|$": ("difference_after", "mean"),
-              "cv of $|h|$": ("norm_after", "cv"), "effective rank": ("effective_rank_after",)}
-NAMES = {"bt": "BT", "bsr": "BSR, lambda 1e-3"}
-figure, axes = plots.panels(2, rows=2, sharex=True)
-for axis, (name, keys) in zip(axes.flat, QUANTITIES.items(), strict=True):
-    for method, tint in TINTS.items():
-        steps, curves = watched(norms[method], "prompt_disjoint", *keys)
-        plots.seed_curves(axis, steps, curves, NAMES[method], tint)
-    plots.label(axis, "optimizer step", name, "")
-axes[0, 0].legend()
-figure.suptitle("prompt-disjoint set");
-
-# %%
-def paired(part, *keys):
-    values = []
-    for method in ("bsr", "bt"):
-        cells = [run["evaluation"]["scenarios"][part] for run in norms[method]]
-        values.append(torch.tensor([functools.reduce(dict.__getitem__, keys, c) for c in cells]))
-    mean, half = seed_interval(values[0] - values[1])
-    return f"{values[1].mean():7.3f}  {mean:+.3f} ({mean - half:+.3f}, {mean + half:+.3f})"
-
-
-ROWS = {"score": ("score",), **QUANTITIES, "reward variance between": ("between_prompts",)}
-for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"):
-    print(f"{part}: BT, then BSR minus BT with its 95% interval over seeds")
-    for name, keys in ROWS.items():
-        print(f"  {name.replace('$', ''):25s} {paired(part, *keys)}")
-
-# %% [markdown]
-# **What to see.** The level is pinned (BT ends at 0.6 to 4.7, depending on the random head; BSR
-# near 0). The variance of rewards between prompts is smaller under BSR, by about a tenth to a
-# fifth, beyond seed noise on the three disjoint sets: the second reading of Section 2, on new
-# prompts.
-#
-# The hidden states: $\lVert h_w - h_l\rVert$ ends shorter in most pairs of seeds, undecided; cv
-# and effective rank: undecided, seeds disagree in sign. The paper's Table 1 has BSR's rank
-# *above* BT's; in three of four seeds ours is below.
-
-# %% [markdown]
-# The scores: undecided everywhere. Prompt- and mutual-disjoint tau lean towards BSR in three of
-# four seeds, and most of the mean comes from one seed, whose random head started at a mean reward
-# of 4.5: there BT had a stretch of loss above 1, ended at .27 mutual-disjoint, and BSR at .46.
-# Suggestive, since it is just the case BSR is for; one seed, and so no evidence. Compare Section
-# 9, where every difference leaned the other way. Which of model depth, full fine-tuning and
-# length turns the sign is for the next study.
+# training pairs. Is that a price, and which of the two terms asks for it? Notebook 04 takes them
+# apart.
 
 # %% [markdown]
 # ## Exercises
@@ -716,5 +631,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 #   must come through shared parameters.
 # - It couples pairs: two passes under accumulation, an all-reduced value with one's own gradient
 #   under data parallelism.
-# - At this size: the level obeys at any $\lambda$, the variance between prompts follows, and no
-#   gain in scores can be told from noise; in short runs of a shallow model BSR costs.
+# - **BSR is one push for a whole group; averaged over random groups it pins the level and shrinks
+#   the spread of the pair means.**
+#
+# Next: **04 · When does BSR help, when does it cost, and which part of it?**
