@@ -219,8 +219,8 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 #
 # <details><summary>Answer</summary>
 #
-# Flat, with slope 0: all pairs are in one group, so the push is $\mu_s$ for everyone. Only the level
-# term is left, as in Section 2.
+# Flat, with slope 0: all pairs are in one group, so the push is $\mu_s$ for everyone. Only the
+# level term is left, as in Section 2.
 # </details>
 
 # %% [markdown]

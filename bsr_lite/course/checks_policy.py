@@ -1,4 +1,4 @@
-"""Checkers of the exercises of notebooks 07 to 10, as in `checks`."""
+"""Checkers of the exercises of notebooks 04 and 06 to 10, as in `checks`."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad
 
+from ..metrics import seed_interval
 from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
 
@@ -18,6 +19,36 @@ def tilted(p: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """KL(p || q) in nats."""
     return (p * (p / q).log()).sum()
+
+
+# ---- 04_when_bsr_helps ---------------------------------------------------------------------------
+
+def check_halving_lambda(function: Callable) -> bool:
+    """Exercise 1 of notebook 04: the lambda at which BSR leaves half of BT's weight.
+
+    Hint: certainty * 2 within^2 = 2 lambda (across^2 + within^2 / 2 + G level^2), since the mean of
+    two answers has half their variance and their difference twice"""
+    cases = [((3.0, 0.2, 0.0, 32, 0.2), 0.008 / 9.02), ((0.5, 1.0, 0.0, 32, 0.2), 0.2 / 0.75),
+             ((0.5, 1.0, 1.5, 16, 0.1), 0.1 / 36.75)]
+    return judge(check_halving_lambda, function, cases)
+
+
+def check_noise_ratio(function: Callable) -> bool:
+    """Exercise 2 of notebook 04: how much noisier G mean^2 is than a sample variance.
+
+    Hint: an average of k squares of normal numbers has a relative standard deviation of
+    sqrt(2 / k): k is 1 for the squared mean and G - 1 for the sample variance"""
+    return judge(check_noise_ratio, function, [((2,), 1.0), ((17,), 4.0), ((32,), 31**0.5)])
+
+
+def check_paired_by_seed(function: Callable) -> bool:
+    """Exercise 3 of notebook 04: the mean of a paired difference and its 95% interval over seeds.
+
+    Hint: (a - b).mean(1) is one number a seed; bsr_lite.metrics.seed_interval gives mean and half
+    width; torch.tensor of the two"""
+    a, b = numbers(0, 3, 4), numbers(1, 3, 4)
+    cases = [((x, y), torch.tensor(seed_interval((x - y).mean(1)))) for x, y in ((a, b), (b, a))]
+    return judge(check_paired_by_seed, function, cases)
 
 
 # ---- 07_overoptimization -------------------------------------------------------------------------
