@@ -177,7 +177,8 @@ assert torch.equal(w.grad, l.grad), "as free numbers, BSR never moves a pair's m
 # Down, to $-4 - \epsilon$: away from zero, with everyone else. It is a force on the **common
 # mode**, the part that all rewards share.
 # </details>
-#
+
+# %% [markdown]
 # In one group, then, all rewards move together: margins stay, and so does every difference between
 # pairs. Section 2 says that the spread of the pair means shrinks all the same. How can a common
 # push do that? Groups are drawn anew at every step, and a pair with a high mean $s_i$ lifts the
@@ -205,8 +206,9 @@ for G in (1, 4, 16, 256):
 
 # %%
 figure, axis = plots.panels(1)
-for (G, push), shade in zip(pushes.items(), (1.0, 0.75, 0.5, 0.3), strict=True):
-    axis.plot(s, push, ".", markersize=3, color=plots.COLORS["bsr"], alpha=shade, label=f"G = {G}")
+order = s.argsort()
+for (G, push), style in zip(pushes.items(), ("-", "--", "-.", ":"), strict=True):
+    axis.plot(s[order], push[order], style, color=plots.COLORS["bsr"], label=f"G = {G}")
 axis.axhline(0, color="black", linewidth=0.8)
 plots.label(axis, "mean $s_i$ of a pair (reward units)", "mean push down, $\\lambda = 1$",
             "on average a pair is pushed the more, the higher its own mean")

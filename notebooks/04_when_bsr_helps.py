@@ -445,7 +445,7 @@ for place, (method, cell) in enumerate(cells.items()):
     for key, fill in (("within", "white"), ("between", tint)):
         axes[2].plot(place, cell[key], "o", color=tint, markerfacecolor=fill,
                      label=f"{key} prompts" if method == "bsr-1e-4" else None)
-axes[2].legend()
+axes[2].legend(loc="upper right")
 for axis, name in zip(axes, ("tau minus BT's, same seed", "mean reward", "variance of rewards"),
                       strict=True):
     axis.set_xticks(range(len(cells)), ["BT", *SWEEP.values()])
