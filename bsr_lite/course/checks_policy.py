@@ -51,10 +51,10 @@ def check_paired_by_seed(function: Callable) -> bool:
     return judge(check_paired_by_seed, function, cases)
 
 
-# ---- 07_overoptimization -------------------------------------------------------------------------
+# ---- 06_trust_a_comparison -----------------------------------------------------------------------
 
 def check_prompts_needed(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: prompts for a paired difference to be seen with 80% power.
+    """Exercise 1 of notebook 06: prompts for a paired difference to be seen with 80% power.
 
     Hint: 2.8 standard errors, sd / sqrt(n), must fit into the difference; round up"""
     cases = [((0.4, 0.03), 1394), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
@@ -62,7 +62,7 @@ def check_prompts_needed(function: Callable) -> bool:
 
 
 def check_two_way_error(function: Callable) -> bool:
-    """Exercise 2 of notebook 07: the standard error of a mean over seeds and prompts.
+    """Exercise 2 of notebook 06: the standard error of a mean over seeds and prompts.
 
     Hint: mean squares: of seeds P times the variance of the row means, of prompts S times that of
     the column means, of the rest what both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S
@@ -73,8 +73,19 @@ def check_two_way_error(function: Callable) -> bool:
     return judge(check_two_way_error, function, cases)
 
 
+def check_verdict(function: Callable) -> bool:
+    """Exercise 3 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
+
+    Hint: first whether zero lies outside; if not, whether both ends lie within +- useful"""
+    cases = [((0.01, 0.03, 0.05), 1), ((-0.1, -0.01, 0.05), -1), ((-0.02, 0.03, 0.05), 0),
+             ((-0.02, 0.08, 0.05), 2), ((-0.08, 0.02, 0.05), 2)]
+    return judge(check_verdict, function, cases)
+
+
+# ---- 07_overoptimization -------------------------------------------------------------------------
+
 def check_best_of_n_without_ties(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: the unbiased best-of-n estimate from N ranked samples.
+    """Exercise 1 of notebook 07: the unbiased best-of-n estimate from N ranked samples.
 
     Hint: sort gold by proxy, ascending; the sample with i below it wins C(i, n-1) of the C(N, n)
     draws"""
@@ -85,7 +96,7 @@ def check_best_of_n_without_ties(function: Callable) -> bool:
 
 
 def check_best_of_n_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 07: the exact KL of best-of-n on a few answers of known rank.
+    """Exercise 2 of notebook 07: the exact KL of best-of-n on a few answers of known rank.
 
     Hint: the best of n is at most answer k with probability F_k^n: differences of that, then sum q
     log(q / p)"""

@@ -41,34 +41,7 @@ import torch
 from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
-# **1.** The standard error of the mean is $sd/\sqrt{n}$, and 2.8 of them must fit into the
-# difference: $n = (2.8\, sd / d)^2$.
-
-# %%
-def prompts_needed(sd, difference):
-    return math.ceil((2.8 * sd / difference) ** 2)
-
-
-assert checks.check_prompts_needed(prompts_needed)
-
-# %% [markdown]
-# **2.** The expected mean squares are $\sigma_e^2 + P\sigma_a^2$ (seeds), $\sigma_e^2 +
-# S\sigma_b^2$ (prompts) and $\sigma_e^2$ (rest). Seeds plus prompts minus rest, over $SP$, is the
-# variance of the mean.
-
-# %%
-def two_way_error(x):
-    S, P = x.shape
-    rows, columns = x.mean(1, keepdim=True), x.mean(0, keepdim=True)
-    ms_seed, ms_prompt = P * rows.var(), S * columns.var()
-    ms_rest = ((x - rows - columns + x.mean()) ** 2).sum() / ((S - 1) * (P - 1))
-    return ((ms_seed + ms_prompt - ms_rest) / (S * P)).sqrt()
-
-
-assert checks.check_two_way_error(two_way_error)
-
-# %% [markdown]
-# **3.** The sample with $i$ others below it wins a draw of $n$ when the other $n - 1$ come from
+# **1.** The sample with $i$ others below it wins a draw of $n$ when the other $n - 1$ come from
 # those $i$.
 
 # %%
@@ -80,7 +53,7 @@ def best_of_n_without_ties(proxy, gold, n):
 assert checks.check_best_of_n_without_ties(best_of_n_without_ties)
 
 # %% [markdown]
-# **4.** The best of $n$ is answer $k$ or a worse one exactly when all $n$ are: probability
+# **2.** The best of $n$ is answer $k$ or a worse one exactly when all $n$ are: probability
 # $F_k^n$. Two equal answers, $n = 2$: $q = (1/4, 3/4)$ and KL = .13 nats, where the bound says
 # .19. The bound needs infinitely many answers; when one of them repeats, picking it again moves
 # nothing.
