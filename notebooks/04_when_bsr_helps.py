@@ -50,7 +50,6 @@ print(machine.describe())
 
 # %%
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import torch

@@ -350,7 +350,8 @@ Markdown(tables.table(["mean ± 95% over seeds", "train", *PARTS], rows))
 # prompts and best-of-$n$ cannot see either (notebook 03, Section 4). What can: tau *pooled* over
 # prompts (centring), and **calibration**, whether $\sigma(m)$ is the probability that the label
 # agrees (rescaling). The third control is trained: plain **L2** on rewards.
-#
+
+# %% [markdown]
 # Negative log-likelihood (nll) of held-out labels: as trained, of BT rescaled to this method's
 # spread, and at the best of all scales; `ece`: how far confidence and frequency are apart, on
 # average over ten bins of confidence.

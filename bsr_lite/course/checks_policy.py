@@ -108,6 +108,16 @@ def check_best_of_n_divergence(function: Callable) -> bool:
     return judge(check_best_of_n_divergence, function, cases)
 
 
+def check_gap_beyond(function: Callable) -> bool:
+    """Exercise 3 of notebook 07: a gap between sources beyond that of a rule.
+
+    Hint: the model's mean on the new sources minus its mean on the known ones, minus the same
+    difference of the rule"""
+    known, new, rule_known, rule_new = (numbers(i, 5 + i) for i in range(4))
+    gap = new.mean() - known.mean() - rule_new.mean() + rule_known.mean()
+    return judge(check_gap_beyond, function, [((known, new, rule_known, rule_new), gap)])
+
+
 # ---- 08_rloo -------------------------------------------------------------------------------------
 
 def check_best_baseline(function: Callable) -> bool:
