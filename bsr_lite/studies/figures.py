@@ -100,7 +100,8 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
     label(left, "proxy (standard deviations)", "gold (standard deviations)",
           "training: do both rise?")
     label(right, "gold's gain / proxy's gain", "", "share kept, 95% intervals")
-    left.legend(fontsize=7)
+    for tick, tint in zip(right.get_yticklabels(), tints.values(), strict=True):
+        tick.set_color(tint)  # the legend of both panels
     right.legend(fontsize=7)
     return figure
 
