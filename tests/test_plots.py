@@ -67,11 +67,12 @@ def test_frontier_draws_gold_against_proxy_and_the_share_kept_beside_the_correla
     row = {"share": (0.5, 0.4, 0.6), "shares": [0.4, 0.6, None], "correlations": [0.6, 0.8]}
     unknown = row | {"share": (None, None, None)}
     curve = np.array([np.arange(7.0), 2 * np.arange(7.0)])
-    figure = frontier_figure({"bt-kl0.0": row, "bsr-kl0.0": unknown},
-                             {"bt-kl0.0": curve, "bsr-kl0.0": -curve}, block=3)
+    figure = frontier_figure({"bt-kl0.0": row, "bsr-kl0.05": unknown},
+                             {"bt-kl0.0": curve, "bsr-kl0.05": -curve}, block=3)
     left, right = figure.axes
     first, second = left.lines
     assert first.get_xdata().tolist() == [1.0, 4.0] and first.get_ydata().tolist() == [2.0, 8.0]
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
     assert (first.get_color(), second.get_color()) == ([*to_rgb(COLORS["bt"])],
                                                        [*to_rgb(COLORS["bsr"])])
     crosses = [line for line in right.lines if line.get_marker() == "x" and len(line.get_xdata())]

@@ -75,16 +75,17 @@ def best_of_n_figure(table: dict):
 
 def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5):
     """In standard deviations of the reference's answers: gold against proxy during training, mean
-    of the seeds over blocks of steps; and the share of the proxy's gain that gold kept on held-out
-    prompts, a dot a seed, beside the correlation of the two (cross).
+    of the seeds over blocks of steps, dashed where KL has a price; and the share of the proxy's
+    gain that gold kept on held-out prompts, a dot a seed, beside the correlation of the two.
 
-    curves[method] (2, steps): proxy and gold."""
+    curves[method-kl] (2, steps): proxy and gold."""
     figure, (left, right) = panels(2)
     tints = dict(zip(summary, shades([name.partition("-kl")[0] for name in summary]), strict=True))
     for i, (name, row) in enumerate(summary.items()):
         blocks = curves[name][:, :curves[name].shape[1] // block * block].reshape(2, -1, block)
-        left.plot(*blocks.mean(2), marker=".", markersize=4, linewidth=1, color=tints[name],
-                  label=name.replace("-kl", ", kl "))
+        price = name.partition("-kl")[2]
+        left.plot(*blocks.mean(2), "--" if float(price) else "-", marker=".", markersize=4,
+                  linewidth=1, color=tints[name])
         share, low, high = row["share"]
         if low is not None:
             right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
@@ -94,11 +95,13 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
         right.plot(np.mean(row["correlations"]), -i, "x", color="black")
     right.plot([], [], "x", color="black", label="correlation")
     right.axvline(0, color="black", linewidth=0.8)
-    right.set_yticks([-i for i in range(len(summary))], list(summary), fontsize=7)
+    right.set_yticks([-i for i in range(len(summary))],
+                     [name.replace("-kl", ", ") for name in summary], fontsize=7)
     label(left, "proxy (standard deviations)", "gold (standard deviations)",
-          "training: over-optimization turns down")
+          "training: do both rise?")
     label(right, "gold's gain / proxy's gain", "", "share kept, 95% intervals")
-    left.legend(fontsize=7)
+    for tick, tint in zip(right.get_yticklabels(), tints.values(), strict=True):
+        tick.set_color(tint)  # the legend of both panels
     right.legend(fontsize=7)
     return figure
 

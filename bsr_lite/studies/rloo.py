@@ -159,10 +159,14 @@ def gains(run: dict) -> dict[str, np.ndarray]:
 
 
 def curves(run: dict) -> np.ndarray:
-    """Proxy and gold of training's own answers, step by step, in the units of `gains`.
-    Shapes: -> (2, steps)."""
-    return np.array([[row[f"train/{key}_reward"] / (within_sd(run["reference"][key]) or 1.0)
-                      for row in run["metrics"]] for key in ("proxy", "gold")])
+    """Proxy and gold of training's own answers, step by step, less the mean of the reference's and
+    in the units of `gains`.  Shapes: -> (2, steps)."""
+    found = []
+    for key in ("proxy", "gold"):
+        reference = run["reference"][key]
+        curve = np.array([row[f"train/{key}_reward"] for row in run["metrics"]])
+        found.append((curve - np.mean(reference)) / (within_sd(reference) or 1.0))
+    return np.array(found)
 
 
 def late_gain(curve: np.ndarray) -> np.ndarray:
@@ -192,14 +196,6 @@ def verdict(proxy: tuple, gold: tuple) -> str:
             "gold rises, too" if gold[1] > 0 else "undecided")
 
 
-def first_gold(answers: dict) -> list[float]:
-    return [gold[0] for gold in answers["gold"]]
-
-
-def first_words(answers: dict) -> list[int]:
-    return [len(text.split()) for text in answers["texts"]]
-
-
 def summarize(runs: dict[str, list[dict]]) -> dict:
     """summary[method-kl]: (mean, low, high) of all that `gains` has; `share`, gold's gain over the
     proxy's, and by seed `shares` and, among the reference's answers, `correlations` of the two;
@@ -213,8 +209,9 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
         gold, proxy = own["gold_gain"], own["proxy_gain"]
         rival = first.setdefault(name.partition("-kl")[2], gold)
         late = second_half(found)
-        golds, words = ([np.array([f(one[part]) for one in found]).ravel() for part in
-                         ("policy", "reference")] for f in (first_gold, first_words))
+        both = [[one[part] for one in found] for part in ("policy", "reference")]
+        golds = [np.ravel([np.array(f["gold"])[:, 0] for f in part]) for part in both]  # of firsts
+        words = [np.ravel([[len(t.split()) for t in f["texts"]] for f in part]) for part in both]
         summary[name] = {
             "seeds": len(found), **{key: interval(values) for key, values in own.items()},
             "share": ratio_interval(gold, proxy), "difference": interval(gold - rival),
