@@ -464,50 +464,58 @@ figure.suptitle("24 steps, dev, new prompts and new sources: all pin the level, 
 
 # %% [markdown]
 # *Second*: the world where linear heads gain. `data/runs/study_postscript`: the postscripts of
-# Section 7, LoRA on the whole train split (66 steps), three seeds, BSR at $10^{-2}$ and its spread
-# term alone at $10^{-1}$.
+# Section 7, LoRA on the whole train split (66 steps), three seeds: BSR at $10^{-2}$, its level term
+# alone at $10^{-2}$, its spread term alone at $10^{-1}$.
 #
-# **Predict**: does a backbone that trains need the penalty as linear heads do?
+# **Predict**: which of the three cost, and which gain?
 
 # %%
 study = read_table(RUNS / "study_postscript")
-print(tables.multiplicity(study))
+THREE = ("spread-1e-1", "level-1e-2", "bsr-1e-2")
+shown = [study[method][part]["difference"] for method in THREE for part in COLUMNS]
+print(f"{sum(low * high > 0 for _, low, high in shown)} of {len(shown)} differences exclude zero; "
+      f"by chance alone {0.05 * len(shown):.1f} would")
 figure, axes = plots.panels(len(COLUMNS), sharey=True)
 for axis, part in zip(axes, COLUMNS, strict=True):
     axis.axhline(0, color="black", linewidth=0.8)
-    for place, method in enumerate(("spread-1e-1", "bsr-1e-2")):
+    for place, method in enumerate(THREE):
         cell, tint = study[method][part], plots.color(method, 0)
         mean, low, high = cell["difference"]
         by_seed = np.subtract(cell["seeds"], study["bt"][part]["seeds"])
         axis.errorbar(place, mean, [[mean - low], [high - mean]], fmt="o", color=tint, capsize=3)
-        axis.plot([place + 0.2] * len(by_seed), by_seed, ".", color=tint, alpha=0.6)
-    axis.set_xticks((0, 1), ("spread\n1e-1", "BSR\n1e-2"))
-    axis.set_xlim(-0.5, 1.5)
+        axis.plot([place + 0.25] * len(by_seed), by_seed, ".", color=tint, alpha=0.6)
+    axis.set_xticks(range(3), [name.replace("-", "\n", 1) for name in THREE], fontsize=8)
+    axis.set_xlim(-0.5, 2.5)
     plots.label(axis, "", "", part.replace("_", "-"))
 axes[0].set_ylabel("score minus BT's, same seed")
-figure.suptitle("LoRA with postscripts: undecided, but for one cost of BSR");
+figure.suptitle("LoRA with postscripts: the level term costs, the spread term is undecided");
 
 # %%
 Markdown(tables.table(["LoRA, postscripts: BT, then minus BT", *COLUMNS],
                       [row("postscript", method, cells) for method, cells in study.items()]))
 
 # %% [markdown]
-# **What to see.** Rewriting costs BT .03 here, where it cost linear heads .16: training has
-# unlearned most of what a penalty could repair. On rewritten answers BSR *costs* .055 (.009 to
-# .100). Of the ten intervals in the figure that is the only one without zero. The spread term alone
-# changes rewritten answers by +.026 (-.031 to +.083): **undecided**. It may gain as much as in the
-# small world, gain nothing, or cost a little.
+# **What to see.** *Level alone* costs .053 (.014 to .091) on new prompts and .068 (.011 to .126) on
+# rewritten answers. *BSR* costs .055 (.009 to .100) on rewritten answers. No other of the fifteen
+# intervals excludes zero. *Spread alone* changes rewritten answers by +.026 (-.031 to +.083):
+# **undecided**. It may gain as much as in the small world, gain nothing, or cost a little.
 #
-# <details><summary>Answer</summary>
-#
-# Less than they do, it seems. LoRA changes the states themselves, so BT can learn not to look at
-# postscripts. The forecast of Section 7 (+.07 on rewritten answers) was for frozen states.
-# </details>
+# Rewriting costs BT .03 here, where it cost linear heads .16. So training has unlearned most of
+# what a penalty could repair. And the level term changed nothing for linear heads (Section 7). So
+# its cost seems to be one of training, not one that the best head has to pay.
 
 # %% [markdown]
-# So the answer to the title has two parts. In worlds in which all is known it is clear. On this
-# language model it is not: three seeds and 160 sets cannot tell a gain of .05 from none. What such
-# a study *could* tell is the subject of notebook 06.
+# <details><summary>Answer</summary>
+#
+# The level term costs, and BSR with it. Of the spread term it is not known. The forecast of Section
+# 7 (+.07 on rewritten answers) was for frozen states. LoRA changes the states themselves, so BT can
+# learn not to look at postscripts.
+# </details>
+#
+# So the answer to the title has two parts. In worlds in which all is known it is clear: the spread
+# term helps or costs, depending on where pairs differ, and the level term costs. On this language
+# model half of it is seen, the cost. The gain is not: three seeds and 160 sets cannot tell .03 from
+# nothing. What such a study *could* tell is the subject of notebook 06.
 
 # %% [markdown]
 # ## Exercises
@@ -551,15 +559,15 @@ def noise_ratio(group):
 checks.check_noise_ratio(noise_ratio);
 
 # %% [markdown]
-# **3.** *Judge a record.* Someone reads Section 8: "BSR lies .09 of tau below its spread term, so
-# the level term costs in language, too." Write the paired comparison: from two tensors of scores
+# **3.** *Judge a record.* Someone reads the last figure: "BSR ends as low as its level term alone.
+# So the spread part of BSR does nothing." Write the paired comparison: from two tensors of scores
 # (seeds, sets) the mean of $a - b$, and half its 95% interval over seeds, as a tensor of two.
 # Average over the sets first. Then run the last cell. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
-# One number a seed is left after averaging. `seed_interval` does the rest. And is the level term
-# all that sets the two objectives apart?
+# One number a seed is left after averaging. `seed_interval` does the rest. How large an effect of
+# the spread part would still lie in the interval?
 # </details>
 
 # %%
@@ -571,19 +579,20 @@ checks.check_paired_by_seed(paired_by_seed);
 
 # %%
 NEW = ("prompt_shifted", "response_disjoint", "mutual_disjoint")
-bsr, spread = (torch.tensor([study[method][part]["seeds"] for part in NEW]).T
-               for method in ("bsr-1e-2", "spread-1e-1"))  # (seeds, sets)
-print("BSR 1e-2 minus spread 1e-1, by seed:", paired_by_seed(bsr, spread))
+spread, level, bsr = (torch.tensor([study[method][part]["seeds"] for part in NEW]).T
+                      for method in THREE)  # (seeds, sets)
+print("BSR minus level alone, by seed:", paired_by_seed(bsr, level))
+print("level alone minus spread alone:", paired_by_seed(level, spread))
 
 # %% [markdown]
 # ## What you know now
 #
-# - The penalty is a tax on directions in which pairs differ, and on the mean state. Evidence of the
-#   pairs' differences stands against it.
-# - **BSR helps where pairs differ along nuisance and new sources' answers do, too; it costs where
-#   they differ along the signal; in the small worlds the gain is the spread term's, and the level
-#   term costs.**
-# - Calm norms, small rewards and a mean of zero are no proof of a better model.
-# - For linear heads the sign can be foretold. For the language model that trains, it is undecided.
+# - The penalty is a tax on directions in which pairs differ, and on the mean state. The evidence in
+#   the pairs' differences stands against it.
+# - **The spread term helps where pairs differ along nuisance and new sources' answers do, too, and
+#   costs where pairs differ along the signal; the level term costs.**
+# - Calm norms and a mean of zero are no proof of a better model.
+# - For linear heads the sign can be foretold. In the language model that trains the level term
+#   costs; whether the spread term gains there is undecided.
 #
 # Next: **05 · How does an 8B reward model fit on one small GPU?**
