@@ -566,7 +566,7 @@ print("BT on judged answers, gap beyond length:", gap_beyond(*(
 #   Exploitation is a share of the proxy's gain that falls.
 # - A gap between scenarios compares sources, too. Score a rule that cannot overfit beside the
 #   model.
-# - **Of the paper's claims the small worlds show most, and this language model decides few:
-#   BSR pins the level, and gains and costs alike are undecided or a cost.**
+# - **The small worlds show most of the paper's claims. On this language model BSR pins the level,
+#   what is decided beyond that is a cost, and the rest is undecided.**
 #
 # Next: **08 · How does a policy learn from a reward?**
