@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("model", help="folder or hub id")
     parser.add_argument("data", nargs="?", default="data/pocket/pocket.jsonl.gz", help="pairs")
     parser.add_argument("--format", default="pocket", help="as in studies.evaluate")
-    parser.add_argument("--max-length", type=int, default=512, dest="most", help="tokens")
+    parser.add_argument("--max-length", type=int, default=512, dest="most", metavar="TOKENS")
     parser.add_argument("--policy", help="that train_rloo saved")
     args = parser.parse_args(argv)
     pairs, pi = read(args.data, args.format), args.policy and load_policy(args.policy)
