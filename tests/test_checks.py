@@ -5,10 +5,10 @@ import inspect
 import pytest
 import torch
 
-from bsr_lite.course import checks, checks_policy
+from bsr_lite.course import checks, checks_clinic, checks_policy
 
-CHECKERS = {n: f for module in (checks, checks_policy) for n, f in vars(module).items()
-            if n.startswith("check_")}
+CHECKERS = {n: f for module in (checks, checks_clinic, checks_policy)
+            for n, f in vars(module).items() if n.startswith("check_")}
 
 
 @pytest.mark.parametrize("check", CHECKERS.values(), ids=CHECKERS)

@@ -1,0 +1,46 @@
+"""Checkers of the exercises of notebook 11, as in `checks`."""
+
+from collections.abc import Callable
+
+import torch
+
+from .checks import judge, numbers
+
+
+def check_level_in_spreads(function: Callable) -> bool:
+    """Exercise 1 of notebook 11: the mean reward in units of the spread within prompts.
+
+    Hint: rewards.mean() over the mean of |r_w - r_l| / 2, which is how far a reward lies from the
+    mean of its pair"""
+    pairs = numbers(0, 30, 2)
+    cases = [((pairs + shift,), (pairs + shift).mean() / (pairs.diff(dim=1).abs().mean() / 2))
+             for shift in (0.0, 5.0, -300.0)]
+    return judge(check_level_in_spreads, function, cases)
+
+
+def check_misread(function: Callable) -> bool:
+    """Exercise 2 of notebook 11: rows that plain transformers reads at another token than the last
+    one of the chat.
+
+    Hint: of each row the last position whose id is not `config_pad`, and the last one whose mask is
+    1: count the rows in which the two differ"""
+    short, long, end = [5, 6, 2, 0, 0], [5, 6, 7, 8, 2], 2
+    right = torch.tensor([short, long, [9, 2, 0, 0, 0]])
+    left = torch.tensor([[0, 0, 5, 6, 2], long, [0, 0, 0, 9, 2]])
+    cases = [((ids, (ids != 0).long(), pad), count) for ids, pad, count in (
+        (right, 0, 0), (right, 7, 2), (right, end, 3), (left, 0, 0), (left, 7, 0), (left, end, 3))]
+    return judge(check_misread, function, cases)
+
+
+def check_mean_k1(function: Callable) -> bool:
+    """Exercise 3 of notebook 11: the mean of log p - log ref over words drawn from p at a
+    temperature.
+
+    Hint: the words come from q = softmax(log p / T), so the mean is sum q (log p - log ref); at T =
+    1 that is the KL, at other temperatures it is none"""
+    cases = []
+    for seed, temperature in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0)):
+        p, ref = numbers(seed, 5).mul(2).softmax(0), numbers(seed, 5).softmax(0)
+        q = (p.log() / temperature).softmax(0)
+        cases.append(((p, ref, temperature), q @ (p / ref).log()))
+    return judge(check_mean_k1, function, cases)
