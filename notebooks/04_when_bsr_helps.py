@@ -10,9 +10,9 @@
 # # 04 · When does BSR help, when does it cost, and which part of it?
 #
 # Notebook 03 took BSR's penalty (Eq. 25) apart: it pins the level of the rewards, and it shrinks
-# the spread between pairs. Is a reward model better for it? The paper's Table 5 says yes, by up
-# to .024 of tau on data unlike training's. This lesson asks on which data that can be, and which of the two
-# terms does it.
+# the spread between pairs. Is a reward model better for it? The paper's Table 5 says yes, by up to
+# .024 of tau on data unlike training's. This lesson asks on which data that can be, and which of
+# the two terms does it.
 
 # %% [markdown]
 # After it you can
@@ -219,7 +219,8 @@ figure.suptitle("Under Bradley-Terry alone norms disperse, and new sources fall 
 # **Predict** the signs in *helps*, on new sources and on new prompts.
 
 # %%
-TERMS = {"bsr": "BSR", "spread": "its spread term\nalone", "level": "what level adds:\nBSR - spread"}
+TERMS = {"bsr": "BSR", "spread": "its spread term\nalone",
+         "level": "what level adds:\nBSR - spread"}
 
 
 def paired(world, part, term):
@@ -287,8 +288,8 @@ Markdown(tables.table(["world: objective", "new sources (tau minus BT's)", "new 
 #
 # *The level term alone is a poor control.* It costs in *helps*, too, where the mean state is zero
 # and there is nothing to pin. Look at the variance of $s$: under the level term it more than
-# doubles. From one batch the term is $G\,\bar r^{\,2}$ minus an estimate of $\mathrm{Var}(s)$, so it
-# can be lowered by making pairs differ. What level does inside BSR is the difference above.
+# doubles. From one batch the term is $G\,\bar r^{\,2}$ minus an estimate of $\mathrm{Var}(s)$, so
+# it can be lowered by making pairs differ. What level does inside BSR is the difference above.
 
 # %% [markdown]
 # The record holds 32 seeds, more worlds and more penalties (`python -m bsr_lite.studies.worlds`, a
@@ -364,9 +365,9 @@ for name, rows in fits.items():
 # - *Closing phrase*: a habit that goes with quality in training alone.
 
 # %% [markdown]
-# What each penalty will do was foretold before any head was fitted (`linear.predicted`). The formula
-# is given the states and gold's direction, read from in-domain answers. So it explains what
-# happens; without gold nobody could use it to choose.
+# What each penalty will do was foretold before any head was fitted (`linear.predicted`). The
+# formula is given the states and gold's direction, read from in-domain answers. So it explains
+# what happens; without gold nobody could use it to choose.
 #
 # **Predict** with the three questions: in which of these worlds can a penalty gain?
 
@@ -415,10 +416,10 @@ Markdown(tables.table(["linear heads: BT, then minus BT", *COLUMNS], rows))
 # </details>
 
 # %% [markdown]
-# Twelve of 330 exclude zero, fewer than the 16 that chance alone would give, since intervals of one
-# world share their pairs. All twelve have the foretold sign, but one sign a world would have done as
-# well. It is a forecast for linear heads on frozen states. A network that trains can also change
-# its states.
+# Twelve of 330 exclude zero, fewer than the 16 that chance alone would give, since intervals of
+# one world share their pairs. All twelve have the foretold sign, but one sign a world would have
+# done as well. It is a forecast for linear heads on frozen states. A network that trains can also
+# change its states.
 
 # %% [markdown]
 # ## 8. The language model, trained
@@ -519,8 +520,8 @@ for method in THREE:  # averaged over the four sets of tau, by seed
 # **undecided**. It may gain as much as in the small world, gain nothing, or cost a little.
 
 # %% [markdown]
-# Averaged over the four sets of tau, level lies .069 below BT
-# and BSR .066, in every seed; over three seeds those two intervals hold zero (Exercise 3 does this).
+# Averaged over the four sets of tau, level lies .069 below BT and BSR .066, in every seed; over
+# three seeds those two intervals hold zero (Exercise 3 does this).
 #
 # Rewriting costs BT .03 (-.05 to +.10) here, where it cost linear heads .16. Perhaps training has
 # unlearned the rest. Then this world has little to repair, and is no positive control for LoRA.
@@ -534,9 +535,9 @@ for method in THREE:  # averaged over the four sets of tau, by seed
 # </details>
 #
 # So the answer to the title has two parts. In worlds in which all is known it is clear when each
-# term helps and costs. On this language model a cost is seen, on single sets; the gain is not: three
-# seeds and 160 sets cannot tell .03 from nothing. What such a study *could* tell is the subject of
-# notebook 06.
+# term helps and costs. On this language model a cost is seen, on single sets; the gain is not:
+# three seeds and 160 sets cannot tell .03 from nothing. What such a study *could* tell is the
+# subject of notebook 06.
 
 # %% [markdown]
 # ## Exercises

@@ -110,7 +110,7 @@ def run_alone(code: str, folder: Path, script: Path, **variables) -> subprocess.
 
 
 def test_all_notebooks_begin_with_the_same_cell():
-    assert len(NOTEBOOKS) == 20
+    assert len(NOTEBOOKS) == 22
     assert {first_cell(source) for source in NOTEBOOKS} == {CELL}
     assert len(CELL.splitlines()) <= 25
 

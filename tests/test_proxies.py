@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from bsr_lite.gold import gold_reward, gold_terms
-from bsr_lite.studies.proxies import RULES, first_word, heavy_tailed, normal, rule_scorer, uniform
+from bsr_lite.studies.proxies import RULES, first_word, heavy_tailed, rule_scorer, uniform
 
 ASKED = {"unit": "sentence", "count": 2, "stems": ["bee", "hive"]}
 TEXTS = ["Bees fly. They live in a hive.", "Bees! Wow!", "Trees."]
@@ -31,7 +31,7 @@ def test_errors_are_the_texts_own_and_every_seeds_own():
 def test_noise_has_the_distributions_that_it_claims():
     u = np.array([uniform(str(i), 7) for i in range(20_000)])
     assert u.min() > 0 and u.max() < 1 and abs(u.mean() - 0.5) < 0.01
-    drawn = np.array([normal(x) for x in u[:5000]])
+    drawn = np.array([RULES["noise"](str(i), 0.0, 7) for i in range(5000)])
     assert abs(drawn.mean()) < 0.06 and abs(drawn.std() - 1) < 0.05
     heavy = np.array([heavy_tailed(x) for x in u])
     # quantiles of Student's t with two degrees of freedom

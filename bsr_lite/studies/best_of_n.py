@@ -141,15 +141,16 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     first = picked(gold, *trained)  # (sizes, seeds, P)
     for method, seeds in (methods | noisy_gold(gold, agreed, len(trained))).items():
         values = picked(gold, *seeds)
-        gain = (values - gold.mean(1)) / within_sd(gold)
-        own = np.stack([(picked(p, p)[:, 0] - p.mean(1)) / within_sd(p) for p in seeds], 1)
+        gain = (values - gold.mean(1)) / (within_sd(gold) or 1.0)
+        own = np.stack([(picked(p, p)[:, 0] - p.mean(1)) / (within_sd(p) or 1.0) for p in seeds], 1)
         summary["methods"][method] = {
             "gold": [two_way_interval(v)[:3] for v in values],
             "difference": [two_way_interval(v) for v in values - first],
             "seeds": values.mean(2).T.tolist(),
             "proxy": [two_way_interval(v)[:3] for v in own],
             "share": [(None,) * 3, *map(ratio_interval, gain[1:], own[1:])],
-            "shares": (gain[1:].mean(2) / own[1:].mean(2)).T.tolist(),
+            "shares": [[ratio_interval(g[[s]], o[[s]])[0] for g, o in
+                        zip(gain[1:], own[1:], strict=True)] for s in range(len(seeds))],
             "correlations": [within_correlation(proxy, gold) for proxy in seeds]}
     return summary
 

@@ -23,10 +23,6 @@ def uniform(text: str, seed: int) -> float:
     return (int.from_bytes(digest[:6], "big") + 0.5) / 2**48
 
 
-def normal(u: float) -> float:
-    return NormalDist().inv_cdf(u)
-
-
 def heavy_tailed(u: float) -> float:
     """The u-quantile of Student's t with two degrees of freedom, whose variance is infinite."""
     a = 2 * u - 1
@@ -43,7 +39,7 @@ RULES: dict[str, Callable[[str, float, int], float]] = {
     # controls: what can be had at best, without any signal, and with one that says nothing
     "gold": lambda text, gold, seed: gold,
     "constant": lambda text, gold, seed: 0.0,
-    "noise": lambda text, gold, seed: normal(uniform(text, seed)),
+    "noise": lambda text, gold, seed: NormalDist().inv_cdf(uniform(text, seed)),
     # gold with an error that a policy can find: one an opening word, now and then a huge one
     "heavy-tails": lambda text, gold, seed: gold + heavy_tailed(uniform(first_word(text), seed)),
     # gold with a weakness: half a point for every exclamation mark
