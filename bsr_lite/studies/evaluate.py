@@ -120,6 +120,8 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{part}: {error}")
         if not results:
             raise DataError("no set could be scored")
+        del model  # or the next one would come on top of it
+        records.release_memory()
     tables = [(f"{n}\n\n" if names[1:] else "") + as_table(r) for n, r in found.items()]
     text = "\n\n".join(tables + comparison(found))
     print(text)

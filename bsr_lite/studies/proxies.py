@@ -30,8 +30,7 @@ def heavy_tailed(u: float) -> float:
 
 
 def first_word(text: str) -> str:
-    found = WORD.search(text)
-    return found[0].lower() if found else ""
+    return "".join(WORD.findall(text)[:1]).lower()
 
 
 # name -> reward of (text, its gold, seed)
