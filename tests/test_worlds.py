@@ -49,8 +49,9 @@ def test_a_world_is_what_it_says():
     margin = (pairs @ gold_direction()).diff(dim=-1)[..., 0].neg()
     right = (margin > 0).float().mean().item()
     assert 0.7 < right < 0.9  # labels are noisy
-    clean, _ = draw(dataclasses.replace(world, clean=True), 2)
+    clean, same = draw(dataclasses.replace(world, clean=True), 2)
     assert ((clean @ gold_direction()).diff(dim=-1) <= 0).all()
+    assert clean.sum(2).equal(pairs.sum(2)) and all(same[s].equal(sets[s]) for s in sets)
 
 
 def test_a_model_of_the_stack_is_the_model_alone_under_the_librarys_loss():
@@ -142,4 +143,10 @@ def test_the_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
     assert names == {"results.md", "results.json", "results.png", "theory.png", "env.json"}
     found = json.loads((tmp_path / "worlds/results.json").read_text())
     assert list(found["worlds"]) == list(WORLDS)
-    assert "Tau on new sources" in capsys.readouterr().out
+    (name, rows), = found["worlds"]["helps"]["level_term"].items()
+    assert name == "bsr-1e-2 minus spread-1e-2"
+    bsr, spread = (found["worlds"]["helps"]["objectives"][n]["difference"]["in_domain"][0]
+                   for n in name.split(" minus "))
+    assert rows["in_domain"][0] == pytest.approx(bsr - spread, abs=1e-6)
+    out = capsys.readouterr().out
+    assert "Tau on new sources" in out and name in out

@@ -127,12 +127,14 @@ def worlds_text(worlds: dict) -> str:
     """New sources in every world, all sets in the first, and what dispersed there under BT."""
     def cells(world: dict, part: str) -> list[str]:
         base, *others = world["objectives"].values()
+        differences = [row["difference"] for row in others] + list(world["level_term"].values())
         return [f"{base['score'][part]:.3f}",
-                *("{:+.3f} ± {:.3f}".format(*row["difference"][part]) for row in others)]
+                *("{:+.3f} ± {:.3f}".format(*difference[part]) for difference in differences)]
 
     name, first = next(iter(worlds.items()))
     sets = list(next(iter(first["objectives"].values()))["score"])
-    new, every = ([list(row) for row in zip(first["objectives"], *columns, strict=True)]
+    rows = [*first["objectives"], *first["level_term"]]
+    new, every = ([list(row) for row in zip(rows, *columns, strict=True)]
                   for columns in ([cells(w, "response_disjoint") for w in worlds.values()],
                                   [cells(first, part) for part in sets]))
     ends = "; ".join(f"{what} {curve[0][0]:.2f} to {curve[-1][0]:.2f}" for what, curve in (

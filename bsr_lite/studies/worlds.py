@@ -91,8 +91,8 @@ def draw(world: World, seeds: int, prompts: int = 300) -> tuple[Tensor, dict[str
     seen, unseen = (mean + normal(n, 1) * across for n in (world.pairs, prompts))  # (S, n, 1, D)
     pairs = seen + normal(world.pairs, 2) * within
     margin = (pairs @ gold_direction()).diff(dim=-1)[..., 0].neg()  # gold's, (S, pairs)
-    right = margin > 0 if world.clean else torch.rand(
-        margin.shape, generator=generator) < margin.sigmoid()
+    chance = torch.rand(margin.shape, generator=generator)  # drawn for clean labels, too: all else
+    right = margin > 0 if world.clean else chance < margin.sigmoid()  # is then the same
     pairs = torch.where(right[..., None, None], pairs, pairs.flip(2))
     few = seen[:, :prompts]
     return pairs, {"in_domain": few + normal(few.shape[1], 2) * within,
@@ -204,8 +204,10 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
 def summarize(seen: dict[int, dict], names: list[str]) -> dict:
     """By objective at the end: `score` of every set, its paired `difference` to the first objective
     as (mean, half-width of the 95% t interval over seeds), and means of the rest. Of the first one
-    also its `course` by step, and a thousand quantiles of |h_w - h_l| at `both_ends`."""
+    also its `course` by step, and a thousand quantiles of |h_w - h_l| at `both_ends`. What BSR has
+    and its spread term has not, at the same lambda, is the `level_term`."""
     first, last = seen[min(seen)], seen[max(seen)]
+    twins = [(name, name.replace("bsr", "spread")) for name in names]
     course = {key: [seed_interval(row[key][:, 0]) for row in seen.values()] for key in (
         "train", "norm_cv", "difference", "head", *SETS)}
     return {"step": list(seen), "course": course,
@@ -216,7 +218,10 @@ def summarize(seen: dict[int, dict], names: list[str]) -> dict:
                 "difference": {s: seed_interval(last[s][:, i] - last[s][:, 0]) for s in SETS},
                 **{key: last[key][:, i].mean().item() for key in (
                     "train", "norm_cv", "head", "level", "spread")}}
-                for i, name in enumerate(names)}}
+                for i, name in enumerate(names)},
+            "level_term": {f"{bsr} minus {spread}": {
+                s: seed_interval(last[s][:, names.index(bsr)] - last[s][:, names.index(spread)])
+                for s in SETS} for bsr, spread in twins if bsr != spread and spread in names}}
 
 
 def run_worlds(output: Path, seeds: int = 32) -> dict:
