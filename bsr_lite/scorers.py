@@ -53,11 +53,15 @@ def gold_scorer(batch: list[dict]) -> list[list[float]]:
     return [pocket_gold(b["row"], b["texts"], b["finished"]) for b in batch]
 
 
-def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
-    """r* of the pocket world; `row` carries what the prompt asks for."""
-    asked = {name: row[name] for name in ("unit", "count", "stems")}
-    return [gold_reward(gold_terms(text, finished=end, **asked))
+def pocket_terms(row: dict, texts: list[str], finished: list[bool]) -> list[dict[str, float]]:
+    """The terms of the pocket world's gold; `row` carries what the prompt asks for."""
+    return [gold_terms(text, finished=end, **{key: row[key] for key in ("unit", "count", "stems")})
             for text, end in zip(texts, finished, strict=True)]
+
+
+def pocket_gold(row: dict, texts: list[str], finished: list[bool]) -> list[float]:
+    """r* of the pocket world."""
+    return list(map(gold_reward, pocket_terms(row, texts, finished)))
 
 
 def model_gold(name: str, trust_remote_code: bool) -> Scorer:

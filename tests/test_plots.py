@@ -6,7 +6,13 @@ from matplotlib.colors import to_rgb
 
 from bsr_lite.metrics import seed_interval
 from bsr_lite.plots import COLORS, color, label, panels, plt, seed_curves
-from bsr_lite.studies.figures import best_of_n_figure, frontier_figure, linear_figure, shades
+from bsr_lite.studies.figures import (
+    best_of_n_figure,
+    frontier_figure,
+    linear_figure,
+    shades,
+    theory_figure,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +88,18 @@ def test_frontier_draws_gold_against_proxy_and_the_share_kept_beside_the_correla
     assert len(right.containers) == 1, "a share that is not known has no interval"
 
 
+def test_theory_is_drawn_against_lambda_lines_foretold_and_dots_fitted():
+    rows = [("bt", "signal", 1.0, 1.0), ("bsr-1e-1", "signal", 0.4, 0.5),
+            ("bsr-1e-3", "signal", 0.8, 0.9), ("spread-1e-1", "signal", 0.6, 0.7)]
+    rows += [(name, "nuisance", told / 2, fitted / 2) for name, _, told, fitted in rows]
+    axis, _ = theory_figure({"helps": rows, "hurts": rows}).axes
+    told, fitted = axis.lines[:2]
+    assert told.get_xdata().tolist() == fitted.get_xdata().tolist() == [1e-3, 1e-1]
+    assert told.get_ydata().tolist() == [0.8, 0.4] and fitted.get_ydata().tolist() == [0.9, 0.5]
+    assert (told.get_linestyle(), axis.lines[2].get_linestyle()) == ("-", "--")
+    assert axis.lines[3].get_ydata().tolist() == [0.7] and axis.get_xscale() == "log"
+
+
 def test_linear_heads_have_a_panel_a_world_one_world_too():
     def cells(foretold, mean):
         return {"tau": {"predicted": foretold, "difference": (mean, mean - 0.1, mean + 0.1)}}
@@ -90,6 +108,6 @@ def test_linear_heads_have_a_panel_a_world_one_world_too():
     for worlds in ({"plain": world}, {"plain": world, "closing_phrase": world}):
         axes = linear_figure(worlds).axes
         assert [axis.get_title() for axis in axes] == [w.replace("_", " ") for w in worlds]
-        dots = axes[0].containers[0].lines[0]
+        dots = axes[0].containers[0].lines[0]  # those whose interval excludes zero
         assert dots.get_xdata().tolist() == [0.2, 0.4] and dots.get_ydata().tolist() == [0.3, 0.5]
         assert dots.get_color() == COLORS["bsr"]

@@ -23,14 +23,15 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
-def check_halving_lambda(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: the lambda at which BSR leaves half of BT's weight.
+def check_survival_ratio(function: Callable) -> bool:
+    """Exercise 1 of notebook 04: of two directions, how much more a huge penalty keeps of one.
 
-    Hint: certainty * 2 within^2 = 2 lambda (across^2 + within^2 / 2 + G level^2), since the mean of
-    two answers has half their variance and their difference twice"""
-    cases = [((3.0, 0.2, 0.0, 32, 0.2), 0.008 / 9.02), ((0.5, 1.0, 0.0, 32, 0.2), 0.2 / 0.75),
-             ((0.5, 1.0, 1.5, 16, 0.1), 0.1 / 36.75)]
-    return judge(check_halving_lambda, function, cases)
+    Hint: kept is then I / (2 lambda tax), I a multiple of 2 within^2, the same of both, and
+    the tax is across^2 + within^2 / 2 + G mean^2; lambda and p cancel"""
+    cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (1 / 0.75) / (0.04 / 9.02)),
+             (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (1 / 36.75) / (0.04 / 9.02)),
+             (((1.0, 1.0, 0.0), (1.0, 1.0, 0.0), 8), 1.0)]
+    return judge(check_survival_ratio, function, cases)
 
 
 def check_noise_ratio(function: Callable) -> bool:

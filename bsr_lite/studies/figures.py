@@ -138,23 +138,27 @@ def worlds_figure(worlds: dict):
 
 
 def theory_figure(fits: dict):
-    """Fitted against predicted length of the weights relative to BT's, a panel a kind of world."""
+    """What BSR (full lines, full dots) and its spread term alone (dashed, open) leave of BT's
+    weights at each lambda: lines foretold, dots fitted. A panel a world."""
     figure, axes = panels(len(fits), sharex=True, sharey=True)
     for axis, (world, rows) in zip(axes, fits.items(), strict=True):
-        axis.plot([1e-3, 2], [1e-3, 2], color="black", linewidth=0.8)
-        for i, (method, part, predicted, fitted) in enumerate(rows):
-            signal = part == "signal"
-            axis.loglog(predicted, fitted, "o" if signal else "s", color=color(method, i),
-                        markerfacecolor=None if signal else "white",
-                        label=method if signal and method != "bt" else None)
-        label(axis, "predicted |w| / BT's", "", world)
-    axes[0].set_ylabel("fitted |w| / BT's (full: signal)")
-    axes[-1].legend(fontsize=6, loc="lower right")
+        for part, tint in (("signal", "#0072B2"), ("nuisance", "#D55E00")):
+            for kind, line, fill in (("bsr-", "-", tint), ("spread-", "--", "white")):
+                at, told, fitted = zip(*sorted(
+                    (float(name.split("-", 1)[1]), *both) for name, where, *both in rows
+                    if where == part and name.startswith(kind)), strict=True)
+                axis.plot(at, told, line, color=tint, label=kind + part)
+                axis.plot(at, fitted, "o", color=tint, markersize=4, markerfacecolor=fill)
+        axis.set_xscale("log")
+        label(axis, "lambda", "", world)
+    axes[0].set_ylabel("length of the weights / BT's")
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def linear_figure(results: dict):
-    """Fitted against foretold difference to BT, a panel a world, a dot a penalty, lambda, set."""
+    """Fitted against foretold difference to BT, a panel a world, a dot a penalty, lambda, set; the
+    large ones exclude zero."""
     worlds = foretold(results)
     figure, (axes,) = panels(len(worlds), sharex=True, sharey=True, squeeze=False)
     for axis, (world, rows) in zip(axes, worlds.items(), strict=True):
@@ -162,10 +166,11 @@ def linear_figure(results: dict):
         axis.axvline(0, color="black", linewidth=0.8)
         axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
         for i, kind in enumerate(dict.fromkeys(row[0].split("-")[0] for row in rows)):
-            mine = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
-            x, y, low, high = mine
-            axis.errorbar(x, y, [y - low, high - y], fmt="o", markersize=3, linewidth=0.6,
-                          color=color(kind, i), label=kind)
+            x, y, low, high = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
+            sure = low * high > 0
+            axis.plot(x, y, ".", color=color(kind, i), alpha=0.4, label=kind)
+            axis.errorbar(x[sure], y[sure], [(y - low)[sure], (high - y)[sure]], fmt="o",
+                          markersize=5, linewidth=1, color=color(kind, i))
         label(axis, "difference to BT, foretold", "", world.replace("_", " "))
     axes[0].set_ylabel("difference to BT, fitted (tau, accuracy)")
     axes[0].legend(fontsize=7)

@@ -14,13 +14,12 @@ from .. import train_rloo as loop
 from ..config import Folder, RLOOConfig, Several, load_config, section
 from ..errors import ConfigError, DataError, run
 from ..generate import roll_out
-from ..gold import gold_terms
 from ..metrics import seed_interval
 from ..policy import load_policy
 from ..rloo import kl_estimate
 from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
-from ..scorers import Scorer
+from ..scorers import Scorer, pocket_terms
 from . import records
 from .proxies import RULES, rule_scorer
 from .statistics import (
@@ -88,14 +87,9 @@ def held_out(config: RLOOConfig, study: RLOOStudyConfig) -> list[dict]:
 
 def terms_of(batch: list[dict]) -> dict[str, list[float]]:
     """{term of the pocket world's gold: its mean over the answers to each prompt}."""
-    found = []
-    for b in batch:
-        asked = {name: b["row"][name] for name in ("unit", "count", "stems")}
-        found.append([list(gold_terms(text, finished=end, **asked).values())
-                      for text, end in zip(b["texts"], b["finished"], strict=True)])
-    names = gold_terms("", finished=True, unit="item", count=1, stems=[])
-    means = np.array(found).mean(1).round(4)  # (P, K, terms) -> (P, terms)
-    return dict(zip(names, means.T.tolist(), strict=True))
+    found = [pocket_terms(b["row"], b["texts"], b["finished"]) for b in batch]  # (P, K)
+    return {name: [round(float(np.mean([t[name] for t in terms])), 4) for terms in found]
+            for name in found[0][0]}
 
 
 def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:

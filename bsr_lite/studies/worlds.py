@@ -55,7 +55,8 @@ OBJECTIVES = {"bt": ("bt", 0.0), "bsr-1e-3": ("bsr", 1e-3), "bsr-1e-2": ("bsr", 
               "spread-1e-2": ("spread", 1e-2), "spread-1e-1": ("spread", 1e-1),
               "level-1e-2": ("level", 1e-2), "centering-1e-2": ("centering", 1e-2),
               "l2-1e-2": ("l2", 1e-2)}
-FITTED = OBJECTIVES | {"bsr-1e-1": ("bsr", 1e-1), "spread-1": ("spread", 1.0)}
+FITTED = OBJECTIVES | {f"{kind}-{power}": (kind, float(power)) for kind in ("bsr", "spread")
+                       for power in ("1e-4", "1e-3", "1e-2", "1e-1", "1")}
 SETS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
 
 
@@ -207,7 +208,7 @@ def summarize(seen: dict[int, dict], names: list[str]) -> dict:
     also its `course` by step, and a thousand quantiles of |h_w - h_l| at `both_ends`. What BSR has
     and its spread term has not, at the same lambda, is the `level_term`."""
     first, last = seen[min(seen)], seen[max(seen)]
-    twins = [(name, name.replace("bsr", "spread")) for name in names]
+    twins = [(a, b) for a in names for b in names if a[:4] == "bsr-" and b == f"spread-{a[4:]}"]
     course = {key: [seed_interval(row[key][:, 0]) for row in seen.values()] for key in (
         "train", "norm_cv", "difference", "head", *SETS)}
     return {"step": list(seen), "course": course,
@@ -221,7 +222,7 @@ def summarize(seen: dict[int, dict], names: list[str]) -> dict:
                 for i, name in enumerate(names)},
             "level_term": {f"{bsr} minus {spread}": {
                 s: seed_interval(last[s][:, names.index(bsr)] - last[s][:, names.index(spread)])
-                for s in SETS} for bsr, spread in twins if bsr != spread and spread in names}}
+                for s in SETS} for bsr, spread in twins}}
 
 
 def run_worlds(output: Path, seeds: int = 32) -> dict:
@@ -236,7 +237,7 @@ def run_worlds(output: Path, seeds: int = 32) -> dict:
             seen = train(world, OBJECTIVES, seeds if world.steps == 200 else seeds // 2)
             found[name] = summarize(seen, list(OBJECTIVES))
     fits = {name: shrink_factors(WORLDS[name], FITTED, seed=0) for name in (
-        "helps", "mean on the signal", "neutral", "hurts")}
+        "helps", "mean on the signal", "hurts")}
     text = worlds_text(found)
     print(f"\n{text}")
     write_atomic(output / "results.md", text)

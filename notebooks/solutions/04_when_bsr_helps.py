@@ -42,33 +42,34 @@ from bsr_lite.studies import worlds
 from bsr_lite.studies.records import read_table
 
 # %% [markdown]
-# **1.** Half is kept when the tax equals the information. The difference of two answers has
-# variance $2\,\mathrm{within}^2$, their mean has $\mathrm{across}^2 + \mathrm{within}^2/2$ over
-# pairs: $2c\,\mathrm{within}^2 = 2\lambda\,(\mathrm{across}^2 + \mathrm{within}^2/2 +
-# G\,\mathrm{level}^2)$.
+# **1.** For a huge $\lambda$ what is kept is $I_u / (2\lambda\,\mathrm{tax}_u)$. The difference of
+# two answers has variance $2\,\mathrm{within}^2$, their center has $\mathrm{across}^2 +
+# \mathrm{within}^2/2$. In the ratio $\lambda$ and $\overline{p(1-p)}$ cancel.
 
 # %%
-def halving_lambda(across, within, level, group, certainty):
-    tax = across**2 + within**2 / 2 + group * level**2
-    return certainty * within**2 / tax
+def survival_ratio(first, second, group):
+    def evidence_over_tax(across, within, mean):
+        return within**2 / (across**2 + within**2 / 2 + group * mean**2)
+
+    return evidence_over_tax(*first) / evidence_over_tax(*second)
 
 
-assert checks.check_halving_lambda(halving_lambda)
+assert checks.check_survival_ratio(survival_ratio)
 
 # %%
 gold = worlds.gold_direction()
 for name in ("helps", "mean on the signal", "hurts"):
     world = worlds.WORLDS[name]
-    level = world.level * gold.norm().item() / 2  # along the signal; none along the nuisance
-    signal, nuisance = (halving_lambda(a, b, c, 32, 0.15) for a, b, c in zip(
-        world.across, world.within, (level, 0.0), strict=True))
-    print(f"{name:20s} half is left of the signal at {signal:.1e}, nuisance {nuisance:.1e}")
+    mean = world.level * gold.norm().item() / 2  # of x along the signal; none along the nuisance
+    (a_s, a_n), (w_s, w_n) = world.across, world.within
+    bsr = survival_ratio((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
+    spread = survival_ratio((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
+    print(f"{name:20s} signal over nuisance: BSR {bsr:7.2f}, its spread term alone {spread:7.2f}")
 
 # %% [markdown]
-# In *helps* there is room between the two: a $\lambda$ of $10^{-2}$ lies in it. With the mean on
-# the signal BSR halves the signal at about the $\lambda$ at which it halves the nuisance: no
-# $\lambda$ is good. (The spread alone has no level in its tax, and there the room is that of
-# *helps*.) In *hurts* the order is reversed.
+# Above 1 the signal survives. In *helps* it does by far. With the mean on the signal it does under
+# the spread term alone, while under BSR the two fade together: no $\lambda$ is good. In *hurts* the
+# nuisance survives. How sure BT is of its labels does not matter.
 
 # %% [markdown]
 # **2.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
