@@ -173,7 +173,7 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %%
 runs = read_runs(RUNS / "study_lora")
-WATCHED = ["train", *PARTS]
+WATCHED = ["train", "prompt_disjoint", "mutual_disjoint"]
 
 # %%
 figure, axes = plots.panels(len(WATCHED))
@@ -182,13 +182,14 @@ for axis, part in zip(axes, WATCHED, strict=True):
         steps, curves = watched(runs[method], part, "score")
         plots.seed_curves(axis, steps, curves, method.upper(), plots.COLORS[method])
     plots.label(axis, "optimizer step", "", part.replace("_", "-"))
-axes[0].set_ylabel("accuracy (first two), Kendall's tau")
-axes[0].legend();
+axes[0].set_ylabel("accuracy (train), Kendall's tau")
+axes[0].legend()
+figure.suptitle("One epoch over 900 pairs: nothing falls, BT and BSR cannot be told apart");
 
 # %% [markdown]
-# **What to see.** Most of the rise is over by step 28; response-disjoint rises until step 56.
-# Nothing falls beyond noise, and training accuracy does not run away: nothing diverges in one
-# epoch over 900 pairs. BT and BSR cannot be told apart with 32 sets.
+# **What to see.** Most of the rise is over by step 28. Nothing falls beyond noise, and training
+# accuracy does not run away: nothing diverges in one epoch over 900 pairs. BT and BSR cannot be
+# told apart with 32 sets. (In-domain and response-disjoint, not drawn, look the same.)
 
 # %% [markdown]
 # ## 4. The recorded studies: BSR minus BT
@@ -198,6 +199,8 @@ axes[0].legend();
 # answers of real models ranked by a GPT-4 judge, QLoRA, three seeds, six model families held out.
 # *postscript*: LoRA in the world of that name (notebook 04, Section 7), three seeds. BSR has the
 # paper's $\lambda = 10^{-3}$ where no other is named.
+#
+# **Predict** from notebook 04: which of its terms will be seen to cost, and in which study?
 
 # %%
 COLUMNS = ["in_domain", "prompt_disjoint", "prompt_shifted", "response_disjoint", "mutual_disjoint"]
@@ -205,8 +208,8 @@ STUDIES = ("study_lora", "study_norms", "study_judged", "study_postscript")
 studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
 found = [(f"{name}: {method}", method, cells) for name, table in studies.items()
          for method, cells in list(table.items())[1:]]
-figure, axes = plots.panels(len(COLUMNS), sharex=True, sharey=True)
-for axis, part in zip(axes, COLUMNS, strict=True):
+figure, axes = plots.panels(3, sharex=True, sharey=True)
+for axis, part in zip(axes, ("prompt_disjoint", "prompt_shifted", "mutual_disjoint"), strict=True):
     axis.axvline(0, color="black", linewidth=0.8)
     for place, (_, method, cells) in enumerate(found):
         if part in cells:
@@ -214,9 +217,9 @@ for axis, part in zip(axes, COLUMNS, strict=True):
             tint = plots.color(method, place)
             axis.errorbar(mean, -place, xerr=[[mean - low], [high - mean]], fmt="o", color=tint,
                           markersize=4, markerfacecolor=tint if low * high > 0 else "white")
-    unit = "accuracy" if part == "in_domain" else "tau"
-    plots.label(axis, f"minus BT ({unit})", "", part.replace("_", "-"))
-axes[0].set_yticks([-place for place in range(len(found))], [name for name, *_ in found]);
+    plots.label(axis, "tau minus BT's", "", part.replace("_", "-"))
+axes[0].set_yticks([-place for place in range(len(found))], [name for name, *_ in found])
+figure.suptitle("Filled: the interval leaves zero out. What is decided is a cost");
 
 # %%
 def row(name, method, cells):
@@ -237,7 +240,7 @@ Markdown(tables.table(["trained: BT, then minus BT", *COLUMNS], rows))
 # **What to see.** A filled dot has an interval without zero. There are three, all costs, and all
 # where answers carry postscripts: BSR at $10^{-2}$ on rewritten answers, and its level term alone
 # on new prompts and on rewritten answers. About two of thirty-nine would exclude zero by chance.
-# (Notebook 04, Section 8, has them seed by seed.)
+# (Notebook 04, Section 8, has the average over the sets seed by seed.)
 #
 # Everything else is undecided, and the intervals say how undecided: for BSR at the paper's
 # $\lambda$ they hold gains of .01 to .2 as well as losses.
@@ -263,27 +266,27 @@ ROWS = {"mean |h_w - h_l|, train": ("train", "difference_after", "mean"),
 def change(study, method, keys):
     curves = np.array(watched(study[method], *keys)[1])  # (seeds, times)
     mean, half = metrics.seed_interval(curves[:, -1] - curves[:, 0])
-    return f"{curves[:, 0].mean():8.3f} {mean:+.3f} ({mean - half:+.3f}, {mean + half:+.3f})"
+    return f"{curves[:, 0].mean():.3f}; {mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f})"
 
 # %%
-for name, study_runs in {"full fine-tuning, 30 layers": norms, "LoRA, 10 layers": runs}.items():
-    print(f"{name:34s}{'BT: start, change':>34s}{'BSR: start, change':>34s}")
-    for row, keys in ROWS.items():
-        found = [change(study_runs, method, keys) for method in ("bt", "bsr")]
-        print(f"  {row:32s}" + "".join(f"{text:>34s}" for text in found))
+rows = [[f"{name}: {row}", *(change(study_runs, method, keys) for method in ("bt", "bsr"))]
+        for name, study_runs in {"30 layers, full": norms, "10 layers, LoRA": runs}.items()
+        for row, keys in ROWS.items()]
+Markdown(tables.table(["study: quantity", "BT: start; change (95% over seeds)", "BSR"], rows))
 
 # %%
-print("effective rank of BT, then BSR minus BT, paired by seed, +- half a 95% interval")
+rows = []
 for key in ("effective_rank_after", "effective_rank_centered_after"):
     for name, study_runs in {"full": norms, "LoRA": runs}.items():
         cells = []
         for part in PARTS:
             bt, bsr = (np.array([r["evaluation"]["scenarios"][part][key] for r in study_runs[m]])
                        for m in ("bt", "bsr"))
-            mean, half = metrics.seed_interval(bsr - bt)
-            cells.append(f"{bt.mean():6.1f} {mean:+.1f} +- {half:.1f}")
-        print(f"{'mean state subtracted' if 'centered' in key else 'as in Table 1':22s}"
-              f" {name}  " + "   ".join(cells))
+            cells.append("{:.1f}; {:+.1f} ± {:.1f}".format(
+                bt.mean(), *metrics.seed_interval(bsr - bt)))
+        state = "mean state subtracted" if "centered" in key else "as in Table 1"
+        rows.append([f"{name}, {state}", *cells])
+Markdown(tables.table(["effective rank: BT; BSR minus BT, paired by seed", *PARTS], rows))
 
 # %% [markdown]
 # **What to see.** Under full fine-tuning (32 steps) $\lVert h_w - h_l\rVert$, which should grow,
@@ -312,14 +315,14 @@ def by_seed(method, part, keys):
                      for run in norms[method]])
 
 
-figure, axes = plots.panels(len(QUANTITIES))
-for axis, (name, keys) in zip(axes, QUANTITIES.items(), strict=True):
+figure, axes = plots.panels(3)
+for axis, (name, keys) in zip(axes, list(QUANTITIES.items())[:3], strict=True):
     both = [by_seed(method, "prompt_disjoint", keys) for method in ("bt", "bsr")]
     axis.plot((0, 1), both, "o-", color="#888888", markersize=4, linewidth=1)
     axis.set_xticks((0, 1), ("BT", "BSR"))
     axis.set_xlim(-0.4, 1.4)
     plots.label(axis, "", "", name)
-figure.suptitle("New prompts, a line a seed: BSR pins the level; the states are undecided");
+figure.suptitle("New prompts, a line a seed: BSR pins the level and lowers the spread");
 
 # %%
 def paired(part, keys):
@@ -382,13 +385,14 @@ picks = read_table(RUNS / "best_of_n")
 figures.best_of_n_figure(picks);
 
 # %%
-print(f"{'gold of the pick':12s}" + "".join(f"{f'n={n}':>10s}" for n in picks["n"]))
-for method, row in picks["methods"].items():
-    print(f"{method:16s}" + "".join(f"{g[0]:10.3f}" for g in row["gold"]))
+rows = []
+for method in ("bt", "bsr"):
+    row = picks["methods"][method]
+    rows.append([f"gold of {method}'s pick", *(f"{g[0]:.3f}" for g in row["gold"])])
     if method != "bt":
-        print(f"{'  minus BT':16s}" + "".join(f"{d[0]:+10.3f}" for d in row["difference"]))
-        half = [(d[2] - d[1]) / 2 for d in row["difference"]]
-        print(f"{'  +- 95%':16s}" + "".join(f"{h:10.3f}" for h in half))
+        rows.append([f"{method} minus bt",
+                     *(tables.shown(d[:3], "+.3f") for d in row["difference"])])
+Markdown(tables.table(["95% over seeds and prompts", *(f"n = {n}" for n in picks["n"])], rows))
 
 # %%
 for method in ("bt", "bsr"):
@@ -425,16 +429,12 @@ PAPER = {"Llama-3.2-1B": {"bt": (.8132, .6157, .5115, .5065), "hinge": (.8111, .
          "Qwen2.5-3B": {"bt": (.8496, .7050, .5917, .5870), "hinge": (.8488, .6984, .5784, .5685),
                         "norm": (.8272, .6605, .5295, .5282), "dr": (.8446, .6855, .5602, .5564),
                         "bsr": (.8541, .7202, .5991, .6106)}}
-print("four numbers each, minus BT: in-domain, prompt-, response-, mutual-disjoint")
-
-# %%
-print(" " * 22 + "".join(f"{m:>34s}" for m in ("hinge", "norm", "dr", "bsr")))
-for name, table in PAPER.items():
-    print(f"{name:22s}" + "".join("   " + " ".join(f"{v - b:+.3f}" for v, b in zip(
-        table[m], table["bt"], strict=True)).rjust(31) for m in ("hinge", "norm", "dr", "bsr")))
-for name in ("lora", "norms", "judged"):
-    ours = " ".join(f"{studies[name]['bsr'][part]['difference'][0]:+.3f}" for part in PARTS)
-    print(f"{'ours: ' + name:22s}" + " " * 102 + ours.rjust(34))
+rows = [[f"paper: {name}, {method}", *(f"{v - b:+.3f}" for v, b in zip(
+            table[method], table["bt"], strict=True))]
+        for name, table in PAPER.items() for method in ("hinge", "norm", "dr", "bsr")]
+rows += [[f"ours: {name}, bsr", *(tables.shown(studies[name]["bsr"][part]["difference"], "+.3f")
+                                  for part in PARTS)] for name in ("lora", "norms", "judged")]
+Markdown(tables.table(["minus BT", *PARTS], rows))
 
 # %% [markdown]
 # **What to see.** In both of the paper's models Norm is last in every column, and BSR gains up to
@@ -456,11 +456,9 @@ for name in ("lora", "norms", "judged"):
 
 # %%
 judged = studies["judged"]
-print(f"{'judged':18s}" + "".join(f"{p:>20s}" for p in PARTS))
-for method, cells in judged.items():
-    print(f"{method:18s}" + "".join(f"{cells[p]['mean']:20.3f}" for p in PARTS))
-alone = [judged["bt"][part]["length_score"] for part in PARTS]
-print(f"{'characters alone':18s}" + "".join(f"{score:20.3f}" for score in alone))
+rows = [[method, *(f"{cells[p]['mean']:.3f}" for p in PARTS)] for method, cells in judged.items()]
+rows.append(["characters alone", *(f"{judged['bt'][p]['length_score']:.3f}" for p in PARTS)])
+Markdown(tables.table(["judged answers", *PARTS], rows))
 
 # %% [markdown]
 # ## 9. The verdicts
