@@ -72,6 +72,19 @@ def test_a_model_of_the_stack_is_the_model_alone_under_the_librarys_loss():
                                        rtol=1e-4, atol=1e-6)
 
 
+def test_the_level_of_more_pairs_has_the_same_expectation_and_less_noise():
+    torch.manual_seed(0)
+    rewards = 0.3 + torch.randn(4000, 128, 2) * torch.tensor([1.0, 2.0])
+    few, more = (worlds.group_statistics(rewards[:, :GROUP], other)[:, 0]
+                 for other in (None, rewards))
+    known = GROUP * 0.3**2 + (1 + 4) / 4  # G mu^2 + Var(s)
+    assert few.mean().item() == pytest.approx(known, rel=0.1)
+    assert more.mean().item() == pytest.approx(known, rel=0.05)
+    assert more.std() < 0.7 * few.std()
+    rest = [worlds.group_statistics(rewards[:, :GROUP], other)[:, 1:] for other in (None, rewards)]
+    assert rest[0].equal(rest[1])
+
+
 def test_the_penalty_matrix_is_the_expectation():
     generator = np.random.default_rng(0)
     mean, delta_std = generator.normal(size=4), 0.7
@@ -125,6 +138,25 @@ def test_where_the_mean_state_is_on_the_signal_the_level_term_costs():
     assert sum(difference["bsr-1e-2"]) < 0 and sum(difference["level-1e-2"]) < 0
     mean, half = difference["spread-1e-1"]
     assert mean - half > 0
+
+
+@pytest.mark.slow
+def test_what_the_level_term_costs_is_the_noise_of_a_batch_and_a_slow_bias():
+    """Its level from 256 pairs and a last bias that learns fast: BSR is its spread term alone."""
+    objectives = {name: OBJECTIVES[name] for name in ("bt", "bsr-1e-2", "spread-1e-2")}
+
+    def cost(**changes):
+        world = dataclasses.replace(WORLDS["mean on the signal"], **changes)
+        (cost,) = summarize(train(world, objectives, 8, looks=1), list(objectives))[
+            "level_term"].values()
+        return cost["response_disjoint"]
+
+    quiet, fast = {"level_pairs": 256}, {"bias_rate": 2e-2}
+    plain, without_noise, with_bias = cost(), cost(**quiet), cost(**fast)
+    for some in (without_noise, with_bias):
+        assert sum(plain) < some[0] and sum(some) < 0, "either alone takes a part away"
+    mean, half = cost(**quiet, **fast)
+    assert abs(mean) < half or abs(mean) < 0.02
 
 
 @pytest.mark.slow

@@ -32,7 +32,9 @@ Deviations = tuple[float, float]  # of a signal and of a nuisance coordinate
 class World:
     """Standard deviations: `across` prompts, `within` a prompt between the answers of training's
     sources, `new` the same of new sources. level: how far the mean state lies along the gold
-    direction. norm: a final RMSNorm without weights. clean: labels without noise."""
+    direction. norm: a final RMSNorm without weights. clean: labels without noise. level_pairs: how
+    many the level is estimated from, those of the batch or more; bias_rate: learning rate of the
+    last layer's bias, which can pin the level at no cost."""
 
     across: Deviations
     within: Deviations
@@ -42,6 +44,8 @@ class World:
     pairs: int = 6400
     steps: int = 200
     clean: bool = False
+    level_pairs: int = GROUP
+    bias_rate: float = 2e-3
 
 
 HELPS = {"across": (0.5, 3.0), "within": (1.0, 0.2), "new": (1.0, 1.0)}
@@ -60,11 +64,17 @@ FITTED = OBJECTIVES | {f"{kind}-{power}": (kind, float(power)) for kind in ("bsr
 SETS = ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
 
 
-def group_statistics(rewards: Tensor) -> Tensor:
-    """What `family` weighs.  Shapes: (..., G, 2), chosen first -> (..., 4)."""
+def group_statistics(rewards: Tensor, more: Tensor | None = None) -> Tensor:
+    """What `family` weighs; with the rewards of `more` pairs, N of them, the first, G mean^2, by a
+    quieter estimate that has the same expectation.
+    Shapes: (..., G, 2), chosen first, and (..., N, 2) -> (..., 4)."""
     s, m = rewards.mean(-1), rewards[..., 0] - rewards[..., 1]  # (..., G)
-    return torch.stack([s.shape[-1] * s.mean(-1) ** 2, s.var(-1), (s**2).mean(-1),
-                        (m**2).mean(-1) / 4], -1)
+    group, mean, spread = s.shape[-1], s.mean(-1), s.var(-1)
+    squared_sum = group * mean**2
+    if more is not None:
+        share = group / more.shape[-2]  # of Var(s) in G mean^2 of N pairs
+        squared_sum = group * more.mean((-1, -2)) ** 2 + (1 - share) * spread
+    return torch.stack([squared_sum, spread, (s**2).mean(-1), (m**2).mean(-1) / 4], -1)
 
 
 # ---- states --------------------------------------------------------------------------------------
@@ -152,9 +162,8 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
     pairs, sets = draw(world, seeds)
     models = new_models(seeds, len(objectives))
     weights = torch.tensor([family(*objective) for objective in objectives.values()])  # (M, 4)
-    optimizer = torch.optim.Adam([
-        {"params": [x for name, x in models.items() if name != "w"], "lr": 2e-3},
-        {"params": [models["w"]], "lr": 2e-5}])
+    rates = dict.fromkeys(models, 2e-3) | {"w": 2e-5, "b2": world.bias_rate}
+    optimizer = torch.optim.Adam([{"params": [x], "lr": rates[name]} for name, x in models.items()])
     seen = {}
     for step in range(world.steps + 1):
         if step == world.steps:
@@ -162,9 +171,11 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
             break
         if step % (world.steps // looks) == 0:
             seen[step] = look({name: x[:, :1] for name, x in models.items()}, world, pairs, sets)
-        batch = pairs[:, (torch.arange(GROUP) + step * GROUP) % world.pairs]  # (S, G, 2, D)
-        r = rewards(models, batch, world.norm)  # (S, M, G, 2)
-        loss = -logsigmoid(r[..., 0] - r[..., 1]).mean(-1) + (group_statistics(r) * weights).sum(-1)
+        at = (torch.arange(world.level_pairs) + step * GROUP) % world.pairs
+        r = rewards(models, pairs[:, at], world.norm)  # (S, M, G or more, 2)
+        r, more = r[:, :, :GROUP], r if world.level_pairs > GROUP else None
+        loss = (-logsigmoid(r[..., 0] - r[..., 1]).mean(-1)
+                + (group_statistics(r, more) * weights).sum(-1))
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
