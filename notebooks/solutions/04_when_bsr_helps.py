@@ -106,5 +106,7 @@ for name, a, b in (("BSR minus level", bsr, level), ("level minus spread", level
 # %% [markdown]
 # The sentence may not stand. The mean difference of BSR and its level term is nearly zero, but its
 # interval holds an effect of .06 either way, as large as the whole cost. "Undecided" is right,
-# "nothing" is not. The second line teaches the same from the other side: level lies below spread in
-# every seed, by .09 on average, and over three seeds even that interval holds zero.
+# "nothing" is not. And level alone is a poor control: it has the noise of one batch without the
+# spread term that holds it down (Section 6). The second line teaches the same from the other side:
+# level lies below spread in every seed, by .09 on average, and over three seeds even that interval
+# holds zero.
