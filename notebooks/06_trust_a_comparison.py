@@ -272,7 +272,7 @@ for effect in (2.8 * true_error, needed):
     axis.plot(effect, share, "o", color=plots.COLORS["bsr"])
     axis.annotate(f"{effect:.3f} = {effect / true_error:.1f} standard errors: power {share:.2f}",
                   (effect, share), (8, -12), textcoords="offset points")
-axis.text(0.0135, 0.42, "if the standard error were known", color="#555555", ha="right")
+axis.text(0.0255, 0.9, "if the standard error were known", color="#555555", ha="right")
 axis.text(0.0005, 0.815, "four of five")
 plots.label(axis, "true difference (tau)", "share of 1,000 studies that find it",
             "Four seeds find 2.8 standard errors in fewer than half of the studies")
@@ -336,7 +336,7 @@ plots.label(axis, "prompts", "found in four of five studies (tau)",
 
 # %% [markdown]
 # **What to see.** A line is a number of seeds. All fall at first and then level off: what is left
-# is the scatter of the seeds. (The numbers are good to about 5%: 300 studies each.)
+# is the scatter of the seeds. (From 300 studies each: read two digits, with three seeds one.)
 #
 # <details><summary>Answer</summary>
 #
@@ -370,7 +370,8 @@ scatter.round(3)
 # *ends* of the interval. What lies outside is excluded, at 95%. What lies inside is not.
 #
 # So say beforehand which difference would be **useful**. Here .05: of tau, that is 2.5 more of 100
-# pairs of answers in gold's order (notebook 01); of in-domain accuracy, 5 more. Then an interval that holds zero is
+# pairs of answers in gold's order (notebook 01); of in-domain accuracy, 5 more. Then an interval
+# that holds zero is
 # - an **informative null** when it lies inside plus and minus the useful difference;
 # - **undecided** when it does not.
 
