@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch.func import grad
 
 from ..metrics import seed_interval
-from ..studies.statistics import best_of_n, two_way_interval
+from ..studies.statistics import best_of_n
 from .checks import judge, numbers
 
 
@@ -54,28 +54,34 @@ def check_paired_by_seed(function: Callable) -> bool:
 
 # ---- 06_trust_a_comparison -----------------------------------------------------------------------
 
-def check_prompts_needed(function: Callable) -> bool:
-    """Exercise 1 of notebook 06: prompts for a paired difference to be seen with 80% power.
+def check_chance_of_agreement(function: Callable) -> bool:
+    """Exercise 1 of notebook 06: how probable it is that k of S fair coins agree, or more.
 
-    Hint: 2.8 standard errors, sd / sqrt(n), must fit into the difference; round up"""
-    cases = [((0.4, 0.03), 1394), ((0.4, 0.1), 126), ((0.0, 0.01), 0), ((1.0, 2.8), 1)]
-    return judge(check_prompts_needed, function, cases)
+    Hint: heads at least k times: the sum of C(S, j) for j from k to S, over 2^S; tails may do so,
+    too"""
+    return judge(check_chance_of_agreement, function, [((4, 4), 0.125), ((9, 10), 11 / 512)])
 
 
-def check_two_way_error(function: Callable) -> bool:
-    """Exercise 2 of notebook 06: the standard error of a mean over seeds and prompts.
+def check_best_seeds(function: Callable) -> bool:
+    """Exercise 2 of notebook 06: how many seeds a budget for seeds and prompts should buy.
 
-    Hint: mean squares: of seeds P times the variance of the row means, of prompts S times that of
-    the column means, of the rest what both leave, over (S-1)(P-1); (seeds + prompts - rest) / (S
-    P), then the root"""
-    cases = [((x,), two_way_interval(x.numpy())[3]) for x in (
-        numbers(0, 4, 30) + 3 * numbers(1, 4, 1) + 2 * numbers(2, 1, 30),
-        numbers(3, 3, 8) + 2 * numbers(4, 3, 1) + 2 * numbers(5, 1, 8))]
-    return judge(check_two_way_error, function, cases)
+    Hint: S is proportional to sd_seed / sqrt(cost_seed), P to sd_prompt / sqrt(cost_prompt), with
+    the same factor, which the budget decides"""
+    return judge(check_best_seeds, function, [((2, 2, 1, 1, 8), 4), ((0.1, 2, 100, 1, 3000), 10)])
+
+
+def check_exaggeration(function: Callable) -> bool:
+    """Exercise 3 of notebook 06: how much too large the differences are that exclude zero.
+
+    Hint: keep the intervals with low > 0 or high < 0; then the mean of |(low + high) / 2|, over
+    |truth|"""
+    x = torch.tensor([[-1.0, 3.0], [1.0, 5.0], [2.0, 6.0], [-5.0, -3.0]])
+    cases = [((x, 2.0), 11 / 6), ((x[:2], 2.0), 1.5), ((x[3:], -1.0), 4.0)]
+    return judge(check_exaggeration, function, cases)
 
 
 def check_verdict(function: Callable) -> bool:
-    """Exercise 3 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
+    """Exercise 4 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
 
     Hint: first whether zero lies outside; if not, whether both ends lie within +- useful"""
     cases = [((0.01, 0.03, 0.05), 1), ((-0.1, -0.01, 0.05), -1), ((-0.02, 0.03, 0.05), 0),

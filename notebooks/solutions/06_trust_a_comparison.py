@@ -36,38 +36,69 @@ print(machine.describe())
 # %%
 import math
 
+import numpy as np
+import pandas as pd
+import torch
+
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.studies.records import read_table
+from bsr_lite.studies.statistics import two_way_interval
 
 # %% [markdown]
-# **1.** The standard error of the mean is $sd/\sqrt{n}$, and 2.8 of them must fit into the
-# difference: $n = (2.8\, sd / d)^2$.
+# **1.** $2^S$ sequences of signs are equally probable, $\binom{S}{j}$ of them have $j$ heads. Those
+# with at least $k$ tails are as many.
 
 # %%
-def prompts_needed(sd, difference):
-    return math.ceil((2.8 * sd / difference) ** 2)
+def chance_of_agreement(k, seeds):
+    return 2 * sum(math.comb(seeds, j) for j in range(k, seeds + 1)) / 2**seeds
 
 
-assert checks.check_prompts_needed(prompts_needed)
+assert checks.check_chance_of_agreement(chance_of_agreement)
+print({seeds: chance_of_agreement(seeds, seeds) for seeds in (3, 4, 5, 6)})
 
 # %% [markdown]
-# **2.** The expected mean squares are $\sigma_e^2 + P\sigma_a^2$ (seeds), $\sigma_e^2 +
-# S\sigma_b^2$ (prompts) and $\sigma_e^2$ (rest). Seeds plus prompts minus rest, over $SP$, is the
-# variance of the mean.
+# All of four agree once in eight times by chance. It takes six seeds before "all agree" is rarer
+# than .05.
+
+# %% [markdown]
+# **2.** A seed more lowers the variance by $V_\text{seed}/S^2$ and costs `cost_seed`; both sides
+# must buy the same for the money: $V_\text{seed}/(S^2 c_\text{seed}) = V_\text{prompt}/(P^2
+# c_\text{prompt})$. So $S$ is proportional to the deviation over the root of the cost.
 
 # %%
-def two_way_error(x):
-    S, P = x.shape
-    rows, columns = x.mean(1, keepdim=True), x.mean(0, keepdim=True)
-    ms_seed, ms_prompt = P * rows.var(), S * columns.var()
-    ms_rest = ((x - rows - columns + x.mean()) ** 2).sum() / ((S - 1) * (P - 1))
-    return ((ms_seed + ms_prompt - ms_rest) / (S * P)).sqrt()
+def best_seeds(sd_seed, sd_prompt, cost_seed, cost_prompt, budget):
+    spent = sd_seed * math.sqrt(cost_seed) + sd_prompt * math.sqrt(cost_prompt)
+    return budget * sd_seed / math.sqrt(cost_seed) / spent
 
 
-assert checks.check_two_way_error(two_way_error)
+assert checks.check_best_seeds(best_seeds)
 
 # %% [markdown]
-# **3.** An interval beyond zero decides the sign, however small the difference. Else it holds zero,
+# **3.** The middle of an interval is the study's mean.
+
+# %%
+def exaggeration(intervals, truth):
+    low, high = intervals.unbind(-1)
+    return ((low + high).abs() / 2)[(low > 0) | (high < 0)].mean() / abs(truth)
+
+
+assert checks.check_exaggeration(exaggeration)
+
+# %%
+rng = np.random.default_rng(0)
+null = torch.tensor([two_way_interval(  # deviations of Section 2: seeds, prompts, rest
+    0.011 * rng.standard_normal((4, 1)) + 0.029 * rng.standard_normal((1, 240))
+    + 0.176 * rng.standard_normal((4, 240)))[1:3] for _ in range(1000)])
+pd.Series({truth: exaggeration(null + truth, truth).item() for truth in (0.01, 0.02, 0.04, 0.06)},
+          name="reported over true").round(2).rename_axis("true difference")
+
+# %% [markdown]
+# A small effect is found by the studies with good luck, so what they report is too large: about
+# twice a difference of .01. Where the power is high nothing is exaggerated. A gain of .024 in a
+# study that could find .036 is likely to be less than it looks.
+
+# %% [markdown]
+# **4.** An interval beyond zero decides the sign, however small the difference. Else it holds zero,
 # and its larger end says what is excluded.
 
 # %%
@@ -81,11 +112,16 @@ assert checks.check_verdict(verdict)
 
 # %%
 PARTS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
-for name in ("lora", "norms", "judged", "postscript"):
-    for method, parts in list(read_table(f"data/runs/study_{name}").items())[1:]:
-        print(f"{name}: {method:12s}", [verdict(*parts[p]["difference"][1:], 0.05) for p in PARTS])
+verdicts = {}
+for name in ("terms", "lambda"):
+    for method, cells in list(read_table(f"data/runs/study_{name}").items())[1:]:
+        verdicts[name, method] = {part: verdict(*cells[part]["difference"][1:], 0.05)
+                                  for part in PARTS}
+pd.DataFrame.from_dict(verdicts, orient="index")
 
 # %% [markdown]
-# A row of zeros may be read as "BSR makes no difference of .05": that is *lora*, in all four sets.
-# Where a 2 stands the study cannot say so, however close to zero its mean is. "None at all" may be
-# said nowhere: every interval here holds differences other than zero.
+# Where a 0 stands you may say "no difference of .05": *spread-1e-1* has it in all four sets of
+# *terms*. Where a 2 stands the study cannot say so, however close to zero its mean is. "None at
+# all" may be said nowhere: every interval holds differences other than zero. Not to be used again:
+# $\lambda = 10^{-1}$ of BSR, which costs on both sets with new sources. One more cost stands at
+# $10^{-3}$, alone: of sixteen intervals about one excludes zero by chance.
