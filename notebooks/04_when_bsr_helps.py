@@ -651,9 +651,8 @@ print("level alone minus spread alone:", paired_by_seed(level, spread))
 # - **The spread term helps where pairs differ along nuisance and new sources' answers do, too, and
 #   costs where prompts differ along the signal. The level term costs by the noise of one batch, and
 #   where the mean state lies on the signal and no bias takes it up.**
-# - Calm norms and a mean of zero are no proof of a better model.
 # - In the language model that trains BSR and its level term lie below BT with postscripts, in every
-#   seed, by averages whose intervals hold zero; a gain of the spread term is a hint so far.
+#   seed; those intervals hold zero, and a gain of the spread term is a hint so far.
 
 # %% [markdown]
 # Next: **05 · How does an 8B reward model fit on one small GPU?**
