@@ -90,8 +90,7 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
         if low is not None:
             right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
                            color=tints[name], markersize=5)
-        seeds = [s for s in row["shares"] if s is not None]
-        right.plot(seeds, [-i] * len(seeds), ".", color=tints[name], alpha=0.5)
+        right.plot(row["shares"], [-i] * len(row["shares"]), ".", color=tints[name], alpha=0.5)
         right.plot(np.mean(row["correlations"]), -i, "x", color="black")
     right.plot([], [], "x", color="black", label="correlation")
     right.axvline(0, color="black", linewidth=0.8)
@@ -123,9 +122,8 @@ def worlds_figure(worlds: dict):
                             color=SCENARIO_COLORS[part])
     label(middle, "step of BT", "Kendall's tau, 95% over seeds", "new sources fall behind")
     shown = [name for name, world in worlds.items() if world["step"][-1] <= 200]
-    methods = ("level-1e-2", "bsr-1e-2", "spread-1e-1")
     right.axhline(0, color="black", linewidth=0.8)
-    for i, method in enumerate(methods):
+    for i, method in enumerate(("level-1e-2", "bsr-1e-2", "spread-1e-1")):
         mean, half = np.array([worlds[w]["objectives"][method]["difference"]["response_disjoint"]
                                for w in shown]).T
         right.errorbar(np.arange(len(shown)) + (i - 1) / 5, mean, half, fmt="o", capsize=3,
@@ -162,8 +160,7 @@ def linear_figure(results: dict):
         axis.axvline(0, color="black", linewidth=0.8)
         axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
         for i, kind in enumerate(dict.fromkeys(row[0].split("-")[0] for row in rows)):
-            mine = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
-            x, y, low, high = mine
+            x, y, low, high = np.array([r[2:] for r in rows if r[0].split("-")[0] == kind]).T
             axis.errorbar(x, y, [y - low, high - y], fmt="o", markersize=3, linewidth=0.6,
                           color=color(kind, i), label=kind)
         label(axis, "difference to BT, foretold", "", world.replace("_", " "))
