@@ -1,5 +1,5 @@
-"""The site of `make book`: what goes into it is there, and a link that leads nowhere is found. It is
-built where the group `book` of pyproject.toml is installed."""
+"""The site of `make book`: all that goes into it is there, and a link that leads nowhere is found.
+It is built where the group `book` of pyproject.toml is installed."""
 
 import importlib.util
 from pathlib import Path
