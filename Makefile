@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 # the two longest first, or one process would still be at one of them when all others are done
 NOTEBOOKS := notebooks/0[58]*.ipynb notebooks/0[!58]*.ipynb notebooks/1*.ipynb notebooks/solutions
 
-.PHONY: run check test gpu notebooks lab data clean
+.PHONY: run check test gpu notebooks book lab data clean
 
 run: $(READY)  ## where BSR helps and why, in small worlds; then BT and BSR on the language model
 	$(BIN)/python -m bsr_lite.studies.worlds
@@ -31,6 +31,10 @@ gpu: $(READY)  ## with a CUDA card, in at most 9 minutes: is it exact, how fast,
 
 notebooks: $(READY)  ## build every .ipynb from the .py beside it, with outputs
 	$(BIN)/python notebooks/build.py
+
+book: $(READY)  ## all lessons as one static site in runs/book, read without a network
+	$(PIP) -e '.[book]'
+	$(BIN)/python notebooks/book.py
 
 lab: $(READY)  ## read and run the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

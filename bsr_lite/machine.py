@@ -1,5 +1,10 @@
 """What this machine computes on, decided in one place for all that trains, scores, samples, merges
-or estimates: the device, the number format and the attention kernel."""
+or estimates: the device, the number format and the attention kernel.
+
+`dtype: auto`, the default, is bfloat16 from compute capability 8.0 on, float16 with loss scaling
+before (T4, RTX 20), on a CPU bfloat16 where it has units for it. Packed rows go through one
+variable-length flash kernel, on older cards through SDPA's memory-saving one. On a GPU a resumed
+run is the same up to rounding, not to the bit: flash attention adds gradients in no fixed order."""
 
 import contextlib
 import functools

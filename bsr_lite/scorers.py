@@ -116,7 +116,9 @@ def reward_scorer(model, token_budget: int = 4096) -> Scorer:
 
 def reward_function(model, token_budget: int = 4096):
     """`reward_funcs` of TRL's RLOOTrainer and GRPOTrainer: `reward_scorer` in their words, answers
-    to one prompt in a row. A completion of several messages is scored at its last one.
+    to one prompt in a row. A completion of several messages is scored at its last one. Of a model
+    loaded with for_scoring=True it gives what `studies.evaluate` scores. The folder that
+    `scale.merge` wrote works as a path, too, but does not strip white space around answers.
 
     Raises: DataError for a completion that ends in no answer, or holds what is no text."""
     score = reward_scorer(model, token_budget)

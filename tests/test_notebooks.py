@@ -134,3 +134,24 @@ def test_a_cell_that_raises_stops_the_build_and_leaves_the_old_page(build, tmp_p
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         build(source)
     assert not source.with_suffix(".ipynb").exists()
+
+
+def test_reading_times_are_those_of_the_lessons():
+    """150 words and 20 lines of code a minute."""
+    table = (FOLDER / "README.md").read_text()
+    for source in LESSONS:
+        cells = jupytext.read(source).cells
+        words = sum(len(c.source.split()) for c in cells if c.cell_type == "markdown")
+        lines = sum(code_lines(c) for c in cells if c.cell_type == "code")
+        said = int(re.search(rf"\({source.stem}\.ipynb\).*?\| (\d+) min \|", table)[1])
+        assert abs(words / 150 + lines / 20 - said) <= 3 and said <= 45, source.stem
+
+
+@lesson
+def test_the_symbols_of_a_lesson_are_in_the_table(source):
+    """Greek letters of its formulas."""
+    table = (FOLDER / "README.md").read_text().partition("## Symbols")[2]
+    prose = "\n".join(c.source for c in jupytext.read(source).cells if c.cell_type == "markdown")
+    formulas = " ".join(re.findall(r"\$([^$]+)\$", prose))
+    found = set(re.findall(r"\\(?:lambda|mu|sigma|Sigma|psi|beta|rho|delta|pi)\b", formulas))
+    assert {name for name in found if name not in table} == set()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bsr_lite.config import SCENARIOS
 from bsr_lite.studies.records import read_table
 
 ROOT = Path(__file__).parents[1]
@@ -42,27 +41,114 @@ def test_study_pockets_table_in_the_log_is_the_recorded_one():
             assert shown.strip() == expected.replace("0.", ".")
 
 
-ROWS = {"linear heads, plain world, lambda .1": ("linear", "bsr-0.1"),
-        "LoRA, 10 layers, 4 seeds": ("study_lora", "bsr"),
-        "full fine-tuning, 30 layers, 4 seeds": ("study_norms", "bsr"),
-        "judged answers, QLoRA, 3 seeds": ("study_judged", "bsr"),
-        "postscript, LoRA, 3 seeds, lambda .01": ("study_postscript", "bsr-1e-2")}
+RECORDS = ROOT / "data/runs"
+NUMBER = r"(?<![\w.-])[+-]?(?:\d+)?\.\d+"  # with a point; what is named 1e-3 is a method
 
 
-def test_result_table_is_the_recorded_one():
-    """One row a study, BSR minus BT in the four scenarios."""
-    start = README.splitlines().index(next(x for x in README.splitlines()
-                                           if x.startswith("| BSR - BT |")))
-    rows = README.splitlines()[start + 2:]
-    for (name, (study, method)), row in zip(ROWS.items(), rows, strict=False):
-        table = read_table(ROOT / "data/runs" / study)
-        cells = (table["plain"] if study == "linear" else table)[method]
-        shown = [text.strip() for text in row.split("|")[1:-1]]
-        assert shown[0] == name
-        for part, text in zip(SCENARIOS, shown[1:], strict=True):
-            expected = "{:+.3f} ({:+.3f} to {:+.3f})".format(*cells[part]["difference"])
-            assert text == expected.replace("0.", ".")
-    assert not rows[len(ROWS)].startswith("|")
+def written(values, form: str) -> str:
+    """mean (low to high), as the README writes it."""
+    mean, low, high = (re.sub(r"^([+-]?)0\.", r"\1.", format(v, form)) for v in values)
+    return f"{mean} ({low} to {high})"
+
+
+def difference(study: str, method: str, part: str) -> list[str]:
+    return [written(read_table(RECORDS / study)[method][part]["difference"], "+.3f")]
+
+
+def on_new_sources(world: str, method: str) -> str:
+    worlds = json.loads((RECORDS / "worlds/results.json").read_text())["worlds"]
+    mean, half = worlds[world]["objectives"][method]["difference"]["response_disjoint"]
+    word = "gains" if mean > 0 else "costs"
+    return f"{word} {abs(mean):.3f} ± {half:.3f}".replace("0.", ".")
+
+
+def foretold_inside() -> list[str]:
+    cells = [c for world in read_table(RECORDS / "linear").values()
+             for parts in list(world.values())[1:] for c in parts.values()]
+    inside = [c["difference"][1] <= c["predicted"] <= c["difference"][2] for c in cells]
+    return [f"{sum(inside)} of {len(cells)}"]
+
+
+def of_people() -> list[str]:
+    text = (RECORDS / "people/llmbar.md").read_text()
+    header, _, bt, *others = text[text.rindex("| method |"):].splitlines()
+    place = [i for i, name in enumerate(header.split("|")) if "all" in name][-1]
+    bsr = next(row for row in others if row.startswith("| bsr-1e-2 |")).split("|")[place]
+    return [x.strip().replace("0.", ".") for x in (bt.split("|")[place], bsr.split(";")[1])]
+
+
+def shares(study: str, *names: str) -> list[str]:
+    table = read_table(RECORDS / study)
+    found = [table["methods"][n]["share"][-1] if study == "best_of_n" else table[n]["share"]
+             for n in names]
+    return [written(share, ".2f") for share in found]
+
+
+def speed() -> list[str]:
+    text = (RECORDS / "bench/results.md").read_text()
+    return [re.search(rf"\| {what} \| TRL, best settings \| ([^|]*) \|", text)[1]
+            for what in ("judged, LoRA, bf16", "pocket, full, fp32")]
+
+
+RESULTS = {  # the bold words of a result -> what of it has to be in its sentence
+    "Small worlds": lambda: [on_new_sources("helps", "bsr-1e-2"),
+                             on_new_sources("mean on the signal", "bsr-1e-2")],
+    "Its terms in worlds": lambda: [on_new_sources("helps", "spread-1e-1"),
+                                    on_new_sources("helps", "level-1e-2")],
+    "Foretold before training": foretold_inside,
+    "LoRA, 10 layers": lambda: difference("study_lora", "bsr", "mutual_disjoint"),
+    "LoRA, rewritten answers": lambda: difference("study_postscript", "bsr-1e-2", "prompt_shifted"),
+    "Its terms in LoRA": lambda: [
+        *difference("study_postscript", "level-1e-2", "prompt_shifted"),
+        *difference("study_postscript", "spread-1e-1", "prompt_shifted")],
+    "Full fine-tuning, 30 layers": lambda: difference("study_norms", "bsr", "mutual_disjoint"),
+    "Real judged answers, QLoRA": lambda: difference("study_judged", "bsr", "mutual_disjoint"),
+    "Labels of people": of_people,
+    "Best of 64": lambda: shares("best_of_n", "bt", "bsr"),
+    "RLOO policies": lambda: shares("study_rloo", "bt-kl0.0", "bsr-kl0.0"),
+    "Speed": speed}
+
+
+def results() -> dict[str, str]:
+    """The sentence of each result by its bold words, white space as one space."""
+    text = " ".join(README[README.index("## Results"):README.index("## Use it")].split())
+    return {found[0]: found[1] for found in re.findall(r"- \*\*(.+?)\*\*(.*?)(?= - \*\*|$)", text)}
+
+
+def test_every_result_is_the_recorded_one_and_links_to_it():
+    assert list(results()) == list(RESULTS)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_results_numbers_are_the_recorded_ones(name):
+    """All of them, in this order, and no other number with a decimal point."""
+    said, expected = results()[name], RESULTS[name]()
+    for text in expected:
+        assert text in said, f"{name}: {text} is not in {said!r}"
+    assert re.findall(NUMBER, said) == re.findall(NUMBER, " ".join(expected))
+    study = re.search(r"\]\(data/runs/(\w+)/", said)
+    if study and "seeds)" in said:
+        seeds = {p.name.rpartition("-seed")[2] for p in (RECORDS / study[1]).glob("*-seed*")}
+        assert f"{('three', 'four')[len(seeds) - 3]} seeds" in said
+
+
+def test_it_stays_short_and_opens_with_what_a_person_gets():
+    first = README[:README.index("## Lessons")]
+    assert len(README.split()) <= 1200 and first.count("](data/runs/worlds/results.png)") == 1
+    assert README.count("![") == 1
+
+
+def test_times_are_those_of_the_log():
+    log = (RECORDS / "LOG.md").read_text()
+    for command in ("run", "test"):
+        time = re.search(rf"make {command} .*# ([\d.]+) minutes", README)[1]
+        assert re.search(rf"^\| `make {command}`.*\| {re.escape(time)} minutes", log, re.M)
+
+
+def test_all_records_are_of_the_machines_it_names():
+    found = [json.loads(path.read_text()) for path in RECORDS.rglob("env.json")]
+    assert {(env["machine"], env["cpu"], *env["gpus"]) for env in found} == {("x86_64", "AVX512")}
+    assert "x86-64 CPUs with AVX512" in README and "**No GPU yet.**" in README
 
 
 @pytest.mark.slow
@@ -97,7 +183,7 @@ def test_commands_it_shows_parse():
 
 def test_the_gpu_table_says_what_the_headers_of_its_configs_say():
     """Their numbers are checked against the commands in test_paper_configs.py."""
-    table = README[README.index("## On your GPU"):README.index("## What was measured")]
+    table = README[README.index("## On your GPU"):README.index("## Commands")]
     rows = re.findall(r"\| train_(?:rm|rloo), `(\S+)` \| ([\d.]+) \| (.+?) \| no \|", table)
     assert len(rows) == 5
     for path, gigabytes, hours in rows:

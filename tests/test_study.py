@@ -110,7 +110,12 @@ def test_resume_reads_recorded_runs_back_without_their_data(study_path, recorded
     (tmp_path / "groups.jsonl").unlink()
     capsys.readouterr()
     main(["--config", str(study_path), "--resume"])
-    assert capsys.readouterr().out.count("finished before, read back") == 4
+    out = capsys.readouterr().out
+    assert out.count("finished before, read back") == 4
+    assert "results.png" in out and "|" not in out  # the figure is named, the table is in a file
+    trained, beyond, undecided = out.splitlines()[-3:]
+    assert trained.startswith("Trained: reward models by bt, bsr, 2 seeds each")
+    assert beyond.startswith("Differs from bt beyond") and undecided.startswith("Undecided")
     after = json.loads((tmp_path / "study" / "results.json").read_text())["table"]
     assert after == before and (tmp_path / "study" / "results.png").exists()
 

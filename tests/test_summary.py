@@ -1,7 +1,11 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from bsr_lite.metrics import bootstrap_interval
+from bsr_lite.studies.records import read_table
 from bsr_lite.studies.statistics import (
     calibration,
     interval,
@@ -9,7 +13,7 @@ from bsr_lite.studies.statistics import (
     reward_controls,
     two_way_interval,
 )
-from bsr_lite.studies.tables import multiplicity
+from bsr_lite.studies.tables import in_words, multiplicity
 
 RNG = np.random.default_rng(0)
 GOLD = RNG.normal(size=(200, 4))
@@ -51,6 +55,40 @@ def test_the_text_says_how_many_differences_would_be_beyond_by_chance():
     rows = {"bt": {"a": {}}, "x": {"a": {"difference": (0.1, 0.05, 0.2)}},
             "y": {"a": {"difference": (0.1, -0.05, 0.2)}}}
     assert multiplicity(rows) == "1 of 2 differences exclude zero; 0.1 would by chance alone."
+
+
+RECORDED = Path(__file__).parents[1] / "data/runs"
+
+
+def test_three_sentences_on_a_record_in_which_nothing_differs():
+    table = read_table(RECORDED / "study_fast")
+    trained, beyond, undecided = in_words("models", 2, table).split("\n")
+    assert trained == ("Trained: models by bt, bsr, 2 seeds each, on the same pairs in the same "
+                       "order.")
+    assert beyond == ("Differs from bt beyond its 95% interval: nothing (of 4, 0.2 would by chance "
+                      "alone).")
+    assert undecided == ("Undecided, which is not the same as equal: bsr on in-domain, "
+                         "prompt-disjoint, response-disjoint, mutual-disjoint (intervals from "
+                         "-0.034 to +0.025).")
+
+
+def test_three_sentences_on_a_record_in_which_something_differs():
+    """Every difference is in one of two sentences, in the first one with its interval."""
+    table = read_table(RECORDED / "study_postscript")
+    _, beyond, undecided = in_words("models", 3, table).split("\n")
+    for method, parts in list(table.items())[1:]:
+        named = re.search(rf"(?:: |; ){re.escape(method)} on ([\w, -]*)", undecided)[1].split(", ")
+        for part, cell in parts.items():
+            mean, low, high = cell["difference"]
+            name = part.replace("_", "-")
+            said = f"{method} on {name} {mean:+.3f} ({low:+.3f} to {high:+.3f})"
+            assert (said in beyond) == (low * high > 0) == (name not in (n.strip() for n in named))
+    assert "bsr-1e-2 on prompt-shifted -0.055 (-0.100 to -0.009)" in beyond
+
+
+def test_nothing_undecided_is_said_as_well():
+    table = {"bt": {"a": {}}, "x": {"a": {"difference": (0.1, 0.05, 0.2)}}}
+    assert in_words("models", 3, table).endswith("the same as equal: nothing.")
 
 
 def test_pairs_are_all_pairs_with_the_probability_of_their_label():

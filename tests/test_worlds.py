@@ -181,4 +181,7 @@ def test_the_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
                    for n in name.split(" minus "))
     assert rows["in_domain"][0] == pytest.approx(bsr - spread, abs=1e-6)
     out = capsys.readouterr().out
-    assert "Tau on new sources" in out and name in out
+    assert "results.md" in out and "results.png" in out and "|" not in out  # the table is in a file
+    assert out.splitlines()[-3].startswith("Trained: networks in the world `helps` by bt, bsr-1e-3")
+    text = (tmp_path / "worlds/results.md").read_text()
+    assert "Tau on new sources" in text and name in text

@@ -21,14 +21,7 @@ from ..runlog import fingerprint, phase, read_lines, write_atomic
 from ..saving import weights_fingerprint
 from ..scorers import gold_scorer, read_prompts, reward_scorer
 from . import records
-from .statistics import (
-    best_of_n,
-    best_of_n_kl,
-    ratio_interval,
-    two_way_interval,
-    within_correlation,
-    within_sd,
-)
+from . import statistics as stats
 from .tables import shown, table
 
 
@@ -113,7 +106,7 @@ def noisy_gold(gold: np.ndarray, correlation: float, seeds: int) -> dict[str, li
     """Proxies whose fault is known: gold plus normal noise, such that the two correlate so much
     within a prompt, and plus heavy-tailed noise (Student's t, two degrees of freedom) of the same
     quartiles.  Shapes: (P, N) -> (P, N) each."""
-    sd = within_sd(gold) * np.sqrt(1 / np.clip(correlation, 0.01, 1) ** 2 - 1)
+    sd = stats.within_sd(gold) * np.sqrt(1 / np.clip(correlation, 0.01, 1) ** 2 - 1)
     draws = [np.random.default_rng((2, seed)) for seed in range(seeds)]
     return {"normal noise": [gold + sd * d.standard_normal(gold.shape) for d in draws],
             "heavy-tailed noise": [gold + sd * 0.826 * d.standard_t(2, gold.shape) for d in draws]}
@@ -129,29 +122,30 @@ def curves(scores: dict[str, np.ndarray]) -> dict:
     gold, sizes = scores["gold"], [2**i for i in range(int(np.log2(scores["gold"].shape[1])) + 1)]
 
     def picked(values: np.ndarray, *proxies: np.ndarray) -> np.ndarray:
-        return np.array([[best_of_n(proxy, values, n) for proxy in proxies] for n in sizes])
+        return np.array([[stats.best_of_n(proxy, values, n) for proxy in proxies] for n in sizes])
 
     best, shortest = picked(gold, gold, -scores["words"]).mean(2).T.tolist()
-    summary: dict = {"n": sizes, "kl_bound": [best_of_n_kl(n) for n in sizes], "methods": {},
+    summary: dict = {"n": sizes, "kl_bound": [stats.best_of_n_kl(n) for n in sizes], "methods": {},
                      "best": best, "shortest": shortest}
     methods = records.by_method({name: values for name, values in scores.items()
                                  if name not in ("gold", "words")})
     trained = next(iter(methods.values()))
-    agreed = float(np.mean([within_correlation(proxy, gold) for proxy in trained]))
+    agreed = float(np.mean([stats.within_correlation(proxy, gold) for proxy in trained]))
     first = picked(gold, *trained)  # (sizes, seeds, P)
     for method, seeds in (methods | noisy_gold(gold, agreed, len(trained))).items():
         values = picked(gold, *seeds)
-        gain = (values - gold.mean(1)) / (within_sd(gold) or 1.0)
-        own = np.stack([(picked(p, p)[:, 0] - p.mean(1)) / (within_sd(p) or 1.0) for p in seeds], 1)
+        gain = (values - gold.mean(1)) / (stats.within_sd(gold) or 1.0)
+        own = np.stack([(picked(p, p)[:, 0] - p.mean(1)) / (stats.within_sd(p) or 1.0)
+                        for p in seeds], 1)
         summary["methods"][method] = {
-            "gold": [two_way_interval(v)[:3] for v in values],
-            "difference": [two_way_interval(v) for v in values - first],
+            "gold": [stats.two_way_interval(v)[:3] for v in values],
+            "difference": [stats.two_way_interval(v) for v in values - first],
             "seeds": values.mean(2).T.tolist(),
-            "proxy": [two_way_interval(v)[:3] for v in own],
-            "share": [(None,) * 3, *map(ratio_interval, gain[1:], own[1:])],
-            "shares": [[ratio_interval(g[[s]], o[[s]])[0] for g, o in
+            "proxy": [stats.two_way_interval(v)[:3] for v in own],
+            "share": [(None,) * 3, *map(stats.ratio_interval, gain[1:], own[1:])],
+            "shares": [[stats.ratio_interval(g[[s]], o[[s]])[0] for g, o in
                         zip(gain[1:], own[1:], strict=True)] for s in range(len(seeds))],
-            "correlations": [within_correlation(proxy, gold) for proxy in seeds]}
+            "correlations": [stats.within_correlation(proxy, gold) for proxy in seeds]}
     return summary
 
 

@@ -90,8 +90,7 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
         if low is not None:
             right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
                            color=tints[name], markersize=5)
-        seeds = [s for s in row["shares"] if s is not None]
-        right.plot(seeds, [-i] * len(seeds), ".", color=tints[name], alpha=0.5)
+        right.plot(row["shares"], [-i] * len(row["shares"]), ".", color=tints[name], alpha=0.5)
         right.plot(np.mean(row["correlations"]), -i, "x", color="black")
     right.plot([], [], "x", color="black", label="correlation")
     right.axvline(0, color="black", linewidth=0.8)
@@ -123,9 +122,8 @@ def worlds_figure(worlds: dict):
                             color=SCENARIO_COLORS[part])
     label(middle, "step of BT", "Kendall's tau, 95% over seeds", "new sources fall behind")
     shown = [name for name, world in worlds.items() if world["step"][-1] <= 200]
-    methods = ("level-1e-2", "bsr-1e-2", "spread-1e-1")
     right.axhline(0, color="black", linewidth=0.8)
-    for i, method in enumerate(methods):
+    for i, method in enumerate(("level-1e-2", "bsr-1e-2", "spread-1e-1")):
         mean, half = np.array([worlds[w]["objectives"][method]["difference"]["response_disjoint"]
                                for w in shown]).T
         right.errorbar(np.arange(len(shown)) + (i - 1) / 5, mean, half, fmt="o", capsize=3,

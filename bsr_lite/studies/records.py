@@ -93,11 +93,11 @@ def read_back(path: Path, config, **others) -> dict | None:
 
 def write_results(folder: Path, config: dict, table: dict, text: str, figure=None) -> dict:
     """results.json, the numbers with the config behind them, results.md, and results.png where
-    there is a figure; the text is printed, the table handed back."""
+    there is a figure; their names are printed, the table is handed back."""
     numbers = json.dumps({"config": config, "table": table}, indent=1) + "\n"
     write_atomic(folder / "results.json", numbers)
     write_atomic(folder / "results.md", text)
-    print(f"\n{text}\ntable   {folder / 'results.md'}\nnumbers {folder / 'results.json'}")
+    print(f"table   {folder / 'results.md'}\nnumbers {folder / 'results.json'}")
     if figure:
         from ..plots import save
         save(figure, folder / "results.png")
@@ -226,11 +226,12 @@ def watched(runs: list[dict], part: str, *keys: str) -> tuple[list[int], list[li
     return [row["step"] for row in rows[0]], [[row[name] for row in seed] for seed in rows]
 
 
-def command(name: str, doc: str, yaml_of: str, study: Callable, argv: list[str] | None) -> None:
-    """The command of a study: --config, --set, and --resume to read back what is recorded."""
+def command(name: str, doc: str, yaml_of: str, study: Callable, argv: list[str] | None) -> dict:
+    """The command of a study: --config, --set, and --resume to read back what is recorded. Its
+    table is handed back."""
     parser = command_line(f"studies.{name}", doc, yaml_of)
     parser.add_argument("--resume", action="store_true", help="read back what data/runs recorded")
     args = parser.parse_args(argv)
     refuse_launcher(f"studies.{name}")
     with phase("study"):
-        study(Path(args.config), args.overrides, args.resume)
+        return study(Path(args.config), args.overrides, args.resume)

@@ -109,7 +109,9 @@ def run_study(path: Path, overrides: list[str] = (), resume: bool = False) -> di
 
 
 def main(argv: list[str] | None = None) -> None:
-    records.command("reward_models", __doc__, "a study", run_study, argv)
+    table = records.command("reward_models", __doc__, "a study", run_study, argv)
+    seeds = max(len(cell["seeds"]) for parts in table.values() for cell in parts.values())
+    print(tables.in_words("reward models", seeds, table))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,8 @@ from ..runlog import fingerprint, phase
 from ..saving import weights_fingerprint
 from ..scorers import Scorer, pocket_terms
 from . import records
+from . import statistics as stats
 from .proxies import RULES, rule_scorer
-from .statistics import (
-    length_controlled_win_rate,
-    ratio_interval,
-    two_way_interval,
-    within_correlation,
-    within_sd,
-)
 from .tables import shown, table
 
 RULE = "rule:"
@@ -129,7 +123,7 @@ def evaluate(config: RLOOConfig, study: RLOOStudyConfig, shared: dict) -> dict:
 def interval(values: np.ndarray) -> tuple:
     """Mean with its 95% interval over seeds and prompts, or without for fewer than three seeds.
     Shapes: (S, P)."""
-    return two_way_interval(values)[:3] if len(values) > 2 else (float(values.mean()), None, None)
+    return stats.two_way_interval(values)[:3] if len(values) > 2 else (values.mean(), None, None)
 
 
 def gains(run: dict) -> dict[str, np.ndarray]:
@@ -142,7 +136,7 @@ def gains(run: dict) -> dict[str, np.ndarray]:
     def gain(key: str, unit: float = 1.0) -> np.ndarray:
         return (np.mean(policy[key], 1) - np.mean(reference[key], 1)) / unit
 
-    units = {key: within_sd(reference[key]) or 1.0 for key in ("gold", "proxy")}
+    units = {key: stats.within_sd(reference[key]) or 1.0 for key in ("gold", "proxy")}
     found = {f"{key}_gain": gain(key, unit) for key, unit in units.items()}
     found |= {key: np.mean(policy[key], 1) for key in ("kl", "tokens", "finished")}
     terms = {name: np.subtract(values, reference["terms"][name])
@@ -159,7 +153,7 @@ def curves(run: dict) -> np.ndarray:
     for key in ("proxy", "gold"):
         reference = run["reference"][key]
         curve = np.array([row[f"train/{key}_reward"] for row in run["metrics"]])
-        found.append((curve - np.mean(reference)) / (within_sd(reference) or 1.0))
+        found.append((curve - np.mean(reference)) / (stats.within_sd(reference) or 1.0))
     return np.array(found)
 
 
@@ -208,13 +202,13 @@ def summarize(runs: dict[str, list[dict]]) -> dict:
         words = [np.ravel([[len(t.split()) for t in f["texts"]] for f in part]) for part in both]
         summary[name] = {
             "seeds": len(found), **{key: interval(values) for key, values in own.items()},
-            "share": ratio_interval(gold, proxy), "difference": interval(gold - rival),
-            "shares": [ratio_interval(gold[[s]], proxy[[s]])[0] for s in range(len(found))],
-            "correlations": [within_correlation(*(one["reference"][k] for k in ("proxy", "gold")))
-                             for one in found],
+            "share": stats.ratio_interval(gold, proxy), "difference": interval(gold - rival),
+            "shares": [stats.ratio_interval(gold[[s]], proxy[[s]])[0] for s in range(len(found))],
+            "correlations": [stats.within_correlation(f["reference"]["proxy"],
+                                                      f["reference"]["gold"]) for f in found],
             "late_proxy": late[0], "late_gold": late[1], "verdict": verdict(*late),
-            **{k: None if math.isnan(v) else v for k, v in
-               length_controlled_win_rate((np.sign(np.subtract(*golds)) + 1) / 2, *words).items()}}
+            **{k: None if math.isnan(v) else v for k, v in stats.length_controlled_win_rate(
+                (np.sign(np.subtract(*golds)) + 1) / 2, *words).items()}}
     return summary
 
 

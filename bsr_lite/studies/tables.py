@@ -99,6 +99,25 @@ def multiplicity(summary: dict) -> str:
             "chance alone.")
 
 
+def in_words(what: str, seeds: int, table: dict) -> str:
+    """Three sentences: what was trained, what differs from the first method beyond its interval,
+    and what is undecided.  table[method][set]["difference"]: mean, low, high."""
+    first, *others = table
+    cells = {(name, part.replace("_", "-")): cell["difference"]
+             for name in others for part, cell in table[name].items()}
+    rest = {key: d for key, d in cells.items() if d[1] * d[2] <= 0}
+    beyond = "; ".join(f"{name} on {part} {shown(cells[name, part], '+.3f')}"
+                       for name, part in cells if (name, part) not in rest)
+    undecided = "; ".join(f"{name} on {', '.join(part for n, part in rest if n == name)}"
+                          for name in dict.fromkeys(name for name, _ in rest))
+    ends = [end for d in rest.values() for end in d[1:]]
+    within = f" (intervals from {min(ends):+.3f} to {max(ends):+.3f})" if rest else ""
+    return (f"Trained: {what} by {', '.join(table)}, {seeds} seeds each, on the same pairs in the "
+            f"same order.\nDiffers from {first} beyond its 95% interval: {beyond or 'nothing'} (of "
+            f"{len(cells)}, {0.05 * len(cells):.1f} would by chance alone).\nUndecided, which is "
+            f"not the same as equal: {undecided or 'nothing'}{within}.")
+
+
 def scores_text(summary: dict, seeds: int, unit: str = "topics") -> str:
     """What the scores are means of, and their table; `unit` is what clusters of sets are."""
     first, parts = next(iter(summary.items()))

@@ -20,7 +20,7 @@ from ..errors import ConfigError, run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
 from .quadratic import family, fit, moments, penalty_matrix
-from .tables import worlds_text
+from .tables import in_words, worlds_text
 
 SIGNAL, NUISANCE = 10, 30  # coordinates
 GROUP = 32  # pairs of a batch, and of a group
@@ -165,10 +165,7 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
     rates = dict.fromkeys(models, 2e-3) | {"w": 2e-5, "b2": world.bias_rate}
     optimizer = torch.optim.Adam([{"params": [x], "lr": rates[name]} for name, x in models.items()])
     seen = {}
-    for step in range(world.steps + 1):
-        if step == world.steps:
-            seen[step] = look(models, world, pairs, sets)
-            break
+    for step in range(world.steps):
         if step % (world.steps // looks) == 0:
             seen[step] = look({name: x[:, :1] for name, x in models.items()}, world, pairs, sets)
         at = (torch.arange(world.level_pairs) + step * GROUP) % world.pairs
@@ -179,7 +176,7 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
-    return seen
+    return seen | {world.steps: look(models, world, pairs, sets)}
 
 
 # ---- exact fits against theory -------------------------------------------------------------------
@@ -249,14 +246,12 @@ def run_worlds(output: Path, seeds: int = 32) -> dict:
             found[name] = summarize(seen, list(OBJECTIVES))
     fits = {name: shrink_factors(WORLDS[name], FITTED, seed=0) for name in (
         "helps", "mean on the signal", "hurts")}
-    text = worlds_text(found)
-    print(f"\n{text}")
-    write_atomic(output / "results.md", text)
+    write_atomic(output / "results.md", worlds_text(found))
     write_atomic(output / "results.json", json.dumps({"worlds": found, "fits": fits}) + "\n")
     write_atomic(output / "env.json", json.dumps(environment(), indent=2) + "\n")
     save(worlds_figure(found), output / "results.png")
     save(theory_figure(fits), output / "theory.png")
-    print(f"figures {output / 'results.png'} {output / 'theory.png'}")
+    print(f"table   {output / 'results.md'}\nfigures {output / 'results.png'}, theory.png")
     return {"worlds": found, "fits": fits}
 
 
@@ -269,7 +264,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.seeds < 4:
         raise ConfigError("--seeds: at least 4, or there are no intervals")
     with phase("worlds"):
-        run_worlds(args.output, args.seeds)
+        rows = run_worlds(args.output, args.seeds)["worlds"]["helps"]["objectives"]
+    table = {name: {"new sources": {"difference": (mean, mean - half, mean + half)}}
+             for name, row in rows.items() for mean, half in [row["difference"][SETS[2]]]}
+    print(in_words("networks in the world `helps`", args.seeds, table))
 
 
 if __name__ == "__main__":
