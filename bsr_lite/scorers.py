@@ -81,12 +81,11 @@ def model_gold(name: str, trust_remote_code: bool) -> Scorer:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     try:
         model = AutoModelForSequenceClassification.from_pretrained(
-            name, trust_remote_code=True,
-            dtype=getattr(torch, machine.resolve_dtype("bfloat16", saved=True))).eval()
+            name, trust_remote_code=True, dtype=getattr(
+                torch, machine.resolve_dtype("bfloat16", saved=True))).eval().to(machine.device())
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the hub and remote code raise of all kinds
         raise ModelError(f"cannot load {name}: {' '.join(str(error).split())}") from error
-    model.to(machine.device())
 
     @torch.no_grad()
     def score(prompt: str, answer: str) -> float:

@@ -11,7 +11,6 @@ from bsr_lite.studies.leaderboards import rm_bench_scores
 from bsr_lite.studies.statistics import (
     best_of_n,
     best_of_n_kl,
-    calibration,
     length_controlled_win_rate,
     two_way_interval,
 )
@@ -137,20 +136,6 @@ def test_best_of_n_kl_is_that_of_the_order_statistic():
         log_density = np.log(n) + (n - 1) * np.log(u)
         expected = (np.exp(log_density) * log_density).mean()
         assert best_of_n_kl(n) == pytest.approx(expected, abs=1e-3)
-
-
-def test_calibration_of_true_and_of_inflated_margins():
-    margins = np.random.default_rng(0).normal(size=20_000)
-    p = 1 / (1 + np.exp(-margins))
-    true, loud = calibration(margins, p), calibration(3 * margins, p)
-    assert true["ece"] < 1e-9 and true["scale"] == pytest.approx(1, rel=0.02)
-    assert loud["ece"] > 0.1 and loud["scale"] == pytest.approx(1 / 3, rel=0.02)
-    assert loud["nll"] > true["nll"] == pytest.approx(loud["best_nll"], rel=1e-3)
-    coin = calibration(margins, np.full_like(margins, 0.5))
-    assert coin["ece"] == pytest.approx(np.mean(1 / (1 + np.exp(-abs(margins)))) - 0.5)
-    assert coin["best_nll"] == pytest.approx(np.log(2), abs=1e-3)
-    flipped = calibration(-margins, 1 - p)
-    assert flipped == pytest.approx(true)
 
 
 def test_length_control_finds_the_win_rate_that_length_hides():

@@ -7,20 +7,12 @@ import pytest
 from bsr_lite.metrics import bootstrap_interval
 from bsr_lite.studies.records import read_table
 from bsr_lite.studies.statistics import (
-    calibration,
     interval,
-    pair_margins,
-    reward_controls,
     two_way_interval,
 )
 from bsr_lite.studies.tables import in_words, multiplicity
 
 RNG = np.random.default_rng(0)
-GOLD = RNG.normal(size=(200, 4))
-
-
-def cell(rewards):
-    return {"rewards": rewards.tolist(), "gold": GOLD.tolist()}
 
 
 def test_interval_is_over_prompts_below_three_seeds_and_over_both_from_three_on():
@@ -89,38 +81,3 @@ def test_three_sentences_on_a_record_in_which_something_differs():
 def test_nothing_undecided_is_said_as_well():
     table = {"bt": {"a": {}}, "x": {"a": {"difference": (0.1, 0.05, 0.2)}}}
     assert in_words("models", 3, table).endswith("the same as equal: nothing.")
-
-
-def test_pairs_are_all_pairs_with_the_probability_of_their_label():
-    one = {"rewards": [[3.0, 1.0, 0.0]], "gold": [[1.0, 1.0, 0.0]]}
-    margins, p = pair_margins(one, 0.5)
-    assert margins.tolist() == [2, 3, 1]
-    assert p == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2))])
-    assert pair_margins(one, 0.0)[1].tolist() == [0.5, 1, 1]  # without label noise
-
-
-def test_a_reward_that_is_the_labels_own_logit_is_calibrated():
-    found = reward_controls([cell(GOLD / 0.5)], [cell(GOLD / 0.5)], 0.5)
-    assert found["ece"] < 1e-9 and found["scale"] == pytest.approx(1, rel=0.02)
-    assert found["rescaled_nll"] == pytest.approx(found["nll"])
-
-
-def test_rescaling_is_all_that_separates_a_shrunken_copy():
-    """A method whose rewards are BT's times 1/3 gains nothing over BT rescaled: the control says
-    so; a shift of every prompt changes pooled tau and nothing after centring."""
-    loud = GOLD / 0.5 * 3
-    small = reward_controls([cell(loud / 3)], [cell(loud)], 0.5)
-    first = reward_controls([cell(loud)], [cell(loud)], 0.5)
-    assert small["nll"] < first["nll"] and small["rescaled_nll"] == pytest.approx(small["nll"])
-    assert small["best_nll"] == pytest.approx(first["best_nll"], rel=1e-3)
-    shifted = reward_controls([cell(loud + 50 * RNG.normal(size=(200, 1)))], [cell(loud)], 0.5)
-    assert shifted["pooled_centred"] == pytest.approx(first["pooled_centred"], abs=1e-9)
-    assert shifted["nll"] == pytest.approx(first["nll"])
-
-
-def test_means_are_over_seeds_and_old_runs_have_no_controls():
-    cells = [cell(GOLD + RNG.normal(size=GOLD.shape)) for _ in range(3)]
-    found = reward_controls(cells, cells, 0.5)
-    alone = [calibration(*pair_margins(c, 0.5))["nll"] for c in cells]
-    assert found["nll"] == pytest.approx(np.mean(alone)) and len(set(alone)) == 3
-    assert reward_controls([{"score": 1.0}], cells[:1], 0.5) == {}

@@ -51,8 +51,7 @@ def comparison(found: dict[str, dict]) -> list[str]:
         part in r and r[part].get("gold") == cell.get("gold", "a benchmark") for r in others)}
     if not clusters:
         return []
-    runs = records.by_method({name: {"config": {"data": {"label_temperature": 0.0}},
-                                     "scenarios": {part: results[part] for part in clusters}}
+    runs = records.by_method({name: {"scenarios": {part: results[part] for part in clusters}}
                               for name, results in found.items()})
     return [scores_text(summarize(runs, clusters), len(found) // len(runs), unit="prompts")]
 

@@ -1,10 +1,10 @@
-"""Statistics of studies: intervals, calibration of rewards, controls, length-controlled wins."""
+"""Statistics of studies: intervals, shares kept, best-of-n, length-controlled wins."""
 
 import math
 
 import numpy as np
 
-from ..metrics import bootstrap_interval, clustered, finite, kendall_tau_b, t_quantile
+from ..metrics import bootstrap_interval, clustered, finite, t_quantile
 
 
 def interval(per_prompt: np.ndarray, clusters=None) -> tuple[float, float, float]:
@@ -13,68 +13,6 @@ def interval(per_prompt: np.ndarray, clusters=None) -> tuple[float, float, float
     per_prompt = per_prompt if clusters is None else clustered(per_prompt, clusters)
     several = len(per_prompt) > 2
     return two_way_interval(per_prompt)[:3] if several else bootstrap_interval(per_prompt)
-
-
-def pair_margins(cell: dict, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Margins of all pairs of answers to one prompt, and the probability with which a label would
-    prefer the first of the two: sigmoid of the gold difference over the temperature."""
-    rewards, gold = np.array(cell["rewards"]), np.array(cell["gold"])
-    i, j = np.triu_indices(rewards.shape[1], 1)
-    with np.errstate(over="ignore"):
-        difference = (gold[:, i] - gold[:, j]).ravel()
-        labels = (1 / (1 + np.exp(-difference / temperature)) if temperature
-                  else (np.sign(difference) + 1) / 2)
-    return (rewards[:, i] - rewards[:, j]).ravel(), labels
-
-
-def reward_controls(cells: list[dict], first: list[dict], temperature: float) -> dict:
-    """What may differ without one answer changing its rank: tau pooled over prompts after every
-    prompt is centred, calibration of sigmoid(margin), and the control `rescaled_nll`: that of the
-    first method's margins when rescaled, seed by seed, to this method's spread within prompts.
-    Means over seeds; empty for runs that kept no rewards."""
-    if not all("rewards" in cell for cell in cells + first):
-        return {}
-    found = []
-    for cell, other in zip(cells, first, strict=True):
-        rewards, gold = np.array(cell["rewards"]), np.array(cell["gold"])
-        centred = rewards - rewards.mean(1, keepdims=True)
-        spread, base = (np.array(c["rewards"]).std(1).mean() for c in (cell, other))
-        margins, labels = pair_margins(other, temperature)
-        scale = spread / base if base else 0.0
-        found.append({**calibration(*pair_margins(cell, temperature)),
-                      "rescaled_nll": calibration(margins * scale, labels)["nll"],
-                      "pooled_centred": kendall_tau_b(centred.ravel(), gold.ravel()).item()})
-    return {name: float(np.mean([seed[name] for seed in found])) for name in found[0]}
-
-
-def calibration(margins, probabilities, bins: int = 10) -> dict[str, float]:
-    """How sigmoid(margin) fits the probability p that the first answer of a pair is preferred.
-
-    nll: cross-entropy -p log sigmoid(m) - (1-p) log sigmoid(-m), nats a pair; best_nll: the same at
-    the best single scale a in sigmoid(a m), and that `scale` (below 1: overconfident);
-    ece: mean over equally full bins of |confidence - probability of the favoured answer|, the
-    confidence being sigmoid(|m|), both averaged in the bin first.
-    Shapes: (N,), (N,) in [0, 1] -> scalars.
-    >>> c = calibration([2.0, -2.0], [1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], bins=1)
-    >>> round(c["scale"], 2), c["best_nll"] < c["nll"]
-    (0.5, True)
-    """
-    margins, p = finite(margins), finite(probabilities)
-
-    def nll(scale: float) -> float:
-        z = scale * margins
-        return float((p * np.logaddexp(0, -z) + (1 - p) * np.logaddexp(0, z)).mean())
-
-    scales = np.geomspace(1 / 64, 64, 769)  # steps of 1.1%
-    losses = [nll(s) for s in scales]
-    order = np.argsort(np.abs(margins), kind="stable")
-    confidence = 1 / (1 + np.exp(-np.abs(margins[order])))
-    right = np.where(margins >= 0, p, 1 - p)[order]
-    gaps = [len(c) * abs(c.mean() - r.mean()) for c, r in
-            zip(np.array_split(confidence, bins), np.array_split(right, bins), strict=True)
-            if len(c)]
-    return {"nll": nll(1.0), "best_nll": min(losses), "scale": float(scales[np.argmin(losses)]),
-            "ece": float(sum(gaps) / len(margins))}
 
 
 def length_controlled_win_rate(wins, lengths, base_lengths) -> dict[str, float]:

@@ -1,11 +1,11 @@
-"""Tables of a study: scores with paired differences, reward statistics, controls."""
+"""Tables of a study: scores with paired differences, reward statistics."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from ..runlog import flat
-from .statistics import interval, reward_controls
+from .statistics import interval
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -28,9 +28,6 @@ STATISTICS = {"reward_mean": "reward mean", "between": "reward variance between 
               "norm_after_mean": "norm after", "norm_after_cv": "its cv",
               "difference_after_mean": "norm of difference", "difference_after_skew": "its skew",
               "effective_rank": "effective rank", "tied": "tied sets"}
-CONTROLS = {"pooled_tau": "pooled tau", "pooled_centred": "after centring each prompt",
-            "nll": "nll of sigmoid(margin)", "rescaled_nll": "of the first method at this spread",
-            "best_nll": "at the best scale", "scale": "that scale", "ece": "calibration error"}
 MEANS = {"between": "between_prompts", "within": "within_prompts",
          "effective_rank": "effective_rank_after",
          **{name: name for name in ("pooled_tau", "reward_mean", "length_score")},
@@ -41,10 +38,9 @@ MEANS = {"between": "between_prompts", "within": "within_prompts",
 
 def summarize(runs: dict[str, list[dict]], clusters: dict[str, list] | None = None) -> dict:
     """summary[method][scenario] of evaluations by method, in the order of seeds: mean and 95%
-    interval, the paired difference to the first method with its interval, dispersion means, and
-    `reward_controls` where rewards were kept. Sets of one of `clusters` are drawn together."""
+    interval, the paired difference to the first method with its interval, and dispersion means.
+    Sets of one of `clusters` are drawn together."""
     first, (run, *_) = next(iter(runs.items()))
-    temperature = run["config"]["data"]["label_temperature"]
     found: dict = {method: {} for method in runs}
     for scenario in run["scenarios"]:
         cells = {m: [flat(r["scenarios"][scenario]) for r in mine] for m, mine in runs.items()}
@@ -59,8 +55,7 @@ def summarize(runs: dict[str, list[dict]], clusters: dict[str, list] | None = No
                 "clusters": alike and len(set(alike)),
                 "dropped": mine[0]["dropped"], "tied": sum(c["tied"] for c in mine),
                 **{name: float(np.mean([c[key] for c in mine])) for name, key in MEANS.items()
-                   if key in mine[0]},
-                **reward_controls(mine, cells[first], temperature)}
+                   if key in mine[0]}}
     return found
 
 
@@ -135,11 +130,8 @@ def scores_text(summary: dict, seeds: int, unit: str = "topics") -> str:
 
 
 def study_text(summary: dict, seeds: int) -> str:
-    """The scores, the dispersion statistics and, where rewards were kept, the controls."""
-    found = [scores_text(summary, seeds), columns_table(summary, STATISTICS)]
-    if "nll" in next(iter(next(iter(summary.values())).values())):
-        found.append(columns_table(summary, CONTROLS))
-    return "\n\n".join(found) + "\n"
+    """The scores and the dispersion statistics."""
+    return f"{scores_text(summary, seeds)}\n\n{columns_table(summary, STATISTICS)}\n"
 
 
 def worlds_text(worlds: dict) -> str:
