@@ -140,8 +140,8 @@ answers(85, "answer", "ended", "gold (0 to 5)", "its proxy")
 # ## 2. One unit
 #
 # Gold runs from 0 to 5. A reward model's numbers have no unit at all. So both are counted in
-# **their own standard deviation among the reference's answers to one prompt**. A *gain* of 1 then
-# says: the policy's average answer is as good as one that lies a standard deviation above the
+# **their own standard deviation (sd) among the reference's answers to one prompt**. A *gain* of 1
+# then says: the policy's average answer is as good as one that lies a standard deviation above the
 # reference's average.
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
@@ -198,6 +198,12 @@ unit_table.round(2)
 #
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
+#
+# <details><summary>Answer</summary>
+#
+# Something that all proxies like and that training teaches anyway: to *end*. Look again at the
+# first prompt of Section 1: the reference was cut off, all six policies ended.
+# </details>
 
 # %% [markdown]
 # ## 3. The dull explanation: ending
@@ -344,6 +350,12 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # 2 gained a whole unit, and gold *fell*, beyond its interval. That is over-optimization, in these
 # two runs. The share kept had hidden it: by that BSR 2 looked better than BSR 1.
 #
+# <details><summary>Answer</summary>
+#
+# The gains of BT's proxies are nearly gone, and so is that of BSR 1's. Gold's gains are gone
+# everywhere: what gold had gained was ending.
+# </details>
+#
 # The intervals are over prompts alone. They speak of these six policies, on prompts that the
 # reference can finish, and not of new seeds.
 
@@ -356,6 +368,7 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # half a point for every exclamation mark. BT and BSR stand below for comparison.
 
 # %%
+FAULTS = {"noise": "#999933", "heavy-tails": "#882255", "trick": "#332288"}  # their colours
 CONTROLS = ("gold", "constant", "noise", "heavy-tails", "trick", "bt", "bsr")
 found = {method: runs[f"{method}-kl0.0"] for method in CONTROLS if f"{method}-kl0.0" in runs}
 
@@ -382,7 +395,7 @@ figure, axis = plots.panels(1)
 for place, (method, group) in enumerate(found.items()):
     whole = np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in group])
     rest = np.array([term_gains(run)[:, 1:].sum(1) for run in group])
-    tint = plots.COLORS.get(method, "black")
+    tint = (plots.COLORS | FAULTS).get(method, "black")
     for gains, y, fill in ((whole, 0.13, tint), (rest, -0.13, "white")):
         mean, low, high = rloo.interval(gains)  # (seeds, prompts)
         if low is not None:
@@ -403,11 +416,12 @@ plots.label(axis, "gain (sd of gold), a dot a seed, 95% over seeds and prompts",
 # A proxy may err in ways that matter and in ways that do not. Take the reference's 64 recorded
 # answers to each of 112 prompts (`data/runs/best_of_n`), keep their gold, and make up three
 # proxies:
-# - **noise**: gold plus independent normal noise of the same size;
+# - **noise**: gold plus independent normal noise, 1.2 sds of it, so that the two correlate as much
+#   as gold and a trained proxy do;
 # - **heavy tails**: gold plus noise of the same quartiles that is now and then huge (Student's t,
 #   two degrees of freedom);
-# - **a trick**: *noise*, but one answer in a hundred has a trick: the proxy adds 6 sds where gold
-#   takes 2 off.
+# - **a trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy adds 5 sds
+#   where gold takes 2 off. By correlation it is as good as *noise*.
 #
 # Then look at **the proxy's favourites**: the top half of the answers to a prompt by its account,
 # the top quarter, ..., the top one of 64. What is their gold?
@@ -422,14 +436,14 @@ unit = statistics.within_sd(scores["gold"])
 gold = (scores["gold"] - scores["gold"].mean(1, keepdims=True)) / unit  # sds above the average
 TRAINED = {method: [(scores[f"{method}-seed{s}"], gold) for s in range(4)]
            for method in ("bt", "bsr", "centering", "l2")}
-made_up = {"noise": [], "heavy tails": [], "trick": []}
+made_up = {"noise": [], "heavy-tails": [], "trick": []}
 for draw in range(20):
     rng = np.random.default_rng(draw)
     normal, heavy = rng.standard_normal(gold.shape), rng.standard_t(2, gold.shape)
     trick = rng.random(gold.shape) < 0.01
-    made_up["noise"].append((gold + normal, gold))
-    made_up["heavy tails"].append((gold + 0.826 * heavy, gold))  # quartiles as the normal ones
-    made_up["trick"].append((gold + normal + 6 * trick, gold - 2 * trick))
+    made_up["noise"].append((gold + 1.2 * normal, gold))
+    made_up["heavy-tails"].append((gold + 1.2 * 0.826 * heavy, gold))  # .826: the same quartiles
+    made_up["trick"].append((gold + 0.8 * normal + 5 * trick, gold - 2 * trick))
 
 # %%
 def favourites(proxy, gold, keep):
@@ -450,14 +464,13 @@ for proxy, truth in made_up["trick"]:
                                err_msg="who keeps everything prefers nothing")
 
 # %%
-FAULTS = {"noise": "#999933", "heavy tails": "#882255", "trick": "#332288"}
 figure, axes = plots.panels(2, sharey=True)
 titles = ("trained proxies: better all the way", "known faults: noise rises, the others turn")
 for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
     axis.plot(KEEP, best, ":", color="black")
     axis.annotate("picked by gold", (1.2, 1.75), color="black", ha="center")
     for i, name in enumerate(names):
-        tint = FAULTS.get(name) or plots.COLORS[name]
+        tint = (plots.COLORS | FAULTS)[name]
         mean, low, high = np.array([statistics.two_way_interval(curves[name][:, k])[:3]
                                     for k in range(len(KEEP))]).T
         axis.errorbar(np.array(KEEP) * 0.96**i, mean, [mean - low, high - mean], fmt="o-",
@@ -496,19 +509,21 @@ table.head(len(table))
 # %% [markdown]
 # **What to see.** *Noise*: better all the way. It promises too much and is never harmful. *Heavy
 # tails*: better up to the top eighth. From there huge errors decide the pick, and they say nothing
-# of gold. *A trick*: the curve falls back to zero. In nearly half of the prompts one of 64 answers
-# has the trick, and then it is the favourite. The trained proxies' favourites get better to the
-# end, each beyond its interval. So **they do not turn among what the reference says by itself**.
+# of gold. *A trick*: the curve falls back nearly to zero. In nearly half of the prompts one of 64
+# answers has the trick, and then it is the favourite. The trained proxies' favourites get better to
+# the end, each beyond its interval. So **they do not turn among what the reference says by
+# itself**.
 #
-# The correlation foretells none of this. The trick's is the lower of the two that turn, and heavy
-# tails' depends on the draw: it is an average, and the favourites are the extremes.
+# The correlation does not tell them apart: .64 for BT, for *noise* and for *a trick*. It is an
+# average over all answers, and a search lives among the extremes.
 
 # %% [markdown]
-# <details><summary>But Section 3 found over-optimization with such proxies?</summary>
+# <details><summary>Answer; and why did Section 3 find over-optimization, then?</summary>
 #
-# Best-of-$n$ picks among answers that the reference gives anyway. A policy *moves*: it makes
-# answers that the reference hardly ever gives, if the proxy pays for them (Section 6 counts some).
-# What a proxy says of the usual answers does not tell what it says of those.
+# Noise never turns, heavy tails and a trick do. As to Section 3: best-of-$n$ picks among answers
+# that the reference gives anyway. A policy *moves*: it makes answers that the reference hardly ever
+# gives, if the proxy pays for them (Section 6 counts some). What a proxy says of the usual answers
+# does not tell what it says of those.
 # </details>
 
 # %% [markdown]
@@ -619,10 +634,10 @@ frame(rows)
 # %% [markdown]
 # **What to see.** At the KL of best-of-16, and at that of best-of-64, training has gained at least
 # half a standard deviation of gold less than picking, with either proxy, beyond the interval over
-# three seeds. It goes on to 14 to 46 nats, and only three of six runs ever come near best-of-64. *A
+# three seeds. It goes on to 13 to 46 nats, and only three of six runs ever come near best-of-64. *A
 # nat of picking buys more*: picking stays among what the reference says by itself.
 #
-# Two limits. Best-of-$n$ had 64 tokens, so fewer of its answers were cut off. And it pays $n$
+# Two limits. Best-of-$n$ had 64 tokens, so fewer of its answers need be cut off. And it pays $n$
 # answers for every one it gives, where a trained policy pays once.
 
 # %% [markdown]
@@ -651,15 +666,16 @@ frame({"reference": habits(SIX["BT 0"]["evaluation"]["reference"])} | {
     name: habits(run["evaluation"]["policy"]) for name, run in SIX.items()})
 
 # %% [markdown]
-# **What to see.** BT 0 learned to number where a list was asked for. BSR 2 learned to number
-# always. BT 2 stayed where the reference was. The other three gave up lists altogether: BT 1 talks
-# *about* answers ("This describes a description of the user"), BSR 0 is solemn ("The timeless
-# allure of ..."). Nobody rewarded any of this on purpose.
+# **What to see.** Two runs went opposite ways from the reference's 18 and 0, one stayed there, and
+# three gave up lists altogether. BT 1 talks *about* answers ("This describes a description of the
+# user"). BSR 0 is solemn ("The timeless allure of ..."). Nobody rewarded any of this on purpose,
+# and runs of one method differ as much as runs of two.
 #
-# <details><summary>Would more of the same seeds tell?</summary>
+# <details><summary>Answer</summary>
 #
-# No. Runs of one method differ as much as runs of two. What a policy picks up is decided by its
-# proxy's head and its first lucky answers, so it takes more *seeds* to say anything of a method.
+# BT 0 learned the instruction: it numbers where a list was asked for, and nowhere else. BSR 2
+# learned the mannerism: it numbers nearly always. BT 2 stayed. BT 1, BSR 0 and BSR 1 number
+# nothing.
 # </details>
 
 # %% [markdown]
@@ -722,8 +738,8 @@ plots.label(axis, "BSR minus BT (sd); dots: seeds, bars: 95% over seeds and prom
 # An interval over seeds *and* prompts needs one number for each prompt of each seed. A regression
 # gives one for all. The *jackknife* helps: leave a prompt out and see how the estimate moves. $P$
 # times the whole minus $P - 1$ times the rest is that prompt's **pseudo-value**. For a plain mean
-# it is the prompt's own number. The regression works in log-odds, $\log(w / (1 - w))$ of a win rate
-# $w$, so the interval does, too, and stays between 0 and 1.
+# it is the prompt's own number. The regression works in log-odds, the logarithm of wins over
+# losses, so the interval does, too, and the rates stay between 0 and 1.
 
 # %%
 def log_odds(wins, words, base_words):
@@ -765,28 +781,30 @@ for fair in (0.5, 0.7):
     assert abs(equal - fair) < 0.04, "length must be taken out, quality kept"
 
 # %%
+TITLES = ("wins against the reference", "at equal length")
 values = {method: np.array([pseudo_values(run) for run in runs[f"{method}-kl0.0"]])
           for method in ("bt", "bsr")}  # (seeds, 2, prompts)
 rows = {method.upper(): {title: shown(sigmoid(np.array(
     statistics.two_way_interval(values[method][:, i])[:3])), ".2f")
-    for i, title in enumerate(("wins against the reference", "at equal length"))}
-    for method in values}
+    for i, title in enumerate(TITLES)} for method in values}
+for method, found in values.items():
+    rows[method.upper()]["at equal length, by seed"] = ", ".join(
+        f"{rate:.2f}" for rate in sigmoid(found[:, 1].mean(1)))
 rows["BSR minus BT (log-odds)"] = {title: shown(statistics.two_way_interval(
-    values["bsr"][:, i] - values["bt"][:, i])[:3], "+.2f")
-    for i, title in enumerate(("wins against the reference", "at equal length"))}
-frame(rows)
+    values["bsr"][:, i] - values["bt"][:, i])[:3], "+.2f") for i, title in enumerate(TITLES)}
+frame(rows).fillna("")
 
 # %% [markdown]
-# **What to see.** Both kinds of policies win more often than they lose; for BT the interval reaches
-# below one half all the same, since one seed of three hardly wins. At equal length both lie near
-# one half, undecided. The difference of the methods is undecided by far. So the paper's order, BSR
-# above BT at equal length, is neither seen nor excluded here.
+# **What to see.** On average both kinds of policies win more often than they lose, at equal length
+# hardly. Both intervals at equal length hold one half: one BT policy lies far from the other two.
+# The difference of the methods, in log-odds, is undecided by far. So the paper's order, BSR above
+# BT at equal length, is neither seen nor excluded here.
 
 # %% [markdown]
 # ## 9. What holds here
 #
-# - **Ending explains most of it.** Gold's term for ending rose by a standard deviation in all six
-#   runs. At equal ending gold rose in none of them beyond its interval, and fell in four.
+# - **Ending explains what gold gained**, and nearly all that BT's proxies gained. At equal ending
+#   gold rose in none of six runs beyond its interval, and fell in four.
 # - **Two of six runs were over-optimized at equal ending**, both with BSR's proxies: the proxy up
 #   by a unit, gold down. Over seeds no method's fall is decided.
 # - **Faults show themselves among the favourites.** Heavy tails and a trick turn; noise does not;
@@ -870,5 +888,5 @@ checks.check_learned_to_list(learned_to_list);
 # - How often a proxy errs matters less than what its favourites are worth.
 # - Reading answers and counting habits finds what a mean reward hides.
 #
-# > **To pass on:** a rising reward says that the policy found *something*. Take the dull
-# explanation > out first: ours had mostly learned to stop.
+# **To pass on:** a rising reward says that the policy found *something*. Take the dull explanation
+# out first: ours had mostly learned to stop.
