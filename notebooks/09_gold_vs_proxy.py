@@ -61,6 +61,7 @@ from bsr_lite.studies import rloo, statistics
 from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.tables import shown
 
+# %%
 pd.set_option("display.max_colwidth", None)
 
 
@@ -96,7 +97,7 @@ def shorten(text, most=170):
     line = " ".join(text.split())  # one line: no \n, no \r, no tabs
     return line if len(line) <= most else line[:most] + " ..."
 
-
+# %%
 def answers(place, *columns):
     """The first answer of the reference and of all six policies to one prompt."""
     sources = {"reference": SIX["BT 0"]["evaluation"]["reference"]}
@@ -184,7 +185,7 @@ def recorded(run):
             "share kept": gains["gold"] / gains["proxy"],
             "correlation": statistics.within_correlation(reference["proxy"], reference["gold"])}
 
-
+# %%
 unit_table = frame({name: recorded(run) for name, run in SIX.items()})
 for name, run in SIX.items():
     ours, library = unit_table.loc[name, "gold gain (sd)"], rloo.gains(run["evaluation"])
@@ -221,7 +222,7 @@ def worth(reference, key):
     apart = [r[e].mean() - r[~e].mean() for r, e in zip(rewards[mixed], ended[mixed], strict=True)]
     return np.array(apart) / statistics.within_sd(rewards)
 
-
+# %%
 def ending(run):
     policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
     ended = np.array(reference["finished"])
@@ -236,7 +237,7 @@ def ending(run):
     return row | {"correlation, ending alike": statistics.within_correlation(
         *(np.array(reference[key])[alike] for key in ("proxy", "gold")))}
 
-
+# %%
 frame({name: ending(run) for name, run in SIX.items()}).round(2)
 
 # %% [markdown]
@@ -266,7 +267,7 @@ def terms(found):
                                  finished=ended[0])[t] for t in TERMS] for text, ended, row
                      in zip(found["texts"], found["finished"], prompts, strict=True)])
 
-
+# %%
 def term_gains(run):
     """In sds of gold.  Shapes: -> (prompts, 5)."""
     policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
@@ -274,7 +275,7 @@ def term_gains(run):
                                err_msg="the terms must add up to the recorded gold")
     return (terms(policy) - terms(reference)) / statistics.within_sd(reference["gold"])
 
-
+# %%
 split = {method: np.array([term_gains(run) for name, run in SIX.items()
                            if name.split()[0].lower() == method]) for method in ("bt", "bsr")}
 
@@ -372,7 +373,7 @@ FAULTS = {"noise": "#999933", "heavy-tails": "#882255", "trick": "#332288"}  # t
 CONTROLS = ("gold", "constant", "noise", "heavy-tails", "trick", "bt", "bsr")
 found = {method: runs[f"{method}-kl0.0"] for method in CONTROLS if f"{method}-kl0.0" in runs}
 
-
+# %%
 def control_row(group):
     gains = [rloo.gains(run["evaluation"]) for run in group]
     proxy, gold, ended = ([one[key].mean() for one in gains]
@@ -387,7 +388,7 @@ def control_row(group):
                                            for g, p in zip(gold, proxy, strict=True))
     return row
 
-
+# %%
 frame({method: control_row(group) for method, group in found.items()})
 
 # %%
@@ -422,11 +423,11 @@ plots.label(axis, "gain (sd of gold), a dot a seed, 95% over seeds and prompts",
 #   two degrees of freedom);
 # - **a trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy adds 5 sds
 #   where gold takes 2 off. By correlation it is as good as *noise*.
-#
-# Then look at **the proxy's favourites**: the top half of the answers to a prompt by its account,
-# the top quarter, ..., the top one of 64. What is their gold?
 
 # %% [markdown]
+# Then look at **the proxy's favourites**: the top half of the answers to a prompt by its account,
+# the top quarter, ..., the top one of 64. What is their gold?
+#
 # **Predict**: as the choice gets stricter, whose favourites get better all the way, and whose turn?
 
 # %%
@@ -436,6 +437,8 @@ unit = statistics.within_sd(scores["gold"])
 gold = (scores["gold"] - scores["gold"].mean(1, keepdims=True)) / unit  # sds above the average
 TRAINED = {method: [(scores[f"{method}-seed{s}"], gold) for s in range(4)]
            for method in ("bt", "bsr", "centering", "l2")}
+
+# %%
 made_up = {"noise": [], "heavy-tails": [], "trick": []}
 for draw in range(20):
     rng = np.random.default_rng(draw)
@@ -452,11 +455,13 @@ def favourites(proxy, gold, keep):
     best = np.argsort(-proxy, axis=1)[:, :keep]
     return np.take_along_axis(gold, best, axis=1).mean(1)
 
-
+# %%
 KEEP = (64, 32, 16, 8, 4, 2, 1)
 curves = {name: np.array([[favourites(*one, keep) for keep in KEEP] for one in pairs])
           for name, pairs in (TRAINED | made_up).items()}  # (seeds or draws, sizes, prompts)
 best = np.array([favourites(gold, gold, keep).mean() for keep in KEEP])
+
+# %%
 for proxy, truth in made_up["trick"]:
     np.testing.assert_allclose(favourites(proxy, truth, 1), statistics.best_of_n(proxy, truth, 64),
                                err_msg="the top one of 64 is what best-of-64 picks")
@@ -500,7 +505,7 @@ def turning(name):
             "top 1/64 minus top 1/8": shown((mean, low, high), "+.2f"),
             "verdict": "turns down" if high < 0 else "rises" if low > 0 else "undecided"}
 
-
+# %%
 table = frame({name: turning(name) for name in curves})
 assert list(table.verdict[list(made_up)]) == ["rises", "turns down", "turns down"], (
     "a fault shows itself among the favourites")
@@ -513,7 +518,8 @@ table.head(len(table))
 # answers has the trick, and then it is the favourite. The trained proxies' favourites get better to
 # the end, each beyond its interval. So **they do not turn among what the reference says by
 # itself**.
-#
+
+# %% [markdown]
 # The correlation does not tell them apart: .64 for BT, for *noise* and for *a trick*. It is an
 # average over all answers, and a search lives among the extremes.
 
@@ -592,7 +598,7 @@ def picked(method, seed):
     proxy = scores[f"{method}-seed{seed}"]
     return np.array([statistics.best_of_n(proxy, gold, n).mean() for n in SIZES])
 
-
+# %%
 def trained(run):
     """Gold's gain where a run's KL first passes those of best-of-n, on the line between blocks."""
     kl, gain = (np.append(0, course(run, key)) for key in ("kl", "gold"))  # it starts at 0, 0
@@ -661,7 +667,7 @@ def habits(found):
             f"numbered, of {(~asked).sum()} that did not": lists[~asked].sum(),
             "commonest opening": common, "answers with it": openings.count(common)}
 
-
+# %%
 frame({"reference": habits(SIX["BT 0"]["evaluation"]["reference"])} | {
     name: habits(run["evaluation"]["policy"]) for name, run in SIX.items()})
 
@@ -692,7 +698,7 @@ def paired(key):
                for method in ("bt", "bsr"))
     return bsr - bt
 
-
+# %%
 KEYS = {"proxy_gain": "proxy gain", "gold_gain": "gold gain",
         "the other four": "gold but for ending"}
 rows = {title: paired(key) for key, title in KEYS.items()}
@@ -748,7 +754,7 @@ def log_odds(wins, words, base_words):
     rates = np.array([found["win_rate"], found["length_controlled"]])
     return np.log(rates / (1 - rates))
 
-
+# %%
 def pseudo_values(run):
     """Shapes: -> (2, prompts)."""
     policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
@@ -760,7 +766,7 @@ def pseudo_values(run):
     return np.array([P * whole - (P - 1) * log_odds(*np.delete(data, p, axis=1))
                      for p in range(P)]).T
 
-
+# %%
 data = np.random.default_rng(0).normal(size=20)
 leave_out = [20 * data.mean() - 19 * np.delete(data, p).mean() for p in range(20)]
 np.testing.assert_allclose(leave_out, data, err_msg="a mean's pseudo-values are its numbers")
@@ -769,7 +775,7 @@ np.testing.assert_allclose(leave_out, data, err_msg="a mean's pseudo-values are 
 def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
-
+# %%
 words = np.random.default_rng(0).normal(60, 15, (2, 4000))  # a world in which the answer is known
 words[1] -= 20
 for fair in (0.5, 0.7):
@@ -809,11 +815,12 @@ frame(rows).fillna("")
 #   by a unit, gold down. Over seeds no method's fall is decided.
 # - **Faults show themselves among the favourites.** Heavy tails and a trick turn; noise does not;
 #   the trained proxies do not turn up to 64 of the reference's answers.
+
+# %% [markdown]
 # - **At equal KL picking beats training**, up to three nats.
 # - **BSR against BT: undecided** for proxy, gold and wins. The paper's Part 2 is neither confirmed
 #   nor refuted.
-
-# %% [markdown]
+#
 # Unlike the paper (Sec. 3.2): 135M instead of 1.5B, no SFT of our own, LoRA, 16 answers a step
 # instead of 128, no KL price.
 
