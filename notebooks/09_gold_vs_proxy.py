@@ -414,9 +414,8 @@ plots.label(axis, "gain (sd of gold), a dot a seed, 95% over seeds and prompts",
 # %% [markdown]
 # ## 4. Three ways to be wrong
 #
-# A proxy may err in ways that matter and in ways that do not. Take the reference's 64 recorded
-# answers to each of 112 prompts (`data/runs/best_of_n`), keep their gold, and make up three
-# proxies:
+# Some errors of a proxy matter, some do not. Take the reference's 64 recorded answers to each of
+# 112 prompts (`data/runs/best_of_n`), keep their gold, and make up three proxies:
 # - **noise**: gold plus independent normal noise, 1.2 sds of it, so that the two correlate as much
 #   as gold and a trained proxy do;
 # - **heavy tails**: gold plus noise of the same quartiles that is now and then huge (Student's t,
