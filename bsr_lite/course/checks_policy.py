@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch.func import grad
 
 from ..metrics import seed_interval
-from ..studies.statistics import best_of_n
+from ..studies.records import RECORDED, read_runs
+from ..studies.rloo import gains
+from ..studies.statistics import best_of_n, two_way_interval
 from .checks import judge, numbers
 
 
@@ -110,7 +111,7 @@ def check_best_of_n_divergence(function: Callable) -> bool:
     cases = []
     for p, n in (([0.5, 0.5], 2), ([0.2, 0.5, 0.3], 4), ([0.2, 0.5, 0.3], 1), ([1.0], 8)):
         p = torch.tensor(p, dtype=torch.float64)
-        picked = F.pad(p.cumsum(0), (1, 0)).pow(n).diff()  # F_k^n - F_(k-1)^n
+        picked = p.cumsum(0).pow(n).diff(prepend=torch.zeros(1))  # F_k^n - F_(k-1)^n
         cases.append(((p, n), divergence(picked, p)))
     return judge(check_best_of_n_divergence, function, cases)
 
@@ -170,47 +171,37 @@ def check_tilted_divergence(function: Callable) -> bool:
 
 # ---- 09_gold_vs_proxy ----------------------------------------------------------------------------
 
-def check_tilt(function: Callable) -> bool:
-    """Exercise 1 of notebook 09: KL, mean proxy and mean gold of the best policy at a KL price.
+def check_best_size(function: Callable) -> bool:
+    """Exercise 1 of notebook 09: best-of-n against a trick.
 
-    Hint: softmax of log p + proxy / beta; gold is not in it"""
-    p, proxy, gold, cases = numbers(0, 6).softmax(0), numbers(1, 6), numbers(2, 6), []
-    for beta in (0.4, 3.0):
-        best = tilted(p, proxy, beta)
-        cases.append(((p, proxy, gold, beta),
-                      torch.stack([divergence(best, p), best @ proxy, best @ gold])))
-    return judge(check_tilt, function, cases)
-
-
-def check_share_kept(function: Callable) -> bool:
-    """Exercise 2 of notebook 09: gold's rise over the proxy's, each in its own unit.
-
-    Hint: (mean gold - mean base gold) / std of base gold, over the same of the proxy"""
-    base_gold, base_proxy = 2 * numbers(0, 20) + 3, numbers(1, 20)
-    cases = [((base_gold + 1, base_gold, base_proxy + 2, base_proxy),
-              0.5 * base_proxy.std() / base_gold.std()),
-             ((base_gold - 1, base_gold, 3 * base_proxy + 1, base_proxy),
-              -1 / base_gold.std() / ((2 * base_proxy + 1).mean() / base_proxy.std()))]
-    return judge(check_share_kept, function, cases)
+    Hint: no trick is among n answers with probability (1 - rate)^n: weigh honest[n - 1] with that
+    and the trick with the rest; the place of the largest, plus 1"""
+    n = torch.arange(1.0, 65)
+    cases = [((n.log(), trick, rate), 1 + ((1 - rate) ** n * (n.log() - trick)).argmax())
+             for trick, rate in ((-2.0, 0.0), (-2.0, 0.01), (0.0, 0.1), (9.0, 0.1))]
+    return judge(check_best_size, function, cases)
 
 
-def check_win_rate(function: Callable) -> bool:
-    """Exercise 3 of notebook 09: win rate, ties counted by half.
+def check_price_verdict(function: Callable) -> bool:
+    """Exercise 2 of notebook 09: did a KL price help (1), cost (-1), undecided (0)? On the record.
 
-    Hint: 1 for a win, 1/2 for a tie"""
-    a, b = torch.tensor([1.0, 2.0, 3.0, 3.0]), torch.tensor([1.0, 3.0, 2.0, 1.0])
-    return judge(check_win_rate, function, [((a, b), 0.625), ((b, a), 0.375), ((a, a), 0.5)])
+    Hint: bsr_lite.metrics.seed_interval of priced - free gives mean and half width; the sign of the
+    mean where it is larger than the half width"""
+    runs, alike = read_runs(RECORDED / "study_rloo"), numbers(0, 50)
+    pairs = [[torch.tensor(gains(runs[f"{method}-kl{price}"][0]["evaluation"])["gold_gain"])
+              for price in (0.05, 0.0)] for method in ("bt", "bsr")]
+    cases = [(tuple(pairs[0]), -1), (tuple(pairs[1]), 1), ((alike, alike + numbers(1, 50)), 0)]
+    return judge(check_price_verdict, function, cases)
 
 
-def check_matched_win_rate(function: Callable) -> bool:
-    """Exercise 4 of notebook 09: win rate among answers of nearly the same length.
+def check_learned_to_list(function: Callable) -> bool:
+    """Exercise 3 of notebook 09: did a policy learn an instruction or a mannerism?
 
-    Hint: keep the pairs with |words - base_words| <= within, then the mean of wins"""
-    wins = torch.tensor([1.0, 1.0, 0.0, 0.5, 1.0, 0.0])
-    words, base = torch.tensor([10, 50, 20, 31, 90, 40]), torch.tensor([12, 20, 20, 30, 30, 60])
-    cases = [((wins, words, base, 2), 0.5), ((wins, words, base, 20), 0.375),
-             ((wins, words, base, 100), 3.5 / 6)]
-    return judge(check_matched_win_rate, function, cases)
+    Hint: the change of the rate among prompts that asked, minus that among those that did not"""
+    a, b, asked = numbers(0, 3, 40) > 0
+    more = b.double() - a.double()
+    cases = [((a, b, asked), more[asked].mean() - more[~asked].mean()), ((a, a, asked), 0.0)]
+    return judge(check_learned_to_list, function, cases)
 
 
 # ---- 10_scaling_to_8b ----------------------------------------------------------------------------

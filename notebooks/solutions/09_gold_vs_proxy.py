@@ -34,51 +34,85 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
+from pathlib import Path
+
+import pandas as pd
 import torch
 
+from bsr_lite import metrics
 from bsr_lite.course import checks_policy as checks
+from bsr_lite.scorers import read_prompts
+from bsr_lite.studies.records import drawn, read_runs
 
 # %% [markdown]
-# **1.** $\pi_\beta \propto \pi_{ref}\,e^{p/\beta}$ maximizes $E[p] - \beta\,\mathrm{KL}$. Gold has
-# no part in choosing it; it is only looked up.
+# **1.** With probability $(1 - rate)^n$ none of the n has the trick, and the pick is the honest
+# one. Else it is the trick. A trick that gold likes (the checker has one) is no reason to stop.
 
 # %%
-def tilt(reference, proxy, gold, beta):
-    best = (reference.log() + proxy / beta).softmax(0)
-    return torch.stack([(best * (best / reference).log()).sum(), best @ proxy, best @ gold])
+def best_size(honest, trick, rate):
+    n = torch.arange(1, len(honest) + 1)
+    harmless = (1 - rate) ** n
+    return (harmless * honest + (1 - harmless) * trick).argmax() + 1
 
 
-assert checks.check_tilt(tilt)
+assert checks.check_best_size(best_size)
+
+# %%
+honest = torch.arange(1.0, 65).log()  # gold of the best of n grows about like this
+sizes = {f"one in {round(1 / rate)}": int(best_size(honest, -2.0, rate))
+         for rate in (0.1, 0.03, 0.01, 0.003)}
+pd.DataFrame({"best n": sizes}).rename_axis("tricks")
 
 # %% [markdown]
-# **2.** In its own standard deviations each, so that a proxy's scale, which means nothing, cancels.
-# For normal noise this share is the correlation at every KL (Section 1).
-
-# %%
-def share_kept(gold, base_gold, proxy, base_proxy):
-    rise = (gold.mean() - base_gold.mean()) / base_gold.std()
-    return rise / ((proxy.mean() - base_proxy.mean()) / base_proxy.std())
-
-
-assert checks.check_share_kept(share_kept)
+# Up to some n the search finds better answers, from there it finds the trick. The rarer the trick
+# the later the turn: that no proxy turned up to 64 says nothing about the best of a million.
 
 # %% [markdown]
-# **3.** The sign of the difference is 1, 0 or -1.
+# **2.** One column: the differences. As two columns the prompts' own difficulty is left in, and BSR
+# looks undecided (the checker notices).
 
 # %%
-def win_rate(rewards, base_rewards):
-    return ((rewards - base_rewards).sign() / 2 + 0.5).mean()
+def price_verdict(priced, free):
+    mean, half = metrics.seed_interval(priced - free)
+    return 0 if abs(mean) <= half else 1 if mean > 0 else -1
 
 
-assert checks.check_win_rate(win_rate)
+assert checks.check_price_verdict(price_verdict)
 
 # %% [markdown]
-# **4.** No model of the length's effect is needed, but the pairs that differ more are thrown away,
-# and the tighter the match the fewer are left.
+# What may be said? With the price BT 0 gained less gold and BSR 0 gained more, each beyond its
+# interval over prompts. That holds for *these* policies on new prompts. One run a side cannot say
+# what the price did: a run of another seed differs by as much (BT's gained 1.14, .24 and 1.07 of
+# gold without a price). Two decided verdicts that contradict each other are a warning that the
+# interval leaves out what varies most.
+
+# %% [markdown]
+# **3.** A difference of differences. What grew everywhere alike cancels.
 
 # %%
-def matched_win_rate(wins, words, base_words, within):
-    return wins[(words - base_words).abs() <= within].mean()
+def learned_to_list(before, after, asked):
+    change = after.double() - before.double()
+    return change[asked].mean() - change[~asked].mean()
 
 
-assert checks.check_matched_win_rate(matched_win_rate)
+assert checks.check_learned_to_list(learned_to_list)
+
+# %%
+runs = read_runs(Path("data/runs/study_rloo"))
+prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
+asked = torch.tensor([row["unit"] == "item" for row in prompts])
+
+
+def numbered(found):
+    return torch.tensor([text.lstrip().startswith("1.") for text in found["texts"]])
+
+
+learned = {f"{method.upper()} {run['seed']}": learned_to_list(
+    numbered(run["evaluation"]["reference"]), numbered(run["evaluation"]["policy"]), asked).item()
+    for method in ("bt", "bsr") for run in runs[f"{method}-kl0.0"]}
+pd.DataFrame({"learned": learned}).round(2)
+
+# %% [markdown]
+# BT 0 learned the instruction. BSR 2 numbers nearly everything, and since it had further to go
+# where nothing was asked, the number is negative. Three others *unlearned* lists where they were
+# asked for.
