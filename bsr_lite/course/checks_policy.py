@@ -8,7 +8,7 @@ from torch.func import grad
 from ..metrics import seed_interval
 from ..studies.records import RECORDED, read_runs
 from ..studies.rloo import gains
-from ..studies.statistics import best_of_n, two_way_interval
+from ..studies.statistics import best_of_n
 from .checks import judge, numbers
 
 
