@@ -25,6 +25,7 @@ CONTENTS = "\n\n```{toctree}\n:hidden:\n" + "\n".join(CHAPTERS) + "\n```\n"
 STYLE = """
 div.cell_output, div.output { overflow-x: auto }
 table.dataframe { font-size: 85% }
+div.highlight pre { font-size: 74% }
 mjx-container[jax="SVG"][display="true"] { overflow-x: auto; overflow-y: hidden }
 """
 OPTIONS = {"project": "bsr_lite", "html_title": "bsr_lite", "html_theme": "furo",
