@@ -25,7 +25,7 @@
 # - name the directions the loss cannot see, one per prompt, and show them as a null space;
 # - say when it claims more than it knows.
 #
-# You need calculus, eigenvalues and a little PyTorch. No model is loaded; it runs in seconds.
+# You need calculus, eigenvalues and a little PyTorch.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -80,11 +80,11 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # Answer 2: it is about hiking, and it does describe. The marks are harder: they need a scale that
 # all judges share. A choice needs none.
+# </details>
 #
 # In the pocket world a program plays the judge. It gives marks, the **gold** quality: the sum of
 # five scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). Here
 # they are 4.0 and 4.5. A reward model never sees them, only choices.
-# </details>
 
 # %% [markdown]
 # ## 1. A comparison is a noisy look at two hidden numbers
@@ -104,10 +104,9 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # $$P = \int_0^\infty e^{-t}\, e^{-t e^{-m}}\, dt = \frac{1}{1 + e^{-m}} = \sigma(m).$$
 #
-# The labels of this course are drawn so, with $r$ = gold / 0.5. The pair above then has a margin
-# of 1.
+# Labels of the pocket world are drawn so, with $r$ = gold / 0.5. The pair above has a margin of 1.
 #
-# **Predict** before you run: how often does the worse answer win?
+# **Predict**: how often does the worse answer win?
 
 # %%
 r_a, r_b = torch.tensor([example.gold[3], example.gold[0]]) / 0.5
@@ -241,8 +240,7 @@ left.legend(), right.legend();
 # </details>
 #
 # *For one pair with one label there is no margin at which BT is content.* Only comparisons that
-# contradict each other, or features shared with other pairs, can stop it. In notebook 07 this is a
-# suspect for **over-optimization**: a score that rises while the true quality no longer does.
+# contradict each other, or features shared with other pairs, can stop it.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
@@ -309,7 +307,7 @@ axes[0].legend(loc="upper left");
 
 # %% [markdown]
 # **What to see.** Left: the two weakest change places, and so do the two strongest. Three of eight
-# intervals miss the truth. Right: every strength is near its line.
+# intervals miss the truth. Right: every strength is near the line.
 #
 # <details><summary>Answer</summary>
 #
@@ -415,8 +413,8 @@ for axis, r, title in ((axes[0], gold, "Gold: levels of prompts are alike"),
 # Where does the level matter? Wherever rewards of *different* prompts meet: a threshold, pooled
 # statistics, RL that does not subtract a per-prompt average (a **baseline**; reward minus baseline
 # is the **advantage**). Where not? In picking the **best of $n$** sampled answers, and in
-# advantages: the cell above asserts both. Batch-wise sum-to-zero regularization (notebook 03) acts
-# on this unseen level, through the mean of a batch.
+# advantages: the table's cell asserts both. Batch-wise sum-to-zero regularization (notebook 03)
+# acts on this unseen level, through the mean of a batch.
 
 # %% [markdown]
 # ## 7. Few pairs: over-confidence
@@ -526,7 +524,7 @@ left.legend(loc="upper left"), right.legend(loc="upper left");
 H, B = 576, 64  # the width of the small model of the next notebook
 head_start, free_start = torch.randn(H) / (H + 1) ** 0.5, torch.randn(B, H) * 2**0.5
 rows = []
-for rate in (0, 5e-6, 1e-4, 1e-3):  # 0: the start
+for rate in (0, 5e-6, 1e-4, 1e-3):  # 0 shows the start
     head, free = head_start.clone().requires_grad_(), free_start.clone().requires_grad_()
     adam = torch.optim.Adam([head, free], lr=rate)
     for _ in range(400):
@@ -536,8 +534,8 @@ for rate in (0, 5e-6, 1e-4, 1e-3):  # 0: the start
     moved = (head - head_start).norm().item()
     assert moved <= 1.01 * rate * 400 * H**0.5, "Adam moves a weight by about its rate a step"
     norm, lengths, margin = head.norm(), free.norm(dim=1).mean(), (free @ head).mean()
-    rows.append({"rate": f"{rate:.0e}", "head moved by": moved, "norm of the head": norm.item(),
-                 "mean norm of differences": lengths.item(),
+    rows.append({"rate": f"{rate:.0e}" if rate else "start", "head moved by": moved,
+                 "norm of the head": norm.item(), "mean norm of differences": lengths.item(),
                  "cosine": (margin / (norm * lengths)).item(), "mean margin": margin.item()})
 pd.DataFrame(rows).set_index("rate").round(3)
 
@@ -547,7 +545,7 @@ pd.DataFrame(rows).set_index("rate").round(3)
 # At the two larger ones.
 # </details>
 #
-# At $5 \cdot 10^{-6}$ the norm is still, at $10^{-3}$ it grows by more than two thirds. Same loss,
+# At $5 \cdot 10^{-6}$ the norm is still, at $10^{-3}$ it grows by three quarters. Same loss,
 # same toy: a still $W_p$ is no property of Bradley-Terry.
 #
 # Still is not idle. At the smallest rate the head moved by .047; 400 such steps allow at most
@@ -621,7 +619,8 @@ checks.check_invisible_directions(invisible_directions);
 # one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
 # claim far more than they know." From a model's margins and the true ones, both tensors, return
 # what it claims on average for the answers it prefers, minus how often the judge of Section 1
-# agrees. Then run the last cell. May the sentence stand?
+# agrees. Then run the last cell; `bsr_lite.metrics.seed_interval` gives four seeds an interval. May
+# the sentence stand?
 #
 # <details><summary>Hint</summary>
 #

@@ -121,8 +121,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint"):  # new answer
           [round(x, 3) for x in by_seed])
 
 # %% [markdown]
-# The sentence may not stand. The 60-pair fits claim about .3 too much. Here no interval over seeds
-# reaches beyond .07. On new prompts a small overclaim is decided (.015, four seeds of one sign); on
-# new answers and on new sources even the sign is undecided. One pass over the pairs is not 3,000:
-# Section 7's fits, too, had calm norms after ten. This is about these models and this judge; longer
-# training is another question.
+# The sentence may not stand. The 60-pair fits claim about .3 too much. Here no interval (over
+# seeds, on these prompts) reaches beyond .07. On new prompts the models do claim a little too
+# much, by .015 $\pm$ .011. On new answers and on new sources even the sign is undecided. Why so
+# calm? One pass is not 3,000, and Section 7's fits, too, had calm norms after ten. That is a
+# suspect, not a finding: these runs do not vary the number of passes.
