@@ -3,7 +3,6 @@ answers and prints a verdict with a hint. A stub that returns None is "not attem
 an error.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -63,42 +62,45 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 
 # ---- 01_bradley_terry ----------------------------------------------------------------------------
 
-def check_margin_for(function: Callable) -> bool:
-    """Exercise 1 of notebook 01: the margin at which the better answer wins with probability p.
+def check_comparisons_needed(function: Callable) -> bool:
+    """Exercise 1 of notebook 01: looks at one pair until its margin is known to +- half_width.
 
-    Hint: solve p = 1 / (1 + e^-m) for m: the log of the odds p / (1 - p)"""
-    cases = [((p,), math.log(p / (1 - p))) for p in (0.5, 0.75, 0.95, 0.999)]
-    return judge(check_margin_for, function, cases)
+    Hint: k looks tell k times as much as one; the standard error is an inverse square root of what
+    they tell, and 1.96 of it must fit into half_width. Round up"""
+    cases = [((0.0, 1.0), 16), ((0.0, 0.5), 62), ((4.0, 1.0), 218), ((-4.0, 1.0), 218)]
+    return judge(check_comparisons_needed, function, cases)
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
     """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin.
 
-    Hint: the first term gives -q sigma(-m), the second +(1 - q) sigma(m); with sigma(-m) = 1 -
-    sigma(m) it simplifies"""
-    loss = grad(lambda m, q: -q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m))
-    points = torch.tensor([[0.0, 0.5], [1.5, 1.0], [-2.0, 0.0], [0.7, 0.8]], dtype=torch.float64)
-    cases = [((m, q.item()), loss(m, q)) for m, q in points]
-    return judge(check_soft_label_gradient, function, cases)
+    Hint: the two terms have opposite signs, and sigma(-m) = 1 - sigma(m) makes one of both. Keep
+    the shape of the margin"""
+    loss = grad(lambda m, q: (-q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m)).sum())
+    points = (numbers(0, 1), 0.5), (numbers(1, 2), 1.0), (numbers(2, 2), 0.0), (numbers(3, 4), 0.8)
+    return judge(check_soft_label_gradient, function, [((m, q), loss(m, q)) for m, q in points])
 
 
 def check_invisible_directions(function: Callable) -> bool:
     """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph.
 
-    Hint: one for every connected component of the graph; or n minus the rank of the design matrix
-    """
+    Hint: along a line such a vector may not change, so it is one number on all that hangs together.
+    How many numbers are free? Mind the lone points"""
     cases = [((3, [(0, 1), (1, 2)]), 1), ((4, [(0, 1), (2, 3)]), 2), ((3, []), 3),
              ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3), ((4, [(0, 1), (2, 3), (1, 2)]), 1)]
     return judge(check_invisible_directions, function, cases)
 
 
-def check_rejected_gradient(function: Callable) -> bool:
-    """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states.
+def check_overclaim(function: Callable) -> bool:
+    """Exercise 4 of notebook 01: claimed minus expected share right, over pairs.
 
-    Hint: plus sigma(-margin) times the head for every pair, divided by B"""
-    chosen, rejected, head = numbers(0, 6, 5), numbers(1, 6, 5), numbers(2, 5)
-    expected = grad(lambda states: bt_loss(chosen @ head, states @ head))(rejected)
-    return judge(check_rejected_gradient, function, [((chosen, rejected, head), expected)])
+    Hint: the claim is never below one half. The judge's probability is: turn the true margin round
+    where the model prefers the second answer"""
+    margins, true = numbers(0, 6), numbers(1, 6)
+    expected = [torch.where(m > 0, true, -true).sigmoid() for m in (margins, -margins)]
+    cases = [((m, true), (m.abs().sigmoid() - right).mean())
+             for m, right in zip((margins, -margins), expected, strict=True)]
+    return judge(check_overclaim, function, cases)
 
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------
