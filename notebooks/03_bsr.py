@@ -9,18 +9,17 @@
 # %% [markdown]
 # # 03 · What happens when the rewards of a batch must sum to zero?
 #
-# Bradley-Terry (BT) sees differences of rewards only. A shift $c(x)$ of all rewards of a prompt
-# changes nothing (notebook 01). So nothing in the loss says where the rewards as a whole should
-# lie. **Batch-wise sum-to-zero regularization (BSR)** adds one term that does. The paper's claim:
-# it calms the dispersion of hidden states (notebook 02) and makes reward models more robust.
+# Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
+# in the loss says where rewards as a whole should lie. **Batch-wise sum-to-zero regularization
+# (BSR)** adds one term that does. The paper's claim: it calms the dispersion of hidden states
+# (notebook 02) and makes reward models more robust.
 
 # %% [markdown]
 # After it you can
-# - derive what the penalty does on average, and check it by simulation;
-# - say how one push for a whole group can shrink the spread between pairs;
+# - derive what the penalty does on average, and how one push for a whole group does it;
 # - say which of the usual measures cannot see its direct effect;
 # - say why a micro-batch's own mean is another regularizer;
-# - judge what a $\lambda$ weighs, and find that in a recorded run.
+# - judge what a $\lambda$ weighs, and see it in a recorded run.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -60,8 +59,8 @@ from bsr_lite.studies.records import read_runs
 torch.manual_seed(0);
 
 # %% [markdown]
-# Three recorded runs of BT, to look at first (`data/runs/study_lambda`: the embedded language
-# model, ten layers, LoRA, 24 steps of 16 pairs; a seed decides the head and the order of pairs).
+# First, three recorded runs of BT (`data/runs/study_lambda`: the embedded language model, ten
+# layers, LoRA, 24 steps of 16 pairs; a seed decides the head and the order of pairs).
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -75,16 +74,15 @@ def course(run, key):
     """A number of every step's batch.  Shapes: -> (steps,)."""
     return np.array([row[key] for row in run["metrics"] if key in row])
 
-
+# %%
 pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/reward_mean")[0],
                "steps 17 to 24": course(run, "train/reward_mean")[16:].mean(),
                "mean margin, steps 17 to 24": course(run, "train/margin")[16:].mean()}
               for run in record["bt"]]).set_index("seed").round(2)
 
 # %% [markdown]
-# BT asks for margins. The mean reward starts where the random head put it, and rises in each of the
-# three seeds, by several times the margin. Nothing in the loss asked for that, and nothing holds
-# it back.
+# BT asks for margins. But the mean reward rises in each of the three seeds, by several times the
+# margin. Nothing in the loss asked for that, and nothing holds it back.
 #
 # ## 1. The penalty
 #
@@ -103,7 +101,7 @@ def bsr_penalty(rewards_chosen, rewards_rejected):
     rewards = torch.cat([rewards_chosen, rewards_rejected])  # (2G,)
     return len(rewards_chosen) * rewards.mean() ** 2
 
-
+# %%
 w, l = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 1.0])
 print("rewards", w.tolist(), l.tolist(), "mean 1, G = 2: penalty", bsr_penalty(w, l).item())
 assert bsr_penalty(w, l) == 2, "G times the squared mean: 2 * 1^2"
@@ -114,11 +112,11 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # %% [markdown]
 # ## 2. Two readings of one term
 #
-# *First reading*: the group sums to zero. True, but groups are drawn at random, and no one cares
-# about one of them. What does the penalty want **on average**? Call $s_i = (r_{w,i} +
-# r_{l,i})/2$ the **pair mean**. Over all pairs it has a mean $\mu_s$, the **level**, and a
-# variance $\mathrm{Var}(s)$, the **spread**. A group's $\bar r$ is the mean of $G$ pair means, and
-# the expectation of a square is the squared expectation plus the variance:
+# *First reading*: the group sums to zero. But groups are drawn at random. What does the penalty
+# want **on average**? Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a
+# mean $\mu_s$, the **level**, and a variance $\mathrm{Var}(s)$, the **spread**. A group's $\bar r$ is
+# the mean of $G$ pair means, and the expectation of a square is the squared expectation plus the
+# variance:
 #
 # $$E\bigl[G\,\bar r^{\,2}\bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
@@ -127,9 +125,8 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # spread** with a weight that does not depend on $G$.
 
 # %% [markdown]
-# The spread has two sources: prompts are shifted (the $c(x)$ of notebook 01), and some prompts
-# simply have better answers than others. BSR cannot tell them apart, and the second is honest
-# quality.
+# The spread has two sources: shifts $c(x)$, and pairs whose two answers are better than others'.
+# BSR cannot tell them apart, and the second is honest quality.
 #
 # Small print: an epoch draws *without* replacement. From $N$ pairs the variance of a group's mean
 # is then smaller by the factor $(N - G)/(N - 1)$.
@@ -141,6 +138,8 @@ N, mu = 256, 0.5
 s = torch.randn(N, dtype=torch.float64) * 1.4
 s = s - s.mean() + mu  # pair means with a known mean and variance
 variance = s.var(correction=0).item()
+
+# %%
 sizes = [1, 4, 16, 64, 128, 256]
 simulated = []
 for G in sizes:
@@ -158,7 +157,8 @@ axis.loglog(grid, level + spread, color=plots.COLORS["bsr"])
 axis.loglog(sizes, simulated, "o", color=plots.COLORS["bsr"])
 axis.loglog(grid, level, ":", color=plots.COLORS["level"])
 axis.loglog(grid, spread, "--", color=plots.COLORS["spread"])
-axis.annotate("penalty: line by the formula,\ndots from 4000 groups", (1.3, 3.2))
+axis.annotate("penalty: line by the formula,\ndots from 4000 groups", (1.3, 4.5),
+              color=plots.COLORS["bsr"])
 axis.annotate("level: $G\\mu_s^2$", (45, 6), color=plots.COLORS["level"])
 axis.annotate("spread: $\\mathrm{Var}(s)\\,(N-G)/(N-1)$", (10, 1.05), color=plots.COLORS["spread"])
 axis.set_ylim(0.15, 100)
@@ -171,8 +171,7 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
 # \mathrm{Var}(s)/\mu_s^2$, here about 7. With a smaller level the crossing moves right, and the
 # spread is what remains to be paid for.
 #
-# *The group size is not a detail of the implementation. It sets the ratio of two different
-# regularizers.*
+# *The group size is no detail of the implementation. It sets the ratio of two regularizers.*
 #
 # <details><summary>Answer</summary>
 #
@@ -207,11 +206,10 @@ assert torch.equal(w.grad, l.grad), "as free numbers, BSR never moves a pair's m
 # Down, below $-4$: away from zero, with everyone else.
 # </details>
 #
-# In one group, then, all rewards move together, and no difference between pairs changes. Section 2
-# says that the spread shrinks all the same. How can a common push do that? Groups are drawn anew
-# at every step. A pair with a high mean lifts the mean of every group that it is in, so it is
-# pushed down by more than others. In a batch of $B/G$ groups a reward is pushed by
-# $\lambda\,\bar r\,G/B$, on average (without replacement, from $N$ pairs) by
+# How can a common push shrink the spread, as Section 2 says? Groups are drawn anew at every step. A
+# pair with a high mean lifts the mean of every group that it is in, so it is pushed down by more
+# than others. In a batch of $B/G$ groups a reward is pushed by $\lambda\,\bar r\,G/B$, on average
+# (from $N$ pairs, without replacement) by
 #
 # $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 
@@ -235,13 +233,12 @@ for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
     total = torch.zeros(N, dtype=torch.float64)
     total.index_add_(0, orders.flatten(), push.expand(-1, -1, G).flatten())
     pushes[G] = total / len(orders)  # (N,)
-rows = []
+
+# %%
 for G, push in pushes.items():
     slope = (push @ (s - mu) / ((s - mu) @ (s - mu))).item()
-    rows.append([G, push.mean().item(), G * mu, slope, (N - G) / (N - 1)])
+    assert abs(push.mean() - G * mu) < 1e-6, "the push on the level must be G mu_s"
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
-pd.DataFrame(rows, columns=["G", "height (mean over pairs)", "formula: G mu_s", "slope in s_i",
-                            "formula: (N - G) / (N - 1)"]).set_index("G").round(2)
 
 # %%
 figure, axes = plots.panels(2)
@@ -256,18 +253,17 @@ for text, place in (("G = 1, 4, 16:\none line", (-2.7, 0.4)), ("G = 64", (2.7, 1
 plots.label(axes[0], "group size G (pairs)", "mean push down, times $B/\\lambda$ (reward units)",
             "On the level: grows with G")
 plots.label(axes[1], "mean $s_i$ of a pair (reward units)",
-            "push minus its mean over pairs", "On the spread: the same until G nears N")
+            "push minus its mean (reward units)",
+            "On the spread: nearly the same until G nears N")
 
 # %% [markdown]
-# **What to see.** The level is pushed in proportion to $G$; the spread by the same line at $G = 1$,
-# 4 and 16. One group in one step pushes all its pairs alike. The line is an average over many
-# groups, and in large groups it lies under much noise: one group's push scatters by
-# $\sqrt G\,\mathrm{sd}(s)$.
+# **What to see.** The level is pushed in proportion to $G$; the spread by nearly the same line at
+# $G = 1$, 4 and 16. One group in one step pushes all its pairs alike. The line is an average over
+# many groups, and in large groups it lies under much noise.
 #
 # <details><summary>Answer</summary>
 #
-# $G = 1$ and $G = 16$ have nearly the same slope. At $G = N$ all pairs are in one group: no slope,
-# only the push on the level is left.
+# 1.00, .94 and 0. At $G = N$ all pairs are in one group, and only the push on the level is left.
 # </details>
 
 # %% [markdown]
@@ -276,8 +272,8 @@ plots.label(axes[1], "mean $s_i$ of a pair (reward units)",
 # A step against it changes the margin of every pair whose $h_w - h_l$ is not orthogonal to
 # $\bar h$.
 #
-# **Predict**: chosen states have a little more of the common direction $\bar h$ than rejected ones,
-# and the mean reward is positive. Do the gradients of BT and of BSR help or oppose each other?
+# **Predict**: chosen states have a little more of $\bar h$ than rejected ones, and the mean reward
+# is positive. Do the gradients of BT and BSR oppose each other?
 
 # %%
 rows = []
@@ -295,14 +291,14 @@ for lift in (0.3, 0.0, -0.3):  # of the common direction, chosen answers have mo
     mean, half = seed_interval(cosines)
     negative = np.mean(np.array(cosines) < 0)
     rows.append([f"{lift:+.1f}", f"{mean:+.2f} ± {half:.2f}", f"{negative:.0%}"])
-pd.DataFrame(rows, columns=["chosen states' lift along the common direction",
-                            "cosine of both gradients, mean ± 95%", "negative in"])
+pd.DataFrame(rows, columns=["lift of chosen states along the common direction",
+                            "cosine of both gradients, ± 95%", "negative in"]).set_index("lift of "
+                            "chosen states along the common direction")
 
 # %% [markdown]
-# With a lift the two gradients oppose each other in every draw; with a negative lift BSR helps BT.
-# Without a lift the sign varies from draw to draw. (Its mean is slightly positive: BT itself
-# shrinks a head that fits noise.) So BSR never looks at a margin, and yet it moves margins. A
-# negative mean reward would turn BSR's push around.
+# With a lift they oppose each other in every draw; with a negative lift BSR helps BT. Without a
+# lift the sign varies. (On average it is positive: BT itself shrinks a head that fits noise.) So
+# BSR never looks at a margin, and yet it moves margins.
 
 # %% [markdown]
 # ## 4. What no comparison within a prompt can see
@@ -319,7 +315,7 @@ def advantages(r):
     others = (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
     return r - others
 
-
+# %%
 def world():
     """Gold of 200 prompts with 4 answers, and four reward models."""
     gold = torch.rand(200, 1, dtype=torch.float64) + torch.rand(200, 4) - 1  # prompt's + answer's
@@ -328,7 +324,7 @@ def world():
     return gold, {"raw: gold + noise + c(x)": raw, "prompt mean away": raw - raw.mean(1, True),
                   "only c(x) away": raw - c, "control: a third of the noise": gold + noise / 3 + c}
 
-
+# %%
 MEASURES = {"BSR penalty": lambda r, gold: losses.bsr_penalty(r[:, 0], r[:, 1]).item(),
             "BT loss": lambda r, gold: losses.bt_loss(r[:, 0], r[:, 1]).item(),
             "tau within prompts": lambda r, gold: kendall_tau_b(r, gold).mean(),
@@ -337,14 +333,12 @@ MEASURES = {"BSR penalty": lambda r, gold: losses.bsr_penalty(r[:, 0], r[:, 1]).
             "tau pooled": lambda r, gold: kendall_tau_b(r.ravel(), gold.ravel()).item()}
 
 # %%
-found: dict = {}
-for _ in range(20):  # worlds
-    gold, models = world()
+worlds = [world() for _ in range(20)]
+for _, models in worlds:
     raw, away, *_ = models.values()
     torch.testing.assert_close(advantages(raw), advantages(away), msg="RLOO must not see c(x)")
-    for name, r in models.items():
-        for measure, f in MEASURES.items():
-            found.setdefault(name, {}).setdefault(measure, []).append(f(r, gold))
+found = {name: {measure: [f(models[name], gold) for gold, models in worlds]
+                for measure, f in MEASURES.items()} for name in models}
 pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                      for measure, values in cells.items()} for name, cells in found.items()})
 
@@ -363,20 +357,12 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # there must come through shared weights**, by changing what the network learns.
 
 # %% [markdown]
-# Controls that tell mechanism from side effect follow from this. *Pooled tau*: BT, centred per
-# prompt afterwards. *RLOO*: BT, rescaled so that rewards within a prompt scatter as much as BSR's,
-# since a smaller reward acts like a larger KL weight. (KL: the penalty that keeps the policy near
-# its start, notebook 08.) *Tau and best-of-n*: neither trick can change anything, so the controls
-# are other trained penalties (Section 6).
-
-# %% [markdown]
 # ## 5. A micro-batch's own mean is another regularizer
 #
 # A large batch is computed in parts, **micro-batches**, whose gradients are averaged. For a mean
-# over pairs that is right. A squared mean is not additive: $(\tfrac{a+b}{2})^2 \neq \tfrac12
-# (a^2 + b^2)$. Penalizing each part's own mean, as a loss inside a standard trainer does, is BSR
-# with a smaller group: another ratio of level and spread (Section 2), which changes with your
-# memory size.
+# over pairs that is right; a squared mean is no mean of squares. Penalizing each part's own mean,
+# as a loss inside a standard trainer does, is BSR with a smaller group: another ratio of level and
+# spread, which changes with your memory size.
 #
 # **Predict**: four micro-batches, each with its own mean. Does four times the $\lambda$ repair
 # it: far from zero? With the mean at zero?
@@ -411,6 +397,8 @@ for _ in range(20):  # batches and heads
             wrong = gradient(naive, head, h_w, h_l, factor) - right
             errors.setdefault(f"lambda times {factor}", {}).setdefault(
                 f"mean reward {mean:.0f}", []).append((wrong.norm() / right.norm()).item())
+
+# %%
 pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                        for where, values in cells.items()} for factor, cells in errors.items()})
 
@@ -419,20 +407,20 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 #
 # <details><summary>Answer</summary>
 #
-# Far from zero it looks like a repair: only the level counts there, and its weight $\lambda G$ is
-# right again. With the mean at zero the error is four times as large as without the repair: four
-# times the weight on the spread. No $\lambda$ mends both.
+# Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
+# With the mean at zero only the spread is left, its weight is four times too large, and the error
+# is four times that of no repair. No $\lambda$ mends both.
 # </details>
 
 # %% [markdown]
-# **The exact way** uses that the loss depends on the network only through $2B$ numbers:
+# **The exact way**: the loss depends on the network only through $2B$ numbers.
 # 1. all rewards, part by part, *without* a graph;
 # 2. the loss of the whole batch and its gradient $\partial L/\partial r$: cheap, no network;
 # 3. each part again, *with* a graph, backward from its slice of $\partial L/\partial r$.
 #
 # It costs one more forward pass and is exact for any loss, as long as both passes compute the same
-# numbers (no dropout). `train_rm` does this, and you will in Exercise 4. Here step 2, and for a
-# linear head all of step 3 in one line. Several processes have the same problem: notebook 10.
+# numbers (no dropout). `train_rm` does this, and you will in Exercise 4. Below, a linear head needs
+# one line for step 3. Several processes have the same problem: notebook 10.
 
 # %%
 rewards = torch.stack([h_w @ head, h_l @ head]).requires_grad_()  # (2, B), numbers only
@@ -442,90 +430,47 @@ torch.testing.assert_close(push[0] @ h_w + push[1] @ h_l, right,
                            msg="dL/dr and the states must give the whole batch's gradient")
 
 # %% [markdown]
-# ## 6. The family: forces on margin and pair mean
+# ## 6. Its relatives: the same terms, other ratios
 #
-# For one pair with the **margin** $m = r_w - r_l$ and the pair mean $s$:
+# With the **margin** $m = r_w - r_l$ and the pair mean $s$, two older penalties on rewards are
+# - **centering**: $\kappa$ times the mean of $(r_w + r_l)^2 = 4 s^2$;
+# - **L2**: $\lambda$ times the mean of $(r_w^2 + r_l^2)/2 = s^2 + m^2/4$.
 #
-# - **BT**: $-\log\sigma(m)$; **BSR**, groups of one: $L_{BT} + \lambda s^2$;
-# - **centering**: $L_{BT} + \kappa\,(r_w + r_l)^2 = L_{BT} + 4\kappa\,s^2$;
-# - **L2** on rewards: $L_{BT} + \lambda\,(r_w^2 + r_l^2)/2 = L_{BT} + \lambda\,(s^2 + m^2/4)$.
-#
-# The paper also compares (Sec. 4.3) **Hinge**, $\max(0, 2 - m)$; **Norm**,
-# $-\log\sigma\bigl(m / \sqrt{r_w^2 + r_l^2}\bigr)$; and **DR**, $L_{BT} - \log\sigma(r_w) -
-# \log\sigma(-r_l)$.
-#
-# **Predict**: which of the seven leave $s$ alone? Which one can push $s$ *away* from zero?
-
-# %%
-OBJECTIVES = {"bt": {}, "bsr": {"bsr_lambda": 0.15}, "centering": {"centering_coefficient": 0.0375},
-              "l2": {"l2_coefficient": 0.15}, "hinge": {"target_margin": 2.0}, "norm": {}, "dr": {}}
-
-
-def force(kind, m, s):
-    """Downhill of a pair's loss in (m, s).  Shapes: (n,), (n,) -> (n,), (n,)."""
-    m, s = (torch.as_tensor(x, dtype=torch.float64).requires_grad_() for x in (m, s))
-    values = [losses.preference_loss(kind, (y + x / 2)[None], (y - x / 2)[None],
-                                     **OBJECTIVES[kind]) for x, y in zip(m, s, strict=True)]
-    return torch.autograd.grad(-sum(values), (m, s), allow_unused=True, materialize_grads=True)
-
-
-rows = {kind: [f for pair in zip(*force(kind, [3.0, -1.0], [1.0, 1.0]), strict=True)
-               for f in pair] for kind in OBJECTIVES}
-assert rows["bsr"] == rows["centering"], "4 kappa = lambda: one and the same function of a pair"
-table = pd.DataFrame(rows, ["right order, far apart (m = 3): force on m", "on s = 1",
-                            "wrong order (m = -1): force on m", "on s = 1 "]).T
-table.astype(float).round(2) + 0.0
-
-# %%
-figure, axes = plots.panels(3, sharex=True, sharey=True)
-m, s = (x.flatten() for x in torch.meshgrid(torch.linspace(-2, 6, 9), torch.linspace(-4, 4, 9),
-                                            indexing="ij"))
-TITLES = {"bt": "BT: the pair mean is free",
-          "bsr": "BSR (groups of one), centering:\npull to s = 0",
-          "l2": "L2: pulls on a large margin, too"}
-for axis, (kind, title) in zip(axes, TITLES.items(), strict=True):
-    f_m, f_s = force(kind, m, s)
-    motion = torch.stack([2 * f_m, f_s / 2])  # what a step on (r_w, r_l) does to (m, s)
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.quiver(m, s, *motion, color=plots.COLORS[kind], angles="xy", scale_units="xy", scale=1.2,
-                width=0.006)
-    plots.label(axis, "margin $m$ (reward units)", "", title)
-axes[0].set_ylabel("pair mean $s$ (reward units)");
-
-# %% [markdown]
-# **What to see.** An arrow is a step of gradient descent on $(r_w, r_l)$. BT moves the margin
-# alone, ever more weakly. BSR adds a pull to $s = 0$ that is the same at every margin; for one pair
-# centering is the same function. L2 pulls $s$ alike, and large margins back. ($\lambda$ is large
-# here, to be visible.)
-#
-# <details><summary>Answer</summary>
-#
-# BT and Hinge leave $s$ alone. Norm pushes $s$ away from zero for a pair in the wrong order: more
-# length makes its wrong direction count less.
-# </details>
-
-# %% [markdown]
-# With more than one pair, centering and BSR separate. Centering averages $4 s_i^2$: always
-# $4\kappa\,(\mu_s^2 + \mathrm{Var}(s))$. BSR is $\lambda\,(G\mu_s^2 + \mathrm{Var}(s))$. **The same
-# two terms, another ratio**: 1 to 1 against $G$ to 1.
+# Since the mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$, all are made of three parts.
 
 # %%
 r_w, r_l = torch.randn(2, 4096, dtype=torch.float64) * 2 + 0.7
-pair_means = (r_w + r_l) / 2
-mean, spread = pair_means.mean(), pair_means.var(correction=0)
-torch.testing.assert_close(losses.centering_penalty(r_w, r_l), 4 * (mean**2 + spread))
-torch.testing.assert_close(losses.bsr_penalty(r_w, r_l, 1), mean**2 + spread)  # groups of one
-pd.DataFrame([[G, losses.bsr_penalty(r_w, r_l, G).item(), (G * mean**2 + spread).item()]
-              for G in (1, 16, 128)], columns=["G", "BSR of 4,096 pairs, cut into groups once",
-                                               "G mu_s^2 + Var(s)"]).set_index("G").round(2)
+s, m = (r_w + r_l) / 2, r_w - r_l
+made_of = torch.stack([s.mean() ** 2, s.var(correction=0), m.square().mean()])
+WEIGHTS = {"BSR, groups of one": (1, 1, 0), "BSR, G = 16": (16, 1, 0), "centering": (4, 4, 0),
+           "L2": (1, 1, 1 / 4)}
+
+# %%
+values = [losses.bsr_penalty(r_w, r_l, 1), losses.bsr_penalty(r_w, r_l, 16),
+          losses.centering_penalty(r_w, r_l), losses.l2_penalty(r_w, r_l)]
+rows = {name: [*weights, (torch.tensor(weights).double() @ made_of).item(), value.item()]
+        for (name, weights), value in zip(WEIGHTS.items(), values, strict=True)}
+assert all(abs(row[3] - row[4]) < 1e-9 for name, row in rows.items() if name != "BSR, G = 16")
+pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squared margin",
+                    "sum of the three", "the penalty"]).transpose().round(2)
 
 # %% [markdown]
-# At $G = 1$ exactly; else one way to cut differs from the average over all ways by a little.
+# **The same two terms, another ratio**: $G$ to 1 in BSR, 1 to 1 in centering. L2 pulls on margins
+# as well. (BSR at $G = 16$ is cut into groups in one way; the sum is its average over all ways.)
 #
+# <details><summary>The other objectives of the paper's comparison (Sec. 4.3)</summary>
+#
+# **Hinge**: $\max(0, 2 - m)$. **Norm**: $-\log\sigma\bigl(m / \sqrt{r_w^2 + r_l^2}\bigr)$.
+# **DR**: $L_{BT} - \log\sigma(r_w) - \log\sigma(-r_l)$. Hinge holds no $s$ and leaves it alone.
+# Norm's root is $\sqrt{2s^2 + m^2/2}$: a pair in the wrong order lowers its loss by a larger
+# $|s|$. DR wants $r_w > 0 > r_l$.
+# </details>
+
+# %% [markdown]
 # ## 7. How heavy is $\lambda$?
 #
 # Compare the pushes on *one reward*. BT gives $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on. BSR
-# gives $\lambda\,\bar r\,G/B$ (Section 3). The ratio does not depend on $B$, but on the group:
+# gives $\lambda\,\bar r\,G/B$ (Section 3). The ratio depends on the group, not on $B$:
 #
 # $$\frac{\lambda\,\bar r\,G/B}{1/(2B)} = 2\,\lambda\,G\,\bar r .$$
 #
@@ -536,20 +481,22 @@ pd.DataFrame([[G, losses.bsr_penalty(r_w, r_l, G).item(), (G * mean**2 + spread)
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
-rows = {f"G = {G}, {when}": [f"{2 * x * G * mean:.1%}" for x in LAMBDAS]
-        for G in (16, 128)  # our runs and the official 8B recipe; the paper's batch as one group
+rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * mean:.1%}" for x in LAMBDAS]
+        for G, what in ((16, "our runs, official 8B recipe"), (128, "the paper's batch, one group"))
         for mean, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
+pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
+    "BSR's push over BT's, by lambda", axis=1)
+
+# %%
 r = torch.ones(64, requires_grad=True)  # check the formula at G = 32, lambda = 1e-3, mean 1
 (bsr_push,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r[:32], r[32:]), r)
 (bt_push,) = torch.autograd.grad(losses.bt_loss(r[:32], r[32:]), r)
 ratio = (bsr_push / bt_push.abs())[0].item()
 assert abs(ratio - 2 * 1e-3 * 32) < 1e-6, "the ratio must be 2 lambda G times the mean"
-pd.DataFrame(rows, index=[f"BSR's push over BT's, lambda {x:g}" for x in LAMBDAS]).transpose()
 
 # %% [markdown]
 # So at the paper's default $\lambda = 10^{-3}$ and $G = 16$ BSR is a 3% correction? Per reward,
-# yes. On shared weights pushes add up, or cancel. Measure it: the gradients on the head of a real
-# model, 16 pairs, before the first step.
+# yes. But on shared weights pushes add up, or cancel: measure the gradients on a real model's head.
 
 # %%
 from bsr_lite.batching import pack
@@ -557,6 +504,7 @@ from bsr_lite.models import load_reward_model
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.tokenization import pair_tokens
 
+# %%
 config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=96"])
 model = load_reward_model(config.model.name, depth=10, seed=0)
 pairs, _ = pair_tokens(load_scenarios(config).train, model.tokenizer, config.data.max_length)
@@ -571,6 +519,8 @@ mean_hidden, margin_direction = torch.cat([h_w, h_l]).mean(0), (h_w - h_l).mean(
 r_w, r_l = h_w @ W, h_l @ W
 (g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
 (g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W)
+
+# %%
 one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
 mean_reward = torch.cat([r_w, r_l]).mean().item()
 print(f"mean reward {mean_reward:.2f}, |mean h| {mean_hidden.norm():.0f}, "
@@ -578,16 +528,16 @@ print(f"mean reward {mean_reward:.2f}, |mean h| {mean_hidden.norm():.0f}, "
 pd.DataFrame([["one reward", f"{2e-3 * 16 * mean_reward:.0%}"],
               ["the head, BT of one pair (mean length)", f"{g_bsr.norm() / one_pair:.0%}"],
               ["the head, BT of all 16 pairs", f"{g_bsr.norm() / g_bt.norm():.0%}"]],
-             columns=["push on", "BSR's over BT's, lambda 1e-3, G = 16"])
+             columns=["push on", "BSR's over BT's, lambda 1e-3, G = 16"]).set_index("push on")
 
 # %% [markdown]
 # A pair's two BT pushes nearly cancel: they act along $h_w - h_l$, which is short. The differences
 # of different pairs point different ways and cancel again. BSR's pushes all add up along $\bar h$,
 # which is long.
 #
-# And the optimizer? AdamW divides every coordinate by its own size, so its first step is the *sign*
-# of the gradient times the learning rate. How much BSR weighs sets the direction of the step, not
-# its length. What does such a step of the head do to level and mean margin?
+# And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
+# the gradient times the learning rate. So BSR's weight sets the direction of the step, not its
+# length. What does such a step of the head do to level and mean margin?
 
 # %%
 rows = []
@@ -602,9 +552,8 @@ pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step
 # %% [markdown]
 # **Two answers to one question.** Reward by reward BSR at $10^{-3}$ is a small correction. On the
 # head it weighs as much as BT itself, and nearly all of it goes into the level. By the sign rule
-# $10^{-3}$ already moves the level by more than half of what $10^{-1}$ does; from $10^{-2}$ on
-# nothing is left for the margin in this first step. (One model, one head, one batch: a scale, not
-# a law.)
+# $10^{-3}$ already moves the level by more than half of what $10^{-1}$ does. From $10^{-2}$ on this
+# first step leaves the margin where it is. (One model, one head, one batch: a scale, not a law.)
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
@@ -640,19 +589,20 @@ def crossing(run):
     below = np.flatnonzero(means < 0)  # every head starts above zero
     return str(below[0] + 1) if len(below) else "never"
 
+# %%
+pd.DataFrame([[name, *map(crossing, record[name])] for name in METHODS], columns=[
+    "first step with a mean below zero", *(f"seed {i}" for i in range(3))]).set_index(
+    "first step with a mean below zero")
+
+# %%
+SPREADS = {"between_prompts": "between prompts", "within_prompts": "within prompts"}
+
 
 def over_bt(method, key):
     """Standard deviation on new prompts over BT's of the same seed.  Shapes: -> (seeds,)."""
     ours, bt = ([run["evaluation"]["scenarios"]["prompt_disjoint"][key] for run in record[name]]
                 for name in (method, "bt"))
     return np.sqrt(np.divide(ours, bt))
-
-
-SPREADS = {"between_prompts": "between prompts", "within_prompts": "within prompts"}
-pd.DataFrame([[name, ", ".join(map(crossing, record[name])), *(
-    "{:.2f} ± {:.2f}".format(*seed_interval(over_bt(name, key))) for key in SPREADS)]
-    for name in METHODS], columns=["method", "first step with a mean below zero, by seed", *(
-        f"sd {name} over BT's, ± 95%" for name in SPREADS.values())]).set_index("method")
 
 # %%
 figure, axis = plots.panels(1)
@@ -672,20 +622,20 @@ plots.label(axis, "", "standard deviation of rewards over BT's,\nsame seed, new 
 
 # %% [markdown]
 # **What to see.** *Level*: from $10^{-3}$ on it crosses zero at step 3 or 4 in each seed, then
-# swings about it. $10^{-4}$ needs 14 to 19 steps. *Spread*: at $10^{-3}$ a change is undecided; at
-# $10^{-2}$ a third is gone. So the level takes a much smaller $\lambda$ than the spread.
+# swings about it. $10^{-4}$ needs 14 to 19 steps. *Spread*: at $10^{-3}$ a change is undecided, at
+# $10^{-2}$ nearly a third of the standard deviation between prompts is gone.
 #
 # <details><summary>Answer</summary>
 #
-# The level, by far: its weight is 16 times as large, and all pushes on it add up on the head. A
-# hundredfold $\lambda$ gains at most one step. Section 7 told why: it turns a step of AdamW, and
-# makes it hardly longer.
+# The level: its weight is 16 times as large, and pushes on it add up on the head. A hundredfold
+# $\lambda$ gains at most one step. Section 7 suggests why: it turns a step of AdamW, and makes it
+# hardly longer.
 # </details>
 
 # %% [markdown]
 # The penalty holds no margin. Yet within prompts rewards shrink as they do between prompts, as if
-# all were multiplied by one number. That is why Section 4 asks for BT *rescaled* as a control.
-# Whether any of it helps is the question of notebook 04.
+# all were multiplied by one number. So whoever claims that BSR helps a policy needs BT *rescaled*
+# as a control: smaller rewards alone leave the policy nearer to its start (notebook 08).
 
 # %% [markdown]
 # ## Exercises
@@ -731,10 +681,9 @@ checks.check_same_push(same_push);
 
 # %% [markdown]
 # **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
-# on, so what the penalty still costs is the spread". From a run's batch means $\bar r_t$ and its
-# unbiased variances of pair means (both (T,), one group of `group` pairs a step), estimate which
-# share of the summed penalty $\sum_t G\,\bar r_t^{\,2}$ is the *level's*. Then run the last cell.
-# May the sentence stand?
+# on; what the penalty still costs is the spread". From a run's batch means $\bar r_t$ and unbiased
+# variances of pair means, both (T,), with one group of $G$ = `group` pairs a step, estimate the
+# *level's* share of $\sum_t G\,\bar r_t^{\,2}$. Then run the last cell. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
@@ -775,13 +724,14 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What you know now
 #
-# - Its gradient is one number for a whole group. What tau within prompts, best-of-n or RLOO gain
+# - The gradient is one number for a whole group. What tau within prompts, best-of-n or RLOO gain
 #   must come through shared weights.
-# - On a shared head nearly all of it goes into the level, and a small $\lambda$ is enough for that.
+# - On the head nearly all of it goes into the level, and a small $\lambda$ is enough for that.
 # - **BSR is two penalties in one: it holds the level at zero with weight $\lambda G$, and draws the
 #   pair means together with weight $\lambda$. Change the group, and you change the regularizer.**
-#
-# Not answered here: whether any of this calms hidden states or helps on new answers. Nothing in the
-# formula says so, for it sees rewards only.
+
+# %% [markdown]
+# Not answered here: whether any of this calms hidden states or helps on new answers. The formula
+# does not say so: it sees rewards only.
 #
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**
