@@ -114,9 +114,9 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 #
 # *First reading*: the group sums to zero. But groups are drawn at random. What does the penalty
 # want **on average**? Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a
-# mean $\mu_s$, the **level**, and a variance $\mathrm{Var}(s)$, the **spread**. A group's $\bar r$ is
-# the mean of $G$ pair means, and the expectation of a square is the squared expectation plus the
-# variance:
+# mean $\mu_s$, the **level**, and a variance $\mathrm{Var}(s)$, the **spread**. A group's $\bar r$
+# is the mean of $G$ pair means, and the expectation of a square is the squared expectation plus
+# the variance:
 #
 # $$E\bigl[G\,\bar r^{\,2}\bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
@@ -482,7 +482,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
 rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * mean:.1%}" for x in LAMBDAS]
-        for G, what in ((16, "our runs, official 8B recipe"), (128, "the paper's batch, one group"))
+        for G, what in ((16, "ours, official 8B"), (128, "paper's batch"))
         for mean, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
