@@ -158,24 +158,24 @@ def check_crossing_group_size(function: Callable) -> bool:
     return judge(check_crossing_group_size, function, cases)
 
 
-def check_penalty_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike.
+def check_same_push(function: Callable) -> bool:
+    """Exercise 2 of notebook 03: the lambda at another group size that keeps BSR's push relative
+    to BT's, and what that does to the weight of the spread.
 
-    Hint: every reward of a group gets lambda times the group's mean reward, divided by the number
-    of groups"""
-    chosen, rejected = numbers(0, 6), numbers(1, 6)
-    cases = [((chosen, rejected, 0.1, size), 0.1 * grad(bsr_penalty)(chosen, rejected, size))
-             for size in (6, 3, 1)]
-    return judge(check_penalty_gradient, function, cases)
+    Hint: which product of lambda and G stands in Section 7's ratio, and what before Var(s)?"""
+    cases = [((1e-3, 16, 128), [1.25e-4, 0.125]), ((1e-2, 32, 8), [4e-2, 4]), ((1.0, 2, 2), [1, 1])]
+    return judge(check_same_push, function, cases)
 
 
-def check_same_weight(function: Callable) -> bool:
-    """Exercise 3 of notebook 03: the lambda at another group size that keeps BSR's push relative
-    to BT's.
+def check_level_share(function: Callable) -> bool:
+    """Exercise 3 of notebook 03: which share of the penalty of some steps is the level's.
 
-    Hint: the ratio of the pushes is 2 lambda G mean(r): keep lambda G"""
-    cases = [((1e-3, 16, 128), 1.25e-4), ((1e-2, 32, 8), 4e-2), ((1e-3, 16, 16), 1e-3)]
-    return judge(check_same_weight, function, cases)
+    Hint: the squared mean of a batch is on average mu^2 + Var(s) / G: take off what the spread
+    makes, then add up the steps"""
+    means, variances = numbers(0, 9), numbers(1, 9).square()
+    cases = [((means, variances, g), 1 - variances.mean() / (g * means.square().mean()))
+             for g in (16, 4)]
+    return judge(check_level_share, function, cases)
 
 
 def check_accumulated_gradient(function: Callable) -> bool:
