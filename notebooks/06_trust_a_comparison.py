@@ -142,15 +142,15 @@ errors.assign(**{"BSR minus BT (tau)": [mean, mean, None]}).round(4)
 figure, (left, middle, right) = plots.panels(3)
 left.plot(bt.mean(0), bsr.mean(0), ".", color=plots.COLORS["bsr"], alpha=0.5)
 left.plot([-1, 1], [-1, 1], color="black", linewidth=0.8)
-plots.label(left, "tau of BT", "tau of BSR", "a dot a prompt, mean of four seeds")
+plots.label(left, "tau of BT, mean of four seeds", "tau of BSR", "a dot a prompt")
 for ends in zip(bt.mean(1), bsr.mean(1), strict=True):
     middle.plot((0, 1), ends, "o-", color=plots.COLORS["bsr"], alpha=0.7)
 middle.set(xticks=(0, 1), xticklabels=("BT", "BSR"), xlim=(-0.4, 1.4))
-plots.label(middle, "", "tau", "a line a seed, mean of 240 prompts")
+plots.label(middle, "", "tau, mean of 240 prompts", "a line a seed")
 for place, half in enumerate(errors.iloc[:2, 1]):
     right.errorbar(place, mean, half, fmt="o", capsize=4, color="black")
 right.plot(np.full(4, 1.2), (bsr - bt).mean(1), "o", color=plots.COLORS["bsr"], alpha=0.6)
-right.text(1.2, -0.03, "a dot\na seed", color=plots.COLORS["bsr"], va="top", ha="center")
+right.text(1.4, -0.03, "a dot\na seed", color=plots.COLORS["bsr"], va="top", ha="center")
 right.axhline(0, color="black", linewidth=0.8)
 right.set(xticks=(0, 1), xticklabels=("two samples", "pairs"), xlim=(-0.5, 1.9))
 plots.label(right, "", "BSR minus BT (tau), 95% interval", "one difference, two intervals")
@@ -432,6 +432,8 @@ for study, table in studies.items():
 nulls = pd.DataFrame(rows, columns=["study", "set", "mean", "low", "high"])
 nulls["null"] = (nulls.low <= 0) & (nulls.high >= 0)
 nulls["inside"] = nulls.null & (nulls.low > -0.05) & (nulls.high < 0.05)
+
+# %%
 figure, axes = plots.panels(2, sharex=True)
 for axis, pair in zip(axes, (["lora", "norms"], ["judged", "postscript"]), strict=True):
     some = nulls[nulls.study.isin(pair)]
@@ -534,6 +536,8 @@ def five_or_more(n):  # of n independent intervals around nothing
 assert abs(five_or_more(24) - shares["independent"][2]) < 0.003, "the draws must agree with it"
 print(f"independent: five or more of 24 {five_or_more(24):.4f}, "
       f"of all {len(every)} {five_or_more(len(every)):.2f}")
+
+# %%
 named = ("prompt_shifted", "response_disjoint", "mutual_disjoint")  # before the run, together
 level, base = ([np.mean([run["evaluation"]["scenarios"][test]["score"] for test in named])
                 for run in post[method]] for method in ("level-1e-2", "bt"))
@@ -575,6 +579,8 @@ KINDS = {"17% false labels, 64 times": (again, 32),  # and so many seeds: states
          "17% false labels, once": (dataclasses.replace(again, pairs=19_200), 8)}
 live = {kind: worlds.train(world, {"bt": worlds.OBJECTIVES["bt"]}, seeds)
         for kind, (world, seeds) in KINDS.items()}
+
+# %%
 noisy, clean = (worlds.draw(world, 32)[0] for world, _ in list(KINDS.values())[:2])
 assert torch.equal(noisy.sum(2), clean.sum(2)), "the control has the same pairs, but for the order"
 turned = (noisy != clean).flatten(2).any(-1).float().mean()
