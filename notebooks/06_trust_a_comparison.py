@@ -620,7 +620,8 @@ table.unstack()[SETS]
 # is an informative null, less than .011 either way. Clean labels: all four rise. False labels, each
 # pair once: all four rise, too.
 # </details>
-#
+
+# %% [markdown]
 # So neither sixty-four epochs nor false labels stop the rise by themselves: it takes both. The
 # claim stands, and it took two controls. (The second changes two things that cannot be parted:
 # without repetition as many steps need more pairs, and more pairs say more.)
