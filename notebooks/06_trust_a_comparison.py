@@ -267,8 +267,7 @@ assert prompts_alone < both - 0.05, "an interval that leaves the seeds out must 
 # %% [markdown]
 # **What to see.** Black intervals miss the truth, which is zero. Over prompts alone 16 of 100 miss,
 # in place of 5. Over seeds alone the count is right in this study, since its prompts add little
-# once they are paired. Over both it is a little too careful: the guard widens the interval, and the
-# library rounds degrees of freedom down.
+# once they are paired. Over both it is a little too careful: the guard widens the interval.
 
 # %% [markdown]
 # ## 3. How large an effect can we find?
@@ -331,9 +330,9 @@ assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard erro
 #
 # <details><summary>Answer</summary>
 #
-# About .45. Four independent numbers need 4.25 standard errors for a power of .80. This study
-# needs 4.4, since its interval is careful: a difference of .036. So a study of this size would miss
-# most gains of the size of the paper's Table 5.
+# Under one half. Four independent numbers need 4.25 standard errors for a power of .80. This study
+# needs 4.2: a difference of .034. So a study of this size would miss most gains of the size of the
+# paper's Table 5.
 # </details>
 
 # %% [markdown]
@@ -374,8 +373,7 @@ plots.label(axis, "prompts", "found in four of five studies (tau)",
 # %% [markdown]
 # **What to see.** A line is a number of seeds. With few seeds the lines level off at 960 prompts:
 # what is left is the scatter of the seeds. With 32 they have not quite. (300 studies each: read two
-# digits, with three seeds one. The line of three seeds is too high: the library rounds degrees of
-# freedom down, and below two of them $t$ is 12.7.)
+# digits, with three seeds one.)
 #
 # <details><summary>Answer</summary>
 #
@@ -452,8 +450,7 @@ figure.suptitle(f"{nulls.null.sum()} of {len(nulls)} intervals hold zero; "
 # %% [markdown]
 # **What to see.** Grey is what would not be useful. A dot is an informative null, a cross is
 # undecided (a diamond would be decided); the title has the answer. (BSR's $\lambda$ is $10^{-3}$ in
-# *lora*, $10^{-2}$ in *postscript*. The library's rounding makes *postscript, prompt-disjoint*
-# three times as wide as need be.)
+# *lora*, $10^{-2}$ in *postscript*.)
 #
 # *lora* is informative in all four sets: at 95% a set, whatever BSR does there is less than .05
 # (in-domain by a hair).
@@ -671,7 +668,7 @@ checks.check_best_seeds(best_seeds);
 # intervals, the mean of each is its middle, and the true difference is `truth`. By which factor is
 # the *size* of a reported difference too large, on average? Reported are those that exclude zero,
 # on either side. Then run the last cell: what does it say about a reported gain of .024, had it
-# been found in a study like ours, which needs .036?
+# been found in a study like ours, which needs .034?
 #
 # <details><summary>Hint</summary>
 #
