@@ -81,7 +81,8 @@ def frame(rows):
 # a BSR reward model ($\lambda = 10^{-3}$) of seed 0, 1 or 2. "BT 1" is the policy that was
 # trained on BT's proxy of seed 1. There is no KL price ($\beta = 0$), so that what a proxy gets
 # wrong can show.
-#
+
+# %% [markdown]
 # All runs, and the reference, then gave **two answers** each to the same 112 new prompts. The text
 # of the first is on record; gold, proxy and whether it ended are on record for both.
 
@@ -133,7 +134,8 @@ answers(85, "answer", "ended", "gold (0 to 5)", "its proxy")
 # policies better, none less. Second prompt: the reference had ended, and gold likes three policies
 # *less* and one better. BSR 2 lists items where one sentence was asked for. No other policy's proxy
 # gives as much, and gold gives .75 less than to the reference.
-#
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # Gold likes the list of BSR 2 best. The proxies of BT 2 and BSR 0 think more of their policies'
@@ -201,7 +203,8 @@ unit_table.round(2)
 # agrees that all six gained something, each beyond its 95% interval over prompts (±). BT 0 and BT 2
 # kept more than the correlation, the other four less. (The real gold is not normal. So $\rho$ is a
 # yardstick, and more than $\rho$ is no certificate.)
-#
+
+# %% [markdown]
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
 #
@@ -248,13 +251,12 @@ frame({name: ending(run) for name, run in SIX.items()}).transpose()
 # %% [markdown]
 # **What to see.** After training .87 or more of the answers end. An ending is worth nearly two sds
 # of the proxy and more than one and a half of gold (± 95% over 31 prompts). *Ending alone*, the
-# rise in endings times their worth, would so bring about 1.1 of the proxy and .9 of gold. BT's
-# policies gained little more of the proxy than that. Of gold only BT 0, BT 2 and BSR 2 gained as
-# much.
+# rise in endings times their worth, would so bring about 1.1 of the proxy and .9 of gold. Of gold
+# only BT 0, BT 2 and BSR 2 gained as much.
 #
-# **Ending alone would give every run a share of .83 to .93.** It is the floor on which all stand.
-# What sets .17 apart from .89 is what the policy did besides. (An answer that ends may be better in
-# other ways as well. So its worth is an estimate, not yet a cause.)
+# **Ending alone would give every run a share of .83 to .93.** What sets .17 apart from .89 is
+# what the policy did besides. (An answer that ends may be better in other ways as well. So its
+# worth is an estimate, not yet a cause.)
 
 # %% [markdown]
 # ### When?
@@ -283,7 +285,7 @@ print(f"standard error of a mean over 20 prompts: {error:.2f} sd of gold")
 
 # %%
 figure, axes = plots.panels(3)
-WATCHED = {"finished": "first all learn to end", "proxy": "proxies climb, two of them on",
+WATCHED = {"finished": "all learn to end by step 15", "proxy": "two proxies go on climbing",
            "gold": "gold: up at once in two only"}
 for axis, (key, title) in zip(axes, WATCHED.items(), strict=True):
     for name, run in SIX.items():
@@ -292,18 +294,17 @@ for axis, (key, title) in zip(axes, WATCHED.items(), strict=True):
         axis.plot(np.arange(1, len(curve) + 1) * BLOCK, curve, color=plots.COLORS[method],
                   linestyle=("-", "--", ":")[int(seed)], linewidth=1.2)
     plots.label(axis, "step", "share of answers" if key == "finished" else "gain (sd)", title)
-axes[2].errorbar(37, -0.5, 2 * error, color="black", capsize=3)
-axes[2].annotate("± two standard\nerrors of a point", (36, -0.5), ha="right", va="center")
-figure.suptitle("A line a run: BT blue, BSR red; seed 0 solid, 1 dashed, 2 dotted");
+axes[2].errorbar(37, -1.2, 2 * error, color="black", capsize=3)
+axes[2].annotate("± two standard\nerrors of a point", (35, -1.35), ha="right", va="center")
+figure.suptitle("All six soon end; gold need not follow "
+                "(BT blue, BSR red; seed 0 solid, 1 dashed, 2 dotted)");
 
 # %% [markdown]
-# **What to see.** Endings come within fifteen steps in all six. Gold goes up with them in BT 0 and
-# BT 2 only; in BT 1 it falls. After step 20 the proxies of BSR 0 and BSR 2 climb on. Gold of BSR 2
-# dives and comes back. Its endings dip, too, but not below the reference's share: something else
-# is in that dive.
-#
-# One caution: zero is the reference's mean on the 112 *other* prompts, and a point stands for 20.
-# The bar says how little a single point tells.
+# **What to see.** Endings come within fifteen steps in all six. Gold goes up with them in BT 0
+# and BT 2 only; in BT 1 it falls. After step 20 the proxies of BSR 0 and BSR 2 climb on. Gold of
+# BSR 2 dives and comes back. Its endings dip, too, but to .68, above the reference's .40:
+# something else is in that dive. (Zero is the reference's mean on 112 *other* prompts, and a
+# point stands for 20.)
 
 # %% [markdown]
 # ### Which terms of gold rose?
@@ -354,8 +355,8 @@ for i, (method, gains) in enumerate(split.items()):
     for seed, means in enumerate(gains.mean(1)):  # a seed's dots are joined
         axis.plot(places[:5], means[:5], "-", color=tint, linewidth=0.6, alpha=0.5)
         axis.plot(places, means, ".", color=tint)
-        for j in (0, 1, 5):
-            axis.annotate(seed, (places[j] + 0.05, means[j]), color=tint, va="center", fontsize=7)
+        axis.annotate(seed, (places[5] + 0.04 * (1 + seed), means[5]), color=tint, va="center",
+                      fontsize=7)
     for j, place in enumerate(places):
         mean, low, high, _ = statistics.two_way_interval(gains[..., j])
         axis.errorbar(place - 0.06, mean, [[mean - low], [high - mean]], fmt="_", capsize=3,
@@ -414,7 +415,7 @@ def at_equal_ending(run, key):
 
 # %%
 def made_up_answers(share, better, rng):
-    ended = rng.random((4000, 2)) < share
+    ended = rng.random((20_000, 2)) < share
     return {"finished": ended, "gold": rng.normal(size=ended.shape) + better + 1.5 * ended}
 
 
@@ -447,7 +448,7 @@ for place, (name, run) in enumerate(SIX.items()):
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(SIX))], SIX)
 axis.set_xlim(-1.2, 2)
-plots.label(axis, "left of the gain where both ended (sd), 95% over prompts", "",
+plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
             "At equal ending the two highest climbs brought gold nothing")
 
 # %%
@@ -460,7 +461,8 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, gold *down*: the
 # pattern of over-optimization. BSR 2: the proxy up by a unit, gold undecided (Section 4 says
 # why). The share kept of Section 2 had warned of BSR 0, but had ranked BSR 2 above BSR 1.
-#
+
+# %% [markdown]
 # BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
 # over-optimization. It may be drift: nothing here pulls a policy back to the reference. **So
 # the fall alone proves nothing about BSR 0's proxy.**
@@ -472,14 +474,16 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # BT 0 and BT 2.
 # </details>
 #
-# The intervals are over prompts alone. They speak of these six policies, on prompts that the
-# reference can finish, and not of new seeds.
-#
-# **What is missing.** Five controls with a known reward are planned and not yet on record
+# The intervals are over prompts alone: they speak of these six policies, on prompts that the
+# reference can finish.
+
+# %% [markdown]
+# **What is missing.** Five controls with a known reward are not yet on record
 # (`bsr_lite/configs/study_rloo_controls.yaml`; predictions R1 to R5 in `data/runs/LOG.md`). A
-# *constant* reward would tell what drift and ending cost by themselves, *gold* what can be had at
-# best, *random numbers* what training does without a signal. Two faulty rewards would tell whether
-# a policy finds a fault that is there. Until then **causes are not shown**.
+# *constant* would tell what drift and ending cost by themselves, *gold* what can be had at best,
+# *random numbers* what a reward without meaning does. Two rewards with a fault (an error an
+# *opening word*, points for *exclamation marks*) would tell whether a policy finds it. Until then
+# **causes are not shown**.
 
 # %% [markdown]
 # ## 4. Read the answers, for gold can be blind, too
@@ -533,7 +537,7 @@ def right_lists(found):
                       for rule in (NUMBER, ITEM))
     stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t for t in found["texts"]]
     return {f"as many items as asked, of {asked.sum()}": (anywhere == counts)[asked].sum(),
-            "of these by gold's count": (seen == counts)[asked].sum(),
+            "as many by gold's count": (seen == counts)[asked].sum(),
             "a 1. and no 2.": np.array(stops)[asked].sum()}
 
 
@@ -541,8 +545,8 @@ frame({name: right_lists(found) for name, found in SEVEN.items()})
 
 # %% [markdown]
 # **What to see.** BSR 2 gives as many items as asked in all 52 lists, and gold sees two of them. It
-# writes its items in one line. BT 0 has the right number in 11; in 23 of its lists no 2 follows
-# the 1. It learned to *look* like a list.
+# writes its items in one line. BT 0 has the right number in 11, the reference in 3. But in 23 of BT
+# 0's 41 lists no 2 follows the 1. It mostly learned to *look* like a list.
 #
 # How much of gold's verdict hangs on this? Put every number on a line of its own and let gold read
 # again. (Nothing else of gold changes. Gold was not repaired: the proxies learned from its labels.)
@@ -567,12 +571,13 @@ for place, name in enumerate(SIX):
         axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
                       markerfacecolor=fill)
 axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
-axis.annotate("items counted\nanywhere (open)", (1, -5.1), color=tint, va="center")
+axis.annotate("items counted\nanywhere (open)", (1, -5.05), color=tint, va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(SIX))], SIX)
 axis.set_xlim(-1.3, 1.5)
-plots.label(axis, "gold but for *complete*, policy minus reference (sd), 95% over prompts", "",
-            "BSR 2 does what is asked, and gold cannot see it")
+axis.set_ylim(-5.6, 0.5)
+plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
+            "BSR 2 gives the items asked for, and gold cannot see it")
 
 # %%
 def first_at_equal_ending(name, gains):
@@ -608,7 +613,7 @@ frame({name: {f"gold at equal ending, {title} (sd)": "{:+.2f} ± {:.2f}".format(
 # - **gold + heavy tails**: noise of the same quartiles that is now and then huge (Student's t,
 #   two degrees of freedom);
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy
-#   adds 5 sds where gold takes 2 off. By correlation it is as good as *gold + noise*.
+#   adds 5 sds where gold takes 2 off.
 
 # %% [markdown]
 # Then look at **the proxy's favourites**: the top half of the answers to a prompt by its account,
@@ -670,13 +675,13 @@ for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
         if names is made_up:
             axis.annotate(name, (0.8, mean[-1]), color=tint, va="center")
     axis.set_xscale("log", base=2)
-    axis.set_xlim(75, 0.12)
+    axis.set_xlim(75, 0.12 if names is made_up else 0.7)
     axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
     axis.axhline(0, color="black", linewidth=0.8)
     plots.label(axis, "the proxy's favourites: top share of the answers", "", title)
 axes[0].set_ylabel("mean gold (sd above the average answer)")
 axes[0].annotate("BT, BSR, centering, L2:\none curve", (1, 0.6), ha="right", va="center")
-figure.suptitle("Mean gold of the proxy's favourites");
+figure.suptitle("Faults show among a proxy's favourites: those of trained proxies do not turn");
 
 # %%
 def turning(name):
@@ -763,8 +768,8 @@ frame(verdicts)
 # %% [markdown]
 # **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
 # three. Every interval holds zero, and holds large effects either way as well. Three seeds do not
-# answer the paper's question, and how gold counts items moves the third row by as much as one
-# could hope to find.
+# answer the paper's question. How gold counts items moves the third row by a quarter of an sd, and
+# the change in time hangs on one seed.
 
 # %% [markdown]
 # ### Winning, and winning at equal length (Table 3)
@@ -800,14 +805,13 @@ frame({name: wins(run) for name, run in SIX.items()}).round(2)
 # %% [markdown]
 # ## 7. What holds here
 #
-# - **Ending explains most of what gold gained**, and nearly all that BT's proxies gained. At equal
-#   ending gold rose in two of six runs, by about .3, and fell in three.
-# - **One run shows the pattern of over-optimization**, BSR 0. Without the control *constant* its
-#   cause is not shown.
-# - **Gold misjudged another**, BSR 2: it did what was asked in a form that gold cannot count.
-# - **Faults show themselves among the favourites.** Heavy tails and a rare trick turn; noise does
-#   not; the trained proxies do not turn up to 64 of the reference's answers.
-# - **BSR against BT: undecided** for proxy, gold and its change in time.
+# - **Ending explains most of what gold gained.** At equal ending gold rose in two of six runs, by
+#   about .3, and fell in three.
+# - **One run shows the pattern of over-optimization**, BSR 0. Its cause is not shown.
+# - **Gold misjudged another**, BSR 2, which did what was asked in a form that gold cannot count.
+# - **Faults show among the favourites.** Those of trained proxies do not turn, up to 64 of the
+#   reference's answers.
+# - **BSR against BT: undecided.**
 #
 # Unlike the paper (Sec. 3.2): 135M instead of 1.5B, no SFT of our own, LoRA, 16 answers a step
 # instead of 128, no KL price.
@@ -862,7 +866,8 @@ for method in ("bt", "bsr"):
 # %% [markdown]
 # *And then judge these two answers of your function*: what may you say about KL prices? (The
 # solution has an opinion.)
-#
+
+# %% [markdown]
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
 # From three vectors of booleans (numbered before, numbered after, asked for) return by how much
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
@@ -886,12 +891,9 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # ## What you know now
 #
-# - Proxy and gold compare in one unit, the reference's standard deviation within a prompt. An
-#   honest noisy proxy lets gold keep the correlation.
 # - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
 #   the share kept says anything.
 # - How often a proxy errs matters less than what its favourites are worth.
-# - Reading answers and counting habits finds what a mean reward hides, even gold's.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Take the dull explanation
 # out first: ours had mostly learned to stop. Then read the answers: the judge may be blind, too.
