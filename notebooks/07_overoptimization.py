@@ -331,7 +331,7 @@ decided.set_index(["study", "method", "set"]).round(3)
 # %% [markdown]
 # ## 5. New sources score lower: is that overfitting?
 #
-# In the paper's Table 5 tau is lower on new sources than on new prompts, for all models and methods.
+# In the paper's Table 5 tau is lower on new sources than on new prompts, for all methods.
 # It is tempting to read that drop as over-optimization. But the two sets have other *answers*.
 # Perhaps those are harder to rank for anybody.
 #
