@@ -97,24 +97,24 @@ figure, (left, middle, right) = plots.panels(3)
 for step, tint, name in ((at[0], "#BBBBBB", "before"), (at[-1], plots.COLORS["bt"], "after")):
     norms = seen["no final norm"][step]["differences"].flatten()
     left.hist(norms, torch.linspace(0, 12, 41), color=tint, alpha=0.7, density=True)
-    left.text(1.2 if step == 0 else 6, 0.5 if step == 0 else 0.13, name)
+    left.text(*((3.4, 0.5) if step == 0 else (6, 0.13)), name)
 for (name, looks), tint in zip(seen.items(), (plots.COLORS["bt"], "#DDAA33"), strict=True):
     for axis, key in ((middle, "norm_cv"), (right, "difference")):
         values = course(looks, key)
         plots.seed_curves(axis, at, values / (values[:, :1] if axis is right else 1), name, tint)
 plots.label(left, "$|h_w - h_l|$ of a pair", "density", "no final norm: a right tail")
-plots.label(middle, "step", "cv of $|h|$", "lengths of states")
-plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "lengths of differences")
+plots.label(middle, "step", "cv of $|h|$", "lengths: a norm stops them")
+plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "differences: grow in both")
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-figure.suptitle("Norms disperse under Bradley-Terry; a final norm stops lengths, not differences");
+figure.suptitle("In this world norms disperse; a final norm stops lengths, not differences");
 
 # %%
 rows = {}
 for name, looks in seen.items():
     for key, what in (("head", "|W_p|"), ("norm_cv", "cv of |h|"), ("difference", "|h_w - h_l|")):
         start, end = course(looks, key)[:, 0], course(looks, key)[:, -1]
-        change = "{:+.3f} ± {:.3f}".format(*seed_interval(end - start))
-        rows[f"{what}, {name}"] = [start.mean().item(), change]
+        growth = "{:+.3f} ± {:.3f}".format(*seed_interval(end - start))
+        rows[f"{what}, {name}"] = [start.mean().item(), growth]
 assert course(seen["final norm"], "norm_cv").max() < 1e-5, "a norm must leave one length"
 pd.DataFrame.from_dict(rows, orient="index", columns=["start", "change, 95% over seeds"]).round(3)
 
@@ -377,7 +377,7 @@ assert len(bt) == 4, "four seeds are recorded"
 # first? Which way does the paper expect the length to go?
 
 # %%
-SETS = {"train": "train", "in_domain": "in-\ndomain", "prompt_disjoint": "new\nprompts",
+SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
         "response_disjoint": "new\nsources", "mutual_disjoint": "both\nnew"}
 
 # %%
@@ -401,37 +401,38 @@ for part, name in SETS.items():
     for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
         axis.plot(steps, values.T, color=plots.SCENARIO_COLORS[part], alpha=0.25, linewidth=0.8)
         axis.plot(steps, values.mean(0), color=plots.SCENARIO_COLORS[part],
-                  label=name.replace("-\n", "-").replace("\n", " "))
-plots.label(axes[0], "optimizer step", "mean margin", "margin: up to step 16, then flat")
+                  label=name.replace("\n", " "))
+plots.label(axes[0], "optimizer step", "mean margin", "margin: rises up to step 16")
 plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "length: ends shorter in every seed")
-plots.label(axes[2], "optimizer step", "cosine", "cosine: has the margin's shape")
+plots.label(axes[2], "optimizer step", "cosine", "cosine: the same shape")
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("The angle makes the margin, while lengths shrink (means, and four seeds each)");
 
 # %%
 moved, bound = (heads - heads[:, :1]).abs().max(), 0.5 * 2e-5 * 32 * H**0.5
 print(f"|W_p| moves by {moved:.4f} at most; notebook 01's bound for these runs is {bound:.4f}")
-late = curves("train", "margin")[:, -1] - curves("train", "margin")[:, steps.index(16)]  # (seeds,)
-print("margin, step 16 to 32:", [round(x, 2) for x in late.tolist()],
-      "mean {:+.2f} ± {:.2f}".format(*seed_interval(late)))
+for name, *keys in (("margin", "margin"), ("|h_w - h_l|", "difference_after", "mean")):
+    late = curves("train", *keys)[:, -1] - curves("train", *keys)[:, steps.index(16)]  # (seeds,)
+    print(f"{name}, training pairs, step 16 to 32:", [round(x, 2) for x in late.tolist()],
+          "mean {:+.2f} ± {:.2f}".format(*seed_interval(late)))
 
 # %% [markdown]
 # **What to see.** *Head*: still, as the learning rate forces it to be (the bound is half the rate,
-# times steps, times $\sqrt{H}$). *Length*: in all four seeds it ends
-# **shorter** than it began, on all five sets. That is the opposite of the paper's Fig. 2. *Angle*:
-# the margin is made here, on three unseen sets as much as on training pairs. In-domain pairs get a
-# third of it, on average.
-#
-# The second half could have surprised. The cosine has stopped by then, and the paper's story needs
-# the length to take over. It does not: two margins still creep up, two fall back.
+# times steps, times $\sqrt{H}$). *Length*: in all four seeds it ends **shorter** than it began, on
+# all five sets. That is the opposite of the paper's Fig. 2. *Angle*: the margin is made here, on
+# three unseen sets as much as on training pairs. In-domain pairs get a third of it, on average.
 
 # %% [markdown]
+# The second half could have surprised: on average the cosine has stopped, and the paper's story
+# needs the length to take over. Whether it does is undecided (-0.37 ± 1.81). In seeds 0 and 1
+# margin and length both creep up, in seeds 2 and 3 both fall back.
+#
 # <details><summary>Answer</summary>
 #
 # The cosine, and it is no surprise. The head is random, so the cosine starts near 0, and no other
 # factor can lift a product off 0. It stays small: 0.04 is the typical size of the cosine of two
-# random directions in 576 dimensions ($1/\sqrt{576}$). Only its *sign* is what pairs share. The
-# paper expects the length to rise.
+# random directions in 576 dimensions ($1/\sqrt{576}$). What most pairs come to share is its *sign*.
+# The paper expects the length to rise.
 # </details>
 
 # %% [markdown]
@@ -461,14 +462,15 @@ for axis, keys, name, title in zip(
     draw_ends(axis, *keys, floor=0)
     plots.label(axis, "", name, title)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Differences hardly spread, and lengths make at most 2.5% of them");
+figure.suptitle("Differences do not spread in general, and lengths make at most 2.5% of them");
 
 # %% [markdown]
-# **What to see.** *Spread*: falls in every seed on training pairs, on new prompts and where both
-# are new. On answers of new sources it rises in three of four. *Tail*: there before training (most
-# pairs are similar, a few are not); it moves either way. *Difference of lengths*: at the end a
-# share of 0.03% to 2.5%. In seed 2 it all but vanishes. So $\lVert h_w - h_l\rVert$ measures
-# direction after training as well.
+# **What to see.** *Spread*: falls in every seed on training pairs (just undecided: Section 8), on
+# new prompts and where both are new. On answers of new sources it rises in three of four. *Tail*
+# (skewness, positive where the long tail is on the right): there before training, as most pairs are
+# similar and a few are not; it moves either way. *Difference of lengths*: at the end a share of
+# 0.03% to 2.5%. In seed 2 it all but vanishes. So $\lVert h_w - h_l\rVert$ measures direction after
+# training as well.
 
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? (Fig. 3)
@@ -487,9 +489,9 @@ def draw_gaps(axis, *keys):
         mean, half = seed_interval(gap)
         axis.errorbar(place - 0.12, mean, half, fmt="_", color="black", capsize=4, markersize=10)
         for seed, (mark, tint) in enumerate(MARKS.items()):
-            axis.plot(place + 0.12, gap[seed], mark, color=tint, markersize=5)
+            axis.plot(place + 0.1 * (1 + seed), gap[seed], mark, color=tint, markersize=5)
     axis.set_xticks(range(len(SETS) - 1), list(SETS.values())[1:], fontsize=7.5)
-    axis.set_xlim(-0.5, len(SETS) - 1.5)
+    axis.set_xlim(-0.5, len(SETS) - 1.4)
 
 # %%
 figure, axes = plots.panels(3)
@@ -498,9 +500,17 @@ draw_ends(axes[1], "norm_before", "cv", floor=0)
 draw_gaps(axes[2], "norm_after", "cv")
 plots.label(axes[0], "", "cv of $|h|$", "after the norm: the seed decides")
 plots.label(axes[1], "", "cv of $|u|$", "before it: up in two, down in two")
-plots.label(axes[2], "", "change of cv of $|h|$ minus train's", "against training, mean and 95%")
+plots.label(axes[2], "", "change of cv of $|h|$ minus train's", "against training: 95%")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("Whether lengths scatter is the seed's luck; against training a small shift");
+
+# %%
+rows, train = {}, curves("train", "norm_after", "cv")
+for part, name in list(SETS.items())[1:]:
+    unseen = curves(part, "norm_after", "cv")
+    rows[name.replace("\n", " ")] = ["{:+.3f} ± {:.3f}".format(*seed_interval(x[:, -1] - x[:, 0]))
+                                     for x in (unseen - train, unseen.log() - train.log())]
+pd.DataFrame.from_dict(rows, orient="index", columns=["cv minus train's", "ln cv minus train's"])
 
 # %% [markdown]
 # **What to see.** *After the norm* lengths become nearly equal in seeds 2 and 3 and scatter more in
@@ -508,9 +518,9 @@ figure.suptitle("Whether lengths scatter is the seed's luck; against training a 
 # more in seeds 0 and 1 and less in 2 and 3.
 #
 # *Against training* all seeds share a small shift: in-domain gains 0.010 of cv on training pairs,
-# new prompts 0.004. Training pairs began as the more scattered; at the end the three are level. On
-# answers of new sources nothing is decided. We had not asked this beforehand, and with logarithms
-# in place of differences new prompts are undecided (+0.16 ± 0.18). So it is a hint.
+# new prompts 0.004. Training pairs began as the more scattered; at the end the three are nearly
+# level. On answers of new sources nothing is decided. We had not asked this beforehand, and in
+# relative terms (second column) new prompts are undecided. So it is a hint.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -554,9 +564,9 @@ draw_ends(axes[1], "effective_rank_centered_after")
 draw_gaps(axes[2], "effective_rank_after")
 plots.label(axes[0], "", "effective rank", "as they are: every seed loses")
 plots.label(axes[1], "", "effective rank", "mean subtracted: two lose, two gain")
-plots.label(axes[2], "", "change of rank minus train's", "against training, mean and 95%")
+plots.label(axes[2], "", "change of rank minus train's", "against training: 95%")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Rank falls on all sets alike: no gap between training and new data is decided");
+figure.suptitle("Rank falls on every set: no gap between training and new data is decided");
 
 # %% [markdown]
 # **What to see.** *As they are* all sets lose rank in every seed, training pairs 1.3 to 4.7 of 19.
@@ -565,7 +575,7 @@ figure.suptitle("Rank falls on all sets alike: no gap between training and new d
 # zero.
 #
 # Table 1 has 23 for BT's training states and 34 for RM-Bench's. It compares two data sets at the
-# end. Here sets differ by up to two before any training (grey bars).
+# end. Here sets differ by two before any training (grey bars).
 #
 # <details><summary>Answer</summary>
 #
@@ -581,9 +591,9 @@ figure.suptitle("Rank falls on all sets alike: no gap between training and new d
 # %%
 CV, RANK = ("norm_after", "cv"), ("effective_rank_after",)
 LENGTH = ("difference_after", "mean")
-asked = {"1 mean |h_w - h_l|, train": ("train", None, LENGTH),
-         "2 cv of |h|, new prompts": ("prompt_disjoint", None, CV),
-         "2b cv of |h|, new prompts - train": ("prompt_disjoint", "train", CV),
+asked = {"1 mean $|h_w - h_l|$, train": ("train", None, LENGTH),
+         "2 cv of $|h|$, new prompts": ("prompt_disjoint", None, CV),
+         "2b cv of $|h|$, new prompts - train": ("prompt_disjoint", "train", CV),
          "3 rank, train - new prompts": ("train", "prompt_disjoint", RANK),
          "3b rank, train - both new": ("train", "mutual_disjoint", RANK)}
 
@@ -599,18 +609,19 @@ for place, (part, other, keys) in enumerate(asked.values()):
         axis.plot(percent[seed], 0.25 - place, mark, color=tint, label=f"seed {seed}")
 axis.set_yticks([-place for place in range(len(asked))], asked)
 plots.label(axis, "change, % of the value before training; mean and 95% over seeds", "",
-            "Differences get shorter; the other two questions stay undecided")
+            "Differences get shorter; the other two questions asked stay undecided")
 figure.legend(*[x[:4] for x in axis.get_legend_handles_labels()], loc="outside right center");
 
 # %%
 rows = {}
-for name, part, key in (
+for name, part, *keys in (
         ("mean margin, train", "train", "margin"),
+        ("std of |h_w - h_l|, train", "train", "difference_after", "std"),
         ("reward variance within prompts, train", "train", "within_prompts"),
         ("reward variance between prompts, train", "train", "between_prompts"),
         ("reward variance between prompts, both new", "mutual_disjoint", "between_prompts")):
-    rows[name] = [curves(part, key)[:, 0].mean().item(), *change(part, key).tolist(),
-                  "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, key)))]
+    rows[name] = [curves(part, *keys)[:, 0].mean().item(), *change(part, *keys).tolist(),
+                  "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, *keys)))]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
     "before", *(f"seed {seed}" for seed in range(4)), "change, 95%"]).round(2)
 
@@ -619,7 +630,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # 1. *Differences* get shorter in every seed, by 8 to 19%. The paper's rise does not reproduce.
 # 2. *Lengths* on new prompts: undecided against their own start, seeds disagree in sign. Against
 #    training pairs a small shift the paper's way, not asked for beforehand.
-# 3. *Rank gap*: undecided, and at most a point where the paper has ten.
+# 3. *Rank gap*: undecided, and a point at most in any seed, where the paper has ten.
 #
 # The still head reproduces (Fig. 1), as it had to. What grows in every seed is the margin, and with
 # it the variance of rewards on training prompts: *within* prompts, as asked, and *between* them,
@@ -670,8 +681,8 @@ checks.check_raw_gradient(raw_gradient);
 # **2.** Mean margin = head × length × cosine. `early` and `late`, both (3,), hold the three factors
 # at two times, all positive. How much does each factor contribute to the margin's growth? Return
 # three numbers: each depends on its own factor alone and is 0 where that stays, and together they
-# are $\ln(\text{margin}_\text{late} / \text{margin}_\text{early})$. Then run the cell below it.
-# Did the length help or hinder after step 8?
+# are $\ln(\text{margin}_\text{late} / \text{margin}_\text{early})$. Then run the cell below it:
+# does the length take over in the second half?
 #
 # <details><summary>Hint</summary>
 #
@@ -688,8 +699,9 @@ checks.check_growth_by_factor(growth_by_factor);
 # %%
 difference = curves("train", *LENGTH)
 factors = torch.stack([heads, difference, curves("train", "margin") / (heads * difference)], -1)
-for seed in range(4):  # (seeds, times, 3)
-    print(f"seed {seed}, step 8 to 32:", growth_by_factor(factors[seed, 2], factors[seed, -1]))
+for seed in range(4):
+    early, late = factors[seed, steps.index(16)], factors[seed, -1]  # (3,) each
+    print(f"seed {seed}, step 16 to 32:", growth_by_factor(early, late))
 
 # %% [markdown]
 # **3.** *Judge a record.* "In all four seeds" sounds convincing. Suppose that the sign of a change
