@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch.func import grad  # grad(f)(x, ...): the gradient of f at x, its first argument
 
-from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
 
 NOT_ATTEMPTED = "not attempted yet"
@@ -116,24 +115,22 @@ def check_raw_gradient(function: Callable) -> bool:
     return judge(check_raw_gradient, function, cases)
 
 
-def check_angle_share(function: Callable) -> bool:
-    """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes.
+def check_growth_by_factor(function: Callable) -> bool:
+    """Exercise 2 of notebook 02: what each factor adds to the growth of their product's logarithm.
 
-    Hint: sum 2 |h_w| |h_l| (1 - cos theta) over the pairs, divide by the sum of |h_w - h_l|^2"""
-    chosen, rejected = numbers(0, 6, 5), numbers(1, 6, 5)
-    near = 3 * chosen + 1e-3 * rejected  # nearly parallel to chosen
-    cases = [((chosen, other), 1 - norm_share(chosen, other)) for other in (rejected, near)]
-    cases.append(((chosen, -chosen), 1.0))
-    return judge(check_angle_share, function, cases)
+    Hint: the logarithm of late over early, factor by factor"""
+    early, late = numbers(0, 3).exp(), numbers(1, 3).exp()
+    cases = [((early, late), (late / early).log()), ((early, early), torch.zeros(3))]
+    return judge(check_growth_by_factor, function, cases)
 
 
-def check_effective_rank(function: Callable) -> bool:
-    """Exercise 3 of notebook 02: Roy and Vetterli's effective rank from singular values.
+def check_agree_by_chance(function: Callable) -> bool:
+    """Exercise 3 of notebook 02: how many signs agree in all seeds if each is a coin toss.
 
-    Hint: p = singular / sum; exp of -sum p ln p, where 0 ln 0 counts as 0 (torch.special.entr)"""
-    spectra = [torch.ones(4), torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 1.0, 1.0])]
-    cases = [((x.double(),), effective_rank(torch.diag(x))) for x in spectra]
-    return judge(check_effective_rank, function, cases)
+    Hint: every seed after the first agrees with it with probability 1/2: quantities / 2^(seeds - 1)
+    """
+    cases = [((4, 24), 3.0), ((1, 10), 10.0), ((2, 1), 0.5), ((8, 64), 0.5)]
+    return judge(check_agree_by_chance, function, cases)
 
 
 def check_largest_margin(function: Callable) -> bool:
