@@ -22,7 +22,7 @@
 # After it you can
 # - say where in the network a hidden norm is taken, and why that decides what it can do;
 # - read a reward-model training loop of 25 lines;
-# - split a growing margin into head, length and angle (Eq. 16, 23);
+# - split a growing margin into head, difference and angle (Eq. 16, 23);
 # - read a handful of seeds honestly.
 #
 # Words from before (notebook 01): *margin*, *head*, *hidden state*, the *pocket world* and *gold*.
@@ -342,9 +342,9 @@ print("loss by step", [round(x, 2) for x in losses])
 pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean margin"]).round(4)
 
 # %% [markdown]
-# The first three multiply to the mean margin (Eq. 23 for averages): *cosine* is the mean of
-# $\cos\psi_\Delta$ weighted by length. In these six steps the length happens to rise: one seed, 12
-# pairs. They show the mechanics, not a result.
+# Head, difference and cosine multiply to the mean margin (Eq. 23 for averages). So this *cosine* is
+# the mean of $\cos\psi_\Delta$, weighted by $\lVert h_w - h_l\rVert$. In these six steps the
+# difference happens to rise: one seed, 12 pairs. They show the mechanics, not a result.
 
 # %% [markdown]
 # ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
@@ -367,14 +367,14 @@ assert len(bt) == 4, "four seeds are recorded"
 
 # %% [markdown]
 # Three questions were named before looking.
-# 1. Does the length $\lVert h_w - h_l\rVert$ on training pairs rise?
+# 1. Does the mean difference $\lVert h_w - h_l\rVert$ on training pairs rise?
 # 2. Does $\lVert h \rVert$ scatter more on new prompts than before training?
 # 3. Does the effective rank (Section 7) of training states fall behind that of new prompts?
 #
 # All other numbers are for exploring: among twenty intervals one misses by chance.
 #
 # **Predict**: $W_p$ starts at random and hardly moves. Which of the two other factors must move
-# first? Which way does the paper expect the length to go?
+# first? Which way does the paper expect the difference to go?
 
 # %%
 SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
@@ -403,10 +403,10 @@ for part, name in SETS.items():
         axis.plot(steps, values.mean(0), color=plots.SCENARIO_COLORS[part],
                   label=name.replace("\n", " "))
 plots.label(axes[0], "optimizer step", "mean margin", "margin: rises up to step 16")
-plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "length: ends shorter in every seed")
+plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: shorter in every seed")
 plots.label(axes[2], "optimizer step", "cosine", "cosine: the same shape")
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("The angle makes the margin, while lengths shrink (means, and four seeds each)");
+figure.suptitle("The angle makes the margin, while differences shrink (bold: means of four seeds)");
 
 # %%
 moved, bound = (heads - heads[:, :1]).abs().max(), 0.5 * 2e-5 * 32 * H**0.5
@@ -418,21 +418,21 @@ for name, *keys in (("margin", "margin"), ("|h_w - h_l|", "difference_after", "m
 
 # %% [markdown]
 # **What to see.** *Head*: still, as the learning rate forces it to be (the bound is half the rate,
-# times steps, times $\sqrt{H}$). *Length*: in all four seeds it ends **shorter** than it began, on
-# all five sets. That is the opposite of the paper's Fig. 2. *Angle*: the margin is made here, on
+# times steps, times $\sqrt{H}$). *Difference*: in all four seeds it ends **shorter** than it began,
+# on all five sets. That is the opposite of the paper's Fig. 2. *Angle*: the margin is made here, on
 # three unseen sets as much as on training pairs. In-domain pairs get a third of it, on average.
 
 # %% [markdown]
 # The second half could have surprised: on average the cosine has stopped, and the paper's story
-# needs the length to take over. Whether it does is undecided (-0.37 ± 1.81). In seeds 0 and 1
-# margin and length both creep up, in seeds 2 and 3 both fall back.
+# needs the difference to take over. Whether it does is undecided (-0.37 ± 1.81 from step 16 on). In
+# seeds 0 and 1 margin and difference both creep up, in seeds 2 and 3 both fall back.
 #
 # <details><summary>Answer</summary>
 #
 # The cosine, and it is no surprise. The head is random, so the cosine starts near 0, and no other
 # factor can lift a product off 0. It stays small: 0.04 is the typical size of the cosine of two
 # random directions in 576 dimensions ($1/\sqrt{576}$). What most pairs come to share is its *sign*.
-# The paper expects the length to rise.
+# The paper expects the difference to rise.
 # </details>
 
 # %% [markdown]
@@ -505,11 +505,11 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("Whether lengths scatter is the seed's luck; against training a small shift");
 
 # %%
-rows, train = {}, curves("train", "norm_after", "cv")
+rows, known = {}, curves("train", "norm_after", "cv")
 for part, name in list(SETS.items())[1:]:
     unseen = curves(part, "norm_after", "cv")
     rows[name.replace("\n", " ")] = ["{:+.3f} ± {:.3f}".format(*seed_interval(x[:, -1] - x[:, 0]))
-                                     for x in (unseen - train, unseen.log() - train.log())]
+                                     for x in (unseen - known, unseen.log() - known.log())]
 pd.DataFrame.from_dict(rows, orient="index", columns=["cv minus train's", "ln cv minus train's"])
 
 # %% [markdown]
@@ -570,9 +570,9 @@ figure.suptitle("Rank falls on every set: no gap between training and new data i
 
 # %% [markdown]
 # **What to see.** *As they are* all sets lose rank in every seed, training pairs 1.3 to 4.7 of 19.
-# *Mean subtracted*: seeds 0 and 1 lose up to 3.6, seeds 2 and 3 gain. *Against training* new
-# sources lose a little less in all four seeds. That is the paper's sign, and both intervals hold
-# zero.
+# *Mean subtracted*: seeds 0 and 1 lose up to 3.6, seeds 2 and 3 gain. *Against training* answers of
+# new sources lose a little less in all four seeds, to old and to new prompts. That is the paper's
+# sign, but either interval holds zero.
 #
 # Table 1 has 23 for BT's training states and 34 for RM-Bench's. It compares two data sets at the
 # end. Here sets differ by two before any training (grey bars).
@@ -630,7 +630,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # 1. *Differences* get shorter in every seed, by 8 to 19%. The paper's rise does not reproduce.
 # 2. *Lengths* on new prompts: undecided against their own start, seeds disagree in sign. Against
 #    training pairs a small shift the paper's way, not asked for beforehand.
-# 3. *Rank gap*: undecided, and a point at most in any seed, where the paper has ten.
+# 3. *Rank gap*: undecided, and about a point at most in any seed, where the paper has ten.
 #
 # The still head reproduces (Fig. 1), as it had to. What grows in every seed is the margin, and with
 # it the variance of rewards on training prompts: *within* prompts, as asked, and *between* them,
@@ -678,11 +678,11 @@ def raw_gradient(raw_state, gain, head_weight):
 checks.check_raw_gradient(raw_gradient);
 
 # %% [markdown]
-# **2.** Mean margin = head × length × cosine. `early` and `late`, both (3,), hold the three factors
-# at two times, all positive. How much does each factor contribute to the margin's growth? Return
+# **2.** Mean margin = head × difference × cosine. `early` and `late`, both (3,), hold the three
+# factors at two times, all positive. How much does each contribute to the margin's growth? Return
 # three numbers: each depends on its own factor alone and is 0 where that stays, and together they
 # are $\ln(\text{margin}_\text{late} / \text{margin}_\text{early})$. Then run the cell below it:
-# does the length take over in the second half?
+# does the difference take over in the second half?
 #
 # <details><summary>Hint</summary>
 #
@@ -753,7 +753,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # - RMSNorm forgets the length of the raw state; $\lVert h\rVert$ is bounded by the gains. What can
 #   still grow is the angle between $h_w$ and $h_l$.
-# - A margin is head times length times cosine. Here the cosine makes it.
+# - A margin is head times difference times cosine. Here the cosine makes it.
 # - Uncentred effective rank is mostly spread against the common part.
 # - One run is an anecdote. Four seeds with the same prompts say nothing about other prompts.
 #

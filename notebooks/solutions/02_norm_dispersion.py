@@ -67,7 +67,7 @@ def growth_by_factor(early, late):
 assert checks.check_growth_by_factor(growth_by_factor)
 
 # %% [markdown]
-# On the record (training pairs, steps 16 to 32), for head, length and cosine:
+# On the record (training pairs, steps 16 to 32), for head, difference and cosine:
 
 # %%
 bt = read_runs("data/runs/study_norms")["bt"]
@@ -87,9 +87,9 @@ for seed in range(4):
     print(f"seed {seed}:", [round(x, 2) for x in growth.tolist()])
 
 # %% [markdown]
-# No seed's length takes over from a cosine that has stopped. In every seed length and cosine go the
-# same way, up in two and down in two; the cosine does more of it in three seeds, the length in one.
-
+# In no seed does the difference take over from a cosine that has stopped. In every seed the two go
+# the same way, up in two and down in two. The cosine does more of it in three seeds, the difference
+# in one.
 
 # %% [markdown]
 # **3.** The first seed may have any sign; each further one agrees with it with probability
