@@ -383,7 +383,7 @@ plots.label(axes[1], "optimizer step", "mean margin, BSR minus BT",
             "same batches: BSR's margin is a little smaller")
 for axis in axes:
     axis.axhline(0, color="grey", linewidth=0.6)
-axes[0].set_xlim(0.5, 11.5);
+axes[0].set_xlim(0.5, 11.5)
 
 # %%
 for name, log in (("BT", bt_log), ("BSR", bsr_log)):
