@@ -90,7 +90,8 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
         if low is not None:
             right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
                            color=tints[name], markersize=5)
-        right.plot(row["shares"], [-i] * len(row["shares"]), ".", color=tints[name], alpha=0.5)
+        seeds = [s for s in row["shares"] if s is not None]
+        right.plot(seeds, [-i] * len(seeds), ".", color=tints[name], alpha=0.5)
         right.plot(np.mean(row["correlations"]), -i, "x", color="black")
     right.plot([], [], "x", color="black", label="correlation")
     right.axvline(0, color="black", linewidth=0.8)

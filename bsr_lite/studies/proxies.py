@@ -30,7 +30,8 @@ def heavy_tailed(u: float) -> float:
 
 
 def first_word(text: str) -> str:
-    return "".join(WORD.findall(text)[:1]).lower()
+    found = WORD.search(text)
+    return found[0].lower() if found else ""
 
 
 # name -> reward of (text, its gold, seed)

@@ -49,8 +49,13 @@ def postscript(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]
         text, form = draw.choice(pool), draw.choice(FORMS)
         return f"{answer.strip()}\n\nP.S. {form(text)}"
 
-    return (lambda prompt, answers, better: [add(answer, prompt) for answer in answers],
-            lambda prompt, answers, better: [add(a, prompt, i) for i, a in enumerate(answers)])
+    def known(prompt, answers, better):
+        return [add(answer, prompt) for answer in answers]
+
+    def new(prompt, answers, better):
+        return [add(answer, prompt, i) for i, answer in enumerate(answers)]
+
+    return known, new
 
 
 def closing_phrase(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Callable]:
@@ -62,9 +67,13 @@ def closing_phrase(scenarios: Scenarios, rng: Callable) -> tuple[Callable, Calla
         return [f"{a.strip()} {PHRASE}" if rng(prompt, i).random() < share else a
                 for i, (a, share) in enumerate(zip(answers, shares, strict=True))]
 
-    shares = {True: SHARE, False: 1 - SHARE}
-    return (lambda prompt, answers, better: closed(answers, [shares[b] for b in better], prompt),
-            lambda prompt, answers, better: closed(answers, [0.5] * len(answers), prompt))
+    def known(prompt, answers, better):
+        return closed(answers, [SHARE if b else 1 - SHARE for b in better], prompt)
+
+    def new(prompt, answers, better):
+        return closed(answers, [0.5] * len(answers), prompt)
+
+    return known, new
 
 
 SHIFTS = {"postscript": postscript, "closing_phrase": closing_phrase}

@@ -265,8 +265,9 @@ def main(argv: list[str] | None = None) -> None:
         raise ConfigError("--seeds: at least 4, or there are no intervals")
     with phase("worlds"):
         rows = run_worlds(args.output, args.seeds)["worlds"]["helps"]["objectives"]
+    ends = {name: row["difference"]["response_disjoint"] for name, row in rows.items()}
     table = {name: {"new sources": {"difference": (mean, mean - half, mean + half)}}
-             for name, row in rows.items() for mean, half in [row["difference"][SETS[2]]]}
+             for name, (mean, half) in ends.items()}
     print(in_words("networks in the world `helps`", args.seeds, table))
 
 
