@@ -571,7 +571,9 @@ Markdown(tables.table(["", "mean ± 95% over seeds", "by seed"], rows))
 # So the answer to the title has two parts. In worlds in which all is known it is clear when each
 # term helps and costs. On this language model BSR and its level term lie below BT with postscripts,
 # in three of three seeds, with an interval that holds zero; whether the spread term gains or costs
-# is undecided. What such a study *could* tell is the subject of notebook 06.
+# is undecided. (Under full fine-tuning in the plain world it costs, on one set of four, over three
+# seeds: `data/runs/study_norms_spread`.) What such a study *could* tell is the subject of notebook
+# 06.
 
 # %% [markdown]
 # ## Exercises

@@ -627,11 +627,12 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # %% [markdown]
 # <details><summary>What is ours, not the paper's (notebook 04)</summary>
 #
-# - *The spread term gains*: in two worlds of one pass. It costs in *hurts* and after 64 epochs; in
-#   training undecided.
+# - *The spread term gains*: in two worlds of one pass. It costs in *hurts* and after 64 epochs. In
+#   training: undecided by LoRA; under full fine-tuning a cost on one of four sets
+#   (`data/runs/study_norms_spread`).
 # - *The level term costs*: in one pass, by the noise of one batch and a bias that learns too
 #   slowly. Without both BSR equals its spread term (Section 6). After 64 epochs it *pays* beside
-#   spread. In training: single costs with postscripts, to be tested.
+#   spread. In training: single costs with postscripts.
 # - *The sign can be foretold*: consistent on linear heads; one sign a world would do as well.
 # - *A bias of pairs is cured by none*: no gain is decided.
 # </details>
