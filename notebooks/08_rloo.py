@@ -573,8 +573,10 @@ for _ in range(11):
     numbers, texts, ended = step(batch, generator)
     history.append(numbers)
 examples["after"] = written(rows[0])
-place = min(range(len(texts)), key=lambda i: len(texts[i]))
-examples["shortest of step 11"] = judged(batch[place // K], texts[place], ended[place])
+last = [judged(batch[i // K], text, end)
+        for i, (text, end) in enumerate(zip(texts, ended, strict=True))]
+idle = [a for a in last if a["instruction"] == a["topic"] == "0.00"]  # nothing of what was asked
+examples["step 11, the best paid idle one"] = max(idle, key=lambda a: a["gold"], default={})
 
 # %%
 assert abs(history[0]["KL (nats an answer)"]) < 0.05, "before its first update: the reference"
@@ -631,9 +633,11 @@ pd.DataFrame.from_dict(examples, orient="index")
 # </details>
 
 # %% [markdown]
-# And read the last answer of the table. Asked for one good and one bad thing, it gives neither, and
-# gold gives it more than the average answer of step 1. It stopped, it repeated nothing, it had
-# words enough for *concise*. Training on gold cannot over-optimize *gold*. It can still find what
+# Read the answers, too. The watched one had ended before training; after it is shorter, and gold
+# likes it less. And the last: of the answers of step 11 that have no *instruction* and no *topic*,
+# the best paid. Asked for one good and one bad thing about elephants it says "For a positive thing,
+# it's...", and gold gives it 3.0, more than the average answer of step 1. It stopped, it repeated
+# nothing, it had words enough. Training on gold cannot over-optimize *gold*. It can still find what
 # gold's formula pays for and you did not mean.
 
 # %% [markdown]
