@@ -77,9 +77,9 @@ assert checks.check_rescaled(rescaled)
 
 # %% [markdown]
 # **4.** A topic is one observation, ten in all. At 1e-3 and at 3e-3 the other four terms gained,
-# beyond the interval: there the sentence may stand, for one run each. At 3e-4 they are undecided:
-# between nothing seen and a gain of .14, next to .55 of *complete*. (3e-3 gained less at a larger
-# KL, which may be the rate or the seed.)
+# beyond the interval: there the sentence may stand, for one run each. At 3e-4 they are undecided,
+# from -.06 to +.14: a small gain is not excluded, next to .55 of *complete*. (3e-3 gained less at a
+# larger KL, which may be the rate or the seed.)
 
 # %%
 def beyond_complete(change, topics):
