@@ -145,7 +145,7 @@ def one_draw(shift, b):
     pi, score = logits.softmax(0), grad_log_pi(logits)
     return moments([(pi[a], (rewards[a] + shift - b) * score[a]) for a in range(3)])
 
-
+# %%
 for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
     torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
 
@@ -158,6 +158,8 @@ mean_reward = (logits.softmax(0) * rewards).sum().item()
 offset = np.linspace(-3.3, 3.3, 661)
 variance = np.array([one_draw(0.0, mean_reward + o)[1] for o in offset])
 at_mean = one_draw(0.0, mean_reward)[1]
+
+# %%
 figure, axes = plots.panels(2)
 for axis, shift in zip(axes, (3.0, 0.0), strict=True):
     point = (-mean_reward - shift, one_draw(shift, 0.0)[1])
@@ -175,6 +177,8 @@ for axis, title in zip(axes, (f"No baseline: {one_draw(3.0, 0.0)[1] / at_mean:.0
                               "The bottom is near the mean reward, not at it"), strict=True):
     plots.label(axis, "b minus the mean reward (reward units)",
                 "variance of one draw's gradient" if axis is axes[0] else "", title)
+
+# %%
 lowest = offset[variance.argmin()]
 print(f"variance {at_mean:.3f} at the mean reward; the least, {variance.min():.3f}, "
       f"at b = the mean reward + {lowest:.2f}")
@@ -204,12 +208,12 @@ def leave_one_out(r):
     """Every answer's reward minus the mean of its siblings'.  Shapes: (P, K) -> (P, K)."""
     return r - (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
 
-
+# %%
 toy = torch.tensor([[1.0, 0.0, 0.0]])
 torch.testing.assert_close(leave_one_out(toy), torch.tensor([[1.0, -0.5, -0.5]]))
 torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy))
 
-
+# %%
 def k_draws(K, shift, advantage):
     """Every set of K draws with its probability, and the mean of A grad log pi over it."""
     pi, score, found = logits.softmax(0), grad_log_pi(logits), []
@@ -275,7 +279,7 @@ def two_prompts(gap, advantage):
 def of_batch(r):
     return leave_one_out(r.reshape(1, 4))
 
-
+# %%
 torch.testing.assert_close(two_prompts(3, of_batch)[0], two_prompts(3, leave_one_out)[0],
                            msg="neither is biased")
 sd = (logits.softmax(0) * (rewards - mean_reward) ** 2).sum().sqrt().item()
@@ -442,12 +446,15 @@ TITLES = {"k1 in the reward": "k1 in the reward: there, and calm",
           "k1 as a loss": "k1 as a loss: no penalty at all"}
 paths = {place: train_bandit(place) for place in TITLES}
 tilted = (log_ref + rewards).softmax(0)  # beta = 1
+
+# %%
 figure, axes = plots.panels(3, sharey=True)
 for axis, (place, title) in zip(axes, TITLES.items(), strict=True):
     for arm, tint in enumerate(("#332288", "#999933", "#882255")):
         axis.semilogx(range(1, 3001), paths[place][:, arm], color=tint, linewidth=1)
         axis.axhline(tilted[arm], color=tint, linestyle=":")
-        axes[0].annotate(f"arm with r = {rewards[arm]:.1f}", (1.2, 0.92 - 0.08 * arm), color=tint)
+        if axis is axes[0]:
+            axis.annotate(f"arm with r = {rewards[arm]:.1f}", (1.2, 0.92 - 0.08 * arm), color=tint)
     plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", title)
 figure.suptitle("RLOO ends at the tilted reference (dotted) if k1 is in the reward")
 assert ((paths["k1 in the reward"][-1] / tilted - 1).abs() < 0.01).all(), "it must end there"
@@ -622,7 +629,8 @@ for axis, (name, (title, top)) in zip(axes, PANELS.items(), strict=True):
 pd.DataFrame.from_dict(examples, orient="index")
 
 # %% [markdown]
-# **What to see.** Length and the share that ended move well beyond their noise. Gold rises.
+# **What to see.** Length and the share that ended move well beyond their noise; gold rises, just
+# beyond it.
 #
 # <details><summary>Answer</summary>
 #
