@@ -9,19 +9,17 @@
 # %% [markdown]
 # # 03 · What happens when the rewards of a batch must sum to zero?
 #
-# Bradley-Terry cannot see a shift $c(x)$ per prompt (notebook 01), so nothing in the loss holds
-# the level of the rewards. **Batch-wise sum-to-zero regularization (BSR)** adds one term that
-# does. The paper's claim: this calms the dispersion of hidden states (notebook 02) and makes
-# reward models more robust to answers unlike those they were trained on.
+# Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
+# in the loss says where rewards as a whole should lie. **Batch-wise sum-to-zero regularization
+# (BSR)** adds one term that does. The paper's claim: it calms the dispersion of hidden states
+# (notebook 02) and makes reward models more robust.
 
 # %% [markdown]
 # After it you can
-# - derive what the penalty does on average, and check it by simulation;
-# - say why none of the usual measures can see its direct effect;
-# - compute it exactly under gradient accumulation and data parallelism, where the obvious code is
-#   another regularizer;
-# - say how a push that is the same for a whole group shrinks the spread between pairs;
-# - place it among its relatives and judge what a $\lambda$ weighs.
+# - derive what the penalty does on average, and how one push for a whole group does it;
+# - say which of the usual measures cannot see its direct effect;
+# - say why a micro-batch's own mean is another regularizer;
+# - judge what a $\lambda$ weighs, and see it in a recorded run.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -48,41 +46,62 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
-import contextlib
-import io
-import tempfile
-
+import numpy as np
+import pandas as pd
 import torch
 
 from bsr_lite import losses, plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
-from bsr_lite.metrics import kendall_tau_b
-from bsr_lite.runlog import read_metrics
-from bsr_lite.studies.records import watched
+from bsr_lite.metrics import kendall_tau_b, seed_interval
+from bsr_lite.studies.records import read_runs
 
 torch.manual_seed(0);
 
 # %% [markdown]
+# First, three recorded runs of BT (`data/runs/study_lambda`: the embedded language model, ten
+# layers, LoRA, 24 steps of 16 pairs; a seed decides the head and the order of pairs).
+
+# %%
+RUNS = Path("runs" if PROFILE == "full" else "data/runs")
+if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
+    from bsr_lite.studies.reward_models import run_study
+    run_study(Path("bsr_lite/configs/study_lambda.yaml"))
+record = read_runs(RUNS / "study_lambda")  # {method: one run a seed}
+
+
+def course(run, key):
+    """A number of every step's batch.  Shapes: -> (steps,)."""
+    return np.array([row[key] for row in run["metrics"] if key in row])
+
+# %%
+pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/reward_mean")[0],
+               "steps 17 to 24": course(run, "train/reward_mean")[16:].mean(),
+               "mean margin, steps 17 to 24": course(run, "train/margin")[16:].mean()}
+              for run in record["bt"]]).set_index("seed").round(2)
+
+# %% [markdown]
+# BT asks for margins. But the mean reward rises in each of the three seeds, by several times the
+# margin. Nothing in the loss asked for that, and nothing holds it back.
+#
 # ## 1. The penalty
 #
-# A **group** is a set of $G$ pairs, so $2G$ rewards $r_j$. BSR wants their sum to be zero (Eq.
-# 24, 25):
+# A **group** is a set of $G$ pairs, so $2G$ rewards $r_j$ with the mean $\bar r$. BSR wants their
+# sum to be zero (Eq. 24, 25, with the scale of the official code):
 #
-# $$L_{BSR} = L_{BT} + \lambda\,G\,\Bigl(\frac{1}{2G}\sum_{j=1}^{2G} r_j\Bigr)^2
-# = L_{BT} + \frac{\lambda}{4G}\Bigl(\sum_{j=1}^{2G} r_j\Bigr)^2$$
+# $$L_{BSR} = L_{BT} + \lambda\,G\,\bar r^{\,2}, \qquad
+# \bar r = \frac{1}{2G}\sum_{j=1}^{2G} r_j.$$
 #
-# A batch of $B$ pairs is cut into $B/G$ groups and their penalties are averaged; by default it is
-# one group. *Deviation:* the paper's text leaves the scale open; the factor $G$ is that of its
-# official code, whose group is whatever one device computes at a time. Here the group is a
-# setting, `bsr_group_size`.
+# A batch of $B$ pairs is cut into $B/G$ groups whose penalties are averaged; by default it is one
+# group (`bsr_group_size`). *Deviation:* in the official code a group is whatever one device
+# computes at a time.
 
 # %%
 def bsr_penalty(rewards_chosen, rewards_rejected):
     rewards = torch.cat([rewards_chosen, rewards_rejected])  # (2G,)
     return len(rewards_chosen) * rewards.mean() ** 2
 
-
+# %%
 w, l = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 1.0])
 print("rewards", w.tolist(), l.tolist(), "mean 1, G = 2: penalty", bsr_penalty(w, l).item())
 assert bsr_penalty(w, l) == 2, "G times the squared mean: 2 * 1^2"
@@ -93,25 +112,24 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # %% [markdown]
 # ## 2. Two readings of one term
 #
-# *First reading*: the group sums to zero. True, but groups are drawn at random, and no one cares
-# about one of them. What does the penalty want **on average**? Call each pair's mean $s_i =
-# (r_{w,i} + r_{l,i})/2$, with mean $\mu_s$ and variance $\mathrm{Var}(s)$ over all pairs. A
-# group's mean reward $\bar r$ is the mean of $G$ of them, and the expectation of a square is the
-# squared expectation plus the variance:
+# *First reading*: the group sums to zero. But groups are drawn at random. What does the penalty
+# want **on average**? Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a
+# mean $\mu_s$, the **level**, and a variance $\mathrm{Var}(s)$, the **spread**. A group's $\bar r$
+# is the mean of $G$ pair means, and the expectation of a square is the squared expectation plus
+# the variance:
 #
 # $$E\bigl[G\,\bar r^{\,2}\bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
 #
-# *Second reading*: **pin the global mean** with a weight that grows with $G$, and **shrink the
-# spread of the pair means** with a weight that does not depend on $G$.
+# *Second reading*: **hold the level at zero** with a weight that grows with $G$, and **shrink the
+# spread** with a weight that does not depend on $G$.
 
 # %% [markdown]
-# $\mathrm{Var}(s)$ has two sources: prompts differ in level (the $c(x)$ of notebook 01), and
-# pairs of one prompt differ in their mean (two good answers, or two bad ones). BSR cannot tell
-# them apart, and the second is honest quality.
+# The spread has two sources: shifts $c(x)$, and pairs whose two answers are better than others'.
+# BSR cannot tell them apart, and the second is honest quality.
 #
-# One small print: an epoch draws *without* replacement. From $N$ pairs the variance of a group's
-# mean is then smaller by the factor $(N - G)/(N - 1)$.
+# Small print: an epoch draws *without* replacement. From $N$ pairs the variance of a group's mean
+# is then smaller by the factor $(N - G)/(N - 1)$.
 #
 # **Predict** the penalty when the group is the whole data, $G = N$.
 
@@ -120,6 +138,8 @@ N, mu = 256, 0.5
 s = torch.randn(N, dtype=torch.float64) * 1.4
 s = s - s.mean() + mu  # pair means with a known mean and variance
 variance = s.var(correction=0).item()
+
+# %%
 sizes = [1, 4, 16, 64, 128, 256]
 simulated = []
 for G in sizes:
@@ -127,27 +147,36 @@ for G in sizes:
     simulated.append((G * drawn.mean(1) ** 2).mean().item())
 exact = [G * mu**2 + variance * (N - G) / (N - 1) for G in sizes]
 torch.testing.assert_close(torch.tensor(simulated), torch.tensor(exact), rtol=0.06, atol=0.0)
-assert abs(simulated[-1] - N * mu**2) < 1e-9, "G = N must leave the mean alone: N mu^2, no variance"
+assert abs(simulated[-1] - exact[-1]) < 1e-9, "the formula must be exact where nothing is drawn"
 
 # %%
 figure, axis = plots.panels(1)
-axis.loglog(sizes, simulated, "o", color=plots.COLORS["bsr"], label="mean penalty, 4000 groups")
-axis.loglog(sizes, exact, color=plots.COLORS["bsr"], linewidth=1, label="formula")
-axis.loglog(sizes, [G * mu**2 for G in sizes], color="grey", linestyle=":", label="$G \\mu_s^2$")
-axis.axhline(variance, color="grey", linestyle="--", linewidth=1, label="Var(s)")
+grid = torch.logspace(0, 8, 200, base=2)
+level, spread = grid * mu**2, variance * (N - grid) / (N - 1)
+axis.loglog(grid, level + spread, color=plots.COLORS["bsr"])
+axis.loglog(sizes, simulated, "o", color=plots.COLORS["bsr"])
+axis.loglog(grid, level, ":", color=plots.COLORS["level"])
+axis.loglog(grid, spread, "--", color=plots.COLORS["spread"])
+axis.annotate("penalty: line by the formula,\ndots from 4000 groups", (1.3, 4.5),
+              color=plots.COLORS["bsr"])
+axis.annotate("level: $G\\mu_s^2$", (45, 6), color=plots.COLORS["level"])
+axis.annotate("spread: $\\mathrm{Var}(s)\\,(N-G)/(N-1)$", (10, 1.05), color=plots.COLORS["spread"])
+axis.set_ylim(0.15, 100)
 plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
-            "two terms of one penalty")
-axis.legend();
+            "Small groups pay for the spread, large ones for the level")
 
 # %% [markdown]
-# **What to see.** In small groups the dashed line rules: BSR mostly shrinks the spread between
-# pairs, and at $G = 1$ it is exactly a squared pair mean. In large groups the dotted line rules:
-# it mostly holds the global mean. At $G = N$ only the mean is left. The lines cross at $G =
-# \mathrm{Var}(s)/\mu_s^2$, here about 7; once the mean is pinned, the crossing moves far right
-# and the spread is what remains to be paid for.
+# **What to see.** In small groups the spread rules, and at $G = 1$ the penalty is exactly the mean
+# squared pair mean. In large groups the level rules. The terms cross at $G =
+# \mathrm{Var}(s)/\mu_s^2$, here about 7. With a smaller level the crossing moves right, and the
+# spread is what remains to be paid for.
 #
-# *The group size is not a detail of the implementation. It sets the ratio of two different
-# regularizers.*
+# *The group size is no detail of the implementation. It sets the ratio of two regularizers.*
+#
+# <details><summary>Answer</summary>
+#
+# $N\mu_s^2$. There is only one such group, so its mean does not vary: no spread term is left.
+# </details>
 
 # %% [markdown]
 # ## 3. The gradient: one number for everyone
@@ -174,313 +203,289 @@ assert torch.equal(w.grad, l.grad), "as free numbers, BSR never moves a pair's m
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Down, to $-4 - \epsilon$: away from zero, with everyone else. It is a force on the **common
-# mode**, the part that all rewards share.
+# Down, below $-4$: away from zero, with everyone else.
 # </details>
+#
+# How can a common push shrink the spread, as Section 2 says? Groups are drawn anew at every step. A
+# pair with a high mean lifts the mean of every group that it is in, so it is pushed down by more
+# than others. In a batch of $B/G$ groups a reward is pushed by $\lambda\,\bar r\,G/B$, on average
+# (from $N$ pairs, without replacement) by
+#
+# $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 
 # %% [markdown]
-# In one group, then, all rewards move together: margins stay, and so does every difference between
-# pairs. Section 2 says that the spread of the pair means shrinks all the same. How can a common
-# push do that? Groups are drawn anew at every step, and a pair with a high mean $s_i$ lifts the
-# mean of every group that it is in. Over groups of $G$ of the $N$ pairs its mean push, with
-# $\lambda = 1$, is
+# <details><summary>Why?</summary>
 #
-# $$E\bigl[\bar r \mid i \text{ in the group}\bigr] = \frac{s_i}{G} + \frac{G-1}{G}\cdot
-# \frac{N\mu_s - s_i}{N - 1},$$
+# Given that pair $i$ is in the group, the other $G - 1$ pairs have the mean $(N\mu_s - s_i)/(N-1)$
+# on average. So $E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}$.
+# Multiply by $\lambda G/B$ and collect $s_i - \mu_s$.
+# </details>
 #
-# a line in $s_i$ with slope $(N-G)/(G(N-1))$, about $1/G$.
+# The two terms of Section 2 again: a height that grows with $G$, and a slope in $s_i$ that does
+# not.
 #
-# **Predict** the line for $G = N$.
+# **Predict** the slopes in $s_i$ for $G = 1$, $G = 16$ and $G = N$: which is steepest?
 
 # %%
-pushes, generator = {}, torch.Generator().manual_seed(1)
-for G in (1, 4, 16, 256):
+pushes, orders = {}, torch.rand(10_000, N).argsort(1)  # 10,000 epochs, each in its own order
+for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
+    push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # times lambda / B
     total = torch.zeros(N, dtype=torch.float64)
-    for _ in range(2000):  # an epoch: all pairs in groups of G; a reward is pushed by its group's
-        order = torch.randperm(N, generator=generator)  # mean
-        total[order] += s[order].view(-1, G).mean(1).repeat_interleave(G)
-    pushes[G] = total / 2000
-    slope = ((pushes[G] - mu) @ (s - mu) / ((s - mu) @ (s - mu))).item()
-    print(f"G = {G:3d}: slope {slope:.3f}, by the formula {(N - G) / (G * (N - 1)):.3f}")
-    assert abs(slope - (N - G) / (G * (N - 1))) < 0.01, "a pair's mean push must rise with its mean"
+    total.index_add_(0, orders.flatten(), push.expand(-1, -1, G).flatten())
+    pushes[G] = total / len(orders)  # (N,)
 
 # %%
-figure, axis = plots.panels(1)
+for G, push in pushes.items():
+    slope = (push @ (s - mu) / ((s - mu) @ (s - mu))).item()
+    assert abs(push.mean() - G * mu) < 1e-6, "the push on the level must be G mu_s"
+    assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
+
+# %%
+figure, axes = plots.panels(2)
 order = s.argsort()
-for (G, push), style in zip(pushes.items(), ("-", "--", "-.", ":"), strict=True):
-    axis.plot(s[order], push[order], style, color=plots.COLORS["bsr"], label=f"G = {G}")
-axis.axhline(0, color="black", linewidth=0.8)
-plots.label(axis, "mean $s_i$ of a pair (reward units)", "mean push down, $\\lambda = 1$",
-            "on average a pair is pushed the more, the higher its own mean")
-axis.legend(loc="center left", bbox_to_anchor=(1, 0.5));
+for push, style in zip(pushes.values(), ("-", "--", "-.", (0, (4, 1)), ":"), strict=True):
+    axes[1].plot(s[order], (push - push.mean())[order], linestyle=style, linewidth=1.2,
+                 color=plots.COLORS["spread"])
+axes[0].loglog(list(pushes), [p.mean() for p in pushes.values()], "o-", color=plots.COLORS["level"])
+for text, place in (("G = 1, 4, 16:\none line", (-2.7, 0.4)), ("G = 64", (2.7, 1.0)),
+                    ("G = N = 256", (1.9, -0.7))):
+    axes[1].annotate(text, place)
+plots.label(axes[0], "group size G (pairs)", "mean push down, times $B/\\lambda$ (reward units)",
+            "On the level: grows with G")
+plots.label(axes[1], "mean $s_i$ of a pair (reward units)",
+            "push minus its mean (reward units)",
+            "On the spread: nearly the same until G nears N")
 
 # %% [markdown]
-# **What to see.** At $G = 1$ every pair is pushed by its own mean, and the spread shrinks fastest.
-# At $G = 16$ the line is nearly flat, but not quite: high pairs are pushed down by more than low
-# ones. That remainder is the spread term.
+# **What to see.** The level is pushed in proportion to $G$; the spread by nearly the same line at
+# $G = 1$, 4 and 16. One group in one step pushes all its pairs alike. The line is an average over
+# many groups, and in large groups it lies under much noise.
 #
 # <details><summary>Answer</summary>
 #
-# Flat, with slope 0: all pairs are in one group, so the push is $\mu_s$ for everyone. Only the
-# level term is left, as in Section 2.
+# 1.00, .94 and 0. At $G = N$ all pairs are in one group, and only the push on the level is left.
 # </details>
 
 # %% [markdown]
-# As free numbers rewards keep their margins. But rewards come from shared weights. For a
-# linear head with mean hidden state $\bar h$, the gradient of the penalty is $2\lambda G\,\bar
-# r\,\bar h$. A step against it changes margins wherever $h_w - h_l$ is not orthogonal to $\bar
-# h$. Here chosen states have a little more of the common direction:
+# As free numbers rewards keep their margins. But rewards come from shared weights. For a linear
+# head with mean hidden state $\bar h$ the gradient of the penalty is $2\lambda G\,\bar r\,\bar h$.
+# A step against it changes the margin of every pair whose $h_w - h_l$ is not orthogonal to
+# $\bar h$.
+#
+# **Predict**: chosen states have a little more of $\bar h$ than rejected ones, and the mean reward
+# is positive. Do the gradients of BT and BSR oppose each other?
 
 # %%
-h_w, h_l = torch.randn(2, 16, 32) + 1.0  # hidden states share a mean direction
-h_w = h_w + 0.3  # which chosen answers have more of
-W = torch.rand(32, requires_grad=True)  # all positive: the mean reward is positive
-(g_bsr,) = torch.autograd.grad(losses.bsr_penalty(h_w @ W, h_l @ W), W)
-mean_hidden = torch.cat([h_w, h_l]).mean(0)
-torch.testing.assert_close(g_bsr, 2 * 16 * (mean_hidden @ W) * mean_hidden)
-(g_bt,) = torch.autograd.grad(losses.bt_loss(h_w @ W, h_l @ W), W)
-print(f"cosine of the two gradients: {torch.cosine_similarity(g_bt, g_bsr, dim=0):+.2f}")
-assert ((h_w - h_l) @ -g_bsr).mean() < 0, "here BSR's step must narrow the mean margin"
+rows = []
+for lift in (0.3, 0.0, -0.3):  # of the common direction, chosen answers have more, as much, less
+    cosines = []
+    for _ in range(200):
+        h_w, h_l = torch.randn(2, 16, 32) + 1.0  # hidden states share a mean direction
+        h_w = h_w + lift
+        W = (0.1 * torch.rand(32)).requires_grad_()  # all positive: so is the mean reward
+        (g_bsr,) = torch.autograd.grad(losses.bsr_penalty(h_w @ W, h_l @ W), W)
+        (g_bt,) = torch.autograd.grad(losses.bt_loss(h_w @ W, h_l @ W), W)
+        mean_hidden = torch.cat([h_w, h_l]).mean(0)
+        torch.testing.assert_close(g_bsr, 2 * 16 * (mean_hidden @ W) * mean_hidden)
+        cosines.append(torch.cosine_similarity(g_bt, g_bsr, dim=0).item())
+    mean, half = seed_interval(cosines)
+    negative = np.mean(np.array(cosines) < 0)
+    rows.append([f"{lift:+.1f}", f"{mean:+.2f} ± {half:.2f}", f"{negative:.0%}"])
+pd.DataFrame(rows, columns=["lift of chosen states along the common direction",
+                            "cosine of both gradients, ± 95%", "negative in"]).set_index("lift of "
+                            "chosen states along the common direction")
 
 # %% [markdown]
-# A negative cosine: the two objectives pull the head in opposite directions, although BSR never
-# looks at a margin. (With a negative mean reward they would help each other.)
+# With a lift they oppose each other in every draw; with a negative lift BSR helps BT. Without a
+# lift the sign varies. (On average it is positive: BT itself shrinks a head that fits noise.) So
+# BSR never looks at a margin, and yet it moves margins.
 
 # %% [markdown]
-# ## 4. What nobody can see
+# ## 4. What no comparison within a prompt can see
 #
-# BSR acts on the level of rewards. Take an *idealised* BSR, which removes $c(x)$ and nothing else:
-# subtract from each prompt's rewards their mean.
+# Take an *idealised* BSR that takes away each prompt's mean reward: the shift $c(x)$, and with it
+# the honest difference between prompts.
 #
-# **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, tau
-# pooled over prompts, and **RLOO advantages**. (REINFORCE leave-one-out, the RL method of the
-# paper: an answer's advantage is its reward minus the mean reward of the *other* answers to the
-# prompt.)
+# **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
+# advantages**, and tau pooled over prompts. (REINFORCE leave-one-out, the RL method of the paper:
+# an answer's advantage is its reward minus the mean reward of the *other* answers to the prompt.)
 
 # %%
-gold = torch.rand(200, 4, dtype=torch.float64)  # 200 prompts, 4 answers
-noisy = gold + 0.3 * torch.randn(200, 4) + 2 * torch.randn(200, 1) + 1  # a reward model with c(x)
-centred = noisy - noisy.mean(1, keepdim=True)
-
-
 def advantages(r):
     others = (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
     return r - others
 
 # %%
-for name, f in {"BSR penalty": lambda r: losses.bsr_penalty(r[:, 0], r[:, 1]).item(),
-                "BT loss": lambda r: losses.bt_loss(r[:, 0], r[:, 1]).item(),
-                "tau within": lambda r: kendall_tau_b(r, gold).mean(),
-                "best-of-4 gold": lambda r: gold.gather(1, r.argmax(1, keepdim=True)).mean(),
-                "tau pooled": lambda r: kendall_tau_b(r.ravel(), gold.ravel()).item()}.items():
-    print(f"{name:15s} {f(noisy):8.3f} -> {f(centred):8.3f}")
-torch.testing.assert_close(advantages(noisy), advantages(centred), msg="RLOO must not see c(x)")
+def world():
+    """Gold of 200 prompts with 4 answers, and four reward models."""
+    gold = torch.rand(200, 1, dtype=torch.float64) + torch.rand(200, 4) - 1  # prompt's + answer's
+    noise, c = 0.3 * torch.randn(200, 4), 2 * torch.randn(200, 1) + 1
+    raw = gold + noise + c
+    return gold, {"raw: gold + noise + c(x)": raw, "prompt mean away": raw - raw.mean(1, True),
+                  "only c(x) away": raw - c, "control: a third of the noise": gold + noise / 3 + c}
+
+# %%
+MEASURES = {"BSR penalty": lambda r, gold: losses.bsr_penalty(r[:, 0], r[:, 1]).item(),
+            "BT loss": lambda r, gold: losses.bt_loss(r[:, 0], r[:, 1]).item(),
+            "tau within prompts": lambda r, gold: kendall_tau_b(r, gold).mean(),
+            "best-of-4: gold": lambda r, gold: gold.gather(1, r.argmax(1, True)).mean().item(),
+            "RLOO: mean |advantage|": lambda r, gold: advantages(r).abs().mean().item(),
+            "tau pooled": lambda r, gold: kendall_tau_b(r.ravel(), gold.ravel()).item()}
+
+# %%
+worlds = [world() for _ in range(20)]
+for _, models in worlds:
+    raw, away, *_ = models.values()
+    torch.testing.assert_close(advantages(raw), advantages(away), msg="RLOO must not see c(x)")
+found = {name: {measure: [f(models[name], gold) for gold, models in worlds]
+                for measure, f in MEASURES.items()} for name in models}
+pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
+                     for measure, values in cells.items()} for name, cells in found.items()})
 
 # %% [markdown]
+# (Means over 20 worlds, ± 95%.) The control shows that the other measures can move: with less
+# noise within prompts they do.
+#
 # <details><summary>Answer</summary>
 #
-# Only the penalty and pooled tau. (The penalty is not exactly 0: it sees two of the four answers.)
-# Whatever compares answers of one prompt is blind.
+# Only the penalty and pooled tau. Whatever compares answers of one prompt is blind. Pooled tau
+# gains most when only $c(x)$ goes; taking the whole prompt mean costs a part of that gain, the
+# honest part.
 # </details>
 #
-# So a pure shift of levels cannot gain anything on within-prompt tau, best-of-n or RLOO. **What
-# BSR gains there must come through shared parameters**, by changing what the network learns. And
-# it can cost: the spread of pair means that it shrinks holds honest quality too (Section 2).
+# So a shift alone cannot gain anything on tau within prompts, best-of-n or RLOO. **What BSR gains
+# there must come through shared weights**, by changing what the network learns.
 
 # %% [markdown]
-# Which comparisons tell mechanism from side effect? For pooled tau: BT, centred per prompt
-# afterwards. For RLOO: BT, rescaled to BSR's spread (a smaller reward acts like a larger KL
-# weight). For tau and best-of-n neither can change anything: there the controls are *other
-# trained penalties*, such as centering, or L2 on rewards, $r_w^2 + r_l^2 = 2s^2 + m^2/2$, which
-# pulls on the margin $m$ as well.
-
-# %% [markdown]
-# ## 5. Micro-batches, accumulation, data parallelism
+# ## 5. A micro-batch's own mean is another regularizer
 #
-# A large batch is computed in parts, **micro-batches**, whose gradients add up. For a mean over
-# pairs the mean of the parts (weighted by their sizes) is right. A squared mean is not additive:
-# $(\tfrac{a+b}{2})^2 \neq \tfrac12 (a^2 + b^2)$.
+# A large batch is computed in parts, **micro-batches**, whose gradients are averaged. For a mean
+# over pairs that is right; a squared mean is no mean of squares. Penalizing each part's own mean,
+# as a loss inside a standard trainer does, is BSR with a smaller group: another ratio of level and
+# spread, which changes with your memory size.
 #
-# Penalizing each part's own mean is what a loss inside a standard trainer does, the official code
-# included. It is BSR with a smaller group: *another regularizer* (Section 2), which changes with
-# your memory size. The mean's weight falls with the group; if $\lambda$ is raised to mend that,
-# the spread's weight is too large.
+# **Predict**: four micro-batches, each with its own mean. Does four times the $\lambda$ repair
+# it: far from zero? With the mean at zero?
 
 # %%
 B, lam = 32, 0.1
-h_w, h_l = torch.randn(2, B, 24, dtype=torch.float64) + 0.5
-W = torch.randn(24, dtype=torch.float64) / 5
+parts = [slice(i, i + 8) for i in range(0, B, 8)]  # 4 micro-batches of 8 pairs
 
 
-# %%
-def head_gradient(loss_of_head):
-    head = W.clone().requires_grad_()
-    loss_of_head(head).backward()
-    return head.grad
-
-
-def objective(head, part=slice(None), factor=1):
-    r_w, r_l = h_w[part] @ head, h_l[part] @ head
+def objective(head, h_w, h_l, factor=1):
+    r_w, r_l = h_w @ head, h_l @ head
     return losses.bt_loss(r_w, r_l) + factor * lam * losses.bsr_penalty(r_w, r_l)
 
 
+def naive(head, h_w, h_l, factor=1):
+    return sum(objective(head, h_w[p], h_l[p], factor) for p in parts) / 4
+
+
+def gradient(loss, head, *rest):
+    head = head.clone().requires_grad_()
+    return torch.autograd.grad(loss(head, *rest), head)[0]
+
 # %%
-parts = [slice(i, i + 8) for i in range(0, B, 8)]  # 4 micro-batches of 8 pairs
-whole = head_gradient(objective)
-print("naive accumulation, relative gradient error")
-for name, factor in (("same lambda", 1), ("lambda times 4", 4)):
-    naive = head_gradient(lambda head, f=factor: sum(objective(head, p, f) for p in parts) / 4)
-    print(f"  {name:15s} {(naive - whole).norm() / whole.norm():.2f}")
+errors: dict = {}
+for _ in range(20):  # batches and heads
+    h_w, h_l = torch.randn(2, B, 24, dtype=torch.float64) + 0.5
+    W, common = torch.randn(24, dtype=torch.float64) / 5, torch.cat([h_w, h_l]).mean(0)
+    for mean in (1.0, 0.0):  # the same head, moved along the mean state to this mean reward
+        head = W + common * (mean - W @ common) / (common @ common)
+        right = gradient(objective, head, h_w, h_l)
+        for factor in (1, 4):
+            wrong = gradient(naive, head, h_w, h_l, factor) - right
+            errors.setdefault(f"lambda times {factor}", {}).setdefault(
+                f"mean reward {mean:.0f}", []).append((wrong.norm() / right.norm()).item())
+
+# %%
+pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
+                       for where, values in cells.items()} for factor, cells in errors.items()})
 
 # %% [markdown]
-# **The exact way** uses that the loss depends on the network only through $2B$ numbers:
+# (Error of the naive gradient over the length of the right one; mean of 20 draws, ± 95%.)
+#
+# <details><summary>Answer</summary>
+#
+# Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
+# With the mean at zero only the spread is left, its weight is four times too large, and the error
+# is four times that of no repair. No $\lambda$ mends both.
+# </details>
+
+# %% [markdown]
+# **The exact way**: the loss depends on the network only through $2B$ numbers.
 # 1. all rewards, part by part, *without* a graph;
-# 2. the loss of the whole batch, and its gradient $\partial L/\partial r$: cheap, no network;
+# 2. the loss of the whole batch and its gradient $\partial L/\partial r$: cheap, no network;
 # 3. each part again, *with* a graph, backward from its slice of $\partial L/\partial r$.
 #
 # It costs one more forward pass and is exact for any loss, as long as both passes compute the same
-# numbers (no dropout). `train_rm` does this.
+# numbers (no dropout). `train_rm` does this, and you will in Exercise 4. Below, a linear head needs
+# one line for step 3. Several processes have the same problem: notebook 10.
 
 # %%
-with torch.no_grad():  # step 1
-    rewards = torch.cat([torch.stack([h_w[p] @ W, h_l[p] @ W], dim=1) for p in parts])  # (B, 2)
-rewards.requires_grad_()
-loss = losses.preference_loss("bsr", rewards[:, 0], rewards[:, 1], bsr_lambda=lam)
-(push,) = torch.autograd.grad(loss, rewards)  # (B, 2), step 2
-
-# %%
-head = W.clone().requires_grad_()
-for p in parts:  # step 3
-    part_rewards = torch.stack([h_w[p] @ head, h_l[p] @ head], dim=1)
-    (part_rewards * push[p]).sum().backward()
-error = (head.grad - whole).norm() / whole.norm()
-print(f"two passes: relative gradient error {error:.0e}")
-assert error < 1e-12, "two passes must give the whole batch's gradient"
+rewards = torch.stack([h_w @ head, h_l @ head]).requires_grad_()  # (2, B), numbers only
+(push,) = torch.autograd.grad(
+    losses.preference_loss("bsr", *rewards, bsr_lambda=lam), rewards)  # (2, B)
+torch.testing.assert_close(push[0] @ h_w + push[1] @ h_l, right,
+                           msg="dL/dr and the states must give the whole batch's gradient")
 
 # %% [markdown]
-# **Data parallelism** has the same problem: each process holds a part of the batch, and gradients
-# are averaged. An *all-reduce* (everyone gets the mean of all) is cheap, but a number received
-# from another process has no graph. Three attempts, simulated with 4 "processes" of 8 pairs:
-# - *local*: everyone penalizes its own mean;
-# - *detached*: penalize the global mean as received: the penalty has no gradient;
-# - *value of all, gradient of mine*:
-#   $\bar r = \bar r_{all} + (\bar r_{mine} - \bar r_{mine}.\text{detach}())$.
-
-# %%
-mean_of_all = torch.cat([h_w @ W, h_l @ W]).mean()  # what an all-reduce would return
-PENALTIES = {"local": lambda mine: 8 * mine**2, "detached": lambda mine: B * mean_of_all**2,
-             "value of all": lambda mine: B * (mean_of_all + (mine - mine.detach())) ** 2}
-
-
-def process_loss(head, p, penalty):
-    r_w, r_l = h_w[p] @ head, h_l[p] @ head
-    return losses.bt_loss(r_w, r_l) + lam * penalty(torch.cat([r_w, r_l]).mean())
-
-# %%
-for name, f in PENALTIES.items():
-    g = head_gradient(lambda head, f=f: sum(process_loss(head, p, f) for p in parts) / 4)
-    print(f"{name:13s} relative gradient error {(g - whole).norm() / whole.norm():.0e}")
-assert torch.allclose(g, whole), "all-reduced value plus own gradient must be exact"
-
-# %% [markdown]
-# The last line holds for equal parts. With unequal ones, exchange *sums* and divide by the global
-# count; a mean of means is wrong.
-
-# %% [markdown]
-# ## 6. The family: forces on margin and level
+# ## 6. Its relatives: the same terms, other ratios
 #
-# Every objective of the paper's comparison (Sec. 4.3) and centering, for one pair with **margin**
-# $m = r_w - r_l$ and **level** $s = (r_w + r_l)/2$:
+# With the **margin** $m = r_w - r_l$ and the pair mean $s$, two older penalties on rewards are
+# - **centering**: $\kappa$ times the mean of $(r_w + r_l)^2 = 4 s^2$;
+# - **L2**: $\lambda$ times the mean of $(r_w^2 + r_l^2)/2 = s^2 + m^2/4$.
 #
-# - **BT**: $-\log\sigma(m)$;
-# - **BSR**, groups of one: $L_{BT} + \lambda s^2$;
-# - **centering**: $L_{BT} + c\,(r_w + r_l)^2 = L_{BT} + 4c\,s^2$;
-# - **Hinge**: $\max(0, 2 - m)$;
-# - **Norm**: $-\log\sigma\bigl(m / \sqrt{r_w^2 + r_l^2}\bigr)$, where $r_w^2 + r_l^2 = 2s^2 +
-#   m^2/2$;
-# - **DR**: $L_{BT} - \log\sigma(r_w) - \log\sigma(-r_l)$.
-
-# %% [markdown]
-# The figure draws each as a landscape; $\lambda = 4c = 0.15$ is large, to be visible. Arrows show
-# where gradient descent on $(r_w, r_l)$ moves a pair: $(2F_m, F_s/2)$ for a force $F$. Dark is
-# strong.
-
-# %%
-m, s = torch.meshgrid(torch.linspace(-3, 6, 37), torch.linspace(-4, 4, 33), indexing="ij")
-OBJECTIVES = {"bt": {}, "bsr": {"bsr_lambda": 0.15}, "centering": {"centering_coefficient": 0.0375},
-              "hinge": {"target_margin": 2.0}, "norm": {}, "dr": {}}
-
-
-def landscape(kind, options):
-    grid = torch.stack([m.flatten(), s.flatten()]).requires_grad_()  # (2, points)
-    values = torch.stack([losses.preference_loss(kind, (y + x / 2)[None], (y - x / 2)[None],
-                                                 **options) for x, y in grid.T])
-    (gradient,) = torch.autograd.grad(values.sum(), grid)
-    motion = -gradient * torch.tensor([[2.0], [0.5]])
-    return values.detach().view_as(m), motion.view(2, *m.shape)
-
-# %%
-figure, axes = plots.panels(3, rows=2, sharex=True, sharey=True, dpi=75)
-field = slice(2, None, 4)
-for axis, (kind, options) in zip(axes.flat, OBJECTIVES.items(), strict=True):
-    values, motion = landscape(kind, options)
-    axis.contour(m, s, values, levels=12, colors=plots.COLORS[kind], linewidths=1.1)
-    motion = motion[:, field, field]
-    size = motion.norm(dim=0)
-    arrows = motion / size.clamp(min=1e-3)  # one length: the shade tells the strength
-    axis.quiver(m[field, field], s[field, field], *arrows, size.sqrt(), cmap="Greys", scale=15,
-                width=0.006, clim=(-0.2, 1.2))
-    plots.label(axis, "", "", kind.upper())
-figure.supxlabel("margin $m$ (reward units)")
-figure.supylabel("level $s$ (reward units)");
-
-# %% [markdown]
-# **What to see.** BT and Hinge: all arrows are horizontal, level is free; Hinge stops at $m = 2$.
-# BSR and centering: the same horizontal arrows plus a pull to $s = 0$; for one pair they are the
-# same function. DR: wants chosen above zero *and* rejected below; its pull on the level fades
-# once $r_w > 0 > r_l$. Norm: its level lines are rays, since only the direction of $(r_w, r_l)$
-# counts; it turns a pair towards $m > 0$, $s = 0$, but a pair on the wrong side is turned by way
-# of larger $|s|$, and one exactly reversed at $s = 0$ feels nothing.
-
-# %% [markdown]
-# With more than one pair, centering and BSR separate. Centering, $\mathrm{mean}(r_w + r_l)^2$,
-# averages $4 s_i^2$: always $4(\mu_s^2 + \mathrm{Var}(s))$. BSR is $G\mu_s^2 + \mathrm{Var}(s)$.
-# **The same two terms, another ratio**: 1 to 1 against $G$ to 1.
-#
-# Weight decay on the head is no relative: it shrinks *all* rewards, margins included, and pins
-# nothing (a small head still has $r \propto W^\top \bar h \neq 0$).
+# Since the mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$, all are made of three parts.
 
 # %%
 r_w, r_l = torch.randn(2, 4096, dtype=torch.float64) * 2 + 0.7
-pair_means = (r_w + r_l) / 2
-mean, spread = pair_means.mean(), pair_means.var(correction=0)
-torch.testing.assert_close(losses.centering_penalty(r_w, r_l), 4 * (mean**2 + spread))
-for G in (1, 16, 128):
-    average = losses.bsr_penalty(r_w, r_l, bsr_group_size=G).item()
-    print(f"BSR, groups of {G:3d}: {average:6.2f}   G mu^2 + Var = {G * mean**2 + spread:6.2f}")
-assert torch.isclose(losses.bsr_penalty(r_w, r_l, 1), mean**2 + spread), (
-    "groups of one pair: BSR must be a quarter of centering")
+s, m = (r_w + r_l) / 2, r_w - r_l
+made_of = torch.stack([s.mean() ** 2, s.var(correction=0), m.square().mean()])
+WEIGHTS = {"BSR, groups of one": (1, 1, 0), "BSR, G = 16": (16, 1, 0), "centering": (4, 4, 0),
+           "L2": (1, 1, 1 / 4)}
+
+# %%
+values = [losses.bsr_penalty(r_w, r_l, 1), losses.bsr_penalty(r_w, r_l, 16),
+          losses.centering_penalty(r_w, r_l), losses.l2_penalty(r_w, r_l)]
+rows = {name: [*weights, (torch.tensor(weights).double() @ made_of).item(), value.item()]
+        for (name, weights), value in zip(WEIGHTS.items(), values, strict=True)}
+assert all(abs(row[3] - row[4]) < 1e-9 for name, row in rows.items() if name != "BSR, G = 16")
+pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squared margin",
+                    "sum of the three", "the penalty"]).transpose().round(2)
+
+# %% [markdown]
+# **The same two terms, another ratio**: $G$ to 1 in BSR, 1 to 1 in centering. L2 pulls on margins
+# as well. (BSR at $G = 16$ is cut into groups in one way; the sum is its average over all ways.)
+#
+# <details><summary>The other objectives of the paper's comparison (Sec. 4.3)</summary>
+#
+# **Hinge**: $\max(0, 2 - m)$. **Norm**: $-\log\sigma\bigl(m / \sqrt{r_w^2 + r_l^2}\bigr)$.
+# **DR**: $L_{BT} - \log\sigma(r_w) - \log\sigma(-r_l)$. Hinge holds no $s$ and leaves it alone.
+# Norm's root is $\sqrt{2s^2 + m^2/2}$: a pair in the wrong order lowers its loss by a larger
+# $|s|$. DR wants $r_w > 0 > r_l$.
+# </details>
 
 # %% [markdown]
 # ## 7. How heavy is $\lambda$?
 #
-# Compare the pushes on *one reward*. BT gives $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on. In
-# a batch of $B/G$ groups, BSR gives $\lambda\,\bar r \cdot G/B$. The ratio does not depend on
-# $B$, but on the group:
+# Compare the pushes on *one reward*. BT gives $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on. BSR
+# gives $\lambda\,\bar r\,G/B$ (Section 3). The ratio depends on the group, not on $B$:
 #
 # $$\frac{\lambda\,\bar r\,G/B}{1/(2B)} = 2\,\lambda\,G\,\bar r .$$
 #
-# **A $\lambda$ means little without its group size.** A fresh head easily starts at $\bar r
-# \approx 1$. Once the mean is pinned, what is left is the scatter of group means,
-# $\mathrm{sd}(s)/\sqrt G$.
+# **A $\lambda$ means little without its group size.** At the start $\bar r$ may well be 1 or 2 (the
+# first table). With the level at zero, what is left is the scatter of group means,
+# $\mathrm{sd}(s)/\sqrt G$. That push changes its sign from group to group; only its slope in $s_i$
+# stays on average.
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
-print("BSR's push over BT's, per reward     " + "".join(f"{x:>9g}" for x in LAMBDAS))
-for G, where in ((16, "official 8B recipe, our runs"), (128, "one group of the paper's batch")):
-    for mean, when in ((1.0, "at the start"), (1 / G**0.5, "once pinned")):
-        shares = "".join(f"{2 * x * G * mean:9.1%}" for x in LAMBDAS)
-        print(f"G = {G:3d}, mean {mean:.2f} ({when:12s})   {shares}   {where}")
+rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * mean:.1%}" for x in LAMBDAS]
+        for G, what in ((16, "ours, official 8B"), (128, "paper's batch"))
+        for mean, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
+pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
+    "BSR's push over BT's, by lambda", axis=1)
 
 # %%
 r = torch.ones(64, requires_grad=True)  # check the formula at G = 32, lambda = 1e-3, mean 1
@@ -490,95 +495,163 @@ ratio = (bsr_push / bt_push.abs())[0].item()
 assert abs(ratio - 2 * 1e-3 * 32) < 1e-6, "the ratio must be 2 lambda G times the mean"
 
 # %% [markdown]
-# So at the paper's default $\lambda = 10^{-3}$ BSR is a 3% correction? Per reward, yes. On shared
-# weights it is more: BT's two pushes of a pair nearly cancel (they act along $h_w - h_l$, which
-# is short), BSR's all add up along $\bar h$, which is long. Measure it: the gradients on the head
-# of a real model before its first step.
+# So at the paper's default $\lambda = 10^{-3}$ and $G = 16$ BSR is a 3% correction? Per reward,
+# yes. But on shared weights pushes add up, or cancel: measure the gradients on a real model's head.
 
 # %%
 from bsr_lite.batching import pack
 from bsr_lite.models import load_reward_model
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.tokenization import pair_tokens
-from bsr_lite.train_rm import train
-
-config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=96"])
-scenarios = load_scenarios(config)
 
 # %%
+config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=96"])
 model = load_reward_model(config.model.name, depth=10, seed=0)
-pairs, _ = pair_tokens(scenarios.train, model.tokenizer, config.data.max_length)
+pairs, _ = pair_tokens(load_scenarios(config).train, model.tokenizer, config.data.max_length)
 with torch.no_grad():
     hidden, _ = model.last_hidden(pack(pairs[:16]).to(model.device))
-hidden = hidden.cpu()  # (32, 576): chosen, rejected, chosen, ...
-
-# %%
+h_w, h_l = hidden.cpu()[0::2], hidden.cpu()[1::2]  # (16, 576) each
 W = model.head_weight.detach().cpu().clone().requires_grad_()
-r_w, r_l = hidden[0::2] @ W, hidden[1::2] @ W
-(g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
-(g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W)
-mean_reward = torch.cat([r_w, r_l]).mean().item()
-print(f"mean reward {mean_reward:.2f}; |mean h| {hidden.mean(0).norm():.0f}, mean |h_w - h_l| "
-      f"{(hidden[0::2] - hidden[1::2]).norm(dim=1).mean():.0f}")
-print(f"BSR's push over BT's at lambda 1e-3: per reward {2e-3 * 16 * abs(mean_reward):.0%}, "
-      f"on the head {g_bsr.norm() / g_bt.norm():.0%}")
 del model
 
-# %% [markdown]
-# **Two answers to one question.** Reward by reward BSR is a 3% correction, and it never touches a
-# margin directly. On the head it weighs as much as BT itself, and all of it goes into the level.
-# So expect the *level* to be pinned within a few steps even at $10^{-3}$, and everything else to
-# change only as far as that fight over shared weights spills over.
+# %%
+mean_hidden, margin_direction = torch.cat([h_w, h_l]).mean(0), (h_w - h_l).mean(0)
+r_w, r_l = h_w @ W, h_l @ W
+(g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
+(g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W)
+
+# %%
+one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
+mean_reward = torch.cat([r_w, r_l]).mean().item()
+print(f"mean reward {mean_reward:.2f}, |mean h| {mean_hidden.norm():.0f}, "
+      f"mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
+pd.DataFrame([["one reward", f"{2e-3 * 16 * mean_reward:.0%}"],
+              ["the head, BT of one pair (mean length)", f"{g_bsr.norm() / one_pair:.0%}"],
+              ["the head, BT of all 16 pairs", f"{g_bsr.norm() / g_bt.norm():.0%}"]],
+             columns=["push on", "BSR's over BT's, lambda 1e-3, G = 16"]).set_index("push on")
 
 # %% [markdown]
-# ## 8. Live: the mean reward, free and pinned
+# A pair's two BT pushes nearly cancel: they act along $h_w - h_l$, which is short. The differences
+# of different pairs point different ways and cancel again. BSR's pushes all add up along $\bar h$,
+# which is long.
 #
-# The embedded model (10 layers, LoRA adapters, `rm_fast.yaml` cut to seconds): the same batches,
-# the same random head, BT against BSR at $\lambda = 10^{-2}$. Measured on training pairs and on
-# new prompts (*prompt-disjoint*). One seed: an illustration, not evidence.
+# And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
+# the gradient times the learning rate. So BSR's weight sets the direction of the step, not its
+# length. What does such a step of the head do to level and mean margin?
 
 # %%
-def live_run(loss):
-    options = [f"loss={loss}", "data.max_pairs=96", "token_budget=4096", "eval_groups=8",
-               "eval_every=2", "watch=[train, prompt_disjoint]"]
-    options += ["bsr_lambda=1e-2"] if loss == "bsr" else []
-    config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=options)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        config.output_dir = folder + "/run"
-        train(config, scenarios=scenarios)
-        return [{"metrics": read_metrics(config.output_dir)}]
-
-
-live = {loss: live_run(loss) for loss in ("bt", "bsr")}
-
-# %%
-figure, axes = plots.panels(2)
-for loss, run in live.items():
-    for axis, key in zip(axes, ("reward_mean", "margin"), strict=True):
-        for part, style in (("train", "-"), ("prompt_disjoint", ":")):
-            steps, (curve,) = watched(run, part, key)
-            axis.plot(steps, curve, style, color=plots.COLORS[loss],
-                      label=f"{loss.upper()}, {part.replace('_', '-')}")
-            axis.axhline(0, color="grey", linewidth=0.6)
-plots.label(axes[0], "optimizer step", "mean reward (reward units)", "level")
-plots.label(axes[1], "optimizer step", "mean margin (reward units)", "margin, better minus worse")
-axes[1].legend();
+rows = []
+for x in (0.0, *LAMBDAS):
+    step = -config.head_learning_rate * (g_bt + x / 1e-3 * g_bsr).sign()
+    rows.append([f"{x:g}", (mean_hidden @ step).item(), (margin_direction @ step).item()])
+print(f"plain gradient step along BSR's part: the mean margin changes by "
+      f"{(margin_direction @ g_bsr / (mean_hidden @ g_bsr)).item():.1%} of what the level does")
+pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step",
+                            "of the mean margin"]).set_index("lambda").round(3)
 
 # %% [markdown]
-# **What to see.** The level: BT's stays where the random head put it, or drifts; BSR's is brought
-# to zero within two or three steps, with an overshoot. The margin: BSR's lags behind BT's on the
-# training pairs. Is that a price, and which of the two terms asks for it? Notebook 04 takes them
-# apart.
+# **Two answers to one question.** Reward by reward BSR at $10^{-3}$ is a small correction. On the
+# head it weighs as much as BT itself, and nearly all of it goes into the level. By the sign rule
+# $10^{-3}$ already moves the level by more than half of what $10^{-1}$ does. From $10^{-2}$ on this
+# first step leaves the margin where it is. (One model, one head, one batch: a scale, not a law.)
+
+# %% [markdown]
+# ## 8. What happens in the recorded runs
+#
+# The same study as at the start, with BSR: 16 pairs a batch, one group. Within a seed all methods
+# have the same head and the same batches.
+#
+# **Predict** from $\lambda\,(16\,\mu_s^2 + \mathrm{Var}(s))$ and from the last table: which is
+# reached by the smaller $\lambda$, the level or the spread? Does a hundredfold $\lambda$ bring the
+# level to zero much sooner?
+
+# %%
+figure, axes = plots.panels(3, sharey=True)
+STYLES = {"bt": "-", "bsr-1e-4": ":", "bsr-1e-3": "-", "bsr-1e-1": "--"}
+for seed, axis in enumerate(axes):
+    axis.axhline(0, color="black", linewidth=0.8)
+    for method, style in STYLES.items():
+        curve = course(record[method][seed], "train/reward_mean")
+        axis.plot(range(1, len(curve) + 1), curve, style, color=plots.color(method, 0))
+    plots.label(axis, "optimizer step", "", f"seed {seed}")
+for text, place, method in (("BT", (9, 3.6), "bt"), ("BSR 1e-4 (dotted)", (10, 1.5), "bsr"),
+                            ("1e-3 (solid), 1e-1 (dashed)", (6.5, -1.6), "bsr")):
+    axes[0].annotate(text, place, color=plots.COLORS[method])
+axes[0].set_ylabel("mean reward of the batch (reward units)")
+figure.suptitle("A hundred times the λ crosses zero at most one step sooner; BT's level rises");
+
+# %%
+METHODS = ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")
+
+
+def crossing(run):
+    means = course(run, "train/reward_mean")
+    below = np.flatnonzero(means < 0)  # every head starts above zero
+    return str(below[0] + 1) if len(below) else "never"
+
+# %%
+pd.DataFrame([[name, *map(crossing, record[name])] for name in METHODS], columns=[
+    "first step with a mean below zero", *(f"seed {i}" for i in range(3))]).set_index(
+    "first step with a mean below zero")
+
+# %%
+SPREADS = {"between_prompts": "between prompts", "within_prompts": "within prompts"}
+
+
+def over_bt(method, key):
+    """Standard deviation on new prompts over BT's of the same seed.  Shapes: -> (seeds,)."""
+    ours, bt = ([run["evaluation"]["scenarios"]["prompt_disjoint"][key] for run in record[name]]
+                for name in (method, "bt"))
+    return np.sqrt(np.divide(ours, bt))
+
+# %%
+figure, axis = plots.panels(1)
+for (key, name), shift, tint in zip(SPREADS.items(), (-0.12, 0.12), (
+        plots.COLORS["spread"], plots.COLORS["bsr"]), strict=True):
+    for place, method in enumerate(METHODS):
+        values = over_bt(method, key)
+        mean, half = seed_interval(values)
+        axis.plot([place + shift + 0.06] * len(values), values, ".", color=tint)
+        axis.errorbar(place + shift, mean, half, fmt="o", color=tint, capsize=3)
+    axis.annotate(name, (-0.45, 0.55 + shift), color=tint)
+axis.axhline(1, color="black", linewidth=0.8)
+axis.set_xticks(range(len(METHODS)), [f"λ = {method[4:]}" for method in METHODS])
+axis.set(ylim=(0, 1.3), xlim=(-0.5, 3.5))
+plots.label(axis, "", "standard deviation of rewards over BT's,\nsame seed, new prompts",
+            "From 1e-2 on the spread shrinks, and with it what separates answers to one prompt")
+
+# %% [markdown]
+# **What to see.** *Level*: from $10^{-3}$ on it crosses zero at step 3 or 4 in each seed, then
+# swings about it. $10^{-4}$ needs 14 to 19 steps. *Spread*: at $10^{-3}$ a change is undecided, at
+# $10^{-2}$ nearly a third of the standard deviation between prompts is gone.
+#
+# <details><summary>Answer</summary>
+#
+# The level: its weight is 16 times as large, and pushes on it add up on the head. A hundredfold
+# $\lambda$ gains at most one step. Section 7 suggests why: it turns a step of AdamW, and makes it
+# hardly longer.
+# </details>
+
+# %% [markdown]
+# The penalty holds no margin. Yet within prompts rewards shrink as they do between prompts, as if
+# all were multiplied by one number. So whoever claims that BSR helps a policy needs BT *rescaled*
+# as a control: smaller rewards alone leave the policy nearer to its start (notebook 08).
 
 # %% [markdown]
 # ## Exercises
 #
-# Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
-# `notebooks/solutions/`.
-#
+# Each stub returns `None`; its checker then says "not attempted yet". A fold holds the first hint,
+# and a wrong answer gets a second one from its checker. Solutions are in `notebooks/solutions/`.
+
+# %% [markdown]
 # **1.** At which group size do both terms of the mean penalty weigh the same, when a group is
-# drawn without replacement from $N$ pairs with mean $\mu_s$ and variance $\mathrm{Var}(s)$
+# drawn without replacement from $N$ pairs with level $\mu_s$ and spread $\mathrm{Var}(s)$
 # (divided by $N$)? A real number; for $N \to \infty$ it is $\mathrm{Var}(s)/\mu_s^2$.
+#
+# <details><summary>Hint</summary>
+#
+# Which of the two terms knows about $N$? Write both down for a finite $N$ before you solve.
+# </details>
 
 # %%
 def crossing_group_size(mean, variance, n):
@@ -588,34 +661,58 @@ def crossing_group_size(mean, variance, n):
 checks.check_crossing_group_size(crossing_group_size);
 
 # %% [markdown]
-# **2.** The gradient of $\lambda$ times the penalty on every chosen reward, when the batch of $B$
-# pairs is cut into consecutive groups of `size` pairs (`size` divides $B$) and the penalty is
-# averaged over groups. Returns shape (B,).
+# **2.** You found a good $\lambda$ with groups of `old` pairs and move to a machine on which a
+# group is `new` pairs. Return two numbers: the $\lambda$ that keeps BSR's push on one reward
+# relative to BT's, at the same mean reward; and the factor by which the weight of
+# $\mathrm{Var}(s)$ is then changed.
+#
+# <details><summary>Hint</summary>
+#
+# Write down the mean penalty, $\lambda$ included, for the old and the new group. Two weights; one
+# number to choose.
+# </details>
 
 # %%
-def penalty_gradient(rewards_chosen, rewards_rejected, bsr_lambda, size):
+def same_push(bsr_lambda, old, new):
     return None
 
 
-checks.check_penalty_gradient(penalty_gradient);
+checks.check_same_push(same_push);
 
 # %% [markdown]
-# **3.** You found a good $\lambda$ with groups of `old` pairs and now use groups of `new`. Which
-# $\lambda$ keeps BSR's push relative to BT's, at the same mean reward? (And what happens to the
-# weight of $\mathrm{Var}(s)$?)
+# **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
+# on; what the penalty still costs is the spread". From a run's batch means $\bar r_t$ and unbiased
+# variances of pair means, both (T,), with one group of $G$ = `group` pairs a step, estimate the
+# *level's* share of $\sum_t G\,\bar r_t^{\,2}$. Then run the last cell. May the sentence stand?
+#
+# <details><summary>Hint</summary>
+#
+# Let the level be exactly zero. What is $G\,\bar r^{\,2}$ of one batch on average?
+# </details>
 
 # %%
-def same_weight(bsr_lambda, old, new):
+def level_share(batch_means, variances, group):
     return None
 
 
-checks.check_same_weight(same_weight);
+checks.check_level_share(level_share);
+
+# %%
+for run in record["bsr-1e-3"]:
+    means, variances = (torch.from_numpy(course(run, key)[4:])  # from step 5 on
+                        for key in ("train/reward_mean", "bsr/variance_term"))
+    print("seed", run["seed"], "share of the level:", level_share(means, variances, 16))
 
 # %% [markdown]
-# **4.** *Exact global BSR under accumulation.* `parts` is a list of micro-batches of different
-# sizes, each a tuple of hidden states (chosen, rejected). `rewards(hidden, head)` is the network:
-# not linear, and with room for the graph of one micro-batch at a time. Return the gradient on the
-# head of $L_{BT} + \lambda\,$BSR of the *whole* batch, as one group.
+# **4.** *Exact BSR under accumulation.* `parts` is a list of micro-batches of different sizes, each
+# a tuple of hidden states (chosen, rejected), (b, D) each. `rewards(hidden, head)` is the network,
+# (b, D) to (b,): not linear, and with room for the graph of one micro-batch at a time. Return the
+# gradient on the head, (D,), of $L_{BT} + \lambda\,$BSR of the *whole* batch, as one group.
+#
+# <details><summary>Hint</summary>
+#
+# The loss needs numbers, the network needs graphs: not at the same time.
+# </details>
 
 # %%
 def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
@@ -627,13 +724,14 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What you know now
 #
-# - On average BSR is $G\mu_s^2 + \mathrm{Var}(s)$: it pins the mean and shrinks the spread of pair
-#   means. A $\lambda$ has a meaning only with its group size.
-# - Its gradient is one number for a whole group. What within-prompt tau, best-of-n or RLOO gain
-#   must come through shared parameters.
-# - It couples pairs: two passes under accumulation, an all-reduced value with one's own gradient
-#   under data parallelism.
-# - **BSR is one push for a whole group; averaged over random groups it pins the level and shrinks
-#   the spread of the pair means.**
+# - The gradient is one number for a whole group. What tau within prompts, best-of-n or RLOO gain
+#   must come through shared weights.
+# - On the head nearly all of it goes into the level, and a small $\lambda$ is enough for that.
+# - **BSR is two penalties in one: it holds the level at zero with weight $\lambda G$, and draws the
+#   pair means together with weight $\lambda$. Change the group, and you change the regularizer.**
+
+# %% [markdown]
+# Not answered here: whether any of this calms hidden states or helps on new answers. The formula
+# does not say so: it sees rewards only.
 #
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**

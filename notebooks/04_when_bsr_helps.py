@@ -503,7 +503,7 @@ Markdown(tables.table(["linear heads, postscript", *columns], rows))
 # The spread term has ten times BSR's $\lambda$. A run is compared with BT *of the same seed*, and
 # tau is averaged: with postscripts over the three sets that were named before the runs (rewritten
 # answers, both kinds of new sources), in the plain world over all five, chosen after the runs.
-# (Notebook 07 has every set with its interval.)
+# (`results.md` there has every set with its interval.)
 #
 # **Predict** from Section 8: which of the three lies above BT with postscripts, and which in the
 # plain world?

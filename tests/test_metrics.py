@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bsr_lite.metrics import agreement, bootstrap_interval, kendall_tau_b, seed_interval
+from bsr_lite.metrics import (
+    agreement,
+    bootstrap_interval,
+    kendall_tau_b,
+    seed_interval,
+    t_quantile,
+)
 from bsr_lite.studies.leaderboards import rm_bench_scores
 from bsr_lite.studies.statistics import (
     best_of_n,
@@ -92,6 +98,19 @@ def test_two_way_interval_covers_with_both_kinds_of_noise(seeds):
     assert 367 <= hit <= 396 and narrow < hit - 20  # 95% of 400 is 380, sd 4.4
     truth = 0.3**2 / seeds + 0.5**2 / 40 + 1 / (40 * seeds)
     assert np.mean(errors) == pytest.approx(truth, rel=0.2)
+
+
+@pytest.mark.parametrize("seeds", [3, 4])
+def test_two_way_interval_is_not_wider_than_the_seeds_alone_ask_for(seeds):
+    """Where little but seeds differ: their degrees of freedom, and still 95%."""
+    rng, hit = np.random.default_rng(1), 0
+    for _ in range(1500):
+        values = (0.3 * rng.normal(size=(seeds, 1)) + 0.1 * rng.normal(size=(1, 60))
+                  + rng.normal(size=(seeds, 60)))
+        _, low, high, error = two_way_interval(values)
+        assert high - low <= 2 * t_quantile(seeds - 1) * error + 1e-12
+        hit += low <= 0 <= high
+    assert 0.935 <= hit / 1500 <= 0.985
 
 
 def test_two_way_interval_by_hand_and_of_nothing():

@@ -171,7 +171,7 @@ def test_studies_are_what_their_runs_recorded(monkeypatch):
             for part, cell in cells.items():
                 recorded = read_table(ROOT / "data/runs" / name)[method][part]
                 assert cell["difference"] == pytest.approx(recorded["difference"])
-                assert cell["nll"] == pytest.approx(recorded["nll"])
+                assert cell["between"] == pytest.approx(recorded["between"])
 
 
 def test_commands_it_shows_parse():

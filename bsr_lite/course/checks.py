@@ -3,14 +3,12 @@ answers and prints a verdict with a hint. A stub that returns None is "not attem
 an error.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch.func import grad  # grad(f)(x, ...): the gradient of f at x, its first argument
 
-from ..dispersion import effective_rank, norm_share
 from ..losses import bsr_penalty, bt_loss
 
 NOT_ATTEMPTED = "not attempted yet"
@@ -63,42 +61,45 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 
 # ---- 01_bradley_terry ----------------------------------------------------------------------------
 
-def check_margin_for(function: Callable) -> bool:
-    """Exercise 1 of notebook 01: the margin at which the better answer wins with probability p.
+def check_comparisons_needed(function: Callable) -> bool:
+    """Exercise 1 of notebook 01: looks at one pair until its margin is known to +- half_width.
 
-    Hint: solve p = 1 / (1 + e^-m) for m: the log of the odds p / (1 - p)"""
-    cases = [((p,), math.log(p / (1 - p))) for p in (0.5, 0.75, 0.95, 0.999)]
-    return judge(check_margin_for, function, cases)
+    Hint: k looks tell k times as much as one; the standard error is an inverse square root of what
+    they tell, and 1.96 of it must fit into half_width. Round up"""
+    cases = [((0.0, 1.0), 16), ((0.0, 0.5), 62), ((4.0, 1.0), 218), ((-4.0, 1.0), 218)]
+    return judge(check_comparisons_needed, function, cases)
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
     """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin.
 
-    Hint: the first term gives -q sigma(-m), the second +(1 - q) sigma(m); with sigma(-m) = 1 -
-    sigma(m) it simplifies"""
-    loss = grad(lambda m, q: -q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m))
-    points = torch.tensor([[0.0, 0.5], [1.5, 1.0], [-2.0, 0.0], [0.7, 0.8]], dtype=torch.float64)
-    cases = [((m, q.item()), loss(m, q)) for m, q in points]
-    return judge(check_soft_label_gradient, function, cases)
+    Hint: the two terms have opposite signs, and sigma(-m) = 1 - sigma(m) makes one of both. Keep
+    the shape of the margin"""
+    loss = grad(lambda m, q: (-q * F.logsigmoid(m) - (1 - q) * F.logsigmoid(-m)).sum())
+    points = (numbers(0, 1), 0.5), (numbers(1, 2), 1.0), (numbers(2, 2), 0.0), (numbers(3, 4), 0.8)
+    return judge(check_soft_label_gradient, function, [((m, q), loss(m, q)) for m, q in points])
 
 
 def check_invisible_directions(function: Callable) -> bool:
     """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph.
 
-    Hint: one for every connected component of the graph; or n minus the rank of the design matrix
-    """
+    Hint: along a line such a vector may not change, so it is one number on all that hangs together.
+    How many numbers are free? Mind the lone points"""
     cases = [((3, [(0, 1), (1, 2)]), 1), ((4, [(0, 1), (2, 3)]), 2), ((3, []), 3),
              ((6, [(0, 1), (1, 2), (2, 0), (4, 5), (5, 4)]), 3), ((4, [(0, 1), (2, 3), (1, 2)]), 1)]
     return judge(check_invisible_directions, function, cases)
 
 
-def check_rejected_gradient(function: Callable) -> bool:
-    """Exercise 4 of notebook 01: gradient of the mean BT loss on the rejected hidden states.
+def check_overclaim(function: Callable) -> bool:
+    """Exercise 4 of notebook 01: claimed minus expected share right, over pairs.
 
-    Hint: plus sigma(-margin) times the head for every pair, divided by B"""
-    chosen, rejected, head = numbers(0, 6, 5), numbers(1, 6, 5), numbers(2, 5)
-    expected = grad(lambda states: bt_loss(chosen @ head, states @ head))(rejected)
-    return judge(check_rejected_gradient, function, [((chosen, rejected, head), expected)])
+    Hint: the claim is never below one half. The judge's probability is: turn the true margin round
+    where the model prefers the second answer"""
+    margins, true = numbers(0, 6), numbers(1, 6)
+    expected = [torch.where(m > 0, true, -true).sigmoid() for m in (margins, -margins)]
+    cases = [((m, true), (m.abs().sigmoid() - right).mean())
+             for m, right in zip((margins, -margins), expected, strict=True)]
+    return judge(check_overclaim, function, cases)
 
 
 # ---- 02_norm_dispersion --------------------------------------------------------------------------
@@ -114,24 +115,22 @@ def check_raw_gradient(function: Callable) -> bool:
     return judge(check_raw_gradient, function, cases)
 
 
-def check_angle_share(function: Callable) -> bool:
-    """Exercise 2 of notebook 02: the share of sum |h_w - h_l|^2 that the angle makes.
+def check_growth_by_factor(function: Callable) -> bool:
+    """Exercise 2 of notebook 02: what each factor adds to the growth of their product's logarithm.
 
-    Hint: sum 2 |h_w| |h_l| (1 - cos theta) over the pairs, divide by the sum of |h_w - h_l|^2"""
-    chosen, rejected = numbers(0, 6, 5), numbers(1, 6, 5)
-    near = 3 * chosen + 1e-3 * rejected  # nearly parallel to chosen
-    cases = [((chosen, other), 1 - norm_share(chosen, other)) for other in (rejected, near)]
-    cases.append(((chosen, -chosen), 1.0))
-    return judge(check_angle_share, function, cases)
+    Hint: the logarithm of late over early, factor by factor"""
+    early, late = numbers(0, 3).exp(), numbers(1, 3).exp()
+    cases = [((early, late), (late / early).log()), ((early, early), torch.zeros(3))]
+    return judge(check_growth_by_factor, function, cases)
 
 
-def check_effective_rank(function: Callable) -> bool:
-    """Exercise 3 of notebook 02: Roy and Vetterli's effective rank from singular values.
+def check_agree_by_chance(function: Callable) -> bool:
+    """Exercise 3 of notebook 02: how many signs agree in all seeds if each is a coin toss.
 
-    Hint: p = singular / sum; exp of -sum p ln p, where 0 ln 0 counts as 0 (torch.special.entr)"""
-    spectra = [torch.ones(4), torch.tensor([2.0, 0.0, 0.0]), torch.tensor([4.0, 2.0, 1.0, 1.0])]
-    cases = [((x.double(),), effective_rank(torch.diag(x))) for x in spectra]
-    return judge(check_effective_rank, function, cases)
+    Hint: every seed after the first agrees with it with probability 1/2: quantities / 2^(seeds - 1)
+    """
+    cases = [((4, 24), 3.0), ((1, 10), 10.0), ((2, 1), 0.5), ((8, 64), 0.5)]
+    return judge(check_agree_by_chance, function, cases)
 
 
 def check_largest_margin(function: Callable) -> bool:
@@ -156,24 +155,24 @@ def check_crossing_group_size(function: Callable) -> bool:
     return judge(check_crossing_group_size, function, cases)
 
 
-def check_penalty_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: dL/dr of lambda * BSR in groups, for chosen and rejected alike.
+def check_same_push(function: Callable) -> bool:
+    """Exercise 2 of notebook 03: the lambda at another group size that keeps BSR's push relative
+    to BT's, and what that does to the weight of the spread.
 
-    Hint: every reward of a group gets lambda times the group's mean reward, divided by the number
-    of groups"""
-    chosen, rejected = numbers(0, 6), numbers(1, 6)
-    cases = [((chosen, rejected, 0.1, size), 0.1 * grad(bsr_penalty)(chosen, rejected, size))
-             for size in (6, 3, 1)]
-    return judge(check_penalty_gradient, function, cases)
+    Hint: which product of lambda and G stands in Section 7's ratio, and what before Var(s)?"""
+    cases = [((1e-3, 16, 128), [1.25e-4, 0.125]), ((1e-2, 32, 8), [4e-2, 4]), ((1.0, 2, 2), [1, 1])]
+    return judge(check_same_push, function, cases)
 
 
-def check_same_weight(function: Callable) -> bool:
-    """Exercise 3 of notebook 03: the lambda at another group size that keeps BSR's push relative
-    to BT's.
+def check_level_share(function: Callable) -> bool:
+    """Exercise 3 of notebook 03: which share of the penalty of some steps is the level's.
 
-    Hint: the ratio of the pushes is 2 lambda G mean(r): keep lambda G"""
-    cases = [((1e-3, 16, 128), 1.25e-4), ((1e-2, 32, 8), 4e-2), ((1e-3, 16, 16), 1e-3)]
-    return judge(check_same_weight, function, cases)
+    Hint: the squared mean of a batch is on average mu^2 + Var(s) / G: take off what the spread
+    makes, then add up the steps"""
+    means, variances = numbers(0, 9), numbers(1, 9).square()
+    cases = [((means, variances, g), 1 - variances.mean() / (g * means.square().mean()))
+             for g in (16, 4)]
+    return judge(check_level_share, function, cases)
 
 
 def check_accumulated_gradient(function: Callable) -> bool:

@@ -87,15 +87,14 @@ def check_verdict(function: Callable) -> bool:
 
 # ---- 07_overoptimization -------------------------------------------------------------------------
 
-def check_best_of_n_without_ties(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: the unbiased best-of-n estimate from N ranked samples.
+def check_best_of_n_with_ties(function: Callable) -> bool:
+    """Exercise 1 of notebook 07: the unbiased best-of-n estimate where samples tie.
 
-    Hint: sort gold by proxy, ascending; the sample with i below it wins C(i, n-1) of the C(N, n)
-    draws"""
-    proxy, gold = numbers(0, 12), numbers(1, 12)
-    cases = [((proxy, gold, n), best_of_n(proxy.numpy(), gold.numpy(), n).item())
-             for n in (1, 4, 12)]
-    return judge(check_best_of_n_without_ties, function, cases)
+    Hint: with L samples below a value and T that share it, a draw's largest value is this one in
+    C(L + T, n) - C(L, n) of the C(N, n) draws; then each of the T wins equally often"""
+    proxy, gold = numbers(0, 12).mul(2).round(), numbers(1, 12)
+    return judge(check_best_of_n_with_ties, function, [
+        ((proxy, gold, n), best_of_n(proxy.numpy(), gold.numpy(), n).item()) for n in (1, 4, 12)])
 
 
 def check_best_of_n_divergence(function: Callable) -> bool:
@@ -112,13 +111,14 @@ def check_best_of_n_divergence(function: Callable) -> bool:
 
 
 def check_gap_beyond(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: a gap between sources beyond that of a rule.
+    """Exercise 3 of notebook 07: what a rule does not explain of a gap, with its half width.
 
-    Hint: the model's mean on the new sources minus its mean on the known ones, minus the same
-    difference of the rule"""
-    known, new, rule_known, rule_new = (numbers(i, 5 + i) for i in range(4))
-    gap = new.mean() - known.mean() - rule_new.mean() + rule_known.mean()
-    return judge(check_gap_beyond, function, [((known, new, rule_known, rule_new), gap)])
+    Hint: subtract the rule from the model, prompt by prompt; then the mean on new prompts minus
+    that on known ones; 1.96 times the root of the two variances, each over its number of prompts"""
+    (a, b), (x, y) = numbers(0, 2, 5), numbers(1, 2, 8)  # model and rule, known prompts and new
+    known, new = a - b, x - y
+    gap = [new.mean() - known.mean(), 1.96 * (known.var() / 5 + new.var() / 8).sqrt()]
+    return judge(check_gap_beyond, function, [((a, x, b, y), torch.stack(gap))])
 
 
 # ---- 08_rloo -------------------------------------------------------------------------------------

@@ -47,8 +47,9 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     of new seeds and new prompts of the same kind.  Pass paired differences for a comparison.
 
     Two-way analysis of variance without replication: error^2 = (MS_s + MS_p - MS_e) / (S P), at
-    least either of the first two alone; Student's t with Satterthwaite's degrees of freedom. Unlike
-    resampling it stays honest at three or four seeds.
+    least either of the first two alone; Student's t with Satterthwaite's degrees of freedom, at
+    least those of the smaller side alone, as the error is. Unlike resampling it stays honest at
+    three or four seeds.
     Shapes: (S, P) -> mean, low, high, error.  Raises: ValueError below two seeds or prompts.
     """
     x = finite(values)
@@ -61,7 +62,7 @@ def two_way_interval(values) -> tuple[float, float, float, float]:
     total = max(ms_seed + ms_prompt - ms_rest, ms_seed, ms_prompt)
     squares = (ms_seed**2 / (s - 1) + ms_prompt**2 / (p - 1)
                + ms_rest**2 / ((s - 1) * (p - 1)))
-    freedom = total**2 / squares if total else 1
+    freedom = max(total**2 / squares, min(s, p) - 1) if total else 1
     error = math.sqrt(total / (s * p))
     half = t_quantile(freedom) * error
     return float(mean), float(mean - half), float(mean + half), error

@@ -37,6 +37,7 @@ print(machine.describe())
 import torch
 
 from bsr_lite.course import checks
+from bsr_lite.studies.records import read_runs, watched
 
 # %% [markdown]
 # **1.** With $v = u/\mathrm{rms}(u)$ the reward is $(g \odot W_p)^\top v$, and $v$ is $u$
@@ -55,35 +56,74 @@ def raw_gradient(raw_state, gain, head_weight):
 assert checks.check_raw_gradient(raw_gradient)
 
 # %% [markdown]
-# **2.** Sum both sides of the law of cosines over the pairs, then divide.
+# **2.** The logarithm of a product is the sum of the logarithms of its factors, and a factor that
+# stays adds $\ln 1 = 0$.
 
 # %%
-def angle_share(hidden_chosen, hidden_rejected):
-    a, b = hidden_chosen.norm(dim=-1), hidden_rejected.norm(dim=-1)
-    cosine = (hidden_chosen * hidden_rejected).sum(-1) / (a * b)
-    angle = 2 * a * b * (1 - cosine)
-    return angle.sum() / (hidden_chosen - hidden_rejected).square().sum()
+def growth_by_factor(early, late):
+    return (late / early).log()
 
 
-assert checks.check_angle_share(angle_share)
+assert checks.check_growth_by_factor(growth_by_factor)
 
 # %% [markdown]
-# **3.** The entropy of the normalised singular values, back from nats to a count. Four equal
-# values count as 4; one non-zero value as 1.
+# On the record (training pairs, steps 16 to 32), for head, difference and cosine:
 
 # %%
-def effective_rank_of(singular_values):
-    p = singular_values / singular_values.sum()
-    return torch.special.entr(p).sum().exp()
+bt = read_runs("data/runs/study_norms")["bt"]
+SETS = ("train", "in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint")
 
 
-assert checks.check_effective_rank(effective_rank_of)
+def curves(part, *keys):
+    return torch.tensor(watched(bt, part, *keys)[1])  # (seeds, measurements)
+
+
+heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watch" in row]
+                      for run in bt])
+difference = curves("train", "difference_after", "mean")
+factors = torch.stack([heads, difference, curves("train", "margin") / (heads * difference)], -1)
+for seed in range(4):
+    growth = growth_by_factor(factors[seed, 4], factors[seed, -1])
+    print(f"seed {seed}:", [round(x, 2) for x in growth.tolist()])
+
+# %% [markdown]
+# In no seed does the difference take over from a cosine that has stopped. In every seed the two go
+# the same way, up in two and down in two. The cosine does more of it in three seeds, the difference
+# in one.
+
+# %% [markdown]
+# **3.** The first seed may have any sign; each further one agrees with it with probability
+# $\tfrac12$. With four seeds one in eight quantities agrees by luck.
+
+# %%
+def agree_by_chance(seeds, quantities):
+    return quantities / 2 ** (seeds - 1)
+
+
+assert checks.check_agree_by_chance(agree_by_chance)
+
+# %%
+KINDS = (("difference_after", "mean"), ("difference_after", "std"), ("norm_after", "cv"),
+         ("norm_before", "cv"), ("effective_rank_after",), ("effective_rank_centered_after",))
+found = 0
+for keys in KINDS:
+    change = {part: curves(part, *keys)[:, -1] - curves(part, *keys)[:, 0] for part in SETS}
+    found += sum(abs((change[part] - change["train"]).sign().sum()) == 4 for part in SETS[1:])
+print(f"{found} of 24 agree; by chance {agree_by_chance(4, 24):.0f}")
+
+# %% [markdown]
+# More than chance, so there is something that seeds share. But the 24 are far from independent: all
+# are changes against the *same* 32 training pairs, and four of each kind belong together. And what
+# seeds share is not only Bradley-Terry: it is also the model, the pairs and the 32 prompts of each
+# set. A sign in which four seeds agree may be that of these prompts. To know, one would have to
+# draw other prompts.
 
 # %% [markdown]
 # **4.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
 # is $(g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W \rVert \sqrt H$,
 # attained when $v$ points along $g \odot W$, and at least minus that. The largest margin is the
-# difference.
+# difference. For the lesson's model it is 90, and mean margins were about 0.5: a ceiling, but far
+# above the room. It does not explain why lengths did not grow.
 
 # %%
 def largest_margin(gain, head_weight):

@@ -38,6 +38,7 @@ import torch
 
 from bsr_lite.course import checks
 from bsr_lite.losses import preference_loss
+from bsr_lite.studies.records import read_runs
 
 # %% [markdown]
 # **1.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
@@ -51,33 +52,43 @@ def crossing_group_size(mean, variance, n):
 assert checks.check_crossing_group_size(crossing_group_size)
 
 # %% [markdown]
-# **2.** Section 3 gave $\lambda \bar r$ for one group. The average over $k = B/G$ groups divides
-# each group's share by $k$; every pair gets its own group's mean.
+# **2.** The ratio $2 \lambda G \bar r$ of Section 7 stays if $\lambda G$ does. But the weight of
+# $\mathrm{Var}(s)$ is $\lambda$ alone, and that is changed by `old / new`: with larger groups the
+# spread gets less weight. One number cannot keep both.
 
 # %%
-def penalty_gradient(rewards_chosen, rewards_rejected, bsr_lambda, size):
-    pair_means = (rewards_chosen + rewards_rejected) / 2
-    groups = pair_means.view(-1, size)  # (k, G)
-    means = groups.mean(1, keepdim=True).expand_as(groups)
-    return bsr_lambda * means.flatten() / len(groups)
+def same_push(bsr_lambda, old, new):
+    return bsr_lambda * old / new, old / new
 
 
-assert checks.check_penalty_gradient(penalty_gradient)
+assert checks.check_same_push(same_push)
 
 # %% [markdown]
-# **3.** The ratio $2 \lambda G \bar r$ stays if $\lambda G$ does. But the weight of
-# $\mathrm{Var}(s)$ is $\lambda$ alone: keeping the pull on the mean changes the pull on the
-# spread by `old / new`. One number cannot keep both.
+# **3.** With the level at zero $G\,\bar r^{\,2}$ is still $\mathrm{Var}(s)$ on average: the mean of
+# $G$ pairs scatters. What is beyond that is the level's. Section 2 in one line, solved for
+# $G\mu_s^2$ and summed over the steps.
 
 # %%
-def same_weight(bsr_lambda, old, new):
-    return bsr_lambda * old / new
+def level_share(batch_means, variances, group):
+    return 1 - variances.sum() / (group * batch_means.square().sum())
 
 
-assert checks.check_same_weight(same_weight)
+assert checks.check_level_share(level_share)
+
+# %%
+for run in read_runs("data/runs/study_lambda")["bsr-1e-3"]:
+    means, variances = (torch.tensor([row[key] for row in run["metrics"] if key in row][4:])
+                        for key in ("train/reward_mean", "bsr/variance_term"))
+    print(f"seed {run['seed']}: share of the level {level_share(means, variances, 16):.2f}")
 
 # %% [markdown]
-# **4.** The two passes of Section 5.
+# So the sentence may not stand: in each of the three seeds most of the penalty from step 5 on is
+# the level's. It crosses zero, but swings about it, and a swing of $0.4$ costs $16 \cdot 0.4^2
+# \approx 2.6$, several times the spread. (The estimate can be negative where the level is small:
+# then the batch means happened to scatter less than their variance promised.)
+
+# %% [markdown]
+# **4.** The three steps of Section 5.
 
 # %%
 def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
