@@ -12,11 +12,6 @@ from ..studies.statistics import best_of_n
 from .checks import judge, numbers
 
 
-def tilted(p: torch.Tensor, rewards: torch.Tensor, beta: float) -> torch.Tensor:
-    """The policy that is best at a price of beta a nat of KL from p."""
-    return (p.log() + rewards / beta).softmax(0)
-
-
 def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """KL(p || q) in nats."""
     return (p * (p / q).log()).sum()
@@ -131,7 +126,7 @@ def check_gap_beyond(function: Callable) -> bool:
 def check_best_baseline(function: Callable) -> bool:
     """Exercise 1 of notebook 08: the constant baseline of least variance for REINFORCE.
 
-    Hint: minimise E[(r - b)^2 s^2] over b: a mean of r weighted with pi s^2"""
+    Hint: set the derivative of E[(r - b)^2 ||grad log pi||^2] in b to zero: a weighted mean of r"""
     p, r = numbers(0, 4).softmax(0), numbers(1, 4)
     s = (torch.eye(4, dtype=torch.float64) - p).square().sum(1)
     grid = torch.linspace(-3, 3, 600_001, dtype=torch.float64)
@@ -160,13 +155,15 @@ def check_rescaled(function: Callable) -> bool:
     return judge(check_rescaled, function, cases)
 
 
-def check_tilted_divergence(function: Callable) -> bool:
-    """Exercise 4 of notebook 08: KL of the optimal policy of KL-regularized reward.
+def check_beyond_complete(function: Callable) -> bool:
+    """Exercise 4 of notebook 08: gold's change but for one term, topics as repetitions.
 
-    Hint: log pi* = log pi_ref + r / beta, minus the log of its normalizer"""
-    p, r = numbers(0, 5).softmax(0), numbers(1, 5)
-    cases = [((p, r, beta), divergence(tilted(p, r, beta), p)) for beta in (0.5, 2.0, 50.0)]
-    return judge(check_tilted_divergence, function, cases)
+    Hint: change[:, 1:].sum(1); of that one mean a topic; bsr_lite.metrics.seed_interval of these
+    means gives mean and half width"""
+    change, topics = numbers(0, 7, 5), torch.tensor([0, 1, 0, 2, 2, 2, 1])
+    others = [change[topics == t, 1:].sum(1).mean() for t in range(3)]
+    cases = [((change, topics), torch.tensor(seed_interval(others)))]
+    return judge(check_beyond_complete, function, cases)
 
 
 # ---- 09_gold_vs_proxy ----------------------------------------------------------------------------

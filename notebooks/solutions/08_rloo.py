@@ -37,10 +37,11 @@ print(machine.describe())
 import torch
 
 from bsr_lite.course import checks_policy as checks
+from bsr_lite.metrics import seed_interval
 
 # %% [markdown]
-# **1.** The variance is $E[(r - b)^2 s^2]$ minus a constant, with $s =
-# \lVert\nabla\log\pi\rVert$. Its derivative in $b$ is zero at $b = E[r s^2] / E[s^2]$: a mean
+# **1.** The variance is $E[(r - b)^2\,\ell]$ minus a constant, with $\ell =
+# \lVert\nabla\log\pi\rVert^2$. Its derivative in $b$ is zero at $b = E[r\,\ell] / E[\ell]$: a mean
 # reward in which arms weigh by how much they move the policy.
 
 # %%
@@ -75,12 +76,16 @@ def rescaled(kl_coef, c):
 assert checks.check_rescaled(rescaled)
 
 # %% [markdown]
-# **4.** Normalize, then $\sum \pi^* \log(\pi^*/\pi_{ref})$.
+# **4.** A topic is one observation, ten in all. At 1e-3 and at 3e-3 the other four terms gained,
+# beyond the interval: there the sentence may stand, for one run each. At 3e-4 they are undecided,
+# from -.06 to +.14: a small gain is not excluded, next to .55 of *complete*. (3e-3 gained less at a
+# larger KL, which may be the rate or the seed.)
 
 # %%
-def tilted_divergence(reference, rewards, beta):
-    log_best = (reference.log() + rewards / beta).log_softmax(0)
-    return (log_best.exp() * (log_best - reference.log())).sum()
+def beyond_complete(change, topics):
+    others = change[:, 1:].sum(1)
+    by_topic = [others[topics == t].mean() for t in topics.unique()]
+    return torch.tensor(seed_interval(by_topic))
 
 
-assert checks.check_tilted_divergence(tilted_divergence)
+assert checks.check_beyond_complete(beyond_complete)
