@@ -22,6 +22,8 @@ import prove  # noqa: E402
 TINY = {"exactness": {"layers": 1, "pairs": 3, "length": 80, "draws": 1024, "words": [32]},
         "kernels": {"heads": [[4, 2, 16]], "groups": 2, "length": 16, "repeats": 1},
         "memory": {"layers": 1, "length": 16, "budgets": [64]},
+        "speed": {"layers": 1, "length": 32, "budgets": [64], "repeats": 1, "matrix": 128,
+                  "prompts": 1, "answers": 2, "new_tokens": 2},
         "notebooks": {"names": ["09_long"], "seconds": 60}}
 
 
@@ -120,6 +122,16 @@ def test_memory_is_compared_and_a_wrong_estimate_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(cost, "measure", lambda config: cost.estimate(config)["activations"] * 1.3)
     assert "estimate / measured: 0.769 is not within 0.8 to 1.25" in inside(
         "memory", tmp_path)["error"]
+
+
+@pytest.mark.slow
+def test_speed_is_measured_in_training_scoring_and_sampling(tmp_path):
+    record = inside("speed", tmp_path)
+    assert record["result"] == "passed", record.get("error") or record.get("traceback")
+    rows = record["found"]["tables"]["of the embedded model"]
+    assert [row["what"].partition(",")[0] for row in rows] == ["train"] * 3 + ["score", "sample"]
+    assert all(row["tokens/s"] > 0 for row in rows)
+    assert not list(tmp_path.glob("tmp*"))
 
 
 @pytest.mark.slow

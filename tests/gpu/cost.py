@@ -4,6 +4,7 @@ import dataclasses
 import random
 import re
 import statistics
+import tempfile
 
 import torch
 from bench_growth import group_of
@@ -19,6 +20,7 @@ from bsr_lite.eval_rm import score_tokens
 from bsr_lite.generate import sample
 from bsr_lite.models import load_reward_model
 from bsr_lite.policy import load_policy
+from bsr_lite.saving import save_reward_model
 from bsr_lite.scale.cards import CARDS, CONTEXT
 from bsr_lite.scale.dry_run import step_flops
 from bsr_lite.scale.estimate import estimate, largest_micro_batch, measure
@@ -156,7 +158,9 @@ def training_rows(job: Job) -> list[dict]:
 
 def scoring_rows(job: Job) -> list[dict]:
     """Four answers to a prompt, with a frozen model."""
-    model, rows = load_reward_model(EMBEDDED, depth=job.sizes["layers"], for_scoring=True), []
+    with tempfile.TemporaryDirectory(dir=job.out) as folder:  # a head to score with is a saved one
+        save_reward_model(load_reward_model(EMBEDDED, depth=job.sizes["layers"]), folder)
+        model, rows = load_reward_model(folder, for_scoring=True), []
     for budget in job.sizes["budgets"]:
         group = group_of(job.sizes["length"], 4, random.Random(0))
         token_groups = [group] * max(1, budget // count_tokens(group))
