@@ -9,17 +9,20 @@
 # %% [markdown]
 # # 05 · How does an 8B reward model fit on one small GPU?
 #
-# Full fine-tuning of 8 billion weights takes over 100 GB. **QLoRA** holds the base in 4 bits,
-# freezes it, and trains thin adapters beside it. We take it apart on a model that fits anywhere,
-# count every megabyte, then train, save, merge and use a BSR reward model.
+# Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
+# card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
+# is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). What a layer computed is
+# computed again instead of kept. We count the bytes of each. Then we train such a model with BSR,
+# and ask which copies of it are still the same model.
 
 # %% [markdown]
 # After it you can
-# - quantize a matrix to NF4 by hand and say what a weight costs;
-# - say why an adapter starts at zero, and what merging does;
-# - predict a run's memory before you start it, and say what 4 bits do *not* shrink;
-# - save, reload and merge a reward model without silently changing its rewards;
-# - score your own text, and read the field's benchmarks.
+# - say which trick shrinks which part of the memory, and predict a run's memory before it starts;
+# - quantize a matrix to NF4 by hand, and say what a weight then costs;
+# - say why an adapter starts at zero, and which base it belongs to;
+# - save, reload and merge a reward model without silently changing its rewards.
+#
+# **No GPU has run any of this.** Bytes are counted, on a CPU; Section 4 says how far to trust that.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -52,30 +55,49 @@ import json
 import tempfile
 
 import torch
+from IPython.display import Markdown
 
 from bsr_lite import plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
 from bsr_lite.embedded import quiet_loading
 from bsr_lite.models import load_reward_model
+from bsr_lite.studies import tables
 
 torch.manual_seed(0)
 CONFIG = "bsr_lite/configs/rm_qlora_fast_{}.yaml"
 
 # %% [markdown]
-# ## 1. Four bits a weight
+# ## 1. What one weight costs
 #
-# 4 bits name one of 16 levels. Trained weights look Gaussian, so **NF4** (4-bit NormalFloat,
-# Dettmers et al. 2023) puts its levels at quantiles of a normal distribution: most where most
-# weights are. Each **block** of 64 weights is divided by its largest absolute value (*absmax*),
-# so it lies in $[-1, 1]$, and every weight becomes the number of its nearest level. One level is
-# exactly 0, so that zeros stay zeros; that leaves 8 positive and 7 negative ones.
+# A weight that is trained in 32 bits comes with three more numbers of 4 bytes: its **gradient**,
+# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read. It
+# needs no company, and fewer bits.
+
+# %%
+WEIGHTS = 7.505e9  # Llama-3.1-8B as a reward model: its word scores replaced by one reward head
+KINDS = (("trained", "weight, gradient, two averages, 32 bits each", 16),
+         ("frozen", "weight, 16 bits", 2), ("frozen", "weight, 4 bits", 0.5))
+Markdown(tables.table(["a weight that is", "holds", "bytes", "all weights, GB"], [
+    [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.0f}"] for kind, what, size in KINDS]))
+
+# %% [markdown]
+# So freeze the base. But how do 4 bits hold a weight (Section 2)? And what learns if the base does
+# not (Section 3)? Not in this table are the **activations**: what each layer computed, kept for the
+# backward pass (Section 4).
+#
+# ## 2. Four bits a weight
+#
+# 4 bits name one of 16 levels. Trained weights look Gaussian, so **NF4** (4-bit NormalFloat) puts
+# its levels at quantiles of a normal distribution. Each **block** of 64 weights is divided by its
+# largest absolute value (*absmax*), so it lies in $[-1, 1]$. Every weight becomes the number of its
+# nearest level. One level is exactly 0; that leaves 8 positive and 7 negative ones.
 
 # %%
 normal = torch.distributions.Normal(0.0, 1.0)
-
-
-TAIL = 1 - (1 / 32 + 1 / 30) / 2  # where the outermost quantile lies
+# The outermost quantile lies half a step from the end. A step is 1/16 for 16 levels, 1/15 for 15;
+# bitsandbytes, the usual library, takes the mean of both.
+TAIL = 1 - (1 / 32 + 1 / 30) / 2
 
 
 def half(count):  # quantiles from the tail to just above the median
@@ -87,8 +109,8 @@ levels = (levels / levels.max()).float()  # (16,)
 print([round(x, 2) for x in levels.tolist()])
 
 # %%
-def quantize(weight, levels):
-    blocks = weight.reshape(-1, 64)
+def quantize(weight, levels, block=64):
+    blocks = weight.reshape(-1, block)
     absmax = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
     codes = ((blocks / absmax)[..., None] - levels).abs().argmin(-1)  # 0..15
     return codes, absmax
@@ -104,7 +126,7 @@ codes, absmax = quantize(W, levels)
 W4 = dequantize(codes, absmax, levels).view_as(W)
 
 # %% [markdown]
-# Is that what the library that everyone uses does? `bitsandbytes` packs two codes into a byte.
+# Does bitsandbytes do the same? (It packs two codes into a byte.)
 
 # %%
 import bitsandbytes.functional as bnb
@@ -115,42 +137,50 @@ torch.testing.assert_close(bnb.dequantize_4bit(packed, state), W4, rtol=0, atol=
 print("by hand and by bitsandbytes the same;", tuple(packed.shape), packed.dtype)
 
 # %% [markdown]
-# **Predict**: 16 levels evenly spaced over $[-1, 1]$ instead. Larger or smaller error?
+# **Predict**: 16 levels evenly spaced over $[-1, 1]$ instead of NF4's. Is the error larger or
+# smaller? Does it matter how many weights share an absmax?
 
 # %%
-def error(levels):
-    codes, absmax = quantize(W, levels)
-    return ((dequantize(codes, absmax, levels).view_as(W) - W).std() / W.std()).item()
+def error(weight, levels, block):  # percent of the weights' standard deviation
+    rounded = dequantize(*quantize(weight, levels, block), levels).view_as(weight)
+    return 100 * ((rounded - weight).std() / weight.std()).item()
 
 
-even = torch.linspace(-1, 1, 16)
+even, gauss = torch.linspace(-1, 1, 16), torch.randn(512, 4096)
+print(f"blocks of 64: NF4 {error(W, levels, 64):.1f}%, even {error(W, even, 64):.1f}%")
+for b in (64, 4096):
+    print(f"absmax of {b:4d} Gaussian numbers: {gauss.view(-1, b).abs().amax(1).mean():.1f} std")
+
+# %%
+blocks = [b for b in (16, 64, 256, 1024, 4096) if b <= W.numel()]
 figure, (left, right) = plots.panels(2)
 left.hist((W.reshape(-1, 64) / absmax).flatten(), bins=121, color="#BBBBBB")
-for level in levels:
-    left.axvline(level, color="#4477AA", linewidth=0.8)
-plots.label(left, "weight / absmax of its block", "weights", "NF4's levels over one matrix")
-right.bar(["NF4", "evenly spaced"], [100 * error(levels), 100 * error(even)], 0.5,
-          color=["#4477AA", "#BBBBBB"])
-plots.label(right, "", "rms error, % of the weights' std", "what rounding costs")
+for name, place, tint, height in (("NF4", levels, "#4477AA", -900), ("even", even, "black", -2200)):
+    left.plot(place, torch.full((16,), height), "|", color=tint, markersize=9)
+    left.text(-1.08, height, name, color=tint, ha="right", va="center", fontsize=8)
+    right.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
+    right.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
+    right.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
+plots.label(left, "weight / absmax of its block", "weights",
+            "NF4 puts its levels where the weights are")
+plots.label(right, "weights in a block", "rms error, % of the weights' std",
+            "the larger the block, the more NF4 saves")
+left.set(xlim=(-1.3, 1.1), yticks=(0, 5000, 10000, 15000))
+right.set(xscale="log", xlim=(13, 9000), ylim=(0, None))
+right.set_xticks(blocks, blocks)
+right.text(4096, 5, "dotted: Gaussian numbers", fontsize=8, ha="right");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Larger, but not by much: blocks are small, so absmax already adapts to the scale.
+# At 64 it is larger, by a tenth. In blocks of 4,096 it is larger by more than a third, in blocks of
+# 16 no larger at all. The larger the block, the farther out its absmax, and the more even levels
+# are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Levels are dense where weights are. The spike at $\pm 1$ is each block's own
-# maximum, kept exactly (until its absmax is rounded too, below). (Our weights came out of a 4-bit
-# file of another format once before; Gaussian ones give 9.2%.) What does that do to a product?
-
-# %%
-x = torch.randn(64, W.shape[1])
-noise = (x @ (W4 - W).T).norm() / (x @ W.T).norm()
-print(f"error of the products W x: {noise:.1%} of their size")
-
-# %% [markdown]
-# The same 9%: signal and error both add up like $\sqrt n$, nothing averages out. Networks tolerate
-# it surprisingly well; whether *yours* does has to be measured.
+# **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. Right, dotted, Gaussian
+# numbers behave as our matrix does. (Our copy of the model was once in 4 bits of another format;
+# hence, most likely, the small bumps.) Whether a network tolerates 9% is not answered here.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -165,142 +195,159 @@ print(f"{8 * stored / W.numel():.3f} bits a weight")
 assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 
 # %% [markdown]
-# ## 2. An adapter
+# ## 3. What learns: an adapter
 #
-# 4-bit weights cannot take small steps. **LoRA** (Hu et al. 2021) leaves $W$ as it is and learns a
-# change of rank $r$ beside it:
+# A learning step is far smaller than the gap between two levels, so 4-bit weights cannot take it.
+# **LoRA** (Hu et al. 2021) leaves a matrix $W$ as it is, and learns beside it a change of low rank
+# $k$, an **adapter**. With $h$ the hidden state that enters:
 #
-# $$y = W x + \frac{\alpha}{r}\, B A x, \qquad A \in \mathbb{R}^{r \times n},\;
-# B \in \mathbb{R}^{m \times r}.$$
+# $$y = W h + \frac{\alpha}{k}\, B A\, h.$$
 #
-# $r(m + n)$ numbers instead of $mn$. $A$ starts random, $B$ at **zero**, so that training begins
-# at the pretrained model.
+# $A$ has $k$ rows and $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random and $B$ at
+# **zero**, so that training begins at the pretrained model. (Papers write $r$ for the rank; our $r$
+# is the reward. $B$ is no batch.)
 #
-# **Predict** the gradients of $A$ and $B$ at the very first step.
+# **Predict** the gradients of $A$ and of $B$ at the very first step.
 
 # %%
-r, alpha = 16, 32
-m, n = W.shape
-A = (torch.randn(r, n) / n**0.5).requires_grad_()
-B = torch.zeros(m, r, requires_grad=True)
-x = torch.randn(8, n)
-y = x @ W4.T + alpha / r * (x @ A.T) @ B.T  # rows of x are inputs, (8, m)
-assert torch.equal(y, x @ W4.T), "with B = 0 the adapter must not change anything"
-y.square().sum().backward()
-print(f"|grad A| {A.grad.norm():.2f}   |grad B| {B.grad.norm():.2f}   "
-      f"{100 * r * (m + n) / (m * n):.1f}% of the matrix's size")
+rank, alpha = 16, 32
+outputs, inputs = W.shape
+A = (torch.randn(rank, inputs) / inputs**0.5).requires_grad_()
+B = torch.zeros(outputs, rank, requires_grad=True)
+h = torch.randn(8, inputs)  # a hidden state a row
+y = h @ W4.T + alpha / rank * (h @ A.T) @ B.T  # (8, outputs)
+assert torch.equal(y, h @ W4.T), "with B = 0 the adapter must not change anything"
+y.square().mean().backward()
+print(f"|gradient of A| {A.grad.norm():.2f}, |gradient of B| {B.grad.norm():.2f}; "
+      f"size: {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's")
 assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# dL/dA = (alpha / r) B^T (dL/dy)^T x = 0 as B = 0: the first step moves B alone.
+# $A$'s gradient is zero: it passes through $B$, which is zero. The first step moves $B$ alone.
 # </details>
 #
-# **Merging** folds the adapter in: $W' = W + \frac{\alpha}{r} B A$. The same outputs from one
-# plain matrix, up to rounding. A reward model needs one more trained part: the head $W_p$ of Eq.
-# 2, which is new, and stays in 32 bits with a learning rate of its own.
-
-# %%
-with torch.no_grad():
-    B.normal_(std=0.02)  # as if it had been trained
-    merged = W4 + alpha / r * B @ A
-    torch.testing.assert_close(x @ merged.T, x @ W4.T + alpha / r * (x @ A.T) @ B.T,
-                               rtol=1e-4, atol=1e-4)
-    rank = torch.linalg.matrix_rank(merged - W4, atol=1e-4).item()
-print("rank of the change:", rank)
-assert rank == r, "an adapter can change W by rank r at most"
+# **Merging** folds the adapter into one matrix, $W' = W + \frac{\alpha}{k} B A$, which gives the
+# same outputs. Trained whole is the new head $W_p$ of Eq. 2, in 32 bits. (In bfloat16, the usual 16
+# bits, rewards near 4 lie on a grid of 1/32, and close answers tie: exercise 4.)
 
 # %% [markdown]
-# ## 3. Where the memory goes
+# ## 4. What the batch costs: activations
 #
-# Five parts: **base** weights, **adapters** with the head, their **gradients** (4 bytes each),
-# the **optimizer** (AdamW keeps two more numbers per trained weight), and **activations**: what
-# the forward pass keeps for the backward one.
+# Activations depend on every line of the model's code. So `bsr_lite.scale.estimate` does not guess:
+# it runs the training step on *fake* tensors, which have shapes but no memory, and counts the bytes
+# that live at once.
 #
-# The first four are multiplication. Activations depend on every line of the model's code, so
-# `bsr_lite.scale.estimate` does not guess: it runs the training step on *fake* tensors, which have
-# shapes but no memory, and counts. Does that agree with the real model?
+# **Gradient checkpointing** keeps only what enters each layer, and computes the rest again in the
+# backward pass. Over a frozen base that is about half more work: forward 1, backward 1, and forward
+# 1 again.
+#
+# First our small model, whose step also runs with real tensors. **Predict**: which is larger, base
+# or activations, and which of them do 4 bits shrink?
+
+# %%
+PLAIN, AGAIN = "model.quantization=null", "model.gradient_checkpointing=true"
 
 # %%
 from bsr_lite.scale.estimate import estimate, measure
 
-print("                        estimated  measured")
-for name, changes in {"LoRA": ["model.quantization=null"], "QLoRA": [],
-                      "QLoRA, checkpointing": ["model.gradient_checkpointing=true"]}.items():
+rows = []
+for name, changes in {"LoRA, 16-bit base": [PLAIN], "QLoRA": [],
+                      "QLoRA, checkpointing": [AGAIN]}.items():
     config = load_config(CONFIG.format("bt"), overrides=changes)
-    expected, real = estimate(config)["activations"], measure(config)
-    print(f"{name:22s} {expected / 1e6:7.0f} MB {real / 1e6:6.0f} MB")
+    with contextlib.redirect_stdout(io.StringIO()):
+        parts, real = estimate(config), measure(config)
+    rows.append([name, *(f"{x / 1e6:.0f}" for x in (parts["base"], parts["activations"], real))])
     if not torch.cuda.is_available():  # a GPU's allocator rounds up: look, do not assert
-        assert abs(expected / real - 1) < 0.02, "the estimate must hold within 2%"
+        assert abs(parts["activations"] / real - 1) < 0.02, "the estimate must hold within 2%"
+Markdown(tables.table(["10 layers, 2,048 tokens; MB", "base", "activations, estimated",
+                       "activations, real step"], rows))
 
 # %% [markdown]
-# *Measured* counts each tensor of a real step; a test compares it with torch's allocator. An
-# operating system sees more: Python and its libraries, and on a CPU freed blocks that `malloc`
-# keeps (`data/runs/LOG.md`).
+# <details><summary>Answer</summary>
 #
-# **Gradient checkpointing** keeps only what enters each layer and computes the rest again in the
-# backward pass: a fraction of the memory for one more forward pass, a third more work in full
-# fine-tuning, about half more over a frozen base.
+# Activations are far larger, and 4 bits leave them as they are. A small model gains little.
+# </details>
 #
-# Now our model with all 30 layers and micro-batches of 2,000 tokens, and Llama-3.1-8B, which we
-# need not download to know its shapes, with one pair of 2,048 tokens.
+# **How far to trust it.** The agreement says that fake tensors have the right shapes. A test finds
+# the count within .02% of torch's own allocator, on a CPU. The operating system sees more: in four
+# recorded settings 1.4 to 7 times as much, as freed blocks are kept (`data/runs/LOG.md`). A card
+# loses some to fragmentation: leave 1 to 2 GB.
+
+# %% [markdown]
+# Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
+# step holds one pair. Prompt and answer have up to 2,048 tokens together, or up to 512.
+#
+# **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
+# Which does a 24 GB card need, and which a 16 GB card?
 
 # %%
-PARTS = {"base": "#BBBBBB", "adapters": "#CCBB44", "gradients": "#EE6677",
-         "optimizer": "#AA3377", "activations": "#4477AA"}
-WAYS = {"full": ["model.lora_rank=null", "model.quantization=null"],  # null: without it
-        "LoRA": ["model.quantization=null"], "QLoRA": [],
-        "QLoRA,\ncheckp.": ["model.gradient_checkpointing=true"]}
-BIG = ["model.name=meta-llama/Llama-3.1-8B-Instruct", "data.max_length=2048", "token_budget=4096"]
+WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
+        "LoRA,\ncheckpointing": [PLAIN, AGAIN], "QLoRA": [], "QLoRA,\ncheckpointing": [AGAIN]}
+BIG = ["model.name=meta-llama/Llama-3.1-8B-Instruct", "model.depth=null"]
+
+# %%
 bill = {}
-for size, more in {"135M": [], "8B": BIG}.items():
+for length in (2048, 512):
     for way, changes in WAYS.items():
-        config = load_config(CONFIG.format("bt"), overrides=["model.depth=null", *more, *changes])
-        bill[size, way] = estimate(config)
-        parts = "  ".join(f"{p} {bill[size, way][p] / 1e9:.2f}" for p in PARTS)
-        name = f"{size:4s} {way.replace(chr(10), ' '):15s}"
-        print(f"{name} {bill[size, way]['total'] / 1e9:6.2f} GB:  {parts}")
+        config = load_config(CONFIG.format("bt"), overrides=[
+            *BIG, f"data.max_length={length}", f"token_budget={2 * length}", *changes])
+        parts = estimate(config, card="4060ti")
+        parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
+        bill[length, way] = {p: parts[p] / 1e9 for p in (
+            "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
+assert abs(bill[512, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
+Markdown(tables.table(
+    ["8B, GB at 2,048 tokens", "base", "adapters, gradients, averages", "activations", "CUDA",
+     "total", "total at 512 tokens"],
+    [[way, *(f"{x:.1f}" for x in bill[2048, way].values()), f"{bill[512, way]['total']:.1f}"]
+     for way in WAYS]))
 
 # %%
-figure, axes = plots.panels(3)
+COLORS = {"base": "#BBBBBB", "trained": "#AA3377", "activations": "#4477AA", "context": "#CCBB44"}
+NAMES = ("frozen base", "adapters, gradients, averages", "activations", "CUDA")
+figure, axes = plots.panels(2, sharey=True)
 some = list(WAYS)[1:]
-for axis, size, ways in zip(axes, ("135M", "8B", "8B"), (WAYS, WAYS, some), strict=True):
-    bottom = torch.zeros(len(ways))
-    for part, tint in PARTS.items():
-        gigabytes = torch.tensor([bill[size, way][part] / 1e9 for way in ways])
-        axis.bar(list(ways), gigabytes, 0.6, bottom=bottom, color=tint, label=part)
-        bottom += gigabytes
-    plots.label(axis, "", "memory (GB)", size)
-axes[2].axhline(24, color="black", linewidth=0.8, linestyle="--")
-axes[2].set_title("8B again, and a 24 GB card")
-axes[1].legend();
+for axis, length in zip(axes, (2048, 512), strict=True):
+    axis.set_axisbelow(True)
+    bottom = torch.zeros(len(some))
+    for (part, tint), name in zip(COLORS.items(), NAMES, strict=True):
+        height = torch.tensor([bill[length, way][part] for way in some])
+        axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name)
+        bottom += height
+    for place, total in enumerate(bottom.tolist()):
+        axis.text(place, total + 0.9, f"{total:.1f}", ha="center", fontsize=8,
+                  bbox={"color": "white", "pad": 0.4})
+    for limit in (16, 24):
+        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=0)
+        axis.text(3.65, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
+    axis.tick_params(axis="x", labelsize=8)
+plots.label(axes[0], "", "memory (GB)", "2,048 tokens: 16 GB takes all three tricks")
+plots.label(axes[1], "", "", "512 tokens: 16 GB takes adapters and 4 bits")
+axes[1].legend(loc="upper right", fontsize=8);
 
 # %% [markdown]
-# **What to see.** At 8B full fine-tuning needs four 32-bit numbers per weight before the first
-# token. LoRA removes three and holds the fourth in 16 bits; NF4 takes 10 GB of the remaining 15.
-# (Embeddings stay in 16 bits: $6.98 \cdot 10^9 \times 4.127 / 8$ bytes + 1.05 GB = 4.65 GB.) But
-# **4 bits shrink weights, never activations**: on a 24 GB card QLoRA fits only with
-# checkpointing. At 135M, with the activations of 2,000 tokens, 4 bits save 8%. Small models gain
-# little; they serve here as a cheap way to see everything else that QLoRA does.
+# **What to see.** Of the 120 GB before any token, adapters leave 16. (Full fine-tuning is off the
+# figure.) 4 bits take 10 of 15 GB of frozen weights; embeddings stay in 16 bits. Checkpointing
+# takes 23 of LoRA's 26 GB of activations. So a 24 GB card needs no 4 bits: adapters and
+# checkpointing are enough. A 16 GB card needs all three tricks, or shorter answers.
+#
+# **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5.
+# That is software: on a card PEFT, the library of adapters, copies the input for an adapter beside
+# a 16-bit layer, not beside a 4-bit one. On a CPU it copies both: the small model's are equal.
 
 # %%
-for size in ("135M", "8B"):
-    lora, qlora = bill[size, "LoRA"], bill[size, "QLoRA"]
-    assert 0.8 < qlora["activations"] / lora["activations"] < 1.05, "4 bits spare few activations"
-    assert qlora["base"] < 0.6 * lora["base"], "they about halve the base, or better"
-fits = {way: parts["total"] < 24e9 for (size, way), parts in bill.items() if size == "8B"}
-assert list(fits.values()) == [False, False, False, True], "8B on 24 GB: both tricks are needed"
+fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
+assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
+assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
 
 # %% [markdown]
-# (Under full fine-tuning *activations* include 16-bit copies of the linear layers' weights, 14 GB
-# at 8B.) A detail worth a gigabyte: PEFT, the library of adapters, usually casts embeddings to 32
-# bits, 1.05 GB more at 8B, and with them the whole stream of activations. Here they stay in 16.
+# ## 5. Train, live
 #
-# ## 4. Train, live
-#
-# BT and BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch) with the same seed: same head, same
-# adapters, same batches. 160 pairs, minutes on a laptop. *One seed and 10 steps: a demonstration.*
+# Does it learn? BT and BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch) on a 4-bit base, with
+# the same seed: same head, same adapters, same batches. One seed and 10 steps are a demonstration,
+# no comparison.
 
 # %%
 from bsr_lite.runlog import read_metrics
@@ -319,210 +366,213 @@ def run(loss):
 
 (bt, bt_log), (bsr, bsr_log) = run("bt"), run("bsr")
 
+# %% [markdown]
+# **Predict**: the head is random. Where does the *level*, the mean reward of a batch, start under
+# BT and under BSR? Which will tell the two apart in 10 steps, the level or the margins?
+
 # %%
 figure, axes = plots.panels(2)
+steps = [row["step"] for row in bt_log]
 for name, log in (("bt", bt_log), ("bsr", bsr_log)):
-    for axis, key in zip(axes, ("train/reward_mean", "train/margin"), strict=True):
-        axis.plot([row["step"] for row in log], [row[key] for row in log],
-                  color=plots.COLORS[name], label=name.upper())
-plots.label(axes[0], "optimizer step", "mean reward of the batch", "level")
-plots.label(axes[1], "optimizer step", "mean margin of the batch", "margin, chosen - rejected")
-axes[0].axhline(0, color="grey", linewidth=0.6)
-axes[0].legend()
-for name, log in (("BT", bt_log), ("BSR", bsr_log)):
-    last = log[-1]
-    print(f"{name:3s} dev tau {last['val/tau']:+.2f} ({last['val/low']:+.2f} to "
-          f"{last['val/high']:+.2f}, 95% over {last['val/groups']} prompts)")
-
-# %% [markdown]
-# **What to see.** BSR brings the level near zero within a few steps, as in notebook 03; BT starts
-# where the random head put it and drifts. Margins are noisy and alike.
-# The dev intervals are .45 wide, from one seed and 20 prompts: which ranks better is open. (A fair
-# comparison pairs seeds and prompts, as notebook 06 does.)
-#
-# ## 5. Save and reload
-#
-# Saved are the adapters, the head, the tokenizer, and a **model card** that says what a user must
-# know. Not the base: it can be had again, and must then be held in the same 4 bits. (A *chat
-# template* wraps prompt and answer in markers; an *end-of-turn token* closes each.)
+    level = [row["train/reward_mean"] for row in log]
+    axes[0].plot(steps, level, color=plots.COLORS[name])
+    axes[0].text(10.2, level[-1], name.upper(), color=plots.COLORS[name], va="center")
+gap = [b["train/margin"] - a["train/margin"] for a, b in zip(bt_log, bsr_log, strict=True)]
+axes[1].bar(steps, gap, 0.5, color="#777777")
+plots.label(axes[0], "optimizer step", "level: mean reward of the batch",
+            "BSR pulls the level down, BT's climbs")
+plots.label(axes[1], "optimizer step", "mean margin, BSR minus BT",
+            "same batches: BSR's margin is a little smaller")
+for axis in axes:
+    axis.axhline(0, color="grey", linewidth=0.6)
+axes[0].set_xlim(0.5, 11.5);
 
 # %%
-folder = RUNS / "bsr" / "model"
-size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
-print(f"adapters and head: {size / 1e6:.1f} MB\n")
-card = (folder / "README.md").read_text()
-print("\n".join(line for line in card.split("## A raw score")[0].splitlines()
-                if line.startswith("| ") and line != "| | |"))
+for name, log in (("BT", bt_log), ("BSR", bsr_log)):
+    last = log[-1]
+    print(f"{name:3s} last margin {last['train/margin']:.2f}, dev tau {last['val/tau']:+.2f} "
+          f"({last['val/low']:+.2f} to {last['val/high']:+.2f}, {last['val/groups']} prompts)")
+
+# %% [markdown]
+# **What to see.** Both levels start at .67, where the random head put them. BT's climbs to 1.4.
+# BSR's is pulled down, overshoots to -.3, and stays within .3 of zero. On the same batches BSR's
+# margins are the smaller ones, by about a tenth at the end. It is one seed.
+#
+# Both dev intervals (Kendall's tau within prompts, 95%) are above zero: it learns. They are over .4
+# wide, so which ranks better is open.
+#
+# ## 6. Which copy is still the model?
+#
+# Saved are the adapters and the head, not the base: it can be had again. A merged model is one
+# plain folder for `transformers`.
 
 # %%
 from bsr_lite.eval_rm import score_answers
+from bsr_lite.scale.merge import merge_reward_model
 
+folder = RUNS / "bsr" / "model"
+size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
+meta = json.loads((folder / "reward_model.json").read_text())
+print(f"adapters and head: {size / 1e6:.1f} MB; the base was held in: {meta['quantization']}")
+
+# %%
+other_base = RUNS / "other_base"
+other_base.mkdir()  # the same files; only the note on how the base was held changes
+for file in folder.iterdir():
+    (other_base / file.name).write_bytes(file.read_bytes())
+(other_base / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}))
+with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
+    merge_reward_model(folder, RUNS / "merged")  # base from 4 bits, then + (alpha / k) B A
+    merge_reward_model(other_base, RUNS / "merged_other")
+
+# %% [markdown]
+# **Predict**: do rewards stay the same, get better, or just differ, if you
+# - reload the adapters on the 4-bit base;
+# - put them on the original 16-bit base;
+# - merge them into the values of the 4-bit base;
+# - merge them into the original base;
+# - merge them, and store the sum in 4 bits again?
+#
+# The last one first: how many codes does training move?
+
+# %%
+moved = total = 0
+shares = []
+for layer in bsr.backbone.modules():
+    if hasattr(layer, "lora_A"):  # PEFT's: a 4-bit base_layer with its adapter
+        held = layer.base_layer.weight
+        held = bnb.dequantize_4bit(held.data, held.quant_state).float().cpu()
+        A, B = (getattr(layer, x)["default"].weight.detach().cpu() for x in ("lora_A", "lora_B"))
+        change = layer.scaling["default"] * B @ A
+        moved += (quantize(held + change, levels)[0] != quantize(held, levels)[0]).sum().item()
+        total += held.numel()
+        shares.append((change.norm() / held.norm()).item())
+assert moved < 1e-4 * total, "4 bits cannot hold what ten steps of training change"
+print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its matrix; in 4 bits "
+      f"{moved} of {total / 1e6:.0f} million codes differ")
+
+# %%
 PROMPT = "Explain why the sky is blue. Answer in two sentences."
 ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
            "reaches our eyes from all over the sky.",
            "The sky is blue because it is blue. The sky is blue because it is blue. The sky is",
            "I like trains.", "Blue."]
 rewards = score_answers(bsr, PROMPT, ANSWERS)
-again = score_answers(load_reward_model(str(folder)), PROMPT, ANSWERS)
-assert torch.equal(rewards, again), "the same adapters on the same 4-bit base: the same rewards"
-print("reloaded: rewards are bitwise the same")
-
-# %% [markdown]
-# **Predict** what happens to these adapters on the *unquantized* base: better, as its weights are
-# exact?
 
 # %%
-meta = json.loads((folder / "reward_model.json").read_text())
-wrong = RUNS / "wrong_base"
-wrong.mkdir()  # the same files; only the note on how the base was held changes
-for file in folder.iterdir():
-    (wrong / file.name).write_bytes(file.read_bytes())
-(wrong / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}))
-other = score_answers(load_reward_model(str(wrong)), PROMPT, ANSWERS)
-print("4-bit base", [round(x, 2) for x in rewards.tolist()])
-print("16-bit base", [round(x, 2) for x in other.tolist()])
-assert (other - rewards).abs().max() > 0.02, "another base is another model"
+with contextlib.redirect_stdout(io.StringIO()):
+    copies = {name: load_reward_model(str(path)) for name, path in (
+        ("reloaded", folder), ("merged", RUNS / "merged"), ("on the 16-bit base", other_base),
+        ("merged, 16-bit base", RUNS / "merged_other"), ("rounded to 4 bits again", folder))}
+for name, parameter in copies["rounded to 4 bits again"].named_parameters():
+    if "lora_B" in name:
+        parameter.data.zero_()  # what is left of the adapters when no code differs
+scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
+Markdown(tables.table(
+    ["copy", "largest change of a reward", "margin of answer 1 over \"Blue.\""],
+    [[name, f"{(r - rewards).abs().max():.3f}", f"{r[0] - r[3]:+.2f}"]
+     for name, r in {"as trained": rewards, **scored}.items()]))
+
+# %%
+TOLERANCE = 0.1  # set between what number formats (.03) and what another base (.24) do to a reward
+figure, axis = plots.panels(1)
+for place, r in enumerate(reversed(scored.values())):
+    change = (r - rewards).tolist()
+    same = max(map(abs, change)) < TOLERANCE
+    axis.plot(change, [place] * 4, "o", color="#4477AA" if same else "#BB5566", alpha=0.7)
+axis.axvspan(-TOLERANCE, TOLERANCE, color="grey", alpha=0.15, linewidth=0)
+axis.set_yticks(range(len(scored)), list(scored)[::-1])
+axis.set_ylim(-0.5, len(scored) - 0.5)
+plots.label(axis, "reward minus the trained model's, each of four answers", "",
+            "two of five copies are still the trained model (grey: tolerance)")
+
+# %%
+assert torch.equal(scored["reloaded"], rewards), "same adapters, same 4-bit base, same bits"
+for name in ("merged", "on the 16-bit base", "merged, 16-bit base", "rounded to 4 bits again"):
+    largest = (scored[name] - rewards).abs().max()
+    assert (largest < TOLERANCE) == (name == "merged"), f"{name}: moved by {largest:.3f}"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Different, by up to 0.24, though in the same order here. Four answers cannot say which is better;
-# but it is no longer the model that was trained and evaluated.
+# Reloaded: the same to the bit. Merged into the 4-bit base's values: nearly the same (it computes
+# in 32 bits, the trained one in 16). Any other way is another model. Four answers cannot say
+# whether a better one. In 4 bits again, not one code differs: all that was trained is gone but the
+# head.
 # </details>
-#
-# That is why `reward_model.json` remembers how the base was held.
-#
-# ## 6. Merge, and leave this library
-#
-# A merged model is one plain folder for `transformers`: no adapters, no 4 bits, no `bsr_lite`.
-# Right is: *dequantize* the 4-bit base, add $\frac{\alpha}{r}BA$ in 32 bits, save. Merging into
-# 4-bit weights would round the adapters away; merging into the original base is the mistake of
-# Section 5.
-
-# %%
-from bsr_lite.scale.merge import merge_reward_model
-
-merge_reward_model(folder, RUNS / "merged")
-code = (RUNS / "merged" / "README.md").read_text().split("```python\n")[1].split("```")[0]
-print(code)
 
 # %% [markdown]
-# That snippet is in the merged model's card. Run as it stands, it uses nothing of ours. (Our
-# model stores adapters in 32 bits and computes in 16, the merged one computes in 32: hence the
-# tolerance.)
-
-# %%
-snippet = code.replace("path/to/this/folder", str(RUNS / "merged"))
-stranger: dict = {}
-with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
-    exec(snippet, stranger)  # its variables land in the dict
-ours = score_answers(bsr, "What is 2 + 2?", ["4.", "5."])
-torch.testing.assert_close(torch.tensor(stranger["rewards"]), ours, rtol=0, atol=0.1)
-print(f"largest difference {(torch.tensor(stranger['rewards']) - ours).abs().max():.3f}")
-
-# %% [markdown]
-# Two traps that it steps around. Plain transformers reads the reward at the last token that is
-# not *padding*; many chat templates put a newline after the end-of-turn token, and the reward
-# would be read there. So the saved template ends in the end-of-turn token. And `pipeline`,
-# transformers' one-line helper, would apply a sigmoid to a single label unless the config says
-# `regression`; ours does.
-#
-# ## 7. Your own text
-
-# %%
-print(PROMPT)
-for model, name in ((bt, "BT"), (bsr, "BSR")):
-    for reward, answer in zip(score_answers(model, PROMPT, ANSWERS), ANSWERS, strict=True):
-        print(f"{name:3s} {reward:+.2f}  {answer[:80]}")
-
-# %% [markdown]
-# Compare answers *to one prompt*; across prompts every reward carries an arbitrary $c(x)$
-# (notebook 01). And do not expect wisdom of ten layers after 160 pairs.
-#
-# ## 8. How the field evaluates
-#
-# - **RewardBench**: pairs by subset; accuracy, a tie is wrong.
-# - **RM-Bench**: three styles of a right and a wrong answer, concise, detailed, Markdown. The 3 x
-#   3 accuracy matrix has chosen styles as rows: *hard* is the mean above the diagonal (a plain
-#   right answer against a fancy wrong one), *normal* the diagonal, *easy* below it.
-# - The paper's **four scenarios** (Sec. 2.2): accuracy in domain, Kendall's tau elsewhere.
-#
-# **Predict** the three for a model that prefers Markdown whatever it says, and tosses coins
-# otherwise.
-
-# %%
-from bsr_lite.studies.leaderboards import rm_bench_scores
-
-fancy = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.5, 0.0], [1.0, 1.0, 0.5]]).numpy()
-domains = ("chat", "math", "code", "safety-refuse", "safety-response")
-scores = rm_bench_scores(dict.fromkeys(domains, fancy))
-print({k: round(scores[k], 3) for k in ("hard", "normal", "easy", "overall")})
-assert scores["overall"] == 0.5, "a bias for style cancels in the overall score"
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Hard 1/6, normal 1/2, easy 5/6: the overall score does not see the bias, hard does.
-# </details>
-#
-# In the paper's Table 2 (Llama-3.1-8B) BSR at $\lambda = 10^{-2}$ against BT moves *hard* from
-# 47.8 to 55.7 and *easy* from 88.4 to 81.9, overall from 70.1 to 70.0. That looks like less bias
-# for style rather than more skill; it is one table without intervals.
-#
-# `python -m bsr_lite.studies.evaluate` scores all of these formats (`--help`).
-
-# %% [markdown]
-# ## 9. Recorded: real judged answers
-#
-# AlpacaEval: answers of 25 models; gold is how strongly a GPT-4 judge prefers an answer to one
-# fixed reference. QLoRA on answers of 16 models, six whole *families* held out
-# (`data/runs/study_judged`: 316 pairs, 20 steps, three seeds, $\lambda = 10^{-3}$). In domain:
-# accuracy over two answers; else tau within prompts; with half a 95% t interval over seeds.
-# *Pooled*: tau over all prompts together, which sees $c(x)$.
-
-# %%
-from bsr_lite.metrics import seed_interval
-from bsr_lite.studies.records import read_runs
-
-judged = read_runs("data/runs/study_judged")
-print(f"{'':18s} {'sets':>5s} {'BT':>18s} {'BSR - BT':>20s} {'BT pooled':>10s}")
-for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"):
-    cells = {m: [run["evaluation"]["scenarios"][part] for run in judged[m]] for m in judged}
-    b, s = (torch.tensor([c["score"] for c in cells[m]]) for m in ("bt", "bsr"))
-    (mean, half), (gain, wide) = seed_interval(b), seed_interval(s - b)
-    pooled = sum(c["pooled_tau"] for c in cells["bt"]) / len(b)
-    print(f"{part:18s} {cells['bt'][0]['groups']:5d} {mean:8.3f} +- {half:.3f} "
-          f"{gain:+11.3f} +- {wide:.3f} {pooled:10.3f}")
-
-# %% [markdown]
-# - It learns, and every difference BSR - BT is noise; it could have shown .02 to .06.
-# - Unseen sources rank *better* than seen ones: the held-out families run from a 2.7B model to
-#   GPT-4, so their answers are easier to tell apart. A gap between scenarios is not
-#   over-optimization unless difficulty is held fixed.
-# - Ranking answers **by their length alone** gives tau .28, .50 and .54 on the three disjoint
-#   sets: as good as this reward model, or better. Always score a trivial rule beside your model.
-# - Pooled tau is near zero: across prompts nothing was learned, as BT cannot see it.
+# **What to see.** Raw rewards may all shift alike, and no ranking sees it. But the margin of the
+# first answer over "Blue." grows threefold on the 16-bit base, and falls to zero where the adapters
+# are rounded away. So a saved model remembers how its base was held, and `merge` adds the change to
+# *that* base's values, in 32 bits. (The merged folder's `README.md` shows how plain `transformers`
+# reads a raw reward.)
 
 # %% [markdown]
 # ## Exercises
 #
-# Each stub returns `None`; its checker then says "not attempted yet". Solutions are in
-# `notebooks/solutions/`. All but the first are traps that someone fell into.
+# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
+# in `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
+# token? `linear` weights lie in NF4 with double quantization, `others` (embeddings) are frozen in
+# 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B table. Then Llama-3.1-70B:
+# which cards are ruled out whatever the batch?
 #
-# **1.** Bits a weight for blocks of `block` weights with a 32-bit absmax; with `nested` an 8-bit
-# one, and a 32-bit scale per 256 absmax.
+# <details><summary>Hint</summary>
+#
+# Three kinds of numbers. For which of them does anyone keep more than the number itself?
+# </details>
 
 # %%
-def bits_per_weight(block, nested):
+def fixed_memory(linear, others, trained):
     return None
 
 
-checks.check_bits_per_weight(bits_per_weight);
+checks.check_fixed_memory(fixed_memory);
+
+# %%
+print("8B: ", fixed_memory(6.98e9, 0.525e9, 0.042e9), "GB")
+print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 
 # %% [markdown]
-# **2.** *The reward is read at the wrong token.* Pick every row's last real hidden state, from the
-# attention mask alone (1 real token, 0 padding), whichever side is padded. Shapes (B, T, H) and
-# (B, T) in, (B, H) out.
+# **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
+# with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
+# (LoRA, four layers) for answers of 64 to 1,024 tokens. With which power of the tokens does the
+# peak grow? Return the exponent, by a least-squares line. Then run the last cell, over all sizes
+# and over the two longest. What may one say, and what not?
+#
+# <details><summary>Hint</summary>
+#
+# On which axes is a power law a straight line? A slope over all sizes can hide what begins at the
+# last one.
+# </details>
+
+# %%
+def growth_exponent(tokens, peaks):
+    return None
+
+
+checks.check_growth_exponent(growth_exponent);
+
+# %%
+growth = json.loads(Path("data/runs/bench_growth/results.json").read_text())["table"]["steps"]
+record = growth["tokens a response"]
+tokens, peaks = (torch.tensor(record[key], dtype=torch.float64) for key in ("tokens", "peak"))
+print("MB:", [round(x / 1e6) for x in peaks.tolist()], "at tokens of two pairs:", record["tokens"])
+print("exponent, all sizes:", growth_exponent(tokens, peaks))
+print("exponent, the two longest:", growth_exponent(tokens[-2:], peaks[-2:]))
+
+# %% [markdown]
+# **3.** *The reward is read at padding.* Pick every row's last real hidden state, from the
+# attention mask alone (1 real token, 0 padding), whichever side is padded. Shapes (N, T, H) and
+# (N, T) in, (N, H) out.
+#
+# <details><summary>Hint</summary>
+#
+# What does the number of ones tell you on a row that is padded on the left, and what does it not?
+# </details>
 
 # %%
 def pool_last(hidden, attention_mask):
@@ -532,21 +582,13 @@ def pool_last(hidden, attention_mask):
 checks.check_pool_last(pool_last);
 
 # %% [markdown]
-# **3.** *The head is not trained, or not in 32 bits, or an adapter sits on it.* Given
-# `(name, dtype, requires_grad)` of every parameter, is the head (names with `score`) safe: one of
-# them is trained, every trained one is `torch.float32`, and none is an adapter (PEFT puts `lora_`
-# in those names)? A frozen `score.original_module.weight` does not matter.
-
-# %%
-def head_is_safe(parameters):
-    return None
-
-
-checks.check_head_is_safe(head_is_safe);
-
-# %% [markdown]
 # **4.** *A 16-bit head makes ties.* How many pairs i < j of these rewards, different in 32 bits,
 # become equal in bfloat16? Shape (N,) in, one number out.
+#
+# <details><summary>Hint</summary>
+#
+# A tie in bfloat16 may have been one before. How do you tell the new ones?
+# </details>
 
 # %%
 def new_ties(rewards):
@@ -556,24 +598,15 @@ def new_ties(rewards):
 checks.check_new_ties(new_ties);
 
 # %% [markdown]
-# **5.** The weight that gives the adapted model's outputs: from codes (blocks, 64), absmax
-# (blocks, 1), the 16 levels, A (r, n), B (m, r) and alpha. Shape (m, n) out.
-
-# %%
-def merged_weight(codes, absmax, levels, A, B, alpha):
-    return None
-
-
-checks.check_merged_weight(merged_weight);
-
-# %% [markdown]
 # ## What you know now
 #
-# - NF4: normal quantiles, an absmax per block, 4.127 bits with double quantization.
-# - LoRA: a change of rank $r$ that starts at zero; merging adds it to the *dequantized* base.
-# - Memory: weights, adapters, gradients, optimizer, activations. 4 bits shrink the first alone,
-#   checkpointing the last.
-# - A reward model is its adapters *and* how its base was held *and* its chat template.
-# - Benchmarks disagree on purpose: hard against easy shows a bias that overall hides.
+# **Adapters remove gradients and optimizer, 4 bits shrink the frozen weights, checkpointing
+# shrinks activations; and an adapter belongs to the base it was trained on.**
+#
+# - A trained weight costs 16 bytes, a frozen one 2, in NF4 with double quantization 4.127 bits.
+# - Which trick a card needs depends on the answers' length: activations follow tokens.
+# - A trained change is far smaller than a 4-bit step: merge into dequantized weights, stay there.
+#
+# How the field scores such a model: notebook 10, Section 8; real judged answers: notebook 07.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**
