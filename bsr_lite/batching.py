@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .errors import ModelError
-from .machine import attention_kernel, capability, varlen_attn
+from .machine import VARLEN_GROUPS, attention_kernel, capability, varlen_attn
 
 # token ids: [what a prompt's responses share, rest of response 0, rest of response 1, ...]
 TokenGroup = Sequence[Sequence[int]]
@@ -156,13 +156,9 @@ def refuse_features(features: dict, length: int) -> None:
                          "be computed in padded rows: model.layout: padded")
 
 
-def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | None,
-                        expand: bool = False) -> Tensor:
+def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
     """Shapes: query (1, heads, T, D), key and value (1, kv heads, S, D) -> (1, T, heads, D)."""
     out = []
-    if expand:  # else a GPU would take SDPA's kernel of quadratic memory
-        group = query.shape[1] // key.shape[1]
-        key, value = (x.repeat_interleave(group, 1) for x in (key, value))  # (1, heads, S, D)
     # split, not slices: a slice's backward writes a zero tensor of the whole row per segment
     for q, k, v in zip(query.split(packed.query_lengths, 2), key.split(packed.key_lengths, 2),
                        value.split(packed.key_lengths, 2), strict=True):
@@ -177,12 +173,12 @@ def segments_one_by_one(query, key, value, packed: PackedRow, scale: float | Non
 def segments_at_once(query, key, value, packed: PackedRow, scale: float | None) -> Tensor:
     """The same by one call of the variable-length flash kernel, which aligns causality
     bottom-right by itself."""
+    groups = {"enable_gqa": query.shape[1] != key.shape[1]} if VARLEN_GROUPS else {}
     query, key, value = (x[0].transpose(0, 1).contiguous()  # (T or S, heads, D)
                          for x in (query, key, value))
     # window (-1, 0): everything before, nothing behind, that is, causal
     return varlen_attn(query, key, value, *packed.starts, max(packed.query_lengths),
-                       max(packed.key_lengths), scale=scale, window_size=(-1, 0),
-                       enable_gqa=query.shape[1] != key.shape[1])[None]
+                       max(packed.key_lengths), scale=scale, window_size=(-1, 0), **groups)[None]
 
 
 def packed_attention(module, query, key, value, mask, scaling=None, packed=None, **features):
@@ -201,9 +197,11 @@ def packed_attention(module, query, key, value, mask, scaling=None, packed=None,
     # a prompt's keys and values are repeated here, never computed again: (.., T, D) -> (.., S, D)
     key, value = key[:, :, packed.keys], value[:, :, packed.keys]
     kernel = packed.kernel or attention_kernel(capability(query.device), query.dtype)
-    if kernel == "varlen" and varlen_attn:
-        return segments_at_once(query, key, value, packed, scaling), None
-    return segments_one_by_one(query, key, value, packed, scaling, kernel != "grouped"), None
+    if kernel == "expanded" or (kernel == "varlen" and not VARLEN_GROUPS):
+        group = query.shape[1] // key.shape[1]  # else a GPU takes SDPA's kernel of quadratic memory
+        key, value = (x.repeat_interleave(group, 1) for x in (key, value))  # (1, heads, S, D)
+    segments = segments_at_once if kernel == "varlen" and varlen_attn else segments_one_by_one
+    return segments(query, key, value, packed, scaling), None
 
 
 # ---- batches -------------------------------------------------------------------------------------

@@ -13,13 +13,15 @@ import os
 
 import torch
 
-# One kernel for segments of any length; torch's versions differ in what it takes.
+# One kernel for segments of any length, from torch 2.11 on, whose own takes no grouped queries.
 try:
     from torch.nn.attention.varlen import varlen_attn
-    if not {"window_size", "enable_gqa", "scale"} <= set(inspect.signature(varlen_attn).parameters):
-        varlen_attn = None
+    _takes = set(inspect.signature(varlen_attn).parameters)
 except ImportError:
+    _takes = set()
+if not {"window_size", "scale"} <= _takes:
     varlen_attn = None
+VARLEN_GROUPS = "enable_gqa" in _takes
 
 FLASH = (8, 0)  # compute capability from which a card has bfloat16 units and flash attention
 

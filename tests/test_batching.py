@@ -11,8 +11,6 @@ from bsr_lite.batching import (
     micro_batches,
     pack,
     packed_attention,
-    segments_at_once,
-    segments_one_by_one,
     shared_prefix,
 )
 from bsr_lite.errors import ModelError
@@ -89,22 +87,29 @@ def flash(query, key, value, query_starts, key_starts, max_q, max_k, *, scale, w
     return torch.stack(out)
 
 
-@given(texts_with_answers, st.sampled_from([(4, 4), (4, 2), (3, 1)]))
+def without_groups(query, key, value, *starts, scale, window_size):
+    assert query.shape[1] == key.shape[1]
+    return flash(query, key, value, *starts, scale=scale, window_size=window_size, enable_gqa=False)
+
+
+@given(texts_with_answers, st.sampled_from([(4, 4), (4, 2), (3, 1)]), st.booleans())
 @settings(max_examples=25, deadline=None)
-def test_one_call_of_the_gpu_kernel_is_the_loop_over_segments(texts, heads):
-    """The kernel's indexing, where there is no GPU to run it."""
+def test_kernels_of_a_packed_row_are_one_function(texts, heads, groups):
+    """The kernel's indexing, where there is no GPU to run it; torch 2.11's takes no groups."""
     packed = pack([shared_prefix(whole(*text)) for text in texts])
-    many, few = heads
-    q = torch.randn(1, many, packed.input_ids.shape[1], 8, dtype=torch.float64, requires_grad=True)
-    k, v = (torch.randn(1, few, len(packed.keys), 8, dtype=torch.float64, requires_grad=True)
-            for _ in range(2))
+    q, k, v = (torch.randn(1, n, packed.input_ids.shape[1], 8, dtype=torch.float64,
+                           requires_grad=True) for n in (heads[0], heads[1], heads[1]))
+    found = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batching, "varlen_attn", flash)
-        found = [f(q, k, v, packed, 0.3) for f in (segments_one_by_one, segments_at_once)]
-    torch.testing.assert_close(*found)
+        patch.setattr(batching, "varlen_attn", flash if groups else without_groups)
+        patch.setattr(batching, "VARLEN_GROUPS", groups)
+        for packed.kernel in ("grouped", "expanded", "varlen"):
+            found.append(packed_attention(None, q, k, v, None, scaling=0.3, packed=packed)[0])
     weights = torch.randn_like(found[0])
-    torch.testing.assert_close(*(torch.autograd.grad((x * weights).sum(), (q, k, v))
-                                 for x in found))
+    gradients = [torch.autograd.grad((x * weights).sum(), (q, k, v)) for x in found]
+    for other in (1, 2):
+        torch.testing.assert_close(found[0], found[other])
+        torch.testing.assert_close(gradients[0], gradients[other])
 
 
 @given(texts_with_answers)

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,24 @@ def test_parts_after_nine_minutes_are_not_reached(tmp_path, stub, monkeypatch, c
     assert prove.main(["--device", "cpu", "--out", str(tmp_path)]) == 1 and done == []
     assert "machine: ... not reached" in capsys.readouterr().out
     assert prove.read(tmp_path / "run.json")["result"] == "not reached"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_ended_from_outside_no_part_goes_on(tmp_path):
+    program = subprocess.Popen([sys.executable, GPU / "prove.py", "--device", "cpu", "--out",
+                                tmp_path, "--only", "exactness"], stdout=subprocess.PIPE, text=True)
+    assert "exactness" in program.stdout.read(20)
+    children = Path(f"/proc/{program.pid}/task/{program.pid}/children")
+    if not children.exists():
+        program.kill()
+        pytest.skip("this system does not name a process's children")
+    deadline = time.monotonic() + 30
+    while not (part := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program.terminate()
+    assert program.wait(30) == 1 and part
+    assert not Path("/proc", part[0]).exists()
 
 
 def test_a_process_that_dies_or_hangs_is_recorded(tmp_path, monkeypatch):

@@ -295,6 +295,8 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     card = "cpu" if args.device == "cpu" else find_card()
     out = out or ROOT / "runs" / f"gpu_{slug(card)}"
+    # `timeout` ends with this signal: a part that went on would work in the next start's folder
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("error: ended from outside"))
     records = prove(args.device, out, args.only)
     report(card, out, records)
     asked = [args.only] if args.only else list(PARTS)

@@ -134,7 +134,7 @@ def run_trl(start: RewardModel, work: Work, watch: bool, best: bool) -> dict:
             found.update(watched(
                 lambda: super(Trainer, self).training_step(model, inputs, *args, **options),
                 lambda: self.compute_loss(model, self._prepare_inputs(inputs)), model))
-            return torch.zeros(())
+            return torch.zeros((), device=model.device)  # Trainer refuses another device
 
     batches = work.rows[:1] if watch else work.rows
     size = len(batches[0]) // 2
