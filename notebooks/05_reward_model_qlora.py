@@ -22,7 +22,8 @@
 # - say why an adapter starts at zero, and which base it belongs to;
 # - save, reload and merge a reward model without silently changing its rewards.
 #
-# **No GPU has run any of this.** Bytes are counted, on a CPU; Section 4 says how far to trust that.
+# **No card of that size has run any of this.** Bytes are counted, on a CPU: Section 4 says how
+# far to trust that.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -272,8 +273,9 @@ Markdown(tables.table(["10 layers, 2,048 tokens; MB", "base", "activations, esti
 #
 # **How far to trust it.** The agreement says that fake tensors have the right shapes. A test finds
 # the count within .02% of torch's own allocator, on a CPU. The operating system sees more: in four
-# recorded settings 1.4 to 7 times as much, as freed blocks are kept (`data/runs/LOG.md`). A card
-# loses some to fragmentation: leave 1 to 2 GB.
+# recorded settings 1.4 to 7 times as much, as freed blocks are kept (`data/runs/LOG.md`). On an
+# H100 a step of the whole small model took within 2% of the count. A card loses some to
+# fragmentation: leave 1 to 2 GB.
 
 # %% [markdown]
 # Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A

@@ -26,7 +26,7 @@ def test_ten_line_script_trains_with_bsr(capsys):
 
 
 @pytest.mark.parametrize("path", sorted(set(re.findall(
-    r"\b((?:bsr_lite|data|tests|notebooks)/[\w/.]+)", README))))
+    r"\b((?:bsr_lite|data|tests|notebooks)/[\w/.-]+)", README))))
 def test_every_file_it_names_exists(path):
     assert (ROOT / path.rstrip("./")).exists()
 
@@ -148,7 +148,20 @@ def test_times_are_those_of_the_log():
 def test_all_records_are_of_the_machines_it_names():
     found = [json.loads(path.read_text()) for path in RECORDS.rglob("env.json")]
     assert {(env["machine"], env["cpu"], *env["gpus"]) for env in found} == {("x86_64", "AVX512")}
-    assert "x86-64 CPUs with AVX512" in README and "**No GPU yet.**" in README
+    assert "x86-64 CPUs with AVX512" in README
+
+
+def test_of_a_gpu_it_says_what_the_one_record_shows():
+    folder, = RECORDS.glob("gpu_*")
+    found = {p.stem: json.loads(p.read_text()) for p in folder.glob("*.json")}
+    parts = {name: part["result"] for name, part in found.items() if name != "results"}
+    assert f"]({folder.relative_to(ROOT).as_posix()}/summary.md)" in README
+    assert "| H100, five of eight parts |" in README
+    assert sorted(p for p in parts if parts[p] == "passed") == [
+        "exactness", "kernels", "machine", "memory", "speed"]
+    rows = found["memory"]["found"]["tables"]["activations"]
+    ratios = [row["estimate / measured"] for row in rows]
+    assert all(abs(ratio - 1) < 0.02 for ratio in ratios) and "within 2% of the estimate" in README
 
 
 @pytest.mark.slow
