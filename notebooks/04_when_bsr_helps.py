@@ -748,7 +748,7 @@ print("BSR minus BT, the whole cost:", averaged("study_postscript", "bsr-1e-2").
 # - In the language model BSR and level lie below BT with postscripts in every seed. The averages
 #   hold zero; five of 24 single intervals do not, all costs. Spread: undecided.
 #
-# **To repeat to a colleague: in one pass over fresh pairs BSR's spread term helps where pairs
+# **To repeat: in one pass over fresh pairs BSR's spread term helps where pairs
 # differ along nuisance that new answers vary in, and costs where they differ along the signal.**
 
 # %% [markdown]
