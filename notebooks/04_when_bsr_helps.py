@@ -468,10 +468,10 @@ Markdown(tables.table(["mean on the signal", "signal kept, fitted (foretold)", "
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The mean of 2,000 pairs has small parts along the nuisance, too. A head without a bias uses them:
-# nuisance weights, scaled by the tax of $G$, cancel the signal's level (last column). So at
-# $10^{-3}$ BSR's fit keeps *more* nuisance (.69) than its spread term's (.33). With the true mean
-# it keeps .34, as foretold; at $10^{-2}$ .07, where .05 is foretold.
+# The mean of 2,000 pairs has small parts along the nuisance, too. Under a level taxed $G$-fold a
+# head without a bias uses them: at $10^{-3}$ nuisance weights cancel a fifth of the signal's level
+# (last column). So BSR's fit keeps *more* nuisance (.69) than its spread term's (.33). With the
+# true mean it keeps .34, as foretold; at $10^{-2}$ .07, where .05 is foretold.
 # </details>
 
 # %% [markdown]
