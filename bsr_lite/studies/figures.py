@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..plots import SCENARIO_COLORS, color, label, panels, to_rgb
+from ..plots import COLORS, SCENARIO_COLORS, color, label, panels, to_rgb
 from .tables import foretold
 
 
@@ -137,40 +137,41 @@ def worlds_figure(worlds: dict):
 
 
 def theory_figure(fits: dict):
-    """What BSR (full lines, full dots) and its spread term alone (dashed, open) leave of BT's
-    weights at each lambda: lines foretold, dots fitted. A panel a world."""
+    """What BSR (thin lines, crosses) and its spread term alone (wide and pale, rings) leave of BT's
+    weights at each lambda: lines foretold, marks fitted. A panel a world."""
     figure, axes = panels(len(fits), sharex=True, sharey=True)
     for axis, (world, rows) in zip(axes, fits.items(), strict=True):
-        for part, tint in (("signal", "#0072B2"), ("nuisance", "#D55E00")):
-            for kind, line, fill in (("bsr-", "-", tint), ("spread-", "--", "white")):
+        for part, tint, high in (("signal", "#0072B2", 0.6), ("nuisance", "#D55E00", 0.45)):
+            for kind, wide, pale, mark in (("bsr-", 1.2, 1.0, "x"), ("spread-", 5, 0.3, "o")):
                 at, told, fitted = zip(*sorted(
                     (float(name.split("-", 1)[1]), *both) for name, where, *both in rows
                     if where == part and name.startswith(kind)), strict=True)
-                axis.plot(at, told, line, color=tint, label=kind + part)
-                axis.plot(at, fitted, "o", color=tint, markersize=4, markerfacecolor=fill)
-        axis.set_xscale("log")
-        label(axis, "lambda", "", world)
+                axis.semilogx(at, told, color=tint, linewidth=wide, alpha=pale)
+                axis.plot(at, fitted, mark, color=tint, markersize=wide + 5, markerfacecolor="none")
+            # beside the spread term's curve
+            axis.text(1.3 * 10 ** np.interp(-high, -np.array(told), np.log10(at)), high, part,
+                      color=tint)
+        label(axis, r"$\lambda$", "", world)
     axes[0].set_ylabel("length of the weights / BT's")
-    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def linear_figure(results: dict):
-    """Fitted against foretold difference to BT, a panel a world, a dot a penalty, lambda, set; the
-    large ones exclude zero."""
-    worlds = foretold(results)
+    """Fitted against foretold difference to BT, a panel a world, a mark a penalty, lambda, set: BSR
+    and its terms, all others grey; the large ones exclude zero."""
+    worlds, marks = foretold(results), {"level": "^", "spread": "s", "bsr": "o"}
     figure, (axes,) = panels(len(worlds), sharex=True, sharey=True, squeeze=False)
     for axis, (world, rows) in zip(axes, worlds.items(), strict=True):
-        axis.axhline(0, color="black", linewidth=0.8)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.axline((0, 0), slope=1, color="black", linewidth=0.8, linestyle=":")
-        for i, kind in enumerate(dict.fromkeys(row[0].split("-")[0] for row in rows)):
-            x, y, low, high = np.array([row[2:] for row in rows if row[0].split("-")[0] == kind]).T
-            sure = low * high > 0
-            axis.plot(x, y, ".", color=color(kind, i), alpha=0.4, label=kind)
-            axis.errorbar(x[sure], y[sure], [(y - low)[sure], (high - y)[sure]], fmt="o",
-                          markersize=5, linewidth=1, color=color(kind, i))
+        for end, style in (((0.01, 0), "-"), ((0, 0.01), "-"), ((0.01, 0.01), ":")):
+            axis.axline((0, 0), end, color="black", linewidth=0.8, linestyle=style)
+        for kind, mark in {"others": ".", **marks}.items():
+            own = [row[2:] for row in rows if marks.get(row[0].split("-")[0], ".") == mark]
+            x, y, low, high = np.array(own).reshape(-1, 4).T
+            sure, tint = low * high > 0, COLORS.get(kind, "#AAAAAA")
+            axis.plot(x, y, mark, color=tint, markersize=3, alpha=0.5, label=kind)
+            axis.errorbar(x[sure], y[sure], [(y - low)[sure], (high - y)[sure]], fmt=mark,
+                          markersize=7, linewidth=1, color=tint, markerfacecolor="none")
         label(axis, "difference to BT, foretold", "", world.replace("_", " "))
     axes[0].set_ylabel("difference to BT, fitted (tau, accuracy)")
-    axes[0].legend(fontsize=7)
+    axes[-1].legend(title="large:\nexcludes zero", loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
