@@ -777,7 +777,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # | `train/reward_mean` | crosses zero by step 4 at $10^{-3}$ | more $\lambda G$ |
 # | `train/margin` | .30 to .33 at $10^{-3}$, near BT's | smaller $\lambda$ |
 # | root of `bsr/variance_term` | ends at .65 to .71, near BT's | smaller $G$, same $\lambda G$ |
-# | tau minus BT's, new prompts | zero or more; here $-.02$ | spread alone (notebook 04) |
+# | tau minus BT's, new prompts | $\ge 0$; here $-.02 \pm .015$, a cost | spread alone (04) |
 
 # %% [markdown]
 # ## What you know now
