@@ -155,13 +155,13 @@ def check_crossing_group_size(function: Callable) -> bool:
     return judge(check_crossing_group_size, function, cases)
 
 
-def check_same_push(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: the lambda at another group size that keeps BSR's push relative
-    to BT's, and what that does to the weight of the spread.
+def check_same_weights(function: Callable) -> bool:
+    """Exercise 2 of notebook 03: the lambda and the weight of centering at another group size that
+    keep the weights of level and spread.
 
-    Hint: which product of lambda and G stands in Section 7's ratio, and what before Var(s)?"""
-    cases = [((1e-3, 16, 128), [1.25e-4, 0.125]), ((1e-2, 32, 8), [4e-2, 4]), ((1.0, 2, 2), [1, 1])]
-    return judge(check_same_push, function, cases)
+    Hint: level: lambda' new + 4 kappa = lambda old; spread: lambda' + 4 kappa = lambda"""
+    cases = [((1.0, 16, 128), [15 / 127, 28 / 127]), ((1.4, 32, 8), [6.2, -1.2])]
+    return judge(check_same_weights, function, cases)
 
 
 def check_level_share(function: Callable) -> bool:

@@ -52,16 +52,19 @@ def crossing_group_size(mean, variance, n):
 assert checks.check_crossing_group_size(crossing_group_size)
 
 # %% [markdown]
-# **2.** The ratio $2 \lambda G \bar r$ of Section 7 stays if $\lambda G$ does. But the weight of
-# $\mathrm{Var}(s)$ is $\lambda$ alone, and that is changed by `old / new`: with larger groups the
-# spread gets less weight. One number cannot keep both.
+# **2.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
+# (level) and $\lambda' + 4\kappa = \lambda$ (spread); the difference has no $\kappa$. In larger
+# groups BSR gives the spread too little, and centering the rest. In smaller ones $\kappa$ is
+# negative: the weights are right on average, but a batch's penalty can fall below zero. With groups
+# of one BSR is centering itself, and no pair of numbers helps.
 
 # %%
-def same_push(bsr_lambda, old, new):
-    return bsr_lambda * old / new, old / new
+def same_weights(bsr_lambda, old, new):
+    new_lambda = bsr_lambda * (old - 1) / (new - 1)
+    return new_lambda, (bsr_lambda - new_lambda) / 4
 
 
-assert checks.check_same_push(same_push)
+assert checks.check_same_weights(same_weights)
 
 # %% [markdown]
 # **3.** With the level at zero $G\,\bar r^{\,2}$ is still $\mathrm{Var}(s)$ on average: the mean of
@@ -76,16 +79,20 @@ def level_share(batch_means, variances, group):
 assert checks.check_level_share(level_share)
 
 # %%
-for run in read_runs("data/runs/study_lambda")["bsr-1e-3"]:
-    means, variances = (torch.tensor([row[key] for row in run["metrics"] if key in row][4:])
-                        for key in ("train/reward_mean", "bsr/variance_term"))
-    print(f"seed {run['seed']}: share of the level {level_share(means, variances, 16):.2f}")
+record = read_runs("data/runs/study_lambda")
+for method in ("bsr-1e-3", "bt"):
+    for run in record[method]:
+        means, variances = (torch.tensor([row[key] for row in run["metrics"] if key in row][4:23])
+                            for key in ("train/reward_mean", "bsr/variance_term"))
+        share = level_share(means, variances, 16)
+        print(f"{method} seed {run['seed']}: share of the level {share:.3f}")
 
 # %% [markdown]
 # So the sentence may not stand: in each of the three seeds most of the penalty from step 5 on is
 # the level's. It crosses zero, but swings about it, and a swing of $0.4$ costs $16 \cdot 0.4^2
-# \approx 2.6$, several times the spread. (The estimate can be negative where the level is small:
-# then the batch means happened to scatter less than their variance promised.)
+# \approx 2.6$, several times the spread. (The control: under BT, where nothing holds the level, the
+# share is nearly 1. The estimate can be negative where the level is small: then the batch means
+# happened to scatter less than their variance promised.)
 
 # %% [markdown]
 # **4.** The three steps of Section 5.
