@@ -111,8 +111,7 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # %%
 r_a, r_b = torch.tensor([example.gold[3], example.gold[0]]) / 0.5
 gumbel = torch.distributions.Gumbel(0.0, 1.0)
-seen_a = r_a + gumbel.sample((200_000,))
-seen_b = r_b + gumbel.sample((200_000,))
+seen_a, seen_b = r_a + gumbel.sample((200_000,)), r_b + gumbel.sample((200_000,))
 share = (seen_a > seen_b).double().mean()
 print(f"gold of answers 1 and 2: {example.gold[0]:.1f} and {example.gold[3]:.1f}")
 print(f"the better wins {share:.3f} of 200,000 looks; sigma(1) = {torch.sigmoid(r_a - r_b):.3f}",
@@ -165,7 +164,8 @@ for margin in (-800.0, 40.0):
     z = torch.tensor([margin], requires_grad=True)
     (slope,) = torch.autograd.grad(bt_loss(z, 0), z)
     print(f"at {margin:4.0f} by hand: loss {abs(bt_loss(z, 0)):.0f},",
-          f"gradient {abs(slope.item()):.0f}   library: loss {losses.bt_loss(z, torch.zeros(1)):.3g}")
+          f"gradient {abs(slope.item()):.0f}  ",
+          f"library: loss {losses.bt_loss(z, torch.zeros(1)):.3g}")
 
 # %% [markdown]
 # ## 3. It is logistic regression
