@@ -184,7 +184,7 @@ figure.suptitle("Pairing removes what both methods share (response-disjoint)");
 # them gave nearly nothing. (Four numbers each: a rough estimate.)
 # </details>
 #
-# ("Nothing": other prompts and other seeds. "Prompts": as most studies do. Its interval leaves out
+# ("Nothing": other prompts and other seeds. The interval of "prompts" leaves out
 # how prompts differ in the *difference*, which is little: Section 2.)
 
 # %% [markdown]
@@ -229,8 +229,8 @@ pd.DataFrame({"standard deviation": np.round(deviations(d), 3),
 
 # %% [markdown]
 # Single scores vary mostly by prompts. Of the paired difference almost no prompt part is left: half
-# is the seeds, half is what neither explains. Both are told from how four seed means scatter, and
-# four numbers have a large $t$.
+# is the seeds, half is what neither explains. Their sum is told from how four seed means scatter,
+# and four numbers have a large $t$.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -255,9 +255,8 @@ print(f"topics of the 240 prompts: {topics}\nover seeds and topics: {low:.3f} to
 # %% [markdown]
 # On this set it makes no difference to three digits. From Section 4 on intervals draw whole topics.
 #
-# Which of the three should be believed? One that holds the truth in 95 of 100 studies. So make up
-# studies in which the true difference is zero, with the three standard deviations of this one, and
-# count.
+# Which of the three holds the truth in 95 of 100 studies? Make up studies in which the true
+# difference is zero, with the three standard deviations of this one, and count.
 #
 # **Predict** which intervals hold zero less often than in 95 of 100 studies.
 
@@ -302,9 +301,9 @@ assert prompts_alone < both - 0.05, "an interval that leaves the seeds out must 
 # %% [markdown]
 # ## 3. How large an effect can we find?
 #
-# A study may fail to find an effect because there is none, or because it could not. So give it one
-# that is there: a **positive control**. Add a known difference to every made-up study, and count
-# how many intervals exclude zero. That share is the **power**.
+# A study may fail to find an effect because there is none, or because it could not. A **positive
+# control** tells the two apart: add a known difference to every made-up study, and count how many
+# intervals exclude zero. That share is the **power**.
 #
 # A rule of thumb from textbooks: an effect of 2.8 standard errors has a power of .80. (That is
 # 1.96 for the interval and .84, the 80% quantile of the normal distribution.)
@@ -429,11 +428,11 @@ scatter.round(3)
 
 # %% [markdown]
 # Over the four sets the standard deviation of the seeds is .000 to .017. These are four estimates
-# from four seeds each. So treat the table of seeds and prompts as a plan, and round up.
+# from four seeds each. So the table of seeds and prompts is a plan: round up.
 #
 # The last two rows answer Section 1. Unpaired, the seeds alone leave a standard error of .021. No
-# number of prompts brings it to the .008 that pairing reached with 240. And two single runs of the
-# *same* method differ here by .055, as a standard deviation.
+# number of prompts brings it to pairing's .008. And two single runs of the *same* method differ
+# here by .055, as a standard deviation.
 
 # %% [markdown]
 # ## 4. What a null result says
@@ -500,7 +499,7 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # $\lambda$ is $10^{-3}$ in *lora*, $10^{-2}$ in *postscript*.)
 
 # %% [markdown]
-# And gains as small as the paper's? Its largest, .024, lies outside all three intervals of tau in
+# The paper's largest gain, .024, lies outside all three intervals of tau in
 # *lora*. A gain of .01 lies inside all three. So BSR does not gain here as much as in the paper's
 # best case. On smaller gains this study is silent. *No row says that there is no difference.*
 #
@@ -520,10 +519,10 @@ print(f"all studies: .024 lies above {(ends < 0.024).sum()} of {len(ends)} upper
 # %% [markdown]
 # ## 5. Many intervals
 #
-# So far the intervals were looked at one by one. Count them all, not only those that you would like
-# to report. Here are all differences to BT, of every method and set, in every study of reward
-# models in this repository with three seeds or more and a table. Three are new: *terms* (both terms
-# alone), *lambda* (BSR at four $\lambda$, 24 steps) and *pocket* (the shortest).
+# Count all intervals, not only those that you would like to report. Here are all differences to BT,
+# of every method and set, in every study of reward models in this repository with three seeds or
+# more and a table. Three are new: *terms* (both terms alone), *lambda* (BSR at four $\lambda$, 24
+# steps) and *pocket* (the shortest).
 #
 # **Predict**: take ninety such intervals, and suppose that no difference is real. How probable is
 # it that *not one* excludes zero?
@@ -618,9 +617,8 @@ pd.DataFrame({f"{name}: {method} minus BT": metrics.seed_interval(
 # %% [markdown]
 # ## 6. And why? A control
 #
-# A trusted difference does not name its cause. After many epochs scores on new data fall. The
-# claim: *false labels are to blame*. So it takes a **control**: the same training with the
-# falseness removed, and nothing else.
+# After many epochs scores on new data fall. The claim: *false labels are to blame*. So it takes a
+# **control**: the same training with the falseness removed, and nothing else.
 #
 # The world *helps* of notebook 04: a small network learns 300 pairs with BT for 600 steps (64
 # epochs). Labels are drawn from BT on gold, so some are false. The control has gold's own. A
@@ -750,12 +748,11 @@ pd.DataFrame({"true difference": (0.01, 0.02, 0.04, 0.06),
               "reported over true": [x if x is None else round(float(x), 2) for x in factors]})
 
 # %% [markdown]
-# **4.** *Judge two records set by set*: *terms* and *lambda*. From the ends of a 95%
-# interval and the smallest useful difference return a verdict: 1 for a gain, -1 for a cost, 0 for
-# an informative null, 2 for undecided. (A gain may be too small to be useful: 1 all the same.) Then
-# run the last cell. Where may you say that the method makes no difference of .05? Where that it
-# makes none at all? Which $\lambda$ would you not use again? First: at how many intervals did
-# you look, and how many would exclude zero by chance?
+# **4.** *Judge two records set by set*: *terms* and *lambda*. From the ends of a 95% interval and
+# the smallest useful difference return a verdict: 1 for a gain, -1 for a cost, 0 for an informative
+# null, 2 for undecided. (A tiny gain is 1, too.) Then run the last cell. Where may you say that the
+# method makes no difference of .05? Where that it makes none at all? Which $\lambda$ would you not
+# use again? First: at how many intervals did you look, and how many would exclude zero by chance?
 #
 # <details><summary>Hint</summary>
 #
