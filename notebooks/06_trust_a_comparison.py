@@ -9,10 +9,10 @@
 # %% [markdown]
 # # 06 · Can you trust a comparison of two reward models?
 #
-# Two methods were trained, one scores higher. Is it better? The paper's gains on its three
-# disjoint sets are .001 to .024 of tau (Table 5). Differences of that size appear by chance all
-# the time. Before you may say *better*, *worse*, *no difference that matters* or *undecided*, five
-# questions want an answer, one a section:
+# Two methods were trained, one scores higher. Is it better? The paper's gains on its three disjoint
+# sets are .001 to .024 of tau (Table 5). Differences of that size appear by chance. Before you may
+# say *better*, *worse*, *no difference that matters* or *undecided*, five questions want an answer,
+# one a section:
 #
 # 1. Is it paired?
 # 2. Does the interval speak of new seeds *and* new prompts?
@@ -23,9 +23,6 @@
 # Section 6 asks of one comparison: does it show a *cause*?
 
 # %% [markdown]
-# After it you can pair a comparison and test its interval, say what a study can find, read a null
-# result, count all the intervals looked at, and name the control that a claim about a cause needs.
-#
 # Words from before: *margin*, *tau*, *gold*, the rule that makes the true labels (notebook 01);
 # *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *BSR* (Eq. 25, 03), its
 # *level* and *spread term* and the small worlds (04); *dev*, prompts kept for choices (04). **BT**
@@ -292,8 +289,8 @@ assert prompts_alone < both - 0.05, "an interval that leaves the seeds out must 
 
 # %% [markdown]
 # **What to see.** Black intervals miss the truth, which is zero. Over prompts alone 16 of 100 miss,
-# in place of 5. Over seeds alone the count is right in this study, since its prompts add little
-# once they are paired. Over both it is a little too careful: the `max` widens the interval.
+# in place of 5. Over seeds alone the count is right here: paired prompts add little. Over both it
+# is a little too careful: the `max` widens the interval.
 #
 # (Made-up studies are normal and have no topics. This tests the arithmetic of the interval, not
 # whether real differences are like that.)
@@ -301,7 +298,7 @@ assert prompts_alone < both - 0.05, "an interval that leaves the seeds out must 
 # %% [markdown]
 # ## 3. How large an effect can we find?
 #
-# A study may fail to find an effect because there is none, or because it could not. A **positive
+# A study may find nothing because there is nothing, or because it could not. A **positive
 # control** tells the two apart: add a known difference to every made-up study, and count how many
 # intervals exclude zero. That share is the **power**.
 #
@@ -357,8 +354,8 @@ assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard erro
 
 # %% [markdown]
 # **What to see.** At zero both lines are at or below .05: false alarms. Further right the effect is
-# found more and more often, so the method works. But four seeds tell little of their own scatter,
-# and the factor 3.18 in place of 1.96 is the price.
+# found more often: the method works. But four seeds tell little of their own scatter, and the
+# factor 3.18 in place of 1.96 is the price.
 #
 # <details><summary>Answer</summary>
 #
@@ -370,8 +367,8 @@ assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard erro
 # %% [markdown]
 # ### More seeds or more prompts?
 #
-# The formula of Section 2 has both in it: prompts shrink the last two terms, seeds the first and
-# the last. With endless prompts $V_\text{seed}/S$ is left: a floor.
+# In Section 2's formula prompts shrink the last two terms, seeds the first and the last. With
+# endless prompts $V_\text{seed}/S$ is left: a floor.
 #
 # **Predict**: the paper trains four seeds, too, and holds out 12,800 prompts. If its seeds
 # scattered as ours do, would it find a difference of .01?
@@ -427,8 +424,8 @@ print(f"BT minus BT, a run each: {math.sqrt(2 * (sd_bt**2 + rest_bt**2 / 240)):.
 scatter.round(3)
 
 # %% [markdown]
-# Over the four sets the standard deviation of the seeds is .000 to .017. These are four estimates
-# from four seeds each. So the table of seeds and prompts is a plan: round up.
+# Over the four sets the standard deviation of the seeds is .000 to .017. Each comes from four
+# seeds. So the table of seeds and prompts is a plan: round up.
 #
 # The last two rows answer Section 1. Unpaired, the seeds alone leave a standard error of .021. No
 # number of prompts brings it to pairing's .008. And two single runs of the *same* method differ
@@ -495,13 +492,13 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # %% [markdown]
 # **What to see.** A dot is an informative null, a cross is undecided (a diamond would be decided).
 # *lora* is informative in all four sets: at 95% a set, whatever BSR does there is less than .05
-# (in-domain by a hair). In-domain the band is twice as lenient, in pairs of answers. (BSR's
-# $\lambda$ is $10^{-3}$ in *lora*, $10^{-2}$ in *postscript*.)
+# (in-domain by a hair; so is *judged*, mutual-disjoint). In-domain the band is twice as lenient, in
+# pairs of answers. (BSR's $\lambda$ is $10^{-3}$ in *lora*, $10^{-2}$ in *postscript*.)
 
 # %% [markdown]
-# The paper's largest gain, .024, lies outside all three intervals of tau in
-# *lora*. A gain of .01 lies inside all three. So BSR does not gain here as much as in the paper's
-# best case. On smaller gains this study is silent. *No row says that there is no difference.*
+# The paper's largest gain, .024, lies outside all three intervals of tau in *lora*. A gain of .01
+# lies inside all three. On smaller gains this study is silent. *No row says that there is no
+# difference.*
 #
 # (Section 3 found .024 in about half of the studies. That is *before* the run. Here the means came
 # out near or below zero, so the upper ends do exclude it.)
