@@ -315,7 +315,7 @@ lows, highs = intervals[:, 2].T
 def power(effect):  # shifting a study shifts its interval
     return ((lows + effect > 0) | (highs + effect < 0)).mean()
 
-
+# %%
 effects = np.linspace(0, 0.06, 61)
 normal = np.random.default_rng(0).standard_normal(10_000)
 known = [(abs(normal + effect / true_error) > 1.96).mean() for effect in effects]
@@ -560,7 +560,7 @@ def difference(record, method, tests):  # to BT, mean of the seeds, of all promp
     return np.concatenate([np.mean(x, 0) - np.mean(y, 0)
                            for x, y in zip(cells[::2], cells[1::2], strict=True)])
 
-
+# %%
 hits = {"independent": [], "correlated as recorded": []}  # a study each: draws, of how many missed
 for study, group in every.groupby("study"):
     record = read_runs((RUNS if study in studies else Path("data/runs")) / f"study_{study}")

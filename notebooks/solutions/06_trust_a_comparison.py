@@ -127,10 +127,9 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # is. "None at all" may be said nowhere: every interval holds differences other than zero.
 #
 # $\lambda = 10^{-1}$ costs on three of six sets, $10^{-3}$ on two, $10^{-2}$ on one. Six of 24
-# exclude zero, all are costs, and 1.2 would by chance. (They share prompts, and four $\lambda$
-# share one BT run a seed, so they miss together; no cost was named before the run.) With *terms*
-# that is six of 42, where 2.1 would. So $10^{-1}$ is the one to leave out, until new seeds speak
-# for it.
+# exclude zero, all costs; 1.2 would. With *terms* it is six of 42, 2.1 by chance. (All
+# four $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) So leave
+# $10^{-1}$ out, until new seeds speak for it.
 
 # %%
 rows = {key: cells for key, cells in verdicts.items() if key[0] == "lambda"}
