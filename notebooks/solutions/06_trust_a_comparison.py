@@ -127,7 +127,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # is. "None at all" may be said nowhere: every interval holds differences other than zero.
 #
 # $\lambda = 10^{-1}$ costs on three of six sets, $10^{-3}$ on two, $10^{-2}$ on one. Six of 24
-# exclude zero, all costs; 1.2 would. With *terms* it is six of 42, 2.1 by chance. (All
+# exclude zero, all costs; 1.2 would by chance. With *terms*: six of 42, and 2.1. (All
 # four $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) So leave
 # $10^{-1}$ out, until new seeds speak for it.
 
