@@ -210,8 +210,13 @@ axis.text(23, chosen[-1] + 1.2, "ranked wrongly", ha="right", color="#D55E00")
 print(f"ranked wrongly: {wrong.sum()} of 24")
 
 # %% [markdown]
-# **What to see.** The same pairs, the same distances. The few orange pairs, with the open dot
-# above, are the wrong ones.
+# <details><summary>Answer</summary>
+#
+# In three, all among the narrowest gaps.
+# </details>
+#
+# **What to see.** The same pairs, the same distances. In the orange
+# pairs the open dot lies above.
 #
 # So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
 # advantages (lesson 08) do not contain it. It matters where a fixed number meets it, such as a
@@ -234,7 +239,7 @@ model.classifier.score.bias = None
 # training pairs. We take the mean hidden state, remove all that these differences can see, and move
 # the head against what is left.
 #
-# **Predict** the training loss after this move. And will training on bring the rewards back?
+# **Predict** the training loss after this move.
 
 # %%
 gaps, mean = seen[:, 0] - seen[:, 1], seen.mean((0, 1))  # (P, H), (H,)
@@ -267,7 +272,7 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 # %% [markdown]
 # **What to see.** Along the unseen direction Bradley-Terry moves nothing. It still moves the level
 # a little: the directions that it does see are not perpendicular to the mean state, so learning to
-# rank drags the level along. Exercise 1 shows how far that can go.
+# rank drags the level along. Exercise 1 shows where recorded runs ended.
 #
 # BSR brings the mean to zero. The spread grew with both: the pull now starts from a head that has
 # already learned.
@@ -290,6 +295,11 @@ print(f"training accuracy {fits:.2f}, {flip.float().mean():.0%} of the labels ar
 doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# High on the training pairs, near a coin's on new ones.
+# </details>
+#
 # **What to see.** On its training pairs the head gets most of these labels right: 576 weights and
 # 80 pairs leave room for that. The interval on new prompts holds one half, so it is not seen to
 # beat a coin. That alone could be overfitting. What settles it is a look at the labels: is the
@@ -304,8 +314,9 @@ print(f"training accuracy of the healthy head {fits:.2f}")
 
 # %% [markdown]
 # As they were handed over, the alphabet decides every pair. Mending means to find the step that
-# lost the order. No learning rate cures it. An interval *below* one half would say more.
-# **Predict** the accuracy where *all* labels are turned.
+# lost the order. No learning rate cures it.
+#
+# An interval *below* one half would say more: the labels are not lost but turned. Here all are.
 
 # %%
 model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
@@ -335,8 +346,14 @@ except SystemExit as end:
     print("exit status", int(end.code))
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# About 1, as of every new head. That only hints at the fault.
+# </details>
+#
 # The verdict comes from the folder: the head is not in it. A norm near 1 is only a hint. A random
-# head that somebody *saved* passes this check. What decides is to compare rewards before and after.
+# head that somebody *saved* can pass this check. What decides is to compare rewards before and
+# after.
 #
 # Mending means to save the whole model, and to load it once before the machine that trained it is
 # given back. Side by side, the rewards of three chosen answers:
@@ -358,9 +375,9 @@ pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:
              index=["reward of pair 1", "reward of pair 2", "reward of pair 3", "accuracy"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the new head they are not, yet its
-# accuracy is far above a coin: gibberish is told apart even at random here. So accuracy alone would
-# not have found this fault.
+# **What to see.** Saved whole, the rewards are the same. With the new head they are not, yet it
+# ranks three quarters of these pairs rightly: they are easy, and this is one draw. So accuracy
+# alone would not have found the fault.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -408,6 +425,11 @@ for axis, side, says in ((axes[0], "right", "read at the padding"), (axes[1], "l
     plots.label(axis, "reward alone", "reward in the batch", f"Padded on the {side}: {says}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# On the right side all but the longest answer's, on the left side none.
+# </details>
+#
 # **What to see.** Padded on the right, all dots but one leave the diagonal: the longest answer has
 # no padding. The others' rewards are read at padding, and say little of the answers.
 
@@ -437,6 +459,11 @@ doctor.tell(doctor.data, long, rows(long), 512)
 print(f"loss of pairs with equal rewards: {preference_loss('bt', low[:, 0], low[:, 0]):.3f}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Whole none, cut all 48.
+# </details>
+#
 # The first number counts pairs whose whole chats are equal. The second counts those that are equal
 # once they are cut: all of them. Two equal rows have equal rewards, so Bradley-Terry's gradient on
 # them is zero. BSR still pulls at their level, and learns no ranking from them.
@@ -467,6 +494,11 @@ last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
 print(len(last), "different last tokens:", last)
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# At 33.
+# </details>
+#
 # **What to see.** The last tokens of the rejected chats: punctuation, a digit, or any word at which
 # an answer was cut off. The head reads its reward at all of them. A policy that is trained with
 # this template has no token with which to stop.
@@ -508,6 +540,11 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 print(f"KL {(pi * k1).sum():.5f} nats, below zero: {(means < 0).float().mean():.0%} of the means")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# In 42% of these estimates.
+# </details>
+#
 # **What to see.** The true KL lies just above zero, and the noise of 32 samples is much wider. So
 # a slightly negative estimate is nothing to mend.
 #
@@ -559,7 +596,7 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # Always ask: is the distribution that sampled the one whose log-probabilities I use?
 #
 # The check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still
-# positive. *ok* means "not impossible", not "right".
+# positive (Exercise 3). *ok* means "not impossible", not "right".
 
 # %%
 generate.roll_out = roll_out  # mend
@@ -689,18 +726,17 @@ checks.check_diagnoses(diagnoses);
 #
 # 1. A colleague's rewards are all between 40 and 44. Is the model broken?
 # 2. Accuracy on new pairs lies clearly *below* one half. Why is that better news than a coin?
-# 3. Rewards agree for a batch of one and differ for a batch of eight. Which two numbers do you
-#    compare, and with what third?
-# 4. The loss starts at $\log 2$ and stays there. Which two causes come to mind?
+# 3. Rewards differ only in batches. Which two numbers do you compare, and with what third?
+# 4. The loss stays at $\log 2$. Which two causes come to mind?
 # 5. A KL is far below zero. Why can more samples not cure it?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. Not for that reason. Compare the spread within prompts, and accuracy.
-# 2. The model knows quality, and the labels are turned. A coin knows nothing.
-# 3. `tokenizer.pad_token_id` and `config.pad_token_id`. Both must differ from the id that ends a
-#    chat.
+# 1. Not for that reason. Look at accuracy.
+# 2. The model knows quality: the labels may be turned. A coin knows nothing.
+# 3. `tokenizer.pad_token_id` and `config.pad_token_id`, with the id that ends a chat: neither may
+#    be that.
 # 4. Pairs that are equal once cut, or a zero head that is *not trained*. A zero head that trains
 #    leaves $\log 2$ in its first step.
 # 5. Noise shrinks with samples, a wrong sampler's bias does not.
