@@ -9,17 +9,17 @@
 # %% [markdown]
 # # 11 · My reward model looks wrong: where do I look first?
 #
-# "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Reports like
-# these fill public issue trackers, and they come back every month. A few of them are no illness at
-# all. The others have a cause that one measurement finds.
+# "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some of these
+# are no illness at all. The others have a cause, and a cheap comparison says where to look for it.
 #
-# In this lesson a healthy reward model is broken eight times, each time in at most five lines. Each
-# time one check finds the cause. Then the model is mended and checked again.
+# In this lesson a reward model, and at the end a policy, is given eight symptoms, each in a few
+# lines. Each time one check says where to look: twice that nothing needs a cure, else where the
+# fault is. Then it is mended and checked again.
 
 # %% [markdown]
 # After it you can
 # - tell a symptom that needs a cure from one that only looks odd;
-# - name for each of eight symptoms the one measurement that decides;
+# - name for each of eight symptoms the comparison to make first, and what it cannot tell;
 # - run the same checks on your own model with one command;
 # - say why a KL estimate may be slightly below zero, and what makes it strongly negative.
 
@@ -73,11 +73,13 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 #
 # A check that has never said "ok" proves nothing when it says "broken". So we begin with a healthy
 # model. Its backbone is the first four layers of the embedded model, and it stays frozen. Its
-# **head** is the vector $W_p$ of Eq. 2: the reward of an answer is $r = W_p \cdot h$, where $h$ is
-# the hidden state at the answer's last token.
-#
+# **head** is the vector $W_p$ (Eq. 2 of the paper): the reward of an answer is $r = W_p \cdot h$,
+# where $h$ is the hidden state at the answer's last token.
+
+# %% [markdown]
 # The data are pairs of the pocket world: to each prompt the best and the worst answer. 80 pairs
-# are for training, 48 pairs of other prompts are for checking.
+# are for training, 48 pairs of other prompts are for checking. The worst answer is often gibberish
+# or cut off. So a high accuracy is easily had: this is a clear control, no measure of a method.
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -90,7 +92,7 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
 
 # %% [markdown]
 # The backbone is frozen, so every hidden state needs to be computed only once. `fitted` then trains
-# a head on these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a weak pull
+# a head on these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a pull
 # towards the head that it starts from.
 
 # %%
@@ -121,17 +123,29 @@ seen, new = states(train), states(pairs)
 start = model.head_weight.clone()  # drawn from N(0, 1/(H+1)), untrained
 healthy = fitted(seen, start, "bsr", bsr_lambda=0.1)
 model.head_weight.copy_(healthy)
-model.meta["new_head"] = False
-assert doctor.examine(model, pairs), "the positive control: a healthy model passes every check"
+model.meta["new_head"] = False  # it is trained now; saving and loading does this by itself
+assert doctor.examine(model, pairs), "the positive control: no check says broken"
 
 # %% [markdown]
-# **What to see.** One line a check. The first word is its name, the second its verdict: *ok*,
-# *look* (may be fine, know what it means) or *broken* (mend it before you train on). Then comes
-# what was measured. The interval behind the accuracy is a 95% bootstrap over prompts. The last
-# number is how often the *longer* answer is the chosen one. Here it is below one half, so the rule
-# "shorter wins" is the one to beat.
+# **What to see.** One line a check: its name, its verdict, what it measured. *ok* needs nothing,
+# *look* may be fine, *broken* is to be mended before you train on. In order:
+# - **head**: its norm, and whether it was there when the model was loaded;
+# - **template**: does each chat end in one *end-of-turn* token, is its answer whole, and does it
+#   begin with one begin-of-sequence token (BOS);
+# - **data**: pairs of equal tokens, whole or cut at 512, and prompts that come twice;
+# - **batches**: how far rewards move when answers are scored in one row (*packed*) or in padded
+#   rows, not alone;
+
+# %% [markdown]
+# - **level**: the mean reward of these answers, and the *spread within prompts*: how far a reward
+#   lies on average from the mean of its pair, half of the mean $|r_w - r_l|$;
+# - **accuracy**: the share of pairs ranked rightly, with a 95% bootstrap over prompts. The last
+#   number is how often the longer answer is the chosen one. Below one half, "shorter wins" is the
+#   rule to beat.
 #
-# The same lines come from `python -m bsr_lite.course.doctor MODEL [DATA]`, on your own model.
+# Your own model and pairs: `python -m bsr_lite.course.doctor MODEL DATA --format FORMAT`. Without
+# DATA it takes the pocket world, and then accuracy says nothing of your task. Add the limit that
+# you train with (`--max-length`), and `--policy FOLDER` for Section 8's check.
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
@@ -153,41 +167,56 @@ doctor.tell(doctor.accuracy, sick);
 # (lesson 01).
 # </details>
 #
-# The accuracy is the healthy model's. The check says *look*, never *broken*: under Bradley-Terry
-# the level is free. But no one can read these rewards:
+# The accuracy is the healthy model's. The check says *look*, never *broken*: Bradley-Terry's loss
+# does not see the level. But no one can read these rewards:
 
 # %%
 def draw(rewards, title):
     _, axis = plots.panels()
-    chosen, rejected = torch.tensor(rewards)[:24].T
-    axis.vlines(range(24), rejected, chosen, color="#BBBBBB", linewidth=1)
-    axis.plot(chosen, "ko", markersize=4, label="chosen")
-    axis.plot(rejected, "ko", markersize=5, markerfacecolor="white", label="rejected")
-    plots.label(axis, "pair", "reward", title)
-    axis.margins(y=0.25)
-    axis.legend(ncols=2, loc="lower right")
-    return axis
+    drawn = torch.tensor(rewards)[:24]
+    chosen, rejected = drawn[drawn.diff(dim=1)[:, 0].argsort()].T  # widest gap first
+    wrong = chosen < rejected
+    axis.vlines(range(24), rejected, chosen, linewidth=2,
+                color=["#D55E00" if w else "#BBBBBB" for w in wrong])
+    axis.plot(rejected, "ko", markersize=6, markerfacecolor="white")
+    axis.plot(chosen, "ko", markersize=4)
+    plots.label(axis, "pair, the widest gap first", "reward", title)
+    axis.margins(y=0.2)
+    return axis, chosen, rejected, wrong
 
 
-axis = draw(sick["rewards"], "A level of 300 hides a spread of about one")
+axis, *_ = draw(sick["rewards"], "A level of 300 hides gaps of about 2.6 between two answers")
+axis.text(0, 250, "24 pairs, two dots each: chosen filled, rejected open")
 axis.set_ylim(0, 340);
 
 # %% [markdown]
 # **What to see.** Twenty-four pairs, all on one line. What the model knows is the distance of the
 # two dots of a pair, and that is too small to be seen beside the level.
 #
-# Mending is one subtraction: the mean reward of a fixed set of answers.
+# Where one number is wanted, one subtraction gives it: take off the mean reward of fixed answers.
+#
+# **Predict**: in how many of these 24 pairs will the filled dot, the chosen answer, lie lower?
 
 # %%
 level = torch.tensor(sick["rewards"]).mean()
 model.classifier.score.bias -= level  # mend
 mended = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.level, mended)
-draw(mended["rewards"], "The same model, the level subtracted: the spread is what it knows");
+axis, chosen, rejected, wrong = draw(
+    mended["rewards"], "The level subtracted, the gaps are plain: few pairs are ranked wrongly")
+axis.text(0.4, chosen[0], "chosen", va="center")
+axis.text(0.4, rejected[0], "rejected", va="center")
+axis.text(23, chosen[-1] + 1.2, "ranked wrongly", ha="right", color="#D55E00")
+print(f"ranked wrongly: {wrong.sum()} of 24")
 
 # %% [markdown]
-# **What to see.** The same pairs, the same distances. In most pairs the chosen answer lies above
-# the rejected one.
+# <details><summary>Answer</summary>
+#
+# In three, all among the narrowest gaps.
+# </details>
+#
+# **What to see.** The same pairs, the same distances. In the orange
+# pairs the open dot lies above.
 #
 # So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
 # advantages (lesson 08) do not contain it. It matters where a fixed number meets it, such as a
@@ -225,7 +254,7 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # <details><summary>Answer</summary>
 #
 # Unchanged. Along this direction the two states of every training pair are equal, so the gradient
-# of Bradley-Terry has no part in it: nothing leads a head there, and nothing leads it back.
+# of Bradley-Terry has no part in it: this component of the head stays as it is.
 # </details>
 #
 # Nothing is wrong with negative rewards either. If you want them around zero, add a term that sees
@@ -234,18 +263,27 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # %%
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     head = fitted(seen, sick, name, **options)  # bsr: mend
-    print(f"trained on with {name.upper()}:", end=" ")
+    moved = [(head - sick) @ direction for direction in (mean, unseen)]
+    print(f"{name.upper()} moves the level by {moved[0]:+.2f}, "
+          f"{moved[1]:+.2f} of it along the unseen direction")
     doctor.tell(doctor.level, {"rewards": (new @ head).tolist()})
+    assert name == "bsr" or moved[1].abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
-# Bradley-Terry leaves all rewards negative. BSR brings their mean to zero. The spread within
-# prompts comes out the same with both.
+# **What to see.** Along the unseen direction Bradley-Terry moves nothing. It still moves the level
+# a little: the directions that it does see are not perpendicular to the mean state, so learning to
+# rank drags the level along. Exercise 1 shows where recorded runs ended.
+#
+# BSR brings the mean to zero. The spread grew with both: the pull now starts from a head that has
+# already learned.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
 #
 # Somewhere between the annotators and the trainer the two answers were put into alphabetical order.
 # The columns are still called chosen and rejected.
+#
+# **Predict** the accuracy on the training pairs, and on new ones.
 
 # %%
 flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
@@ -257,14 +295,32 @@ print(f"training accuracy {fits:.2f}, {flip.float().mean():.0%} of the labels ar
 doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
 
 # %% [markdown]
-# **What to see.** On its training pairs the head gets most of these labels right, although they
-# say nothing of quality: 576 weights and 80 pairs leave room for that. The interval on new prompts
-# holds one half, so the head is not seen to beat a coin. An interval *below* one half would say
-# more: the labels are not lost but turned, and the check says *broken*.
+# <details><summary>Answer</summary>
 #
-# Mending means to find the step that lost the order. No learning rate cures it.
+# High on the training pairs, near a coin's on new ones.
+# </details>
+#
+# **What to see.** On its training pairs the head gets most of these labels right: 576 weights and
+# 80 pairs leave room for that. The interval on new prompts holds one half, so it is not seen to
+# beat a coin. That alone could be overfitting. What settles it is a look at the labels: is the
+# column sorted by anything but quality?
 
 # %%
+for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over", flip)):
+    first = [(p.chosen < p.rejected) != bool(t) for p, t in zip(train, turned, strict=True)]
+    print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
+fits = ((seen @ healthy).diff(dim=1) < 0).float().mean()
+print(f"training accuracy of the healthy head {fits:.2f}")
+
+# %% [markdown]
+# As they were handed over, the alphabet decides every pair. Mending means to find the step that
+# lost the order. No learning rate cures it.
+#
+# An interval *below* one half would say more: the labels are not lost but turned. Here all are.
+
+# %%
+model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
+assert not doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
 model.head_weight.copy_(fitted(seen, start, "bsr", bsr_lambda=0.1))  # mend: labels as they were
 again = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.accuracy, again)
@@ -276,7 +332,9 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 # `save_pretrained` saves what it is called on. Here that is the backbone, and the head is no part
 # of it. (With PEFT the same happens where the adapter's task type is `CAUSAL_LM` in place of
 # `SEQ_CLS`.) Loading then draws a new head, and plain transformers only warns. We look at the
-# folder with the command itself.
+# folder with the command itself. After a broken head it stops: nothing below would mean anything.
+#
+# **Predict** the norm of the head that it finds. Will the norm give the fault away?
 
 # %%
 with quiet_loading():
@@ -288,16 +346,38 @@ except SystemExit as end:
     print("exit status", int(end.code))
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# About 1, as of every new head. That only hints at the fault.
+# </details>
+#
+# The verdict comes from the folder: the head is not in it. A norm near 1 is only a hint. A random
+# head that somebody *saved* can pass this check. What decides is to compare rewards before and
+# after.
+#
 # Mending means to save the whole model, and to load it once before the machine that trained it is
-# given back.
+# given back. Side by side, the rewards of three chosen answers:
 
 # %%
 from bsr_lite.saving import save_reward_model
 
 save_reward_model(model, RUNS / "whole")  # mend
 loaded = load_reward_model(str(RUNS / "whole")).requires_grad_(False)
+with quiet_loading():
+    anew = load_reward_model(str(RUNS / "lost"), dtype="float32").requires_grad_(False)
 doctor.tell(doctor.head, loaded)
-torch.testing.assert_close(loaded.head_weight, model.head_weight, rtol=0, atol=0)
+found = {"before saving": again, "backbone saved": evaluate(anew, pairs_as_groups(pairs)),
+         "all saved": evaluate(loaded, pairs_as_groups(pairs))}
+torch.testing.assert_close(torch.tensor(found["all saved"]["rewards"]),
+                           torch.tensor(again["rewards"]), rtol=1e-4, atol=1e-4)
+pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:.2f}"]
+              for name, f in found.items()},
+             index=["reward of pair 1", "reward of pair 2", "reward of pair 3", "accuracy"])
+
+# %% [markdown]
+# **What to see.** Saved whole, the rewards are the same. With the new head they are not, yet it
+# ranks three quarters of these pairs rightly: they are easy, and this is one draw. So accuracy
+# alone would not have found the fault.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -321,20 +401,46 @@ doctor.tell(doctor.batches, model, rows(pairs)[:4]);
 # <details><summary>Answer</summary>
 #
 # Those padded on the right, unless they are the longest of the batch. On the left the last token is
-# the answer's end whatever the padding is.
+# the answer's end, as long as `config.pad_token_id` is not the end of turn itself (Exercise 2).
 # </details>
 #
 # The check scores eight answers four times: each alone, packed as in this library, and in rows that
 # plain transformers pads on either side. Differences are in standard deviations of the rewards. The
 # packed rows are right all the time, as they contain no padding.
+#
+# **Predict** the picture: 24 answers, their reward alone against their reward in one padded batch.
+# Which dots leave the diagonal?
+
+# %%
+plain = loaded.classifier
+plain.set_attn_implementation("eager")  # rows as plain transformers computes them
+plain.config.pad_token_id = 7
+alone = torch.tensor(again["rewards"])[:12].flatten()
+_, axes = plots.panels(2, sharex=True, sharey=True)
+for axis, side, says in ((axes[0], "right", "read at the padding"), (axes[1], "left", "as alone")):
+    batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:12] for ids in pair]},
+                                 padding_side=side, return_tensors="pt")
+    axis.axline((0, 0), slope=1, color="#BBBBBB")
+    axis.plot(alone, plain(**batch.to(loaded.device)).logits[:, 0].cpu(), "ko", markersize=4)
+    plots.label(axis, "reward alone", "reward in the batch", f"Padded on the {side}: {says}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# On the right side all but the longest answer's, on the left side none.
+# </details>
+#
+# **What to see.** Padded on the right, all dots but one leave the diagonal: the longest answer has
+# no padding. The others' rewards are read at padding, and say little of the answers.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
 assert doctor.tell(doctor.batches, model, rows(pairs)[:4]), "padding must not change a reward"
 
 # %% [markdown]
-# What remains in 32 bits is rounding, below a thousandth. In 16 bits rounding is coarser, and the
-# check allows for it. Close calls are then best scored one by one.
+# What remains in 32 bits is rounding, below a thousandth. In bfloat16 the check calls up to half a
+# standard deviation rounding. So there it finds a wrong token, not a small error: score in 32 bits
+# to see more.
 
 # %% [markdown]
 # ## 6. "The loss stays at 0.693"
@@ -342,17 +448,25 @@ assert doctor.tell(doctor.batches, model, rows(pairs)[:4]), "padding must not ch
 # 0.693 is $\log 2$, the loss of a pair without any difference. Long prompts bring it about: the
 # tokens are cut at a limit, and the limit falls before the answers begin. Here a page of rules is
 # put in front of every prompt.
+#
+# **Predict**: of how many pairs will the two rows be equal, whole and cut at 512 tokens?
 
 # %%
 RULES = "Be helpful, be honest, do not harm anyone, and answer in plain words. " * 40
 long = [replace(pair, prompt=[{"role": "user", "content": RULES + pair.prompt[-1]["content"]}])
         for pair in pairs]  # break
-doctor.tell(doctor.data, long, rows(long), 512);
+doctor.tell(doctor.data, long, rows(long), 512)
+print(f"loss of pairs with equal rewards: {preference_loss('bt', low[:, 0], low[:, 0]):.3f}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Whole none, cut all 48.
+# </details>
+#
 # The first number counts pairs whose whole chats are equal. The second counts those that are equal
-# once they are cut: all of them. Two equal rows have equal rewards, so their gradient is zero and
-# training says nothing.
+# once they are cut: all of them. Two equal rows have equal rewards, so Bradley-Terry's gradient on
+# them is zero. BSR still pulls at their level, and learns no ranking from them.
 #
 # Mending means a limit that holds the chats, or shorter prompts. A pair that does not fit is
 # dropped, not cut, as a cut answer is another answer. `train_rm` drops and counts.
@@ -363,34 +477,76 @@ print(f"longest chat: {longest} tokens")
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# ## 7. "My policy never stops" and "cut answers score as well as whole ones"
+# ## 7. "My policy never stops"
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
-# **end-of-turn** token. A template without one reads the reward at whatever letter comes last.
+# **end-of-turn** token. A template without one reads the reward at whatever token comes last. (The
+# line break of the template below is stripped.)
+#
+# **Predict**: at how many different tokens will it read 48 rejected answers?
 
 # %%
 template = model.tokenizer.chat_template
 model.tokenizer.chat_template = (  # break
     "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
+last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
+print(len(last), "different last tokens:", last)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# At 33.
+# </details>
+#
+# **What to see.** The last tokens of the rejected chats: punctuation, a digit, or any word at which
+# an answer was cut off. The head reads its reward at all of them. A policy that is trained with
+# this template has no token with which to stop.
+
+# %%
+model.tokenizer.chat_template = template  # mend; a head trained without must train again
+assert doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs)), "one end for all chats"
 print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)}))
 
 # %% [markdown]
-# **What to see.** Shown are the last tokens of the rejected chats: a full stop, or any word at
-# which an answer was cut off. No token says that an answer is finished. A policy that is trained
-# with this template has none with which to stop.
-
-# %%
-model.tokenizer.chat_template = template  # mend: and train again, the head has seen other tokens
-assert doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs)), "one end for all chats"
-print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)}))
+# The template closes cut answers, too: it says where the turn ends, not that the answer is
+# complete. Whether cut answers score lower depends on the pairs: some must have been *rejected*.
 
 # %% [markdown]
 # ## 8. "My KL is negative"
 #
 # Lesson 08 estimates $\mathrm{KL}(\pi \,\|\, \pi_\text{ref})$ by the mean of
 # $k_1 = \log \pi(y) - \log \pi_\text{ref}(y)$ over answers $y$ that $\pi$ sampled. A KL is never
-# negative. A single $k_1$ may well be, and so may the mean of a few.
+# negative. A single $k_1$ may well be, and so may the mean of a few. First a toy: a policy of five
+# words, hardly moved from its reference.
+#
+# **Predict** how often the mean of 32 is negative where the KL is tiny.
+
+# %%
+torch.manual_seed(0)
+ref = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
+pi = (ref.log() + 0.05 * torch.randn(5)).softmax(0)
+k1 = (pi / ref).log()
+means = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32).mean(1)
+_, axis = plots.panels()
+axis.hist(means, bins=25, color="#BBBBBB")
+axis.margins(y=0.15)
+for value, text in ((0.0, "zero "), ((pi * k1).sum().item(), " the true KL")):
+    axis.axvline(value, color="black", linestyle="-" if value else ":")
+    axis.text(value, 0.94, text, ha="left" if value else "right",
+              transform=axis.get_xaxis_transform())
+plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
+            "Near the reference about 4 in 10 estimates of the KL fall below zero")
+print(f"KL {(pi * k1).sum():.5f} nats, below zero: {(means < 0).float().mean():.0%} of the means")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# In 42% of these estimates.
+# </details>
+#
+# **What to see.** The true KL lies just above zero, and the noise of 32 samples is much wider. So
+# a slightly negative estimate is nothing to mend.
 #
 # The patient is a tiny policy with random weights. Its LoRA adapter is stirred, so that it differs
 # from its reference, the same weights without the adapter.
@@ -413,8 +569,9 @@ for name, weight in policy.hf.named_parameters():
 assert doctor.tell(doctor.kl, policy, pairs), "of its own answers the mean is a KL"
 
 # %% [markdown]
-# A second positive control: sampled from the policy itself, the mean is above zero. Now the engine
-# that samples has not been given the new weights. It still holds the reference's.
+# A second positive control: sampled from the policy itself, the mean is above zero. Behind "+-"
+# stand two standard errors over the 32 answers. Now the engine that samples has not been given the
+# new weights. It still holds the reference's.
 #
 # **Predict** the sign, and say whose KL it is.
 
@@ -437,6 +594,9 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # The other causes are of the same kind. The answers were sampled at another temperature (Exercise
 # 3), or the log-probabilities are those of another template, or padding was counted on one side.
 # Always ask: is the distribution that sampled the one whose log-probabilities I use?
+#
+# The check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still
+# positive (Exercise 3). *ok* means "not impossible", not "right".
 
 # %%
 generate.roll_out = roll_out  # mend
@@ -447,7 +607,7 @@ assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 
 # %%
 pd.DataFrame([
-    ["rewards of 300", "a number added to all", "level", "subtract it; price KL by the spread"],
+    ["rewards of 300", "a number added to all", "level", "nothing, or subtract it"],
     ["all negative", "a direction no pair sees", "level", "nothing, or BSR in training"],
     ["accuracy of 50%", "labels lost on the way", "accuracy", "find the step that lost them"],
     ["other scores after loading", "head not saved", "head", "save the whole model, load it once"],
@@ -458,22 +618,15 @@ pd.DataFrame([
     columns=["symptom", "cause here", "check", "mend"], index=range(1, 9))
 
 # %% [markdown]
-# **Before you doubt the loss, check what a minute can check: the head, the end of the chat, the
-# labels, the padding; and do not treat a level, which is no illness.**
-#
-# What the checks cannot see: whether the labels mean what you think, and whether the model will
-# still be right about answers that a policy finds later (lessons 07 and 09).
-
-# %% [markdown]
 # ## Exercises
 #
 # Each stub returns `None`; its checker then says "not attempted yet". A first hint is folded below
 # each task, the checker gives a second one. Solutions are in `notebooks/solutions/`.
 #
 # **1.** *Judge recorded models.* Write the level in units of the spread: the mean reward, divided
-# by how far a reward lies on average from the mean of its pair. Shape (P, 2) in, one number out.
-# Then apply it to `recorded`: 16 models of four methods, four seeds each. Which methods leave the
-# level free, and by how many spreads?
+# by the spread within prompts. Shape (P, 2) in, one number out. The cell applies it to `recorded`:
+# 16 models of four methods, four seeds each. Which methods have a level, and does it differ between
+# seeds?
 #
 # <details><summary>Hint</summary>
 #
@@ -491,13 +644,16 @@ def level_in_spreads(rewards):
     return None
 
 
-checks.check_level_in_spreads(level_in_spreads);
+if checks.check_level_in_spreads(level_in_spreads):
+    print({name: round(float(level_in_spreads(r)), 1) for name, r in recorded.items()})
 
 # %% [markdown]
 # **2.** In how many rows does plain transformers read the reward at another token than the last one
-# of the chat? `ids` and `mask` have shape (B, T); the mask is 1 at real tokens, on whichever side
-# the padding is. It reads at the last token whose id is not `config_pad`. Before you run it,
-# predict the count where `config_pad` is the end-of-turn token itself.
+# of the chat? `ids` and `mask` have shape (B, L); the mask is 1 at real tokens, on whichever side
+# the padding is. It reads at the last token whose id is not `config_pad`.
+#
+# Below, 2 is the end of turn, and 0 is the padding. **Predict** the count for `config_pad` 0, 7
+# and 2.
 #
 # <details><summary>Hint</summary>
 #
@@ -509,44 +665,89 @@ def misread(ids, mask, config_pad):
     return None
 
 
-checks.check_misread(misread);
+ids = torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 2]])
+if checks.check_misread(misread):
+    print({pad: int(misread(ids, (ids != 0).long(), pad)) for pad in (0, 7, 2)})
 
 # %% [markdown]
-# **3.** The exact mean of $\log p - \log p_\text{ref}$ when the words are drawn from $p$ at
-# temperature $T$. `p` and `ref` are distributions over five words. Afterwards take
-# $p \propto p_\text{ref}^2$, a policy that is sharper than its reference. At which $T$ do the
-# words come from the reference itself, and what is the mean then?
+# **3.** The exact mean of $\log \pi - \log \pi_\text{ref}$ when the words are drawn from $\pi$ at
+# temperature $T$. `pi` and `ref` are distributions over five words. The cell then takes
+# $\pi \propto \pi_\text{ref}^2$, a policy that is sharper than its reference. **Predict** at
+# which $T$ the words come from the reference itself. Where is the mean wrong and still positive?
 #
 # <details><summary>Hint</summary>
 #
-# A temperature divides the log-probabilities before the softmax. Which distribution do the words
-# come from?
+# Which distribution do the words come from?
 # </details>
 
 # %%
-def mean_k1(p, ref, temperature):
+def mean_k1(pi, ref, temperature):
     return None
 
 
-checks.check_mean_k1(mean_k1);
+if checks.check_mean_k1(mean_k1):
+    for temperature in (0.5, 1.0, 1.2, 1.4, 2.0, 3.0):
+        print(temperature, mean_k1((2 * ref.log()).softmax(0), ref, temperature))
+
+# %% [markdown]
+# **4.** *Three patients.* Each is a copy of the healthy model, with a level and with at most one
+# fault. Read their lines. Return a list of three numbers: the section of each patient's cause, or 0
+# where nothing needs a cure. One of the faults was not shown in this form.
+#
+# <details><summary>Hint</summary>
+#
+# One fault can spoil more than one line. Which line could bring about the others?
+# </details>
+
+# %%
+for number in (1, 2, 3):
+    print(f"---- patient {number}")
+    doctor.examine(checks.patient(number, model), pairs[:24])
+
+
+def diagnoses():
+    return None
+
+
+checks.check_diagnoses(diagnoses);
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# |---|---|---|
+# | accuracy on new prompts | interval above one half: .83 to .98 | look at labels before rates |
+# | rewards alone, in a batch | no difference to a thousandth | pad ids, then number format |
+# | rewards on another machine | H100: error 1e-6 in 32 bits, .014 in 16 | format, attention path |
+# | mean $k_1$ of own answers | above zero, or within its noise | who sampled, at which $T$ |
 
 # %% [markdown]
 # ## Check yourself
 #
 # 1. A colleague's rewards are all between 40 and 44. Is the model broken?
-# 2. Accuracy on new pairs is .12, with an interval from .05 to .20. What do you look at first?
-# 3. Rewards agree for a batch of one and differ for a batch of eight. Which two numbers do you
-#    compare?
-# 4. The loss starts at 0.693 and stays there. Which two causes come to mind?
-# 5. The KL of your first step is -0.02 ± 0.05 nats. And of the hundredth -14 ± 2?
+# 2. Accuracy on new pairs lies clearly *below* one half. Why is that better news than a coin?
+# 3. Rewards differ only in batches. Which two numbers do you compare, and with what third?
+# 4. The loss stays at $\log 2$. Which two causes come to mind?
+# 5. A KL is far below zero. Why can more samples not cure it?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. Not for that reason: the level is free. Compare the spread within prompts, and accuracy.
-# 2. Whether chosen and rejected are turned. A coin would give .5, so this model knows a lot.
-# 3. `tokenizer.pad_token_id` and `config.pad_token_id`.
-# 4. Pairs that are equal once they are cut, or a head that is zero or gets no gradient.
-# 5. The first is noise around zero. The second is not a KL: another policy, temperature or template
-#    sampled.
+# 1. Not for that reason. Look at accuracy.
+# 2. The model knows quality: the labels may be turned. A coin knows nothing.
+# 3. `tokenizer.pad_token_id` and `config.pad_token_id`, with the id that ends a chat: neither may
+#    be that.
+# 4. Pairs that are equal once cut, or a zero head that is *not trained*. A zero head that trains
+#    leaves $\log 2$ in its first step.
+# 5. Noise shrinks with samples, a wrong sampler's bias does not.
 # </details>
+
+# %% [markdown]
+# ## What you know now
+#
+# **Before you doubt the loss, run the cheap comparisons: before and after loading, alone and in a
+# batch, whole and cut, training pairs and new ones, sampled and scored by one policy. A level needs
+# no cure for ranking; it costs precision in 16 bits.**
+#
+# What the checks cannot see: whether the labels mean what you think, and whether the model will
+# still be right about answers that a policy finds later (lessons 07 and 09).

@@ -10,7 +10,7 @@ from test_policy import stir
 from test_tokenizers import FAMILIES, build, save_base
 
 from bsr_lite import generate
-from bsr_lite.course import doctor
+from bsr_lite.course import checks_clinic, doctor
 from bsr_lite.data import Pair
 from bsr_lite.errors import DataError, ModelError
 from bsr_lite.eval_rm import evaluate
@@ -58,7 +58,8 @@ def test_a_trained_head_is_ok(model):
 
 
 def test_a_head_that_is_missing_zero_or_as_it_was_drawn_is_broken(tiny_path, model):
-    assert verdict(doctor.head, load_reward_model(tiny_path, seed=77)) == "broken"  # not there
+    found, text = doctor.head(load_reward_model(tiny_path, seed=77))
+    assert found == "broken" and "missing in the folder" in text
     with torch.no_grad():
         for seed in range(5):
             draw = load_reward_model(tiny_path, seed=seed).head_weight
@@ -92,6 +93,17 @@ def test_a_tokenizer_that_doubles_bos_is_worth_a_look(pairs):
     for family, expected in (("llama-3", "look"), ("qwen", "ok")):
         tokenizer = build(*FAMILIES[family])
         assert verdict(doctor.template, tokenizer, pairs, rows_of(tokenizer, pairs)) == expected
+
+
+@pytest.mark.parametrize(("number", "of_template", "of_batches"), [
+    (1, "ok", "ok"), (2, "broken", "ok"), (3, "ok", "broken")])
+def test_patients_have_the_one_fault_that_the_exercise_expects(
+        model, pairs, number, of_template, of_batches):
+    patient = checks_clinic.patient(number, model)
+    rows = rows_of(patient.tokenizer, pairs)
+    assert verdict(doctor.template, patient.tokenizer, pairs, rows) == of_template
+    assert verdict(doctor.batches, patient, rows[:4]) == of_batches
+    assert model.classifier.score.bias is None  # the healthy one stays as it is
 
 
 # ---- data ----------------------------------------------------------------------------------------

@@ -1,10 +1,24 @@
 """Checkers of the exercises of notebook 11, as in `checks`."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 
 from .checks import judge, numbers
+
+WORDS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"  # no end of turn
+
+
+def patient(number: int, model):
+    """A copy of a healthy model, with whatever patient 1, 2 or 3 of notebook 11 suffers from."""
+    model = copy.deepcopy(model)
+    model.classifier.score.bias = torch.nn.Parameter(torch.tensor([-40.0]), requires_grad=False)
+    if number == 2:
+        model.tokenizer.chat_template = WORDS
+    if number == 3:
+        model.classifier.config.pad_token_id = model.tokenizer.eos_token_id
+    return model
 
 
 def check_level_in_spreads(function: Callable) -> bool:
@@ -29,18 +43,27 @@ def check_misread(function: Callable) -> bool:
     left = torch.tensor([[0, 0, 5, 6, 2], long, [0, 0, 0, 9, 2]])
     cases = [((ids, (ids != 0).long(), pad), count) for ids, pad, count in (
         (right, 0, 0), (right, 7, 2), (right, end, 3), (left, 0, 0), (left, 7, 0), (left, end, 3))]
+    cases.append(((torch.tensor([[5, 6, 0, 3, 3]]), torch.tensor([[1, 1, 1, 0, 0]]), 3), 0))
     return judge(check_misread, function, cases)
 
 
 def check_mean_k1(function: Callable) -> bool:
-    """Exercise 3 of notebook 11: the mean of log p - log ref over words drawn from p at a
-    temperature.
+    """Exercise 3 of notebook 11: the mean of log pi - log ref over words drawn from pi at
+    a temperature.
 
-    Hint: the words come from q = softmax(log p / T), so the mean is sum q (log p - log ref); at T =
-    1 that is the KL, at other temperatures it is none"""
+    Hint: the words come from q = softmax(log pi / T), so the mean is sum q (log pi - log ref); at
+    T = 1 that is the KL, at other temperatures it is none"""
     cases = []
     for seed, temperature in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0)):
-        p, ref = numbers(seed, 5).mul(2).softmax(0), numbers(seed, 5).softmax(0)
-        q = (p.log() / temperature).softmax(0)
-        cases.append(((p, ref, temperature), q @ (p / ref).log()))
+        pi, ref = numbers(seed, 5).mul(2).softmax(0), numbers(seed + 1, 5).softmax(0)
+        q = (pi.log() / temperature).softmax(0)
+        cases.append(((pi, ref, temperature), q @ (pi / ref).log()))
     return judge(check_mean_k1, function, cases)
+
+
+def check_diagnoses(function: Callable) -> bool:
+    """Exercise 4 of notebook 11: the section of each of three patients' one cause, 0 if it is well.
+
+    Hint: look is no illness where a level explains it; of several broken lines take the one that
+    can bring about the others, so an end of chat before an accuracy"""
+    return judge(check_diagnoses, function, [((), [0, 7, 5])])

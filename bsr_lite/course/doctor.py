@@ -31,15 +31,18 @@ def read(source: str, kind: str, split: str | None = None, count: int = 64) -> l
 
 def head(model) -> tuple[str, str]:
     """Is it there, and was it trained? A new one is drawn from N(0, 1/(H+1)), so its norm is near 1
-    (Eq. 2); what training makes of that nobody can foretell.
+    (Eq. 2); what training makes of that nobody can foretell, and a random head that was saved
+    passes: compare rewards before and after loading.
 
     Mend: it is missing or was never trained: hand it to the optimizer, save it with the rest (PEFT
     does so for task_type SEQ_CLS alone)."""
     weight = model.head_weight.detach().float().cpu()  # (H,)
     draws = [torch.randn(len(weight), generator=torch.Generator().manual_seed(s)) for s in range(5)]
     drawn = torch.cosine_similarity(torch.stack(draws), weight, dim=1).max() > 0.99999
-    lost = not (norm := weight.norm().item()) or drawn or model.meta["new_head"]
-    return "broken" if lost else "ok" if 0.1 < norm < 10 else "look", f"norm {norm:.2f} (new: 1)"
+    here = "missing in the folder" if model.meta["new_head"] else "a new draw" if drawn else "there"
+    lost = not (norm := weight.norm().item()) or here != "there"
+    text = f"norm {norm:.2f} (new: 1), {here}"
+    return "broken" if lost else "ok" if 0.1 < norm < 10 else "look", text
 
 
 def template(tokenizer, pairs: list[Pair], rows: list) -> tuple[str, str]:
@@ -91,8 +94,9 @@ def batches(model, rows: list) -> tuple[str, str]:
 def level(scores: dict) -> tuple[str, str]:
     """The mean reward against the spread within prompts; scores: what `evaluate` gives.
 
-    Mend: nothing for ranking, as Bradley-Terry sees differences alone (Eq. 3). For RL subtract the
-    level and price KL in units of the spread; BSR pins the level in training."""
+    Mend: nothing for ranking, as Bradley-Terry sees differences alone (Eq. 3), nor for RL with a
+    baseline. Where a fixed number meets the reward, or 16 bits hold it, subtract the mean of fixed
+    answers; BSR pins the level in training."""
     r = torch.tensor(scores["rewards"])  # (P, 2)
     mean, spread = r.mean().item(), r.diff(dim=1).abs().mean().item() / 2
     text = f"{r.min():.2f} to {r.max():.2f}, mean {mean:+.2f}, spread within prompts {spread:.2f}"
@@ -112,6 +116,7 @@ def accuracy(scores: dict) -> tuple[str, str]:
 
 def kl(policy, pairs: list[Pair]) -> tuple[str, str]:
     """Mean log pi - log pi_ref of own answers at temperature 1: a KL, below 0 by noise alone.
+    One-sided: another policy or temperature can leave it above 0.
 
     Mend: slightly below 0 is noise, take more answers. Else sample with the policy's newest weights
     at temperature 1 without top-p; score with the template that sampled; count no padding."""
