@@ -338,9 +338,8 @@ plots.label(right, "pair (1 to 4 on one GPU)", r"$dL/dr$ of its chosen answer",
 
 # %% [markdown]
 # **What to see.** Left, far from zero the halves' penalty is too small, near zero too large. Right,
-# $dL/dr$, the penalty's derivative by each chosen reward; a step goes against it. The whole batch
-# pushes every reward alike, here up, as its mean is below zero. In halves the first half is pushed
-# *down*.
+# $dL/dr$, the derivative by each chosen reward; a step goes against it. The whole batch pushes all
+# alike, here up, as its mean is below zero. In halves the first half is pushed *down*.
 #
 # <details><summary>Why</summary>
 #
@@ -348,7 +347,7 @@ plots.label(right, "pair (1 to 4 on one GPU)", r"$dL/dr$ of its chosen answer",
 # $2\lambda(\bar r_1+\bar r_2)^2$, the naive one $2\lambda(\bar r_1^{\,2}+\bar r_2^{\,2})$. The
 # difference is $4\lambda\,\bar r_1 \bar r_2$: naive is too small where the means have one sign, too
 # large where they have opposite ones. It is zero only if both halves are. That is BSR with
-# `bsr_group_size: 4`, a legitimate loss, but one that changes with the number of GPUs.
+# `bsr_group_size: 4`: legitimate, but it changes with the number of GPUs.
 # </details>
 
 # %% [markdown]
@@ -490,7 +489,7 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # BSR; on RM-Bench 34 with both.
 
 # %% [markdown]
-# If you run it, take at least three seeds of each method, evaluate with `studies.evaluate --format
+# If you run it, take three seeds of each method, evaluate with `studies.evaluate --format
 # rm_bench`, and add an entry to `data/runs/LOG.md`: the command, what you expected before, what
 # came out, with intervals. A null result is a result. For the policy the paper's Table 3 is the
 # target (AlpacaEval 2.0):
@@ -614,7 +613,7 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
 # | packed against alone | rewards within 1e-6 in fp32; a leak makes .14 | positions, mask |
-# | loss on one and two ranks | equal to five digits (groups of 4: to one) | the exchange |
+# | loss on one and two ranks | equal to five digits (groups of 4: 5% off) | the exchange |
 # | activations over the count | .98 to 1.00 (H100, small model) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M: 6% of the peak at best | `token_budget`, GPUs |
 
