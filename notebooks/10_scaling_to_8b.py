@@ -345,8 +345,8 @@ plots.label(right, "pair (1 to 4 on one GPU)", r"$dL/dr$ of its chosen answer",
 #
 # With $\bar r_1, \bar r_2$ the halves' means the batch's penalty is
 # $2\lambda(\bar r_1+\bar r_2)^2$, the naive one $2\lambda(\bar r_1^{\,2}+\bar r_2^{\,2})$. The
-# difference is $4\lambda\,\bar r_1 \bar r_2$: naive is too small where the means have one sign, too
-# large where they have opposite ones. It is zero only if both halves are. That is BSR with
+# difference is $4\lambda\,\bar r_1 \bar r_2$: naive is too small for equal signs, too large
+# for opposite ones. It is zero only if both halves are. That is BSR with
 # `bsr_group_size: 4`: legitimate, but it changes with the number of GPUs.
 # </details>
 
