@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch.func import grad
 
+from ..losses import bsr_penalty
 from ..metrics import seed_interval
 from ..studies.records import RECORDED, read_runs
 from ..studies.rloo import gains
@@ -203,40 +204,41 @@ def check_learned_to_list(function: Callable) -> bool:
 
 # ---- 10_scaling_to_8b ----------------------------------------------------------------------------
 
-def check_padding_factor(function: Callable) -> bool:
-    """Exercise 1 of notebook 10: computed tokens of padded rows over those of packed ones.
+def check_may_attend(function: Callable) -> bool:
+    """Exercise 1 of notebook 10: which token of one pair's packed row may look at which.
 
-    Hint: two rows a pair, all as long as the longest prompt + answer; below the line every part
-    once"""
-    cases = [(([4, 4], [4, 4], [4, 4]), 32 / 24), (([10, 2], [5, 1], [1, 3]), 60 / 22),
-             (([0], [7], [7]), 1.0)]
-    return judge(check_padding_factor, function, cases)
-
-
-def check_zero_bytes(function: Callable) -> bool:
-    """Exercise 2 of notebook 10: bytes of weights, gradients and AdamW a GPU by ZeRO stage.
-
-    Hint: 8 bytes of optimizer, 4 of gradient, 4 of weight: the first `stage` of these are divided
-    by the GPUs"""
-    cases = [((10, 4, 0), 160.0), ((10, 4, 1), 100.0), ((10, 4, 2), 70.0), ((10, 4, 3), 40.0),
-             ((10, 1, 3), 160.0)]
-    return judge(check_zero_bytes, function, cases)
+    Hint: torch.ones(T, T).tril() is right but for one rectangle: rows of the rejected answer,
+    columns of the chosen one"""
+    return judge(check_may_attend, function, [((1, 2, 2), [
+        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]])])
 
 
-def check_bsr_slice(function: Callable) -> bool:
-    """Exercise 3 of notebook 10: dL/dr of BSR for one rank's pairs.
+def check_first_stage(function: Callable) -> bool:
+    """Exercise 2 of notebook 10: the lowest ZeRO stage at which full fine-tuning fits.
 
-    Hint: d/dr of lambda B (S / 2B)^2, the same number for every response"""
-    cases, push = [], grad(lambda rewards: 8 * rewards.mean() ** 2)
-    for n, bsr_lambda in ((3, 0.1), (8, 1e-3)):
-        rewards = numbers(n, 8, 2) + 1
-        cases.append(((rewards.sum().item(), 8, n, bsr_lambda), bsr_lambda * push(rewards)[:n]))
-    return judge(check_bsr_slice, function, cases)
+    Hint: of 8 bytes of averages, 4 of gradient and 4 of weight the first `stage` are divided by the
+    GPUs; activations are added whole; try 0 to 3 in turn"""
+    cases = [((8e9, 8, 2e10, card), stage) for card, stage in (
+        (150e9, 0), (1e11, 1), (8e10, 2), (48e9, 3), (24e9, -1))]
+    return judge(check_first_stage, function, cases)
 
 
-def check_hours(function: Callable) -> bool:
-    """Exercise 4 of notebook 10: time of full fine-tuning with checkpointing.
+def check_bsr_gradient(function: Callable) -> bool:
+    """Exercise 3 of notebook 10: dL/dr of BSR for one rank's pairs, which lie in several groups.
 
-    Hint: 8 N operations a token over gpus x peak x utilisation, in hours"""
-    cases = [((4.5e9, 1e9, 1, 1e15, 1.0), 10.0), ((1e9, 7e9, 8, 1e15, 0.35), 2e4 / 3600)]
-    return judge(check_hours, function, cases)
+    Hint: a reward's derivative is lambda times its group's mean, over the number of groups;
+    rewards.view(groups, -1).mean(1), then pick by mine // size"""
+    rewards, cases = numbers(0, 8, 2) + 1, []
+    for mine, size in (([0, 5, 6], 4), ([7], 2), ([*range(8)], 8)):
+        push = grad(lambda r, size=size: 0.1 * bsr_penalty(*r.unbind(1), size))(rewards)
+        cases.append(((rewards, torch.tensor(mine), size, 0.1), push[mine]))
+    return judge(check_bsr_gradient, function, cases)
+
+
+def check_fixed_share(function: Callable) -> bool:
+    """Exercise 4 of notebook 10: what of a step's seconds does not come from its tokens.
+
+    Hint: seconds = tokens / rate; the line through both points at zero tokens, over the seconds of
+    the larger"""
+    return judge(check_fixed_share, function, [
+        (((100, 300), (100.0, 150.0)), 0.25), (((1000, 4000), (10.0, 40.0)), 1.0)])
