@@ -75,7 +75,7 @@ from bsr_lite.train_rm import draw_groups
 #
 # An answer is forty numbers, its quality is linear in ten of them, and labels are Bradley-Terry
 # draws on quality. A network with one hidden layer turns an answer into a state $h$ of 64 numbers.
-# Its head learns at a hundredth of the network's rate, so that it stays. It sees 6,400 pairs once.
+# Its head learns at a hundredth of the network's rate, so that it stays.
 # We train it as it is, and with a last operation that scales every state to one length, a **final
 # RMSNorm** (formula in Section 2).
 #
@@ -90,7 +90,7 @@ seen = {name: worlds.train(worlds.WORLDS[world], BT, SEEDS, looks=20)
         for name, world in VERSIONS.items()}
 at = list(seen["final RMSNorm"])  # steps
 
-
+# %%
 def course(looks, key):
     return torch.stack([looks[step][key][:, 0] for step in at], 1)  # (seeds, steps)
 
@@ -138,8 +138,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["start", "change, 95% over
 #
 # <details><summary>Answer</summary>
 #
-# The first, tail included (yellow outline). With a final RMSNorm the cv stays at zero. Differences
-# grow by another way: the two states of a pair turn apart.
+# The first, tail included (yellow outline): the two states of a pair turn apart. The cv stays zero.
 # </details>
 
 # %% [markdown]
@@ -297,8 +296,8 @@ def train_bt(model, pairs, config, watch=lambda step: None):
     return losses
 
 # %% [markdown]
-# It is the loop of `python -m bsr_lite.train_rm`: a small model (two layers in fp32, so that the
-# comparison can be strict) has the same losses with either.
+# It is the loop of `python -m bsr_lite.train_rm`: a two-layer model in fp32 has the same losses
+# with either.
 
 # %%
 from bsr_lite.runlog import read_metrics
@@ -531,7 +530,7 @@ def draw_changes(axis, changes):
     axis.set_xticks(range(len(changes)), changes, fontsize=7.5)
     axis.set_xlim(-0.5, len(changes) - 0.4)
 
-
+# %%
 def gaps(*keys):  # the change of a set minus that of training pairs
     return {name: change(part, *keys) - change("train", *keys)
             for part, name in list(SETS.items())[1:]}
@@ -657,8 +656,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # 3. *Rank*: new prompts lose more, by 0.03 to 0.20, just undecided. A gap of the paper's sign above
 #    0.01 is outside the interval.
 #
-# The still head reproduces (Fig. 1), as it had to. What grows in every seed is the margin, and on
-# training prompts the variance of rewards, also *between* prompts, which the loss cannot see.
+# The still head reproduces (Fig. 1), as it had to. What grows is the margin, and on training
+# prompts the variance of rewards, also *between* prompts, which the loss cannot see.
 
 # %%
 pd.DataFrame({
@@ -669,12 +668,10 @@ pd.DataFrame({
 
 # %% [markdown]
 # **How far does this reach?** A model of 135M, 512 noisy pairs and 32 steps is not 8B and 600.
-# Every pair is seen once, so a gap to new data has little cause to open. (Gold itself would put
-# about three of four pairs in labelled order.) Why seeds part into {0, 1} and {2, 3} we do not
-# know: seed 2 has a loss above 1, where a coin has 0.69, but seed 3 went the same way without one.
-# Nor do we know that Bradley-Terry *causes* what we saw: shuffled labels would tell.
-#
-# Section 2's bound carries over without any run, but is far from binding here (Exercise 4).
+# Every pair is seen once, so a gap to new data has little cause to open. Why seeds part into {0, 1}
+# and {2, 3} we do not know: seed 2 has a loss above 1, where a coin has 0.69, but seed 3 went the
+# same way without one. Nor do we know that Bradley-Terry *causes* what we saw: shuffled labels
+# would tell. Section 2's bound needs no run, but is far from binding here (Exercise 4).
 
 # %% [markdown]
 # ## Exercises
@@ -811,7 +808,6 @@ print("this model's largest margin:", largest_margin(gain, W))
 #   still change is the angle $\theta$: it opened in the small world, with RMSNorm, and closed in
 #   the language model.
 # - A margin is head times difference times cosine. Here the cosine to the head makes it.
-# - Four seeds with the same prompts say nothing about other prompts.
 #
 # **With a final RMSNorm the head never sees how long the raw state is: before you say that norms
 # disperse, ask which norm, and whether it is length at all or direction.**
