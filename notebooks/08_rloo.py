@@ -9,23 +9,23 @@
 # %% [markdown]
 # # 08 · How does a policy learn from a reward?
 #
-# A reward model judges whole answers; it cannot say which word to change. A *policy gradient*
-# turns such judgements into a direction for the weights. This notebook builds the one that "On the
+# A reward model judges whole answers; it cannot say which word to change. A *policy gradient* turns
+# such judgements into a direction for the weights. This notebook builds the one that "On the
 # Robustness of Reward Models for Language Model Alignment" (the paper) uses, **RLOO** (REINFORCE
-# leave-one-out): from a bandit with three arms, in which every claim can be enumerated, up to a
-# language model that learns on two CPU cores in minutes.
+# leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*. Sections
+# 1 to 5 take it apart on a bandit with three arms, in which every claim can be enumerated. Section
+# 6 gives it to a language model that learns on two CPU cores in minutes.
 
 # %% [markdown]
 # After it you can
 # - derive the policy gradient, and check by enumeration that an estimate of it is unbiased;
 # - say what a baseline does, why it is taken per prompt, and what leaving one out changes;
-# - place the KL penalty where it does what you think it does;
+# - put the KL where it does what you think it does;
 # - write the whole loop, and say what it taught.
 #
-# Words from before: *gold*, *proxy*, *KL* (notebook 07), *level* and *spread* (03), *undecided*
-# (06). New: the **policy** $\pi$ is the language model in training, the **reference**
-# $\pi_{ref}$ the same model before training. A **bandit** is one decision: pick an "arm", get its
-# reward.
+# Words from before: *gold*, *proxy*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
+# **policy** $\pi$ is the language model in training, the **reference** $\pi_{ref}$ the same model
+# before training. A **bandit** is one decision: pick an "arm", get its reward.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -73,10 +73,10 @@ torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# What is to be explained: forty steps of the loop of Section 6 (`data/runs/rloo_rate_1e-3`). The
-# reward was gold itself, the pocket world's formula, less a penalty for being cut off. In each step
-# the policy wrote 16 answers and was told one number for each. Before and after, on two prompts
-# that it never trained on, picked by us: one to be glad of, and one not.
+# What is to be explained: forty steps of Section 6's loop (`data/runs/rloo_rate_1e-3`, named by its
+# learning rate). The reward was gold itself, less a penalty for being cut off: one number for each
+# of 16 answers a step. Before and after, on two new prompts picked by us, one to be glad of and one
+# not:
 
 # %%
 RATES = ("3e-4", "1e-3", "3e-3")
@@ -97,9 +97,11 @@ pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
 #
 # $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
 #
-# The right side can be *sampled*: draw an answer, get its reward, push its log-probability in
-# proportion. The reward itself needs no gradient, so it may be a judge, a test, a formula. That
-# is **REINFORCE**. ($\nabla\log\pi$ is called the *score*.)
+# The right side can be *sampled*: draw an answer, push its log-probability in proportion to its
+# reward. The reward needs no gradient: it may be a judge, a test, a formula. That is **REINFORCE**.
+# ($\nabla\log\pi$ is called the *score function*; a reward model's scores are something else.)
+#
+# **Predict**: how near do 10,000 draws come to the gradient?
 
 # %%
 rewards = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64)
@@ -107,7 +109,7 @@ logits = torch.tensor([0.3, -1.0, 0.9], dtype=torch.float64)
 
 
 def grad_log_pi(logits):
-    """The score of every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
+    """The score function of every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
     return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
 
 # %%
@@ -120,6 +122,10 @@ sampled = rewards[drawn_arms, None] * grad_log_pi(logits)[drawn_arms]  # (10000,
 pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
               "standard error of that mean": sampled.std(0) / 100},
              index=[f"logit of r = {r:.1f}" for r in rewards]).T.round(4)
+
+# %% [markdown]
+# **What to see.** All three means lie within 1.3 standard errors of the gradient. But with a
+# hundred draws that error would be .03, on a gradient of .31: a draw is noisy.
 
 # %% [markdown]
 # ## 2. Baselines
@@ -166,31 +172,35 @@ for axis, shift in zip(axes, (3.0, 0.0), strict=True):
     axis.plot(offset, variance, color="black")
     axis.plot(0, at_mean, "s", color="black")
     axis.plot(*point, "o", color="#882255")
-    axis.annotate(f"no baseline (b = 0),\nrewards + {shift:.0f}", point,
+    axis.annotate("no baseline (b = 0),\nrewards " + ("+ 3" if shift else "as they are"), point,
                   (10, -4) if shift else (-10, -26), textcoords="offset points", color="#882255",
                   ha="left" if shift else "right")
-    axis.annotate("b = mean reward", (0, at_mean), (0, -14) if shift else (10, 2),
-                  textcoords="offset points", ha="center" if shift else "left")
-axes[0].set_ylim(-0.7, 7.5)
+    axis.annotate("b = mean reward", (0, at_mean), (0, 50) if shift else (10, 2),
+                  textcoords="offset points", ha="center" if shift else "left",
+                  arrowprops={"arrowstyle": "-"} if shift else None)
+axes[0].set_ylim(0, 7.5)
 axes[1].set(xlim=(-0.8, 1.2), ylim=(0, 0.3))
-for axis, title in zip(axes, (f"No baseline: {one_draw(3.0, 0.0)[1] / at_mean:.0f} times the noise",
-                              "The bottom is near the mean reward, not at it"), strict=True):
-    plots.label(axis, "b minus the mean reward (reward units)",
+axes[1].plot(offset[variance.argmin()], variance.min(), "v", color="black")
+axes[1].annotate("least noise", (offset[variance.argmin()], variance.min()), (0, -16),
+                 textcoords="offset points", ha="center")
+for axis, close, title in zip(axes, ("", ", close-up"), (
+        f"No baseline, rewards + 3: {one_draw(3.0, 0.0)[1] / at_mean:.0f} times the variance",
+        "The bottom is near the mean reward, not at it"), strict=True):
+    plots.label(axis, f"b minus the mean reward (reward units{close})",
                 "variance of one draw's gradient" if axis is axes[0] else "", title)
 
 # %%
 lowest = offset[variance.argmin()]
-print(f"variance {at_mean:.3f} at the mean reward; the least, {variance.min():.3f}, "
-      f"at b = the mean reward + {lowest:.2f}")
+print(f"variance {one_draw(0.0, 0.0)[1]:.3f} without a baseline, {at_mean:.3f} at the mean reward; "
+      f"the least, {variance.min():.3f}, at b = the mean reward + {lowest:.2f}")
 
 # %% [markdown]
-# **What to see.** Where rewards average nearly zero, no baseline costs little. With 3 added, the
-# same missing baseline costs a factor of 67.
+# **What to see.** Where rewards average nearly zero, no baseline is about as noisy as the mean
+# reward (.110 against .092). With 3 added it has 67 times that variance.
 #
 # <details><summary>Answer</summary>
 #
-# A parabola: the variance is $E[(r-b)^2\,\lVert\nabla\log\pi\rVert^2]$ minus a constant. Its
-# minimum is not at the mean reward but .33 above it. Where exactly is exercise 1.
+# A parabola. Its bottom is near the mean reward, .33 above it. Where exactly is exercise 1.
 # </details>
 
 # %% [markdown]
@@ -224,8 +234,9 @@ def k_draws(K, shift, advantage):
     return moments(found)
 
 # %% [markdown]
-# **Predict** for $K = 2$: which of *no baseline*, *mean of all K* and *leave one out* is biased,
-# and which is calmest? Multiply the biased one by $K/(K-1)$: what is its variance then?
+# **Predict** for $K = 2$ and rewards + 3: which of *no baseline*, *mean of all K* and *leave one
+# out* is biased, and which is calmest? Multiply the biased one by $K/(K-1)$: what is its variance
+# then?
 
 # %%
 def minus_mean(r):
@@ -252,13 +263,14 @@ for K in (2, 4):
 
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased, and its variance is the same at any level of the
-# rewards. Far from zero that is far calmer than no baseline. Where rewards average zero already, to
-# estimate the level costs: five times the variance of no baseline for $K = 2$.
+# rewards. Far from zero that is far calmer than no baseline. Where rewards average zero already,
+# estimating the level costs: five times the variance of no baseline for $K = 2$.
 #
 # <details><summary>Answer</summary>
 #
-# The mean of all $K$ is biased: half the gradient is left. It is calmest because it is smaller.
-# Rescaled, it *is* leave-one-out; a learning rate would absorb the factor.
+# The mean of all $K$ is biased: half the gradient is left. At + 3 it is calmest, because it is
+# smaller; at + 0 no baseline is calmer still. Rescaled, it *is* leave-one-out; a learning rate
+# would absorb the factor.
 # </details>
 
 # %% [markdown]
@@ -289,20 +301,19 @@ pd.DataFrame({f"gap {gap} ({gap / sd:.1f} sd of the rewards)": {
 
 # %% [markdown]
 # **What to see.** At equal levels the batch's others are the better baseline, being three and not
-# one. At a gap between 1 and 1.2 the two variances cross; at 3 the batch's is four times larger.
+# one. At a gap between 1 and 1.2 the two variances cross; at 3 the batch's is 4.4 times as large.
 #
 # So under RLOO it changes nothing *directly* that BSR pins the level of the rewards and shrinks the
-# differences between prompts (notebook 03). The first could help a REINFORCE without baseline, the
-# second one with the batch's. Under RLOO a gain must come from elsewhere: from what the reward
-# model has learned within a prompt, or from its scale (Section 5).
+# differences between prompts (notebook 03). A gain must come from within the prompt, or from the
+# rewards' scale (Section 5).
 
 # %% [markdown]
 # ## 3. From arms to answers
 #
-# An arm is now a whole answer $y$ to a prompt $x$, and Sections 1 and 2 hold as they stand: *every
-# token of an answer is pushed with the same $A$*. How can a token that had no part in the reward
-# get off? The smallest case: two tokens, each 0 or 1 with probability 1/2. The reward is the first
-# token; the second does nothing. The baseline is the mean reward, 1/2.
+# An arm is now a whole answer $y$ to a prompt $x$, and *every token of an answer is pushed with the
+# same $A$*. How can a token that had no part in the reward get off? The smallest case: two tokens,
+# each 0 or 1 with probability 1/2. The reward is the first token; the second does nothing. The
+# baseline is the mean reward, 1/2.
 #
 # **Predict** the push on the logit of either token, $A\,(y_t - \frac12)$: in each of the four
 # answers, and on average.
@@ -330,7 +341,8 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # ## 4. Where to put the KL
 #
 # A reward model is right only near what it was trained on. The paper (Sec. 3.2) therefore charges
-# an answer for what the policy says more readily than the reference does. In place of $r$ comes
+# an answer a **price** for what the policy says more readily than the reference. In place of $r$
+# comes
 #
 # $$R = r - \beta\, d, \qquad d = \log\pi(y|x) - \log\pi_{ref}(y|x), \quad \beta = 0.05.$$
 #
@@ -397,30 +409,31 @@ torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the K
 # KL. $k_3$ has that of the *other* KL.
 # </details>
 #
-# In the reward an estimate is multiplied by $\nabla\log\pi$. $E[d\,\nabla\log\pi]$ is
-# $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$: **the KL belongs in the reward, as $k_1$**, with $d$ of
-# whole answers.
+# In the reward $k_1 = d$ multiplies $\nabla\log\pi$, and $E[d\,\nabla\log\pi]$ is
+# $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$: **the KL belongs in the reward, as $k_1$** of whole
+# answers.
 
 # %% [markdown]
 # ## 5. Where does it end?
 #
-# With the penalty the best policy is the reference, tilted: $\pi^*(y) = \pi_{ref}(y)\,
+# With that price the best policy is the reference, tilted: $\pi^*(y) = \pi_{ref}(y)\,
 # e^{r(y)/\beta} / Z$. Put $r = \beta\log(\pi^*/\pi_{ref}) + \beta\log Z$ into the objective:
 #
 # $$E_\pi[r] - \beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) = \beta\log Z - \beta\,\mathrm{KL}(\pi\Vert
 # \pi^*),$$
 #
-# largest at $\pi = \pi^*$. Dividing $\beta$ by two or doubling all rewards is the same: **a $\beta$
-# means nothing without the reward's scale**. (So the script `bsr_lite/train_rloo.py`, Section 6's
-# loop with logs, divides rewards by their standard deviation among the reference's answers to a
-# prompt.)
+# largest at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$: **a $\beta$ means nothing without the
+# reward's scale**. (So `bsr_lite/train_rloo.py` divides rewards by their standard deviation among
+# the reference's answers to a prompt.)
 
 # %% [markdown]
 # Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in where the KL
-# stands. As a loss it is written as what its derivative adds to $A$.
+# stands. A loss $\beta\,k(d)$ adds $-\beta\,k'(d)$ to $A$, since $\nabla d = \nabla\log\pi$: for
+# $k_1$ that is $-\beta$, for $k_3$ it is $-\beta\,(1 - e^{-d})$.
 #
-# **Predict**: which run ends at the tilted policy? Which elsewhere, and which at "always the best
-# arm"? In which does the noise stop, though arms are drawn at random to the end?
+# **Predict**: which run ends at the tilted policy? Which at "always the best arm"? Which at the
+# best of $E_\pi[r] - \beta\,\mathrm{KL}(\pi_{ref}\Vert\pi)$, another point? In which does the noise
+# stop although all three arms are still drawn?
 
 # %%
 def train_bandit(place, beta=1.0, steps=3000, K=4, rate=0.05):
@@ -442,10 +455,15 @@ def train_bandit(place, beta=1.0, steps=3000, K=4, rate=0.05):
 
 # %%
 TITLES = {"k1 in the reward": "k1 in the reward: there, and calm",
-          "k3 as a loss": "k3 as a loss: beside it, and noisy",
-          "k1 as a loss": "k1 as a loss: no penalty at all"}
+          "k3 as a loss": "k3 as a loss: elsewhere, and noisy",
+          "k1 as a loss": "k1 as a loss: no price at all"}
 paths = {place: train_bandit(place) for place in TITLES}
-tilted = (log_ref + rewards).softmax(0)  # beta = 1
+tilted = beside = (log_ref + rewards).softmax(0)  # beta = 1
+for _ in range(100):  # where E[r] - KL(ref || pi) is largest, pi = ref / (1 - r + E[r])
+    beside = log_ref.exp() / (1 - rewards + beside @ rewards)
+    beside = beside / beside.sum()
+torch.testing.assert_close(beside * (rewards - beside @ rewards), beside - log_ref.exp(),
+                           msg="there the two gradients are equal, and nothing moves on average")
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
@@ -453,14 +471,19 @@ for axis, (place, title) in zip(axes, TITLES.items(), strict=True):
     for arm, tint in enumerate(("#332288", "#999933", "#882255")):
         axis.semilogx(range(1, 3001), paths[place][:, arm], color=tint, linewidth=1)
         axis.axhline(tilted[arm], color=tint, linestyle=":")
-        if axis is axes[0]:
-            axis.annotate(f"arm with r = {rewards[arm]:.1f}", (1.2, 0.92 - 0.08 * arm), color=tint)
+        if place == "k1 in the reward":
+            axis.annotate(f"r = {rewards[arm]:.1f}", (3000, tilted[arm] + 0.02), color=tint,
+                          ha="right")
+        if place == "k3 as a loss":
+            axis.axhline(beside[arm], color="black", linestyle="--", linewidth=0.8)
     plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", title)
-figure.suptitle("RLOO ends at the tilted reference (dotted) if k1 is in the reward")
+figure.suptitle("RLOO ends at the tilted reference (dotted) only with k1 in the reward; "
+                "dashed: the best under KL(ref‖π)", fontsize=10)
 assert ((paths["k1 in the reward"][-1] / tilted - 1).abs() < 0.01).all(), "it must end there"
 
 # %%
-pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
+pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0],
+              "best under KL(ref‖π)": [*beside.tolist(), np.nan], **{
     place: [*path[-500:].mean(0).tolist(), path[-500:, 0].std().item()]
     for place, path in paths.items()}},
     index=[*(f"probability of r = {r:.1f}" for r in rewards), "sd of the first over 500 updates"]
@@ -468,32 +491,21 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
 
 # %% [markdown]
 # **What to see.** In the table: means of the last 500 updates. **At the tilted policy every answer
-# has the same penalized reward, $r - \beta\log(\pi^*/\pi_{ref}) = \beta\log Z$: all advantages are
-# zero, and the noise dies.**
+# has the same $R = r - \beta\log(\pi^*/\pi_{ref}) = \beta\log Z$: all advantages are zero, and the
+# noise dies.**
 #
 # <details><summary>Answer</summary>
 #
-# *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_3$ as a loss* ends beside it
-# and goes on shaking, since answers are still pushed there, against each other. *$k_1$ as a loss*
-# is no penalty: it ends at the best arm, and is calm for the dull reason that one arm is drawn
-# nearly always.
+# *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_3$ as a loss* ends at the
+# other point and goes on shaking: there answers still push against each other. *$k_1$ as a loss* is
+# no price: it ends at the best arm, calm because one arm is drawn nearly always.
 # </details>
-
-# %%
-for beta in (0.3, 1.0):
-    best = (log_ref + rewards / beta).softmax(0)
-    print(f"beta {beta}: probability of the best arm {best[0]:.2f}, "
-          f"KL to the reference {(best * (best.log() - log_ref)).sum():.2f} nats")
-
-# %% [markdown]
-# A smaller $\beta$ ends nearer to "always the best arm". Whether that is good depends on the
-# proxy: notebook 09.
 
 # %% [markdown]
 # ## 6. The loop
 #
-# Now the embedded model with LoRA. The reward is **gold**, the pocket world's formula, a sum of
-# five terms from 0 to 1:
+# Now the small language model of this repository with LoRA (notebook 05): only its low-rank
+# *adapter* is trained. The reward is **gold**, the sum of five terms from 0 to 1:
 # - *instruction*: as many sentences or list items as asked for;
 # - *topic*: words that belong to it;
 # - *complete*: half for ending by itself (not cut off at 48 tokens), half for a closing mark;
@@ -501,7 +513,7 @@ for beta in (0.3, 1.0):
 # - *concise*: the right length for what was asked.
 #
 # The reference is the same model *with its adapter off*: no second copy in memory. $\beta$ is .02
-# on raw gold (the paper's .05 belongs to another reward). The learning rate is 3e-4.
+# on gold as it is (the paper's .05 belongs to another reward). The learning rate is 3e-4.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -510,8 +522,8 @@ trainable = [p for p in policy.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=3e-4, weight_decay=0.0)
 scaler = loss_scaler(policy)
 stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
-spread = np.var(saved["1e-3"]["reference"]["gold"], axis=1, ddof=1).mean() ** 0.5
-print(f"sd of gold among answers to a prompt {spread:.2f}; beta in that unit {BETA / spread:.3f}")
+unit = np.var(saved["1e-3"]["reference"]["gold"], axis=1, ddof=1).mean() ** 0.5
+print(f"sd of gold among answers to a prompt {unit:.2f}; beta in that unit {BETA / unit:.3f}")
 
 
 def roll_out(rows, generator):
@@ -528,6 +540,8 @@ def step(rows, generator):
     ids, texts, ended = roll_out(rows, generator)
     gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
                          for i, row in enumerate(rows)]).to(policy.device)  # (P, K)
+    complete = np.mean([pocket_terms(rows[i // K], [text], [end])[0]["complete"]
+                        for i, (text, end) in enumerate(zip(texts, ended, strict=True))])
     with torch.no_grad(), policy.reference():
         ref = torch.stack([t.sum() for t in policy.logprobs(ids)]).view(-1, K)
     tokens = policy.logprobs(ids)  # per answer (T,), with a graph
@@ -541,14 +555,16 @@ def step(rows, generator):
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    return {"gold (0 to 5)": gold.mean().item(), "KL (nats an answer)": d.mean().item(),
+    return {"gold (0 to 5)": gold.mean().item(), "complete (0 to 1)": complete,
+            "other four (0 to 4)": gold.mean().item() - complete,
+            "KL (nats an answer)": d.mean().item(),
             "length (tokens)": sum(map(len, tokens)) / len(tokens),
             "ended (share)": sum(ended) / len(ended),
             "entropy (nats a token)": -torch.cat(tokens).mean().item()}, texts, ended
 
 # %% [markdown]
-# The library's `rloo_loss` has $\rho = \pi/\pi_{old}$ in the place of $\log\pi$, where $\pi_{old}$
-# wrote the answers: so one batch can serve several updates. At the first it is the same gradient.
+# The library's `rloo_loss` has $\rho = \pi/\pi_{old}$ in the place of $\log\pi$, so that a batch
+# can serve several updates ($\pi_{old}$ wrote it). At the first it is the same gradient.
 
 # %%
 logp, A = torch.randn(2, K, requires_grad=True), leave_one_out(torch.randn(2, K))
@@ -558,7 +574,7 @@ torch.testing.assert_close(ours, library, msg="at ratio 1 the library's loss is 
 
 # %% [markdown]
 # **Predict**, before 11 steps of 8 prompts: which of length, share ended, entropy and gold will
-# have moved beyond its own noise? Up or down? Which of gold's five terms is the easiest to gain?
+# move beyond its noise, and which way? Which of gold's five terms is the easiest to gain?
 
 # %%
 def judged(row, text, ended):
@@ -567,31 +583,23 @@ def judged(row, text, ended):
             **{name: f"{v:.2f}" for name, v in terms.items()}, "gold": f"{sum(terms.values()):.2f}"}
 
 
-def written(row):
-    """An answer to one prompt, always from the same random numbers."""
-    _, texts, ended = roll_out([row], torch.Generator().manual_seed(1))
-    return judged(row, texts[0], ended[0])
-
-# %%
 draw, generator, history = random.Random(0), torch.Generator().manual_seed(0), []
-examples = {"before": written(rows[0])}
 for _ in range(11):
     batch = draw.sample(rows, 8)
     numbers, texts, ended = step(batch, generator)
     history.append(numbers)
-examples["after"] = written(rows[0])
 last = [judged(batch[i // K], text, end)
         for i, (text, end) in enumerate(zip(texts, ended, strict=True))]
 idle = [a for a in last if a["instruction"] == a["topic"] == "0.00"]  # nothing of what was asked
-examples["step 11, the best paid idle one"] = max(idle, key=lambda a: a["gold"], default={})
+examples = {f"best paid of {name}": max(those, key=lambda a: a["gold"], default={})
+            for name, those in (("all 32", last), (f"the {len(idle)} idle ones", idle))}
 
 # %%
 assert abs(history[0]["KL (nats an answer)"]) < 0.05, "before its first update: the reference"
 
 # %% [markdown]
-# Every step has other prompts, so single steps say little. A straight line through the eleven
-# steps has a change from first to last, with a 95% interval from the scatter about it (as if steps
-# were independent).
+# Every step has other prompts, so single steps say little. A straight line through all eleven has a
+# change from first to last, with a 95% interval from the scatter about it (steps as independent).
 
 # %%
 def line(values):
@@ -612,55 +620,49 @@ pd.DataFrame.from_dict({name: {
     for name, found in lines.items()}, orient="index")
 
 # %%
-PANELS = {"ended (share)": ("Answers learn to end", 1), "length (tokens)": ("They get shorter", 48),
-          "gold (0 to 5)": (f"Gold: {lines['gold (0 to 5)'][2]:+.1f} of 5 by the line", 5)}
 figure, axes = plots.panels(3)
-for axis, (name, (title, top)) in zip(axes, PANELS.items(), strict=True):
-    fitted, band, *_ = lines[name]
+for axis, (name, top) in zip(axes, {"ended (share)": 1, "complete (0 to 1)": 1,
+                                    "other four (0 to 4)": 4}.items(), strict=True):
+    fitted, band, moved, half = lines[name]
     axis.plot(course.index, course[name], "o", color="black", markersize=4)
     axis.plot(course.index, fitted, color="black")
     axis.fill_between(course.index, np.maximum(fitted - band, 0), np.minimum(fitted + band, top),
                       color="black", alpha=0.12, linewidth=0)
-    axis.axhline(course[name].iloc[0], color="#888888", linewidth=0.8, linestyle=":")
     axis.set_ylim(0, top)
-    plots.label(axis, "step (dotted: the first)", name, title)
+    verdict = "undecided" if abs(moved) < half else "up" if moved > 0 else "down"
+    plots.label(axis, "step (shade: 95% band of the line)", name,
+                f"{name.split(' (')[0].capitalize()}:\n{verdict}, {moved:+.2f} ± {half:.2f}")
 
 # %%
 pd.DataFrame.from_dict(examples, orient="index")
 
 # %% [markdown]
-# **What to see.** Length and the share that ended move well beyond their noise; gold rises, just
-# beyond it.
+# **What to see.** The share that ended goes up, by .52 ± .29. *Complete* follows it; gold's other
+# four terms are undecided.
 #
 # <details><summary>Answer</summary>
 #
-# Up: the share that ended, and gold. Down: length. Entropy's interval holds zero: undecided. The
-# easiest term is *complete*, as the next figure shows: an answer that is cut off loses half of it.
-# Which of them moved *first*, eleven steps of ever new prompts cannot say. KL is an average of one
-# sample an answer, and may be negative.
+# Up: the share that ended, and gold, just beyond its noise. Down: length (nearly the same finding:
+# an answer that does not end has 48 tokens). Entropy is undecided. The easiest term is the one
+# whose row moves: *complete*. KL averages one sample an answer, and may be negative.
 # </details>
-
-# %% [markdown]
-# Read the answers, too. The watched one had ended before training; after it is shorter, and gold
-# likes it less. And the last: of the answers of step 11 that have no *instruction* and no *topic*,
-# the best paid. Asked for one good and one bad thing about elephants it says "For a positive thing,
-# it's...", and gold gives it 3.0, more than the average answer of step 1. It stopped, it repeated
-# nothing, it had words enough. Training on gold cannot over-optimize *gold*. It can still find what
-# gold's formula pays for and you did not mean.
+#
+# Read the answers, too. "For a positive thing, it's..." did nothing of what was asked, and gold
+# gives it 3.0, more than the average answer of step 1. It stopped, it repeated nothing.
 
 # %% [markdown]
 # ### On new prompts, after 40 steps
 #
-# Recorded runs (`data/runs/rloo_rate_*`, one a rate, gold as reward) went on for 40 steps, and then
-# answered 64 dev prompts. They differ from the one above: four prompts a step, no KL price, rewards
-# in units of their standard deviation, and a penalty of 1 for an answer that does not end. The
-# prompts share ten topics, so a *topic* is the unit of repetition.
+# Recorded runs (`data/runs/rloo_rate_*`, one a learning rate, gold as reward) went on for 40 steps,
+# and then answered 64 dev prompts. They differ from the run above: four prompts a step, no KL
+# price, rewards in units of their standard deviation, and a penalty of 1 such unit for an answer
+# that does not end. The prompts share ten topics, so a *topic* is the unit of repetition.
 #
-# **Predict**: at which rate does the policy learn more than to stop?
+# **Predict**: which of gold's terms will both rates have raised, and which only the larger one?
 
 # %%
 TERMS = ["complete", "instruction", "topic", "fresh", "concise"]
-topics = [row["topic"] for row in dev]
+topics = np.array([row["topic"] for row in dev])
 
 
 def change(rate):
@@ -675,38 +677,96 @@ def by_topic(rate):
 
 # %%
 figure, axis = plots.panels(1)
-for rate, tint, side in (("3e-4", "black", -0.15), ("1e-3", "#EE7733", 0.15)):
-    found = by_topic(rate)
-    for i, name in enumerate(found):
-        mean, half = metrics.seed_interval(found[name])
-        axis.plot([i + side] * len(found), found[name], ".", color=tint, alpha=0.35)
-        axis.errorbar(i + side + 0.06, mean, half, fmt="_", capsize=3, markersize=10, color=tint)
-    axis.annotate(f"rate {rate}", (-0.3, 0.95 - side / 2), color=tint)
+found = {rate: by_topic(rate) for rate in RATES}
+for i, name in enumerate(found["1e-3"]):
+    pair = [found["3e-4"][name], found["1e-3"][name]]
+    axis.plot([i - 0.15, i + 0.15], pair, color="0.8", linewidth=0.6, zorder=0)
+    for values, tint, side in zip(pair, ("black", "#EE7733"), (-0.15, 0.15), strict=True):
+        mean, half = metrics.seed_interval(values)
+        axis.plot([i + side] * len(values), values, ".", color=tint, alpha=0.35)
+        axis.errorbar(i + 1.5 * side, mean, half, fmt="_", capsize=3, markersize=10, color=tint)
+axis.annotate("3e-4", (5 - 0.15, 0.83), color="black", ha="right")
+axis.annotate("1e-3", (5 + 0.15, 1.31), color="#EE7733", ha="center")
 axis.axhline(0, color="black", linewidth=0.8)
-axis.set_xticks(range(len(found.columns)), found.columns)
-plots.label(axis, "term of gold, and their sum; dots: topics, bars: 95% over topics",
-            "policy minus reference (points)",
-            "Both rates learn to complete answers, 1e-3 to do what was asked as well");
+axis.set_ylim(top=1.42)
+axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold"])
+plots.label(axis, "term of gold, and their sum; lines join a topic's dots; bars: 95% over topics",
+            "policy minus reference (points)", "After 40 steps both runs complete their answers; "
+            "the run at 1e-3 also does more of what was asked");
 
 # %%
-log = pd.read_json("data/runs/rloo_rate_1e-3/gold-kl0.0-seed0/metrics.jsonl", lines=True)
-parts = log.groupby(pd.cut(log["step"], [0, 10, 20, 40]), observed=True)
-ended_before = np.mean(saved["1e-3"]["reference"]["finished"])
-print(f"rate 1e-3; of the reference's answers to dev prompts {ended_before:.2f} end")
-pd.DataFrame({f"steps {int(part.left) + 1} to {part.right}": {
-    name: "{:.2f} ± {:.2f}".format(*metrics.seed_interval(steps[key]))
-    for name, key in (("ended (share)", "train/finished"), ("gold (0 to 5)", "train/gold_reward"))}
-    for part, steps in parts})
+def told(values, form="{:+.2f} ± {:.2f}"):
+    return form.format(*metrics.seed_interval(values))
+
+
+pd.DataFrame({"3e-4": found["3e-4"].apply(told), "1e-3": found["1e-3"].apply(told),
+              "1e-3 minus 3e-4, paired": (found["1e-3"] - found["3e-4"]).apply(told)}).transpose()
 
 # %% [markdown]
-# **What to see.** At 3e-4, the rate of this notebook, gold gains .59 of a point, .55 of it in
-# *complete*: nearly all that was learned is to stop in time. *Instruction*, *topic* and *concise*
-# are undecided. At 1e-3 the policy learns to do what was asked as well: *instruction* gains .34 ±
-# .10.
+# **What to see.** At 3e-4, the rate of the run above, *complete* brings .55 of gold's .59 points:
+# nearly all that was learned is to stop in time. *Fresh* gains .03; the others are undecided.
 #
-# In that run, too, endings come first. Over its first ten steps .78 of the answers end already.
-# Over the next ten that share rises by .11, which can pay .11 of gold at most; gold rises by half a
-# point. (± is 95% over a run's steps. It is one run a rate: a rate is not told apart from luck.)
+# The run at 1e-3 also learned to do what was asked. Topic by topic it gained .31 ± .09 more
+# *instruction* than the run at 3e-4, and .11 ± .08 more *topic*. Of *complete* it has no more than
+# the noise. It also went farther (KL 23, not 6, as a table below shows): more steps at 3e-4 might
+# do the same. One run a rate: a rate is not told apart from luck.
+
+# %% [markdown]
+# **When did they learn to end**, and what is that worth? Within the reference's eight answers to a
+# prompt, the slope of gold on "ended, 0 or 1" says it. **Predict** that slope, and the share that
+# ends over the first ten steps (.40 before). (± is 95% over steps, or topics.)
+
+# %%
+def parts(rate):
+    log = pd.read_json(f"data/runs/rloo_rate_{rate}/gold-kl0.0-seed0/metrics.jsonl", lines=True)
+    stages = log.groupby(pd.cut(log["step"], [0, 10, 20, 40], labels=[
+        "steps 1 to 10", "11 to 20", "21 to 40"]), observed=True)
+    return pd.DataFrame({f"{rate}: {name}": stages[key].agg(told, form="{:.2f} ± {:.2f}")
+                         for name, key in (("ended (share)", "train/finished"),
+                                           ("gold (0 to 5)", "train/gold_reward"))}).T
+
+
+gold, ended = (np.array(saved["1e-3"]["reference"][key], float) for key in ("gold", "finished"))
+g, e = (x - x.mean(1, keepdims=True) for x in (gold, ended))  # within a prompt, (64, 8)
+worth = [(g * e)[topics == t].sum() / (e * e)[topics == t].sum() for t in np.unique(topics)]
+print(f"reference: {ended.mean():.2f} end; an ending is worth {told(worth)} of gold (topics)")
+pd.concat([parts(rate) for rate in RATES])
+
+# %% [markdown]
+# **What to see.** By steps 11 to 20 about nine of ten answers ended in all three runs. At 1e-3,
+# from the first ten steps to the next ten, that share rose by .11, which pays about .10 of gold.
+# Gold rose by .54, with intervals apart: endings do not explain that.
+#
+# But stopping was paid twice, by *complete* and by the penalty of 1. What the penalty teaches by
+# itself, a run with a constant reward is to say (`constant` in `study_rloo_controls.yaml`).
+
+# %% [markdown]
+# **Missing.** Neither `constant` nor `noise` is recorded yet. Until they are, no row of these
+# tables says which part of a gain the reward has taught.
+
+# %% [markdown]
+# **Did training seek what nobody meant?** An *idle* answer has no *instruction* and no *topic*, and
+# gold pays it all the same. **Predict**: of 64 first answers to dev prompts, do more become idle?
+
+# %%
+def idle_pay(who, rate="1e-3"):
+    """Of answers without instruction and topic: how many, how many ended, and their mean gold."""
+    run = saved[rate][who]
+    judgements = [(pocket_terms(row, [text], [ends[0]])[0], ends[0]) for row, text, ends in
+                  zip(dev, run["texts"], run["finished"], strict=True)]
+    pay = [(sum(t.values()), end) for t, end in judgements if t["instruction"] == t["topic"] == 0]
+    return {"idle answers (of 64)": len(pay), "of these ended": sum(end for _, end in pay),
+            "mean gold": f"{np.mean([p for p, _ in pay]):.2f}" if pay else "none left",
+            "KL (nats an answer)": f"{np.mean(run['kl']):.0f}" if who == "policy" else "0"}
+
+
+pd.DataFrame({"reference": idle_pay("reference"),
+              **{f"gold, {rate}": idle_pay("policy", rate) for rate in RATES}}).transpose()
+
+# %% [markdown]
+# **What to see.** Not here: 7 before, then 5, 3 and 0. Those left are paid more (2.9, not 2.2): all
+# of them end. So few answers are no trend. Training on gold cannot over-optimize *gold*; but gold's
+# formula pays for what nobody meant.
 
 # %% [markdown]
 # ## Exercises
@@ -750,17 +810,18 @@ checks.check_answer_logprobs(answer_logprobs);
 
 # %% [markdown]
 # **3.** Another reward model orders answers alike, but its rewards are $r' = c\,r$ with $c > 0$.
-# Which `kl_coef` has the same best policy as $\beta$ had with $r$? By which factor does the
+# Which $\beta'$ has the same best policy as $\beta$ had with $r$? By which factor does the
 # gradient of the loss then grow? Return both. (With Section 6's clipping and optimizer, does that
 # factor matter?)
 #
 # <details><summary>Hint</summary>
 #
-# When do two penalized rewards order every two answers alike, whatever their $d$?
+# When do two rewards $R$, each less its own price, order every two answers alike, whatever their
+# $d$?
 # </details>
 
 # %%
-def rescaled(kl_coef, c):
+def rescaled(beta, c):
     return None
 
 
@@ -768,11 +829,11 @@ checks.check_rescaled(rescaled);
 
 # %% [markdown]
 # **4.** *Judge a record.* Someone reads the gold of the recorded runs and says: "RLOO taught the
-# policy more than to stop." Take out what *complete* earned. `change` (prompts, 5) is after minus
-# before, *complete* in column 0; `topics` (prompts,) numbers the topics. Add up the other four
-# terms, average over each topic's prompts, and return the mean over topics and half of its 95%
-# interval. Then run the last cell. At which of the three rates may the sentence stand? What would
-# you say of the others?
+# policy more than to stop." `change` (prompts, 5) is after minus before, *complete* in column 0;
+# `topics` (prompts,) numbers the topics. Return what the other four terms gained together, and half
+# of its 95% t interval; decide what counts as one observation. Then run the last cell. At which
+# rates may the sentence stand? And 3e-3 went farther than 1e-3 and gained less: what would you need
+# to see to blame the rate?
 #
 # <details><summary>Hint</summary>
 #
@@ -787,22 +848,53 @@ def beyond_complete(change, topics):
 checks.check_beyond_complete(beyond_complete);
 
 # %%
-numbered = torch.tensor(pd.factorize(pd.Series(topics))[0])
-pd.DataFrame({f"rate {rate}": {
-    "gold": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(by_topic(rate)["gold"])),
-    "the other four": beyond_complete(torch.tensor(change(rate).to_numpy()), numbered),
-    "KL (nats an answer)": f"{np.mean(saved[rate]['policy']['kl']):.0f}"} for rate in RATES})
+numbered, table = torch.tensor(pd.factorize(topics)[0]), {}
+for rate in RATES:
+    gained = beyond_complete(torch.tensor(change(rate).to_numpy()), numbered)
+    table[f"rate {rate}"] = {
+        "gold": told(found[rate]["gold"]), "KL": f"{np.mean(saved[rate]['policy']['kl']):.0f} nats",
+        "the other four": "to do" if gained is None else "{:+.2f} ± {:.2f}".format(
+            *map(float, gained))}
+pd.DataFrame(table)
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. All rewards of one prompt rise by 10. What happens to RLOO's push? And without a baseline?
+# 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach now?
+# 3. Someone adds $\beta d$ to the loss, and the policy drifts as before. Why?
+# 4. A closing phrase that the reward ignores grows more frequent. Must it have been paid?
+# 5. Why does a run that gains gold need one with a constant reward beside it?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
+# 2. Nothing: every advantage is zero.
+# 3. $k_1$ as a loss has gradient zero on average. It belongs in the reward.
+# 4. No. A whole answer shares one push; with few answers idle tokens ride along.
+# 5. The penalty for not ending teaches to end, and gold pays that. Only the rest is the reward's.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# |---|---|---|
+# | KL at step 1 | 0.00 nats | template, temperature, adapter: other log-probabilities |
+# | share that ended | .40, about .9 by steps 11 to 20 | the token cap, a penalty for not ending |
+# | terms but *complete* | *instruction* +.34 ± .10 (1e-3) | more steps, then the learning rate |
+# | KL after 40 steps | 6 to 33 nats without a price | $\beta$, beside the reward's sd (.60 here) |
 
 # %% [markdown]
 # ## What you know now
 #
-# - A policy gradient needs rewards of samples, not their derivatives; a baseline that does not
-#   depend on the sample changes the noise and not the mean.
-# - Leave-one-out is such a baseline without a second model; with few draws it adds noise of its
-#   own.
-# - The KL belongs in the reward, as $k_1$. Its price means something only beside the reward's
+# - A policy gradient needs rewards of samples, not their derivatives. A baseline that does not
+#   depend on the sample changes its noise, not its mean; the siblings' mean is one.
+# - The KL belongs in the reward, as $k_1$; its price means something only beside the reward's
 #   scale.
-# - **RLOO pushes each answer by how much it beats its siblings, after a charge for leaving the
-#   reference. What pays at once is learned first: here, to stop.**
+# - **RLOO pushes each answer by how much it beats its siblings, less a price for leaving the
+#   reference. So ask first what your reward pays in a single token: here, to stop, and all three
+#   recorded runs learned that early.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**
