@@ -95,7 +95,10 @@ for method in ("bsr-1e-3", "bt"):
 # happened to scatter less than their variance promised.)
 
 # %% [markdown]
-# **4.** The three steps of Section 5.
+# **4.** The three steps of Section 5. With dropout step 1 would draw one mask and step 3 another:
+# the slices of $\partial L/\partial r$ would belong to other rewards than the graphs, and the sum
+# would be the gradient of no loss. So each part's pass with a graph must repeat the mask of its
+# pass without one: keep the random state before it, and set it back.
 
 # %%
 def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
@@ -104,12 +107,24 @@ def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
                  for w, l in parts]
     whole = torch.cat(pairs).requires_grad_()  # (B, 2)
     loss = preference_loss("bsr", whole[:, 0], whole[:, 1], bsr_lambda=bsr_lambda)
-    (push,) = torch.autograd.grad(loss, whole)  # 2. dL/dr of the whole batch
+    (dL_dr,) = torch.autograd.grad(loss, whole)  # 2. of the whole batch
     head = head_weight.clone().requires_grad_()
-    for (w, l), p in zip(parts, push.split([len(w) for w, _ in parts]), strict=True):
+    for (w, l), p in zip(parts, dL_dr.split([len(w) for w, _ in parts]), strict=True):
         (rewards(w, head) * p[:, 0]).sum().backward()  # 3. each part with its own slice
         (rewards(l, head) * p[:, 1]).sum().backward()
     return head.grad
 
 
 assert checks.check_accumulated_gradient(accumulated_gradient)
+
+# %% [markdown]
+# With a linear head step 3 is one line:
+
+# %%
+h_w, h_l = torch.randn(2, 8, 24, dtype=torch.float64)
+head = torch.randn(24, dtype=torch.float64)
+rewards = torch.stack([h_w @ head, h_l @ head]).requires_grad_()  # (2, B), numbers only
+(dL_dr,) = torch.autograd.grad(preference_loss("bsr", *rewards, bsr_lambda=0.1), rewards)
+torch.testing.assert_close(
+    dL_dr[0] @ h_w + dL_dr[1] @ h_l,
+    accumulated_gradient(torch.matmul, [(h_w[:5], h_l[:5]), (h_w[5:], h_l[5:])], head, 0.1))
