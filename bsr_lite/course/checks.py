@@ -64,8 +64,9 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 def check_comparisons_needed(function: Callable) -> bool:
     """Exercise 1 of notebook 01: looks at one pair until its margin is known to +- half_width.
 
-    Hint: k looks tell k times as much as one; the standard error is an inverse square root of what
-    they tell, and 1.96 of it must fit into half_width. Round up"""
+    Hint: The interval is the margin's, not that of each reward. k looks tell k times as much as
+    one; the standard error is an inverse square root of what they tell, and 1.96 of it must fit
+    into half_width. Round up"""
     cases = [((0.0, 1.0), 16), ((0.0, 0.5), 62), ((4.0, 1.0), 218), ((-4.0, 1.0), 218)]
     return judge(check_comparisons_needed, function, cases)
 

@@ -46,7 +46,8 @@ from bsr_lite.course import checks
 # $k$ looks give a standard error of $1/\sqrt{k\,\sigma(m)\,\sigma(-m)}$. Set 1.96 of them equal to
 # the half width and solve for $k$. At $m = 0$ and $\pm 1$ it takes 16 looks, at $m = 4$ it takes
 # 218: where the winner is clear, nearly every look says the same. (Only about 4 of the 218 are
-# upsets, so the large-sample formula is rough there.)
+# upsets, so the large-sample formula is rough there.) The interval is the margin's: with the mean
+# fixed at 0 that of each reward is half as wide.
 
 # %%
 def comparisons_needed(margin, half_width):
@@ -115,7 +116,7 @@ def all_margins(scores):  # per prompt the rewards of its answers; returns those
 
 rows = []
 for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"):
-    found = [run["evaluation"]["scenarios"][part]  # new: answers, prompts, sources, the last two
+    found = [run["evaluation"]["scenarios"][part]
              for run in read_runs(Path("data/runs/study_lora"))["bt"]]
     pairs = [(all_margins(s["rewards"]), all_margins(s["gold"]) / 0.5) for s in found]
     claims = [torch.sigmoid(m.abs()).mean().item() for m, _ in pairs]
