@@ -798,6 +798,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. All pairs of a group get the same push. Why do pair means draw together all the same?
 # 3. A BSR model beats BT on pooled tau, and ties within prompts. What may have happened?
 # 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
+# 5. Under BSR rewards spread less, and the policy stays nearer to its start. BSR's merit?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
@@ -806,6 +807,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
 # 4. The level's weight halves, the spread's stays.
+# 5. Not shown: BT, rescaled, may do the same.
 # </details>
 
 # %% [markdown]
