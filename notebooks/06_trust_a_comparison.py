@@ -260,8 +260,8 @@ for test, (x, y) in scores.items():
     by_topic = cell["difference"][1:]
     rows[test] = [cell["clusters"], *by_prompt, *by_topic, np.ptp(by_topic) / np.ptp(by_prompt)]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "topics of the 240 prompts", "low, over prompts", "high", "low, over topics", "high ",
-    "ratio of widths"]).round(3)
+    "topics", "low, prompts", "high, prompts", "low, topics", "high, topics", "ratio of widths"
+]).round(3)  # 240 prompts a set
 
 # %% [markdown]
 # With 65 topics or more it hardly matters. With 20 one interval is a quarter wider, the other
@@ -496,7 +496,8 @@ for axis, pair in zip(axes, (["lora", "norms"], ["judged", "postscript"]), stric
     axis.text(-0.055, -0.2, "grey: below .05,\nnot useful", ha="right", va="center",
               color="#555555")
     plots.label(axis, "BSR minus BT (tau; in-domain accuracy)", "",
-                ", ".join(f"{study}: {seeds[study]} seeds" for study in pair))
+                " and ".join(pair) + f": {seeds[pair[0]]} seeds each")
+    assert seeds[pair[0]] == seeds[pair[1]], "the title speaks of both studies"
 figure.suptitle(f"On these four sets a study {nulls.null.sum()} of {len(nulls)} intervals hold "
                 f"zero; {nulls.inside.sum()} of them exclude .05\n"
                 "dot: informative null, cross: undecided");
