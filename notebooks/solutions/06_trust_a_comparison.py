@@ -122,14 +122,14 @@ for name in ("terms", "lambda"):
 pd.DataFrame.from_dict(verdicts, orient="index")
 
 # %% [markdown]
-# Where a 0 stands, or where a 1 or -1 has both ends inside, you may say "no difference of .05".
-# (Here no 1 or -1 has.) Where a 2 stands the study cannot say so, however close to zero its mean
-# is. "None at all" may be said nowhere: every interval holds differences other than zero.
+# Where a 0 stands you may say "no difference of .05" (also at a 1 or -1 with both ends inside: none
+# here). Where a 2 stands the study cannot say so. "None at all" may be said nowhere: every interval
+# holds differences other than zero.
 #
-# $\lambda = 10^{-1}$ costs on three of six sets, $10^{-3}$ on two, $10^{-2}$ on one. Six of 24
-# exclude zero, all costs; 1.2 would by chance. With *terms*: six of 42, and 2.1. (All
-# four $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) So leave
-# $10^{-1}$ out, until new seeds speak for it.
+# First: 42 intervals, of which 2.1 would exclude zero by chance. Six do, all costs and all of
+# *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
+# $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) So try
+# $10^{-1}$ last. Before you call it a cost: name one set and its sign, then run new seeds.
 
 # %%
 rows = {key: cells for key, cells in verdicts.items() if key[0] == "lambda"}
