@@ -111,5 +111,5 @@ for part in ("response_disjoint", "mutual_disjoint"):
 # *overfits* is not excluded either, for the number of characters is one rule of many. (Prompts of
 # one topic are alike and counted as different here, so the intervals are a little narrow.)
 #
-# Of *judged* one can only say that the rule rises by more than BT. Without its scores by prompt
-# there is no paired interval, so no claim about BT beyond the rule.
+# Of *judged* one can only say that both rise. Without the rule's scores by prompt there is no
+# paired interval, so no claim about BT beyond the rule.
