@@ -322,8 +322,8 @@ print(f"{len(beyond)} of {len(whole)} intervals exclude zero, {(beyond.high < 0)
 # None of nine, and 28 of 36: there our interval holds the paper's gain and zero.
 # </details>
 #
-# Count all that was looked at: 11 of 94 intervals exclude zero, all costs. So costs are likely in
-# *some* of these settings; in which, only new runs can say (notebook 06, Section 5).
+# Count all that was looked at: 11 of 94 intervals exclude zero, all costs. Chance alone is a poor
+# account of eleven; which of them are real, only new runs can say (notebook 06, Section 5).
 
 # %% [markdown]
 # ## 4. New sources score lower: is that overfitting?
