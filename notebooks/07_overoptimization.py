@@ -10,28 +10,27 @@
 # # 07 · Which of the paper's claims about over-optimization hold here?
 #
 # Two things go by the name of **over-optimization**.
-# - A reward model **overfits** in training when what it was trained on goes on improving while what
-#   is new stands still or falls.
+# - A reward model **overfits** when training data goes on improving while new data falls, below
+#   what it was or below what a control reaches.
 # - A reward is **exploited** when something that optimizes against it gains reward and *loses*
 #   quality.
 #
 # The paper's Part 1 claims that Bradley-Terry (BT) models overfit since hidden norms disperse, and
-# that batch-wise sum-to-zero regularization (BSR) counters it. This lesson takes the claims one by
-# one.
+# that batch-wise sum-to-zero regularization (BSR) counters it.
 
 # %% [markdown]
 # After it you can
 # - say what each of the four generalization scenarios tests;
 # - keep overfitting apart from exploitation, and say what either would look like;
-# - tell a model that overfits from a test set that is harder for anybody;
+# - tell what a gap between two test sets shows, and what it does not;
 # - estimate best-of-$n$ without bias, and read proxy against gold.
 
 # %% [markdown]
 # Words from before: *margin*, *tau* (notebook 01), *effective rank* (02), *level and spread term*
-# (04), *paired* and the three verdicts *excludes zero*, *informative null*, *undecided* (06; useful
-# is .05, as there). **Gold** is the preference that decides what is right, in the pocket world a
-# formula. A **policy** is a model that writes answers, a **proxy** a reward that stands in for
-# gold. **KL** (nats) says how far one distribution is from another.
+# (04), *paired*, *excludes zero*, *informative null*, *undecided* (06; useful is .05). **Gold** is
+# the preference that decides what is right, in the pocket world a formula. A **policy** writes
+# answers, a **proxy** is a reward that stands in for gold. **KL** (nats) says how far one
+# distribution is from another.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -58,6 +57,7 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
+import json
 import math
 
 import numpy as np
@@ -106,10 +106,10 @@ for row, g in zip(picture, groups, strict=True):
 # %%
 figure, axis = plots.panels(1)
 axis.imshow(picture, aspect="auto", interpolation="nearest")
-axis.set_xticks(range(len(sources)), sources, rotation=20)
+axis.set_xticks(range(len(sources)), sources, rotation=30, ha="right")
 axis.grid(visible=False)
 for role in ROLES.values():
-    name = "train pair, and the in-domain pair" if role == "train" else role.replace("_", "-")
+    name = "train; in-domain: the other two" if role == "train" else role.replace("_", "-")
     axis.plot([], [], "s", color=plots.SCENARIO_COLORS[role], label=name)
 axis.plot([], [], "s", color="#cccccc", label="dev: every choice is made here")
 plots.label(axis, "source of the response", "prompt",
@@ -117,20 +117,20 @@ plots.label(axis, "source of the response", "prompt",
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %% [markdown]
-# **What to see.** Every prompt has four known sources drawn at random (stripes). A third of the
-# training prompts and all others have the four new ones as well. Topics, not only wordings, differ
-# between the bands. The new sources are four settings of two small models, one of which also wrote
-# training data: what is found speaks of these four.
+# **What to see.** Every prompt has four known sources drawn at random (white: not drawn); a third
+# of the training prompts and all others have the four new ones, too. Topics, not only wordings,
+# differ between the bands. The new sources are four settings of two small models: what is found
+# speaks of these four.
 
 # %% [markdown]
 # ## 2. Does BSR stop overfitting, where there is some?
 #
 # First a place where BT overfits beyond doubt: the small world of notebook 06, Section 6. 300 pairs
-# with noisy labels, 64 epochs. There BT was trained alone. Now BSR ($\lambda = 10^{-2}$) gets the
-# same pairs, the same order, the same start.
+# with noisy labels, 64 epochs. BSR gets the same pairs, order and start, with $\lambda = 10^{-2}$
+# (the paper's $10^{-3}$ stands in the table).
 #
-# By the end of epoch 8 nearly all training pairs are ordered as labelled, so look at a score minus
-# the score at epoch 8.
+# *Train* counts labels as given, false ones included; all else is scored by gold. After epoch 8
+# nearly all training pairs are ordered as labelled, so look at a score minus that at epoch 8.
 #
 # **Predict**: under BT in-domain and new prompts fall. Which of the two does BSR hold up? And what
 # does it do to new sources?
@@ -156,7 +156,7 @@ def draw_dots(axis, differences, title):
         axis.plot(np.full(len(dots), place - 0.1), dots, ".", color=tint, alpha=0.5)
         axis.errorbar(place + 0.15, mean, half, fmt="o", capsize=3, color=tint)
         axis.get_xticklabels()[place].set_color(tint)
-    plots.label(axis, "", "", title)
+    plots.label(axis, "", "difference of accuracy or tau", title)
 
 # %%
 epochs = np.array(steps) * worlds.GROUP / WORLD.pairs
@@ -168,25 +168,37 @@ for axis, (method, parts) in zip(axes, small.items(), strict=False):
         tint = plots.SCENARIO_COLORS[part]
         axis.plot(epochs, mean, "--" if part == "mutual_disjoint" else "-", color=tint)
         axis.fill_between(epochs, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+        if method == "bsr":
+            axis.annotate(part.replace("_", "-"), (64, mean[-1]), (3, 0), color=tint, fontsize=7,
+                          textcoords="offset points", va="center")
     axis.set_xticks(range(8, 65, 8))
+    axis.set_xlim(6, 98 if method == "bsr" else 66)  # room for the names
     plots.label(axis, "epoch", "", f"{method.upper()} since epoch 8")
 draw_dots(axes[2], {part: small["bsr"][part][-1] - small["bt"][part][-1] for part in small["bt"]},
           "BSR minus BT at epoch 64")
-axes[0].set_ylabel("accuracy (train, in-domain), tau")
-figure.suptitle("New prompts fall under BT, and no less under BSR; new sources end higher under "
-                "BSR");
+axes[0].set_ylabel("change of accuracy (train, in-domain) or tau")
+figure.suptitle("New prompts fall under BT, and further under BSR 1e-2; new sources end higher "
+                "under BSR");
 
 # %%
 def shown(values):
-    return "{:+.3f} ± {:.3f}".format(*metrics.seed_interval(values))
+    mean, half = metrics.seed_interval(values)
+    return f"{round(mean, 3) + 0.0:+.3f} ± {half:.3f}"  # no -0.000
 
 
 bt, bsr = small["bt"], small["bsr"]
+recorded = json.loads(Path("data/runs/worlds/results.json").read_text())["worlds"]["64 epochs"]
+weak = recorded["objectives"]["bsr-1e-3"]["difference"]  # to BT, the same 16 seeds
 pd.DataFrame({part: {
-    "BT, epoch 8 to 64": shown(bt[part][-1] - bt[part][0]),
-    "BSR, epoch 8 to 64": shown(bsr[part][-1] - bsr[part][0]),
-    "BSR minus BT at epoch 8": shown(bsr[part][0] - bt[part][0]),
-    "BSR minus BT at epoch 64": shown(bsr[part][-1] - bt[part][-1])} for part in bt}).transpose()
+    "BT at epoch 8": f"{bt[part][0].mean():.3f}", "BSR": f"{bsr[part][0].mean():.3f}",
+    "BT, 8 to 64": shown(bt[part][-1] - bt[part][0]),
+    "BSR, 8 to 64": shown(bsr[part][-1] - bsr[part][0]),
+    "BSR's change minus BT's": shown((bsr[part][-1] - bsr[part][0])
+                                     - (bt[part][-1] - bt[part][0])),
+    "BSR minus BT at 8": shown(bsr[part][0] - bt[part][0]),
+    "at 64": shown(bsr[part][-1] - bt[part][-1]),
+    "BSR 1e-3 at 64": "{:+.3f} ± {:.3f}".format(*weak[part]) if part in weak else ""}
+    for part in bt}).transpose()
 
 # %%
 (up, _), (down, half) = (metrics.seed_interval(bt[part][-1] - bt[part][0])
@@ -194,25 +206,21 @@ pd.DataFrame({part: {
 assert up > 0 > down + half, "overfitting: what was seen goes up while new prompts fall"
 
 # %% [markdown]
-# **What to see.** Colours name the sets (right; mutual-disjoint is dashed).
+# **What to see.** Colours name the sets; mutual-disjoint is dashed.
 #
 # <details><summary>Answer</summary>
 #
-# Neither. From epoch 8 on both fall under BSR, too, and new prompts end lower than under BT, by
-# .017. New sources end higher, by .02; but that gain is there at epoch 8, before anything fell.
-# What BSR gives here is the gain of *helps* (notebook 04), not a cure for overfitting.
+# Neither: new prompts fall by .018 ± .011 more than under BT. New sources end .02 higher, but that
+# gain is there at epoch 8, before anything fell: it is the gain of *helps* (notebook 04), not a
+# cure. At $10^{-3}$, too, new prompts end lower (-.010 ± .007).
 # </details>
 #
 # That new sources stand still under BT is no acquittal. With clean labels they would have risen by
-# .06 (notebook 06, Section 6): a curve that stands still can be a loss.
+# .06 (notebook 06, Section 6).
 
 # %% [markdown]
-# ## 3. The language model: does BT fall there?
-#
-# The study *lora* (10 layers, 900 pairs, one epoch, four seeds) scored all sets on the way. Look at
-# the second half of the epoch. (32 prompts a set: wide, but paired over time and by seed.)
-#
-# **Predict**: which of five sets falls in the second half of the epoch?
+# And the language model? The study *lora* (10 layers, 900 pairs, one epoch, four seeds) scored 32
+# prompts of every set on the way. Here is the second half of its epoch.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -232,46 +240,41 @@ large = {method: {part: np.array(watched(runs[method], part, "score")[1]).T[look
                   for part in ["train", *PARTS]} for method in ("bt", "bsr")}
 changes = {part: (scores[-1] - scores[0]) for part, scores in large["bt"].items()}
 apart = {part: large["bsr"][part][-1] - large["bt"][part][-1] for part in large["bt"]}
-
-# %%
-figure, axes = plots.panels(2, sharey=True)
-draw_dots(axes[0], changes, "BT, step 28 to 57")
-draw_dots(axes[1], apart, "BSR minus BT at step 57")
-axes[0].set_ylabel("accuracy (train, in-domain), tau")
-figure.suptitle("One epoch of the language model: no fall beyond noise, no difference beyond it");
-
-# %%
 pd.DataFrame({part: {"BT, step 28 to 57": shown(changes[part]),
                      "BSR minus BT at step 57": shown(apart[part])} for part in changes})
 
 # %% [markdown]
-# **What to see.** No set falls beyond its interval, and BSR cannot be told from BT. But mind the
-# test. Each pair was seen *once*, so nothing could be learned by heart, and the intervals are
-# several times those of Section 2. The test could hardly fail. It is no evidence that BT does not
-# overfit.
+# No set falls beyond its interval, and BSR cannot be told from BT. But each pair was seen *once*,
+# and a fall of the small world's size (.02) would not be seen: on new prompts the interval is
+# ± .047. This is no evidence that BT does not overfit.
 
 # %% [markdown]
-# ## 4. Does BSR rank better? The paper's table beside ours
+# ## 3. Does BSR rank better? The paper's table beside ours
 #
 # The paper's Table 5 gives tau of BT and BSR ($\lambda = 10^{-3}$), without intervals. Ours:
 # - *lora*, as above, 240 prompts;
-# - *norms*: full fine-tuning of all 30 layers, 512 pairs, four seeds;
+# - *norms*: full fine-tuning of all 30 layers, four seeds;
 # - *judged*: real answers of many models ranked by a GPT-4 judge, QLoRA, three seeds;
-# - *postscript*: LoRA, three seeds, in a world built to punish BT (notebook 04, Section 8), which
-#   cost it half of what was aimed at.
+# - *postscript*: LoRA, three seeds, a world built to punish BT (notebook 04).
 #
 # *spread* and *level* are BSR's terms alone; a number after a name is $\lambda$.
 #
-# **Predict**: of our intervals at the paper's $\lambda$, how many leave zero out? How many leave
-# the paper's gain out?
+# **Predict**: of our nine intervals at the paper's $\lambda$, how many exclude zero? Pair each with
+# the paper's four gains on its set: how many of 36 gains lie inside?
 
 # %%
 PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
          "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
 studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
-rows = [(study, method, part, *cell["difference"]) for study, table in studies.items()
-        for method, parts in list(table.items())[1:] for part, cell in parts.items()]
-every = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
+
+
+def intervals(tables):
+    rows = [(study, method, part, *cell["difference"]) for study, table in tables.items()
+            for method, parts in list(table.items())[1:] for part, cell in parts.items()]
+    return pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
+
+
+every = intervals(studies)
 every["verdict"] = np.where(every.low * every.high > 0, "excludes zero", np.where(
     (every.low > -0.05) & (every.high < 0.05), "informative null", "undecided"))
 
@@ -284,6 +287,7 @@ for index, (axis, part) in enumerate(zip(axes, PARTS[1:], strict=True)):
     axis.axvspan(-0.05, 0.05, color="#DDDDDD", linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.plot([gains[index] for gains in PAPER.values()], range(4), "kx")
+    axis.axhline(3.5, color="black", linewidth=0.8)  # the paper above, ours below
     for row in terms[terms.set == part].itertuples():
         tint = plots.color(row.method, 0)
         axis.errorbar(row.mean, names.index(f"{row.study}: {row.method}"), color=tint, capsize=2,
@@ -302,50 +306,41 @@ figure.suptitle(f"At the paper's lambda {beyond} of {len(ours)} intervals exclud
                 f"paper's gains (crosses) lie inside in {sum(inside)} of {len(inside)} cases");
 
 # %%
-counts = pd.crosstab([every.study, every.method], every.verdict)
-counts.loc[("all", ""), :] = counts.sum()
-print(f"by chance {0.05 * len(every):.1f} of {len(every)} would exclude zero")
-counts.astype(int)
-
-# %%
-decided = every[every.verdict == "excludes zero"].drop(columns="verdict")
-decided.set_index(["study", "method", "set"]).round(3)
+more = {name: read_table(f"data/runs/study_{name}") for name in ("terms", "lambda", "pocket")}
+whole = intervals(studies | more)  # all that notebook 06, Section 5, counts
+beyond = whole[whole.low * whole.high > 0]
+print(f"{len(beyond)} of {len(whole)} intervals exclude zero, {(beyond.high < 0).sum()} are "
+      f"costs; by chance, if independent: {0.05 * len(whole):.1f}")
 
 # %% [markdown]
-# **What to see.** Grey is what would not be useful. A square is an informative null, an open dot is
-# undecided, a filled dot excludes zero. (The counts hold all sets and objectives, notebook 03's
-# controls, too.)
+# **What to see.** A square is an informative null, an open dot undecided, a filled dot excludes
+# zero. *All of the paper's gains lie in the grey* (below .05, not useful): an informative null does
+# **not** exclude them. For that, see whether a bar ends left of the cross.
 #
 # <details><summary>Answer</summary>
 #
-# The title counts: in most cases a gain of the paper's size could be there, or not; in the others
-# it is excluded. *lora* is our best: a difference of .05 is excluded on all four sets.
+# None of nine, and 28 of 36: there our interval holds the paper's gain and zero.
 # </details>
+#
+# Count all that was looked at: 11 of 94 intervals exclude zero, all costs. Chance alone is a poor
+# account of eleven; which of them are real, only new runs can say (notebook 06, Section 5).
 
 # %% [markdown]
-# What excludes zero is listed above. In *postscript* it is costs, of BSR at $10^{-2}$ and of its
-# level term, which resemble each other prompt by prompt. Notebook 06 (Section 5) calls this a
-# pattern to test, not a result; the average over sets named beforehand holds zero (notebook 04,
-# Section 9).
-
-# %% [markdown]
-# ## 5. New sources score lower: is that overfitting?
+# ## 4. New sources score lower: is that overfitting?
 #
-# In the paper's Table 5 tau is lower on new sources than on new prompts, for all methods.
-# It is tempting to read that drop as over-optimization. But the two sets have other *answers*.
-# Perhaps those are harder to rank for anybody.
+# In the paper's Table 5 tau is lower on new sources than on new prompts. Over-optimization? But the
+# two sets have other *answers*, and what tells them apart may differ.
 #
-# So score something that cannot overfit on the same sets: a rule that never saw a training pair.
-# Ours is the number of **characters**, with the sign that ranks known sources better than chance
-# (fewer in the pocket worlds, more in *judged*). A *gap* is tau on new sources minus tau on
-# prompt-disjoint.
+# So score a rule that never saw a training pair on the same sets. Ours is the number of
+# **characters** (fewer is better in the pocket worlds, more in *judged*; the sign was chosen on
+# these prompts, dev would be cleaner). A *gap* is tau on new sources minus tau on prompt-disjoint.
 #
-# **Predict**: in which of three studies does the rule have BT's gap?
+# **Predict**: in which of three studies does the rule's gap have the sign of BT's?
 
 # %%
 config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=900"])  # lora's
 texts = load_scenarios(config)
-rule = {}  # of lora's sets: tau of "fewer characters" a prompt
+rule, distance = {}, {}  # of lora's sets, a prompt: tau of "fewer characters", and gold's distances
 for part in PARTS[1:]:
     sets = records.drawn(sets_of(texts, part), 240, config.data.seed)
     gold = np.array([group.gold for group in sets])
@@ -353,6 +348,14 @@ for part in PARTS[1:]:
     assert np.allclose(gold, same, atol=1e-3), "the rule must see the sets that BT was scored on"
     fewer = -np.array([[len(text) for text in group.responses] for group in sets])
     rule[part] = metrics.agreement(fewer, gold)[1]  # (prompts,)
+    distance[part] = abs(gold[:, :, None] - gold[:, None]).sum((1, 2)) / 12  # 12 ordered pairs
+
+
+def between(known, new):
+    """Mean on new minus mean on known, and the half width of its interval over prompts."""
+    half = 1.96 * math.sqrt(sum(x.var(ddof=1) / len(x) for x in (known, new)))
+    return new.mean() - known.mean(), half
+
 
 # %%
 def gaps(study, part):
@@ -361,7 +364,7 @@ def gaps(study, part):
     scenarios = [run["evaluation"]["scenarios"] for run in read_runs(RUNS / f"study_{study}")["bt"]]
     by_prompt = [np.mean([s[name]["per_prompt"] for s in scenarios], 0)
                  for name in ("prompt_disjoint", part)]
-    half = 1.96 * math.sqrt(sum(x.var(ddof=1) / len(x) for x in by_prompt))
+    half = between(*by_prompt)[1]
     sign = np.sign(known["length_score"])
     return (np.subtract(new["seeds"], known["seeds"]), half,
             sign * known["length_score"], sign * new["length_score"])
@@ -369,8 +372,7 @@ def gaps(study, part):
 
 found = {(study, part): gaps(study, part) for study in ("lora", "postscript", "judged")
          for part in PARTS[2:]}
-wider = sum(after - before < dots.mean() < 0 or after - before > dots.mean() > 0
-            for dots, _, before, after in found.values())
+ruled = {part: between(rule["prompt_disjoint"], rule[part]) for part in PARTS[2:]}
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
@@ -378,46 +380,105 @@ for (study, part), (dots, half, before, after) in found.items():
     axis, place = axes[("lora", "postscript", "judged").index(study)], PARTS.index(part) - 2
     axis.plot(np.full(len(dots), place - 0.1), dots, ".", color=plots.COLORS["bt"])
     axis.errorbar(place, dots.mean(), half, fmt="o", capsize=3, color=plots.COLORS["bt"])
-    axis.plot(place + 0.15, after - before, "kD")
+    axis.errorbar(place + 0.15, after - before, ruled[part][1] if study == "lora" else None,
+                  fmt="kD", capsize=3, markerfacecolor="black" if study == "lora" else "white")
     plots.label(axis, "", "", study)
 for axis in axes:
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set_xticks((0, 1), ("response-\ndisjoint", "mutual-\ndisjoint"))
     axis.set_xlim(-0.5, 1.5)
 axes[0].set_ylabel("tau minus that on prompt-disjoint")
-figure.suptitle(f"In {wider} of {len(found)} cases a rule that saw no pair (diamonds) has BT's gap "
-                "(blue, a dot a seed), and a wider one");
+assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), "signs"
+figure.suptitle("In all six cases the rule that saw no pair (diamonds) moves the same way as BT "
+                "(blue, a dot a seed)");
 
 # %%
 pd.DataFrame({key: {
     "BT's gap, 95% over seeds": shown(dots), "over prompts": f"± {half:.3f}",
     "the rule's gap": f"{after - before:+.3f}",
+    "its, over prompts": f"± {ruled[key[1]][1]:.3f}" if key[0] == "lora" else "not recorded",
     "BT's tau on new sources": f"{studies[key[0]]['bt'][key[1]]['mean']:.3f}",
-    "the rule's": f"{after:.3f}", "on known": f"{before:.3f}"}
+    "the rule's": f"{after:.3f}", "the rule's on known": f"{before:.3f}"}
     for key, (dots, half, before, after) in found.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** The bar is the interval over prompts.
+# **What to see.** A bar is the interval over prompts. A hollow diamond has none: no record by
+# prompt.
 #
 # <details><summary>Answer</summary>
 #
-# In all three. In the pocket worlds BT scores lower on new sources, and the rule by more, though it
-# was never trained. In *judged* both go up: new sources there are other model families, easier to
-# tell apart, and the rule ranks better than this weak reward model.
+# In all three. But look at the bars. In *lora* the rule's gap is -.159 ± .095 on response-disjoint
+# and -.066 ± .096 on mutual-disjoint: only the first is shown. BT's own gap holds zero over prompts
+# in three of six. Which of the two is wider is undecided (Exercise 3). In *judged* both go up:
+# among the new model families length follows the judge better.
 # </details>
-#
-# A gap between sets compares *sources*, before it says anything about generalization. In the pocket
-# worlds the rule is a weak one (tau .13 on known sources), so it does not *explain* BT's gap; it
-# shows that a gap needs no overfitting. What is left beside it is Exercise 3.
+
+# %%
+pd.DataFrame({part: {"two answers' distance in gold": f"{distance[part].mean():.3f}",
+                     "new minus known": "{:+.3f} ± {:.3f}".format(
+                         *between(distance["prompt_disjoint"], distance[part]))
+                     if part != "prompt_disjoint" else ""}
+              for part in PARTS[1:]}).transpose()  # lora's sets, points of gold; 95% over prompts
 
 # %% [markdown]
-# ## 6. The mechanism: level, norms, rank
+# Are the new sets *harder*? Gold's distances do not say so: the difference is undecided. The rule
+# shows only that a gap can arise without training.
+#
+# **Would this test convict anybody?** In Section 2's world we know what BT leans on: 30 nuisance
+# coordinates, nearly equal among known sources and different among new ones. Take two rules there:
+# *one signal coordinate*, and *all 40 coordinates alike*.
+#
+# **Predict**: beside which does BT look guilty (it loses more than the rule)? And will BT trained
+# on *clean* labels look innocent?
+
+# %%
+cleaned = worlds.train(worlds.WORLDS["64 epochs, clean labels"], {"bt": worlds.OBJECTIVES["bt"]},
+                       SEEDS)  # the same states, start and order
+answers, true = worlds.draw(WORLD, SEEDS)[1], worlds.gold_direction()
+
+
+def gap(score):  # (seeds,)
+    return np.asarray(score("mutual_disjoint")) - np.asarray(score("prompt_disjoint"))
+
+
+def rule_gap(weights):
+    return gap(lambda part: [metrics.agreement((x @ weights).numpy(), (x @ true).numpy())[1].mean()
+                             for x in answers[part]])
+
+
+# %%
+guilty, clean = (gap(lambda part, end=end: end[WORLD.steps][part][:, 0])
+                 for end in (live["bt"], cleaned))
+rules = {"one signal coordinate": rule_gap(torch.eye(len(true))[0]),
+         "all 40 coordinates alike": rule_gap(torch.ones(len(true)))}
+early = gap(lambda part: bt[part][0])
+print("BT, false labels, gap at epoch 8:", shown(early), " change to 64:", shown(guilty - early))
+rows = {name: {"the rule's gap": shown(own), "BT's beyond it": shown(guilty - own),
+               "with clean labels": shown(clean - own)} for name, own in rules.items()}
+pd.DataFrame(rows).transpose()
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Beside the first: BT loses .155 ± .024 more. The second rule leans on nuisance more than BT does,
+# and acquits it. *The verdict depends on the rule.*
+#
+# Nor is clean BT innocent: it loses .114 ± .021 more. The test catches a model that leans on what
+# does not carry over. Overfitting in time is another thing: from epoch 8 to 64 BT's gap even
+# *narrows*, since new prompts fall.
+# </details>
+#
+# So a gap compares *sources*, before it says anything about training. *lora*'s rule is weak (tau
+# .13 on known sources): it neither explains BT's gap nor acquits BT.
+
+# %% [markdown]
+# ## 5. The mechanism: level, norms, rank
 #
 # The paper's chain: BT widens margins by growing $\lVert h_w - h_l\rVert$ (Eq. 23), norms disperse,
 # and training data collapses to few directions (Table 1: effective rank 23.3 on training data
 # against 33.8 on new, under BSR 33.5 against 33.6; two data sets, compared at the end). Only full
-# fine-tuning (*norms*) can test it: in *lora* the final norm is frozen and fixes $\lVert h\rVert$
-# (notebook 02).
+# fine-tuning (*norms*) can test the step about norms: in *lora* the final norm is frozen and fixes
+# $\lVert h\rVert$ (notebook 02).
 #
 # **Predict** the signs: does $\lVert h_w - h_l\rVert$ grow, and does training data lose more rank
 # than new data?
@@ -426,8 +487,8 @@ pd.DataFrame({key: {
 norms = read_runs(RUNS / "study_norms")
 ROWS = {"mean |h_w - h_l|, train": ("train", "difference_after", "mean"),
         "cv of |h| (sd over mean), train": ("train", "norm_after", "cv"),
-        "effective rank, train": ("train", "effective_rank_after"),
-        "effective rank, new prompts": ("prompt_disjoint", "effective_rank_after"),
+        "effective rank (64 states), train": ("train", "effective_rank_after"),
+        "effective rank (64 states), new prompts": ("prompt_disjoint", "effective_rank_after"),
         "variance between new prompts": ("prompt_disjoint", "between_prompts")}
 rows = {}
 
@@ -438,35 +499,7 @@ for name, keys in ROWS.items():
                   "BT: change to the end": shown(curve["bt"][:, -1] - curve["bt"][:, 0])} | {
         f"{m} minus BT at the end": shown(curve[m][:, -1] - curve["bt"][:, -1])
         for m in norms if m != "bt"}
-pd.DataFrame(rows).transpose()  # 95% over seeds; ranks are of 64 states a set
-
-# %%
-def by_seed(study, method, part, key):
-    return np.array([run["evaluation"]["scenarios"][part][key] for run in study[method]])
-
-
-figure, axes = plots.panels(3)
-PANELS = (("mean reward: norms, new prompts", norms, "prompt_disjoint", "reward_mean"),
-          ("mean reward: lora, new sources", runs, "mutual_disjoint", "reward_mean"),
-          ("effective rank: norms, in-domain", norms, "in_domain", "effective_rank_after"))
-for axis, (name, study, part, key) in zip(axes, PANELS, strict=True):
-    both = [by_seed(study, method, part, key) for method in ("bt", "bsr")]
-    axis.plot((0, 1), both, "o-", color="#888888", markersize=4, linewidth=1)
-    axis.set_xticks((0, 1), ("BT", "BSR"))
-    axis.set_xlim(-0.4, 1.4)
-    if key == "reward_mean":
-        axis.axhline(0, color="black", linewidth=0.8)
-    plots.label(axis, "a line a seed", "", name)
-figure.suptitle("BSR brings the level near zero, less so on new sources; rank goes either way");
-
-# %%
-rows = {f"{name}, {method}": {part: shown(by_seed(study, method, part, "reward_mean"))
-                              for part in PARTS}
-        for name, study in (("norms", norms), ("lora", runs)) for method in ("bt", "bsr")}
-rows["norms, effective rank, BSR minus BT"] = {part: shown(
-    by_seed(norms, "bsr", part, "effective_rank_after")
-    - by_seed(norms, "bt", part, "effective_rank_after")) for part in PARTS}
-pd.DataFrame(rows).T.rename_axis("mean reward, 95% over seeds")
+pd.DataFrame(rows).transpose()  # 95% over seeds
 
 # %% [markdown]
 # **What to see.** In 32 steps the chain does not start: norms do not disperse beyond noise.
@@ -477,17 +510,39 @@ pd.DataFrame(rows).T.rename_axis("mean reward, 95% over seeds")
 # by 2.7.
 # </details>
 #
-# Does BSR keep rank up? Undecided: one seed of four makes the mean. What is seen of BSR is in its
-# name. It holds the level near zero on *known* sources. On new ones a third of a point is left in
-# *lora*: the level is pinned where it was trained.
+# BSR's penalty acts on training pairs. **Predict**: on which sets will the mean reward be near zero
+# under BSR, and on which not?
+
+# %%
+def by_seed(study, method, part, key):
+    return np.array([run["evaluation"]["scenarios"][part][key] for run in study[method]])
+
+
+rows = {f"{name}, {method}": {part: shown(by_seed(study, method, part, "reward_mean"))
+                              for part in PARTS}
+        for name, study in (("norms", norms), ("lora", runs)) for method in ("bt", "bsr")}
+ranks = [by_seed(norms, m, "in_domain", "effective_rank_after") for m in ("bsr", "bt")]
+print("norms, in-domain, effective rank (of 240 states), BSR minus BT by seed:",
+      (ranks[0] - ranks[1]).round(1), " mean", shown(ranks[0] - ranks[1]))
+pd.DataFrame(rows).T.rename_axis("mean reward, 95% over seeds")
 
 # %% [markdown]
-# ## 7. Exploitation: best-of-n
+# <details><summary>Answer</summary>
 #
-# The plainest way to optimize against a proxy: draw $n$ answers, keep the one the proxy likes best.
-# From $N = 64$ samples average over *all* $\binom{N}{n}$ draws. Let $v_{(i)}$ be the value of the
-# sample with $i$ others below it in the proxy's order, $i = 0, \dots, N-1$. It wins when the other
-# $n-1$ come from those $i$:
+# Near zero on *known* sources. On new ones a third of a reward unit is left in *lora* (+.38, +.32):
+# the level is fixed only where it was trained. (In *norms* what is left holds zero.)
+# </details>
+#
+# Does BSR keep rank up? Undecided: one seed up, three down. (These ranks are of 240 states, those
+# above of 64, and rank grows with their number.)
+
+# %% [markdown]
+# ## 6. Exploitation: best-of-n
+#
+# The plainest way: draw $n$ answers, keep the one the proxy likes best. From $N = 64$ samples
+# average over *all* $\binom{N}{n}$ draws. Let $v_{(i)}$ be the value of the sample with $i$ others
+# below it in the proxy's order, $i = 0, \dots, N-1$. It wins when the other $n-1$ come from those
+# $i$:
 #
 # $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
 #
@@ -515,7 +570,7 @@ assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one 
 # scored by gold and by the reward models of *lora*. (The answers are of a *known* source:
 # `smol-hot` in training is this model at this temperature.) Beside them two proxies whose fault is
 # known, as positive controls: *fewest words*, and *heavy tails*, gold plus noise with rare huge
-# errors.
+# errors (Student's t, two degrees of freedom; its correlation with gold is .29, BT's .64).
 #
 # **Predict**: which of these curves of gold turn down, if any?
 
@@ -556,7 +611,7 @@ for axis in axes:
 plots.label(axes[0], "n", "standard deviations within a prompt", "what the proxy says it gains")
 plots.label(axes[1], "n", "points of gold (0 to 5)", "what gold says it gains")
 plots.label(axes[2], "n", "points of gold", "BSR minus BT, a dot a seed")
-figure.suptitle("All proxies promise more and more; both controls turn, the reward models do not");
+figure.suptitle("Every proxy promises more and more; both controls turn, BT does not up to n = 64");
 
 # %%
 def words(n, since=1):
@@ -564,17 +619,19 @@ def words(n, since=1):
     return f"{gain.mean():+.3f} ± {1.96 * gain.std(ddof=1) / math.sqrt(len(gain)):.3f}"
 
 
-def turn(method):  # (seeds,): what gold does from n = 16 to 64
-    seeds = np.array(picks["methods"][method]["seeds"])
-    return seeds[:, -1] - seeds[:, 4]
+def gained(seeds):  # (seeds, of n)
+    seeds = np.asarray(seeds)
+    return [shown(seeds[:, i] - seeds[:, 0]) for i in at] + [shown(seeds[:, -1] - seeds[:, 4])]
+
 
 # %%
-rows = {name: [f"{x:+.3f}" for x in curves[method][1]] + [shown(turn(method))]
+at = [2, 4, 6]
+rows = {name: [*gained(picks["methods"][method]["seeds"]), "seeds"]
         for name, method in (("BT", "bt"), ("heavy tails", "heavy-tailed noise"))}
-rows["fewest words"] = [words(n) for n in picks["n"]] + [words(64, 16)]
-rows["BSR minus BT"] = [f"{m:+.3f} ± {(h - l) / 2:.3f}" for m, l, h, _ in
-                        picks["methods"]["bsr"]["difference"]] + [shown(turn("bsr") - turn("bt"))]
-pd.DataFrame(rows, index=[*(f"n = {n}" for n in picks["n"]), "from 16 to 64"]).transpose()
+rows["fewest words"] = [*(words(picks["n"][i]) for i in at), words(64, 16), "prompts"]
+rows["BSR minus BT"] = [*gained(dots), "seeds"]
+heads = [f"n = {picks['n'][i]}" for i in at]
+pd.DataFrame(rows, index=[*heads, "from 16 to 64", "± over"]).transpose()
 
 # %%
 twins = [statistics.within_correlation(kept[f"bt-seed{a}"], kept[f"{method}-seed{b}"])
@@ -586,61 +643,48 @@ print(f"correlation within prompts: BT and BSR of a seed {min(twins[:4]):.3f} or
 assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, the control turns"
 
 # %% [markdown]
-# **What to see.** Left: every proxy promises more and more. Middle: what gold says of the same
-# picks. The last column of the table tells whether a curve turned.
+# **What to see.** The column *from 16 to 64* tells whether a curve turned. (± over seeds speaks of
+# these 112 prompts only; the bars on the right are over seeds and prompts.)
 #
 # <details><summary>Answer</summary>
 #
-# The two controls. *Fewest words* gains until $n = 4$ and picks worse than chance at 64: exploited.
-# *Heavy tails* loses from 16 to 64. Gold of the reward models' picks still rises there, up to a
-# bound of 3.2 nats.
+# The two controls. *Fewest words* picks worse than chance at 64: exploited. *Heavy tails* loses
+# from 16 to 64. Gold of BT's picks still rises there, on answers of one policy, whose source BT
+# knows.
 # </details>
 #
-# BSR against BT: within .013 at $n = 8$, undecided at 64. At $\lambda = 10^{-3}$ BSR of a seed is
-# nearly BT of that seed, so best-of-$n$ could hardly find a difference. A policy that *learns* goes
-# further (notebooks 08 and 09).
+# BSR against BT: within .013 at $n = 8$ (right), undecided at 64. BSR of a seed is nearly BT of
+# that seed, so best-of-$n$ could hardly find a difference.
 
 # %% [markdown]
-# ## 8. The verdicts
+# ## 7. The verdicts
 #
 # *Small worlds* are those of Section 2 and of notebook 04. *Language model* means that its backbone
-# trains. The last column says where it is seen.
+# trains. The last column: the section, or notebook 04's (04.4).
 
 # %% [markdown]
 # | the paper claims | small worlds | language model | seen in |
 # |---|---|---|---|
-# | BT overfits | **holds**: 64 epochs, false labels | no fall in one epoch; a weak test | 2, 3 |
-# | BSR counters it | **does not hold** there: new prompts end lower | nothing to counter | 2, 3 |
-# | new sources fall behind (Table 5) | **holds**: *helps* | **undecided** beside a rule | 5; 04.4 |
-# | BSR gains tau (Table 5) | in *helps*; costs in three others | **undecided** | 4; 04.6 |
+# | BT overfits | **holds**: 64 epochs, false labels | no fall in one epoch; a weak test | 2 |
+# | BSR counters it | **not there**: new prompts end lower | nothing to counter | 2 |
+# | new sources fall behind (Table 5) | **holds** | **undecided** beside a rule | 4; 04.4 |
+# | BSR gains tau (Table 5) | in *helps*; costs in three others | **undecided** | 3; 04.6 |
 
 # %% [markdown]
 # | the paper claims | small worlds | language model | seen in |
 # |---|---|---|---|
-# | $\lVert h_w - h_l\rVert$ grows, norms disperse (Fig. 2) | **holds** | it falls | 6; 04.4 |
-# | training data loses rank (Table 1) | not looked at | **not alone**: new data, too | 6 |
-# | BSR keeps rank up (Table 1) | not looked at | **undecided** | 6 |
-# | BSR picks better by best-of-$n$ | not looked at | within .013 at $n = 8$, undecided at 64 | 7 |
+# | $\lVert h_w - h_l\rVert$ grows | **holds** | it falls | 5; 04.4 |
+# | norms disperse (Fig. 2) | **holds** | **undecided** | 5; 04.4 |
+# | training data loses rank (Table 1) | not seen | **not alone**: new data, too | 5 |
+# | BSR keeps rank up (Table 1) | not seen | **undecided** | 5 |
+# | BSR picks better of $n$ | not seen | within .013 at $n = 8$ | 6 |
 #
-# Hinge, Norm and DR were not trained here.
+# The paper's other baselines, Hinge, Norm and DR, were not trained here.
 
 # %% [markdown]
-# <details><summary>What is ours, not the paper's (notebook 04)</summary>
-#
-# - *The spread term gains*: in two worlds of one pass. It costs in *hurts* and after 64 epochs. In
-#   training: undecided by LoRA; under full fine-tuning a cost on one of four sets
-#   (`data/runs/study_norms_spread`).
-# - *The level term costs*: in one pass, by the noise of one batch and a bias that learns too
-#   slowly. Without both BSR equals its spread term (Section 6). After 64 epochs it *pays* beside
-#   spread. In training: single costs with postscripts.
-# - *The sign can be foretold*: consistent on linear heads; one sign a world would do as well.
-# - *A bias of pairs is cured by none*: no gain is decided.
-# </details>
-
-# %% [markdown]
-# What would change these verdicts? Full fine-tuning has the paper's mechanism and lacks the power.
-# A decision needs thousands of prompts, pairs that are seen often enough to overfit, and a rule
-# scored beside the model. `bsr_lite/configs/rm_qlora_t4.yaml` is where to start on a GPU.
+# What would change these verdicts? Thousands of prompts, pairs seen often enough to overfit, and a
+# rule scored beside the model: start at `bsr_lite/configs/rm_qlora_t4.yaml`. (A first GPU computed
+# the CPU's steps exactly, `data/runs/LOG.md`; no study has been finished there yet.)
 
 # %% [markdown]
 # ## Exercises
@@ -649,7 +693,7 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # and a wrong answer gets a second one from its checker. Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 7's
+# **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 6's
 # function breaks ties by their order in the list. Write the estimate in which ties are broken at
 # random, from tensors `proxy` and `gold` of $N$ samples.
 #
@@ -667,13 +711,14 @@ checks.check_best_of_n_with_ties(best_of_n_with_ties);
 
 # %% [markdown]
 # **2.** A policy has a handful of possible answers, with `probabilities` (a float64 tensor) $p_1,
-# \dots, p_k$ in ascending order of reward. What is the exact KL of the best of $n$ *independent*
-# draws to the policy, in nats? (Compare it with the bound for two answers of probability 1/2 and
-# $n = 2$.)
+# \dots, p_k$, all above zero, in ascending order of reward. What is the exact KL of the best of $n$
+# *independent* draws to the policy, in nats? (Compare it with the bound for two answers of
+# probability 1/2 and $n = 2$.)
 #
 # <details><summary>Hint</summary>
 #
-# When is the best of $n$ no better than answer $k$?
+# Which event leaves all $n$ draws among the $k$ worst? And how does one get from "at most" to
+# "exactly"?
 # </details>
 
 # %%
@@ -684,16 +729,16 @@ def best_of_n_divergence(probabilities, n):
 checks.check_best_of_n_divergence(best_of_n_divergence);
 
 # %% [markdown]
-# **3.** *Judge a record.* In *lora* BT is lower on new sources, and so is the rule (Section 5). How
-# much of BT's gap does the rule not explain? From four tensors of scores by prompt (model and rule
-# on the same known prompts, and on the same new ones) return a tensor of two: that number, and the
-# half width of its 95% interval over prompts. Then run the last cell. Is it
-# shown that BT overfits, that it generalizes, or neither? And what of *judged*, where the record
-# keeps one number a set for the rule?
+# **3.** *Judge a record.* How much of BT's gap in *lora* is beyond the rule's? From `model_known,
+# model_new, rule_known, rule_new` (a model's and a rule's scores of the *same* prompts) return a
+# tensor of three: the model's gap minus the rule's; 1.96 standard errors over prompts (variances
+# with $n - 1$); a verdict, -1 if it is shown that the model loses more than the rule, +1 if less, 0
+# if neither. Then run the last cell and say in words what is shown. And what of *judged*, where the
+# record keeps one number a set for the rule?
 #
 # <details><summary>Hint</summary>
 #
-# Model and rule are scored on the same prompts. What did notebook 06 do with such scores first?
+# Are the two scores of one prompt independent of each other? Are the two sets of prompts?
 # </details>
 
 # %%
@@ -711,15 +756,44 @@ for part in PARTS[2:]:
     print(part, gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores)))
 
 # %% [markdown]
+# ## Check yourself
+#
+# 1. Why can a curve that stands still be a loss?
+# 2. All intervals hold zero and are wider than the effect looked for. What is shown?
+# 3. A rule falls on the new set as much as your model. Is the model acquitted?
+# 4. BSR pins the mean reward. Why is it not zero on new sources?
+# 5. Why can best-of-$n$ with a huge $n$ do harm that $n = 4$ does not?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. A control without the cause might have risen.
+# 2. Little: neither the effect nor its absence.
+# 3. No. The rule may fall for reasons of its own; another rule may convict.
+# 4. The penalty acts on training pairs; other states have another mean.
+# 5. It looks for the proxy's largest errors, and rare ones are found only among many.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# |---|---|---|
+# | new prompts against training | no fall; at 64 epochs -.018 | fewer epochs; cleaner labels |
+# | gap beyond an untrained rule | undecided in *lora* | a second rule; more prompts |
+# | mean reward, known sources | -.01 under BSR, +2.1 under BT | $\lambda$ of the level term |
+# | gold of the best of 64 over 16 | +.104 (BT); -.098 (heavy tails) | smaller $n$; another proxy |
+
+# %% [markdown]
 # ## What you know now
 #
-# - Overfitting: what was seen goes on improving, what is new stands still or falls. Whether
-#   standing still is a loss, only a control tells.
-# - Exploitation: gold goes down while the proxy goes up.
-# - In the world in which BT overfits, BSR does not stop it. On this language model nearly all
-#   intervals are wider than the paper's gains.
+# - Overfitting: training improves while new data falls, below what it was or what a control
+#   reaches.
+# - Exploitation: gold falls while the proxy rises.
+# - Where BT overfits, BSR does not stop it, at either $\lambda$. On language models 28 of 36
+#   comparisons cannot tell the paper's gains from none.
 #
-# **Before you call a gap between test sets over-optimization, score a rule that cannot overfit on
-# the same sets.**
+# **A gap between two test sets is no sign of over-optimization until something that never trained
+# was scored on both, with an interval.**
 #
 # Next: **08 · How does a policy learn from a reward?**

@@ -112,14 +112,15 @@ def check_best_of_n_divergence(function: Callable) -> bool:
 
 
 def check_gap_beyond(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: what a rule does not explain of a gap, with its half width.
+    """Exercise 3 of notebook 07: how far a gap goes beyond a rule's, its half width, the verdict.
 
     Hint: subtract the rule from the model, prompt by prompt; then the mean on new prompts minus
-    that on known ones; 1.96 times the root of the two variances, each over its number of prompts"""
+    that on known ones; 1.96 times the root of the two variances, each over its number of prompts;
+    the verdict is the sign of the first where it is larger than the second, else 0"""
     (a, b), (x, y) = numbers(0, 2, 5), numbers(1, 2, 8)  # model and rule, known prompts and new
-    known, new = a - b, x - y
-    gap = [new.mean() - known.mean(), 1.96 * (known.var() / 5 + new.var() / 8).sqrt()]
-    return judge(check_gap_beyond, function, [((a, x, b, y), torch.stack(gap))])
+    gap, half = (x - y).mean() - (a - b).mean(), 1.96 * ((x - y).var() / 8 + (a - b).var() / 5)**0.5
+    cases = [((a, x + 9 * c, b, y), [gap + 9 * c, half, c]) for c in (0, 1, -1)]
+    return judge(check_gap_beyond, function, cases)
 
 
 # ---- 08_rloo -------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ assert checks.check_best_of_n_divergence(best_of_n_divergence)
 def gap_beyond(model_known, model_new, rule_known, rule_new):
     known, new = model_known - rule_known, model_new - rule_new
     variance = known.var() / len(known) + new.var() / len(new)
-    return torch.stack([new.mean() - known.mean(), 1.96 * variance.sqrt()])
+    gap, half = new.mean() - known.mean(), 1.96 * variance.sqrt()
+    return torch.stack([gap, half, gap.sign() * (gap.abs() > half)])
 
 
 assert checks.check_gap_beyond(gap_beyond)
@@ -102,7 +103,7 @@ for part in ("prompt_disjoint", "response_disjoint", "mutual_disjoint"):
                                 for run in runs], dtype=torch.float64).mean(0)
 for part in ("response_disjoint", "mutual_disjoint"):
     scores = [of[name] for of in (model, rule) for name in ("prompt_disjoint", part)]
-    print(part, "{:+.3f} ± {:.3f}".format(*gap_beyond(*scores)))
+    print(part, "{:+.3f} ± {:.3f}, verdict {:+.0f}".format(*gap_beyond(*scores)))
 
 # %% [markdown]
 # Neither is shown. On both sets BT's gap is smaller than the rule's, and both intervals hold zero:
@@ -110,5 +111,5 @@ for part in ("response_disjoint", "mutual_disjoint"):
 # *overfits* is not excluded either, for the number of characters is one rule of many. (Prompts of
 # one topic are alike and counted as different here, so the intervals are a little narrow.)
 #
-# Of *judged* one can only say that the rule rises by more than BT. Without its scores by prompt
-# there is no paired interval, so no claim about BT beyond the rule.
+# Of *judged* one can only say that both rise. Without the rule's scores by prompt there is no
+# paired interval, so no claim about BT beyond the rule.
