@@ -32,6 +32,25 @@ def test_every_lesson_has_a_built_notebook_and_solutions():
         p.with_suffix("") for p in FOLDER.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
 
 
+def test_a_section_of_another_lesson_that_is_named_exists():
+    sections = {p.name[:2]: set(re.findall(r"^# ## (\d+)\.", p.read_text(), re.M)) for p in LESSONS}
+    named = 0
+    for path in (*LESSONS, *SOLUTIONS, FOLDER / "README.md", ROOT / "README.md"):
+        text = re.sub(r"\n(?:# )?", " ", path.read_text())
+        for number, *wanted in re.findall(r"\b(0[1-9]|1[01])(?:,| \() ?Sections? (\d+)"
+                                          r"(?:(?:,| and| to) (\d+))?", text):
+            named += 1
+            assert set(wanted) - {""} <= sections[number], f"{path.name}: {number}, {wanted}"
+    assert named > 10
+
+
+def test_every_lesson_asks_five_questions_and_says_what_to_watch():
+    for path in LESSONS:
+        asked = path.read_text().partition("# ## Check yourself\n")[2].partition("<details>")[0]
+        assert re.findall(r"^# (\d)\. ", asked, re.M) == list("12345"), path.name
+        assert path.read_text().count("# ## What to watch, what to vary\n") == 1, path.name
+
+
 @every
 def test_pair_agrees(source):
     """Edit the .py, then run `make notebooks`: the .ipynb is never edited by hand."""
