@@ -13,8 +13,8 @@
 # are no illness at all. The others have a cause, and a cheap comparison says where to look for it.
 #
 # In this lesson a reward model, and at the end a policy, is given eight symptoms, each in a few
-# lines. Each time one check says where to look: twice that nothing needs a cure, else where the
-# fault is. Then it is mended and checked again.
+# lines. Each time one check says where to look first: twice that nothing needs a cure. Two faults
+# (3 and 4) it cannot name alone. Then each is mended and checked again.
 
 # %% [markdown]
 # After it you can
@@ -51,11 +51,12 @@ print(machine.describe())
 import json
 import tempfile
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import torch
 
-from bsr_lite import generate, plots, rloo
+from bsr_lite import batching, generate, plots, rloo
 from bsr_lite.course import checks_clinic as checks
 from bsr_lite.course import doctor
 from bsr_lite.embedded import quiet_loading
@@ -128,20 +129,26 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 
 # %% [markdown]
 # **What to see.** One line a check: its name, its verdict, what it measured. *ok* needs nothing,
-# *look* may be fine, *broken* is to be mended before you train on. In order:
-# - **head**: its norm, and whether it was there when the model was loaded;
-# - **template**: does each chat end in one *end-of-turn* token, is its answer whole, and does it
-#   begin with one begin-of-sequence token (BOS);
-# - **data**: pairs of equal tokens, whole or cut at 512, and prompts that come twice;
-# - **batches**: how far rewards move when answers are scored in one row (*packed*) or in padded
-#   rows, not alone;
+# *look* may be fine, *broken* is to be mended before you train on.
+# - **head**: its norm, and whether it was *there* at loading. "(new: 1)": a new head of $H = 576$
+#   numbers is drawn from $N(0, 1/(H+1))$, so its norm is near 1. *broken*: missing, zero or a new
+#   draw; *look*: a norm outside .1 to 10;
+# - **template**: does each chat end in one *end-of-turn* token, and is its answer whole? If not,
+#   *broken*. *look*: two begin-of-sequence tokens (BOS);
 
 # %% [markdown]
+# - **data**: pairs of equal tokens, whole or cut at 512, and prompts that come twice. *broken*:
+#   over a tenth are equal once cut; *look*: any of this;
+# - **batches**: how far rewards move when answers are scored in one row (*packed*) or in padded
+#   rows, not alone. *broken*: beyond .01 standard deviations in 32 bits;
 # - **level**: the mean reward of these answers, and the *spread within prompts*: how far a reward
-#   lies on average from the mean of its pair, half of the mean $|r_w - r_l|$;
+#   lies on average from the mean of its pair, half of the mean $|r_w - r_l|$. *look*: all rewards
+#   have one sign, or the mean exceeds ten spreads;
+
+# %% [markdown]
 # - **accuracy**: the share of pairs ranked rightly, with a 95% bootstrap over prompts. The last
-#   number is how often the longer answer is the chosen one. Below one half, "shorter wins" is the
-#   rule to beat.
+#   number is how often the longer answer is the chosen one: .31, so "shorter wins" is right in .69:
+#   the rule to beat. *ok*: the interval lies above it; *broken*: it lies below one half.
 #
 # Your own model and pairs: `python -m bsr_lite.course.doctor MODEL DATA --format FORMAT`. Without
 # DATA it takes the pocket world, and then accuracy says nothing of your task. Add the limit that
@@ -157,8 +164,9 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 number = torch.tensor([300.0])
 model.classifier.score.bias = torch.nn.Parameter(number, requires_grad=False)  # break
 sick = evaluate(model, pairs_as_groups(pairs))
-doctor.tell(doctor.level, sick)
-doctor.tell(doctor.accuracy, sick);
+brief = partial(doctor.tell, advice=False)  # the finding alone, not what to do
+brief(doctor.level, sick)
+brief(doctor.accuracy, sick);
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -167,31 +175,35 @@ doctor.tell(doctor.accuracy, sick);
 # (lesson 01).
 # </details>
 #
-# The accuracy is the healthy model's. The check says *look*, never *broken*: Bradley-Terry's loss
-# does not see the level. But no one can read these rewards:
+# The check says *look*, never *broken*: Bradley-Terry's loss
+# does not see the level. But can anyone read these rewards? **Predict**: on an axis from 0 to 340,
+# in how many of 24 pairs will you see which answer is higher?
 
 # %%
-def draw(rewards, title):
+def draw(rewards, title, tint="black"):
     _, axis = plots.panels()
     drawn = torch.tensor(rewards)[:24]
-    chosen, rejected = drawn[drawn.diff(dim=1)[:, 0].argsort()].T  # widest gap first
+    chosen, rejected = drawn[drawn.diff(dim=1)[:, 0].argsort()].T  # r_w - r_l falls
     wrong = chosen < rejected
     axis.vlines(range(24), rejected, chosen, linewidth=2,
-                color=["#D55E00" if w else "#BBBBBB" for w in wrong])
-    axis.plot(rejected, "ko", markersize=6, markerfacecolor="white")
-    axis.plot(chosen, "ko", markersize=4)
-    plots.label(axis, "pair, the widest gap first", "reward", title)
+                color=[tint if w else "#BBBBBB" for w in wrong])
+    axis.scatter(range(24), rejected, s=36, facecolors="white", linewidths=1.5, zorder=3,
+                 edgecolors=[tint if w else "black" for w in wrong])
+    axis.plot(chosen, "ko", markersize=4, zorder=4)
+    plots.label(axis, "pair, sorted by chosen minus rejected", "reward", title)
     axis.margins(y=0.2)
     return axis, chosen, rejected, wrong
 
 
-axis, *_ = draw(sick["rewards"], "A level of 300 hides gaps of about 2.6 between two answers")
+axis, chosen, rejected, _ = draw(
+    sick["rewards"], "At a level of 300 even the widest gap is less than a dot's height")
 axis.text(0, 250, "24 pairs, two dots each: chosen filled, rejected open")
-axis.set_ylim(0, 340);
+axis.set_ylim(0, 340)
+print(f"widest gap {(chosen - rejected).abs().max():.1f}")
 
 # %% [markdown]
-# **What to see.** Twenty-four pairs, all on one line. What the model knows is the distance of the
-# two dots of a pair, and that is too small to be seen beside the level.
+# **What to see.** The widest gap is about half a dot's height. On the left the open dot sticks out
+# below the filled one; from pair 15 on no one can tell which answer won.
 #
 # Where one number is wanted, one subtraction gives it: take off the mean reward of fixed answers.
 #
@@ -203,7 +215,8 @@ model.classifier.score.bias -= level  # mend
 mended = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.level, mended)
 axis, chosen, rejected, wrong = draw(
-    mended["rewards"], "The level subtracted, the gaps are plain: few pairs are ranked wrongly")
+    mended["rewards"], "The level subtracted, the gaps are plain: few pairs are ranked wrongly",
+    tint="#D55E00")
 axis.text(0.4, chosen[0], "chosen", va="center")
 axis.text(0.4, rejected[0], "rejected", va="center")
 axis.text(23, chosen[-1] + 1.2, "ranked wrongly", ha="right", color="#D55E00")
@@ -212,16 +225,15 @@ print(f"ranked wrongly: {wrong.sum()} of 24")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In three, all among the narrowest gaps.
+# In three. They stand at the right because the pairs are sorted. That their gaps are small, below
+# .4, is what the picture shows.
 # </details>
 #
-# **What to see.** The same pairs, the same distances. In the orange
-# pairs the open dot lies above.
-#
 # So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
-# advantages (lesson 08) do not contain it. It matters where a fixed number meets it, such as a
-# penalty of 1 for an unfinished answer. And it matters in 16 bits: near 300 the numbers of bfloat16
-# are 2 apart.
+# advantages (lesson 08) do not contain it. It matters where a fixed number takes the reward's place
+# or is compared with it: a reward of -1 *instead of* $r$ for an unfinished answer, or a threshold
+# "accept above 0". (A penalty that is *subtracted*, as in lesson 08, leaves the level to cancel.)
+# And it matters in 16 bits: near 300 the numbers of bfloat16 are 2 apart.
 
 # %%
 high, low = (torch.tensor(found["rewards"]) for found in (sick, mended))
@@ -247,7 +259,7 @@ unseen = mean - gaps.T @ torch.linalg.lstsq(gaps.T, mean[:, None]).solution[:, 0
 sick = healthy - 8 * unseen / (unseen @ mean)  # break
 loss = [preference_loss("bt", *(seen @ head).unbind(1)) for head in (healthy, sick)]
 print(f"training loss before {loss[0]:.4f}, after {loss[1]:.4f}")
-doctor.tell(doctor.level, {"rewards": (new @ sick).tolist()})
+brief(doctor.level, {"rewards": (new @ sick).tolist()})
 torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 
 # %% [markdown]
@@ -274,8 +286,7 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 # a little: the directions that it does see are not perpendicular to the mean state, so learning to
 # rank drags the level along. Exercise 1 shows where recorded runs ended.
 #
-# BSR brings the mean to zero. The spread grew with both: the pull now starts from a head that has
-# already learned.
+# BSR brings the mean to zero.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -290,9 +301,11 @@ flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
 lost = seen.clone()
 lost[flip] = lost[flip].flip(1)
 model.head_weight.copy_(fitted(lost, start, "bsr", bsr_lambda=0.1))
+loss = [preference_loss("bt", *(lost @ head).unbind(1)) for head in (start, model.head_weight)]
 fits = ((lost @ model.head_weight).diff(dim=1) < 0).float().mean()
-print(f"training accuracy {fits:.2f}, {flip.float().mean():.0%} of the labels are turned")
-doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
+print(f"{flip.float().mean():.0%} of the labels are turned")
+print(f"training loss {loss[0]:.2f} to {loss[1]:.2f}, training accuracy {fits:.2f}")
+brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -300,8 +313,8 @@ doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
 # High on the training pairs, near a coin's on new ones.
 # </details>
 #
-# **What to see.** On its training pairs the head gets most of these labels right: 576 weights and
-# 80 pairs leave room for that. The interval on new prompts holds one half, so it is not seen to
+# **What to see.** The loss falls, and the head gets most of its training labels right: 576 weights
+# and 80 pairs leave room for that. The interval on new prompts holds one half, so it is not seen to
 # beat a coin. That alone could be overfitting. What settles it is a look at the labels: is the
 # column sorted by anything but quality?
 
@@ -314,7 +327,7 @@ print(f"training accuracy of the healthy head {fits:.2f}")
 
 # %% [markdown]
 # As they were handed over, the alphabet decides every pair. Mending means to find the step that
-# lost the order. No learning rate cures it.
+# lost the order.
 #
 # An interval *below* one half would say more: the labels are not lost but turned. Here all are.
 
@@ -330,8 +343,7 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 # ## 4. "After loading, all scores are different"
 #
 # `save_pretrained` saves what it is called on. Here that is the backbone, and the head is no part
-# of it. (With PEFT the same happens where the adapter's task type is `CAUSAL_LM` in place of
-# `SEQ_CLS`.) Loading then draws a new head, and plain transformers only warns. We look at the
+# of it. Loading then draws a new head, and plain transformers only warns. We look at the
 # folder with the command itself. After a broken head it stops: nothing below would mean anything.
 #
 # **Predict** the norm of the head that it finds. Will the norm give the fault away?
@@ -351,9 +363,8 @@ except SystemExit as end:
 # About 1, as of every new head. That only hints at the fault.
 # </details>
 #
-# The verdict comes from the folder: the head is not in it. A norm near 1 is only a hint. A random
-# head that somebody *saved* can pass this check. What decides is to compare rewards before and
-# after.
+# The verdict comes from the folder: the head is not in it. A random head that somebody *saved* can
+# pass this check. What decides is to compare rewards before and after.
 #
 # Mending means to save the whole model, and to load it once before the machine that trained it is
 # given back. Side by side, the rewards of three chosen answers:
@@ -370,14 +381,16 @@ found = {"before saving": again, "backbone saved": evaluate(anew, pairs_as_group
          "all saved": evaluate(loaded, pairs_as_groups(pairs))}
 torch.testing.assert_close(torch.tensor(found["all saved"]["rewards"]),
                            torch.tensor(again["rewards"]), rtol=1e-4, atol=1e-4)
+brief(doctor.accuracy, found["backbone saved"])
 pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:.2f}"]
               for name, f in found.items()},
              index=["reward of pair 1", "reward of pair 2", "reward of pair 3", "accuracy"])
 
 # %% [markdown]
 # **What to see.** Saved whole, the rewards are the same. With the new head they are not, yet it
-# ranks three quarters of these pairs rightly: they are easy, and this is one draw. So accuracy
-# alone would not have found the fault.
+# ranks three quarters of these pairs rightly: they are easy, and this is one draw. So an accuracy
+# of .75, seen by itself, does not name the fault: it may as well be a poor model. Three rewards,
+# before and after, do.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -404,12 +417,10 @@ doctor.tell(doctor.batches, model, rows(pairs)[:4]);
 # the answer's end, as long as `config.pad_token_id` is not the end of turn itself (Exercise 2).
 # </details>
 #
-# The check scores eight answers four times: each alone, packed as in this library, and in rows that
-# plain transformers pads on either side. Differences are in standard deviations of the rewards. The
-# packed rows are right all the time, as they contain no padding.
+# The packed rows are right all the time, as they contain no padding.
 #
-# **Predict** the picture: 24 answers, their reward alone against their reward in one padded batch.
-# Which dots leave the diagonal?
+# 24 answers, their reward alone against their reward in one padded batch.
+# **Predict**: where will the misread rewards lie, and does their order still follow the answers?
 
 # %%
 plain = loaded.classifier
@@ -420,18 +431,20 @@ _, axes = plots.panels(2, sharex=True, sharey=True)
 for axis, side, says in ((axes[0], "right", "read at the padding"), (axes[1], "left", "as alone")):
     batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:12] for ids in pair]},
                                  padding_side=side, return_tensors="pt")
+    beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu()
     axis.axline((0, 0), slope=1, color="#BBBBBB")
-    axis.plot(alone, plain(**batch.to(loaded.device)).logits[:, 0].cpu(), "ko", markersize=4)
+    axis.plot(alone, beside, "ko", markersize=4)
     plots.label(axis, "reward alone", "reward in the batch", f"Padded on the {side}: {says}")
+    print(f"padded on the {side}: {(beside.view(12, 2).diff(dim=1) < 0).sum()} of 12 pairs right")
+axes[0].text(alone.min() + 1.3, -2.9, "the longest answer: no padding")
+axes[1].text(-3.5, -1.2, "equal rewards", color="#777777");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# On the right side all but the longest answer's, on the left side none.
+# Near -9, below every true reward. Of 12 pairs 5 are ranked rightly, no more than by a coin; with
+# the true rewards 9 are.
 # </details>
-#
-# **What to see.** Padded on the right, all dots but one leave the diagonal: the longest answer has
-# no padding. The others' rewards are read at padding, and say little of the answers.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -456,7 +469,9 @@ RULES = "Be helpful, be honest, do not harm anyone, and answer in plain words. "
 long = [replace(pair, prompt=[{"role": "user", "content": RULES + pair.prompt[-1]["content"]}])
         for pair in pairs]  # break
 doctor.tell(doctor.data, long, rows(long), 512)
-print(f"loss of pairs with equal rewards: {preference_loss('bt', low[:, 0], low[:, 0]):.3f}")
+cut = [torch.cat([model(batching.pack([[ids[:511], ids[511:512]]])) for ids in pair])
+       for pair in rows(long)[:4]]
+print(f"loss of four pairs cut at 512: {preference_loss('bt', *torch.stack(cut).unbind(1)):.3f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -464,8 +479,7 @@ print(f"loss of pairs with equal rewards: {preference_loss('bt', low[:, 0], low[
 # Whole none, cut all 48.
 # </details>
 #
-# The first number counts pairs whose whole chats are equal. The second counts those that are equal
-# once they are cut: all of them. Two equal rows have equal rewards, so Bradley-Terry's gradient on
+# Two equal rows have equal rewards, so Bradley-Terry's gradient on
 # them is zero. BSR still pulls at their level, and learns no ranking from them.
 #
 # Mending means a limit that holds the chats, or shorter prompts. A pair that does not fit is
@@ -480,8 +494,7 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 # ## 7. "My policy never stops"
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
-# **end-of-turn** token. A template without one reads the reward at whatever token comes last. (The
-# line break of the template below is stripped.)
+# **end-of-turn** token. A template without one reads the reward at whatever token comes last.
 #
 # **Predict**: at how many different tokens will it read 48 rejected answers?
 
@@ -501,7 +514,8 @@ print(len(last), "different last tokens:", last)
 #
 # **What to see.** The last tokens of the rejected chats: punctuation, a digit, or any word at which
 # an answer was cut off. The head reads its reward at all of them. A policy that is trained with
-# this template has no token with which to stop.
+# this template has no token with which to stop (not shown here: that would need a policy trained
+# with it).
 
 # %%
 model.tokenizer.chat_template = template  # mend; a head trained without must train again
@@ -529,7 +543,11 @@ pi = (ref.log() + 0.05 * torch.randn(5)).softmax(0)
 k1 = (pi / ref).log()
 means = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32).mean(1)
 _, axis = plots.panels()
-axis.hist(means, bins=25, color="#BBBBBB")
+counts, edges, bars = axis.hist(means, bins=(torch.arange(-17, 21) / 500).tolist())
+for bar, left in zip(bars, edges[:-1], strict=True):
+    bar.set_facecolor("#D55E00" if left < 0 else "#BBBBBB")
+axis.text(-0.03, 0.6 * counts.max(), f"{(means < 0).float().mean():.0%} below zero",
+          color="#D55E00")
 axis.margins(y=0.15)
 for value, text in ((0.0, "zero "), ((pi * k1).sum().item(), " the true KL")):
     axis.axvline(value, color="black", linestyle="-" if value else ":")
@@ -570,8 +588,8 @@ assert doctor.tell(doctor.kl, policy, pairs), "of its own answers the mean is a 
 
 # %% [markdown]
 # A second positive control: sampled from the policy itself, the mean is above zero. Behind "+-"
-# stand two standard errors over the 32 answers. Now the engine that samples has not been given the
-# new weights. It still holds the reference's.
+# stand two standard errors over the 32 answers; *broken* is further below zero than that. Now the
+# engine that samples has not been given the new weights. It still holds the reference's.
 #
 # **Predict** the sign, and say whose KL it is.
 
@@ -593,7 +611,6 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 #
 # The other causes are of the same kind. The answers were sampled at another temperature (Exercise
 # 3), or the log-probabilities are those of another template, or padding was counted on one side.
-# Always ask: is the distribution that sampled the one whose log-probabilities I use?
 #
 # The check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still
 # positive (Exercise 3). *ok* means "not impossible", not "right".
@@ -607,26 +624,37 @@ assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 
 # %%
 pd.DataFrame([
-    ["rewards of 300", "a number added to all", "level", "nothing, or subtract it"],
-    ["all negative", "a direction no pair sees", "level", "nothing, or BSR in training"],
-    ["accuracy of 50%", "labels lost on the way", "accuracy", "find the step that lost them"],
-    ["other scores after loading", "head not saved", "head", "save the whole model, load it once"],
-    ["scores change with the batch", "two pad tokens", "batches", "one that ends no chat"],
-    ["loss stays at log 2", "cut before the answers", "data", "raise the limit, drop long pairs"],
-    ["never stops", "no end of turn", "template", "add one, train again"],
-    ["negative KL", "another policy sampled", "kl", "sample and score with one policy"]],
-    columns=["symptom", "cause here", "check", "mend"], index=range(1, 9))
+    ["rewards of 300", "mean and spread within prompts", "whether a threshold meets it",
+     "level", "nothing, or subtract"],
+    ["all negative", "mean and spread within prompts", "where the level came from",
+     "level", "nothing, or BSR"],
+    ["accuracy of 50%", "new pairs and training pairs",
+     "lost labels or overfitting: read labels", "accuracy", "find the step"],
+    ["other scores after loading", "rewards before and after", "which weights differ",
+     "head", "save the whole model"],
+    ["scores change with the batch", "alone and in a batch", "in 16 bits, small errors",
+     "batches", "a pad token that ends no chat"],
+    ["loss stays at log 2", "whole and cut tokens", "a head that is not trained",
+     "data", "raise the limit, drop long pairs"],
+    ["never stops", "last tokens of all chats", "whether the answer is complete",
+     "template", "add an end, train again"],
+    ["negative KL", "who sampled, who scored", "a wrong one that is still above 0",
+     "kl", "one policy for both"]],
+    columns=["symptom", "compare first", "what it cannot tell", "check", "mend"],
+    index=range(1, 9))
 
 # %% [markdown]
 # ## Exercises
 #
 # Each stub returns `None`; its checker then says "not attempted yet". A first hint is folded below
 # each task, the checker gives a second one. Solutions are in `notebooks/solutions/`.
-#
+
+# %% [markdown]
 # **1.** *Judge recorded models.* Write the level in units of the spread: the mean reward, divided
 # by the spread within prompts. Shape (P, 2) in, one number out. The cell applies it to `recorded`:
-# 16 models of four methods, four seeds each. Which methods have a level, and does it differ between
-# seeds?
+# 16 models of four methods, four seeds each. Say in advance: if the loss does not see the level,
+# will four seeds have four random levels, or one? Call it a level where it exceeds one spread.
+# Which methods have one?
 #
 # <details><summary>Hint</summary>
 #
@@ -671,7 +699,8 @@ if checks.check_misread(misread):
 
 # %% [markdown]
 # **3.** The exact mean of $\log \pi - \log \pi_\text{ref}$ when the words are drawn from $\pi$ at
-# temperature $T$. `pi` and `ref` are distributions over five words. The cell then takes
+# temperature $T$: the log-probabilities are divided by $T$ before the softmax. `pi` and `ref` are
+# distributions over five words; below, `ref` is Section 8's. The cell then takes
 # $\pi \propto \pi_\text{ref}^2$, a policy that is sharper than its reference. **Predict** at
 # which $T$ the words come from the reference itself. Where is the mean wrong and still positive?
 #
@@ -690,9 +719,10 @@ if checks.check_mean_k1(mean_k1):
         print(temperature, mean_k1((2 * ref.log()).softmax(0), ref, temperature))
 
 # %% [markdown]
-# **4.** *Three patients.* Each is a copy of the healthy model, with a level and with at most one
-# fault. Read their lines. Return a list of three numbers: the section of each patient's cause, or 0
-# where nothing needs a cure. One of the faults was not shown in this form.
+# **4.** *Four patients.* Each is a copy of the healthy model, with a level and with at most one
+# fault. Read their lines. Below them stand three rewards, here and on the machine that trained it.
+# Return a list of four numbers: the section of each patient's cause, or 0 where nothing needs a
+# cure. For one that is ill no line says *broken*.
 #
 # <details><summary>Hint</summary>
 #
@@ -700,9 +730,13 @@ if checks.check_mean_k1(mean_k1):
 # </details>
 
 # %%
-for number in (1, 2, 3):
+for number in (1, 2, 3, 4):
+    patient = checks.patient(number, model)
     print(f"---- patient {number}")
-    doctor.examine(checks.patient(number, model), pairs[:24])
+    doctor.examine(patient, pairs[:24], tell=brief)
+    now = evaluate(patient, pairs_as_groups(pairs[:3]))["rewards"]
+    print("three chosen answers, here", [round(r, 2) for r, _ in now], "where it was trained",
+          [round(r - 40, 2) for r, _ in again["rewards"][:3]])
 
 
 def diagnoses():
@@ -716,9 +750,9 @@ checks.check_diagnoses(diagnoses);
 #
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
-# | accuracy on new prompts | interval above one half: .83 to .98 | look at labels before rates |
+# | accuracy on new prompts | interval above the length rule, .69: .83 to .98 | labels, then rates |
 # | rewards alone, in a batch | no difference to a thousandth | pad ids, then number format |
-# | rewards on another machine | H100: error 1e-6 in 32 bits, .014 in 16 | format, attention path |
+# | rewards on another machine | (H100, recorded) 1e-6 off in 32 bits, .014 in 16 | number format |
 # | mean $k_1$ of own answers | above zero, or within its noise | who sampled, at which $T$ |
 
 # %% [markdown]
@@ -745,9 +779,11 @@ checks.check_diagnoses(diagnoses);
 # %% [markdown]
 # ## What you know now
 #
-# **Before you doubt the loss, run the cheap comparisons: before and after loading, alone and in a
-# batch, whole and cut, training pairs and new ones, sampled and scored by one policy. A level needs
-# no cure for ranking; it costs precision in 16 bits.**
+# **Before you doubt the loss, hand the model the same thing in two ways that must agree. Where they
+# differ, the pipeline is at fault. A level changes no difference, so for ranking it is no fault.**
+#
+# The ways: before and after loading, alone and in a batch, whole and cut, labels as they were and
+# as handed over, every chat's last token, the policy that sampled and the one that scored.
 #
 # What the checks cannot see: whether the labels mean what you think, and whether the model will
 # still be right about answers that a policy finds later (lessons 07 and 09).

@@ -96,13 +96,15 @@ def test_a_tokenizer_that_doubles_bos_is_worth_a_look(pairs):
 
 
 @pytest.mark.parametrize(("number", "of_template", "of_batches"), [
-    (1, "ok", "ok"), (2, "broken", "ok"), (3, "ok", "broken")])
+    (1, "ok", "ok"), (2, "broken", "ok"), (3, "ok", "broken"), (4, "ok", "ok")])
 def test_patients_have_the_one_fault_that_the_exercise_expects(
         model, pairs, number, of_template, of_batches):
     patient = checks_clinic.patient(number, model)
     rows = rows_of(patient.tokenizer, pairs)
     assert verdict(doctor.template, patient.tokenizer, pairs, rows) == of_template
     assert verdict(doctor.batches, patient, rows[:4]) == of_batches
+    assert verdict(doctor.head, patient) == "ok"  # of patient 4, too: what is saved looks trained
+    assert torch.equal(patient.head_weight, model.head_weight) == (number != 4)
     assert model.classifier.score.bias is None  # the healthy one stays as it is
 
 
@@ -241,10 +243,11 @@ def test_a_line_a_check_and_a_status(model, policy, source, tmp_path, capsys):
     policy.save(tmp_path / "policy")
     arguments = [str(tmp_path / "model"), source, "--policy", str(tmp_path / "policy")]
     assert status(*arguments) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("[")]
+    out = capsys.readouterr().out.replace("\n    ", " | ")  # advice stands below, indented
+    lines = [line for line in out.splitlines() if not line.startswith("[")]
     assert [line.split()[0] for line in lines] == [
         "head", "template", "data", "batches", "level", "accuracy", "kl"]
-    assert all(("Mend: " in line) == (line.split()[1] != "ok") for line in lines)
+    assert all((" | Mend: " in line) == (line.split()[1] != "ok") for line in lines)
     assert status(*arguments, "--max-length", "12") == 1
     assert "data      broken  0 of 24 equal, 24 if cut at 12" in capsys.readouterr().out
 
@@ -254,8 +257,8 @@ def test_without_a_head_it_says_so_and_stops(model, tiny_path, source, tmp_path,
     model.tokenizer.save_pretrained(tmp_path / "lost")
     for path in (tiny_path, str(tmp_path / "lost")):
         assert status(path, source) == 1
-        (line,) = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("[")]
-        assert line.startswith("head      broken  norm") and "Mend: it is missing" in line
+        line, mend = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("[")]
+        assert line.startswith("head      broken  norm") and mend.startswith("    Mend: train it")
 
 
 def test_bad_input_gets_the_librarys_one_error(model, tiny_path, source, tmp_path):

@@ -11,13 +11,15 @@ WORDS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"  # 
 
 
 def patient(number: int, model):
-    """A copy of a healthy model, with whatever patient 1, 2 or 3 of notebook 11 suffers from."""
+    """A copy of a healthy model, with whatever patient 1, 2, 3 or 4 of notebook 11 suffers from."""
     model = copy.deepcopy(model)
     model.classifier.score.bias = torch.nn.Parameter(torch.tensor([-40.0]), requires_grad=False)
     if number == 2:
         model.tokenizer.chat_template = WORDS
     if number == 3:
         model.classifier.config.pad_token_id = model.tokenizer.eos_token_id
+    if number == 4:  # drawn as a new head is, and then saved
+        model.head_weight.data.copy_(numbers(11, size := len(model.head_weight)) / size ** 0.5)
     return model
 
 
@@ -54,16 +56,15 @@ def check_mean_k1(function: Callable) -> bool:
     Hint: the words come from q = softmax(log pi / T), so the mean is sum q (log pi - log ref); at
     T = 1 that is the KL, at other temperatures it is none"""
     cases = []
-    for seed, temperature in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0)):
+    for seed, t in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0)):
         pi, ref = numbers(seed, 5).mul(2).softmax(0), numbers(seed + 1, 5).softmax(0)
-        q = (pi.log() / temperature).softmax(0)
-        cases.append(((pi, ref, temperature), q @ (pi / ref).log()))
+        cases.append(((pi, ref, t), (pi.log() / t).softmax(0) @ (pi / ref).log()))
     return judge(check_mean_k1, function, cases)
 
 
 def check_diagnoses(function: Callable) -> bool:
-    """Exercise 4 of notebook 11: the section of each of three patients' one cause, 0 if it is well.
+    """Exercise 4 of notebook 11: the section of each of four patients' one cause, 0 if it is well.
 
-    Hint: look is no illness where a level explains it; of several broken lines take the one that
-    can bring about the others, so an end of chat before an accuracy"""
-    return judge(check_diagnoses, function, [((), [0, 7, 5])])
+    Hint: look is no illness where a level explains it, and a level moves no accuracy; where rewards
+    differ from those in training, ask first whether the chats still end as they did"""
+    return judge(check_diagnoses, function, [((), [0, 7, 5, 4])])

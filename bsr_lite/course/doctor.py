@@ -34,23 +34,21 @@ def head(model) -> tuple[str, str]:
     (Eq. 2); what training makes of that nobody can foretell, and a random head that was saved
     passes: compare rewards before and after loading.
 
-    Mend: it is missing or was never trained: hand it to the optimizer, save it with the rest (PEFT
-    does so for task_type SEQ_CLS alone)."""
+    Mend: train it, and save it with the rest (PEFT does so for task_type SEQ_CLS alone)."""
     weight = model.head_weight.detach().float().cpu()  # (H,)
     draws = [torch.randn(len(weight), generator=torch.Generator().manual_seed(s)) for s in range(5)]
     drawn = torch.cosine_similarity(torch.stack(draws), weight, dim=1).max() > 0.99999
     here = "missing in the folder" if model.meta["new_head"] else "a new draw" if drawn else "there"
-    lost = not (norm := weight.norm().item()) or here != "there"
-    text = f"norm {norm:.2f} (new: 1), {here}"
-    return "broken" if lost else "ok" if 0.1 < norm < 10 else "look", text
+    text = f"norm {(norm := weight.norm().item()):.2f} (new: 1), {here}"
+    return "broken" if not norm or here != "there" else "ok" if 0.1 < norm < 10 else "look", text
 
 
 def template(tokenizer, pairs: list[Pair], rows: list) -> tuple[str, str]:
     """Does a chat end in a token of its own, hold its answer whole, and begin with one BOS? rows:
     of each pair the tokens of both chats, chosen first.
 
-    Mend: an end of turn in tokenizer.chat_template, then train again; against a second BOS
-    tokenizer(chat, add_special_tokens=False)."""
+    Mend: an end of turn in tokenizer.chat_template, then train again.
+    A second BOS: tokenizer(chat, add_special_tokens=False)."""
     ends, bos = {ids[-1] for pair in rows for ids in pair}, tokenizer.bos_token_id
     closed = len(ends) == 1 and ends <= tokenizer.added_tokens_decoder.keys()
     whole = sum(p.chosen.strip() in "".join(tokenization.render(tokenizer, [
@@ -64,7 +62,7 @@ def data(pairs: list[Pair], rows: list, max_length: int = 512) -> tuple[str, str
     """Pairs that teach nothing, as their tokens are equal (outer white space is no token) or would
     be when cut, and prompts that come more than once. Empty answers no reader lets in.
 
-    Mend: drop such pairs; drop those that are too long, do not cut them; hold out prompts."""
+    Mend: drop pairs that are equal or too long, do not cut them; hold out prompts."""
     same, lost = (sum(a[:n] == b[:n] for a, b in rows) for n in (None, max_length))
     again = len(pairs) - len({scenarios.prompt_key(p.prompt) for p in pairs})
     text = f"{same} of {len(pairs)} equal, {lost} if cut at {max_length}, {again} repeat a prompt"
@@ -74,8 +72,8 @@ def data(pairs: list[Pair], rows: list, max_length: int = 512) -> tuple[str, str
 def batches(model, rows: list) -> tuple[str, str]:
     """Rewards of answers each alone, packed together, and in rows that plain transformers pads.
 
-    Mend: tokenizer.pad_token and config.pad_token_id are one token that ends no chat; hand over
-    attention_mask; score in 32 bits, or one by one."""
+    Mend: one token that ends no chat for tokenizer.pad_token and config.pad_token_id;
+    hand over attention_mask; score in 32 bits, or one by one."""
     chats = [ids for pair in rows for ids in pair]
     alone = torch.cat([model(batching.pack([[ids[:-1], ids[-1:]]])) for ids in chats])
     found = {"packed": model(batching.pack([batching.shared_prefix(pair) for pair in rows]))}
@@ -94,9 +92,8 @@ def batches(model, rows: list) -> tuple[str, str]:
 def level(scores: dict) -> tuple[str, str]:
     """The mean reward against the spread within prompts; scores: what `evaluate` gives.
 
-    Mend: nothing for ranking, as Bradley-Terry sees differences alone (Eq. 3), nor for RL with a
-    baseline. Where a fixed number meets the reward, or 16 bits hold it, subtract the mean of fixed
-    answers; BSR pins the level in training."""
+    Mend: nothing for ranking (Eq. 3), nor for RL with a baseline. Where a fixed number replaces
+    the reward or is its threshold, or in 16 bits: subtract the mean of fixed answers, or BSR."""
     r = torch.tensor(scores["rewards"])  # (P, 2)
     mean, spread = r.mean().item(), r.diff(dim=1).abs().mean().item() / 2
     text = f"{r.min():.2f} to {r.max():.2f}, mean {mean:+.2f}, spread within prompts {spread:.2f}"
@@ -106,8 +103,8 @@ def level(scores: dict) -> tuple[str, str]:
 def accuracy(scores: dict) -> tuple[str, str]:
     """Against a coin, and against the number of characters.
 
-    Mend: below .5 chosen and rejected may be turned; near .5 labels, learning rate, steps; no
-    better than length: judge pairs of like length."""
+    Mend: below .5 chosen and rejected may be turned; near .5 labels, learning rate, steps;
+    no better than length: judge pairs of like length."""
     rule = 0.5 + abs(scores["length_score"] - 0.5)  # longer wins, or shorter
     text = "{score:.2f} ({low:.2f} to {high:.2f}), {groups} pairs; longer answer {length_score:.2f}"
     verdict = "broken" if scores["high"] < 0.5 else "ok" if scores["low"] > rule else "look"
@@ -118,7 +115,7 @@ def kl(policy, pairs: list[Pair]) -> tuple[str, str]:
     """Mean log pi - log pi_ref of own answers at temperature 1: a KL, below 0 by noise alone.
     One-sided: another policy or temperature can leave it above 0.
 
-    Mend: slightly below 0 is noise, take more answers. Else sample with the policy's newest weights
+    Mend: slightly below 0 is noise, take more answers. Else sample with the newest weights
     at temperature 1 without top-p; score with the template that sampled; count no padding."""
     prompts = [{"prompt": pair.prompt[-1]["content"]} for pair in pairs[:8]]
     groups = [b["token_group"] for b in generate.roll_out(policy, prompts, 4, 32, seed=0)]
@@ -133,15 +130,15 @@ def kl(policy, pairs: list[Pair]) -> tuple[str, str]:
 # ---- the command ---------------------------------------------------------------------------------
 
 @torch.no_grad()
-def tell(check, *arguments) -> bool:
+def tell(check, *arguments, advice: bool = True) -> bool:
     """Prints what a check found and, unless all is well, its way out; False where broken."""
     verdict, text = check(*arguments)
-    mend = ". " + " ".join(check.__doc__[check.__doc__.index("Mend:"):].split())
-    print(f"{check.__name__:9s} {verdict:7s} {text}{mend * (verdict != 'ok')}", flush=True)
+    way = check.__doc__[check.__doc__.index("Mend:"):] * (advice and verdict != "ok")
+    print(f"{check.__name__:9} {verdict:7} {text}", *map(str.strip, way.splitlines()), sep="\n    ")
     return verdict != "broken"
 
 
-def examine(model, pairs: list[Pair], max_length: int = 512, policy=None) -> bool:
+def examine(model, pairs: list[Pair], max_length: int = 512, policy=None, tell=tell) -> bool:
     """Every check, told; after a head that is broken no more.  False where any is broken."""
     chats = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
     rows = list(tokenization.answer_rows(model.tokenizer, chats))
