@@ -12,8 +12,8 @@
 # Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
 # card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
 # is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). What a layer computed is
-# computed again instead of kept. We count the bytes of each. Then we train such a model, and ask
-# which copies of it are still the same model.
+# computed again instead of kept. We count the bytes of each, train such a model, and ask which
+# copies of it are still the same model.
 
 # %% [markdown]
 # After it you can
@@ -83,9 +83,8 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
     [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
-# So freeze the base. But how do 4 bits hold a weight (Section 2)? And what learns if the base does
-# not (Section 3)? Not in this table are the **activations**: what each layer computed, kept for the
-# backward pass (Section 4).
+# So freeze the base. But how do 4 bits hold a weight, and what learns if the base does not? Not in
+# this table are the **activations**: what each layer computed, kept for the backward pass.
 #
 # ## 2. Four bits a weight
 #
@@ -201,16 +200,15 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# A learning step is far smaller than the gap between two values, so 4-bit weights cannot take it
-# (Section 6 counts).
-# **LoRA** (Hu et al. 2021) leaves a matrix $W$ as it is, and learns beside it a change of low rank
-# $k$, an **adapter**. With $h$ the hidden state that enters:
+# A learning step is far smaller than the gap between two values: 4-bit weights cannot take it
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves a matrix $W$ as it is, and learns beside it a
+# change of low rank $k$, an **adapter**. With $h$ the hidden state that enters:
 #
 # $$y = W h + \frac{\alpha}{k}\, B A\, h.$$
 #
 # $A$ has $k$ rows and $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random and $B$ at
-# **zero**, so that training begins at the pretrained model. (Papers write $r$ for the rank; our $r$
-# is the reward. $B$ is no batch.)
+# **zero**, so that training begins at the pretrained model. (Papers write $r$ for the rank; ours is
+# the reward.)
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -235,7 +233,6 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 #
 # **Merging** folds the adapter into one matrix, $W' = W + \frac{\alpha}{k} B A$, which gives the
 # same outputs. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole, and in 32 bits.
-# (In bfloat16, the usual 16 bits, numbers near 4 are 1/32 apart, and close answers would tie.)
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
@@ -275,20 +272,18 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # Activations are far larger, and 4 bits leave them as they are. A small model gains little.
 # </details>
 #
-# **How far to trust it.** The agreement says that fake tensors have the right shapes. A test finds
-# the count within .02% of torch's own allocator, on a CPU. The operating system sees more: in four
-# recorded settings 1.4 to 7 times as much, as freed blocks are kept (`data/runs/LOG.md`).
-#
-# On an H100 six settings of the whole small model took within 2% of the count. But CUDA's own
-# memory was .8 GB there, where our table assumes .6. A card also loses some to fragmentation: leave
-# 1 to 2 GB.
+# **How far to trust it.** The agreement says that fake tensors have the right shapes. The operating
+# system sees more: in four recorded settings 1.4 to 7 times as much, as freed blocks are kept
+# (`data/runs/LOG.md`). On an H100 six settings of the whole small model took within 2% of the
+# count. But CUDA's own memory was .8 GB there, where our table assumes .6. A card also loses some
+# to fragmentation: leave 1 to 2 GB.
 
 # %% [markdown]
 # Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
-# step holds one **pair**: a prompt and two answers. "2,048 tokens" below means a prompt with *one*
-# of them. A quarter is the prompt's, which the pair shares: 3,584 tokens a step. "512 tokens" makes
-# 896 a step. (GB are $10^9$ bytes. A card sold as 16 GB has 17.2 of them; we draw the line at 16
-# and leave the rest for fragments.)
+# step holds one **pair**: a prompt and two answers. "2,048 tokens" means the prompt and *one* of
+# them. A quarter is the prompt's, which the pair shares: 3,584 tokens a step. "512 tokens" makes
+# 896. (GB are $10^9$ bytes. A card sold as 16 GB has 17.2; we draw the line at 16 and leave the
+# rest for fragments.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -350,16 +345,14 @@ axes[1].legend(loc="upper right", fontsize=8);
 # Checkpointing takes 23.3 of LoRA's 25.5 GB of activations.
 
 # %% [markdown]
-# Two numbers of the table need a word.
-#
-# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** Through its values at 2,048 and 512
-# goes a line that starts at 14 GB without any token. These are most likely 16-bit copies of its
-# weights. The rest is more than LoRA's, as a trained layer must keep what entered it.
+# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** A line through its values at both
+# lengths starts at 14 GB without any token: most likely 16-bit copies of its weights. The rest is
+# more than LoRA's, as a trained layer must keep what entered it.
 #
 # **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
-# is software. On a card PEFT, the library of adapters, copies the input of an adapter to 32 bits
-# beside a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`: no conversion under
-# autocast). On a CPU it copies both: the small model's are equal.
+# is software. On a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
+# a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`: no conversion under autocast).
+# On a CPU it copies both: the small model's are equal.
 
 # %%
 fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
@@ -429,7 +422,14 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
       f"margin {log[0]['train/margin']:.2f}, then {log[-1]['train/margin']:.2f}")
 
 # %% [markdown]
-# TEXT5
+# <details><summary>Answer</summary>
+#
+# Near zero. More prompts rank better than worse, and a third do not change.
+# </details>
+#
+# **What to see.** Before training tau is +.02, and its interval holds zero. After ten steps the
+# same prompts score .25 higher (+.12 to +.38): it learns. The interval is over prompts; the seed is
+# one. The left panel could not show that: every step has other pairs, and their margins jump.
 #
 # ## 6. Which copy is still the model?
 #
@@ -543,16 +543,30 @@ for name in list(scored)[3:]:
     assert far[name] > 3 * far["3 merged"], f"{name}: moved by {far[name]:.3f} only"
 
 # %% [markdown]
-# TEXT6A
+# <details><summary>Answer</summary>
+#
+# 1 is the same to the bit. 2 and 3 differ by .04 at most. 4 and 5 differ by .24 and .27: rewards of
+# another model, whether better or worse four answers cannot say. 6 differs most: not one code
+# moves, so all that was trained is gone but the head.
+# </details>
 
 # %% [markdown]
-# TEXT6B
+# **What to see.** Each row has four digits, answer 1 on top. Copy 2 is the yardstick: the number
+# format alone moves a reward by .036. Merging moves it no farther (.033), another base more than
+# six times as far. (Our 16-bit base was itself once in 4 bits, of another format: .24 is this
+# model's number, not yours.)
+#
+# The order of these four answers is the same in every copy. But the first answer's margin over
+# "Blue." grows threefold on the 16-bit base, and in copy 6 it is .00. (There we set the adapters to
+# zero: with no code moved that is the same.)
+#
+# So a saved model remembers how its base was held. `merge` adds the change to *that* base's values,
+# in 32 bits.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
-# in `notebooks/solutions/`.
+# A fold holds the first hint; a wrong answer gets a second one. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
@@ -579,10 +593,10 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # %% [markdown]
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
 # with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
-# (LoRA, four layers, two pairs). Prompt and answer have 64 to 1,024 tokens together, a quarter of
-# them the prompt's, which a pair shares. With which power of the tokens does the peak grow? Return
-# the exponent, by a least-squares line. Then run the last cell, over all sizes and over the two
-# longest. What may one say, and what not?
+# (LoRA, four layers, two pairs), prompt and answer of 64 to 1,024 tokens together, a quarter the
+# prompt's, which a pair shares. Return the power with which the peak grows, by a least-squares
+# line. Then run the last cell, over all sizes and over the two longest. What may one say, and what
+# not?
 #
 # <details><summary>Hint</summary>
 #
@@ -648,7 +662,8 @@ checks.check_first_step(first_step);
 # 3. What would happen if $A$ and $B$ both started at zero?
 # 4. Why is NF4 no better than even spacing in very small blocks?
 # 5. A colleague merges your adapters into the original model. Nothing fails. What is wrong?
-#
+
+# %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. It needs no gradient and no optimizer averages.
@@ -661,7 +676,12 @@ checks.check_first_step(first_step);
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# WATCH
+# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# |---|---|---|
+# | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
+# | tau minus the untrained model's, same prompts | +.25 (+.12 to +.38) | steps, learning rate |
+# | rewards after a reload | equal to the bit | the base that the folder names |
+# | rewards after merging | as far as the number format: .03 | was the base dequantized first? |
 
 # %% [markdown]
 # ## What you know now
@@ -672,6 +692,7 @@ checks.check_first_step(first_step);
 # - A trained weight costs 16 bytes, a frozen one 2, in NF4 with double quantization 4.127 bits.
 # - Which trick a card needs depends on the answers' length: a frozen base's activations follow
 #   tokens.
-# - LAST
+# - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
+#   merge into dequantized weights, and stay there. After longer training, count again.
 #
 # Real judged answers: notebook 07. Next: **06 · Can you trust a comparison of two reward models?**
