@@ -72,8 +72,7 @@ CONFIG = "bsr_lite/configs/rm_qlora_fast_{}.yaml"
 # ## 1. What one weight costs
 #
 # A weight that is trained in 32 bits comes with three more numbers of 4 bytes: its **gradient**,
-# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read. It
-# needs no company, and fewer bits.
+# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read.
 
 # %%
 WEIGHTS = 7.505e9  # Llama-3.1-8B as a reward model: its word scores replaced by one reward head
@@ -181,9 +180,8 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # </details>
 #
 # **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. Right, Gaussian numbers
-# behave as our matrix does up to blocks of 256. Beyond, the matrix is a little worse. (Our copy of
-# the model was once in 4 bits of another format; hence, most likely, the bumps on the left.)
-# Whether a network tolerates 9% is not answered here.
+# behave as our matrix does up to blocks of 256; beyond, the matrix is a little worse. Whether a
+# network tolerates 9% is not answered here.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -237,9 +235,8 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # %% [markdown]
 # ## 4. What the batch costs: activations
 #
-# Activations depend on every line of the model's code. So `bsr_lite.scale.estimate` does not guess:
-# it runs the training step on *fake* tensors, which have shapes but no memory, and counts the bytes
-# that live at once.
+# `bsr_lite.scale.estimate` does not guess activations: it runs the training step on *fake* tensors,
+# which have shapes but no memory, and counts the bytes that live at once.
 #
 # **Gradient checkpointing** keeps only what enters each layer, and computes the rest again in the
 # backward pass. Over a frozen base that is about half more work: forward 1, backward 1, and forward
@@ -272,11 +269,10 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # Activations are far larger, and 4 bits leave them as they are. A small model gains little.
 # </details>
 #
-# **How far to trust it.** The agreement says that fake tensors have the right shapes. The operating
-# system sees more: in four recorded settings 1.4 to 7 times as much, as freed blocks are kept
-# (`data/runs/LOG.md`). On an H100 six settings of the whole small model took within 2% of the
-# count. But CUDA's own memory was .8 GB there, where our table assumes .6. A card also loses some
-# to fragmentation: leave 1 to 2 GB.
+# **How far to trust it.** The operating system sees more: in four recorded settings 1.4 to 7 times
+# as much, as freed blocks are kept (`data/runs/LOG.md`). On an H100 six settings of the whole small
+# model took within 2% of the count. But CUDA's own memory was .8 GB there, where our table assumes
+# .6. A card also loses some to fragmentation: leave 1 to 2 GB.
 
 # %% [markdown]
 # Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
@@ -336,8 +332,8 @@ axes[1].legend(loc="upper right", fontsize=8);
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of LoRA's 41.8 GB checkpointing saves 23.3, 4 bits 14.3. A 24 GB card needs adapters and
-# checkpointing, but no 4 bits. A 16 GB card needs all three tricks, or shorter answers.
+# Of LoRA's 41.8 GB checkpointing saves 23.3, 4 bits 14.3. With adapters a 24 GB card needs only
+# checkpointing. A 16 GB card needs all three tricks, or shorter answers.
 # </details>
 #
 # **What to see.** Adapters leave 16 of the 120 GB before any token; full fine-tuning is off the
@@ -346,8 +342,7 @@ axes[1].legend(loc="upper right", fontsize=8);
 
 # %% [markdown]
 # **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** A line through its values at both
-# lengths starts at 14 GB without any token: most likely 16-bit copies of its weights. The rest is
-# more than LoRA's, as a trained layer must keep what entered it.
+# lengths starts at 14 GB without any token: most likely 16-bit copies of its weights.
 #
 # **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
 # is software. On a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
@@ -365,9 +360,8 @@ assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB nee
 # Does a 4-bit base with adapters learn? We train 10 steps with BSR (Eq. 25, $\lambda = 10^{-3}$,
 # one group a batch; notebook 03 shows what BSR changes). One seed and 10 steps are a demonstration.
 #
-# The score is Kendall's tau between rewards and gold within a prompt. An untrained model need not
-# score zero: a random head may prefer long answers, or short ones. So the same prompts are scored
-# before the first step.
+# An untrained model need not score zero: a random head may prefer long answers, or short ones. So
+# the same prompts are scored (Kendall's tau within a prompt) before the first step, too.
 
 # %%
 import dataclasses
@@ -433,8 +427,8 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 #
 # ## 6. Which copy is still the model?
 #
-# Saved are the adapters and the head, not the base: it can be had again. A merged model is one
-# plain folder for `transformers`.
+# Saved are the adapters and the head, not the base. A merged model is one plain folder for
+# `transformers`.
 
 # %%
 from bsr_lite.scale.merge import merge_reward_model
@@ -469,8 +463,7 @@ with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
 # 5. merge them into that base;
 # 6. merge them, and round the sum to 4 bits again?
 #
-# The last one first: how many codes does training move? To see that the count can be other than
-# zero, we also count for a change 100 times as large.
+# The last one first: how many codes does training move? Our control is a change 100 times as large.
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
@@ -553,15 +546,13 @@ for name in list(scored)[3:]:
 # %% [markdown]
 # **What to see.** Each row has four digits, answer 1 on top. Copy 2 is the yardstick: the number
 # format alone moves a reward by .036. Merging moves it no farther (.033), another base more than
-# six times as far. (Our 16-bit base was itself once in 4 bits, of another format: .24 is this
-# model's number, not yours.)
+# six times as far. (Our 16-bit base was once in 4 bits of another format: .24 is this model's
+# number.)
 #
-# The order of these four answers is the same in every copy. But the first answer's margin over
-# "Blue." grows threefold on the 16-bit base, and in copy 6 it is .00. (There we set the adapters to
-# zero: with no code moved that is the same.)
-#
-# So a saved model remembers how its base was held. `merge` adds the change to *that* base's values,
-# in 32 bits.
+# All copies keep the order of these four. But the first answer's margin over "Blue." grows
+# threefold on the 16-bit base; in copy 6 it is .00. (Its adapters are set to zero: with no code
+# moved that is the same.) So a saved model notes how its base was held, and `merge` adds the change
+# to *that* base's values, in 32 bits.
 
 # %% [markdown]
 # ## Exercises
@@ -690,8 +681,7 @@ checks.check_first_step(first_step);
 # shrinks activations; and an adapter belongs to the base it was trained on.**
 #
 # - A trained weight costs 16 bytes, a frozen one 2, in NF4 with double quantization 4.127 bits.
-# - Which trick a card needs depends on the answers' length: a frozen base's activations follow
-#   tokens.
+# - Over a frozen base activations follow tokens: which trick a card needs depends on their number.
 # - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
 #   merge into dequantized weights, and stay there. After longer training, count again.
 #
