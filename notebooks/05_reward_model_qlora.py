@@ -12,8 +12,7 @@
 # Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
 # card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
 # is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). What a layer computed is
-# computed again instead of kept. We count the bytes of each, train such a model, and ask which
-# copies of it are still the same model.
+# computed again instead of kept. Which copies of such a model are still the same model?
 
 # %% [markdown]
 # After it you can
@@ -174,9 +173,8 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# At 64 it is larger, by a tenth. In blocks of 4,096 it is larger by more than a third, in blocks of
-# 16 no larger at all. The larger the block, the farther out its absmax, and the more even values
-# are wasted on a thin tail.
+# It is larger: at 64 by a tenth, at 4,096 by more than a third, at 16 not at all. The larger the
+# block, the farther out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
 # **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. Right, Gaussian numbers
@@ -277,9 +275,8 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # %% [markdown]
 # Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
 # step holds one **pair**: a prompt and two answers. "2,048 tokens" means the prompt and *one* of
-# them. A quarter is the prompt's, which the pair shares: 3,584 tokens a step. "512 tokens" makes
-# 896. (GB are $10^9$ bytes. A card sold as 16 GB has 17.2; we draw the line at 16 and leave the
-# rest for fragments.)
+# them. The pair shares the prompt, a quarter: 3,584 tokens a step. "512 tokens" makes 896. (GB are
+# $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -337,8 +334,7 @@ axes[1].legend(loc="upper right", fontsize=8);
 # </details>
 #
 # **What to see.** Adapters leave 16 of the 120 GB before any token; full fine-tuning is off the
-# figure. In 4 bits the linear weights are 3.6 GB, and embeddings stay in 16 bits: 1.1 more.
-# Checkpointing takes 23.3 of LoRA's 25.5 GB of activations.
+# figure. In 4 bits the linear weights are 3.6 GB; embeddings stay in 16 bits, 1.1 more.
 
 # %% [markdown]
 # **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** A line through its values at both
@@ -346,8 +342,7 @@ axes[1].legend(loc="upper right", fontsize=8);
 #
 # **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
 # is software. On a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
-# a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`: no conversion under autocast).
-# On a CPU it copies both: the small model's are equal.
+# a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`). On a CPU it copies both.
 
 # %%
 fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
@@ -357,7 +352,7 @@ assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB nee
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does a 4-bit base with adapters learn? We train 10 steps with BSR (Eq. 25, $\lambda = 10^{-3}$,
+# Does it learn? We train 10 steps with BSR (Eq. 25, $\lambda = 10^{-3}$,
 # one group a batch; notebook 03 shows what BSR changes). One seed and 10 steps are a demonstration.
 #
 # An untrained model need not score zero: a random head may prefer long answers, or short ones. So
@@ -421,9 +416,9 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # Near zero. More prompts rank better than worse, and a third do not change.
 # </details>
 #
-# **What to see.** Before training tau is +.02, and its interval holds zero. After ten steps the
-# same prompts score .25 higher (+.12 to +.38): it learns. The interval is over prompts; the seed is
-# one. The left panel could not show that: every step has other pairs, and their margins jump.
+# **What to see.** After ten steps the same prompts score .25 higher (+.12 to +.38): it learns. The
+# interval is over prompts; the seed is one. The left panel could not show that: every step has
+# other pairs, and their margins jump.
 #
 # ## 6. Which copy is still the model?
 #
@@ -538,9 +533,9 @@ for name in list(scored)[3:]:
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 1 is the same to the bit. 2 and 3 differ by .04 at most. 4 and 5 differ by .24 and .27: rewards of
-# another model, whether better or worse four answers cannot say. 6 differs most: not one code
-# moves, so all that was trained is gone but the head.
+# 1 is the same to the bit. 2 and 3 differ by .04 at most, 4 and 5 by .24 and .27: another model's
+# rewards. Whether a better one's four answers cannot say. In 6 all that was trained is gone but the
+# head.
 # </details>
 
 # %% [markdown]
@@ -648,7 +643,7 @@ checks.check_first_step(first_step);
 # %% [markdown]
 # ## Check yourself
 #
-# 1. Why does a frozen weight cost so much less than a trained one, even in the same number format?
+# 1. Why does a frozen weight cost less than a trained one, even in the same number format?
 # 2. LoRA with short answers does not fit a card. Which trick helps more, and why?
 # 3. What would happen if $A$ and $B$ both started at zero?
 # 4. Why is NF4 no better than even spacing in very small blocks?
@@ -661,7 +656,7 @@ checks.check_first_step(first_step);
 # 2. Fewer bits: with few tokens the weights are most of the memory.
 # 3. Each one's gradient passes through the other: no adapter would ever move.
 # 4. Absmax lies close to the other weights: no thin tail to waste values on.
-# 5. The adapters learned beside the rounded weights; rewards change, and no error says so.
+# 5. The adapters learned beside the rounded weights, so rewards change.
 # </details>
 
 # %% [markdown]
