@@ -203,8 +203,7 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # $$y = W h + \frac{\alpha}{k}\, B A\, h.$$
 #
 # $A$ has $k$ rows and $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random and $B$ at
-# **zero**, so that training begins at the pretrained model. (Papers write $r$ for the rank; ours is
-# the reward.)
+# **zero**, so that training begins at the pretrained model.
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -240,7 +239,7 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # backward pass. Over a frozen base that is about half more work: forward 1, backward 1, and forward
 # 1 again.
 #
-# First our small model, whose step also runs with real tensors. **Predict**: which is larger, base
+# First our small model, with real tensors, too. **Predict**: which is larger, base
 # or activations, and which of them do 4 bits shrink?
 
 # %%
@@ -264,7 +263,7 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Activations are far larger, and 4 bits leave them as they are. A small model gains little.
+# Activations are far larger, and 4 bits leave them as they are.
 # </details>
 #
 # **How far to trust it.** The operating system sees more: in four recorded settings 1.4 to 7 times
@@ -273,7 +272,7 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # .6. A card also loses some to fragmentation: leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
+# Now Llama-3.1-8B (its shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A
 # step holds one **pair**: a prompt and two answers. "2,048 tokens" means the prompt and *one* of
 # them. The pair shares the prompt, a quarter: 3,584 tokens a step. "512 tokens" makes 896. (GB are
 # $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
@@ -417,8 +416,8 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .25 higher (+.12 to +.38): it learns. The
-# interval is over prompts; the seed is one. The left panel could not show that: every step has
-# other pairs, and their margins jump.
+# interval is over prompts. The left panel could not show that: every step has other pairs, and
+# their margins jump.
 #
 # ## 6. Which copy is still the model?
 #
@@ -545,14 +544,13 @@ for name in list(scored)[3:]:
 # number.)
 #
 # All copies keep the order of these four. But the first answer's margin over "Blue." grows
-# threefold on the 16-bit base; in copy 6 it is .00. (Its adapters are set to zero: with no code
-# moved that is the same.) So a saved model notes how its base was held, and `merge` adds the change
-# to *that* base's values, in 32 bits.
+# threefold on the 16-bit base; in copy 6 it is .00. So a saved model notes how its base was held,
+# and `merge` adds the change to *that* base's values, in 32 bits.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint; a wrong answer gets a second one. Solutions: `notebooks/solutions/`.
+# A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
@@ -680,4 +678,4 @@ checks.check_first_step(first_step);
 # - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
 #   merge into dequantized weights, and stay there. After longer training, count again.
 #
-# Real judged answers: notebook 07. Next: **06 · Can you trust a comparison of two reward models?**
+# Next: **06 · Can you trust a comparison of two reward models?**
