@@ -457,7 +457,7 @@ with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
 # 5. merge them into that base;
 # 6. merge them, and round the sum to 4 bits again?
 #
-# The last one first: how many codes does training move? Our control is a change 100 times as large.
+# The last one first: how many codes does training move? Our control: a change 100 times larger.
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
