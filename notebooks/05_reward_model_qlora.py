@@ -12,18 +12,17 @@
 # Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
 # card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
 # is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). What a layer computed is
-# computed again instead of kept. We count the bytes of each. Then we train such a model with BSR,
-# and ask which copies of it are still the same model.
+# computed again instead of kept. Which copies of such a model are still the same model?
 
 # %% [markdown]
 # After it you can
 # - say which trick shrinks which part of the memory, and predict a run's memory before it starts;
-# - quantize a matrix to NF4 by hand, and say what a weight then costs;
-# - say why an adapter starts at zero, and which base it belongs to;
+# - round a matrix to 4 bits and back, and say what a weight then costs;
+# - say what an adapter's first step does, and which base an adapter belongs to;
 # - save, reload and merge a reward model without silently changing its rewards.
 #
-# **No card of that size has run any of this.** Bytes are counted, on a CPU: Section 4 says how
-# far to trust that.
+# **No card of that size has run any of this.** Bytes are counted on a CPU. Section 4 says how far
+# to trust that.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -72,31 +71,29 @@ CONFIG = "bsr_lite/configs/rm_qlora_fast_{}.yaml"
 # ## 1. What one weight costs
 #
 # A weight that is trained in 32 bits comes with three more numbers of 4 bytes: its **gradient**,
-# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read. It
-# needs no company, and fewer bits.
+# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read.
 
 # %%
 WEIGHTS = 7.505e9  # Llama-3.1-8B as a reward model: its word scores replaced by one reward head
 KINDS = (("trained", "weight, gradient, two averages, 32 bits each", 16),
          ("frozen", "weight, 16 bits", 2), ("frozen", "weight, 4 bits", 0.5))
-Markdown(tables.table(["a weight that is", "holds", "bytes", "all weights, GB"], [
-    [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.0f}"] for kind, what, size in KINDS]))
+Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
+    [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
-# So freeze the base. But how do 4 bits hold a weight (Section 2)? And what learns if the base does
-# not (Section 3)? Not in this table are the **activations**: what each layer computed, kept for the
-# backward pass (Section 4).
+# So freeze the base. But how do 4 bits hold a weight, and what learns if the base does not? Not in
+# this table are the **activations**: what each layer computed, kept for the backward pass.
 #
 # ## 2. Four bits a weight
 #
-# 4 bits name one of 16 levels. Trained weights look Gaussian, so **NF4** (4-bit NormalFloat) puts
-# its levels at quantiles of a normal distribution. Each **block** of 64 weights is divided by its
-# largest absolute value (*absmax*), so it lies in $[-1, 1]$. Every weight becomes the number of its
-# nearest level. One level is exactly 0; that leaves 8 positive and 7 negative ones.
+# 4 bits name one of 16 values. Trained weights look Gaussian, so **NF4** (4-bit NormalFloat) puts
+# its values at quantiles of a normal distribution. Each **block** of 64 weights is divided by its
+# largest absolute value (*absmax*), so it lies in $[-1, 1]$. Of every weight its **code** is kept:
+# the number of the nearest value. One value is exactly 0; that leaves 8 positive and 7 negative.
 
 # %%
 normal = torch.distributions.Normal(0.0, 1.0)
-# The outermost quantile lies half a step from the end. A step is 1/16 for 16 levels, 1/15 for 15;
+# The outermost quantile lies half a step from the end. A step is 1/16 for 16 values, 1/15 for 15;
 # bitsandbytes, the usual library, takes the mean of both.
 TAIL = 1 - (1 / 32 + 1 / 30) / 2
 
@@ -105,26 +102,27 @@ def half(count):  # quantiles from the tail to just above the median
     return normal.icdf(torch.linspace(TAIL, 0.5, count + 1, dtype=torch.float64)[:-1])
 
 
-levels = torch.cat([half(8), torch.zeros(1), -half(7)]).sort().values
-levels = (levels / levels.max()).float()  # (16,)
-print([round(x, 2) for x in levels.tolist()])
+nf4 = torch.cat([half(8), torch.zeros(1), -half(7)]).sort().values
+nf4 = (nf4 / nf4.max()).float()  # (16,)
+print([round(x, 2) for x in nf4.tolist()])
 
 # %%
-def quantize(weight, levels, block=64):
+def quantize(weight, values, block=64):
     blocks = weight.reshape(-1, block)
     absmax = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
-    codes = ((blocks / absmax)[..., None] - levels).abs().argmin(-1)  # 0..15
+    codes = ((blocks / absmax)[..., None] - values).abs().argmin(-1)  # 0..15
     return codes, absmax
 
 
-def dequantize(codes, absmax, levels):
-    return levels[codes] * absmax
+def dequantize(codes, absmax, values):
+    return values[codes] * absmax
 
 
-base = load_reward_model("smollm2-135m-instruct", depth=10, dtype="float32")
+with contextlib.redirect_stdout(io.StringIO()):
+    base = load_reward_model("smollm2-135m-instruct", depth=10, dtype="float32")
 W = base.backbone.layers[4].mlp.up_proj.weight.detach().cpu()  # (1536, 576)
-codes, absmax = quantize(W, levels)
-W4 = dequantize(codes, absmax, levels).view_as(W)
+codes, absmax = quantize(W, nf4)
+W4 = dequantize(codes, absmax, nf4).view_as(W)
 
 # %% [markdown]
 # Does bitsandbytes do the same? (It packs two codes into a byte.)
@@ -133,22 +131,22 @@ W4 = dequantize(codes, absmax, levels).view_as(W)
 import bitsandbytes.functional as bnb
 
 packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4")
-torch.testing.assert_close(state.code, levels, rtol=0, atol=1e-6)  # the same 16 levels
+torch.testing.assert_close(state.code, nf4, rtol=0, atol=1e-6)  # the same 16 values
 torch.testing.assert_close(bnb.dequantize_4bit(packed, state), W4, rtol=0, atol=1e-6)
 print("by hand and by bitsandbytes the same;", tuple(packed.shape), packed.dtype)
 
 # %% [markdown]
-# **Predict**: 16 levels evenly spaced over $[-1, 1]$ instead of NF4's. Is the error larger or
+# **Predict**: 16 values evenly spaced over $[-1, 1]$ instead of NF4's. Is the error larger or
 # smaller? Does it matter how many weights share an absmax?
 
 # %%
-def error(weight, levels, block):  # percent of the weights' standard deviation
-    rounded = dequantize(*quantize(weight, levels, block), levels).view_as(weight)
+def error(weight, values, block):  # percent of the weights' standard deviation
+    rounded = dequantize(*quantize(weight, values, block), values).view_as(weight)
     return 100 * ((rounded - weight).std() / weight.std()).item()
 
 
 even, gauss = torch.linspace(-1, 1, 16), torch.randn(512, 4096)
-print(f"blocks of 64: NF4 {error(W, levels, 64):.1f}%, even {error(W, even, 64):.1f}%")
+print(f"blocks of 64: NF4 {error(W, nf4, 64):.1f}%, even {error(W, even, 64):.1f}%")
 for b in (64, 4096):
     print(f"absmax of {b:4d} Gaussian numbers: {gauss.view(-1, b).abs().amax(1).mean():.1f} std")
 
@@ -156,32 +154,32 @@ for b in (64, 4096):
 blocks = [b for b in (16, 64, 256, 1024, 4096) if b <= W.numel()]
 figure, (left, right) = plots.panels(2)
 left.hist((W.reshape(-1, 64) / absmax).flatten(), bins=121, color="#BBBBBB")
-for name, place, tint, height in (("NF4", levels, "#4477AA", -900), ("even", even, "black", -2200)):
+for name, place, tint, height in (("NF4", nf4, "#4477AA", -900), ("even", even, "black", -2200)):
     left.plot(place, torch.full((16,), height), "|", color=tint, markersize=9)
     left.text(-1.08, height, name, color=tint, ha="right", va="center", fontsize=8)
     right.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
     right.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
     right.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
 plots.label(left, "weight / absmax of its block", "weights",
-            "NF4 puts its levels where the weights are")
+            "NF4 puts its values where the weights are")
 plots.label(right, "weights in a block", "rms error, % of the weights' std",
             "the larger the block, the more NF4 saves")
 left.set(xlim=(-1.3, 1.1), yticks=(0, 5000, 10000, 15000))
 right.set(xscale="log", xlim=(13, 9000), ylim=(0, None))
 right.set_xticks(blocks, blocks)
-right.text(4096, 5, "dotted: Gaussian numbers", fontsize=8, ha="right");
+right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (1024, 7.2), fontsize=8,
+               ha="center", arrowprops={"arrowstyle": "-", "color": "#4477AA"});
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# At 64 it is larger, by a tenth. In blocks of 4,096 it is larger by more than a third, in blocks of
-# 16 no larger at all. The larger the block, the farther out its absmax, and the more even levels
-# are wasted on a thin tail.
+# It is larger: at 64 by a tenth, at 4,096 by more than a third, at 16 not at all. The larger the
+# block, the farther out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. Right, dotted, Gaussian
-# numbers behave as our matrix does. (Our copy of the model was once in 4 bits of another format;
-# hence, most likely, the small bumps.) Whether a network tolerates 9% is not answered here.
+# **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. Right, Gaussian numbers
+# behave as our matrix does up to blocks of 256; beyond, the matrix is a little worse. Whether a
+# network tolerates 9% is not answered here.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -198,15 +196,14 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# A learning step is far smaller than the gap between two levels, so 4-bit weights cannot take it.
-# **LoRA** (Hu et al. 2021) leaves a matrix $W$ as it is, and learns beside it a change of low rank
-# $k$, an **adapter**. With $h$ the hidden state that enters:
+# A learning step is far smaller than the gap between two values: 4-bit weights cannot take it
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves a matrix $W$ as it is, and learns beside it a
+# change of low rank $k$, an **adapter**. With $h$ the hidden state that enters:
 #
 # $$y = W h + \frac{\alpha}{k}\, B A\, h.$$
 #
 # $A$ has $k$ rows and $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random and $B$ at
-# **zero**, so that training begins at the pretrained model. (Papers write $r$ for the rank; our $r$
-# is the reward. $B$ is no batch.)
+# **zero**, so that training begins at the pretrained model.
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -230,21 +227,19 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # </details>
 #
 # **Merging** folds the adapter into one matrix, $W' = W + \frac{\alpha}{k} B A$, which gives the
-# same outputs. Trained whole is the new head $W_p$ of Eq. 2, in 32 bits. (In bfloat16, the usual 16
-# bits, rewards near 4 lie on a grid of 1/32, and close answers tie: exercise 4.)
+# same outputs. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole, and in 32 bits.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
 #
-# Activations depend on every line of the model's code. So `bsr_lite.scale.estimate` does not guess:
-# it runs the training step on *fake* tensors, which have shapes but no memory, and counts the bytes
-# that live at once.
+# `bsr_lite.scale.estimate` does not guess activations: it runs the training step on *fake* tensors,
+# which have shapes but no memory, and counts the bytes that live at once.
 #
 # **Gradient checkpointing** keeps only what enters each layer, and computes the rest again in the
 # backward pass. Over a frozen base that is about half more work: forward 1, backward 1, and forward
 # 1 again.
 #
-# First our small model, whose step also runs with real tensors. **Predict**: which is larger, base
+# First our small model, with real tensors, too. **Predict**: which is larger, base
 # or activations, and which of them do 4 bits shrink?
 
 # %%
@@ -262,24 +257,25 @@ for name, changes in {"LoRA, 16-bit base": [PLAIN], "QLoRA": [],
     rows.append([name, *(f"{x / 1e6:.0f}" for x in (parts["base"], parts["activations"], real))])
     if not torch.cuda.is_available():  # a GPU's allocator rounds up: look, do not assert
         assert abs(parts["activations"] / real - 1) < 0.02, "the estimate must hold within 2%"
-Markdown(tables.table(["10 layers, 2,048 tokens; MB", "base", "activations, estimated",
+Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations, estimated",
                        "activations, real step"], rows))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Activations are far larger, and 4 bits leave them as they are. A small model gains little.
+# Activations are far larger, and 4 bits leave them as they are.
 # </details>
 #
-# **How far to trust it.** The agreement says that fake tensors have the right shapes. A test finds
-# the count within .02% of torch's own allocator, on a CPU. The operating system sees more: in four
-# recorded settings 1.4 to 7 times as much, as freed blocks are kept (`data/runs/LOG.md`). On an
-# H100 a step of the whole small model took within 2% of the count. A card loses some to
-# fragmentation: leave 1 to 2 GB.
+# **How far to trust it.** The operating system sees more: in four recorded settings 1.4 to 7 times
+# as much, as freed blocks are kept (`data/runs/LOG.md`). On an H100 six settings of the whole small
+# model took within 2% of the count. But CUDA's own memory was .8 GB there, where our table assumes
+# .6. A card also loses some to fragmentation: leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B, which we need not download to know its shapes, on an RTX 4060 Ti with 16 GB. A
-# step holds one pair. Prompt and answer have up to 2,048 tokens together, or up to 512.
+# Now Llama-3.1-8B (its shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A
+# step holds one **pair**: a prompt and two answers. "2,048 tokens" means the prompt and *one* of
+# them. The pair shares the prompt, a quarter: 3,584 tokens a step. "512 tokens" makes 896. (GB are
+# $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -301,8 +297,8 @@ for length in (2048, 512):
             "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
 assert abs(bill[512, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
 Markdown(tables.table(
-    ["8B, GB at 2,048 tokens", "base", "adapters, gradients, averages", "activations", "CUDA",
-     "total", "total at 512 tokens"],
+    ["8B, prompt + answer of 2,048 tokens; GB", "base", "adapters, gradients, averages",
+     "activations", "CUDA", "total", "total at 512"],
     [[way, *(f"{x:.1f}" for x in bill[2048, way].values()), f"{bill[512, way]['total']:.1f}"]
      for way in WAYS]))
 
@@ -330,14 +326,22 @@ plots.label(axes[1], "", "", "512 tokens: 16 GB takes adapters and 4 bits")
 axes[1].legend(loc="upper right", fontsize=8);
 
 # %% [markdown]
-# **What to see.** Of the 120 GB before any token, adapters leave 16. (Full fine-tuning is off the
-# figure.) 4 bits take 10 of 15 GB of frozen weights; embeddings stay in 16 bits. Checkpointing
-# takes 23 of LoRA's 26 GB of activations. So a 24 GB card needs no 4 bits: adapters and
-# checkpointing are enough. A 16 GB card needs all three tricks, or shorter answers.
+# <details><summary>Answer</summary>
 #
-# **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5.
-# That is software: on a card PEFT, the library of adapters, copies the input for an adapter beside
-# a 16-bit layer, not beside a 4-bit one. On a CPU it copies both: the small model's are equal.
+# Of LoRA's 41.8 GB checkpointing saves 23.3, 4 bits 14.3. With adapters a 24 GB card needs only
+# checkpointing. A 16 GB card needs all three tricks, or shorter answers.
+# </details>
+#
+# **What to see.** Adapters leave 16 of the 120 GB before any token; full fine-tuning is off the
+# figure. In 4 bits the linear weights are 3.6 GB; embeddings stay in 16 bits, 1.1 more.
+
+# %% [markdown]
+# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** A line through its values at both
+# lengths starts at 14 GB without any token: most likely 16-bit copies of its weights.
+#
+# **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
+# is software. On a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
+# a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`). On a CPU it copies both.
 
 # %%
 fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
@@ -347,69 +351,80 @@ assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB nee
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does it learn? BT and BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch) on a 4-bit base, with
-# the same seed: same head, same adapters, same batches. One seed and 10 steps are a demonstration,
-# no comparison.
+# Does it learn? We train 10 steps with BSR (Eq. 25, $\lambda = 10^{-3}$,
+# one group a batch; notebook 03 shows what BSR changes). One seed and 10 steps are a demonstration.
+#
+# An untrained model need not score zero: a random head may prefer long answers, or short ones. So
+# the same prompts are scored (Kendall's tau within a prompt) before the first step, too.
 
 # %%
-from bsr_lite.runlog import read_metrics
+import dataclasses
+
 from bsr_lite.train_rm import train
 
 RUNS = Path(tempfile.mkdtemp())
-
-
-def run(loss):
-    config = load_config(CONFIG.format(loss), overrides=[
-        "data.max_pairs=160", "eval_every=5", "eval_groups=20", f"output_dir={RUNS / loss}"])
-    with contextlib.redirect_stdout(io.StringIO()):
-        model, _ = train(config)
-    return model.eval(), read_metrics(RUNS / loss)
-
-
-(bt, bt_log), (bsr, bsr_log) = run("bt"), run("bsr")
-
-# %% [markdown]
-# **Predict**: the head is random. Where does the *level*, the mean reward of a batch, start under
-# BT and under BSR? Which will tell the two apart in 10 steps, the level or the margins?
+config = load_config(CONFIG.format("bsr"), overrides=[
+    "data.max_pairs=160", "eval_every=100", "eval_groups=40", f"output_dir={RUNS / 'bsr'}"])
 
 # %%
+from bsr_lite.eval_rm import evaluate, score_answers
+from bsr_lite.metrics import bootstrap_interval, clustered
+from bsr_lite.runlog import read_metrics
+from bsr_lite.train_rm import prepare
+
+with contextlib.redirect_stdout(io.StringIO()):
+    start, _, watched, _ = prepare(config, None)  # the head and adapters that training starts from
+    bsr, _ = train(dataclasses.replace(config, eval_groups=2))
+before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.token_budget)
+                 for model in (start, bsr))
+assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
+
+# %% [markdown]
+# **Predict**: where does the margin start? After ten steps, do most of the prompts rank better than
+# before, or does the mean hide a mixture?
+
+# %%
+change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
+mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
+log = read_metrics(RUNS / "bsr")
 figure, axes = plots.panels(2)
-steps = [row["step"] for row in bt_log]
-for name, log in (("bt", bt_log), ("bsr", bsr_log)):
-    level = [row["train/reward_mean"] for row in log]
-    axes[0].plot(steps, level, color=plots.COLORS[name])
-    axes[0].text(10.2, level[-1], name.upper(), color=plots.COLORS[name], va="center")
-gap = [b["train/margin"] - a["train/margin"] for a, b in zip(bt_log, bsr_log, strict=True)]
-axes[1].bar(steps, gap, 0.5, color="#777777")
-plots.label(axes[0], "optimizer step", "level: mean reward of the batch",
-            "BSR pulls the level down, BT's climbs")
-plots.label(axes[1], "optimizer step", "mean margin, BSR minus BT",
-            "same batches: BSR's margin is a little smaller")
+axes[0].plot([row["step"] for row in log], [row["train/margin"] for row in log], "o-",
+             color=plots.COLORS["bsr"], markersize=4)
+axes[1].plot(range(len(change)), change.sort().values, "o", color=plots.COLORS["bsr"], markersize=4)
+axes[1].errorbar([len(change) + 2], [mean], [[mean - low], [high - mean]], fmt="D", color="black",
+                 capsize=3)
+axes[1].text(len(change) + 2, high + 0.08, "mean,\n95%", ha="center", fontsize=8)
+plots.label(axes[0], "optimizer step", "mean margin of the batch",
+            "margins on training pairs, step by step")
+plots.label(axes[1], "dev prompts, sorted", "tau after training minus before",
+            f"{(change > 0).sum()} prompts rank better, {(change < 0).sum()} worse")
 for axis in axes:
     axis.axhline(0, color="grey", linewidth=0.6)
-axes[0].set_xlim(0.5, 11.5);
 
 # %%
-for name, log in (("BT", bt_log), ("BSR", bsr_log)):
-    last = log[-1]
-    print(f"{name:3s} last margin {last['train/margin']:.2f}, dev tau {last['val/tau']:+.2f} "
-          f"({last['val/low']:+.2f} to {last['val/high']:+.2f}, {last['val/groups']} prompts)")
+for name, result in (("untrained", before), ("trained", after)):
+    print(f"{name:10s} dev tau {result['score']:+.2f} "
+          f"({result['low']:+.2f} to {result['high']:+.2f})")
+print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)} prompts: "
+      f"{(change > 0).sum()} better, {(change < 0).sum()} worse; "
+      f"margin {log[0]['train/margin']:.2f}, then {log[-1]['train/margin']:.2f}")
 
 # %% [markdown]
-# **What to see.** Both levels start at .67, where the random head put them. BT's climbs to 1.4.
-# BSR's is pulled down, overshoots to -.3, and stays within .3 of zero. On the same batches BSR's
-# margins are the smaller ones, by about a tenth at the end. It is one seed.
+# <details><summary>Answer</summary>
 #
-# Both dev intervals (Kendall's tau within prompts, 95%) are above zero: it learns. They are over .4
-# wide, so which ranks better is open.
+# Near zero. More prompts rank better than worse, and a third do not change.
+# </details>
+#
+# **What to see.** After ten steps the same prompts score .25 higher (+.12 to +.38): it learns. The
+# interval is over prompts. The left panel could not show that: every step has other pairs, and
+# their margins jump.
 #
 # ## 6. Which copy is still the model?
 #
-# Saved are the adapters and the head, not the base: it can be had again. A merged model is one
-# plain folder for `transformers`.
+# Saved are the adapters and the head, not the base. A merged model is one plain folder for
+# `transformers`.
 
 # %%
-from bsr_lite.eval_rm import score_answers
 from bsr_lite.scale.merge import merge_reward_model
 
 folder = RUNS / "bsr" / "model"
@@ -417,41 +432,51 @@ size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
 meta = json.loads((folder / "reward_model.json").read_text())
 print(f"adapters and head: {size / 1e6:.1f} MB; the base was held in: {meta['quantization']}")
 
+
+def noted(name, **changes):  # the same files; only the note on how the base is held changes
+    (RUNS / name).mkdir()
+    for file in folder.iterdir():
+        (RUNS / name / file.name).write_bytes(file.read_bytes())
+    (RUNS / name / "reward_model.json").write_text(json.dumps(meta | changes))
+    return RUNS / name
+
+
 # %%
-other_base = RUNS / "other_base"
-other_base.mkdir()  # the same files; only the note on how the base was held changes
-for file in folder.iterdir():
-    (other_base / file.name).write_bytes(file.read_bytes())
-(other_base / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}))
+wide = noted("wide", dtype="float32")  # the 4-bit base, its products in 32 bits
+other_base = noted("other_base", quantization=None)
 with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
     merge_reward_model(folder, RUNS / "merged")  # base from 4 bits, then + (alpha / k) B A
     merge_reward_model(other_base, RUNS / "merged_other")
 
 # %% [markdown]
-# **Predict**: do rewards stay the same, get better, or just differ, if you
-# - reload the adapters on the 4-bit base;
-# - put them on the original 16-bit base;
-# - merge them into the values of the 4-bit base;
-# - merge them into the original base;
-# - merge them, and store the sum in 4 bits again?
+# **Predict**: do rewards stay the same, or differ, if you
+# 1. reload the adapters on the 4-bit base;
+# 2. do that, but compute in 32 bits where training computed in 16;
+# 3. merge them into the values of the 4-bit base, in 32 bits;
+# 4. put them on the original 16-bit base;
+# 5. merge them into that base;
+# 6. merge them, and round the sum to 4 bits again?
 #
-# The last one first: how many codes does training move?
+# The last one first: how many codes does training move? Our control: a change 100 times larger.
 
 # %%
-moved = total = 0
-shares = []
+total, moved, shares = 0, {1: 0, 100: 0}, []
 for layer in bsr.backbone.modules():
     if hasattr(layer, "lora_A"):  # PEFT's: a 4-bit base_layer with its adapter
         held = layer.base_layer.weight
         held = bnb.dequantize_4bit(held.data, held.quant_state).float().cpu()
         A, B = (getattr(layer, x)["default"].weight.detach().cpu() for x in ("lora_A", "lora_B"))
         change = layer.scaling["default"] * B @ A
-        moved += (quantize(held + change, levels)[0] != quantize(held, levels)[0]).sum().item()
+        codes = quantize(held, nf4)[0]  # absmax in 32 bits here, in 8 in the stored model
+        for times in moved:
+            moved[times] += (quantize(held + times * change, nf4)[0] != codes).sum().item()
         total += held.numel()
         shares.append((change.norm() / held.norm()).item())
-assert moved < 1e-4 * total, "4 bits cannot hold what ten steps of training change"
+assert moved[1] < 1e-4 * total, "4 bits cannot hold what ten steps of training change"
+assert moved[100] > 0.01 * total, "the count must see a change that is large enough"
 print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its matrix; in 4 bits "
-      f"{moved} of {total / 1e6:.0f} million codes differ")
+      f"{moved[1]} of {total / 1e6:.0f} million codes differ")
+print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
 
 # %%
 PROMPT = "Explain why the sky is blue. Answer in two sentences."
@@ -464,63 +489,74 @@ rewards = score_answers(bsr, PROMPT, ANSWERS)
 # %%
 with contextlib.redirect_stdout(io.StringIO()):
     copies = {name: load_reward_model(str(path)) for name, path in (
-        ("reloaded", folder), ("merged", RUNS / "merged"), ("on the 16-bit base", other_base),
-        ("merged, 16-bit base", RUNS / "merged_other"), ("rounded to 4 bits again", folder))}
-for name, parameter in copies["rounded to 4 bits again"].named_parameters():
+        ("1 reloaded", folder), ("2 reloaded, 32 bits", wide), ("3 merged", RUNS / "merged"),
+        ("4 on the 16-bit base", other_base), ("5 merged, 16-bit base", RUNS / "merged_other"),
+        ("6 rounded to 4 bits again", folder))}
+for name, parameter in copies["6 rounded to 4 bits again"].named_parameters():
     if "lora_B" in name:
-        parameter.data.zero_()  # what is left of the adapters when no code differs
+        parameter.data.zero_()  # with no code changed, rounding leaves this of the adapters
 scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
-Markdown(tables.table(
-    ["copy", "largest change of a reward", "margin of answer 1 over \"Blue.\""],
-    [[name, f"{(r - rewards).abs().max():.3f}", f"{r[0] - r[3]:+.2f}"]
-     for name, r in {"as trained": rewards, **scored}.items()]))
+far = {name: (r - rewards).abs().max().item() for name, r in scored.items()}
 
 # %%
-TOLERANCE = 0.1  # set between what number formats (.03) and what another base (.24) do to a reward
+i, j = torch.triu_indices(4, 4, 1)  # the six pairs of four answers
+rows = []
+for name, r in {"as trained": rewards, **scored}.items():
+    same = ((r[i] > r[j]) == (rewards[i] > rewards[j])).sum()
+    other = (r - scored["2 reloaded, 32 bits"]).abs().max()
+    rows.append([name, f"{far.get(name, 0):.3f}", f"{other:.3f}", f"{r[0] - r[3]:+.2f}", f"{same}"])
+Markdown(tables.table(
+    ["copy", "farthest reward from the trained model's", "farthest from copy 2's",
+     "margin of answer 1 over \"Blue.\"", "pairs in the trained order, of 6"], rows))
+
+# %%
 figure, axis = plots.panels(1)
 for place, r in enumerate(reversed(scored.values())):
-    change = (r - rewards).tolist()
-    same = max(map(abs, change)) < TOLERANCE
-    axis.plot(change, [place] * 4, "o", color="#4477AA" if same else "#BB5566", alpha=0.7)
-axis.axvspan(-TOLERANCE, TOLERANCE, color="grey", alpha=0.15, linewidth=0)
+    axis.axhline(place, color="#DDDDDD", linewidth=0.8, zorder=0)
+    for answer, moved_by in enumerate((r - rewards).tolist()):
+        axis.text(moved_by, place + 0.28 * (1.5 - answer), f"{answer + 1}", color="#4477AA",
+                  ha="center", va="center", fontsize=8)
+axis.axvline(0, color="grey", linewidth=0.6)
+axis.grid(False)
 axis.set_yticks(range(len(scored)), list(scored)[::-1])
-axis.set_ylim(-0.5, len(scored) - 0.5)
-plots.label(axis, "reward minus the trained model's, each of four answers", "",
-            "two of five copies are still the trained model (grey: tolerance)")
+axis.set(xlim=(-0.5, 0.5), ylim=(-0.6, len(scored) - 0.4))
+plots.label(axis, "reward minus the trained model's (digits: which of the four answers)", "",
+            f"merging moves rewards by {far['3 merged']:.2f} at most, another base by "
+            f"{far['5 merged, 16-bit base']:.2f}")
 
 # %%
-assert torch.equal(scored["reloaded"], rewards), "same adapters, same 4-bit base, same bits"
-for name in ("merged", "on the 16-bit base", "merged, 16-bit base", "rounded to 4 bits again"):
-    largest = (scored[name] - rewards).abs().max()
-    assert (largest < TOLERANCE) == (name == "merged"), f"{name}: moved by {largest:.3f}"
+assert torch.equal(scored["1 reloaded"], rewards), "same adapters, same 4-bit base, same bits"
+for name in list(scored)[3:]:
+    assert far[name] > 3 * far["3 merged"], f"{name}: moved by {far[name]:.3f} only"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Reloaded: the same to the bit. Merged into the 4-bit base's values: nearly the same (it computes
-# in 32 bits, the trained one in 16). Any other way is another model. Four answers cannot say
-# whether a better one. In 4 bits again, not one code differs: all that was trained is gone but the
+# 1 is the same to the bit. 2 and 3 differ by .04 at most, 4 and 5 by .24 and .27: another model's
+# rewards. Whether a better one's four answers cannot say. In 6 all that was trained is gone but the
 # head.
 # </details>
 
 # %% [markdown]
-# **What to see.** Raw rewards may all shift alike, and no ranking sees it. But the margin of the
-# first answer over "Blue." grows threefold on the 16-bit base, and falls to zero where the adapters
-# are rounded away. So a saved model remembers how its base was held, and `merge` adds the change to
-# *that* base's values, in 32 bits. (The merged folder's `README.md` shows how plain `transformers`
-# reads a raw reward.)
+# **What to see.** Each row has four digits, answer 1 on top. Copy 2 is the yardstick: the number
+# format alone moves a reward by .036. Merging moves it no farther (.033), another base more than
+# six times as far. (Our 16-bit base was once in 4 bits of another format: .24 is this model's
+# number.)
+#
+# All copies keep the order of these four. But the first answer's margin over "Blue." grows
+# threefold on the 16-bit base; in copy 6 it is .00. So a saved model notes how its base was held,
+# and `merge` adds the change to *that* base's values, in 32 bits.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
-# in `notebooks/solutions/`.
+# A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
-# token? `linear` weights lie in NF4 with double quantization, `others` (embeddings) are frozen in
-# 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B table. Then Llama-3.1-70B:
-# which cards are ruled out whatever the batch?
+# token, CUDA's own memory left out? `linear` weights lie in NF4 with double quantization, `others`
+# (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
+# table. Then Llama-3.1-70B: which cards are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -541,9 +577,10 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # %% [markdown]
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
 # with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
-# (LoRA, four layers) for answers of 64 to 1,024 tokens. With which power of the tokens does the
-# peak grow? Return the exponent, by a least-squares line. Then run the last cell, over all sizes
-# and over the two longest. What may one say, and what not?
+# (LoRA, four layers, two pairs), prompt and answer of 64 to 1,024 tokens together, a quarter the
+# prompt's, which a pair shares. Return the power with which the peak grows, by a least-squares
+# line. Then run the last cell, over all sizes and over the two longest. What may one say, and what
+# not?
 #
 # <details><summary>Hint</summary>
 #
@@ -567,37 +604,68 @@ print("exponent, all sizes:", growth_exponent(tokens, peaks))
 print("exponent, the two longest:", growth_exponent(tokens[-2:], peaks[-2:]))
 
 # %% [markdown]
-# **3.** *The reward is read at padding.* Pick every row's last real hidden state, from the
-# attention mask alone (1 real token, 0 padding), whichever side is padded. Shapes (N, T, H) and
-# (N, T) in, (N, H) out.
+# **3.** *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values`
+# (16,), and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$,
+# (outputs, inputs), for which `h @ W'.T` is what the layer and its adapter give together.
 #
 # <details><summary>Hint</summary>
 #
-# What does the number of ones tell you on a row that is padded on the left, and what does it not?
+# Beside which numbers did the adapter learn: the original ones, or those that the layer computes
+# with?
 # </details>
 
 # %%
-def pool_last(hidden, attention_mask):
+def merged_matrix(codes, absmax, values, A, B, alpha):
     return None
 
 
-checks.check_pool_last(pool_last);
+checks.check_merged_matrix(merged_matrix);
 
 # %% [markdown]
-# **4.** *A 16-bit head makes ties.* How many pairs i < j of these rewards, different in 32 bits,
-# become equal in bfloat16? Shape (N,) in, one number out.
+# **4.** *The first step.* `gradient` (outputs, inputs) is the loss's in the merged matrix $W'$. $B$
+# is zero. Both $A$ and $B$ take one step of plain gradient descent, of the learning rate `rate`. By
+# which matrix does $W'$ change? Then: what does twice the `alpha` do to that first step?
 #
 # <details><summary>Hint</summary>
 #
-# A tie in bfloat16 may have been one before. How do you tell the new ones?
+# Which of the two moves at all? What does a small change of it do to $W'$?
 # </details>
 
 # %%
-def new_ties(rewards):
+def first_step(gradient, A, alpha, rate):
     return None
 
 
-checks.check_new_ties(new_ties);
+checks.check_first_step(first_step);
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. Why does a frozen weight cost less than a trained one, even in the same number format?
+# 2. LoRA with short answers does not fit a card. Which trick helps more, and why?
+# 3. What would happen if $A$ and $B$ both started at zero?
+# 4. Why is NF4 no better than even spacing in very small blocks?
+# 5. A colleague merges your adapters into the original model. Nothing fails. What is wrong?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. It needs no gradient and no optimizer averages.
+# 2. Fewer bits: with few tokens the weights are most of the memory.
+# 3. Each one's gradient passes through the other: no adapter would ever move.
+# 4. Absmax lies close to the other weights: no thin tail to waste values on.
+# 5. The adapters learned beside the rounded weights, so rewards change.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# |---|---|---|
+# | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
+# | tau minus the untrained model's, same prompts | +.25 (+.12 to +.38) | steps, learning rate |
+# | rewards after a reload | equal to the bit | the base that the folder names |
+# | rewards after merging | as far as the number format: .03 | was the base dequantized first? |
 
 # %% [markdown]
 # ## What you know now
@@ -606,9 +674,8 @@ checks.check_new_ties(new_ties);
 # shrinks activations; and an adapter belongs to the base it was trained on.**
 #
 # - A trained weight costs 16 bytes, a frozen one 2, in NF4 with double quantization 4.127 bits.
-# - Which trick a card needs depends on the answers' length: activations follow tokens.
-# - A trained change is far smaller than a 4-bit step: merge into dequantized weights, stay there.
-#
-# How the field scores such a model: notebook 10, Section 8; real judged answers: notebook 07.
+# - Over a frozen base activations follow tokens: which trick a card needs depends on their number.
+# - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
+#   merge into dequantized weights, and stay there. After longer training, count again.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**

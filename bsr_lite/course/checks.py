@@ -242,24 +242,23 @@ def check_growth_exponent(function: Callable) -> bool:
     return judge(check_growth_exponent, function, cases)
 
 
-def check_pool_last(function: Callable) -> bool:
-    """Exercise 3 of notebook 05: the last real state of rows padded on either side.
+def check_merged_matrix(function: Callable) -> bool:
+    """Exercise 3 of notebook 05: the one matrix that a 4-bit layer and its adapter are together.
 
-    Hint: the index of the last 1 of each row: the largest of mask * arange(T); the number of ones
-    minus 1 is right for one side only"""
-    hidden = numbers(0, 3, 5, 2)
-    right = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0]])
-    cases = [((hidden, right), hidden[[0, 1, 2], [4, 1, 3]]),
-             ((hidden, right.flip(1)), hidden[:, 4])]
-    return judge(check_pool_last, function, cases)
+    Hint: the adapter learned beside values[codes] * absmax, in the layer's shape; its change is
+    B A, times alpha over the number of A's rows"""
+    codes, absmax = torch.arange(24).view(3, 8) % 16, numbers(0, 3, 1).abs()
+    A, B, values = numbers(1, 3, 6), numbers(2, 4, 3), numbers(3, 16).sort().values
+    base = torch.stack([values[c] * absmax[n // 8] for n, c in enumerate(codes.flatten())])
+    cases = [((codes, absmax, values, A, B, k), base.view(4, 6) + k / 3 * B @ A) for k in (3, 32)]
+    return judge(check_merged_matrix, function, cases)
 
 
-def check_new_ties(function: Callable) -> bool:
-    """Exercise 4 of notebook 05: pairs that differ in fp32 and are equal in bf16.
+def check_first_step(function: Callable) -> bool:
+    """Exercise 4 of notebook 05: what one step of gradient descent does to a matrix with adapter.
 
-    Hint: compare all pairs i < j twice, before and after .bfloat16(); near 4 its numbers are 0.03
-    apart"""
-    near_four = torch.tensor([4.0, 4.01, 4.02, 4.2, 4.0])
-    cases = [((near_four,), 2), ((near_four / 64,), 2), ((torch.tensor([0.5, 1.5]),), 0),
-             ((torch.full((3,), 0.3),), 0)]
-    return judge(check_new_ties, function, cases)
+    Hint: with B = 0 only B moves, by -rate * (alpha / k) * gradient @ A.T; the matrix then changes
+    by alpha / k times B A"""
+    gradient, A = numbers(0, 4, 6), numbers(1, 3, 6)
+    cases = [((gradient, A, k, 0.1), -0.1 * (k / 3) ** 2 * gradient @ A.T @ A) for k in (3, 12)]
+    return judge(check_first_step, function, cases)

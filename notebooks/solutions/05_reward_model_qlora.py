@@ -56,8 +56,9 @@ print(f"70B: {fixed_memory(68.5e9, 1.05e9, 0.207e9):.1f} GB")
 
 # %% [markdown]
 # 8B: 4.65 GB of base and .67 of what is trained, as in the table; a 16 GB card keeps about 10 for
-# CUDA, activations and fragments. 70B rules out every card of 32 GB and below. On one of 48 GB some
-# 7 are left: whether that is enough, the tokens of the batch decide.
+# CUDA, activations and fragments. 70B rules out every card of 32 GB and below. A card sold as 40 GB
+# has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
+# whether that is enough, the tokens of the batch decide.
 
 # %% [markdown]
 # **2.** Through logarithms a power law is a line, and its slope the exponent.
@@ -79,35 +80,50 @@ print(f"exponent, all sizes: {growth_exponent(tokens, peaks):.3f}; "
       f"the two longest: {growth_exponent(tokens[-2:], peaks[-2:]):.3f}")
 
 # %% [markdown]
-# Not the square: up to answers of 1,024 tokens memory grows like tokens. Every size was measured
-# once, so there is no interval. And the record ends there: between the two longest the exponent is
-# a little above 1, and nothing here says what it is at 32,000. (Attention computes every pair of
-# tokens, which takes *time*; kernels that save memory never hold them all at once.)
+# Not the square: up to 1,024 tokens of prompt and answer memory grows like tokens. Every size was
+# measured once, so there is no interval. And the record ends there: between the two longest the
+# exponent is a little above 1, and nothing here says what it is at 32,000. (Attention computes
+# every pair of tokens, which takes *time*; kernels that save memory never hold them all at once.)
 
 # %% [markdown]
-# **3.** Positions count from 1, padding counts 0: the largest is the last real token, whatever
-# side is padded. (Looking for the last token that is not the pad *id* fails when the pad token is
-# also the end of turn.)
+# **3.** The adapter learned beside the values that the layer computes with, so these are what its
+# change is added to. The rank is the number of $A$'s rows.
 
 # %%
-def pool_last(hidden, attention_mask):
-    positions = torch.arange(1, attention_mask.shape[1] + 1)
-    last = (attention_mask * positions).argmax(1)  # (N,)
-    return hidden[torch.arange(len(hidden)), last]
+def merged_matrix(codes, absmax, values, A, B, alpha):
+    base = (values[codes] * absmax).view(len(B), A.shape[1])  # blocks run along the rows
+    return base + alpha / len(A) * B @ A
 
 
-assert checks.check_pool_last(pool_last)
+assert checks.check_merged_matrix(merged_matrix)
 
 # %% [markdown]
-# **4.** bfloat16 has 8 significant bits (7 are stored): near 4 its numbers are 1/32 apart.
+# **4.** $A$'s gradient passes through $B$, which is zero, so $A$ stays. $B$'s is the matrix's
+# gradient times $A^T$, times $\alpha / k$. And the move of $B$ comes back into $W'$ with another
+# $\alpha / k$.
 
 # %%
-def new_ties(rewards):
-    def pairs(x):
-        i, j = torch.triu_indices(len(x), len(x), offset=1)
-        return x[i] == x[j]
-
-    return (pairs(rewards.bfloat16()) & ~pairs(rewards)).sum()
+def first_step(gradient, A, alpha, rate):
+    B_moves = -rate * alpha / len(A) * gradient @ A.T  # (outputs, k)
+    return alpha / len(A) * B_moves @ A
 
 
-assert checks.check_new_ties(new_ties)
+assert checks.check_first_step(first_step)
+
+# %% [markdown]
+# The same by automatic differentiation, and with twice the $\alpha$.
+
+# %%
+torch.manual_seed(0)
+gradient, A, B = torch.randn(4, 6), torch.randn(3, 6), torch.zeros(4, 3)
+A.requires_grad_(), B.requires_grad_()
+(gradient * (12 / 3 * B @ A)).sum().backward()
+step = 12 / 3 * (B - 0.1 * B.grad) @ (A - 0.1 * A.grad)
+torch.testing.assert_close(first_step(gradient, A, 12, 0.1), step)
+twice = first_step(gradient, A, 24, 0.1).norm() / step.norm()
+print(f"twice the alpha: a step {twice.item():.2f} times as large")
+
+# %% [markdown]
+# Four times: so $\alpha$ and the learning rate are tuned together. (AdamW divides a step by the
+# gradient's size. Under it one of the two factors cancels, and twice the $\alpha$ is about twice
+# the first step.)
