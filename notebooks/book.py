@@ -38,7 +38,8 @@ OPTIONS = {"project": "bsr_lite", "html_title": "bsr_lite", "html_theme": "furo"
 
 def linked(page: Path) -> list[Path]:
     """Files of the repository that a page in Markdown links to."""
-    found = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)  # code has brackets, too
+    found = re.findall(r"\]\(([^)#\s]+)", text)
     return [(page.parent / name).resolve() for name in found if "://" not in name]
 
 
