@@ -137,21 +137,25 @@ def rewards(models: dict[str, Tensor], x: Tensor, norm: bool) -> Tensor:
     return r.unflatten(-1, x.shape[1:3])
 
 
+def length_cv(h: Tensor) -> Tensor:
+    """Standard deviation over mean of |h|.  Shapes: (S, M, N, WIDTH) -> (S, M)."""
+    return h.norm(dim=-1).std(-1) / h.norm(dim=-1).mean(-1)
+
+
 @torch.no_grad()
 def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str, Tensor]) -> dict:
-    """Scores, norms and the level of rewards, (S, M) each, and |h_w - h_l| of the first, (S, P)."""
+    """Scores, norms (on `sets`, too) and the level of rewards, (S, M) each, and |h_w - h_l| of the
+    first, (S, P)."""
     pairs = pairs[:, :300]
-    h = hidden(models, pairs.flatten(1, 2), world.norm)
-    norms, r = h.norm(dim=-1), rewards(models, pairs, world.norm)
+    h, r = hidden(models, pairs.flatten(1, 2), world.norm), rewards(models, pairs, world.norm)
     difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
-    row = {"train": (r[..., 0] > r[..., 1]).float().mean(-1),
-           "norm_cv": norms.std(-1) / norms.mean(-1),
+    row = {"train": (r[..., 0] > r[..., 1]).float().mean(-1), "norm_cv": length_cv(h),
            "difference": difference.mean(-1), "head": models["w"].norm(dim=2)[..., 0],
            "level": r.mean((-1, -2)), "spread": r.mean(-1).var(-1)}
     for name, x in sets.items():
-        r = rewards(models, x, world.norm).numpy()
-        gold = np.broadcast_to((x @ gold_direction())[:, None].numpy(), r.shape)
-        row[name] = torch.from_numpy(agreement(r, gold)[1].mean(-1))
+        row[f"norm_cv, {name}"] = length_cv(hidden(models, x.flatten(1, 2), world.norm))
+        r, gold = rewards(models, x, world.norm).numpy(), (x @ gold_direction())[:, None].numpy()
+        row[name] = torch.from_numpy(agreement(r, np.broadcast_to(gold, r.shape))[1].mean(-1))
     return row | {"differences": difference[:, 0]}
 
 

@@ -118,14 +118,15 @@ print(f"{agree} of 24 agree; by chance {agree_by_chance(4, 24):.0f}")
 pd.DataFrame.from_dict(found, orient="index", columns=SETS[1:])
 
 # %% [markdown]
-# More than chance, so there is something that seeds share. The three minus signs go against the
-# paper: against training the cv of $\lVert u\rVert$ *falls* on both sets of new sources, and new
-# prompts lose more rank.
+# More than chance, so there is something that seeds share. Three signs are minus: new prompts lose
+# more rank, and the cv of $\lVert u\rVert$ falls more, or rises less, on both sets of new sources.
+# Only the first goes against the paper's own claim. It has one for rank (Table 1) and for the cv of
+# $\lVert h\rVert$ (Fig. 3). Plus in the other rows, the cv of $\lVert u\rVert$ among them, is our
+# reading.
 #
-# But the 24 are far from independent: all are changes against the *same* 32 training pairs, and
-# four of each kind belong together. And what seeds share is not only Bradley-Terry: it is also the
-# model, the pairs and the 32 prompts of each set. A sign in which four seeds agree may be that of
-# these prompts. To know, one would have to draw other prompts.
+# But the 24 are far from independent: all are against the *same* 32 training pairs. And seeds share
+# more than Bradley-Terry: the model, the pairs and the 32 prompts of each set. To know, one would
+# have to draw other prompts.
 
 # %% [markdown]
 # **4.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
