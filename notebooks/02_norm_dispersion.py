@@ -567,7 +567,7 @@ def scatter(part):  # change of the small world's cv
     x = course(seen["no RMSNorm"], "norm_cv" if part == "train" else f"norm_cv, {part}")
     return x[:, -1] - x[:, 0]  # (8 seeds,)
 
-
+# %%
 rows = {}
 for part, name in SETS.items():
     start, gap = curves(part, *CV)[0, 0].item(), change(part, *CV) - change("train", *CV)
@@ -791,9 +791,8 @@ def agree_by_chance(seeds, quantities):
 checks.check_agree_by_chance(agree_by_chance);
 
 # %%
-KINDS = {"mean |h_w - h_l|": LENGTH, "std |h_w - h_l|": ("difference_after", "std"),
-         "cv |h|": CV, "cv |u|": ("norm_before", "cv"), "rank": RANK,
-         "rank, mean subtracted": CENTERED}
+KINDS = {"mean |h_w - h_l|": LENGTH, "std |h_w - h_l|": ("difference_after", "std"), "cv |h|": CV,
+         "cv |u|": ("norm_before", "cv"), "rank": RANK, "rank, mean subtracted": CENTERED}
 signs = torch.tensor([[gap.sign().sum().item() for gap in gaps(*keys).values()]
                       for keys in KINDS.values()])  # 4 or -4: all seeds agree
 print((signs.abs() == 4).sum().item(), "of", signs.numel(), "agree; by chance:",
