@@ -67,7 +67,7 @@ from bsr_lite.generate import prompt_ids, sample
 from bsr_lite.policy import load_policy
 from bsr_lite.scorers import pocket_gold, pocket_terms, read_prompts
 from bsr_lite.step import loss_scaler
-from bsr_lite.studies.records import drawn
+from bsr_lite.studies.records import drawn, read_runs
 
 torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
@@ -737,12 +737,29 @@ pd.concat([parts(rate) for rate in RATES])
 # from the first ten steps to the next ten, that share rose by .11, which pays about .10 of gold.
 # Gold rose by .54, with intervals apart: endings do not explain that.
 #
-# But stopping was paid twice, by *complete* and by the penalty of 1. What the penalty teaches by
-# itself, a run with a constant reward is to say (`constant` in `study_rloo_controls.yaml`).
+# But stopping was paid twice, by *complete* and by the penalty of 1. What does the penalty teach by
+# itself? Three runs had a constant for a reward and that penalty alone, three had random numbers
+# (`data/runs/study_rloo_controls`, other prompts). **Predict**: how long are their answers?
+
+# %%
+def told_by(runs):
+    """Tokens an answer, share that ended, gold; a number a seed."""
+    return {name: ", ".join(f"{np.mean(run['evaluation']['policy'][key]):.{digits}f}"
+                            for run in runs) for name, key, digits in (
+        ("tokens", "tokens", 0), ("ended", "finished", 2), ("gold (0 to 5)", "gold", 1))}
+
+
+controls = read_runs("data/runs/study_rloo_controls")
+known = controls["gold-kl0.0"][0]["evaluation"]["reference"]
+print(f"reference: {np.mean(known['tokens']):.0f} tokens, gold {np.mean(known['gold']):.1f}")
+rewards = {"gold": "gold", "random numbers": "noise", "a constant": "constant"}
+pd.DataFrame.from_dict({reward: told_by(controls[f"{method}-kl0.0"])
+                        for reward, method in rewards.items()}, orient="index")
 
 # %% [markdown]
-# **Missing.** Neither `constant` nor `noise` is recorded yet. Until they are, no row of these
-# tables says which part of a gain the reward has taught.
+# **What to see.** Paid for ending alone, the policy falls silent: four tokens, and gold falls by
+# more than half. So the penalty does teach to stop, and what stands *before* the stop is there
+# because a reward pays for it. Notebook 09 goes on from here.
 
 # %% [markdown]
 # **Did training seek what nobody meant?** An *idle* answer has no *instruction* and no *topic*, and

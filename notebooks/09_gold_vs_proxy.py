@@ -126,14 +126,9 @@ answers(45, "answer", "ended")
 # %%
 answers(45, "gold (0 to 5)", "its proxy")
 
-# %%
-answers(85, "answer", "ended", "gold (0 to 5)", "its proxy")
-
 # %% [markdown]
-# **What to see.** First prompt: the reference was cut off after 48 tokens, and gold likes three
-# policies better, none less. Second prompt: the reference had ended, and gold likes three policies
-# *less* and one better. BSR 2 lists items where one sentence was asked for. No other policy's proxy
-# gives as much, and gold gives .75 less than to the reference.
+# **What to see.** The reference was cut off after 48 tokens, and gold likes three policies better,
+# none less.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -488,12 +483,85 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # reference can finish.
 
 # %% [markdown]
-# **What is missing.** Five controls with a known reward are not yet on record
-# (`bsr_lite/configs/study_rloo_controls.yaml`; predictions R1 to R5 in `data/runs/LOG.md`). A
-# *constant* would tell what drift and ending cost by themselves, *gold* what can be had at best,
-# *random numbers* what a reward without meaning does. Two rewards with a fault (an error an
-# *opening word*, points for *exclamation marks*) would tell whether a policy finds it. Until then
-# **causes are not shown**.
+# ### Controls: rewards whose meaning is known
+#
+# The same training with other rewards, three seeds each (`data/runs/study_rloo_controls`):
+# - *nothing*: a constant, so that only the penalty for not ending is left;
+# - *random numbers*, a new one for every new text;
+# - *gold* itself, the best reward that there is;
+# - *gold + opening word*: gold plus one error an opening word, now and then a huge one;
+# - *gold + "!"*: gold plus half a point for every exclamation mark.
+#
+# **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
+
+# %%
+controls = read_runs(RUNS / "study_rloo_controls")
+KNOWN = {"gold": "gold", "trick": 'gold + "!"', "heavy-tails": "gold + opening word",
+         "noise": "random numbers", "constant": "nothing"}
+frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
+                for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
+      ).rename_axis(shorten(prompts[45]["prompt"]))
+
+# %%
+TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
+TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
+
+
+def gains_of(group):
+    """Of gold and of gold but for *complete* (first answers), in sds.  Shapes: (seeds, prompts)."""
+    return (np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in group]),
+            np.array([term_gains(run)[:, 1:].sum(1) for run in group]))
+
+
+def taught(group):
+    own, ended, tokens = ([rloo.gains(run["evaluation"])[key] for run in group]
+                          for key in ("proxy_gain", "finished", "tokens"))
+    whole, rest = (shown(rloo.interval(values), "+.2f") for values in gains_of(group))
+    marks = np.mean([text.count("!") for run in group
+                     for text in run["evaluation"]["policy"]["texts"]])
+    return {"seeds": str(len(group)), "gold (sd)": whole, "gold but for *complete*": rest,
+            "its own reward (sd)": shown(rloo.interval(np.array(own)), "+.2f"),
+            "tokens": f"{np.mean(tokens):.0f}", "ended": f"{np.mean(ended):.2f}",
+            "! an answer": f"{marks:.2f}"}
+
+
+frame({reward: taught(group) for reward, group in TAUGHT.items()})
+
+# %%
+figure, axis = plots.panels(1)
+for place, (reward, group) in enumerate(TAUGHT.items()):
+    tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
+    for values, y, fill in zip(gains_of(group), (0.14, -0.14), (tint, "white"), strict=True):
+        _, low, high = rloo.interval(values)
+        if low is not None:
+            axis.plot((low, high), [y - place] * 2, color=tint, linewidth=1)
+        axis.plot(values.mean(1), [y - place] * len(group), "o", color=tint, markerfacecolor=fill,
+                  markersize=5)
+axis.axvline(0, color="black", linewidth=0.8)
+axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
+plots.label(axis, "gain of gold (sd); a dot a seed, 95% over seeds and prompts", "trained on",
+            "Paid for ending alone the policy falls silent (open dots: but for *complete*)")
+
+# %% [markdown]
+# **What to see.** Paid for ending alone, the policy falls silent: four tokens, one word or none,
+# and gold falls by three sds. Random numbers lead the same way. So the penalty teaches to end, and
+# what stands *before* the ending is there because a reward pays for it. Gold itself brings 1.7 sds,
+# .8 of them not *complete*. The trained models lie between gold and random numbers.
+#
+# The faulty golds have two seeds, so no interval. The policy hardly found the "!" in 40 steps, and
+# lost nothing by it. The errors of opening words cost over half of gold's gain.
+
+# %% [markdown]
+# **This corrects the dull explanation.** Beside the *reference*, ending explains most of what gold
+# gained. Beside a policy that was *paid for ending alone*, a BT model was worth over three sds: it
+# kept answers from falling silent. Both are true. Which one counts depends on what would have
+# happened without the reward, and only a control says that.
+#
+# <details><summary>Answer</summary>
+#
+# As little as it can: one word or nothing, then the end. (We had foretold .3 to 1.5 sds *more*
+# gold, R1 in `data/runs/LOG.md`: wrong.)
+# </details>
 
 # %% [markdown]
 # ## 4. Read the answers, for gold can be blind, too
@@ -821,8 +889,10 @@ frame({name: wins(run) for name, run in SIX.items()}).round(2)
 # %% [markdown]
 # ## 7. What holds here
 #
-# - **Ending explains most of what gold gained.** At equal ending gold rose in two of six runs, by
-#   about .3, and fell in three.
+# - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
+#   two of six runs, by about .3, and fell in three.
+# - **Beside a policy paid for ending alone every reward model was worth over three sds**: that
+#   policy falls silent.
 # - **One run shows the pattern of over-optimization**, BSR 0. Its cause is not shown.
 # - **Gold misjudged another**, BSR 2, which did what was asked in a form that gold cannot count.
 # - **Faults show among the favourites.** Those of trained proxies do not turn, up to 64 of the
@@ -905,11 +975,39 @@ def learned_to_list(before, after, asked):
 checks.check_learned_to_list(learned_to_list);
 
 # %% [markdown]
+# ## Check yourself
+#
+# 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
+# 2. Why is the share kept of an honest proxy its correlation with gold, and not 1?
+# 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
+# 4. Two proxies agree with gold equally often. How can one be harmless and one not?
+# 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. The same training on a constant, and on gold: the floor and the ceiling.
+# 2. Of its favourites' lead a part is luck of its own errors; that part is not in gold.
+# 3. No: without it answers might have fallen silent. Only a control tells.
+# 4. By the worth of its favourites: rare huge errors are picked first.
+# 5. Its rule may be blind to the form (lists in one line); and its interval may hold zero.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Seen here | If not, or next, vary |
+# |---|---|---|
+# | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: penalty beyond reward |
+# | share kept beside the correlation | .17 to .89 beside .64 | far below: read the favourites |
+# | a constant as reward | gold -3.0 sds | nearer 0: less of the gain is the reward's |
+
+# %% [markdown]
 # ## What you know now
 #
 # - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
-#   the share kept says anything.
+#   the share kept says anything. And what the reward *upholds* only a control shows.
 # - How often a proxy errs matters less than what its favourites are worth.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Take the dull explanation
-# out first: ours had mostly learned to stop. Then read the answers: the judge may be blind, too.
+# **To pass on:** a rising reward says that the policy found *something*. Train once on a constant,
+# to see what the rest of your set-up teaches. Then read the answers: the judge may be blind, too.
