@@ -757,8 +757,8 @@ pd.DataFrame.from_dict({reward: told_by(controls[f"{method}-kl0.0"])
                         for reward, method in rewards.items()}, orient="index")
 
 # %% [markdown]
-# **What to see.** Paid for ending alone, the policy falls silent: four tokens, and gold falls by
-# more than half. So the penalty does teach to stop, and what stands *before* the stop is there
+# **What to see.** Paid for ending alone, the policy falls silent: one to four tokens, and gold
+# falls by more than half. So the penalty does teach to stop, and what stands *before* it is there
 # because a reward pays for it. Notebook 09 goes on from here.
 
 # %% [markdown]
