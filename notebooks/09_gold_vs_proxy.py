@@ -900,7 +900,8 @@ frame({name: wins(run) for name, run in SIX.items()}).round(2)
 # - **Faults show among the favourites.** Those of trained proxies do not turn, up to 64 of the
 #   reference's answers.
 # - **BSR against BT: undecided.**
-#
+
+# %% [markdown]
 # Unlike the paper (Sec. 3.2): 135M instead of 1.5B, no SFT of our own, LoRA, 16 answers a step
 # instead of 128, no KL price.
 
