@@ -385,9 +385,9 @@ frame({method: {
 
 # %% [markdown]
 # **What to see.** *Complete* rises by about a standard deviation in every run. *Instruction*, doing
-# what is asked, falls under BSR beyond its interval. The other four together rise by less than a
-# tenth in two runs and fall in four. Over seeds and prompts that fall is undecided for either
-# method.
+# what is asked, falls under BSR beyond its interval (Section 4 takes this back). The other four
+# together rise by less than a tenth in two runs and fall in four. Over seeds and prompts that fall
+# is undecided for either method.
 #
 # <details><summary>Answer</summary>
 #
@@ -485,7 +485,8 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # %% [markdown]
 # ### Controls: rewards whose meaning is known
 #
-# The same training with other rewards, three seeds each (`data/runs/study_rloo_controls`):
+# The same training with other rewards (`data/runs/study_rloo_controls`), three seeds each, but two
+# of *gold + opening word*:
 # - *nothing*: a constant, so that only the penalty for not ending is left;
 # - *random numbers*, a new one for every new text;
 # - *gold* itself, the best reward that there is;
@@ -500,7 +501,7 @@ KNOWN = {"gold": "gold", "trick": 'gold + "!"', "heavy-tails": "gold + opening w
          "noise": "random numbers", "constant": "nothing"}
 frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
                 for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
-      ).rename_axis(shorten(prompts[45]["prompt"]))
+      ).fillna("(not run)").rename_axis(shorten(prompts[45]["prompt"]))
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -519,13 +520,20 @@ def taught(group):
     whole, rest = (shown(rloo.interval(values), "+.2f") for values in gains_of(group))
     marks = [np.mean([text.count("!") for text in run["evaluation"]["policy"]["texts"]])
              for run in group]
-    return {"seeds": str(len(group)), "gold (sd)": whole, "gold but for *complete*": rest,
-            "its own reward (sd)": shown(rloo.interval(np.array(own)), "+.2f"),
+    return {"gold (sd)": whole, "gold but for complete": rest,
+            "gold, by seed": ", ".join(f"{m:+.2f}" for m in gains_of(group)[0].mean(1)),
+            "its own reward, by seed": ", ".join(f"{np.mean(m):+.2f}" for m in own),
             "tokens": f"{np.mean(tokens):.0f}", "ended": f"{np.mean(ended):.2f}",
             "! an answer, by seed": ", ".join(f"{m:.2f}" for m in marks)}
 
 
 frame({reward: taught(group) for reward, group in TAUGHT.items()})
+
+# %%
+floors = {reward: gains_of(TAUGHT[reward])[0] for reward in ("nothing", "random numbers")}
+frame({f"{reward}, gold beyond ...": {floor: shown(rloo.interval(
+    gains_of(TAUGHT[reward])[0] - values), "+.2f") for floor, values in floors.items()}
+    for reward in ("gold", "a BT model", "a BSR model", "random numbers")})  # seed by seed
 
 # %%
 figure, axis = plots.panels(1)
@@ -539,25 +547,24 @@ for place, (reward, group) in enumerate(TAUGHT.items()):
                   markersize=5)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); a dot a seed, 95% over seeds and prompts", "trained on",
-            "Paid for ending alone the policy falls silent (open dots: but for *complete*)")
+plots.label(axis, "gain of gold (sd; open: but for complete); a dot a seed, 95%", "trained on",
+            "Paid for nothing the policy falls silent; random numbers prevent most of it")
 
 # %% [markdown]
 # **What to see.** Paid for ending alone, the policy falls silent: one to four tokens, and gold
-# falls by three sds and more. So the penalty teaches to end, and what stands *before* it is there
-# because a reward pays for it. Under random numbers it shrinks, too: but for *complete* gold falls
-# by one sd. Gold itself brings 1.7 sds, .75 of them not *complete*. On average the trained models
-# lie between gold and random numbers.
+# falls by three sds and more. **Random numbers prevent most of that.** They know nothing, yet 15
+# tokens stand, and gold is three sds above *nothing*. Why, we have not looked into. But for
+# *complete* gold still falls by one sd.
 #
-# The error of opening words cost over half of gold's gain. The "!" was found by one run of three,
-# the one that gained least gold: 1.1 sds, beside 1.7 of its reward. (Fewer than three seeds have
-# no interval.)
+# Gold itself brings 1.7 sds. The errors of opening words left less than half of it, in two runs.
+# The "!" was found by one run of three, the one with the least gold. (One seed of random numbers
+# wrote .34 unpaid: a count of marks alone proves little.)
 
 # %% [markdown]
-# **This corrects the dull explanation.** Beside the *reference*, ending explains most of what gold
-# gained. Beside a policy that was *paid for ending alone*, a BT model was worth over three sds: it
-# kept answers from falling silent. Both are true. Which one counts depends on what would have
-# happened without the reward, and only a control says that.
+# **Which floor?** Beside the *reference*, ending explains most of what gold gained. Beside
+# *nothing* each trained model looks worth three sds, but so do random numbers. What a model *knows*
+# is its lead over random numbers: about one sd, and with three seeds undecided. A gain means what
+# its control makes of it.
 #
 # <details><summary>Answer</summary>
 #
@@ -671,11 +678,19 @@ frame({name: {f"gold at equal ending, {title} (sd)": "{:+.2f} ± {:.2f}".format(
     *first_at_equal_ending(name, gains)) for title, gains in (
         ("first answers", split), ("items counted anywhere", read_again))} for name in SIX})
 
+# %%
+for title, by in (("as gold counts", split), ("items counted anywhere", read_again)):
+    print("BSR, instruction,", title, shown(rloo.interval(by["bsr"][..., 1]), "+.2f"))
+
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from -.14 to +.71: the best of the six. At equal
-# ending its first answers go from a fall to an undecided gain. (Second answers have no text on
-# record.) The other five runs hardly move. So one of the two high climbs was punished by **a gold
-# that cannot read**; BSR 0's was not.
+# ending its first answers go from a fall to an undecided gain. The other five runs hardly move. So
+# one of the two high climbs was punished by **a gold that cannot read**; BSR 0's was not. (Second
+# answers have no text on record. On first ones alone the small climbs of BT 0 and BT 2, Section 3,
+# are undecided, too.)
+
+# %% [markdown]
+# This takes back a verdict of Section 3: *instruction* under BSR does not fall any more.
 #
 # <details><summary>Answer; and which run learned the instruction?</summary>
 #
@@ -853,48 +868,12 @@ frame(verdicts)
 # the change in time hangs on one seed.
 
 # %% [markdown]
-# ### Winning, and winning at equal length (Table 3)
-#
-# The paper's Part 3 asks a judge how often a policy beats a baseline, *at equal length*: 8.41% for
-# RLOO with BT, 9.02% with BSR. Here gold judges first answers against the reference's. The
-# correction is a logistic regression of "wins" on the difference in words, read at difference zero.
-#
-# **Predict**: where the reference was cut off, and where both ended, how often do policies win?
-
-# %%
-def wins(run):
-    parts = [run["evaluation"][part] for part in ("policy", "reference")]
-    (ours, base), (ended, base_ended) = (np.array([part[key] for part in parts])[..., 0]
-                                         for key in ("gold", "finished"))
-    won = (np.sign(ours - base) + 1) / 2  # 1, 1/2 for a tie, 0
-    words = ([len(text.split()) for text in part["texts"]] for part in parts)
-    equal = statistics.length_controlled_win_rate(won, *words)["length_controlled"]
-    return {"all": won.mean(), "at equal length": equal,
-            "reference cut off, policy ended": won[ended & ~base_ended].mean(),
-            "both ended": won[ended & base_ended].mean()}
-
-
-frame({name: wins(run) for name, run in SIX.items()}).round(2)
-
-# %% [markdown]
-# **What to see.** **Length is ending in disguise.** The reference is long because it is cut off.
-# There a policy that ends wins .80 to .98; where both ended it wins .21 to .60. A correction for
-# length takes out a shadow of the dull explanation; Section 3 took out the thing itself. BSR's rate
-# at equal length is lower in two seeds and higher in one: the paper's order is neither seen nor
-# excluded.
-#
-# <details><summary>Answer</summary>
-#
-# Cut off: at least .80. Both ended: above one half in two runs of six.
-# </details>
-
-# %% [markdown]
 # ## 7. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs, by about .3, and fell in three.
-# - **Beside a policy paid for ending alone every reward model was worth over three sds**: that
-#   policy falls silent.
+#   two of six runs, just beyond the interval, and fell in three.
+# - **Paid for ending alone the policy falls silent; random numbers prevent most of that.** What the
+#   reward models add to random numbers, about one sd, is undecided.
 # - **One run shows the pattern of over-optimization**, BSR 0. Its cause is not shown.
 # - **Gold misjudged another**, BSR 2, which did what was asked in a form that gold cannot count.
 # - **Faults show among the favourites.** Those of trained proxies do not turn, up to 64 of the
@@ -989,9 +968,10 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on a constant, and on gold: the floor and the ceiling.
+# 1. The same training on random numbers (the floor) and on gold (the ceiling); a constant shows
+#    what the set-up alone teaches.
 # 2. Of its favourites' lead a part is luck of its own errors; that part is not in gold.
-# 3. No: without it answers might have fallen silent. Only a control tells.
+# 3. Not shown: without any reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (lists in one line); and its interval may hold zero.
 # </details>
@@ -1003,14 +983,15 @@ checks.check_learned_to_list(learned_to_list);
 # |---|---|---|
 # | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: penalty beyond reward |
 # | share kept beside the correlation | .17 to .89 beside .64 | far below: read the favourites |
-# | a constant as reward | gold -3.0 sds | nearer 0: less of the gain is the reward's |
+# | a constant, random numbers | gold -3.4, -.3 sds | the gain beyond random numbers |
 
 # %% [markdown]
 # ## What you know now
 #
 # - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
-#   the share kept says anything. And what the reward *upholds* only a control shows.
+#   the share kept says anything. What a model adds, only a control shows.
 # - How often a proxy errs matters less than what its favourites are worth.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Train once on a constant,
-# to see what the rest of your set-up teaches. Then read the answers: the judge may be blind, too.
+# **To pass on:** a rising reward says that the policy found *something*. Train once on a constant
+# and once on random numbers: the first shows what the set-up teaches, the second what any reward
+# would do. Then read the answers: the judge may be blind, too.
