@@ -739,7 +739,8 @@ pd.concat([parts(rate) for rate in RATES])
 # at 1e-3, .17 at 3e-3. Gold in fact rose by .22, .54 and -.04. So at 3e-4 endings are enough; at
 # 1e-3 they are not, and gold's intervals lie apart; at 3e-3 something was lost meanwhile. (Other
 # prompts in every step, one run a rate.)
-#
+
+# %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty of 1. What does the penalty teach by
 # itself? Three runs had a constant for a reward and that penalty alone, three had random numbers
 # (`data/runs/study_rloo_controls`, 1e-3, other prompts; a constant has no sd to be divided by).
