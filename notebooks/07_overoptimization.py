@@ -340,7 +340,7 @@ print(f"{len(beyond)} of {len(whole)} intervals exclude zero, {(beyond.high < 0)
 # %%
 config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=900"])  # lora's
 texts = load_scenarios(config)
-rule, distance = {}, {}  # of lora's sets, a prompt: tau of "fewer characters", and gold's distances
+rule, distance, asked = {}, {}, {}  # of lora's sets, a prompt: tau of "fewer characters", ...
 for part in PARTS[1:]:
     sets = records.drawn(sets_of(texts, part), 240, config.data.seed)
     gold = np.array([group.gold for group in sets])
@@ -348,14 +348,21 @@ for part in PARTS[1:]:
     assert np.allclose(gold, same, atol=1e-3), "the rule must see the sets that BT was scored on"
     fewer = -np.array([[len(text) for text in group.responses] for group in sets])
     rule[part] = metrics.agreement(fewer, gold)[1]  # (prompts,)
+    asked[part] = [group.prompt for group in sets]
     distance[part] = abs(gold[:, :, None] - gold[:, None]).sum((1, 2)) / 12  # 12 ordered pairs
 
 
-def between(known, new):
-    """Mean on new minus mean on known, and the half width of its interval over prompts."""
-    half = 1.96 * math.sqrt(sum(x.var(ddof=1) / len(x) for x in (known, new)))
-    return new.mean() - known.mean(), half
+def between(known, new, same_prompts=False):
+    """Mean on new minus mean on known, and the half width of its interval over prompts: paired,
+    where both are scores of the same prompts."""
+    parts = [np.subtract(new, known)] if same_prompts else [np.asarray(known), np.asarray(new)]
+    half = 1.96 * math.sqrt(sum(x.var(ddof=1) / len(x) for x in parts))
+    return np.mean(new) - np.mean(known), half
 
+
+# mutual-disjoint: other answers to the prompts of prompt-disjoint (in judged only partly)
+PAIRED = {(study, "mutual_disjoint") for study in ("lora", "postscript")}
+assert asked["prompt_disjoint"] == asked["mutual_disjoint"] != asked["response_disjoint"]
 
 # %%
 def gaps(study, part):
@@ -364,7 +371,7 @@ def gaps(study, part):
     scenarios = [run["evaluation"]["scenarios"] for run in read_runs(RUNS / f"study_{study}")["bt"]]
     by_prompt = [np.mean([s[name]["per_prompt"] for s in scenarios], 0)
                  for name in ("prompt_disjoint", part)]
-    half = between(*by_prompt)[1]
+    half = between(*by_prompt, same_prompts=(study, part) in PAIRED)[1]
     sign = np.sign(known["length_score"])
     return (np.subtract(new["seeds"], known["seeds"]), half,
             sign * known["length_score"], sign * new["length_score"])
@@ -372,7 +379,8 @@ def gaps(study, part):
 
 found = {(study, part): gaps(study, part) for study in ("lora", "postscript", "judged")
          for part in PARTS[2:]}
-ruled = {part: between(rule["prompt_disjoint"], rule[part]) for part in PARTS[2:]}
+ruled = {part: between(rule["prompt_disjoint"], rule[part], ("lora", part) in PAIRED)
+         for part in PARTS[2:]}
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
@@ -389,8 +397,8 @@ for axis in axes:
     axis.set_xlim(-0.5, 1.5)
 axes[0].set_ylabel("tau minus that on prompt-disjoint")
 assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), "signs"
-figure.suptitle("In all six cases the rule that saw no pair (diamonds) moves the same way as BT "
-                "(blue, a dot a seed)");
+figure.suptitle("The rule that saw no pair (diamonds) lies on BT's side (blue, a dot a seed) "
+                "in all six");
 
 # %%
 pd.DataFrame({key: {
@@ -402,13 +410,13 @@ pd.DataFrame({key: {
     for key, (dots, half, before, after) in found.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** A bar is the interval over prompts. A hollow diamond has none: no record by
-# prompt.
+# **What to see.** A bar is the interval over prompts (paired where mutual-disjoint has the prompts
+# of prompt-disjoint). A hollow diamond has none: no record by prompt.
 #
 # <details><summary>Answer</summary>
 #
 # In all three. But look at the bars. In *lora* the rule's gap is -.159 ± .095 on response-disjoint
-# and -.066 ± .096 on mutual-disjoint: only the first is shown. BT's own gap holds zero over prompts
+# and -.066 ± .081 on mutual-disjoint: only the first is shown. BT's own gap holds zero over prompts
 # in three of six. Which of the two is wider is undecided (Exercise 3). In *judged* both go up:
 # among the new model families length follows the judge better.
 # </details>
@@ -416,7 +424,8 @@ pd.DataFrame({key: {
 # %%
 pd.DataFrame({part: {"two answers' distance in gold": f"{distance[part].mean():.3f}",
                      "new minus known": "{:+.3f} ± {:.3f}".format(
-                         *between(distance["prompt_disjoint"], distance[part]))
+                         *between(distance["prompt_disjoint"], distance[part],
+                                  ("lora", part) in PAIRED))
                      if part != "prompt_disjoint" else ""}
               for part in PARTS[1:]}).transpose()  # lora's sets, points of gold; 95% over prompts
 
@@ -729,12 +738,12 @@ def best_of_n_divergence(probabilities, n):
 checks.check_best_of_n_divergence(best_of_n_divergence);
 
 # %% [markdown]
-# **3.** *Judge a record.* How much of BT's gap in *lora* is beyond the rule's? From `model_known,
-# model_new, rule_known, rule_new` (a model's and a rule's scores of the *same* prompts) return a
-# tensor of three: the model's gap minus the rule's; 1.96 standard errors over prompts (variances
-# with $n - 1$); a verdict, -1 if it is shown that the model loses more than the rule, +1 if less, 0
-# if neither. Then run the last cell and say in words what is shown. And what of *judged*, where the
-# record keeps one number a set for the rule?
+# **3.** *Judge a record.* How much of BT's gap on *lora*'s response-disjoint is beyond the rule's?
+# From `model_known, model_new, rule_known, rule_new` (a model's and a rule's scores of the *same*
+# prompts) return a tensor of three: the model's gap minus the rule's; 1.96 standard errors over
+# prompts (variances with $n - 1$); a verdict, -1 if it is shown that the model loses more than the
+# rule, +1 if less, 0 if neither. Then run the last cell and say in words what is shown. And what of
+# *judged*, where the record keeps one number a set for the rule?
 #
 # <details><summary>Hint</summary>
 #
@@ -751,9 +760,8 @@ checks.check_gap_beyond(gap_beyond);
 # %%
 scenarios = [run["evaluation"]["scenarios"] for run in runs["bt"]]
 model = {part: torch.tensor([s[part]["per_prompt"] for s in scenarios]).mean(0) for part in rule}
-for part in PARTS[2:]:
-    scores = [of[name] for of in (model, rule) for name in ("prompt_disjoint", part)]
-    print(part, gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores)))
+scores = [of[name] for of in (model, rule) for name in ("prompt_disjoint", "response_disjoint")]
+print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores)))  # other prompts
 
 # %% [markdown]
 # ## Check yourself
