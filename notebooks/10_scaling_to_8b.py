@@ -253,20 +253,20 @@ bills = {"8 GPUs, full: 32,768 tokens": wide, "8 GPUs, full: 8,192 tokens": narr
 PARTS = {"weights": (["base"], "#888888"), "gathered": (["gathered"], "#66CCEE"),
          "gradients and AdamW": (["adapters", "gradients", "optimizer"], "#CCBB44"),
          "activations": (["activations"], "#4477AA")}
-gigabytes = pd.DataFrame({part: {name: sum(bill[k] for k in keys) / 1e9
+bills = pd.DataFrame({part: {name: sum(bill[k] for k in keys) / 1e9
                                  for name, bill in bills.items()}
                           for part, (keys, _) in PARTS.items()})
-gigabytes.assign(**{"total (GB)": gigabytes.sum(axis=1)}).round(1)
+bills.assign(**{"total (GB)": bills.sum(axis=1)}).round(1)
 
 # %%
 figure, axis = plots.panels(1)
-names = [name.replace(": ", ":\n") for name in gigabytes.index]
-bottom = 0 * gigabytes["weights"]
+names = [name.replace(": ", ":\n") for name in bills.index]
+bottom = 0 * bills["weights"]
 for part, (_, tint) in PARTS.items():
-    axis.barh(names, gigabytes[part], 0.6, left=bottom, color=tint)
-    axis.text(bottom.iloc[0] + gigabytes[part].iloc[0] / 2, -0.34, part, fontsize=8,
+    axis.barh(names, bills[part], 0.6, left=bottom, color=tint)
+    axis.text(bottom.iloc[0] + bills[part].iloc[0] / 2, -0.34, part, fontsize=8,
               ha="center", va="bottom")
-    bottom += gigabytes[part]
+    bottom += bills[part]
 axis.invert_yaxis()
 axis.axvline(24, color="black", linewidth=0.8, linestyle="--")
 axis.text(24.5, 3, "24 GB card", fontsize=8, va="center")
