@@ -433,8 +433,8 @@ for axis, r, title in ((axes[0], gold, "True rewards: levels from 5 to 9"),
 #
 # The level matters where rewards of *different* prompts meet, as at a threshold, but not in
 # picking the **best of $n$** sampled answers, nor in **advantages** (rewards minus the prompt's
-# mean): the table's cell asserts both. Batch-wise sum-to-zero regularization (notebook 03) acts on
-# these levels: on their common mean (its *level*) and on how they differ (part of its *spread*).
+# mean): the table's cell asserts both. Notebook 03 adds a term to the loss that takes hold of
+# exactly this freedom, the levels.
 
 # %% [markdown]
 # ## 7. Few pairs: over-confidence
@@ -693,7 +693,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | first loss | near $\ln 2$: .67 to .75 (`study_lora`) | a smaller starting head |
 # | training pairs wrong | .22 with 2,000 noisy pairs | near 0: more pairs |
 # | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale*; below: more passes |
-# | tau pooled, within | .16 and 1: no harm in best-of-$n$ | prompts compared: pin the level |
+# | tau within prompts, where truth is known | ignore pooled tau | prompts compared: pin the level |
 #
 # \* Divide all rewards by one number chosen on held-out pairs (Section 7).
 

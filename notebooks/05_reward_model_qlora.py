@@ -538,12 +538,15 @@ for name in list(scored)[3:]:
 # </details>
 
 # %% [markdown]
-# **What to see.** Each row has four digits, answer 1 on top. Copy 2 is the yardstick: the number
-# format alone moves a reward by .036. Merging moves it no farther (.033), another base more than
-# six times as far. (Our 16-bit base was once in 4 bits of another format: .24 is this model's
-# number.)
-#
-# All copies keep the order of these four. But the first answer's margin over "Blue." grows
+# **What to see.** Each row has four digits, answer 1 on top. Copy 2 is the yardstick: a reload that
+# computes in 32 bits moves a reward by .036, merging by .033. The two copies differ by .048, so
+# shifts below .05 are not told apart here, nor is their cause. Another base moves rewards by .24 to
+# .27, about five times that. (Our 16-bit base was once in 4 bits of another format: .24 is this
+# model's number.)
+
+# %% [markdown]
+# All copies keep the order of these four, even copy 6, whose adapters are gone: six pairs are too
+# few to notice. So compare rewards, not an order. And the first answer's margin over "Blue." grows
 # threefold on the 16-bit base; in copy 6 it is .00. So a saved model notes how its base was held,
 # and `merge` adds the change to *that* base's values, in 32 bits.
 
@@ -665,7 +668,7 @@ checks.check_first_step(first_step);
 # | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
 # | tau minus the untrained model's, same prompts | +.25 (+.12 to +.38) | steps, learning rate |
 # | rewards after a reload | equal to the bit | the base that the folder names |
-# | rewards after merging | as far as the number format: .03 | was the base dequantized first? |
+# | rewards after merging | moved by less than .05 | was the base dequantized first? |
 
 # %% [markdown]
 # ## What you know now
