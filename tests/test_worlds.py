@@ -16,10 +16,10 @@ from bsr_lite.studies.worlds import (
     WORLDS,
     draw,
     family,
+    forward,
     gold_direction,
     new_models,
     penalty_matrix,
-    rewards,
     shrink_factors,
     summarize,
     train,
@@ -60,12 +60,12 @@ def test_a_model_of_the_stack_is_the_model_alone_under_the_librarys_loss():
     pairs, _ = draw(world, 2)
     for place, (kind, weight) in enumerate(FEW.values()):
         stacked, alone = new_models(2, len(FEW)), new_models(2, 1)
-        r = rewards(stacked, pairs[:, :GROUP], world.norm)
+        _, r = forward(stacked, pairs[:, :GROUP], world.norm)
         weights = torch.tensor([family(*o) for o in FEW.values()])
         loss = -torch.nn.functional.logsigmoid(r[..., 0] - r[..., 1]).mean(-1)
         (loss + (worlds.group_statistics(r) * weights).sum(-1)).sum().backward()
         options = {"bsr_lambda": weight} if kind != "bt" else {}
-        ours = rewards(alone, pairs[:, :GROUP], world.norm)[1, 0]
+        ours = forward(alone, pairs[:, :GROUP], world.norm)[1][1, 0]
         preference_loss(kind, *ours.unbind(1), **options).backward()
         for name, x in alone.items():
             torch.testing.assert_close(stacked[name].grad[1, place], x.grad[1, 0],

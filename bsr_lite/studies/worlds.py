@@ -125,16 +125,12 @@ def new_models(seeds: int, objectives: int) -> dict[str, Tensor]:
     return {name: x.repeat(1, objectives, 1, 1).requires_grad_() for name, x in found.items()}
 
 
-def hidden(models: dict[str, Tensor], x: Tensor, norm: bool) -> Tensor:
-    """Shapes: x (S, N, D) -> (S, M, N, WIDTH)."""
-    h = torch.tanh(x[:, None] @ models["w1"] + models["b1"]) @ models["w2"] + models["b2"]
-    return torch.nn.functional.rms_norm(h, h.shape[-1:], eps=1e-6) if norm else h
-
-
-def rewards(models: dict[str, Tensor], x: Tensor, norm: bool) -> Tensor:
-    """Shapes: x (S, P, K, D) -> (S, M, P, K)."""
-    r = (hidden(models, x.flatten(1, 2), norm) @ models["w"])[..., 0]  # (S, M, P K)
-    return r.unflatten(-1, x.shape[1:3])
+def forward(models: dict[str, Tensor], x: Tensor, norm: bool) -> tuple[Tensor, Tensor]:
+    """Hidden states and rewards.  Shapes: x (S, P, K, D) -> (S, M, P K, WIDTH), (S, M, P, K)."""
+    x, shape = x.flatten(1, 2)[:, None], x.shape[1:3]
+    h = torch.tanh(x @ models["w1"] + models["b1"]) @ models["w2"] + models["b2"]
+    h = torch.nn.functional.rms_norm(h, h.shape[-1:], eps=1e-6) if norm else h
+    return h, (h @ models["w"])[..., 0].unflatten(-1, shape)
 
 
 def length_cv(h: Tensor) -> Tensor:
@@ -147,15 +143,16 @@ def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str,
     """Scores, norms (on `sets`, too) and the level of rewards, (S, M) each, and |h_w - h_l| of the
     first, (S, P)."""
     pairs = pairs[:, :300]
-    h, r = hidden(models, pairs.flatten(1, 2), world.norm), rewards(models, pairs, world.norm)
+    h, r = forward(models, pairs, world.norm)
     difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
     row = {"train": (r[..., 0] > r[..., 1]).float().mean(-1), "norm_cv": length_cv(h),
            "difference": difference.mean(-1), "head": models["w"].norm(dim=2)[..., 0],
            "level": r.mean((-1, -2)), "spread": r.mean(-1).var(-1)}
     for name, x in sets.items():
-        row[f"norm_cv, {name}"] = length_cv(hidden(models, x.flatten(1, 2), world.norm))
-        r, gold = rewards(models, x, world.norm).numpy(), (x @ gold_direction())[:, None].numpy()
-        row[name] = torch.from_numpy(agreement(r, np.broadcast_to(gold, r.shape))[1].mean(-1))
+        h, r = forward(models, x, world.norm)
+        gold = (x @ gold_direction())[:, None].expand_as(r).numpy()
+        row[f"norm_cv, {name}"] = length_cv(h)
+        row[name] = torch.from_numpy(agreement(r.numpy(), gold)[1].mean(-1))
     return row | {"differences": difference[:, 0]}
 
 
@@ -173,7 +170,7 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
         if step % (world.steps // looks) == 0:
             seen[step] = look({name: x[:, :1] for name, x in models.items()}, world, pairs, sets)
         at = (torch.arange(world.level_pairs) + step * GROUP) % world.pairs
-        r = rewards(models, pairs[:, at], world.norm)  # (S, M, G or more, 2)
+        _, r = forward(models, pairs[:, at], world.norm)  # (S, M, G or more, 2)
         r, more = r[:, :, :GROUP], r if world.level_pairs > GROUP else None
         loss = (-logsigmoid(r[..., 0] - r[..., 1]).mean(-1)
                 + (group_statistics(r, more) * weights).sum(-1))
