@@ -225,6 +225,7 @@ def test_ended_from_outside_no_part_goes_on(tmp_path):
     deadline = time.monotonic() + 30
     while not (part := children.read_text().split()) and time.monotonic() < deadline:
         time.sleep(0.05)
+    time.sleep(1)  # the program has to hold what it started
     program.terminate()
     assert program.wait(30) == 1 and part
     assert not Path("/proc", part[0]).exists()
