@@ -12,19 +12,13 @@
 # In **RLHF** (reinforcement learning from human feedback) a language model writes answers to a
 # **prompt**, a **reward model** scores them, and training raises the score. The reward model learns
 # from choices: a judge says which of two answers is better. This notebook builds the loss that
-# turns choices into scores, and asks what it cannot see.
-#
-# "The paper" is *On the Robustness of Reward Models for Language
-# Model Alignment* (ICML 2025); "Eq. n" is an equation of it.
+# turns choices into numbers, and asks what choices do not tell: never the numbers' *zero* (Section
+# 6), and, where pairs are few, not their *size* (Section 7).
 
 # %% [markdown]
-# After it you can
-# - derive the Bradley-Terry loss (Eq. 3) and its gradient, and see logistic regression in it;
-# - fit it where the true rewards are known, and say how uncertain the fit is;
-# - show what the loss cannot see, and say when it claims more than it knows.
-#
-# You need calculus, eigenvalues, 95% intervals and a little PyTorch. It helps to have met logistic
-# regression and Newton's method.
+# "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025);
+# "Eq. n" is an equation of it. You need calculus, eigenvalues, 95% intervals and a little PyTorch;
+# logistic regression and Newton's method help.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -82,9 +76,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # </details>
 #
 # In the pocket world a program plays the judge. It gives marks, the **gold** score: the sum of
-# five scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). Its
-# marks are no better than its rules, but they are known. A reward model never sees them, only
-# choices.
+# five scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). A
+# reward model never sees them, only choices.
 #
 # **Predict**: the marks are half a point apart, and the judge's noise is about as large (exactly:
 # Section 1). How often will it pick the worse: under 10%, 10 to 25%, more?
@@ -102,15 +95,18 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # matters.
 
 # %% [markdown]
-# **Why $\sigma$?** $a$ wins if $g_b < m + g_a$. Given $g_a$ this has probability $e^{-e^{-(m +
+# <details><summary>Why $\sigma$? (six lines, may be skipped)</summary>
+#
+# $a$ wins if $g_b < m + g_a$. Given $g_a$ this has probability $e^{-e^{-(m +
 # g_a)}} = e^{-t e^{-m}}$ with $t = e^{-g_a}$. And $t$ is exponentially distributed, as
 # $P(t > s) = P(g_a < -\log s) = e^{-s}$. So
 #
 # $$P = \int_0^\infty e^{-t}\, e^{-t e^{-m}}\, dt = \frac{1}{1 + e^{-m}} = \sigma(m).$$
 #
-# Gumbel is chosen because it gives $\sigma$; normal noise gives a similar curve (Thurstone). Real
-# judges may obey neither: they may err together, go in circles, prefer length. Our labels are drawn
-# from BT, with $r$ = gold / 0.5: the troubles below are those of a *right* model.
+# </details>
+#
+# Real judges may not obey BT: they may err together, go in circles, prefer length. Our labels are
+# drawn from BT, with $r$ = gold / 0.5: the troubles below are those of a *right* model.
 #
 # **Predict**: which margin makes the better answer win 95% of the time?
 
@@ -160,18 +156,20 @@ pd.DataFrame([{"margin": margin, "loss (nats)": bt_loss(torch.tensor([margin]), 
 
 # %% [markdown]
 # `torch.log(torch.sigmoid(z))` breaks at both ends. At -800 the loss is infinite and its gradient
-# not a number (nan). At 40 (in float32 already at 17) both round to 0. The library's `logsigmoid`
-# is the same function without the detour.
+# not a number (nan). At 40 both are exactly 0. The library's `logsigmoid` is the same function
+# without the detour.
 
 # %%
 chosen, rejected = 3 * torch.randn(1000), 3 * torch.randn(1000)
 torch.testing.assert_close(losses.bt_loss(chosen, rejected), bt_loss(chosen, rejected))
 for margin in (-800.0, 40.0):
     z = torch.tensor([margin], requires_grad=True)
-    (slope,) = torch.autograd.grad(bt_loss(z, 0), z)
-    print(f"at {margin:4.0f} by hand: loss {abs(bt_loss(z, 0)):.0f},",
-          f"gradient {abs(slope.item()):.0f}  ",
-          f"library: loss {losses.bt_loss(z, torch.zeros(1)):.3g}")
+    exact = losses.bt_loss(z, torch.zeros(1))
+    (by_hand,) = torch.autograd.grad(bt_loss(z, 0), z)
+    (good,) = torch.autograd.grad(exact, z)
+    print(f"at {margin:4.0f} by hand: loss {abs(bt_loss(z, 0)):.3g},",
+          f"gradient {by_hand.item() + 0:.3g}  ",
+          f"library: loss {exact:.3g}, gradient {good.item():.3g}")
 
 # %% [markdown]
 # ## 3. It is logistic regression
@@ -180,8 +178,9 @@ for margin in (-800.0, 40.0):
 # column, $-1$ in the loser's. With this design matrix $D$ the margins are $Dr$, and $L_{BT}$ is
 # the loss of logistic regression without intercept on the features $D$, with every label 1.
 #
-# So the loss is convex in $r$, and there are two classical troubles: directions that the data do
-# not touch (Section 6), and data that can be separated perfectly (Section 7).
+# So the loss is convex in $r$, and the two classical troubles of logistic regression are ours:
+# directions that the data do not touch (the zero, Section 6), and data that can be separated
+# perfectly (the size, Section 7).
 
 # %%
 def design_matrix(winners, losers, count):
@@ -216,7 +215,6 @@ chosen, rejected = torch.randn(5, requires_grad=True), torch.randn(5, requires_g
 losses.bt_loss(chosen, rejected).backward()
 by_hand = -torch.sigmoid(-(chosen - rejected)).detach() / 5
 torch.testing.assert_close(chosen.grad, by_hand)
-torch.testing.assert_close(rejected.grad, -by_hand)
 assert torch.equal(chosen.grad, -rejected.grad), (
     "as free numbers, chosen and rejected must be pushed apart equally: BT never moves their mean")
 
@@ -224,21 +222,19 @@ assert torch.equal(chosen.grad, -rejected.grad), (
 # **Predict**: at which margin is the push one half? Is there a margin where it is 0?
 
 # %%
-figure, (left, right) = plots.panels(2)
-m = torch.linspace(-4, 6, 200)
-left.plot(m, -torch.nn.functional.logsigmoid(m), color=plots.COLORS["bt"],
-          label="$-\\log\\sigma(m)$")
-left.axhline(torch.log(torch.tensor(2.0)), color="grey", linewidth=0.8, linestyle=":",
-             label="no opinion: $\\ln 2$")
-left.plot(m[m < 0], -m[m < 0], color="grey", linestyle="--", label="$-m$, its limit on the left")
-right.plot(m, torch.sigmoid(-m), color=plots.COLORS["bt"], label="$\\sigma(-m)$")
-right.plot(m[m > 0], torch.exp(-m[m > 0]), color="grey", linestyle=":",
-           label="$e^{-m}$, its limit on the right")
-plots.label(left, "margin $m = r_w - r_l$ (reward units)", "loss (nats)",
-            "Far on the wrong side a pair costs $-m$")
-plots.label(right, "margin $m = r_w - r_l$ (reward units)", "push on the margin",
-            "The push fades, it never stops")
-left.legend(), right.legend();
+figure, axis = plots.panels()
+m = torch.linspace(-4, 10, 200)
+axis.semilogy(m, -torch.nn.functional.logsigmoid(m), color=plots.COLORS["bt"], linewidth=2)
+axis.semilogy(m, torch.sigmoid(-m), color="black", linestyle="--")
+for text, place, tint in (("loss $-\\log\\sigma(m)$", (-3.3, 4.4), plots.COLORS["bt"]),
+                          ("push $\\sigma(-m)$", (-3.3, 0.4), "black"),
+                          ("no opinion: loss $\\ln 2$, push 1/2", (0.25, 0.75), "grey"),
+                          ("right by a wide margin: both near $e^{-m}$", (4.6, 0.02), "grey")):
+    axis.annotate(text, place, color=tint)
+axis.plot([0, 0], [0.5, 0.693], "o", color="grey", markersize=5)
+axis.set_ylim(2e-5, 10)
+plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (log scale)",
+            "Loss and push fade, but no margin ends them");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -246,16 +242,16 @@ left.legend(), right.legend();
 # At 0. And no: a pair that is right by a wide margin still gets a push of about $e^{-m}$.
 # </details>
 #
-# **What to see.** *For one pair with one label there is no margin at which BT is content.*
-# In the loss only contradiction stops it: the same pair judged both ways, or pairs whose shared
-# features let no weights get all of them right.
+# **What to see.** Each further unit of margin still pays, though $e$ times less. *For one pair with
+# one label there is no margin at which BT is content.* In the loss only contradiction stops it: the
+# same pair judged both ways, or pairs whose shared features let no weights get all of them right.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
 # Eight answers with known rewards, here called strengths, compared at random. Only differences
-# count, so their mean is set to 0. The loss is convex: an optimum is global, and `fit` asserts that
-# Newton's steps reach it. One margin's loss has the second derivative
+# count, so their mean is set to 0. The loss is convex, so Newton's steps find *the* optimum. One
+# margin's loss has the second derivative
 # $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$; as $m = Dr$, the chain rule gives the
 # **Hessian**
 #
@@ -284,8 +280,8 @@ def fit(D, steps=12):
         gradient = -D.T @ torch.sigmoid(-D @ r) / len(D)
         r = r - torch.linalg.pinv(hessian(r, D), rtol=1e-8) @ gradient
     assert gradient.abs().max() < 1e-8, "Newton's steps must have arrived at the optimum"
-    error = torch.linalg.pinv(len(D) * hessian(r, D), rtol=1e-8).diagonal().sqrt()
-    return r, error  # (count,), mean 0 because pinv never moves along the null direction
+    covariance = torch.linalg.pinv(len(D) * hessian(r, D), rtol=1e-8)  # (count, count)
+    return r, covariance  # r has mean 0, because pinv never moves along the null direction
 
 # %%
 strength = torch.tensor([-1.5, -1.0, -0.5, 0.0, 0.0, 0.5, 1.0, 1.5])
@@ -299,21 +295,25 @@ def simulate(comparisons):
     return design_matrix(pairs[:, 0], pairs[:, 1], count=8)
 
 # %% [markdown]
-# **Predict**: we fit the first 200 of 3,200 comparisons, then all of them. By what factor do the
-# intervals shrink? Two answers are equally strong: will the first fit say so?
+# **Predict**: we fit the first 200 of 3,200 comparisons, then all of them. By what factor does a
+# typical interval shrink? Two answers are equally strong: will the first fit say so?
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
 D, shown = simulate(3200), strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])
 for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is partly luck"),
                                  (axes[1], 3200, "All 3,200: every strength in its place")):
-    estimate, error = fit(D[:comparisons])
+    estimate, C = fit(D[:comparisons])
+    error, gap = C.diagonal().sqrt(), 1.96 * (C[3, 3] + C[4, 4] - 2 * C[3, 4]).sqrt()
+    print(f"{comparisons:5,}: half an interval {1.96 * error.median():.2f} (median); the two equal",
+          f"ones differ by {estimate[4] - estimate[3]:+.2f} ± {gap:.2f}")
     axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8, label="truth")
     for fill, which in ((plots.COLORS["bt"], strength != 0), ("white", strength == 0)):
         axis.errorbar(shown[which], estimate[which], 1.96 * error[which], fmt="o", capsize=3,
                       color=plots.COLORS["bt"], markerfacecolor=fill,
                       label="the two equal ones" if fill == "white" else "estimate")
-    plots.label(axis, "true strength (reward units)", "estimate, 95% interval", title)
+    plots.label(axis, "true strength (reward units)", "", title)
+axes[0].set_ylabel("estimate, 95% interval")
 axes[0].legend(loc="upper left");
 
 # %% [markdown]
@@ -322,8 +322,8 @@ axes[0].legend(loc="upper left");
 #
 # <details><summary>Answer</summary>
 #
-# By four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). No: its intervals (about
-# $\pm$.6) allow equality, and just as well a difference of half a unit. A fit can fail to see a
+# By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). No: the difference
+# is .25 $\pm$ .87. The two may be equal, and just as well a unit apart. A fit can fail to see a
 # difference; it cannot show that there is none.
 # </details>
 #
@@ -333,7 +333,8 @@ axes[0].legend(loc="upper left");
 rows = []
 for comparisons in (200, 3200):
     fits = [fit(simulate(comparisons)) for _ in range(300)]
-    hits = torch.stack([((r - strength).abs() < 1.96 * error).double().mean() for r, error in fits])
+    hits = torch.stack([((r - strength).abs() < 1.96 * C.diagonal().sqrt()).double().mean()
+                        for r, C in fits])
     order = [bool((torch.cat([r[:3], r[3:5].sort().values, r[5:]]).diff() > 0).all())
              for r, _ in fits]  # the two equal ones may be in any order
     rows.append({"comparisons": comparisons, "intervals that hold the truth": hits.mean().item(),
@@ -344,12 +345,12 @@ for comparisons in (200, 3200):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# The promise is kept: 95 to 96% of the intervals hold the truth. The left panel was rare bad luck:
-# only 1 such fit of 300 misses three or more. With 200 comparisons a third of the fits have every
-# strength in order.
+# The promise is kept: 95 to 96% of the intervals hold the truth. The left panel was bad luck: only
+# 1 such fit of 300 misses three or more. A third of them have every strength in order. So choices
+# *can* tell a size: here each pair comes again and again, with both outcomes.
 
 # %% [markdown]
-# ## 6. What Bradley-Terry cannot see
+# ## 6. No zero: what Bradley-Terry cannot see
 #
 # In RLHF, answers $y$ compete only with answers to the *same* prompt $x$: one BT model per prompt
 # (Eq. 4), tied together by one network. Add any number $c(x)$ to all rewards of a prompt:
@@ -357,9 +358,9 @@ pd.DataFrame(rows).round(3)
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l)$$
 #
 # Every margin stays, and with it the loss. $c(x)$ is **not identified**: no amount of data will
-# tell it. Call a prompt's mean reward its **level**: BT fixes distances within a prompt, never its
-# level. In the Hessian such a direction is an eigenvector with eigenvalue zero, one per prompt
-# when all its answers are linked by comparisons.
+# tell it. Call a prompt's mean reward its **level**: it has no zero. In the Hessian such a
+# direction is an eigenvector with eigenvalue zero, one per prompt when comparisons link all its
+# answers.
 
 # %%
 prompts, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
@@ -375,9 +376,10 @@ assert torch.allclose(hess @ shifts, torch.zeros(count, prompts)), "a shift c(x)
 
 # %% [markdown]
 # Now on real answers, those of the 160 **dev** prompts (kept for choices). We score them with the
-# true reward, then with a copy that adds a wild random $c(x)$ to every prompt. **Kendall's tau**
-# says how well they order answers (1: same order, 0: unrelated, -1: reversed), *within* each prompt
-# and averaged, or *pooled* over all prompts.
+# true reward, then with a copy that adds a random $c(x)$ to every prompt (standard deviation 6, our
+# choice: it sets how far the pooled tau falls). **Kendall's tau** says how well they order answers
+# (1: same order, 0: unrelated, -1: reversed), *within* each prompt and averaged, or *pooled* over
+# all prompts.
 #
 # **Predict**: which of the three numbers in the table change? Does a picture of shifted rewards
 # still tell a prompt's best answer? And the prompt with the best answers?
@@ -409,42 +411,48 @@ pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
-tint7 = plots.COLORS["level"]
-for axis, r, title in ((axes[0], gold, "True rewards: levels from 5 to 9"),
-                       (axes[1], shifted, "Shifted by $c(x)$: BT cannot tell")):
+for axis, r, title in ((axes[0], gold, "True rewards: prompt 11 lies above prompt 10"),
+                       (axes[1], shifted, "Shifted by $c(x)$: 11 far below 10, same BT loss")):
     for prompt in range(12):
-        tint = tint7 if prompt == 7 else plots.COLORS["bt"]
+        tint = plots.COLORS["level"] if prompt in (10, 11) else plots.COLORS["bt"]
         axis.vlines(prompt, r[prompt].min(), r[prompt].max(), color=tint, alpha=0.4)
         axis.plot([prompt] * 4, r[prompt], "o", markersize=4, color=tint)
-    axis.annotate("prompt 7", (7, r[7].max()), color=tint7, ha="center", xytext=(0, 6),
-                  textcoords="offset points")
-    axis.set_ylim(-9, 26)
-    plots.label(axis, "prompt", "rewards of its four answers (reward units)", title)
+        axis.hlines(r[prompt].mean(), prompt - 0.35, prompt + 0.35, color=tint, linewidth=2)
+    for prompt in (10, 11):
+        axis.annotate(str(prompt), (prompt, r[prompt].max()), (0, 6), color=plots.COLORS["level"],
+                      textcoords="offset points", ha="center")
+    plots.label(axis, "prompt (dash: its level)", "", title)
+axes[0].set_ylabel("rewards of its four answers (reward units)")
+assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].mean()
 
 # %% [markdown]
 # **What to see** (12 of the 159 prompts). No distance within a prompt changes; BT sees nothing
-# else. True levels differ as much as a prompt's answers do (1.17 and 1.15): what is lost is real.
+# else. Prompts 10 and 11 change order, and no comparison could object. (Prompt 7 stays on top by
+# luck of this draw.) True levels differ as much as a prompt's answers do (1.17 and 1.15): what is
+# lost is real.
 #
 # <details><summary>Answer</summary>
 #
 # Only the pooled tau: it mixes prompts. A prompt's best answer can still be told, the prompt with
 # the best answers cannot.
 # </details>
-#
+
+# %% [markdown]
 # The level matters where rewards of *different* prompts meet, as at a threshold, but not in
 # picking the **best of $n$** sampled answers, nor in **advantages** (rewards minus the prompt's
 # mean): the table's cell asserts both. Notebook 03 adds a term to the loss that takes hold of
 # exactly this freedom, the levels.
 
 # %% [markdown]
-# ## 7. Few pairs: over-confidence
+# ## 7. Size only from contradiction: over-confidence
 #
 # Section 5 had at least 200 comparisons for 7 free numbers. A reward model gets **one label** a
 # pair and has far more parameters than pairs. Then there may be no contradiction at all: some
 # weights get every pair right, and the loss wants their margins at $+\infty$.
 #
 # A toy: answers have 40 features, the true reward is linear in them, labels are drawn from BT. Fit
-# the weights by gradient descent, with 3,000 passes over the same pairs.
+# the weights by gradient descent, with 3,000 passes over the same pairs. A fit's **size** is the
+# norm of its weights: all its margins grow with it.
 
 # %%
 d, STEPS = 40, (10, 30, 100, 300, 1000, 3000)
@@ -467,63 +475,70 @@ def train(features):
     return torch.stack(kept)  # (len(STEPS), d)
 
 
-def claims_and_right(weights):  # on fresh pairs; a column of weights is a fit
+def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
     margins = fresh @ weights
-    return torch.sigmoid(margins.abs()).mean(0), (margins > 0).double().mean(0)
+    claims, right = torch.sigmoid(margins.abs()).mean(0), (margins > 0).double().mean(0)
+    return {"claims": claims, "right": right, "claims - right": claims - right,
+            "norm / true norm": weights.norm(dim=0) / truth.norm()}
 
 # %% [markdown]
 # A fit *claims* $\sigma(|m|)$ for the answer that it prefers. **Predict**: with 60, 250 or 2,000
 # pairs for 40 weights, which fit claims the most on fresh pairs, and which is right most often?
+# (Each is drawn and fitted eight times.)
 
 # %%
-fresh, DRAWS = draw_pairs(20_000), 8
-fits, rows = {}, []
+def show(rows):  # mean (smallest to largest) of eight draws
+    return pd.DataFrame(rows).transpose().map(lambda x: "{:.2f} ({:.2f} to {:.2f})".format(
+        *(round(float(v), 2) + 0.0 for v in (x.mean(), x.min(), x.max()))))  # + 0.0: no -0.00
+
+# %%
+fresh, DRAWS, rows, fits = draw_pairs(20_000), 8, {}, {}
 for number in (60, 250, 2000):
     draws = [draw_pairs(number) for _ in range(DRAWS)]
     fits[number] = torch.stack([train(features) for features in draws])  # (DRAWS, STEPS, d)
-    early, last = fits[number][:, 0].T, fits[number][:, -1].T  # (d, DRAWS)
-    wrong = torch.stack([(f @ w <= 0).double().mean() for f, w in zip(draws, last.T, strict=True)])
-    scales = torch.linspace(0, 1.5, 151)
-    loss = torch.stack([-torch.nn.functional.logsigmoid(scale * (fresh @ last)).mean(0)
-                        for scale in scales])  # (151, DRAWS)
-    best = last * scales[loss.argmin(0)]  # (d, DRAWS)
-    claims, right = claims_and_right(last)
-    rows.append({"pairs": number, "training pairs wrong": wrong, "claims": claims, "right": right,
-                 "claims - right": claims - right,
-                 "the same after 10 passes": torch.sub(*claims_and_right(early)),
-                 "norm / true norm after 10": early.norm(dim=0) / truth.norm(),
-                 "norm / true norm": last.norm(dim=0) / truth.norm(),
-                 "fresh loss (nats)": loss[100], "at its best norm": loss.min(0).values,  # scale 1
-                 "claims - right there": torch.sub(*claims_and_right(best))})
-print("the truth itself claims {:.2f} and is right {:.2f}".format(*claims_and_right(truth)))
-table = pd.DataFrame(rows).set_index("pairs").transpose()
-table.map(lambda x: "{:.2f} ({:.2f} to {:.2f})".format(
-    *(round(float(v), 2) + 0.0 for v in (x.mean(), x.min(), x.max()))))  # + 0.0: no -0.00
+    wrong = [(f @ w <= 0).double().mean() for f, w in zip(draws, fits[number][:, -1], strict=True)]
+    rows[f"{number:,} pairs"] = {"training pairs wrong": torch.stack(wrong),
+                                 **summary(fits[number][:, -1].T)}
+print("the truth itself claims {claims:.2f} and is right {right:.2f}".format(**summary(truth)))
+show(rows)
 
 # %%
 TINTS = {60: "#332288", 250: "#882255", 2000: "#117733"}
+
+
+def calibration(weights):  # (d,): what it claims and how often it is right, in ten bins of pairs
+    margin = fresh @ weights
+    bins = margin.abs().argsort().chunk(10)
+    return torch.stack([torch.stack([torch.sigmoid(margin[b].abs()).mean() for b in bins]),
+                        torch.stack([(margin[b] > 0).double().mean() for b in bins])])
+
+# %%
+def draw_claims(axis, columns, places, title):  # {pairs: (d, DRAWS)}
+    axis.plot([0.5, 1], [0.5, 1], color="grey", linewidth=0.8)
+    for (number, weights), place in zip(columns.items(), places, strict=True):
+        axis.annotate(f"{number:,} pairs", place, color=TINTS[number])
+        curves = torch.stack([calibration(w) for w in weights.T])  # (DRAWS, 2, 10)
+        for curve in curves:
+            axis.plot(*curve, color=TINTS[number], alpha=0.25, linewidth=0.8)
+        axis.plot(*curves.mean(0), color=TINTS[number], linewidth=2)
+    plots.label(axis, "claimed probability $\\sigma(|m|)$", "share right, fresh pairs", title)
+
+# %%
 figure, (left, right) = plots.panels(2)
-left.plot([0.5, 1], [0.5, 1], color="grey", linewidth=0.8)
-left.annotate("as often as claimed", (0.71, 0.73), color="grey", rotation=44, ha="center")
-for number, place, up in ((60, (0.57, 0.5), 0), (250, (0.78, 0.565), 7), (2000, (0.53, 0.67), -7)):
-    curves = []
-    for weights in fits[number]:  # (STEPS, d)
-        margin = fresh @ weights[-1]
-        bins = margin.abs().argsort().chunk(10)
-        curves.append([[torch.sigmoid(margin[b].abs()).mean() for b in bins],
-                       [(margin[b] > 0).double().mean() for b in bins]])
-        left.plot(*curves[-1], color=TINTS[number], alpha=0.25, linewidth=0.8)
-        right.semilogx(STEPS, weights.norm(dim=1), color=TINTS[number], alpha=0.6, linewidth=1)
-    left.plot(*torch.tensor(curves).mean(0), color=TINTS[number], linewidth=2)
-    left.annotate(f"{number:,} pairs", place, color=TINTS[number])
-    right.annotate(f"{number:,} pairs", (3500, fits[number][:, -1].norm(dim=1).mean()),
-                   (0, up), textcoords="offset points", color=TINTS[number], va="center")
-right.axhline(truth.norm(), color="grey", linewidth=0.8, linestyle=":")
-plots.label(left, "claimed probability $\\sigma(|m|)$", "share that is right, fresh pairs",
-            "Fewer pairs: claims more, knows less")
-plots.label(right, "passes over the pairs", "norm of the weights (dotted: the true one)",
-            "Uncontradicted, the norm grows on")
-right.set(ylim=0, xlim=(8, 2e4));
+for number, up in ((60, 0), (250, 7), (2000, -6)):
+    sizes = fits[number].norm(dim=2).T / truth.norm()  # (STEPS, DRAWS)
+    left.loglog(STEPS, sizes, color=TINTS[number], alpha=0.6, linewidth=1)
+    left.annotate(f"{number:,} pairs", (3500, sizes[-1].mean()), (0, up), color=TINTS[number],
+                  textcoords="offset points", va="center")
+left.plot([10, 3000], [1, 1], color="grey", linewidth=0.8, linestyle=":")
+left.set(xlim=(8, 3e4), xticks=(10, 100, 1000), yticks=(1, 2, 5, 10),
+         yticklabels=("1", "2", "5", "10"))
+plots.label(left, "passes over the pairs", "norm / true norm",
+            "Uncontradicted, the size grows on")
+draw_claims(right, {number: w[:, -1].T for number, w in fits.items()},
+            ((0.57, 0.5), (0.78, 0.565), (0.53, 0.67)), "Too great a size claims too much")
+right.plot(*calibration(truth), "k.")
+right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 
 # %% [markdown]
 # **What to see** (thin: one of eight draws; the table: mean, smallest, largest). The truth means
@@ -534,16 +549,45 @@ right.set(ylim=0, xlim=(8, 2e4));
 # the truth's: over-confidence needs no endless margin.
 
 # %% [markdown]
-# Does stopping early cure it? After ten passes no norm exceeds 1.01 of the truth's. Yet fits
-# to 60 pairs claim .11 too much, and those to 2,000 claim .05 too *little*. *Over-confidence is a
-# norm too great for a direction that is partly wrong.*
-#
-# The last two rows keep each direction and take its best norm on these fresh pairs. For 60 pairs
-# the loss falls from 3.3 to .62 nats (norm 0: .69), and the over-claim from .31 to 0 (within
-# about .01 in every draw). Right as seldom as before, but honest about it.
+# **Predict**: two cures. Stop after ten passes; or multiply the last weights by one factor, the one
+# that suits 20,000 other fresh pairs best. Which ends the over-claim? Does either make the 60-pair
+# fits right more often?
+
+# %%
+others, factors = draw_pairs(20_000), torch.linspace(0, 1.5, 151)
+early = {number: w[:, 0].T for number, w in fits.items()}  # (d, DRAWS) each
+resized = {}
+for number, w in fits.items():
+    last = w[:, -1].T
+    loss = [-torch.nn.functional.logsigmoid(factor * (others @ last)).mean(0) for factor in factors]
+    resized[number] = last * factors[torch.stack(loss).argmin(0)]
+
+# %%
+figure, axes = plots.panels(2, sharey=True)
+draw_claims(axes[0], early, ((0.8, 0.62), (0.73, 0.685), (0.6, 0.77)),
+            "Ten passes: 60 claim too much, 2,000 too little")
+draw_claims(axes[1], resized, ((0.72, 0.66), (0.72, 0.62), (0.72, 0.58)),
+            "One factor: claims come true")
+axes[1].set_ylabel("")
+show({f"{number:,} pairs, {name}": summary(columns[number])
+      for name, columns in (("10 passes", early), ("one factor", resized)) for number in fits})
 
 # %% [markdown]
-# ## 8. From free numbers to a language model
+# **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
+# .11 too much, and those to 2,000 claim .05 too *little*. With one factor all lie on the line, and
+# the over-claim is within about .01 of 0 in every draw.
+#
+# <details><summary>Answer</summary>
+#
+# Only the factor ends it. It changes no choice, so nothing is right more often. Ten passes give .66
+# against .65, less than draws differ.
+# </details>
+#
+# For 60 pairs the best size is .43 of the true norm. *Over-confidence is a size too great for a
+# direction that is partly wrong.* (One factor suffices in this toy. Real rewards may need more.)
+
+# %% [markdown]
+# ## 8. Where a language model keeps the size
 #
 # A language model carries a vector, the **hidden state**, for each **token** (piece of a word). A
 # reward model takes the last token's, $h(x, y) \in \mathbb{R}^H$, and applies one linear map, the
@@ -555,12 +599,9 @@ right.set(ylim=0, xlim=(8, 2e4));
 # \qquad \text{(Eq. 23)}.$$
 
 # %% [markdown]
-# A margin grows by any of the three factors. The paper sees the first stay near 1 in training
-# (Fig. 1). Step size can force that: **Adam** moves a weight by *at most* about its learning rate
-# a step, so the head by rate $\times$ steps $\times \sqrt H$ (half of it
-# if the rate falls evenly to 0). Notebook 02's recorded runs have a rate of $2 \cdot 10^{-5}$, 32
-# steps and $H = 576$: the head moves by at most .008 of a norm of 1. So its stillness says nothing
-# about the loss. In `study_lora` (Exercise 4; .002, 57 steps) the bound is 1.4 and forces nothing.
+# A margin grows by any of the three factors, and BT does not care which. The optimizer Adam moves a
+# weight by about its learning rate a step, so a small rate alone can hold the head still. Notebook
+# 02 measures all three.
 
 # %% [markdown]
 # ## Exercises
@@ -646,8 +687,9 @@ checks.check_overclaim(overclaim);
 # The next cell prints it by seed; `seed_interval(numbers)` gives mean and half-width of a 95%
 # interval. Its rows are fresh pairs: other answers to training prompts (`in_domain`), new prompts
 # (`prompt_disjoint`), answers to training prompts by language models not seen in training
-# (`response_disjoint`), both new (`mutual_disjoint`). The sentence needs an over-claim near Section
-# 7's .31: report each interval's upper end.
+# (`response_disjoint`), both new (`mutual_disjoint`). Before you run it, write down which
+# over-claim would let the sentence stand. Then compare both ends of each interval with it, and say
+# what the interval covers (four seeds, the same pairs each time) and what it does not.
 
 # %%
 from bsr_lite.metrics import seed_interval  # noqa: F401  for your judgement
@@ -679,8 +721,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 #
 # 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
-# 3. Not its choices. Its claims grow; the loss can fall only if it claimed too little, large
-# margins counting most. On training pairs that are all right it always falls (Section 7).
+# 3. Not its choices. Its claims grow. The loss can fall only if it claimed too little; on training
+# pairs that are all right it always does (Section 7).
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
@@ -688,10 +730,10 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | first loss | near $\ln 2$: .67 to .75 (`study_lora`) | a smaller starting head |
-# | training pairs wrong | .22 with 2,000 noisy pairs | near 0: more pairs |
+# | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
+# | training pairs wrong | .22 with 2,000 noisy pairs (Section 7) | near 0: more pairs |
 # | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale*; below: more passes |
 # | tau within prompts, where truth is known | ignore pooled tau | prompts compared: pin the level |
 #
@@ -700,12 +742,11 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # %% [markdown]
 # ## What you know now
 #
-# **Bradley-Terry is logistic regression on reward differences: it is blind to every prompt's level,
-# and never content with a margin that nothing contradicts.**
+# **Bradley-Terry is logistic regression on reward differences: no choice tells
+# the zero, and only contradiction stops the size from growing.**
 #
-# - A margin is a claim. Fresh pairs test it; one factor fitted on them mends it on average, without
-#   changing a choice.
-# - The judge here obeyed BT; real ones need not.
+# So do not compare rewards of different prompts, and take a margin for a claim until fresh pairs
+# have tested it. (The judge here obeyed BT; real ones need not.)
 #
 # Next: **02 · Do hidden norms disperse while a reward model is trained?** measures the three
 # factors of Eq. 23 in a real one.

@@ -128,12 +128,14 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 pd.DataFrame(rows).set_index("").round(3)
 
 # %% [markdown]
-# The sentence may not stand. The 60-pair fits claim about .3 too much. Here no interval (over four
-# seeds, on these prompts) reaches beyond .07. On new prompts the models do claim a little too much,
-# by .015 $\pm$ .011. In the other three rows even the sign is undecided. Calm does not mean good:
+# The sentence may not stand. The 60-pair fits claim about .3 too much; a third of that would let
+# it stand. Here no interval leaves -.04 to .07. (It covers the four seeds on these pairs, neither
+# other pairs nor other training data.) On new prompts the models do claim a little too much, by
+# .015 $\pm$ .011. In the other three rows even the sign is undecided. Calm does not mean good:
 # these models claim little (.62 to .65) and are right about as seldom, where perfect rewards would
 # agree .74 to .76.
-#
+
+# %% [markdown]
 # Why so calm? One pass is not 3,000, and Section 7's 60-pair fits, too, claimed less after ten
 # passes (.11 too much instead of .31). That is a suspect, not a finding: these runs do not vary the
 # number of passes.
