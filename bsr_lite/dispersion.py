@@ -12,7 +12,8 @@ from torch import Tensor
 def reward_decomposition(last_hidden: Tensor, head_weight: Tensor) -> dict[str, Tensor]:
     """Factors of r = W_p . h = |W_p| |h| cos(psi).
 
-    Source: Eq. 16.  Shapes: (N, H), (H,) -> head_norm scalar, hidden_norm (N,), cosine (N,).
+    Source: Eq. 16; of h_w - h_l the factors of the margin, Eq. 23.
+    Shapes: (N, H), (H,) -> head_norm scalar, hidden_norm (N,), cosine (N,).
     >>> parts = reward_decomposition(torch.tensor([[3.0, 4.0]]), torch.tensor([0.0, 2.0]))
     >>> [round(parts[k].squeeze().item(), 2) for k in ("head_norm", "hidden_norm", "cosine")]
     [2.0, 5.0, 0.8]
@@ -20,15 +21,6 @@ def reward_decomposition(last_hidden: Tensor, head_weight: Tensor) -> dict[str, 
     head_norm, hidden_norm = head_weight.norm(), last_hidden.norm(dim=-1)
     cosine = last_hidden @ head_weight / (head_norm * hidden_norm).clamp(min=1e-12)
     return {"head_norm": head_norm, "hidden_norm": hidden_norm, "cosine": cosine}
-
-
-def margin_decomposition(hidden_chosen: Tensor, hidden_rejected: Tensor,
-                         head_weight: Tensor) -> dict[str, Tensor]:
-    """Factors of the margin r_w - r_l = |W_p| |h_w - h_l| cos(psi_delta).
-
-    Source: Eq. 23.  Shapes: (B, H), (B, H), (H,) -> as `reward_decomposition`, of h_w - h_l.
-    """
-    return reward_decomposition(hidden_chosen - hidden_rejected, head_weight)
 
 
 def norm_statistics(values: Tensor) -> dict[str, float]:

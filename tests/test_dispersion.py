@@ -5,7 +5,6 @@ import torch
 
 from bsr_lite.dispersion import (
     effective_rank,
-    margin_decomposition,
     norm_share,
     norm_statistics,
     pair_mean_statistics,
@@ -18,7 +17,7 @@ def test_factors_multiply_to_reward_and_margin():
     hidden, head = torch.randn(2, 7, 5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     p = reward_decomposition(hidden[0], head)
     torch.testing.assert_close(p["head_norm"] * p["hidden_norm"] * p["cosine"], hidden[0] @ head)
-    d = margin_decomposition(hidden[0], hidden[1], head)
+    d = reward_decomposition(hidden[0] - hidden[1], head)
     torch.testing.assert_close(d["head_norm"] * d["hidden_norm"] * d["cosine"],
                                (hidden[0] - hidden[1]) @ head)
 
