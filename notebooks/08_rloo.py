@@ -428,11 +428,11 @@ torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the K
 # the reference's answers to a prompt.)
 
 # %% [markdown]
-# Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in where the KL
+# Does RLOO get there? Four runs on the three arms with $\beta = 1$ differ only in where the KL
 # stands. A loss $\beta\,k(d)$ adds $-\beta\,k'(d)$ to $A$, since $\nabla d = \nabla\log\pi$: for
-# $k_1$ that is $-\beta$, for $k_3$ it is $-\beta\,(1 - e^{-d})$.
+# $k_1$ that is $-\beta$, for $k_2$ it is $-\beta\,d$, for $k_3$ it is $-\beta\,(1 - e^{-d})$.
 #
-# **Predict**: which run ends at the tilted policy? Which at "always the best arm"? Which at the
+# **Predict**: which runs end at the tilted policy? Which at "always the best arm"? Which at the
 # best of $E_\pi[r] - \beta\,\mathrm{KL}(\pi_{ref}\Vert\pi)$, another point? In which does the noise
 # stop although all three arms are still drawn?
 
@@ -446,19 +446,19 @@ def train_bandit(place, beta=1.0, steps=3000, K=4, rate=0.05):
         arms = torch.multinomial(lp.exp(), K, replacement=True, generator=generator)
         R = rewards - beta * d if place == "k1 in the reward" else rewards
         A = leave_one_out(R[arms][None])[0]
-        if place == "k3 as a loss":
-            A = A - beta * (1 - torch.exp(-d))[arms]  # the derivative of k3 in d
-        if place == "k1 as a loss":
-            A = A - beta  # that of k1: the same for every arm
+        slope = {"k1 as a loss": torch.ones(3), "k2 as a loss": d,  # derivatives in d
+                 "k3 as a loss": 1 - torch.exp(-d)}.get(place)
+        if slope is not None:
+            A = A - beta * slope[arms]
         free = free + rate * (A[:, None] * grad_log_pi(free)[arms]).mean(0)
         path.append(free.softmax(0))
     return torch.stack(path)
 
 # %%
 TITLES = {"k1 in the reward": "k1 in the reward: there, and calm",
-          "k3 as a loss": "k3 as a loss: elsewhere, and noisy",
-          "k1 as a loss": "k1 as a loss: no price at all"}
-paths = {place: train_bandit(place) for place in TITLES}
+          "k2 as a loss": "k2 as a loss: there, but noisy",
+          "k3 as a loss": "k3 as a loss: elsewhere, and noisy"}
+paths = {place: train_bandit(place) for place in (*TITLES, "k1 as a loss")}
 tilted = beside = (log_ref + rewards).softmax(0)  # beta = 1
 for _ in range(100):  # where E[r] - KL(ref || pi) is largest, pi = ref / (1 - r + E[r])
     beside = log_ref.exp() / (1 - rewards + beside @ rewards)
@@ -478,7 +478,7 @@ for axis, (place, title) in zip(axes, TITLES.items(), strict=True):
         if place == "k3 as a loss":
             axis.axhline(beside[arm], color="black", linestyle="--", linewidth=0.8)
     plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", title)
-figure.suptitle("RLOO ends at the tilted reference (dotted) only with k1 in the reward; "
+figure.suptitle("RLOO comes to rest at the tilted reference (dotted) only with k1 in the reward; "
                 "dashed: the best under KL(ref‖π)", fontsize=10)
 assert ((paths["k1 in the reward"][-1] / tilted - 1).abs() < 0.01).all(), "it must end there"
 
@@ -497,9 +497,10 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0],
 #
 # <details><summary>Answer</summary>
 #
-# *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_3$ as a loss* ends at the
-# other point and goes on shaking: there answers still push against each other. *$k_1$ as a loss* is
-# no price: it ends at the best arm, calm because one arm is drawn nearly always.
+# *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_2$ as a loss* ends there,
+# too, but goes on shaking: its price is added behind the baseline, so answers still push. *$k_3$ as
+# a loss* shakes about the other point. *$k_1$ as a loss* (table) is no price: it ends at the best
+# arm, calm because one arm is drawn nearly always.
 # </details>
 
 # %% [markdown]
@@ -514,13 +515,13 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0],
 # - *concise*: the right length for what was asked.
 #
 # The reference is the same model *with its adapter off*: no second copy in memory. $\beta$ is .02
-# on gold as it is (the paper's .05 belongs to another reward). The learning rate is 3e-4.
+# on gold as it is (the paper's .05 belongs to another reward). The learning rate is 1e-3.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
 rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
 trainable = [p for p in policy.parameters() if p.requires_grad]
-optimizer = torch.optim.AdamW(trainable, lr=3e-4, weight_decay=0.0)
+optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0.0)
 scaler = loss_scaler(policy)
 stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
 unit = np.var(saved["1e-3"]["reference"]["gold"], axis=1, ddof=1).mean() ** 0.5
@@ -574,7 +575,7 @@ ours, library = (torch.autograd.grad(loss, logp)[0] for loss in (
 torch.testing.assert_close(ours, library, msg="at ratio 1 the library's loss is REINFORCE")
 
 # %% [markdown]
-# **Predict**, before 11 steps of 8 prompts: which of length, share ended, entropy and gold will
+# **Predict**, before nine steps of 4 prompts: which of length, share ended, entropy and gold will
 # move beyond its noise, and which way? Which of gold's five terms is the easiest to gain?
 
 # %%
@@ -584,22 +585,23 @@ def judged(row, text, ended):
             **{name: f"{v:.2f}" for name, v in terms.items()}, "gold": f"{sum(terms.values()):.2f}"}
 
 
-draw, generator, history = random.Random(0), torch.Generator().manual_seed(0), []
-for _ in range(11):
-    batch = draw.sample(rows, 8)
+draw, generator, history, answers = random.Random(0), torch.Generator().manual_seed(0), [], []
+for _ in range(9):
+    batch = draw.sample(rows, 4)
     numbers, texts, ended = step(batch, generator)
     history.append(numbers)
-last = [judged(batch[i // K], text, end)
-        for i, (text, end) in enumerate(zip(texts, ended, strict=True))]
-idle = [a for a in last if a["instruction"] == a["topic"] == "0.00"]  # nothing of what was asked
+    answers += [judged(batch[i // K], text, end)
+                for i, (text, end) in enumerate(zip(texts, ended, strict=True))]
+idle = [a for a in answers if a["instruction"] == a["topic"] == "0.00"]  # nothing that was asked
 examples = {f"best paid of {name}": max(those, key=lambda a: a["gold"], default={})
-            for name, those in (("all 32", last), (f"the {len(idle)} idle ones", idle))}
+            for name, those in ((f"all {len(answers)}", answers),
+                                (f"the {len(idle)} idle ones", idle))}
 
 # %%
 assert abs(history[0]["KL (nats an answer)"]) < 0.05, "before its first update: the reference"
 
 # %% [markdown]
-# Every step has other prompts, so single steps say little. A straight line through all eleven has a
+# Every step has other prompts, so single steps say little. A straight line through all nine has a
 # change from first to last, with a 95% interval from the scatter about it (steps as independent).
 
 # %%
@@ -613,7 +615,7 @@ def line(values):
     return fitted, band, (len(y) - 1) * slope, (len(y) - 1) * t_sd / np.sqrt(x @ x)
 
 
-course = pd.DataFrame(history, index=range(1, 12))
+course = pd.DataFrame(history, index=range(1, 10))
 lines = {name: line(course[name]) for name in course}
 pd.DataFrame.from_dict({name: {
     "first step": f"{course[name].iloc[0]:.2f}", "last step": f"{course[name].iloc[-1]:.2f}",
@@ -629,35 +631,39 @@ for axis, (name, top) in zip(axes, {"ended (share)": 1, "complete (0 to 1)": 1,
     axis.plot(course.index, fitted, color="black")
     axis.fill_between(course.index, np.maximum(fitted - band, 0), np.minimum(fitted + band, top),
                       color="black", alpha=0.12, linewidth=0)
-    axis.set_ylim(0, top)
+    low = 0 if top == 1 else fitted.mean() - 0.5
+    axis.set_ylim(low, low + 1)
     verdict = "undecided" if abs(moved) < half else "up" if moved > 0 else "down"
     plots.label(axis, "step (shade: 95% band of the line)", name,
                 f"{name.split(' (')[0].capitalize()}:\n{verdict}, {moved:+.2f} ± {half:.2f}")
+figure.suptitle("Nine steps raise endings; the rest of gold is undecided (axes: one unit high)",
+                fontsize=10);
 
 # %%
 pd.DataFrame.from_dict(examples, orient="index")
 
 # %% [markdown]
-# **What to see.** The share that ended goes up, by .52 ± .29. *Complete* follows it; gold's other
+# **What to see.** The share that ended goes up, by .45 ± .27. *Complete* follows it; gold's other
 # four terms are undecided.
 #
 # <details><summary>Answer</summary>
 #
-# Up: the share that ended, and gold, just beyond its noise. Down: length (nearly the same finding:
-# an answer that does not end has 48 tokens). Entropy is undecided. The easiest term is the one
-# whose row moves: *complete*. KL averages one sample an answer, and may be negative.
+# Up: the share that ended, KL, and gold, just beyond its noise. Down: length (nearly the same
+# finding: an answer that does not end has 48 tokens). Entropy is undecided. The easiest term is the
+# one whose row moves: *complete*. KL averages one sample an answer, and may be negative.
 # </details>
 #
-# Read the answers, too. "For a positive thing, it's..." did nothing of what was asked, and gold
-# gives it 3.0, more than the average answer of step 1. It stopped, it repeated nothing.
+# Read the answers, too. "The planet Bionaut ... authored by a frivolous deities called Nilo." did
+# nothing of what was asked, and gold gives it 3.0: as much as the average answer of step 1. It
+# stopped, it repeated nothing.
 
 # %% [markdown]
 # ### On new prompts, after 40 steps
 #
 # Recorded runs (`data/runs/rloo_rate_*`, one a learning rate, gold as reward) went on for 40 steps,
-# and then answered 64 dev prompts. They differ from the run above: four prompts a step, no KL
-# price, rewards in units of their standard deviation, and a penalty of 1 such unit for an answer
-# that does not end. The prompts share ten topics, so a *topic* is the unit of repetition.
+# and then answered 64 dev prompts. They differ from the run above: no KL price, rewards in units of
+# their standard deviation, and a penalty of 1 such unit for an answer that does not end. The
+# prompts share ten topics, so a *topic* is the unit of repetition.
 #
 # **Predict**: which of gold's terms will both rates have raised, and which only the larger one?
 
@@ -704,13 +710,13 @@ pd.DataFrame({"3e-4": found["3e-4"].apply(told), "1e-3": found["1e-3"].apply(tol
               "1e-3 minus 3e-4, paired": (found["1e-3"] - found["3e-4"]).apply(told)}).transpose()
 
 # %% [markdown]
-# **What to see.** At 3e-4, the rate of the run above, *complete* brings .55 of gold's .59 points:
-# nearly all that was learned is to stop in time. *Fresh* gains .03; the others are undecided.
+# **What to see.** At 3e-4 *complete* brings .55 of gold's .59 points: nearly all that was
+# learned is to end in time and with a closing mark. *Fresh* gains .03; the others are undecided.
 #
 # The run at 1e-3 also learned to do what was asked. Topic by topic it gained .31 ± .09 more
 # *instruction* than the run at 3e-4, and .11 ± .08 more *topic*. Of *complete* it has no more than
-# the noise. It also went farther (KL 23, not 6, as a table below shows): more steps at 3e-4 might
-# do the same. One run a rate: a rate is not told apart from luck.
+# the noise, and of *fresh* .03 ± .02 less. It also went farther (KL 23, not 6: exercise 4's table):
+# more steps at 3e-4 might do the same. One run a rate: a rate is not told apart from luck.
 
 # %% [markdown]
 # **When did they learn to end**, and what is that worth? Within the reference's eight answers to a
@@ -767,30 +773,6 @@ pd.DataFrame.from_dict({reward: told_by(controls[f"{method}-kl0.0"])
 # say something. Random numbers pay for no content either, yet leave 12 to 17 tokens and gold about
 # where it was. Why, this table cannot say. Gold's runs reach 3.9 to 4.0, more than either control
 # in every seed: that part the penalty did not teach. Notebook 09 goes on from here.
-
-# %% [markdown]
-# **Did training seek what nobody meant?** An *idle* answer has no *instruction* and no *topic*, and
-# gold pays it all the same. **Predict**: of 64 first answers to dev prompts, do more become idle?
-
-# %%
-def idle_pay(who, rate="1e-3"):
-    """Of answers without instruction and topic: how many, how many ended, and their mean gold."""
-    run = saved[rate][who]
-    judgements = [(pocket_terms(row, [text], [ends[0]])[0], ends[0]) for row, text, ends in
-                  zip(dev, run["texts"], run["finished"], strict=True)]
-    pay = [(sum(t.values()), end) for t, end in judgements if t["instruction"] == t["topic"] == 0]
-    return {"idle answers (of 64)": len(pay), "of these ended": sum(end for _, end in pay),
-            "mean gold": f"{np.mean([p for p, _ in pay]):.2f}" if pay else "none left",
-            "KL (nats an answer)": f"{np.mean(run['kl']):.0f}" if who == "policy" else "0"}
-
-
-pd.DataFrame({"reference": idle_pay("reference"),
-              **{f"gold, {rate}": idle_pay("policy", rate) for rate in RATES}}).transpose()
-
-# %% [markdown]
-# **What to see.** Not here: 7 before, then 5, 3 and 0. Those left are paid more (2.9, not 2.2): all
-# of them end. So few answers are no trend. Training on gold cannot over-optimize *gold*; but gold's
-# formula pays for what nobody meant.
 
 # %% [markdown]
 # ## Exercises
@@ -855,13 +837,14 @@ checks.check_rescaled(rescaled);
 # **4.** *Judge a record.* Someone reads the gold of the recorded runs and says: "RLOO taught the
 # policy more than to stop." `change` (prompts, 5) is after minus before, *complete* in column 0;
 # `topics` (prompts,) numbers the topics. Return what the other four terms gained together, and half
-# of its 95% t interval; decide what counts as one observation. Then run the last cell. At which
-# rates may the sentence stand? And 3e-3 went farther than 1e-3 and gained less: what would you need
-# to see to blame the rate?
+# of its 95% t interval over topics. Then run the last cell: it also calls you as if every prompt
+# were a topic. At which rates may the sentence stand? At which does that depend on what counts as
+# one observation? And 3e-3 went farther than 1e-3 and gained less: what would you need to see to
+# blame the rate?
 #
 # <details><summary>Hint</summary>
 #
-# Prompts of one topic are answered from the same knowledge. How many independent numbers are left?
+# If the same 64 prompts were written ten times over, should the interval shrink?
 # </details>
 
 # %%
@@ -874,11 +857,13 @@ checks.check_beyond_complete(beyond_complete);
 # %%
 numbered, table = torch.tensor(pd.factorize(topics)[0]), {}
 for rate in RATES:
-    gained = beyond_complete(torch.tensor(change(rate).to_numpy()), numbered)
+    gained = [beyond_complete(torch.tensor(change(rate).to_numpy()), units)
+              for units in (numbered, torch.arange(len(numbered)))]
+    over_topics, over_prompts = ("to do" if g is None else "{:+.3f} ± {:.3f}".format(*map(float, g))
+                                 for g in gained)
     table[f"rate {rate}"] = {
         "gold": told(found[rate]["gold"]), "KL": f"{np.mean(saved[rate]['policy']['kl']):.0f} nats",
-        "the other four": "to do" if gained is None else "{:+.2f} ± {:.2f}".format(
-            *map(float, gained))}
+        "the other four, over topics": over_topics, "as if over prompts": over_prompts}
 pd.DataFrame(table)
 
 # %% [markdown]
@@ -909,7 +894,7 @@ pd.DataFrame(table)
 # | KL at step 1 | 0.00 nats | template, temperature, adapter: other log-probabilities |
 # | share that ended | .40, about .9 by steps 11 to 20 | the token cap, a penalty for not ending |
 # | terms but *complete* | *instruction* +.34 ± .10 (1e-3) | more steps, then the learning rate |
-# | KL after 40 steps | 6 to 33 nats without a price | $\beta$, beside the reward's sd (.60 here) |
+# | gold for KL, 40 steps | +.59 at 6 nats, +1.05 at 23, +.73 at 33 | $\beta$, rate |
 
 # %% [markdown]
 # ## What you know now
@@ -919,7 +904,7 @@ pd.DataFrame(table)
 # - The KL belongs in the reward, as $k_1$; its price means something only beside the reward's
 #   scale.
 # - **RLOO pushes each answer by how much it beats its siblings, less a price for leaving the
-#   reference. So ask first what your reward pays in a single token: here, to stop, and all three
-#   recorded runs learned that early.**
+#   reference. What one token can earn is learned first: here to end, which reward and penalty both
+#   paid.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**
