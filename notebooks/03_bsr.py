@@ -247,6 +247,8 @@ for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
     slope = (pushes[G] @ (s - mu) / ((s - mu) @ (s - mu))).item()
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
     table[f"G = {G}"] = [pushes[G].mean().item(), 2 * slope, push.std().item()]
+
+# %%
 rows = ["average push", "more on a pair 2 above the level", "sd of one step's push"]
 (pd.DataFrame(table, rows).round(2) + 0.0).rename_axis(
     "simulated, times B/lambda (reward units)", axis=1)
@@ -692,8 +694,8 @@ pd.DataFrame({name.replace("\n", " "): [
 # $10^{-1}$ the answer hangs on the start: $1.34 \pm .27$ with it, $.81 \pm .40$ without.
 # </details>
 #
-# So these runs show the level's penalty at work. *Whether the spread's acts, they leave undecided
-# from $10^{-2}$ on: most of the smaller spread goes with a smaller margin.*
+# So these runs show the level's penalty at work. *Whether the spread's acts, they leave undecided:
+# most of the smaller spread goes with a smaller margin.*
 
 # %% [markdown]
 # Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$, but the last two
