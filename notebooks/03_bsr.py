@@ -15,10 +15,11 @@
 # makes reward models more robust.
 
 # %% [markdown]
-# All sections serve one sentence: *BSR is two penalties in one, and the group size sets their
-# ratio.* You will derive it, simulate it, see what is blind to it, and look for its two terms in
-# recorded runs. (These all have groups of 16: that the group sets the ratio is algebra and
-# simulation here, not a trained result.)
+# The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
+# You will derive it and simulate it (Sections 1 to 3), ask what is blind to it (4), see how easily
+# the ratio changes (5, 6), weigh it (7), and look for its two terms in recorded runs (8). These all
+# have groups of 16: that the group sets the ratio is algebra and simulation here, not a trained
+# result.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -59,8 +60,9 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # First, three recorded runs of BT (`data/runs/study_lambda`: the embedded language model, ten
-# layers, LoRA, 375 pairs: 23 steps of 16 and a last one of 7, which the means below leave out). A
-# seed decides the head and the order of pairs.
+# layers, 375 pairs: 23 steps of 16 and a last one of 7, which the means below leave out). Trained
+# are LoRA, small matrices added to the frozen ones, and the **head**, the vector that turns a
+# hidden state into a reward. A seed decides the head's start and the order of pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -83,7 +85,7 @@ pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/re
 # %% [markdown]
 # BT asks for **margins**, $m = r_w - r_l$ (chosen minus rejected). But the mean reward rises in
 # each of the three seeds, by several times the margin. Nothing in the loss asked for that, and
-# nothing holds it back.
+# nothing holds it back. (Why it rises, this lesson does not explain.)
 
 # %% [markdown]
 # ## 1. The penalty
@@ -215,9 +217,10 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # How can a common push shrink the spread? Groups are drawn anew at every step. A pair with a high
 # mean lifts the mean of every group that it is in, so it is pushed down by more than others.
 #
-# **Predict** before you read on: one pair's mean is 2 above the level. In a group of 16 only a
-# sixteenth of that reaches $\bar r$. Averaged over many draws, is it pushed down less strongly,
-# relative to the others, than in groups of 1? By how much?
+# **Predict** before you read on: one pair's mean is 2 above the level. Take the *difference*
+# between its push and an average pair's, averaged over many draws (times $B/\lambda$: 2 in groups
+# of 1). In a group of 16 only a sixteenth of the pair's excess reaches $\bar r$. Is the difference
+# then 2/16, about 2, or 32?
 
 # %% [markdown]
 # In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$, on average
@@ -235,51 +238,51 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 
 # %%
 orders = torch.rand(10_000, N).argsort(1)  # 10,000 epochs, each in its own order
-pushes, noise = {}, {}
+pushes, table = {}, {}
 for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
     push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # times lambda / B
     total = torch.zeros(N, dtype=torch.float64)
     total.index_add_(0, orders.flatten(), push.expand(-1, -1, G).flatten())
     pushes[G] = total / len(orders)  # (N,)
-    noise[G] = [push.std().item(), (G * variance * (N - G) / (N - 1)) ** 0.5]
-
-# %%
-for G, push in pushes.items():
-    slope = (push @ (s - mu) / ((s - mu) @ (s - mu))).item()
-    assert abs(push.mean() - G * mu) < 1e-6, "the push on the level must be G mu_s"
+    slope = (pushes[G] @ (s - mu) / ((s - mu) @ (s - mu))).item()
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
-pd.DataFrame(noise, ["simulated", "sqrt(G (N - G)/(N - 1)) sd(s)"]).round(1).rename_axis(
-    "sd of one step's push, times B/lambda (reward units), by G", axis=1)
+    table[f"G = {G}"] = [pushes[G].mean().item(), 2 * slope, push.std().item()]
 
 # %%
-figure, axes = plots.panels(2)
-order, centred = s.argsort(), s - mu
-for G, push in pushes.items():
-    axes[1].plot(s[order], ((N - G) / (N - 1) * centred)[order], color="0.6", linewidth=0.8)
-    axes[1].plot(s[order], (push - push.mean())[order], linewidth=1.2, color=plots.COLORS["spread"])
-axes[0].loglog(list(pushes), [p.mean() for p in pushes.values()], "o-", color=plots.COLORS["level"])
-for text, height in (("G = 1 and 4", 3.9), ("G = 16: 6% flatter", 3.3),
-                     ("G = 64: 25% flatter", 2.7), ("G = N = 256: flat", -0.1)):
-    axes[1].annotate(text, (4.6, height), fontsize=8)
-axes[1].annotate("grey: the formula\ncoloured: mean of 10,000 epochs", (0.8, -3.6), fontsize=8)
-axes[1].set(xlim=(-4.1, 8.5), ylim=(-4.6, 4.6))
-plots.label(axes[0], "group size G (pairs)", "mean push down, times $B/\\lambda$ (reward units)",
-            "On the level: grows with G")
-plots.label(axes[1], "mean $s_i$ of a pair (reward units)",
-            "push minus its mean, times $B/\\lambda$ (reward units)",
-            "On the spread: slope $(N - G)/(N - 1)$")
+rows = ["average push", "more on a pair 2 above the level", "sd of one step's push"]
+(pd.DataFrame(table, rows).round(2) + 0.0).rename_axis(
+    "simulated, times B/lambda (reward units)", axis=1)
+
+# %%
+figure, axis = plots.panels(1)
+some = s.argsort()[::5]
+x = s[some] - mu
+for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.0),
+                              (16, plots.COLORS["spread"], "of 16: 6% flatter", 3.3),
+                              (64, "#4DB0A4", "of 64: 25% flatter", 2.5),
+                              (256, "0.5", "of all 256: no difference", -0.7)):
+    axis.plot(x, (pushes[G] - pushes[G].mean())[some], "o", color=tint, markersize=4)
+    axis.plot(x, (N - G) / (N - 1) * x, color=tint, linewidth=0.9)
+    axis.annotate(text, (4.0, height), color=tint)
+axis.axline((0, 0), slope=1 / 16, color="black", linestyle=":", linewidth=1)
+axis.annotate("of 16, were the push only diluted", (4.0, 0.8))
+axis.annotate("lines: the formula\ndots: mean of 10,000 epochs", (-4, 2.6))
+axis.set(xlim=(-4.4, 7.5), ylim=(-4.8, 4.8))
+plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
+            "push beyond the average push,\ntimes $B/\\lambda$ (reward units)",
+            "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
 
 # %% [markdown]
-# **What to see.** The level is pushed in proportion to $G$. The spread is pushed by nearly the same
-# line at $G = 1$ and 4, 6% less steep at 16, a quarter less at 64: slope $(N-G)/(N-1)$.
+# **What to see.** The average push is $G\mu_s$ (first row: algebra). How far a high pair is pushed
+# *beyond* it hardly depends on the group (figure): 6% less in groups of 16 than in groups of 1.
 #
-# One step shows little of that line: while $G$ is far below $N$, its push scatters by about
-# $\sqrt G\,\mathrm{sd}(s)$ (the table). The line's part, $s_i - \mu_s$, does not grow.
+# One step shows little of that: while $G$ is far below $N$, its push scatters by about
+# $\sqrt G\,\mathrm{sd}(s)$ (last row).
 #
 # <details><summary>Answer</summary>
 #
-# Hardly: by 6%. The pair's part is diluted 16 times, and weighted 16 times. (At $G = N$ all pairs
-# are in one group, and only the push on the level is left.)
+# About 2: 1.88. The excess is diluted 16 times, and the push is weighted 16 times. (At $G = N$ all
+# pairs are in one group, and only the push on the level is left.)
 # </details>
 
 # %% [markdown]
@@ -381,13 +384,13 @@ def gradient(loss, head, *rest):
 # %%
 errors: dict = {}
 for _ in range(20):  # batches and heads
-    h_w, h_l = torch.randn(2, B, 24, dtype=torch.float64) + 0.5
-    W, common = torch.randn(24, dtype=torch.float64) / 5, torch.cat([h_w, h_l]).mean(0)
+    states = torch.randn(2, B, 24, dtype=torch.float64) + 0.5  # chosen, rejected
+    first, common = torch.randn(24, dtype=torch.float64) / 5, states.mean((0, 1))
     for target in (1.0, 0.0):  # the same head, moved along the mean state to this mean reward
-        head = W + common * (target - W @ common) / (common @ common)
-        right = gradient(objective, head, h_w, h_l)
+        head = first + common * (target - first @ common) / (common @ common)
+        right = gradient(objective, head, *states)
         for factor in (1, 4):
-            wrong = gradient(naive, head, h_w, h_l, factor) - right
+            wrong = gradient(naive, head, *states, factor) - right
             errors.setdefault(f"lambda times {factor}", {}).setdefault(
                 f"mean reward {target:.0f}", []).append((wrong.norm() / right.norm()).item())
 
@@ -406,13 +409,10 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # </details>
 
 # %% [markdown]
-# **The exact way**: the loss depends on the network only through $2B$ numbers.
-# 1. all rewards, part by part, *without* a graph;
-# 2. the loss of the whole batch and its gradient $\partial L/\partial r$: cheap, no network;
-# 3. each part again, *with* a graph, backward from its slice of $\partial L/\partial r$.
-#
-# It costs one more forward pass and is exact for any loss, if both passes compute the same numbers.
-# `train_rm` does this, and you will in Exercise 4. Several processes: notebook 10.
+# **The exact way** starts from one fact: the loss depends on the network only through $2B$ numbers.
+# So the whole batch's gradient is possible with the graph of one micro-batch at a time, for one
+# more forward pass. `train_rm` does it, and you will find out how in Exercise 4. (Several
+# processes: notebook 10.)
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -425,8 +425,8 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 
 # %% jupyter={"source_hidden": true}
 r_w, r_l = torch.randn(2, 4096, dtype=torch.float64) * 2 + 0.7
-s, m = (r_w + r_l) / 2, r_w - r_l
-made_of = torch.stack([s.mean() ** 2, s.var(correction=0), m.square().mean()])
+means, margins = (r_w + r_l) / 2, r_w - r_l
+made_of = torch.stack([means.mean() ** 2, means.var(correction=0), margins.square().mean()])
 WEIGHTS = {"BSR, groups of one": (1, 1, 0), "BSR, G = 16": (16, 1, 0), "centering": (4, 4, 0),
            "L2": (1, 1, 1 / 4)}
 values = [losses.bsr_penalty(r_w, r_l, 1), losses.bsr_penalty(r_w, r_l, 16),
@@ -457,7 +457,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
 rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * r_bar:.2g}×" for x in LAMBDAS]
-        for G, what in ((16, "ours, official 8B"), (128, "paper's batch"))
+        for G, what in ((16, "ours"), (128, "paper's batch"))
         for r_bar, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
@@ -506,7 +506,8 @@ pd.DataFrame([["one reward", f"{2e-3 * 16 * mean_reward:.0%}"],
 # different ways and cancel again.
 #
 # And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
-# the gradient times the learning rate. So $\lambda$ sets the step's direction, not its length.
+# the gradient times the learning rate. From some $\lambda$ on nearly every sign is BSR's, and a
+# larger one changes the step little: it *saturates*.
 # **Predict**: at $\lambda = 0.1$, does such a step of the head still widen the margin?
 
 # %%
@@ -516,25 +517,20 @@ for x in (0.0, *LAMBDAS):
     step = -config.head_learning_rate * total.sign()
     rows.append([f"{x:g}", (mean_hidden @ step).item(), (margin_direction @ step).item(),
                  (total.sign() == g_bsr.sign()).float().mean().item()])
-print(f"plain gradient step along BSR's part: the mean margin changes by "
-      f"{(margin_direction @ g_bsr / (mean_hidden @ g_bsr)).item():.1%} of what the level does;\n"
-      f"cosine of both gradients {torch.cosine_similarity(g_bt, g_bsr, dim=0).item():.2f}")
-table = pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step",
-                                    "of the mean margin", "coordinates with BSR's sign"])
-moved = table.iloc[:, 1] - table.iloc[0, 1]
-table.insert(2, "minus lambda 0's, over that at 0.1", (moved / moved.iloc[-1]).abs())
-table.set_index("lambda").round(3)
+pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step",
+                            "of the mean margin", "coordinates with BSR's sign"]
+             ).set_index("lambda").round(3)
 
 # %% [markdown]
-# Reward by reward BSR at $10^{-3}$ is a small correction. On the
-# head it weighs as much as BT, and nearly all of it goes into the level. (One model, one head, one
-# batch: a scale, not a law.)
+# <details><summary>Answer</summary>
 #
-# From $10^{-2}$ on BT's progress on the margin is lost. BSR's own part hardly moves margins (0.4%).
-# But the sign of a sum follows its larger part: in most coordinates BSR outvotes BT.
+# No. From $10^{-2}$ on *this first step* no longer widens the margin (0.000, then $-0.012$): BSR
+# outvotes BT in nearly all coordinates. Later steps can, for BSR's push is small once the level is
+# near zero: Section 8.
+# </details>
 #
-# Even BT's own step ($\lambda = 0$) moves the level as much as the margin, for $\bar h$ is long.
-# Why BT's level goes *up* in each seed, this lesson does not explain.
+# Reward by reward BSR at $10^{-3}$ is a small correction. On the head it weighs as much as BT, and
+# nearly all of its step goes into the level. (One model, one head, one batch: a scale, not a law.)
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
@@ -542,10 +538,8 @@ table.set_index("lambda").round(3)
 # The study of the start, with BSR: a batch is one group. Within a seed all methods share head and
 # batches.
 #
-# **Predict** from $\lambda\,(16\,\mu_s^2 + \mathrm{Var}(s))$ and the last table:
-# 1. which is reached by the smaller $\lambda$, the level or the spread?
-# 2. does a hundred times $\lambda = 10^{-3}$ bring the level to zero much sooner?
-# 3. the penalty holds no margin: does the order of a prompt's answers stay BT's?
+# **Predict** from the last table: does a hundred times $\lambda = 10^{-3}$ bring the level to zero
+# much sooner?
 
 # %%
 METHODS = ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")
@@ -570,8 +564,8 @@ def swing(run):
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
-TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F5A3AE", "bsr-1e-3": plots.COLORS["bsr"],
-         "bsr-1e-2": "#B23A4C", "bsr-1e-1": "#6E1423"}  # BSR: the larger lambda, the darker
+TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#DE3F55",
+         "bsr-1e-2": "#A32A3D", "bsr-1e-1": "#5E0F1C"}  # BSR: the larger lambda, the darker
 LABELS = {"bt": (0, 9, 3.5), "bsr-1e-4": (1, 9, 1.55), "bsr-1e-3": (2, 5, -1.4),
           "bsr-1e-1": (0, 6.5, -1.8)}
 for seed, axis in enumerate(axes):
@@ -600,111 +594,113 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
                [map(swing, record[m]) for m in METHODS], METHODS, seeds)}, axis=1)
 
 # %% [markdown]
-# **Section 7's saturation is there**: after one update $10^{-2}$ has moved the mean by as much as
-# $10^{-1}$, and $10^{-3}$ by 70 to 90% of that (the head's table: 62%). The sizes are only rough:
-# $10^{-4}$ has moved it by 12 to 35% (table: a tenth). Here LoRA moves, too, and warm-up halves the
-# first learning rate.
+# **What to see.** From $10^{-3}$ on the level crosses zero at step 3 or 4. $10^{-4}$ needs 14 to 19
+# steps. It saturates as in Section 7: after one update $10^{-2}$ has moved the mean by as much as
+# $10^{-1}$. Afterwards it swings, at $10^{-1}$ in seed 0 down to $-1.9$; why, this lesson does not
+# explain. ($10^{-2}$ is in the table only.)
+#
+# <details><summary>Answer</summary>
+#
+# No, by one step at most: from $10^{-2}$ on BSR decides nearly all signs of the first step, and at
+# $10^{-3}$ already two thirds.
+# </details>
 
 # %% [markdown]
-# The spread next. New prompts come without pairs, each with four answers. So we split otherwise:
-# the standard deviation of the prompts' mean rewards (*between*) and that around them (*within*). A
-# pair mean takes from both.
-#
-# **Predict**: the penalty contains no margin. Does the spread fall more than the margin?
+# **The spread next**, and what is left of margins and tau.
 
 # %%
-SPLITS = {"between": "between_prompts", "within": "within_prompts"}
+START, END = slice(0, 3), slice(16, 23)  # steps 1 to 3, 17 to 23
 
 
-def over_bt(method, key):
-    """Standard deviation on new prompts over BT's of the same seed.  Shapes: -> (seeds,)."""
-    ours, bt = ([run["evaluation"]["scenarios"]["prompt_disjoint"][key] for run in record[name]]
-                for name in (method, "bt"))
-    return np.sqrt(np.divide(ours, bt))
-
-
-def spread_and_margin(run):
-    """sd(s) of training batches and their mean margin, steps 17 to 23."""
-    return (course(run, "bsr/variance_term")[16:23].mean() ** 0.5,
-            course(run, "train/margin")[16:23].mean())
-
-# %%
-figure, axes = plots.panels(2, width_ratios=(3, 2))
-PLACES = ((-0.05, 0.08), (0.015, -0.11), (-0.06, 0.03), (0.02, -0.07), (0.03, -0.1))
-found = [np.array([over_bt(method, key) for method in METHODS]) for key in SPLITS.values()]
-for ratios, shift, tint, name in zip(found, (-0.08, 0.08), ("0.1", "0.55"), SPLITS, strict=True):
-    x = np.arange(len(METHODS)) + shift
-    axes[0].plot(x, ratios, ".-", color=tint, linewidth=0.8, markersize=5)  # a line a seed
-    mean, half = np.array([seed_interval(values) for values in ratios]).T
-    axes[0].errorbar(x + shift, mean, half, fmt="_", color=tint, linewidth=1, markersize=9)
-    axes[0].annotate(f"{name} prompts", (-0.1, 0.6 - shift), color=tint)
-axes[0].axhline(1, color="black", linewidth=0.8)
-axes[0].set_xticks(range(len(METHODS)), [f"λ = {method[4:]}" for method in METHODS])
-axes[0].set(ylim=(0, 1.3))
-plots.label(axes[0], "", "standard deviation of rewards over BT's,\nsame seed, new prompts",
-            "From 1e-2 on rewards spread less than BT's")
-for (method, tint), (dx, dy) in zip(TINTS.items(), PLACES, strict=True):
-    x, y = np.transpose([spread_and_margin(run)[::-1] for run in record[method]])
-    axes[1].plot(x, y, "o", color=tint, markersize=5)  # a dot a seed
-    axes[1].annotate(method.removeprefix("bsr-").replace("bt", "BT"),
-                     (x.mean() + dx, y.mean() + dy), color=tint)
-ratio = np.mean([np.divide(*spread_and_margin(run)) for run in record["bt"]])
-axes[1].axline((0, 0), slope=ratio, color="black", linewidth=0.8)
-axes[1].annotate("BT's ratio", (0.02, 0.01), fontsize=8)
-axes[1].set(xlim=(0, 0.42), ylim=(0, 0.9))
-plots.label(axes[1], "mean margin, steps 17 to 23", "sd(s), steps 17 to 23",
-            "The spread falls no more than the margin")
-
-# %%
 def row(method):
-    start = [course(run, "bsr/variance_term")[:3].mean() ** 0.5 for run in record[method]]
-    spread, margin = np.transpose([spread_and_margin(run) for run in record[method]])
+    runs = record[method]
+    parts = [course(run, "bsr/variance_term") for run in runs]
     tau, bt = (np.array([run["evaluation"]["scenarios"]["prompt_disjoint"]["score"]
                          for run in record[name]]) for name in (method, "bt"))
-    cells = [start, spread, margin, spread / margin, tau]
+    cells = [*([part[steps].mean() ** 0.5 for part in parts] for steps in (START, END)),
+             [course(run, "train/margin")[END].mean() for run in runs]]
     return [", ".join(f"{x:.2f}" for x in cell) for cell in cells] + [
+        ", ".join(f"{x:.3f}" for x in tau),
         "" if method == "bt" else "{:+.3f} ± {:.3f}".format(*seed_interval(tau - bt))]
 
-# %%
+
 pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
-    "sd(s), steps 1 to 3", "sd(s), steps 17 to 23", "mean margin, steps 17 to 23", "sd(s) / margin",
+    "sd(s), steps 1 to 3", "sd(s), steps 17 to 23", "mean margin, steps 17 to 23",
     "tau within new prompts", "tau minus BT's, ± 95%"]).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
-# **What to see.** *Level*: from $10^{-3}$ on it crosses zero at step 3 or 4, then swings about it,
-# at $10^{-1}$ in seed 0 down to $-1.9$. $10^{-4}$ needs 14 to 19 steps.
+# From $10^{-2}$ on $\mathrm{sd}(s)$, the root of the spread, ends lower than BT's. Is that the
+# penalty, or a model that has learned less? The margin is lower, too. So divide by it, and compare
+# with BT of the same seed.
 #
-# *Spread* (left: a line a seed, mean and 95% interval): at $10^{-3}$ a change is undecided; at
-# $10^{-2}$ the standard deviation between new prompts ends nearly a third below BT's.
+# A random head spreads pair means before it has learned anything (first column). So look twice: as
+# it is, and with the start's variance taken off (as if what is learned were uncorrelated with it).
 #
-# Nor does it shrink in training: $\mathrm{sd}(s)$ of the batches starts small and grows, only less.
-# Held back, or learned less? Divide by the margin (right).
+# **The control**: `data/runs/study_terms` holds runs with $\lambda\,\mathrm{Var}(s)$ *alone*
+# (notebook 04), $\lambda = 10^{-1}$, 66 steps, four seeds. **Predict**: does the ratio fall there?
+# And in which of BSR's runs?
+
+# %%
+def ratio(runs, off, steps=END):
+    """sd(s) over the mean margin of some steps; off=1: without the variance of steps 1 to 3."""
+    variances = [course(run, "bsr/variance_term") for run in runs]
+    learned = [v[steps].mean() - off * v[START].mean() for v in variances]
+    return np.sqrt(learned) / [course(run, "train/margin")[steps].mean() for run in runs]
+
+
+terms = read_runs(Path("data/runs/study_terms"))
+PAIRS = {f"λ = {m[4:]}": (record[m], record["bt"]) for m in METHODS} | {
+    f"spread alone,\nsteps {when}": (terms["spread-1e-1"], terms["bt"], steps)
+    for when, steps in (("17 to 23", END), ("59 to 65", slice(58, 65)))}
+
+
+def over_bt(off, ours, bt, steps=END):
+    return ratio(ours, off, steps) / ratio(bt, off, steps)
+
+# %%
+figure, axis = plots.panels(1)
+axis.axhline(1, color="black", linewidth=0.8)
+axis.axvline(3.5, color="0.6", linewidth=0.8)
+for off, tint, shift in ((0, "0.6", -0.12), (1, "black", 0.12)):
+    values = [over_bt(off, *pair) for pair in PAIRS.values()]
+    axis.plot(np.arange(4) + shift, np.array(values[:4]), color=tint, linewidth=0.4)  # one a seed
+    for x, of_seeds in enumerate(values):
+        axis.plot([x + shift] * len(of_seeds), of_seeds, "o", color=tint, markersize=4)
+        mean, half = seed_interval(of_seeds)
+        axis.errorbar(x + shift * 1.7, mean, half, fmt="_", color=tint, markersize=9)
+axis.annotate("as it is", (2.1, 1.5), color="0.5")
+axis.annotate("without the start's variance", (1.25, 0.6))
+axis.annotate("BSR, steps 17 to 23, three seeds", (-0.3, 1.7))
+axis.annotate("control, four seeds", (3.6, 1.7))
+axis.set(xticks=range(6), xticklabels=PAIRS, ylim=(0.35, 1.85))
+plots.label(axis, "", "sd(s) / margin, over BT's of the same seed",
+            "Spread alone lowers sd(s) / margin in 66 steps; BSR's 24 steps are too few to tell")
+
+# %%
+pd.DataFrame({name.replace("\n", " "): [
+    "{:.2f} ± {:.2f}".format(*seed_interval(over_bt(off, *pair))) for off in (0, 1)]
+    for name, pair in PAIRS.items()}, ["as it is", "without the start's variance"]
+    ).transpose().rename_axis("sd(s) / margin over BT's, ± 95%", axis=1)
 
 # %% [markdown]
+# **What to see.** The ratio notices a spread penalty: after 66 steps the control is at $.84 \pm
+# .03$ of BT's, once the start is taken off. At steps 17 to 23 of the same runs it cannot tell ($.85
+# \pm .27$).
+#
 # <details><summary>Answer</summary>
 #
-# No: $\mathrm{sd}(s)$ is 2.0 to 2.2 margins under BT, 2.1 to 2.3 at $10^{-2}$, and even 2.5 to 3.2
-# at $10^{-1}$.
+# Up to $10^{-3}$ BSR's ratio is BT's, to about a tenth (but the spread's weight is at most a
+# hundredth of the control's). At $10^{-2}$ the interval would hide the control's effect. At
+# $10^{-1}$ the answer hangs on the start: $1.34 \pm .27$ with it, $.81 \pm .40$ without.
 # </details>
 #
-# So this record shows the level's penalty at work, and *no effect that is the spread's alone*
-# (notebook 04 takes the terms apart).
+# So these runs show the level's penalty at work. *Whether the spread's acts, they leave undecided:
+# most of the smaller spread goes with a smaller margin.*
 
 # %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. The level: its weight is 16 times as large, and on the head its pushes add up.
-# 2. No: by at most one step. From $10^{-2}$ on BSR decides nearly all signs of the first
-#    step; at $10^{-3}$ it has already 62% of that step.
-# 3. No. A mere factor would leave tau as it is, and tau differs from BT's in each run (any change
-#    of training would do that). Is it a cost? Tau is lower by about .02 up to $10^{-2}$ and by .08
-#    at $10^{-1}$, but the last two intervals hold zero. Three seeds, 100 prompts, four comparisons:
-#    a warning, not a law.
-# </details>
-
-# %% [markdown]
-# So a claim that BSR helps a policy needs BT *rescaled* as a control: smaller rewards alone leave
-# the policy nearer to its start (notebook 08).
+# Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$, but the last two
+# intervals hold zero: a warning, not a law. And a claim that BSR helps a policy needs BT *rescaled*
+# as a control: smaller rewards alone leave the policy nearer to its start (notebook 08).
 
 # %% [markdown]
 # ## Exercises
@@ -750,8 +746,9 @@ checks.check_same_weights(same_weights);
 # **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
 # on; what the penalty still costs is the spread". From a run's batch means $\bar r_t$ and unbiased
 # variances of pair means, both (T,), with one group of $G$ = `group` pairs a step, estimate the
-# *level's* share of $\sum_t G\,\bar r_t^{\,2}$. Then run the last cell. (BT is the control: nothing
-# holds its level.) May the sentence stand?
+# *level's* share of $\sum_t G\,\bar r_t^{\,2}$. *Write your guess first*: is it nearer to 10, 50 or
+# 90%? Then run the last cell. It has two controls: BT, whose level nothing holds, and 1000 invented
+# runs whose level *is* zero. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
@@ -771,6 +768,8 @@ for method in ("bsr-1e-3", "bt"):
         means, variances = (torch.from_numpy(course(run, key)[4:23])  # steps 5 to 23
                             for key in ("train/reward_mean", "bsr/variance_term"))
         print(method, "seed", run["seed"], "level's share:", level_share(means, variances, 16))
+null = [level_share(torch.randn(19) * 0.7 / 4, torch.full((19,), 0.49), 16) for _ in range(1000)]
+print("level zero, 95% of 1000 runs:", None if None in null else np.quantile(null, [0.025, 0.975]))
 
 # %% [markdown]
 # **4.** *Exact BSR under accumulation.* `parts` is a list of micro-batches of different sizes, each
@@ -825,11 +824,8 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What you know now
 #
-# - BSR's push is one number for a whole group.
-# - On the head the gradient is nearly all level (one model, one batch). $\lambda = 10^{-3}$ at
-#   $G = 16$ brings the level to zero in four steps, but does not keep it there: it swings.
-# - **BSR is two penalties in one: it pulls the level to zero with weight $\lambda G$, and the pair
-#   means together with weight $\lambda$. Change the group, and you change the regularizer.**
+# **BSR is two penalties in one: it pulls the level to zero with weight $\lambda G$, and the pair
+# means together with weight $\lambda$. Change the group, and you change the regularizer.**
 
 # %% [markdown]
 # Not answered here: whether another group size changes a *trained* model, whether this calms hidden

@@ -86,19 +86,27 @@ for method in ("bsr-1e-3", "bt"):
                             for key in ("train/reward_mean", "bsr/variance_term"))
         share = level_share(means, variances, 16)
         print(f"{method} seed {run['seed']}: share of the level {share:.3f}")
+torch.manual_seed(0)
+null = [level_share(torch.randn(19) * 0.7 / 4, torch.full((19,), 0.49), 16) for _ in range(1000)]
+print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([0.025, 0.975])))
 
 # %% [markdown]
 # So the sentence may not stand: in each of the three seeds most of the penalty from step 5 on is
 # the level's. It crosses zero, but swings about it, and a swing of $0.4$ costs $16 \cdot 0.4^2
-# \approx 2.6$, several times the spread. (The control: under BT, where nothing holds the level, the
-# share is nearly 1. The estimate can be negative where the level is small: then the batch means
-# happened to scatter less than their variance promised.)
+# \approx 2.6$, several times the spread. The controls: under BT, where nothing holds the level, the
+# share is nearly 1; where the level is zero, 19 steps hardly ever give so high a share by chance.
+# (The estimate can be negative where the level is small: then the batch means happened to scatter
+# less than their variance promised.)
 
 # %% [markdown]
-# **4.** The three steps of Section 5. With dropout step 1 would draw one mask and step 3 another:
-# the slices of $\partial L/\partial r$ would belong to other rewards than the graphs, and the sum
-# would be the gradient of no loss. So each part's pass with a graph must repeat the mask of its
-# pass without one: keep the random state before it, and set it back.
+# **4.** Three steps: all rewards, part by part, *without* a graph; the loss of the whole batch and
+# its gradient $\partial L/\partial r$, without the network; each part again, *with* a graph,
+# backward from its slice of $\partial L/\partial r$.
+#
+# With dropout step 1 would draw one mask and step 3 another: the slices would belong to other
+# rewards than the graphs, and the sum would be the gradient of no loss. So each part's pass with a
+# graph must repeat the mask of its pass without one: keep the random state before it, and set it
+# back.
 
 # %%
 def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
