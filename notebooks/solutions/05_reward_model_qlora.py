@@ -88,6 +88,8 @@ print(f"exponent, all sizes: {growth_exponent(tokens, peaks):.3f}; "
 # %% [markdown]
 # **3.** The adapter learned beside the values that the layer computes with, so these are what its
 # change is added to. The rank is the number of $A$'s rows.
+# Merged into $W$, every output is wrong by $h D^T$ with $D = W - W_4$, the rounding error, whatever
+# $A$ and $B$ are: beside $W$ the adapter does just the same, merged or not (copies 4 and 5).
 
 # %%
 def merged_matrix(codes, absmax, values, A, B, alpha):
