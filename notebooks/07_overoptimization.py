@@ -200,6 +200,7 @@ def shown(values):
     return f"{round(mean, 3) + 0.0:+.3f} ± {half:.3f}"  # no -0.000
 
 
+# %%
 bt, bsr = small["bt"], small["bsr"]
 recorded = json.loads(Path("data/runs/worlds/results.json").read_text())["worlds"]["64 epochs"]
 weak = recorded["objectives"]["bsr-1e-3"]["difference"]  # to BT, the same 16 seeds
@@ -509,6 +510,8 @@ ROWS = {"mean |h_w - h_l|, train": ("train", "difference_after", "mean"),
         "effective rank (64 states), new prompts": ("prompt_disjoint", "effective_rank_after")}
 tracks = {name: {m: np.array(watched(norms[m], *keys)[1]) for m in norms}  # (seeds, times)
           for name, keys in ROWS.items()}
+
+# %%
 train_rank, new_rank = list(tracks.values())[2:]
 tracks["effective rank, train minus new"] = {m: train_rank[m] - new_rank[m] for m in norms}
 pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
