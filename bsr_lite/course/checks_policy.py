@@ -112,15 +112,16 @@ def check_best_of_n_divergence(function: Callable) -> bool:
 
 
 def check_gap_beyond(function: Callable) -> bool:
-    """Exercise 3 of notebook 07: how far a gap goes beyond a rule's, its half width, the verdict.
+    """Exercise 3 of notebook 07: how far a gap goes beyond a rule's, its half width, the prompts
+    that it takes.
 
     Hint: subtract the rule from the model, prompt by prompt; then the mean on new prompts minus
     that on known ones; 1.96 times the root of the two variances, each over its number of prompts;
-    the verdict is the sign of the first where it is larger than the second, else 0"""
-    (a, b), (x, y) = numbers(0, 2, 5), numbers(1, 2, 8)  # model and rule, known prompts and new
-    gap, half = (x - y).mean() - (a - b).mean(), 1.96 * ((x - y).var() / 8 + (a - b).var() / 5)**0.5
-    cases = [((a, x + 9 * c, b, y), [gap + 9 * c, half, c]) for c in (0, 1, -1)]
-    return judge(check_gap_beyond, function, cases)
+    with P prompts in both sets that is useful where P = (1.96 / useful)^2 times their sum"""
+    (a, b), (x, y) = numbers(0, 2, 5), numbers(1, 2, 8)  # model and rule
+    gap, v, w = (x - y).mean() - (a - b).mean(), (a - b).var(), (x - y).var()
+    return judge(check_gap_beyond, function, [((a, x, b, y, u), [gap, 1.96 * (v / 5 + w / 8) ** 0.5,
+                 ((1.96 / u) ** 2 * (v + w)).ceil()]) for u in (0.05, 0.2, 1.0)])
 
 
 # ---- 08_rloo -------------------------------------------------------------------------------------
