@@ -415,10 +415,10 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Near zero. More prompts rank better than worse, and a third do not change.
+# Near zero. More prompts rank better than worse, and a quarter do not change.
 # </details>
 #
-# **What to see.** After ten steps the same prompts score .25 higher (+.12 to +.38, over prompts):
+# **What to see.** After ten steps the same prompts score .24 higher (+.08 to +.41, over prompts):
 # it ranks them better. Single prompts go either way. Whether it does more than to prefer some
 # length, this run does not ask (notebook 07 does).
 #
@@ -546,8 +546,8 @@ for name in list(scored)[3:]:
 # <details><summary>Answer</summary>
 #
 # 1 is the same to the bit. 2 and 3 differ by .04 at most, 4 and 5 by .24 and .27: another model's
-# rewards. Whether a better one's four answers cannot say. In 6 all that was trained is gone but the
-# head.
+# rewards. Whether a better one's four answers cannot say. 6 differs most, by .38: all that was
+# trained is gone but the head.
 # </details>
 
 # %% [markdown]
@@ -558,10 +558,10 @@ for name in list(scored)[3:]:
 # model's number.)
 
 # %% [markdown]
-# All copies keep the order of these four, even copy 6, whose adapters are gone: six pairs are too
-# few to notice. So compare rewards, not an order. And the first answer's margin over "Blue." grows
-# threefold on the 16-bit base; in copy 6 it is .00. So a saved model notes how its base was held,
-# and `merge` adds the change to *that* base's values, in 32 bits.
+# Copies 4 and 5 keep the order of these four, and copy 6, whose adapters are gone, turns one pair
+# of six: an order hardly notices. So compare rewards. And the first answer's margin over "Blue."
+# grows threefold on the 16-bit base; in copy 6 it is -.01. So a saved model notes how its base was
+# held, and `merge` adds the change to *that* base's values, in 32 bits.
 
 # %% [markdown]
 # ## Exercises
@@ -685,7 +685,7 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
 # | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the untrained model's, same prompts | +.25 (+.12 to +.38) | steps, learning rate |
+# | tau minus the untrained model's, same prompts | +.24 (+.08 to +.41) | steps, learning rate |
 # | rewards after a reload | equal to the bit | the base that the folder names |
 # | rewards after merging | moved by less than .05 | was the base dequantized first? |
 
