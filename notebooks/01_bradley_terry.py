@@ -310,7 +310,7 @@ for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is p
           f"ones differ by {estimate[4] - estimate[3]:+.2f} ± {gap:.2f}")
     axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8, label="truth")
     missed = (estimate - strength).abs() > 1.96 * error
-    axis.plot(shown[missed], estimate[missed], "s", color="black", fillstyle="none", markersize=13,
+    axis.plot(shown[missed], estimate[missed], "ks", fillstyle="none", markersize=13,
               label="interval misses the truth")
     for fill, which in ((plots.COLORS["bt"], strength != 0), ("white", strength == 0)):
         axis.errorbar(shown[which], estimate[which], 1.96 * error[which], fmt="o", capsize=3,
@@ -318,7 +318,7 @@ for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is p
                       label="the two equal ones" if fill == "white" else "estimate")
     plots.label(axis, "true strength (reward units)", "", title)
 axes[0].set_ylabel("estimate, 95% interval")
-axes[0].legend(loc="upper left");
+axes[0].legend(loc="lower right");
 
 # %% [markdown]
 # **What to see** (the open dots are drawn side by side; both truths are 0). Left: the two weakest
@@ -558,9 +558,8 @@ right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 # Does any make the 60-pair fits right more often?
 
 # %%
-others, factors = draw_pairs(20_000), torch.linspace(0, 1.5, 151)
+others, factors, stopped, resized = draw_pairs(20_000), torch.linspace(0, 1.5, 151), {}, {}
 early = {number: w[:, STEPS.index(10)].T for number, w in fits.items()}  # (d, DRAWS) each
-stopped, resized = {}, {}
 for number, w in fits.items():
     loss = [-torch.nn.functional.logsigmoid(others @ kept.T).mean(0) for kept in w]  # (STEPS,)
     stopped[number] = w[torch.arange(DRAWS), torch.stack(loss).argmin(1)].T
@@ -575,9 +574,8 @@ draw_claims(axes[0], early, ((0.8, 0.62), (0.73, 0.685), (0.6, 0.77)),
 draw_claims(axes[1], resized, ((0.72, 0.66), (0.72, 0.62), (0.72, 0.58)),
             "One factor: claims come true")
 axes[1].set_ylabel("")
-show({f"{number:,} pairs, {name}": summary(columns[number])
-      for name, columns in (("10 passes", early), ("best stop", stopped), ("one factor", resized))
-      for number in fits})
+show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
+      (("10 passes", early), ("best stop", stopped), ("one factor", resized)) for number in fits})
 
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
