@@ -143,6 +143,8 @@ table["of seeds"] = (table.prompts / table["prompts and seeds"]).round(1)
 table["of both"] = (table.nothing / table["prompts and seeds"]).round(1)
 table["seed means correlate"] = [np.corrcoef(x.mean(1), y.mean(1))[0, 1].round(2)
                                  for x, y in scores.values()]
+
+# %%
 bt, bsr = scores["response_disjoint"]
 mean, low, high, together = statistics.two_way_interval(bsr - bt)
 table.head()  # standard errors of BSR minus BT, by what the two share
@@ -215,7 +217,7 @@ def deviations(d):  # standard deviations: seeds, prompts, rest
     return [math.sqrt(max(v, 0)) for v in ((of_seeds - of_rest) / d.shape[1],
                                            (of_prompts - of_rest) / d.shape[0], of_rest)]
 
-
+# %%
 d = bsr - bt
 of_seeds, of_prompts, of_rest = mean_squares(d)
 error = math.sqrt(max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts) / d.size)
@@ -517,6 +519,8 @@ more = {name: read_table(f"data/runs/study_{name}") for name in ("terms", "lambd
 rows = [[study, method, test, *cell["difference"]] for study, table in (studies | more).items()
         for method, tests in list(table.items())[1:] for test, cell in tests.items()]
 every = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
+
+# %%
 FORGOTTEN = {"postscript, people": ("people/llmbar.md", "spread-1e-1", "bsr-1e-2"),
              "norms, spread": ("study_norms_spread/results.md", "spread")}
 rows = []

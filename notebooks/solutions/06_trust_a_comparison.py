@@ -122,11 +122,11 @@ for name in ("terms", "lambda"):
 pd.DataFrame.from_dict(verdicts, orient="index")
 
 # %% [markdown]
-# Six of the 18 verdicts of *terms* are 0, the others 2.
+# Six of the 18 verdicts of *terms* are 0, twelve 2.
 #
 # Where a 0 stands you may say "no difference of .05" (also at a 1 or -1 with both ends inside: none
-# here). Where a 2 stands the study cannot say so. "None at all" may be said nowhere: every interval
-# holds differences other than zero.
+# here), where a 2 stands not. "None at all" may be said nowhere: every interval holds differences
+# other than zero.
 #
 # First: 42 intervals, of which 2.1 would exclude zero by chance. Six do, all costs and all of
 # *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
