@@ -64,7 +64,7 @@ def check_best_seeds(function: Callable) -> bool:
 
     Hint: S is proportional to sd_seed / sqrt(cost_seed), P to sd_prompt / sqrt(cost_prompt), with
     the same factor, which the budget decides"""
-    return judge(check_best_seeds, function, [((2, 2, 1, 1, 8), 4), ((0.1, 2, 100, 1, 3000), 10)])
+    return judge(check_best_seeds, function, [((2, 2, 1, 1, 8), 4), ((0.1, 2, 100, 4, 900), 1.8)])
 
 
 def check_exaggeration(function: Callable) -> bool:
