@@ -23,15 +23,15 @@ def patient(number: int, model):
     return model
 
 
-def check_level_in_spreads(function: Callable) -> bool:
-    """Exercise 1 of notebook 11: the mean reward in units of the spread within prompts.
+def check_level_in_units(function: Callable) -> bool:
+    """Exercise 1 of notebook 11: the mean reward in units of the distance to pair mean.
 
     Hint: rewards.mean() over the mean of |r_w - r_l| / 2, which is how far a reward lies from the
     mean of its pair"""
     pairs = numbers(0, 30, 2)
     cases = [((pairs + shift,), (pairs + shift).mean() / (pairs.diff(dim=1).abs().mean() / 2))
              for shift in (0.0, 5.0, -300.0)]
-    return judge(check_level_in_spreads, function, cases)
+    return judge(check_level_in_units, function, cases)
 
 
 def check_misread(function: Callable) -> bool:
@@ -40,11 +40,10 @@ def check_misread(function: Callable) -> bool:
 
     Hint: of each row the last position whose id is not `config_pad`, and the last one whose mask is
     1: count the rows in which the two differ"""
-    short, long, end = [5, 6, 2, 0, 0], [5, 6, 7, 8, 2], 2
-    right = torch.tensor([short, long, [9, 2, 0, 0, 0]])
-    left = torch.tensor([[0, 0, 5, 6, 2], long, [0, 0, 0, 9, 2]])
+    right = torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 2], [9, 2, 0, 0, 0]])
+    left = torch.tensor([[0, 0, 5, 6, 2], [5, 6, 7, 8, 2], [0, 0, 0, 9, 2]])
     cases = [((ids, (ids != 0).long(), pad), count) for ids, pad, count in (
-        (right, 0, 0), (right, 7, 2), (right, end, 3), (left, 0, 0), (left, 7, 0), (left, end, 3))]
+        (right, 0, 0), (right, 7, 2), (right, 2, 3), (left, 0, 0), (left, 7, 0), (left, 2, 3))]
     cases.append(((torch.tensor([[5, 6, 0, 3, 3]]), torch.tensor([[1, 1, 1, 0, 0]]), 3), 0))
     return judge(check_misread, function, cases)
 
@@ -55,10 +54,9 @@ def check_mean_k1(function: Callable) -> bool:
 
     Hint: the words come from q = softmax(log pi / T), so the mean is sum q (log pi - log ref); at
     T = 1 that is the KL, at other temperatures it is none"""
-    cases = []
-    for seed, t in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0)):
-        pi, ref = numbers(seed, 5).mul(2).softmax(0), numbers(seed + 1, 5).softmax(0)
-        cases.append(((pi, ref, t), (pi.log() / t).softmax(0) @ (pi / ref).log()))
+    draws = [(numbers(s, 5).mul(2).softmax(0), numbers(s + 1, 5).softmax(0), t)
+             for s, t in ((0, 1.0), (0, 2.0), (2, 0.5), (2, 3.0))]
+    cases = [((pi, ref, t), (pi.log() / t).softmax(0) @ (pi / ref).log()) for pi, ref, t in draws]
     return judge(check_mean_k1, function, cases)
 
 
@@ -67,4 +65,7 @@ def check_diagnoses(function: Callable) -> bool:
 
     Hint: look is no illness where a level explains it, and a level moves no accuracy; where rewards
     differ from those in training, ask first whether the chats still end as they did"""
-    return judge(check_diagnoses, function, [((), [0, 7, 5, 4])])
+    def right(_):  # a count, so that a wrong try does not read the answer
+        return (f := function()) and sum(a == b for a, b in zip(f, (0, 7, 5, 4), strict=True))
+
+    return judge(check_diagnoses, right, [(("the number of right diagnoses",), 4)])

@@ -90,21 +90,21 @@ def batches(model, rows: list) -> tuple[str, str]:
 
 
 def level(scores: dict) -> tuple[str, str]:
-    """The mean reward against the spread within prompts; scores: what `evaluate` gives.
+    """The mean reward against how far rewards lie from their pair's mean; scores: of `evaluate`.
 
     Mend: nothing for ranking (Eq. 3), nor for RL with a baseline. Where a fixed number replaces
     the reward or is its threshold, or in 16 bits: subtract the mean of fixed answers, or BSR."""
     r = torch.tensor(scores["rewards"])  # (P, 2)
-    mean, spread = r.mean().item(), r.diff(dim=1).abs().mean().item() / 2
-    text = f"{r.min():.2f} to {r.max():.2f}, mean {mean:+.2f}, spread within prompts {spread:.2f}"
-    return "ok" if r.min() < 0 < r.max() and abs(mean) <= 10 * spread else "look", text
+    mean, half = r.mean().item(), r.diff(dim=1).abs().mean().item() / 2
+    text = f"{r.min():.2f} to {r.max():.2f}, mean {mean:+.2f}, distance to pair mean {half:.2f}"
+    return "ok" if r.min() < 0 < r.max() and abs(mean) <= 10 * half else "look", text
 
 
 def accuracy(scores: dict) -> tuple[str, str]:
     """Against a coin, and against the number of characters.
 
-    Mend: below .5 chosen and rejected may be turned; near .5 labels, learning rate, steps;
-    no better than length: judge pairs of like length."""
+    Mend: below .5 chosen and rejected may be turned, or length decides;
+    near .5 labels, learning rate, steps; no better than length: judge pairs of like length."""
     rule = 0.5 + abs(scores["length_score"] - 0.5)  # longer wins, or shorter
     text = "{score:.2f} ({low:.2f} to {high:.2f}), {groups} pairs; longer answer {length_score:.2f}"
     verdict = "broken" if scores["high"] < 0.5 else "ok" if scores["low"] > rule else "look"

@@ -45,11 +45,11 @@ from bsr_lite.course import checks_clinic as checks
 # **1.** In a pair both rewards lie $|r_w - r_l| / 2$ from their mean.
 
 # %%
-def level_in_spreads(rewards):
+def level_in_units(rewards):
     return rewards.mean() / (rewards.diff(dim=1).abs().mean() / 2)
 
 
-assert checks.check_level_in_spreads(level_in_spreads)
+assert checks.check_level_in_units(level_in_units)
 
 # %%
 recorded = {}
@@ -57,18 +57,18 @@ for path in sorted(Path("data/runs/study_lora").glob("*-seed*/evaluation.json"))
     scenarios = json.loads(path.read_text())["scenarios"]
     recorded[path.parent.name] = torch.tensor(scenarios["in_domain"]["rewards"])  # (240, 2)
 methods = sorted({name.split("-")[0] for name in recorded})
-pd.DataFrame([[f"{level_in_spreads(recorded[f'{method}-seed{seed}']).item():+.1f}"
+pd.DataFrame([[f"{level_in_units(recorded[f'{method}-seed{seed}']).item():+.1f}"
                for seed in range(4)] for method in methods], index=methods,
-             columns=[f"seed {seed}, level in spreads" for seed in range(4)])
+             columns=[f"seed {seed}, level in units" for seed in range(4)])
 
 # %% [markdown]
-# Bradley-Terry alone has a level: about six spreads above zero, with every seed. Its loss does not
+# Bradley-Terry alone has a level: about six units above zero, with every seed. Its loss does not
 # pin it, yet the same data drag it to the same side. BSR, centering and plain L2 hold it within
-# half a spread of zero.
+# half a unit of zero.
 
 # %%
-bt = [level_in_spreads(r) for name, r in recorded.items() if name.startswith("bt-")]
-others = [level_in_spreads(r) for name, r in recorded.items() if not name.startswith("bt-")]
+bt = [level_in_units(r) for name, r in recorded.items() if name.startswith("bt-")]
+others = [level_in_units(r) for name, r in recorded.items() if not name.startswith("bt-")]
 assert min(bt) > 5 and max(abs(x) for x in others) < 1, "only Bradley-Terry has a level"
 
 # %% [markdown]
