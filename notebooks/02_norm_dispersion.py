@@ -11,19 +11,16 @@
 #
 # The paper's diagnosis: Bradley-Terry wants ever larger margins, the head $W_p$ does not grow
 # (Fig. 1), so the **hidden states** do. *Dispersion* has two readings.
-# 1. *Differences* $\lVert h_w - h_l\rVert$ get longer, spread, and grow a right tail (Fig. 2).
+# 1. *Differences* $\lVert h_w - h_l\rVert$ grow, and get a right tail (Fig. 2).
 # 2. *Lengths* $\lVert h\rVert$ scatter, on data unlike training's most of all (Fig. 3). We measure
 #    this by their **cv**, the coefficient of variation: standard deviation over mean.
 #
-# In a small world we see the first, and the second on training pairs. Then we ask what a final
-# normalization leaves of them, and look for them in a language model.
+# In a small world we see both. Then we ask what a final normalization leaves of them, and look for
+# them in a language model.
 
 # %% [markdown]
-# After it you can
-# - say where in the network a hidden norm is taken, and why that decides what it can do;
-# - read a reward-model training loop of 25 lines;
-# - split a growing margin into head, difference and cosine (Eq. 16, 23);
-# - read a handful of seeds honestly.
+# After it you can say which hidden norm matters and why, read a training loop of 25 lines, and
+# split a growing margin into head, difference and cosine (Eq. 16, 23).
 #
 # Words from before (notebook 01): *margin*, *head*, *hidden state*, the *pocket world* and *gold*.
 
@@ -75,9 +72,8 @@ from bsr_lite.train_rm import draw_groups
 #
 # An answer is forty numbers, its quality is linear in ten of them, and labels are Bradley-Terry
 # draws on quality. A network with one hidden layer turns an answer into a state $h$ of 64 numbers.
-# Its head learns at a hundredth of the network's rate, so that it stays.
-# We train it as it is, and with a last operation that scales every state to one length, a **final
-# RMSNorm** (formula in Section 2).
+# Its head learns at a hundredth of the network's rate, so that it stays. We train it as it is, and
+# with a last operation that scales every state to one length, a **final RMSNorm**.
 #
 # **Skewness**, the mean cube of standardized values, is positive where the long tail is right.
 #
@@ -100,22 +96,21 @@ def skewness(x):  # (seeds, pairs) -> (seeds,)
 
 # %%
 figure, (left, middle, right) = plots.panels(3)
-bins = torch.linspace(0, 17, 57)
-for step, tint, name in ((at[0], "#BBBBBB", "before"), (at[-1], plots.COLORS["bt"], "after")):
-    norms = seen["no RMSNorm"][step]["differences"].flatten()  # of all eight seeds
-    left.hist(norms, bins, color=tint, alpha=0.7, density=True)
-    left.text(*((3.4, 0.5) if step == 0 else (7, 0.1)), name)
-left.hist(seen["final RMSNorm"][at[-1]]["differences"].flatten(), bins, color="#DDAA33",
-          histtype="step", linewidth=1.5, density=True)
+bins = torch.linspace(0, 12, 41)
 for (name, looks), tint in zip(seen.items(), (plots.COLORS["bt"], "#DDAA33"), strict=True):
+    for step, line in ((at[0], "--"), (at[-1], "-")):
+        left.hist(looks[step]["differences"].flatten(), bins, color=tint, histtype="step",
+                  linestyle=line, linewidth=1.3, density=True)  # of all eight seeds
     for axis, key in ((middle, "norm_cv"), (right, "difference")):
         values = course(looks, key)
         plots.seed_curves(axis, at, values / (values[:, :1] if axis is right else 1), name, tint)
+left.text(4.3, 0.5, "dashed: before")
+left.text(6.3, 0.13, "solid: after")
 plots.label(left, "$|h_w - h_l|$ of a pair", "density", "differences: a right tail in both")
 plots.label(middle, "step", "cv of $|h|$", "lengths: RMSNorm fixes them")
 plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "differences: grow in both")
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-figure.suptitle("Differences and lengths disperse; a final RMSNorm fixes lengths, not differences");
+figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences");
 
 # %%
 rows = {}
@@ -131,21 +126,21 @@ assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leav
 pd.DataFrame.from_dict(rows, orient="index", columns=["start", "change, 95% over seeds"]).round(3)
 
 # %% [markdown]
-# **What to see.** Without RMSNorm this is the paper's picture: the head stays, differences get
-# longer and grow a right tail, and lengths scatter. So these measures see dispersion on *training*
-# pairs where it is. For new data Section 6 comes back to it; for rank we have no such control.
+# **What to see.** Without RMSNorm this is the paper's picture: the head hardly moves, differences
+# grow with a right tail, and lengths scatter. So these measures *can* rise, in a world whose head
+# stays: if they fall in Section 5, the ruler is not to blame.
 #
 # <details><summary>Answer</summary>
 #
-# The first, tail included (yellow outline): the two states of a pair turn apart. The cv stays zero.
+# The first, tail included (yellow): the two states of a pair turn apart. The cv stays zero.
 # </details>
 
 # %% [markdown]
 # ## 2. A language model, and its last normalization
 #
 # Now SmolLM2-135M-Instruct, all 30 layers, on the pocket world. Every weight is trained (**full
-# fine-tuning**) at one learning rate, as in the paper. Live we take few pairs. The labels are noisy
-# on purpose: which answer counts as *chosen* is drawn from Bradley-Terry on gold.
+# fine-tuning**) at one learning rate, as in the paper. The labels are noisy on purpose: which
+# answer counts as *chosen* is drawn from Bradley-Terry on gold.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -207,8 +202,8 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # Nothing. The length of $u$ never reaches the head.
 # </details>
 #
-# So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow and no reward moves (it
-# only gets harder to turn: Exercise 1). The normalized $\lVert h\rVert$ is what Eq. 16 is about,
+# So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow and no reward moves (what
+# does change: Exercise 1). The normalized $\lVert h\rVert$ is what Eq. 16 is about,
 # and it is bounded: $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all
 # $|g_i|$ were equal, as in Section 1, it would be a constant. All its scatter comes from *which*
 # coordinates of $u$ are large.
@@ -224,10 +219,13 @@ for name, x in (("|u|", u), ("|h|", h),
     print(f"cv of {name}: {x.norm(dim=-1).std() / x.norm(dim=-1).mean():.3f}")
 
 # %% [markdown]
-# The bounds allow a factor of four; these states differ by 10%. In training, too, $\lVert h\rVert$
-# can change only because $u$ turns. Adam moves a weight by about its learning rate a step (notebook
-# 01): in the 32 steps of Section 5, from $2 \cdot 10^{-5}$ down to zero, a gain (about 1.8) moves
-# by about 0.0003 at most.
+# The bounds allow a factor of four; these states differ by 10%. Were $u$ to point anywhere at
+# random, the cv would be 0.008. Here it is 0.026: real states favour some coordinates, and not all
+# the same ones.
+#
+# In training, too, $\lVert h\rVert$ can change only because $u$ turns: Adam (notebook 01) moves a
+# gain, at least 0.9 (the lower bound over $\sqrt H$), by about 0.0003 at most in Section 5's 32
+# steps.
 
 # %% [markdown]
 # **The same for differences.** By the law of cosines, with $\theta$ the angle between $h_w$ and
@@ -264,8 +262,8 @@ assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 # ## 3. The training loop
 #
 # Draw a random batch, cut it into **micro-batches** that fit in memory, add up their gradients,
-# **clip** the sum to length 1, take an Adam step. Bradley-Terry is a mean over pairs: micro-batches
-# weighted by their part of the pairs give the batch's gradient.
+# **clip** the sum to norm at most 1, take an Adam step. Bradley-Terry is a mean over pairs:
+# micro-batches weighted by their part of the pairs give the batch's gradient.
 
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
@@ -329,6 +327,8 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 #
 # On training pairs $h_w$ is the (noisy) chosen answer, elsewhere the better one by gold of a set's
 # first two answers.
+#
+# **Predict**: a margin is head times difference times cosine. Which moves most in six steps?
 
 # %%
 from bsr_lite.eval_rm import evaluate
@@ -348,10 +348,15 @@ print("loss by step", [round(x, 2) for x in losses])
 pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean margin"]).round(4)
 
 # %% [markdown]
-# Head, difference and cosine multiply to the mean margin (Eq. 23 for averages). So this *cosine* is
-# the mean of $\cos\psi_\Delta$, weighted by $\lVert h_w - h_l\rVert$; $\psi_\Delta$ lies between
-# $W_p$ and $h_w - h_l$ and is not the $\theta$ of Section 2, between $h_w$ and $h_l$. One seed and
-# 12 pairs show the mechanics, not a result.
+# <details><summary>Answer</summary>
+#
+# The cosine: it changes sign. (The difference even rises, 9.4 to 9.9.)
+# </details>
+#
+# The three multiply to the mean margin (Eq. 23 for averages). So this *cosine* is the mean of
+# $\cos\psi_\Delta$, weighted by $\lVert h_w - h_l\rVert$. The angle $\psi_\Delta$ lies between
+# $W_p$ and $h_w - h_l$; Section 2's $\theta$ lies between $h_w$ and $h_l$. One seed and 12 pairs
+# show the mechanics, not a result.
 
 # %% [markdown]
 # ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
@@ -405,25 +410,28 @@ heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watc
 # %%
 MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
 figure, axes = plots.panels(3)
-difference, margin = curves("train", "difference_after", "mean"), curves("train", "margin")
+difference, margin = curves("train", *LENGTH), curves("train", "margin")
 for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
     axis.axvline(16, color="grey", linewidth=0.8, linestyle=":")
+    axis.axhline(0, color="grey", linewidth=0.8)
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
 plots.label(axes[0], "optimizer step", "mean margin", "margin: most of it by step 16")
-plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: end shorter in all four")
-plots.label(axes[2], "optimizer step", "cosine", "cosine: shaped like the margin")
+plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: smaller in all four")
+plots.label(axes[2], "optimizer step", "cosine", "cosine: grows from near 0")
+axes[1].set_ylim(0, 13.5)
 axes[0].text(16.5, -0.08, "half of the run", fontsize=8, color="grey")
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-figure.suptitle("Training pairs: the cosine to the head makes the margin, differences shrink");
+figure.suptitle("Training pairs: the cosine makes the margin, not larger differences");
 
 # %%
-moved, bound = (heads - heads[:, :1]).abs().max(), 0.5 * 2e-5 * 32 * H**0.5
-print(f"the length |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
-FACTORS = {"margin": ("margin",), "mean |h_w - h_l|": ("difference_after", "mean"),
-           "mean |h|": ("norm_after", "mean")}
+moved = (heads - heads[:, :1]).abs().max()
+bound = 0.5 * 2e-5 * 32 * H**0.5  # half the rate, as it decays, times steps, times sqrt(H)
+print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
+print(f"before training: mean |h| {curves('train', 'norm_after', 'mean')[0, 0]:.1f}")
 rows = {}
-for name, keys in FACTORS.items():
+for name, keys in {"margin": ("margin",), "mean |h_w - h_l|": LENGTH,
+                   "mean |h|": ("norm_after", "mean")}.items():
     x = curves("train", *keys)
     for since, until in ((0, 16), (16, 32)):
         late = x[:, steps.index(until)] - x[:, steps.index(since)]  # (seeds,)
@@ -435,28 +443,20 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # %%
 rows = {}
 for part, name in SETS.items():
-    cells = []
-    for keys in (LENGTH, ("margin",)):
-        values = change(part, *keys)  # (seeds,)
-        cells += ["{:+.1f} to {:+.1f}".format(*values.aminmax()),
-                  "{:+.2f} ± {:.2f}".format(*seed_interval(values))]
-    rows[name.replace("\n", " ")] = cells
+    grown = change(part, *LENGTH) / curves(part, *LENGTH)[:, 0]  # (seeds,)
+    rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*grown.aminmax()), *(
+        "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, *keys)))
+        for keys in (LENGTH, ("margin",)))]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "|h_w - h_l|, change, four seeds", "95%", "margin, change, four seeds", "95% "])
+    "mean |h_w - h_l|, four seeds", "its change, 95%", "change of mean margin, 95%"])
 
 # %% [markdown]
-# **What to see.** *Head*: its length stays, as the learning rate forces it to (the vector's bound:
-# half the rate, as it decays, times steps, times $\sqrt{H}$). *Difference*: in all four seeds it
-# ends **shorter**, on all five sets, the opposite of the paper's Fig. 2. On training pairs $\lVert
-# h\rVert$, of 46, changes far less in proportion, so $\theta$ **closes** there. *Cosine*: the
-# margin is made here, on new prompts and sources, too.
+# **What to see.** *Head*: it stays, as the learning rate forces it to. *Difference*: in all four
+# seeds it ends **smaller**, on all five sets, the opposite of the paper's Fig. 2. *Cosine*: the
+# margin is made here, on new prompts and sources, too (in domain undecided: +0.17 ± 0.18).
 #
-# (Training margins point to the noisy label, the others to gold: compare them with zero, not with
-# each other.)
-
-# %% [markdown]
-# Could the difference take over later, once the cosine has risen? In the second half (after step
-# 16, our choice) that is undecided (-0.37 ± 1.81).
+# Could the difference take over later? In the second half (after step 16, our choice) its change is
+# undecided (-0.37 ± 1.81), and in no seed does it take over (Exercise 2).
 #
 # <details><summary>Answer</summary>
 #
@@ -465,11 +465,12 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # </details>
 
 # %% [markdown]
-# **Spread and tail.** From here on a figure shows the two ends: a grey bar for the start, which all
-# seeds share, and a mark a seed for step 32. A colour is still a seed.
+# **Length or direction?** In Section 2 a pair's states differed almost only in direction. From here
+# on a figure shows the two ends: a grey bar for the start, which all seeds share, and a mark a seed
+# for step 32.
 #
-# **Predict**: differences got shorter on average. Does their spread fall with them? Does their
-# right tail (skewness)?
+# **Predict**: after training, what is length's share of $\lVert h_w - h_l\rVert^2$? And of
+# $\lVert u_w - u_l\rVert^2$?
 
 # %%
 def draw_ends(axis, *keys, floor=None):
@@ -478,124 +479,127 @@ def draw_ends(axis, *keys, floor=None):
               label="before training")
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(range(len(SETS)), values[:, seed, -1], mark + "-", color=tint, linewidth=0.6,
-                  markersize=5, label=f"seed {seed}")
+                  markersize=5, label=f"seed {seed}", clip_on=False)
     axis.set_xticks(range(len(SETS)), SETS.values(), fontsize=7.5)
     axis.set_ylim(floor)
 
 # %%
-figure, axes = plots.panels(3)
-for axis, keys, name, title in zip(
-        axes, (("difference_after", "std"), ("difference_after", "skew"), ("norm_share_after",)),
-        ("std of $|h_w - h_l|$", "skewness of $|h_w - h_l|$", "share of $|h_w - h_l|^2$"),
-        ("spread: mostly down", "right tail: either way", "length: at most 2.5%"), strict=True):
-    draw_ends(axis, *keys, floor=0)
-    plots.label(axis, "", name, title)
+figure, axes = plots.panels(2, sharey=True)
+for axis, key, title in zip(axes, ("norm_share_before", "norm_share_after"), (
+        "$u$, raw: 2 to 16%", "$h$, what the head sees: at most 2.5%"), strict=True):
+    draw_ends(axis, key, floor=0)
+    plots.label(axis, "", "", title)
+axes[0].set_ylabel("length's share of the square")
+axes[0].yaxis.set_major_formatter("{x:.0%}")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Differences do not spread in general, and they still measure direction");
+figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** *Spread*: falls in every seed on training pairs (just undecided: Section 8), on
-# new prompts and where both are new, in domain in three. On answers of new sources it rises in
-# three of four. *Tail*: there before training; it moves either way. *Length*: at the end a share of
-# 0.03% to 2.5%. So $\lVert h_w - h_l\rVert$ measures direction after training as well.
+# **What to see.** *Share of length*: in $h$ at the end 0.03 to 2.5%. So $\lVert h_w - h_l\rVert$
+# measures direction after training as well. In seed 0 the raw states come to differ in length, too
+# (10 to 16%). There RMSNorm removes a difference that is really there.
+#
+# **Std and tail.** The paper's differences also get a longer right tail. **Predict**: ours shrank
+# on average. Do std and skewness fall with them?
 
 # %%
-raw = {name.replace("\n", " "): curves(part, "norm_share_before") for part, name in SETS.items()}
-pd.DataFrame({name: [f"{y:.1%}" for y in (x[0, 0], *x[:, -1])] for name, x in raw.items()},
-             ["before training", *(f"seed {seed}, end" for seed in range(4))])
+rows = {}
+for part, name in SETS.items():
+    rows[name.replace("\n", " ")] = [text for key in ("std", "skew") for text in (
+        f"{(change(part, 'difference_after', key) > 0).sum()} of 4",
+        "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, "difference_after", key))))]
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "std: rises in", "change, 95%", "skewness: rises in", "change, 95% "])
 
 # %% [markdown]
-# This is the share of length in $\lVert u_w - u_l\rVert^2$. In seed 0 the raw states of a pair come
-# to differ in length, too (10 to 16%), while in $h$ the share is below 2% (figure above): here
-# RMSNorm removes a difference that is really there. In the other seeds there is less to remove (2
-# to 11%).
+# <details><summary>Answer</summary>
+#
+# *Std*: on training pairs, new prompts and where both are new it falls in every seed, undecided. On
+# new sources it rises in three. *Tail*: it rises in two or three seeds; where both are new in all
+# four, the paper's direction, undecided (+0.17 ± 0.23).
+# </details>
 
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? (Fig. 3)
 #
-# The second reading: the cv of lengths, of $h$, which the head sees, and of $u$, which it does not
-# (over all answers of a set). The paper's claim is about *new* data. So the third panel shows, seed
-# by seed, the change on a set **minus** the change on training pairs. Above zero, lengths there
-# came to scatter more, or lost less scatter, than on training pairs.
+# You now have the lesson: which norm, which factor. Sections 6 to 8 ask whether new data tell
+# another story. In short: not in these runs.
+#
+# The cv of $\lVert h\rVert$ is over all answers of a set. The right panel shows a set **minus**
+# training pairs: a grey bar before training, marks at the end. A bar far from zero is these
+# prompts' doing, and all seeds share it. Training did only what lies between bar and mark.
 #
 # **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
 
 # %%
-def draw_changes(axis, changes):
-    axis.axhline(0, color="grey", linewidth=0.8)
-    for place, values in enumerate(changes.values()):  # (seeds,)
-        mean, half = seed_interval(values)
-        axis.errorbar(place - 0.12, mean, half, fmt="_", color="black", capsize=4, markersize=10)
-        for seed, (mark, tint) in enumerate(MARKS.items()):
-            axis.plot(place + 0.1 * (1 + seed), values[seed], mark, color=tint, markersize=5)
-    axis.set_xticks(range(len(changes)), changes, fontsize=7.5)
-    axis.set_xlim(-0.5, len(changes) - 0.4)
-
-# %%
-def gaps(*keys):  # the change of a set minus that of training pairs
-    return {name: change(part, *keys) - change("train", *keys)
+def gaps(*keys):  # a set minus training pairs
+    return {name: curves(part, *keys) - curves("train", *keys)  # (seeds, measurements)
             for part, name in list(SETS.items())[1:]}
 
+
+def draw_gaps(axis, apart):
+    axis.axhline(0, color="grey", linewidth=0.8)
+    for place, gap in enumerate(apart.values()):
+        axis.plot(place, gap[0, 0], "_", color="#888888", markersize=20, mew=4)
+        for seed, (mark, tint) in enumerate(MARKS.items()):
+            axis.plot(place + 0.12 * (seed - 1.5), gap[seed, -1], mark, color=tint, markersize=5)
+    axis.set_xticks(range(len(apart)), apart, fontsize=7.5)
+    axis.set_xlim(-0.5, len(apart) - 0.5)
+
 # %%
-figure, axes = plots.panels(3)
-draw_ends(axes[0], "norm_after", "cv", floor=0)
-draw_ends(axes[1], "norm_before", "cv", floor=0)
-draw_changes(axes[2], gaps("norm_after", "cv"))
-plots.label(axes[0], "", "cv of $|h|$", "$h$: depends on the seed")
-plots.label(axes[1], "", "cv of $|u|$", "$u$: two up, two mostly down")
-plots.label(axes[2], "", "change of cv of $|h|$ minus train's", "minus train: two sets up")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Whether lengths scatter depends on the seed; two sets differ from training");
+figure, (left, right) = plots.panels(2)
+draw_ends(left, *CV, floor=0)
+draw_gaps(right, gaps(*CV))
+plots.label(left, "", "cv of $|h|$", "seeds part, sets do not")
+plots.label(right, "", "cv of $|h|$ minus train's", "minus train: marks end around 0")
+figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
 
 # %% [markdown]
-# **What to see.** $h$: lengths become nearly equal in seeds 2 and 3 and scatter more in seed 1.
-# $u$: they scatter more in seeds 0 and 1; in 2 and 3 they do not.
-#
-# *Minus train*, in-domain stands at 0.010, new prompts at 0.004. The set most like training is
-# first: not the paper's order. With new sources nothing is decided.
-#
 # <details><summary>Answer</summary>
 #
 # Marks of one seed, on the whole. A single run would have told a clear story, another the opposite.
 # </details>
 #
-# How sharp is that? Section 1's world without RMSNorm is the control. **Predict**: do lengths there
-# scatter *more* on new answers than on training pairs?
+# Section 1's world without RMSNorm is the control for new data.
 
 # %%
-def scatter(part):  # change of the small world's cv
-    x = course(seen["no RMSNorm"], "norm_cv" if part == "train" else f"norm_cv, {part}")
-    return x[:, -1] - x[:, 0]  # (8 seeds,)
+def scatter(part):  # cv in the small world
+    return course(seen["no RMSNorm"], "norm_cv" if part == "train" else f"norm_cv, {part}")
 
 # %%
 rows = {}
 for part, name in SETS.items():
-    start, gap = curves(part, *CV)[0, 0].item(), change(part, *CV) - change("train", *CV)
+    small, model_cv = scatter(part), curves(part, *CV)  # (seeds, times) each
+    apart, gap = small - scatter("train"), model_cv - curves("train", *CV)
     rows[name.replace("\n", " ")] = [
-        *("{:+.3f} ± {:.3f}".format(*seed_interval(x)) if x.any() else "" for x in (
-            scatter(part), scatter(part) - scatter("train"), gap)),
-        f"{start:.3f}", f"{sum(seed_interval(gap)) / start:.0%}" if gap.any() else ""]
-pd.DataFrame(rows, ["small world: change", "small world: minus train's",
-                    "language model: minus train's", "language model: cv before training",
-                    "upper end of minus train's, of this cv"])
+        "{:+.3f} ± {:.3f}".format(*seed_interval(x)) if x.any() else ""
+        for x in (small[:, -1] - small[:, 0], apart[:, -1], model_cv[:, -1] - model_cv[:, 0],
+                  gap[:, -1] - gap[:, 0], gap[:, -1])]
+pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the end",
+                    "language model: change", "language model: change minus train's",
+                    "language model: minus train's, at the end"])
 
 # %% [markdown]
-# **What to see.** On the last three sets the upper ends, 0.005 to 0.006, are 20 to 28% of the cv
-# before training. A larger excess is excluded for these pairs. But the gap is no test of
-# dispersion by itself: in the small world the cv rises on new answers, too, but no interval of
-# minus train's lies above zero.
+# **What to see.** *Small world*: lengths scatter on new answers, too, but not more than on training
+# pairs: minus train's no interval lies above zero. So a gap is no test of dispersion by itself.
+#
+# *Language model*: every change is undecided. In domain and on new prompts the change *minus
+# train's* looks decided (+0.010 ± 0.003, +0.004 ± 0.002). But it is a start gap that closed. All
+# seeds share that gap, so their interval is blind to it. At the end no set is seen apart from
+# training pairs; the upper ends are 0.002 to 0.007.
 
 # %% [markdown]
 # ## 7. Do training states lose directions? (Table 1)
 #
-# How many directions do hidden states use? With singular values $s_k$ of the matrix of $N$
-# states, $p_k = s_k / \sum_j s_j$, the **effective rank** is $\exp(-\sum_k p_k \ln p_k)$: $n$ if
-# $n$ directions are used equally, 1 if all states are parallel.
+# How many directions do hidden states use? With singular values $\sigma_k$ of the matrix of $N$
+# states, $p_k = \sigma_k / \sum_j \sigma_j$, the **effective rank** is $\exp(-\sum_k p_k \ln p_k)$:
+# $n$ if $n$ directions are used equally, 1 if all states are parallel.
 #
-# The states' mean is large, and one may subtract it first. Below, every state moves 30% of its way
-# towards the mean: no direction is lost.
+# The states' mean is large, and one may subtract it first. We try two changes: every state moves
+# 30% of its way towards the mean (no direction is lost), or only 8 directions stay.
 #
-# **Predict**: what does that do to either kind of rank?
+# **Predict**: which kind of rank, with the mean or without, tells the two apart?
 
 # %%
 p = torch.linalg.svdvals(h.double())
@@ -603,100 +607,71 @@ p = p / p.sum()
 torch.testing.assert_close((-(p * p.log()).sum()).exp().item(), effective_rank(h))
 squeezed = h.mean(0) + 0.7 * (h - h.mean(0))  # same mean, deviations 30% smaller
 assert effective_rank(squeezed) < effective_rank(h) - 1, "smaller deviations must cost rank"
-pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed)]
+U, sigma, V = torch.linalg.svd((h - h.mean(0)).double(), full_matrices=False)
+flat = h.mean(0) + (U[:, :8] * sigma[:8]) @ V[:8]  # all but 8 directions gone
+assert effective_rank(flat, center=True) < 8.01, "lost directions must show"
+pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, flat)]
               for kind, center in (("as they are", False), ("mean subtracted", True))},
-             index=["32 states of Section 2", "deviations x 0.7"]).round(1)
+             index=["32 states of Section 2", "deviations x 0.7", "8 directions left"]).round(1)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# As they are, rank falls, without a direction lost. With the mean subtracted it stays.
+# With the mean subtracted. As they are, rank falls either way, with or without a direction lost.
 # </details>
 #
-# Now the recorded runs, 64 states in every set.
-#
-# **Predict**: $\lVert h_w - h_l\rVert$ got shorter. Does rank rise or fall? The paper has training
-# states below new data's: do they lose more?
+# Now the recorded runs, 64 states in every set. **Predict**: $\lVert h_w - h_l\rVert$ shrank. Does
+# rank rise or fall? The paper has training states below new data's: does such a gap open?
 
 # %%
 CENTERED, ASKED = ("effective_rank_centered_after",), "new\nprompts"
-figure, axes = plots.panels(3, width_ratios=(3, 2, 2))
-draw_ends(axes[0], *RANK)
-for axis, keys in zip(axes[1:], (RANK, CENTERED), strict=True):
-    draw_changes(axis, {"new prompts": gaps(*keys)[ASKED]})
-plots.label(axes[0], "", "effective rank", "as they are: every set loses")
-plots.label(axes[1], "", "change of rank minus train's", "as they are: all below 0")
-plots.label(axes[2], "", "", "mean subtracted: mixed")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Plain rank falls everywhere; training is not seen to fall behind new prompts");
+figure, (left, right) = plots.panels(2)
+draw_ends(left, *RANK)
+draw_gaps(right, {"as they are": gaps(*RANK)[ASKED], "mean subtracted": gaps(*CENTERED)[ASKED]})
+plots.label(left, "", "effective rank, as they are", "every set loses")
+plots.label(right, "", "rank minus train's", "new prompts minus train: not clearly up")
+figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+figure.suptitle("No gap in rank is seen to open between training pairs and new prompts");
 
 # %%
 rows = {}
-for kind, keys in (("as they are", RANK), ("mean subtracted", CENTERED)):
-    apart = gaps(*keys)
-    for name, values in (("train, change", change("train", *keys)), *(
-            (f"{part} minus train", apart[part]) for part in (ASKED, "new\nsources", "both\nnew"))):
-        rows[f"{name}, {kind}".replace("\n", " ")] = [
-            *(f"{x:+.2f}" for x in values.tolist()),
-            "{:+.2f} ± {:.2f}".format(*seed_interval(values))]
+for name, values in (
+        ("train, as they are", curves("train", *RANK)),
+        ("train, mean subtracted", curves("train", *CENTERED)),
+        ("new prompts minus train, as they are", gaps(*RANK)[ASKED]),
+        ("new prompts minus train, mean subtracted", gaps(*CENTERED)[ASKED]),
+        ("both new minus train, mean subtracted", gaps(*CENTERED)["both\nnew"])):
+    ends = values[:, -1]  # (seeds,)
+    rows[name] = [f"{x:.2f}" for x in (values[0, 0], *ends)] + [
+        "{:+.2f} ± {:.2f}".format(*seed_interval(x)) for x in (ends, ends - values[:, 0])]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    *(f"seed {seed}" for seed in range(4)), "95%"])
+    "before", *(f"seed {seed}, end" for seed in range(4)), "end, 95%", "change, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*: all sets lose rank in every seed, training pairs 1.3 to 4.7 of 19.
-# New prompts, the comparison asked for, lose a little more in all four: **against** the paper, just
-# undecided. New sources, not asked for, lose less, undecided.
+# **What to see.** *As they are*: all sets lose rank in every seed. New prompts stood 0.11 above
+# training pairs and end 0.01 ± 0.11 above: level.
 #
-# *Mean subtracted* (of 41): training pairs lose 2.4 and 2.2 in seeds 0 and 1, **gain** 1.2 and 1.0
-# in 2 and 3. So there plain rank fell without directions lost, as in the table before. New prompts
-# minus train: either sign. Both new minus train: the paper's sign in all four seeds, undecided, not
-# asked for.
+# *Mean subtracted*: training pairs lose about 2 in seeds 0 and 1, **gain** 1 in 2 and 3. There
+# plain rank fell without directions lost. New prompts: 0.57 above before, 0.46 ± 0.67 at the end.
+# Both new: 1.51 ± 1.06 above at the end, the paper's direction, but 0.63 above before.
 #
 # <details><summary>Answer</summary>
 #
-# It falls. Shorter differences are smaller deviations within a prompt.
+# It falls in every seed. Smaller differences may be a part of it, but do not order the seeds:
+# seed 3's shrink most, yet seed 0 loses most rank. No such gap is seen to open.
 # </details>
 
 # %% [markdown]
 # ## 8. What holds here?
 #
-# The three questions; under them, in brackets, what was not asked beforehand. The variance of
-# rewards splits into the mean variance *within* a prompt and the variance of prompt means,
-# *between* prompts. Bradley-Terry cannot see the second: it is notebook 01's $c(x)$.
-
-# %%
-rows = {}
-for name, expected, values in (
-        ("1 mean |h_w - h_l|, train", "+", change("train", *LENGTH)),
-        ("2 cv of |h|, new prompts", "+", change("prompt_disjoint", *CV)),
-        ("(2 minus train's)", "+", gaps(*CV)["new\nprompts"]),
-        ("3 rank, new prompts minus train", "+", gaps(*RANK)[ASKED]),
-        ("(3 with mean subtracted)", "+", gaps(*CENTERED)[ASKED]),
-        ("(the same, both new minus train)", "+", gaps(*CENTERED)["both\nnew"]),
-        ("(mean margin, train)", "+", change("train", "margin")),
-        ("(std of |h_w - h_l|, train)", "+", change("train", "difference_after", "std"))):
-    d = 3 if "cv" in name or "(2" in name else 2
-    rows[name] = [expected, *(f"{x:+.{d}f}" for x in values.tolist()),
-                  "{:+.{d}f} ± {:.{d}f}".format(*seed_interval(values), d=d)]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "paper expects", *(f"seed {seed}" for seed in range(4)), "change, 95%"])
-
-# %%
-pd.DataFrame({name.replace("\n", " "): [
-    "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, key)))
-    for key in ("within_prompts", "between_prompts")] for part, name in SETS.items()},
-    [f"variance of rewards {which} prompts, change" for which in ("within", "between")])
-
-# %% [markdown]
-# **The verdict**, for this model, 32 steps, four seeds:
-# 1. *Differences* on training pairs get shorter in every seed, by 8 to 19%: not the paper's rise.
-# 2. *Lengths* on new prompts: undecided. Minus train: cv rises more, or falls less, in domain and
-#    on new prompts, the sets *most like* training. No support for Fig. 3.
-# 3. *Rank*: new prompts lose more, by 0.03 to 0.20, just undecided. With the mean subtracted rank
-#    falls in two seeds, rises in two; question 3 has either sign.
+# The three questions, for this model, 32 steps, four seeds:
+# 1. *Differences* on training pairs shrink in every seed, by 8 to 19%: not the paper's rise.
+# 2. *Lengths* on new prompts: undecided, and at the end as on training pairs (0.000 ± 0.002 apart).
+#    No support for Fig. 3.
+# 3. *Rank*: new prompts end level with training pairs as they are; with the mean subtracted the gap
+#    is undecided. Neither the paper's gap nor its opposite.
 #
-# The still head reproduces (Fig. 1), as it had to. What grows is the margin, and the variance of
-# rewards: within prompts on all sets, *between* prompts on four of five (both new: undecided).
+# The still head reproduces (Fig. 1), as it had to. What grows is the margin (in domain undecided).
 
 # %%
 order, margin = curves("train", "score"), curves("train", "margin")
@@ -707,17 +682,13 @@ pd.DataFrame({
     index=[f"seed {run['seed']}" for run in bt]).round(2)
 
 # %% [markdown]
-# **How far does this reach?** A model of 135M, 512 noisy pairs and 32 steps is not 8B and 600.
-# Every pair is seen once, so a gap to new data has little cause to open. Of 32 watched pairs 62 to
-# 69% end in labelled order. (Seed 1 had 72% before, by luck of its head.) Their margin ends at 0.3
-# to 0.5. The pressure that the paper blames, ever larger margins on pairs already in order, may not
-# have had its time: *not reproduced here*, not *refuted*.
-
-# %% [markdown]
-# Why seeds part into {0, 1} and {2, 3} we do not know: seed 2 has a loss above 1, seed 3 has none.
-# Nor do we know that Bradley-Terry *causes* what we saw: shuffled labels would tell. Section 2's
-# bound on $\lVert h\rVert$ is far from binding: the mean length moved by less than 4 from 46, in
-# [21, 80]. (For margins: Exercise 4.)
+# **How far does this reach?** 135M weights, 512 noisy pairs and 32 steps are not 8B and 600. Each
+# pair is seen once, and of 32 watched ones 62 to 69% end in labelled order. The pressure that the
+# paper blames, ever larger margins on pairs already in order, may not have had its time: *not
+# reproduced here*, not *refuted*.
+#
+# Why seeds part we do not know, nor whether Bradley-Terry *causes* what we saw: shuffled labels
+# would tell. Section 2's bound on lengths is far: their mean moved by less than 4 from 46.
 
 # %% [markdown]
 # ## Exercises
@@ -746,8 +717,8 @@ checks.check_raw_gradient(raw_gradient);
 # **2.** Mean margin = head × difference × cosine. `early` and `late`, both (3,), hold the three
 # factors at two times, all positive. How much does each contribute to the margin's growth? Return
 # three numbers. Each depends on its own factor alone and is about 0.01 where that grows by 1%.
-# Their sum depends on the two margins alone. Then run the cell below it: in which seeds does the
-# cosine do more than the difference?
+# Their sum depends on the two margins alone. Then run the cell below it: in which seeds is the
+# cosine's part the larger **in size**? (In two seeds the margin falls.) Why not from step 0?
 #
 # <details><summary>Hint</summary>
 #
@@ -772,15 +743,14 @@ for seed in range(4):
 # %% [markdown]
 # **3.** *Judge a record.* Suppose that the sign of a change is a coin toss in each of `seeds`
 # seeds. Of so many independent `quantities`, how many do you expect to have one sign in all seeds?
-# Then run the cell below it: + and - mark changes *minus training's* with one sign in all four
-# seeds. Are there more than chance gives? Which go against the paper? (Read it as +, more on new
-# data, in every row. For which rows is that its own claim, for which our reading?) Would they hold
-# for other prompts?
+# Then run the cell below it. It lists every change *minus training's* with one sign in all four
+# seeds. Are there more than you expect, and does that settle it, when all 24 use the same 32
+# training pairs? In how many did a start gap only get smaller?
 #
 # <details><summary>Hint</summary>
 #
-# With two seeds, how often do two coins agree? For the last question: what do the four seeds share
-# (Section 5)?
+# With two seeds, how often do two coins agree? For the last questions: what do the four seeds share
+# (Sections 5 and 6)?
 # </details>
 
 # %%
@@ -793,12 +763,16 @@ checks.check_agree_by_chance(agree_by_chance);
 # %%
 KINDS = {"mean |h_w - h_l|": LENGTH, "std |h_w - h_l|": ("difference_after", "std"), "cv |h|": CV,
          "cv |u|": ("norm_before", "cv"), "rank": RANK, "rank, mean subtracted": CENTERED}
-signs = torch.tensor([[gap.sign().sum().item() for gap in gaps(*keys).values()]
-                      for keys in KINDS.values()])  # 4 or -4: all seeds agree
-print((signs.abs() == 4).sum().item(), "of", signs.numel(), "agree; by chance:",
-      agree_by_chance(4, signs.numel()))
-pd.DataFrame([["+" if x == 4 else "-" if x == -4 else "" for x in row] for row in signs.tolist()],
-             list(KINDS), [name.replace("\n", " ") for name in list(SETS.values())[1:]])
+rows = []
+for kind, keys in KINDS.items():
+    for part, gap in gaps(*keys).items():
+        moved = gap[:, -1] - gap[:, 0]  # (seeds,)
+        if moved.sign().sum().abs() == 4:
+            rows.append([kind, part.replace("\n", " "), "+" if moved[0] > 0 else "-",
+                         *(f"{x:+.3f}" for x in (gap[0, 0], *gap[:, -1].aminmax()))])
+print(f"{len(rows)} of 24 agree; by chance:", agree_by_chance(4, 24))
+pd.DataFrame(rows, columns=["quantity", "set", "change minus train's", "gap before",
+                            "gap at the end, from", "to"])
 
 # %% [markdown]
 # **4.** For given gain and head, both (H,): what is the largest **margin** that any two raw states
@@ -822,22 +796,19 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # 1. "Hidden norms doubled in training." What do you ask first?
 # 2. A model ends in RMSNorm with equal gains. Which reading of dispersion is still possible?
-# 3. Differences get shorter, the head stays, and margins grow. How?
+# 3. Differences shrink, the head stays, and margins grow. How?
 # 4. Effective rank falls. Has the model lost directions?
-# 5. Four of four seeds agree, on the same prompts. What is still open?
-# 6. In Section 3's loop, leave out `* len(places) / len(batch)`. 16 pairs are cut into 10 and 6.
-#    What is the gradient now? Does clipping hide the mistake?
+# 5. All seeds start from the same model. A set's *change* minus training's has a narrow interval
+#    above zero. What do you look at before you believe it?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. Whether it is $u$ or $h$: the head never sees the length of $u$.
 # 2. The first: the two states of a pair can turn apart. Lengths are one constant.
-# 3. Differences turn towards the head: the cosine grows more than the length falls.
+# 3. Differences turn towards the head: the cosine grows more than the differences shrink.
 # 4. Not for that reason: states may have moved towards their mean. Subtract it and look again.
-# 5. Whether it is these prompts' doing.
-# 6. The sum of two means: weights 1/10 and 1/6 in place of 1/16, so short micro-batches count too
-#    much. Clipping fixes the length at most; the weights change the direction.
+# 5. The gap at the start. All seeds share it, so an interval over seeds is blind to it.
 # </details>
 
 # %% [markdown]
@@ -848,15 +819,12 @@ print("this model's largest margin:", largest_margin(gain, W))
 # | largest loss | 0.83 to 0.89, once 1.24 | above 1: what follows? A lower rate, a longer warm-up |
 # | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
 # | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above start: no last RMSNorm? Far below: open |
-# | mean $\lVert h_w - h_l\rVert$ | 8 to 19% shorter | longer: length or angle? More steps, seeds |
+# | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | more: length or angle? Seeds |
 
 # %% [markdown]
 # ## What you know now
 #
-# - RMSNorm forgets the length of the raw state; $\lVert h\rVert$ stays within its gains. What can
-#   still change is the angle $\theta$: it opened in the small world, with RMSNorm, and closed in
-#   the language model.
-# - A margin is head times difference times cosine. Here the cosine to the head makes it.
+# In the language model differences shrank, and the margin grew: they turned towards the head.
 #
 # **With a final RMSNorm the head never sees how long the raw state is: before you say that norms
 # disperse, ask which norm, and whether it is length at all or direction.**
