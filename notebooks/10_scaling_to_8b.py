@@ -417,7 +417,7 @@ for axis, key, name in zip(axes, KEYS, ("Loss", "Gradient norm"), strict=True):
         axis.semilogy(off.index, off, "o", color=tint)
         axis.text(2.5, off.max() * 3, label, fontsize=9, color=tint, ha="center")
     axis.set(xticks=range(1, 5), ylim=(3e-9, 10))
-    plots.label(axis, "step", "", f"{name}: two processes agree, groups of 4 do not")
+    plots.label(axis, "step", "", f"{name}: only groups of 4 differ visibly")
 axes[0].set_ylabel("difference from one process,\nrelative (1e-8 or less: at 1e-8)");
 
 # %% [markdown]
