@@ -9,17 +9,18 @@
 # %% [markdown]
 # # 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 #
-# The loss need not, and the loop does not: `train_rm` is one file. What changes is *where* the
-# numbers lie, who computes them, and how long it takes. Three surprises wait. About half of a
-# padded batch is computed for nothing. More GPUs leave most of each one's memory as it is. And a
-# loss that looks at a whole batch becomes another loss when each GPU looks at its own part.
+# Where the numbers lie, who computes them, and how long that takes. The loss must not change. So
+# every trick of scale faces one test: **does it give the plain way's numbers, and would the test
+# notice if it did not?** A batch without padding passes. So do two processes. One obvious way to
+# split a batch over GPUs fails: a loss that looks at many pairs becomes another loss when each GPU
+# looks at its own.
 
 # %% [markdown]
 # After it you can
-# - read the 8B config, and say which of its lines are the paper's;
+# - say which lines of an 8B config decide the loss, and which only memory and time;
 # - lay a batch out without padding, and say which attention mask that stands for;
 # - split a batch-coupled loss (BSR, Eq. 25) over GPUs without changing it;
-# - predict memory, time and cost of a run, and say how far to trust each.
+# - count a run's memory beforehand, and say why its time must be measured.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -61,10 +62,12 @@ from bsr_lite.course import checks_policy as checks
 CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
 
 # %% [markdown]
-# ## 1. The config, and four of its lines
+# ## 1. The config, and what decides the loss
 #
 # `rm_8b_bsr.yaml` follows the paper's 8B recipe. Comments name the section that a value comes from;
 # the first lines, not shown here, say where it differs from the paper.
+#
+# **Predict**: two lines decide memory and speed, but never the loss. Which?
 
 # %%
 text = Path(CONFIG).read_text()
@@ -73,22 +76,17 @@ print(text[text.index("output_dir"):])
 # %%
 small, big = load_config("bsr_lite/configs/rm_fast.yaml"), load_config(CONFIG)
 assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they must fill a batch"
-names = ["loss", "bsr_group_size", "batch_size", "token_budget", "learning_rate"]
-pd.DataFrame({where: {name: str(getattr(config, name)) for name in names}
-              for where, config in (("laptop", small), ("8B", big))})
 
 # %% [markdown]
-# `bsr_group_size: 16` is easily missed. The official code takes BSR's mean over the micro-batch of
+# <details><summary>Answer</summary>
+#
+# `token_budget`, the tokens of a micro-batch, and `gradient_checkpointing`: layers are computed
+# again in the backward pass, not kept. (`dtype` rounds: weights in fp32, products in bf16.)
+# </details>
+#
+# `bsr_group_size: 16` decides the loss. The official code takes BSR's mean over the micro-batch of
 # one GPU, 16 pairs, and nothing links the GPUs. So $G$ in $\lambda G\,\bar r^{\,2}$ (Eq. 25, which
 # writes $B$) is 16, averaged over the batch's 8 groups. Here the group is a line of the config.
-#
-# `dtype`: weights are kept in fp32 and computed in bf16. `gradient_checkpointing`: layers are
-# computed again in the backward pass. `token_budget`: tokens of a micro-batch; it decides memory
-# and speed, never the loss.
-
-# %% [markdown]
-# The laptop trains another recipe: BT, so no group, and LoRA with a new head, hence the higher
-# rate. What stays fixed in this lesson is the code of loss and loop.
 
 # %% [markdown]
 # ## 2. A batch without padding
@@ -124,38 +122,41 @@ for queries, keys in zip(row.query_lengths, row.keys.split(row.key_lengths), str
         allowed[start + i, keys[:len(keys) - queries + 1 + i]] = 1
     start += queries
 kinds = row.input_ids[0]
-TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0.4, 0.47]])
+TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0.4, 0.47],
+                      [0.75, 0.83, 0.9]])
 rows = torch.zeros(2 * len(PAIRS), longest)
 for i, (p, c, r) in enumerate(PAIRS):
     for j, answer in enumerate((c, r)):
         rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1, 2 + j
+    rows[2 * i + 1, :p] = 4  # the prompt again
 
 # %%
 figure, (left, right) = plots.panels(2, width_ratios=[1, 1.15])
 left.imshow(TINTS[rows.long()], aspect="auto", interpolation="nearest")
 right.imshow(TINTS[(allowed * kinds[:, None]).long()], aspect="auto", interpolation="nearest")
-starts = [0, *torch.tensor([sum(pair) for pair in PAIRS]).cumsum(0).tolist()]
-for i in range(len(PAIRS)):
-    left.text(longest, 2 * i + 0.5, f"pair {i + 1}", fontsize=8, va="center")
-    beside = {"x": starts[i + 1] + 3} if i < 3 else {"x": starts[i] - 3, "ha": "right"}
-    right.text(y=sum(starts[i:i + 2]) / 2, s=f"pair {i + 1}", fontsize=8, va="center", **beside)
-for x, y, name in ((2, 0, "prompt"), (18, 0, "chosen"), (12.5, 1, "rejected")):
-    left.text(x, y, name, fontsize=8, color="white", va="center")
-plots.label(left, "token", "row of the padded batch",
-            f"Padded: {1 - packed / padded:.0%} of {padded} tokens are waste")
-plots.label(right, "attended token", "attending token (its colour: its kind)",
-            f"Packed: {packed} tokens; rejected skips chosen")
+ends = torch.tensor([0, *(sum(pair) for pair in PAIRS)]).cumsum(0)
+for axis, middles in ((left, torch.arange(4) * 2 + 0.5), (right, (ends[:-1] + ends[1:]) / 2)):
+    axis.set_yticks(middles.tolist(), [f"pair {i}" for i in range(1, 5)])
+for x, y, name, tint in ((0.5, 0, "prompt", "white"), (18, 0, "chosen", "white"),
+                         (12.5, 1, "rejected", "white"), (0.5, 1, "prompt again", "black"),
+                         (30, 1, "padding", "black")):
+    left.text(x, y, name, fontsize=8, color=tint, va="center")
+right.text(ends[-1] - 45, ends[-1] - 12, "hole", fontsize=8, ha="center", va="center")
+plots.label(left, "token of a row", "two rows a pair",
+            f"Padded: white and pale, {1 - packed / padded:.0%} of {padded} tokens, is waste")
+plots.label(right, "token that is looked at", "token that looks, in its colour",
+            f"Packed: {packed} tokens; rejected never sees chosen")
 left.grid(False)
 right.grid(False);
 
 # %% [markdown]
-# **What to see.** Left, prompts twice, and white padding in most rows. Right, one triangle a pair
-# for prompt and chosen answer. The rejected answer has its own triangle and a block over the
-# prompt; the hole between them is the chosen answer, which it must not see. This square is never
-# built: every answer is one call of attention over its own queries and keys.
+# **What to see.** Left, white padding (36%) and the second copy of each prompt, pale (12%). Right,
+# one triangle a pair for prompt and chosen answer. The rejected answer has its own triangle and a
+# block over the prompt; the hole between them is the chosen answer, which it must not see. This
+# square is never built: every answer is one call of attention over its own queries and keys.
 #
-# Is it exact? We compare rewards from packed rows with those of each answer alone. As a control we
-# fill the hole: chosen and rejected answer become one long answer.
+# The test: rewards from packed rows against those of each answer alone. The control fills the hole:
+# chosen and rejected become one long answer (the rejected one's positions move on, too).
 #
 # **Predict**: which of the two differences is visible beside the spread of the rewards?
 
@@ -177,10 +178,10 @@ assert exact < 5e-5, "packing must not change a reward"
 assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
-# Packed differs by rounding; the leak moves a reward by most of a standard deviation. How much
-# faster is it? Recorded on a CPU (`python tests/speed/bench.py`), against TRL's RewardTrainer at
-# its best settings: the same pairs, weights and optimizer, four layers; median and quartiles over
-# batches and rounds.
+# Packed differs by rounding; the control moves one of eight rewards by .14, most of a standard
+# deviation (.17). So packing passes. How much faster is it? Recorded on a CPU
+# (`python tests/speed/bench.py`), against TRL's RewardTrainer at its best settings: the same pairs,
+# weights and optimizer, four layers; median and quartiles over batches and rounds.
 
 # %%
 table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]["reward models"]
@@ -190,9 +191,9 @@ pd.DataFrame([{"data, training": name, "tokens, TRL's over ours": round(row["com
               for name, row in best.items()])
 
 # %% [markdown]
-# Speed-up and tokens need not agree: *pocket, full* gains less than its tokens promise, *judged,
-# LoRA* more. Why was not measured. On a GPU the comparison is not recorded: that part of `make gpu`
-# failed on the one card tried, an H100.
+# TRL's padded batches compute 1.8 to 2.7 times the tokens. Speed need not follow: *pocket, full*
+# gains less than that, both *judged* rows more. Why was not measured. On a GPU the comparison is
+# not recorded: it failed on the one card tried, an H100.
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
@@ -201,7 +202,8 @@ pd.DataFrame([{"data, training": name, "tokens, TRL's over ours": round(row["com
 # all, 128 GB for 8 billion. QLoRA (notebook 05) shrank the 16; with eight GPUs one can also *cut*
 # them: **FSDP2** (fully sharded data parallel; ZeRO stage 3) gives every GPU an eighth of each
 # weight, gradient and average, and gathers a layer's weights only while it computes. *DDP* cuts
-# nothing: every GPU holds everything, and gradients are summed.
+# nothing: every GPU holds everything, and gradients are summed. Either way the numbers are to be
+# the same ones, kept elsewhere.
 
 # %% [markdown]
 # **Activations**, what the forward pass keeps for the backward pass, come on top. Say 20 GB on each
@@ -260,26 +262,27 @@ bills.assign(**{"total (GB)": bills.sum(axis=1)}).round(1)
 
 # %%
 figure, axis = plots.panels(1)
-names = [name.replace(": ", ":\n") for name in bills.index]
-bottom = 0 * bills["weights"]
+shown = bills.iloc[:3]  # full fine-tuning
+names = [name.replace(", full: ", ",\n") for name in shown.index]
+bottom = 0 * shown["weights"]
 for part, (_, tint) in PARTS.items():
-    axis.barh(names, bills[part], 0.6, left=bottom, color=tint)
-    axis.text(bottom.iloc[0] + bills[part].iloc[0] / 2, -0.34, part, fontsize=8,
+    axis.barh(names, shown[part], 0.6, left=bottom, color=tint)
+    axis.text(bottom.iloc[0] + shown[part].iloc[0] / 2, -0.34, part, fontsize=8,
               ha="center", va="bottom")
-    bottom += bills[part]
+    bottom += shown[part]
+for place, total in enumerate(bottom):
+    axis.text(total + 0.4, place, f"{total:.1f} GB", fontsize=9, va="center")
 axis.invert_yaxis()
-axis.axvline(24, color="black", linewidth=0.8, linestyle="--")
-axis.text(24.5, 3, "24 GB card", fontsize=8, va="center")
+axis.set_xlim(0, 52)
 plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
-            "More GPUs shrink what belongs to weights; fewer tokens shrink activations");
+            "Fewer tokens shrink activations; more GPUs shrink weights, gradients, averages")
 
 # %% [markdown]
-# **What to see.** Each bar but the last changes one thing. A quarter of the tokens takes about a
-# quarter of the activations, and saves 20 GB. Eight times the GPUs then saves 13 GB more: weights,
-# gradients and averages shrink. What is gathered, mostly the embedding and its gradient, stays.
+# **What to see.** Each bar changes one thing. A quarter of the tokens takes about a quarter of the
+# activations, and saves 20 GB. Eight times the GPUs then saves 13 GB more: weights, gradients and
+# averages shrink. What is gathered, mostly the embedding and its gradient, stays.
 #
-# The last bar changes method and number of GPUs. At equal tokens QLoRA has fewer activations, too:
-# 4.2 GB instead of 6.8.
+# QLoRA, the table's last row, changes method and number of GPUs: 9.3 GB on one card.
 #
 # How far to trust it: on an H100 the small model's activations were 98 to 100% of the count
 # (`data/runs/gpu_nvidia-h100-80gb-hbm3`). For 8B, and for several GPUs, nobody has measured.
@@ -288,12 +291,12 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 # ## 4. A loss that couples all GPUs
 #
 # Notebook 03 (Section 5) showed that a micro-batch's own mean is another regularizer. A GPU's share
-# is a micro-batch, too. With groups of 16, and 16 pairs a GPU, might each group stay at home? No:
-# pairs are dealt to GPUs by length, so that none waits for another. On 64 GPUs, with 2 pairs each,
-# there is no choice.
+# is a micro-batch, too. Groups have 16 pairs, and so has each GPU: might each group stay at home?
+# No: pairs are dealt to GPUs by length, so that none waits for another.
 #
-# **Predict**: each of two GPUs computes BSR of its own half, and the penalties are averaged. Now
-# add one number to all rewards. When is that penalty too small, when too large? Can it be zero?
+# **Predict**: the rewards of GPU 1 lie above zero on average, those of GPU 2 further below it. The
+# obvious way: each computes BSR of its own half, and the penalties are averaged. Which way does it
+# push each half's rewards? Which way does the whole batch's penalty push them?
 
 # %%
 from bsr_lite.losses import bsr_penalty
@@ -320,42 +323,41 @@ whole, naive = gradient(penalty(values)), gradient(halves(values))
 print("mean of all, of each half:", *(f"{v.mean():.2f}" for v in (values, values[:4], values[4:])))
 
 # %%
-figure, (left, right) = plots.panels(2)
-shifts, fixed = torch.linspace(-1.5, 2, 71), values.detach()
-for name, loss, push, tint in (("whole batch", penalty, whole, "#EE6677"),
-                               ("each half alone", halves, naive, "#888888")):
-    curve = [loss(fixed + shift) for shift in shifts]
-    left.plot(shifts, curve, color=tint)
-    right.plot(range(1, 9), push[:, 0], "o", color=tint)
-    left.text(2.03, curve[-1], name, fontsize=8, color=tint, va="center")
-right.text(1, whole[0, 0] - 0.004, "whole batch", fontsize=8, color="#EE6677")
-right.text(4.3, naive[0, 0], "each half alone", fontsize=8, color="#888888", va="center")
-right.axhline(0, color="black", linewidth=0.8)
-plots.label(left, "number added to all rewards", r"penalty, times $\lambda$",
-            "In halves it is less steep, and never zero")
-plots.label(right, "pair (1 to 4 on one GPU)", r"$dL/dr$ of its chosen answer",
-            "Whole: one push for all rewards")
+figure, axis = plots.panels(1)
+for name, slope, marker, tint in (("whole batch", whole, "o", "#EE6677"),
+                                  ("each half alone", naive, "s", "#888888")):
+    push = -slope[:, 0]  # a step goes against dL/dr
+    axis.plot(range(1, 9), push, marker, color=tint)
+    axis.text(8.15, push[-1], name, fontsize=9, color=tint, va="center")
+for x, name in ((2.5, "GPU 1"), (6.5, "GPU 2")):
+    axis.text(x, -0.02, name, ha="center")
+axis.axvline(4.5, color="black", linewidth=0.8, linestyle="--")
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set(ylim=(-0.023, 0.038), xlim=(0.7, 9.3), xticks=range(1, 9))
+plots.label(axis, "pair", r"push on its chosen reward, $-dL/dr$",
+            "The whole batch pushes all rewards up; halves push GPU 1's down")
 
 # %% [markdown]
-# **What to see.** Left, far from zero the halves' penalty is too small, near zero too large. Right,
-# $dL/dr$, the derivative by each chosen reward; a step goes against it. The whole batch pushes all
-# alike, here up, as its mean is below zero. In halves the first half is pushed *down*.
+# **What to see.** The mean of all is below zero: the whole batch pushes every reward up, all by the
+# same amount. In halves GPU 1 sees only its own mean, above zero, and pushes *down*.
 #
 # <details><summary>Why</summary>
 #
 # With $\bar r_1, \bar r_2$ the halves' means the batch's penalty is
-# $2\lambda(\bar r_1+\bar r_2)^2$, the naive one $2\lambda(\bar r_1^{\,2}+\bar r_2^{\,2})$. The
-# difference is $4\lambda\,\bar r_1 \bar r_2$: naive is too small for equal signs, too large
-# for opposite ones. It is zero only if both halves are. That is BSR with
-# `bsr_group_size: 4`: legitimate, but it changes with the number of GPUs.
+# $2\lambda(\bar r_1+\bar r_2)^2$, the naive one $2\lambda(\bar r_1^{\,2}+\bar r_2^{\,2})$. Naive is
+# smaller by $4\lambda\,\bar r_1 \bar r_2$ (larger where signs differ), and zero only if both are.
 # </details>
+#
+# The naive loss is BSR with `bsr_group_size: 4`. That is legitimate, but it changes with the number
+# of GPUs.
 
 # %% [markdown]
 # The repair: the loss needs the network only through its rewards. 128 pairs have 256 of them, a
-# kilobyte; the weights' gradient has 30 GB. So all *ranks* (a rank is one process, normally with
-# one GPU) exchange their rewards before anyone goes backward. Each computes the whole batch's
-# $dL/dr$, and takes its own slice backward. (For BSR the groups' sums would do.) Several
-# micro-batches on one GPU do the same: all rewards first, then each part again with a graph.
+# kilobyte; the weights' gradient has 30 GB (7.5 billion weights: a reward model has no output
+# layer). So all *ranks* (a rank is one process, normally with one GPU) exchange their rewards
+# before anyone goes backward. Each computes the whole batch's $dL/dr$, and takes its own slice
+# backward. For BSR the groups' sums would do; all rewards do for any loss. Several micro-batches on
+# one GPU do the same: all rewards first, then each part again with a graph.
 
 # %%
 mean = values.detach().mean()  # what the ranks exchange
@@ -371,8 +373,9 @@ assert not torch.allclose(naive, whole), "averaging penalties of halves is anoth
 #
 # `accelerate launch` starts the same command twice; each process finds out which rank it is. The
 # config is `rm_fast.yaml`, cut down to run in seconds: 4 layers, 32 pairs, batches of 8.
-# Then the same in one process. The control is one process with groups of 4: what ranks
-# would compute that do not exchange. Everything runs on the CPU: two processes would need two GPUs.
+# Then the same in one process. The control is one process with groups of 4: BSR in halves, as ranks
+# would compute that do not exchange (their halves would be other pairs, dealt by length).
+# Everything runs on the CPU: two processes would need two GPUs.
 #
 # **Predict**: in which digit does each differ from one process?
 
@@ -401,30 +404,45 @@ with tempfile.TemporaryDirectory() as folder:
 KEYS = ["train/loss", "train/grad_norm"]
 error = ((two[KEYS] - one[KEYS]) / one[KEYS]).abs().max()
 control = ((other[KEYS] - one[KEYS]) / one[KEYS]).abs().loc[1]
-assert error.max() < 1e-4, "ranks are a way to compute: loss and gradient must not know of them"
+assert error.max() < 1e-4, "ranks are a way to compute: loss and gradient norm must not know"
 assert control.min() > 1e-3, "the comparison must notice another loss"
 pd.concat({"two processes": two[KEYS], "one": one[KEYS], "one, groups of 4": other[KEYS]},
           axis=1).round(6)
 
-# %% [markdown]
-# Two processes: losses and gradient norms agree to five digits over four updates. The control, BSR
-# in halves, is off from the first step. What this shows: two processes that hold all weights, in
-# fp32. The tests do it with FSDP2's cut weights, shares of unequal size, a rank without any pair,
-# and a resume on another number of processes (`tests/test_distributed.py`).
+# %%
+figure, axes = plots.panels(2, sharey=True)
+for axis, key, name in zip(axes, KEYS, ("Loss", "Gradient norm"), strict=True):
+    for label, runs, tint in (("two processes", two, "#EE6677"), ("groups of 4", other, "#888888")):
+        off = ((runs[key] - one[key]) / one[key]).abs().clip(lower=1e-8)
+        axis.semilogy(off.index, off, "o", color=tint)
+        axis.text(2.5, off.max() * 3, label, fontsize=9, color=tint, ha="center")
+    axis.set(xticks=range(1, 5), ylim=(3e-9, 10))
+    plots.label(axis, "step", "", f"{name}: only groups of 4 differ visibly")
+axes[0].set_ylabel("difference from one process,\nrelative (1e-8 or less: at 1e-8)");
 
 # %% [markdown]
-# ## 6. Time and money
+# **What to see.** Two processes: losses and gradient norms agree to five digits over four updates.
+# So the weights do, too, as far as these show. The rest is as small as another order of additions
+# makes it. The control, BSR in halves, is 5% off in its loss at the first step.
 #
-# Let $N$ be the weights of matrix products, 7.0 of the 8 billion. A token costs $2N$ operations in
-# the forward pass and $4N$ in the backward pass. Checkpointing adds $2N$. So does BSR over several
-# micro-batches, whose rewards are computed first. In all $10N$; attention between tokens adds 4%.
-# (Over a frozen base the backward pass takes $2N$.)
+# What this shows: two processes that hold all weights, in fp32. The tests do it with FSDP2's cut
+# weights, shares of unequal size, a rank without any pair, and a resume on another number of
+# processes (`tests/test_distributed.py`).
+
+# %% [markdown]
+# ## 6. Time, which cannot be counted
+#
+# Let $N$ be the weights of matrix products, 7.0 of the 7.5 billion (the rest is the embedding). A
+# token costs $2N$ operations in the forward pass and $4N$ in the backward pass. Checkpointing adds
+# $2N$. So does BSR over several micro-batches, whose rewards are computed first. In all $10N$;
+# attention between tokens adds 4%.
 
 # %% [markdown]
 # A card's peak is on its data sheet; a run reaches a part of it, the **utilisation**. `dry_run`
-# *assumes* 35%. On the H100 the training of our 135M model reached .2 to 6%, with a slow path of
-# attention that is mended since. That is no forecast for 8B (Exercise 4), but nothing here shows
-# 35% either. So we print both.
+# *assumes* 35%. On the H100 our 135M model reached .2 to 6%, with a slow path of attention that is
+# mended since. A small model can leave a card idle: the CPU must start every operation (a
+# *kernel*), and small ones end before the next is started. So 6% is no forecast for 8B (Exercise
+# 4), but nothing here shows 35% either. We print both.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -436,26 +454,24 @@ work, total = step_work(big, meta, 8), wide["total"] / 1e9
 print(f"{work['flops']:.2g} operations a step, {steps_of(big)} steps; {total:.0f} GB a GPU (FSDP2)")
 costs = {}
 for name in ("l40s", "a100", "h100", "b200"):
-    card, costs[f"8 x {name}"] = CARDS[name], {}
-    costs[f"8 x {name}"]["GB left"] = card.memory - total
-    for share in (UTILISATION, 0.06):
-        hours = work["flops"] * steps_of(big) / (8 * card.tflops * 1e12 * share) / 3600
-        costs[f"8 x {name}"] |= {f"hours at {share:.0%}": hours,
-                                 f"dollars at {share:.0%}": 8 * hours * card.dollars}
+    card = CARDS[name]
+    hours = work["flops"] * steps_of(big) / (8 * card.tflops * 1e12) / 3600  # at the peak
+    costs[f"8 x {name}"] = {"GB left": card.memory - total, "hours at 35%": hours / UTILISATION,
+                            "dollars at 35%": 8 * hours / UTILISATION * card.dollars,
+                            "hours at 6%": hours / 0.06}
 pd.DataFrame.from_dict(costs, orient="index").round(1)
 
 # %% [markdown]
-# Tokens are the most possible; rents are assumed; communication, loading and evaluation are not in
-# it. A card with less than 2 GB left is too small: memory breaks into pieces. Good enough to tell
-# hours from weeks. Before you plan, measure ten steps and multiply.
-#
-# `python -m bsr_lite.scale.dry_run --config bsr_lite/configs/rm_8b_bsr.yaml --gpus 8` prints all
-# cards, for DDP, too.
+# One unknown makes six times the hours. (Tokens are the most possible, rents are assumed,
+# communication and evaluation are left out. A card with less than 2 GB left is too small: memory
+# breaks into pieces.) This tells hours from weeks. Before you plan, measure ten steps and multiply.
 
 # %% [markdown]
-# ## 7. Launching, going on, and what to reach
+# ## 7. Launch it
 #
 # ```
+# # memory and time on all cards
+# python -m bsr_lite.scale.dry_run --config bsr_lite/configs/rm_8b_bsr.yaml --gpus 8
 # # one GPU
 # python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
 # # eight GPUs, weights cut over them; after a failure the same again with --resume
@@ -466,33 +482,33 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # ```
 #
 # `--resume` goes on from the last checkpoint, on the same or another number of GPUs, since batches
-# and learning rate are functions of seed and step. At most `eval_every` steps (100) are lost.
+# and learning rate are functions of seed and step.
 
 # %% [markdown]
-# Nobody has run the 8B config yet. The paper's numbers to compare with (Table 2, RM-Bench accuracy
-# in %, Llama-3.1-8B on Skywork-80K; one number a cell, no intervals; chat, code and safety left
-# out). *Easy*: style helps the better answer; *hard*: it misleads.
+# Nobody has run the 8B config yet. If you do, take three seeds of each method, evaluate with
+# `studies.evaluate --format rm_bench`, and add an entry to `data/runs/LOG.md`: the command, what
+# you expected before, what came out, with intervals. A null result is a result. Two folds hold the
+# paper's numbers to compare with; they have no intervals.
+
+# %% [markdown]
+# <details><summary>Reward model: Tables 1 and 2</summary>
+#
+# RM-Bench accuracy in %, Llama-3.1-8B on Skywork-80K. *Easy*: style helps the better answer;
+# *hard*: it misleads.
 #
 # | $\lambda$ | hard | normal | easy | math | overall |
 # |---|---|---|---|---|---|
 # | 0 | 47.8 | 74.0 | 88.4 | 62.1 | 70.1 |
-# | 1e-4 | 47.9 | 74.3 | 87.4 | 61.4 | 69.9 |
 # | 1e-3 | 52.1 | 73.5 | 85.0 | 61.2 | 70.2 |
 # | 1e-2 | 55.7 | 72.5 | 81.9 | 60.1 | 70.0 |
-
-# %% [markdown]
-# Overall scores lie within .3 of each other. From $\lambda = 0$ to 1e-2 *hard* rises by 7.9 and
-# *easy* falls by 6.5. *Normal* and *math* fall by 1.5 and 2.0: whether that is noise cannot be
-# said.
 #
-# Table 1 adds the effective rank of hidden states (notebook 02): in training 23 with BT, 33 with
-# BSR; on RM-Bench 34 with both.
+# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. One number a cell: no noise is known for these
+# either. Effective rank (notebook 02; Table 1): in training 23 with BT, 33 with BSR; on RM-Bench 34
+# with both.
+# </details>
 
 # %% [markdown]
-# If you run it, take three seeds of each method, evaluate with `studies.evaluate --format
-# rm_bench`, and add an entry to `data/runs/LOG.md`: the command, what you expected before, what
-# came out, with intervals. A null result is a result. For the policy the paper's Table 3 is the
-# target (AlpacaEval 2.0):
+# <details><summary>Policy: Table 3, AlpacaEval 2.0</summary>
 #
 # | 1.5B policy | mean length | length-controlled win rate, % |
 # |---|---|---|
@@ -500,8 +516,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # | RLOO against BT | 2180 | 8.41 |
 # | RLOO against BSR | 1337 | 9.02 |
 #
-# No intervals are given, so .6 points of win rate between BT and BSR are not established. The
-# shorter answers are the larger difference.
+# The .6 points of win rate between BT and BSR are not established.
+# </details>
 
 # %% [markdown]
 # ## Exercises
@@ -559,34 +575,36 @@ def bsr_gradient(rewards, mine, size, bsr_lambda):
 checks.check_bsr_gradient(bsr_gradient);
 
 # %% [markdown]
-# **4.** *Judge a record.* Someone reads the H100's record: "this code reaches 6% of the peak, so 8B
-# takes 13 hours, not 2". Two micro-batches have `tokens` (small, large), done at `rates` (tokens a
-# second). A line through both times gives seconds at *no* tokens. Return these over the seconds of
-# the large one. Then run the last cell. May the sentence stand?
+# **4.** *Judge a record.* "On the H100 a step's seconds are a fixed part, in which the card waits,
+# plus so much a token. Without the fixed part the 6% would be 35%." Three micro-batches have
+# `tokens` (rising), done at `rates` (tokens a second). Return the fixed seconds by the first two,
+# those by the last two, and 1 if they differ by at most a tenth of the larger, else 0. Then run the
+# last cell. For which training may the first sentence stand? What becomes of its share of the peak?
 #
 # <details><summary>Hint</summary>
 #
-# What would a card do in a step without tokens? And what if a model did 66 times as much work a
-# token?
+# What does the record hold, and what do you need instead? How long is a step without tokens?
 # </details>
 
 # %%
-def fixed_share(tokens, rates):
+def fixed_seconds(tokens, rates):
     return None
 
 
-checks.check_fixed_share(fixed_share);
+checks.check_fixed_seconds(fixed_seconds);
 
 # %%
 record = json.loads(Path("data/runs/gpu_nvidia-h100-80gb-hbm3/speed.json").read_text())
-speed = pd.DataFrame(record["found"]["tables"]["of the embedded model"])
+speed, found = pd.DataFrame(record["found"]["tables"]["of the embedded model"]), {}
 for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
     tokens, rates = runs["token budget"].astype(int).tolist(), runs["tokens/s"].tolist()
-    for i in (0, 1):  # from 2,048 to 8,192 tokens a micro-batch, and from there to 32,768
-        print(kind, tokens[i:i + 2], fixed_share(tokens[i:i + 2], rates[i:i + 2]))
+    found[kind] = {f"s, {n:,} tokens": round(n / r, 3) for n, r in zip(tokens, rates, strict=True)}
+    found[kind] |= {"of the peak, last": f"{runs['of the published peak'].iloc[-1]:.1%}",
+                    "your answer": str(fixed_seconds(tokens, rates))}
+pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One card and no intervals.)
+# (One card, one call of each setting, no intervals: how noisy these times are is not known.)
 
 # %% [markdown]
 # ## Check yourself
@@ -595,16 +613,16 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 # 2. Bradley-Terry needs no exchange of rewards. Why does BSR?
 # 3. Two processes and one print the same loss. What must another run show before you believe it?
 # 4. Every pair of a batch has equal lengths. What does packing still save?
-# 5. A card is used at 6%. Name a cause that a larger model removes.
+# 5. A card is used at 6%. Name a cause that a larger model may remove.
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. They belong to tokens, not to weights, and each GPU computes its own.
 # 2. BT is a sum over pairs. BSR squares a mean of all rewards of a group.
-# 3. That a wrong exchange changes the number.
+# 3. That another loss, such as BSR in halves, changes the number.
 # 4. The second copy of every prompt.
-# 5. It waits for the CPU to start its kernels; larger ones keep it busy.
+# 5. It may wait for the CPU to start its kernels; larger ones keep it busy.
 # </details>
 
 # %% [markdown]
@@ -620,10 +638,9 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 # %% [markdown]
 # ## What you know now
 #
-# - Padding and repeated prompts are work for nothing: on recorded data a padded batch computes 1.8
-#   to 2.7 times the tokens. A layout removes them exactly.
-# - More GPUs shrink what belongs to weights; activations follow `token_budget`.
-# - Memory can be counted before the run. Time cannot: measure ten steps.
-# - **A loss that couples a batch is the same on any number of GPUs only if each GPU knows what
-#   couples it: for BSR, the mean of each group. Exchanging all rewards before anyone goes backward
-#   is enough, for any such loss, and costs a kilobyte.**
+# A way to compute may change memory and time, never the loss. Test it against the plain way, beside
+# a control that must fail. Packing and two processes passed here; a GPU's own mean did not. For any
+# loss it is enough to exchange all rewards, a kilobyte, before anyone goes backward.
+#
+# **To a colleague**: *BSR looks at a group's mean, so GPUs that share a group must share its mean,
+# or their number silently becomes a hyperparameter.*

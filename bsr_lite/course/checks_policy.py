@@ -237,10 +237,10 @@ def check_bsr_gradient(function: Callable) -> bool:
     return judge(check_bsr_gradient, function, cases)
 
 
-def check_fixed_share(function: Callable) -> bool:
-    """Exercise 4 of notebook 10: what of a step's seconds does not come from its tokens.
+def check_fixed_seconds(function: Callable) -> bool:
+    """Exercise 4 of notebook 10: are a step's seconds a fixed part plus so much a token?
 
-    Hint: seconds = tokens / rate; the line through both points at zero tokens, over the seconds of
-    the larger"""
-    return judge(check_fixed_share, function, [
-        (((100, 300), (100.0, 150.0)), 0.25), (((1000, 4000), (10.0, 40.0)), 1.0)])
+    Hint: seconds = tokens / rate; a line through two of the points, read at zero tokens, gives
+    their fixed seconds; then abs(a - b) <= max(a, b) / 10"""
+    return judge(check_fixed_seconds, function, [(((100, 200, 400), (r, 100.0, 400 / s)), out)
+        for r, s, out in ((62.5, 2.85, [1.2, 1.15, 1]), (50.0, 3.0, [2, 1, 0]))])
