@@ -125,7 +125,7 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 
 # %% [markdown]
 # **What to see.** All three means lie within 1.3 standard errors of the gradient. But with a
-# hundred draws that error would be .03, on a gradient of .31: a draw is noisy.
+# hundred draws that error would be .03, on a gradient of .31.
 
 # %% [markdown]
 # ## 2. Baselines
@@ -204,8 +204,8 @@ print(f"variance {one_draw(0.0, 0.0)[1]:.3f} without a baseline, {at_mean:.3f} a
 # </details>
 
 # %% [markdown]
-# Where does a baseline come from? RLOO draws $K$ answers to the *same* prompt, and pushes answer
-# $i$ by its **advantage** $A_i$, its reward minus the mean reward **of the others**:
+# RLOO draws $K$ answers to the *same* prompt, and pushes answer $i$ by its **advantage** $A_i$, its
+# reward minus the mean reward **of the others**:
 #
 # $$A_i = r_i - b_i, \qquad b_i = \frac{1}{K-1} \sum_{j \ne i} r_j.$$
 #
@@ -224,12 +224,12 @@ torch.testing.assert_close(leave_one_out(toy), torch.tensor([[1.0, -0.5, -0.5]])
 torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy))
 
 # %%
-def k_draws(K, shift, advantage):
-    """Every set of K draws with its probability, and the mean of A grad log pi over it."""
-    pi, score, found = logits.softmax(0), grad_log_pi(logits), []
+def k_draws(K, values, advantage, at=logits, late=0 * rewards):
+    """Every set of K draws: moments of the mean of A grad log pi; `late`: behind the baseline."""
+    pi, score, found = at.softmax(0), grad_log_pi(at), []
     for arms in itertools.product(range(3), repeat=K):
         a = torch.tensor(arms)
-        A = advantage((rewards[a] + shift)[None])[0]
+        A = advantage(values[a][None])[0] - late[a]
         found.append((pi[a].prod(), (A[:, None] * score[a]).mean(0)))
     return moments(found)
 
@@ -247,19 +247,17 @@ WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean,
         "mean of all K, times K/(K-1)": lambda r: minus_mean(r) * r.shape[1] / (r.shape[1] - 1),
         "leave one out": leave_one_out}
 table = pd.DataFrame({name: {
-    **{f"share of the gradient, K={K}": (k_draws(K, 3.0, way)[0] / true).mean().item()
+    **{f"share of the gradient, K={K}": (k_draws(K, rewards + 3, way)[0] / true).mean().item()
        for K in (2, 4)},
-    **{f"variance, K={K}, rewards + {shift:.0f}": k_draws(K, shift, way)[1]
-       for shift in (3.0, 0.0) for K in (2, 4)}} for name, way in WAYS.items()}).T
+    **{f"variance, K={K}, rewards + {shift}": k_draws(K, rewards + shift, way)[1]
+       for shift in (3, 0) for K in (2, 4)}} for name, way in WAYS.items()}).T
 table.round(3)
 
 # %%
 for K in (2, 4):
-    loo, plain = k_draws(K, 3.0, leave_one_out), k_draws(K, 3.0, minus_mean)
+    loo, plain = (k_draws(K, rewards + 3, way) for way in (leave_one_out, minus_mean))
     torch.testing.assert_close(loo[0], true, msg="leave-one-out is unbiased")
     torch.testing.assert_close(plain[0], true * (K - 1) / K, msg="shrunk by (K-1)/K")
-    rescaled = plain[1] * (K / (K - 1)) ** 2
-    assert abs(rescaled - loo[1]) < 1e-12, "rescaled, the two are the same estimator"
 
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased, and its variance is the same at any level of the
@@ -274,9 +272,8 @@ for K in (2, 4):
 # </details>
 
 # %% [markdown]
-# **Why the others of the same prompt?** Two prompts with two answers each, and the second prompt's
-# rewards lie higher by a gap. The baseline is the prompt's other answer, or the batch's three
-# others.
+# **Why the same prompt?** Two prompts with two answers each, and the second prompt's rewards lie
+# higher by a gap. The baseline is the prompt's other answer, or the batch's three others.
 
 # %%
 def two_prompts(gap, advantage):
@@ -294,8 +291,7 @@ def of_batch(r):
 # %%
 torch.testing.assert_close(two_prompts(3, of_batch)[0], two_prompts(3, leave_one_out)[0],
                            msg="neither is biased")
-sd = (logits.softmax(0) * (rewards - mean_reward) ** 2).sum().sqrt().item()
-pd.DataFrame({f"gap {gap} ({gap / sd:.1f} sd of the rewards)": {
+pd.DataFrame({f"gap {gap}": {
     "the prompt's other answer": two_prompts(gap, leave_one_out)[1],
     "the batch's three others": two_prompts(gap, of_batch)[1]} for gap in (0, 1, 1.2, 3)}).round(3)
 
@@ -380,14 +376,13 @@ def in_reward(kind):  # a value that multiplies grad log pi
 # %%
 to_ref = gradient_of(lambda lp: (lp.exp() * (lp - log_ref)).sum())
 from_ref = gradient_of(lambda lp: (log_ref.exp() * (log_ref - lp)).sum())
-KNOWN = {"nothing": 0 * to_ref, "∇KL(π‖ref)": to_ref, "∇KL(ref‖π)": from_ref,
-         "∇KL(π‖ref) - ∇KL(ref‖π)": to_ref - from_ref}
+KNOWN = {"nothing": 0 * to_ref, "∇KL(π‖ref)": to_ref, "∇KL(ref‖π)": from_ref}
 pi = logits.softmax(0)
 KL = (pi * (pi.log() - log_ref)).sum().item()
 
 
 def name_of(g):
-    return next((n for n, known in KNOWN.items() if torch.allclose(g, known)), "neither")
+    return next((n for n, known in KNOWN.items() if torch.allclose(g, known)), "none of these")
 
 
 pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).sum():.3f}",
@@ -409,10 +404,8 @@ torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the K
 # KL. $k_3$ has that of the *other* KL.
 # </details>
 #
-# In the reward $k_1 = d$ multiplies $\nabla\log\pi$, and $E[d\,\nabla\log\pi]$ is
-# $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$. $k_2$ as a loss has the same gradient on average, but only
-# in the reward does the price go through the baseline (Section 5 shows what that buys). So **the KL
-# belongs in the reward, as $k_1$** of whole answers.
+# So **not $k_1$ or $k_3$ as a loss**. The paper's place, $k_1$ of whole answers in the reward, has
+# the right gradient, $E[d\,\nabla\log\pi]$. So has $k_2$ as a loss; Section 5 compares their noise.
 
 # %% [markdown]
 # ## 5. Where does it end?
@@ -424,8 +417,7 @@ torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the K
 # \pi^*),$$
 #
 # largest at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$: **a $\beta$ means nothing without the
-# reward's scale**. (So `bsr_lite/train_rloo.py` divides rewards by their standard deviation among
-# the reference's answers to a prompt.)
+# reward's scale**. (So `bsr_lite/train_rloo.py` divides rewards by their standard deviation.)
 
 # %% [markdown]
 # Does RLOO get there? Four runs on the three arms with $\beta = 1$ differ only in where the KL
@@ -491,17 +483,37 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0],
     ).T.round(4)
 
 # %% [markdown]
-# **What to see.** In the table: means of the last 500 updates. **At the tilted policy every answer
+# **What to see** (means of the last 500 updates). **At the tilted policy every answer
 # has the same $R = r - \beta\log(\pi^*/\pi_{ref}) = \beta\log Z$: all advantages are zero, and the
 # noise dies.**
 #
 # <details><summary>Answer</summary>
 #
 # *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_2$ as a loss* ends there,
-# too, but goes on shaking: its price is added behind the baseline, so answers still push. *$k_3$ as
-# a loss* shakes about the other point. *$k_1$ as a loss* (table) is no price: it ends at the best
-# arm, calm because one arm is drawn nearly always.
+# too, but goes on shaking: its price is added behind the baseline. *$k_3$ as a loss* shakes about
+# the other point. *$k_1$ as a loss* (table) is no price: it ends at the best arm, calm because one
+# arm is drawn nearly always.
 # </details>
+
+# %% [markdown]
+# That calm is one of the end. **Predict**: is $k_1$ in the reward calmer than $k_2$ as a loss
+# elsewhere, too? The variance of one update ($K = 4$), enumerated:
+
+# %%
+def noise(at, place):
+    d = at.log_softmax(0) - log_ref
+    priced = (rewards - d, 0 * d) if place == "k1 in the reward" else (rewards, d)
+    return k_draws(4, priced[0], leave_one_out, at, priced[1])[1]
+
+
+AT = {"reference": log_ref, "halfway": log_ref + rewards / 2, "tilted": log_ref + rewards,
+      "Section 1's logits": logits}
+pd.DataFrame({place: {name: noise(at, place) for name, at in AT.items()}
+              for place in ("k1 in the reward", "k2 as a loss")}).T.round(3)
+
+# %% [markdown]
+# On the way there it is: halfway, .016 against .035. Far off it need not be: at Section 1's logits
+# it is .197 against .114.
 
 # %% [markdown]
 # ## 6. The loop
@@ -524,8 +536,6 @@ trainable = [p for p in policy.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0.0)
 scaler = loss_scaler(policy)
 stop, K, BETA = policy.tokenizer.eos_token_id, 4, 0.02
-unit = np.var(saved["1e-3"]["reference"]["gold"], axis=1, ddof=1).mean() ** 0.5
-print(f"sd of gold among answers to a prompt {unit:.2f}; beta in that unit {BETA / unit:.3f}")
 
 
 def roll_out(rows, generator):
@@ -562,7 +572,7 @@ def step(rows, generator):
             "KL (nats an answer)": d.mean().item(),
             "length (tokens)": sum(map(len, tokens)) / len(tokens),
             "ended (share)": sum(ended) / len(ended),
-            "entropy (nats a token)": -torch.cat(tokens).mean().item()}, texts, ended
+            "entropy (nats a token)": -torch.cat(tokens).mean().item()}, texts, ended, A.flatten()
 
 # %% [markdown]
 # The library's `rloo_loss` has $\rho = \pi/\pi_{old}$ in the place of $\log\pi$, so that a batch
@@ -588,21 +598,19 @@ def judged(row, text, ended):
 draw, generator, history, answers = random.Random(0), torch.Generator().manual_seed(0), [], []
 for _ in range(9):
     batch = draw.sample(rows, 4)
-    numbers, texts, ended = step(batch, generator)
+    numbers, texts, ended, pushes = step(batch, generator)
     history.append(numbers)
-    answers += [judged(batch[i // K], text, end)
-                for i, (text, end) in enumerate(zip(texts, ended, strict=True))]
+    answers += [judged(batch[i // K], text, end) | {"A": f"{push:+.2f}"}
+                for i, (text, end, push) in enumerate(zip(texts, ended, pushes, strict=True))]
 idle = [a for a in answers if a["instruction"] == a["topic"] == "0.00"]  # nothing that was asked
-examples = {f"best paid of {name}": max(those, key=lambda a: a["gold"], default={})
-            for name, those in ((f"all {len(answers)}", answers),
-                                (f"the {len(idle)} idle ones", idle))}
+best = max(idle, key=lambda a: a["gold"], default=answers[0])
 
 # %%
 assert abs(history[0]["KL (nats an answer)"]) < 0.05, "before its first update: the reference"
 
 # %% [markdown]
-# Every step has other prompts, so single steps say little. A straight line through all nine has a
-# change from first to last, with a 95% interval from the scatter about it (steps as independent).
+# Every step has other prompts. So a straight line goes through all nine: its change from first to
+# last has a 95% interval from the scatter about it (steps as independent).
 
 # %%
 def line(values):
@@ -639,23 +647,34 @@ for axis, (name, top) in zip(axes, {"ended (share)": 1, "complete (0 to 1)": 1,
 figure.suptitle("Nine steps raise endings; the rest of gold is undecided (axes: one unit high)",
                 fontsize=10);
 
-# %%
-pd.DataFrame.from_dict(examples, orient="index")
-
 # %% [markdown]
-# **What to see.** The share that ended goes up, by .45 ± .27. *Complete* follows it; gold's other
-# four terms are undecided.
+# **What to see.** The share that ended goes up, by .45 ± .27. Half of *complete* is that share, by
+# definition (.22 of its .44); the closing mark brings the other half. Gold's other four terms are
+# undecided: ± .47 could hide a gain as large as *complete*'s.
 #
 # <details><summary>Answer</summary>
 #
-# Up: the share that ended, KL, and gold, just beyond its noise. Down: length (nearly the same
-# finding: an answer that does not end has 48 tokens). Entropy is undecided. The easiest term is the
-# one whose row moves: *complete*. KL averages one sample an answer, and may be negative.
+# Up: the share that ended, KL, and gold, just beyond its noise. Down: length (an answer that does
+# not end has 48 tokens). Entropy is undecided. The easiest term is *complete*. KL averages one
+# sample an answer, and may be negative.
 # </details>
 #
-# Read the answers, too. "The planet Bionaut ... authored by a frivolous deities called Nilo." did
-# nothing of what was asked, and gold gives it 3.0: as much as the average answer of step 1. It
-# stopped, it repeated nothing.
+# Read answers, too: the best paid of those that did nothing of what was asked.
+
+# %%
+pd.DataFrame.from_dict({f"best of {len(idle)} idle ones": best}, orient="index").drop(columns="A")
+
+# %% [markdown]
+# Gold gives it 3.0: it stopped, it repeated nothing. **Predict**: was it pushed up or down? Here
+# are its siblings. $A$ is gold less the price, minus the siblings' mean of that.
+
+# %%
+at = next(i for i, a in enumerate(answers) if a is best)
+pd.DataFrame(answers[at // K * K:][:K])[["answer", "instruction", "complete", "gold", "A"]]
+
+# %% [markdown]
+# **What to see.** Up: its $A$ is +.57, though it did nothing of what was asked. Two siblings did no
+# more, were cut off and earned 2.0. What an answer teaches is decided among its siblings.
 
 # %% [markdown]
 # ### On new prompts, after 40 steps
@@ -663,13 +682,15 @@ pd.DataFrame.from_dict(examples, orient="index")
 # Recorded runs (`data/runs/rloo_rate_*`, one a learning rate, gold as reward) went on for 40 steps,
 # and then answered 64 dev prompts. They differ from the run above: no KL price, rewards in units of
 # their standard deviation, and a penalty of 1 such unit for an answer that does not end. The
-# prompts share ten topics, so a *topic* is the unit of repetition.
+# prompts share ten **subjects** (cats, sewing, ...), so a subject is the unit of repetition;
+# *topic* stays the term of gold.
 #
-# **Predict**: which of gold's terms will both rates have raised, and which only the larger one?
+# Here the runs at 3e-4 and 1e-3; the third, 3e-3, is exercise 4's. **Predict**: which of gold's
+# terms have both raised, and which only 1e-3?
 
 # %%
 TERMS = ["complete", "instruction", "topic", "fresh", "concise"]
-topics = np.array([row["topic"] for row in dev])
+subjects = np.array([row["topic"] for row in dev])
 
 
 def change(rate):
@@ -678,13 +699,13 @@ def change(rate):
     return (after - before)[TERMS]
 
 
-def by_topic(rate):
-    """The same, a mean a topic, with gold as the sum.  Shapes: -> (10 topics, 6)."""
-    return change(rate).assign(gold=lambda c: c.sum(axis=1)).groupby(topics).mean()
+def by_subject(rate):
+    """The same, a mean a subject, with gold as the sum.  Shapes: -> (10 subjects, 6)."""
+    return change(rate).assign(gold=lambda c: c.sum(axis=1)).groupby(subjects).mean()
 
 # %%
 figure, axis = plots.panels(1)
-found = {rate: by_topic(rate) for rate in RATES}
+found = {rate: by_subject(rate) for rate in RATES}
 for i, name in enumerate(found["1e-3"]):
     pair = [found["3e-4"][name], found["1e-3"][name]]
     axis.plot([i - 0.15, i + 0.15], pair, color="0.8", linewidth=0.6, zorder=0)
@@ -697,8 +718,9 @@ axis.annotate("1e-3", (5 + 0.15, 1.31), color="#EE7733", ha="center")
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_ylim(top=1.42)
 axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold"])
-plots.label(axis, "term of gold, and their sum; lines join a topic's dots; bars: 95% over topics",
-            "policy minus reference (points)", "After 40 steps both runs complete their answers; "
+plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
+            "bars: 95% over subjects", "policy minus reference (points)",
+            "After 40 steps both runs complete their answers; "
             "the run at 1e-3 also does more of what was asked");
 
 # %%
@@ -713,51 +735,63 @@ pd.DataFrame({"3e-4": found["3e-4"].apply(told), "1e-3": found["1e-3"].apply(tol
 # **What to see.** At 3e-4 *complete* brings .55 of gold's .59 points: nearly all that was
 # learned is to end in time and with a closing mark. *Fresh* gains .03; the others are undecided.
 #
-# The run at 1e-3 also learned to do what was asked. Topic by topic it gained .31 ± .09 more
-# *instruction* than the run at 3e-4, and .11 ± .08 more *topic*. Of *complete* it has no more than
-# the noise, and of *fresh* .03 ± .02 less. It also went farther (KL 23, not 6: exercise 4's table):
+# The run at 1e-3 also learned to do what was asked. Subject by subject it gained .31 ± .09 more
+# *instruction*, and .11 ± .08 more *topic*. The difference in *complete* is undecided. *Fresh*
+# gained .03 ± .02 less, *concise* .04 ± .04 more (just beyond zero; five terms were tried). It also
+# went farther (KL 23, not 6: exercise 4's table):
 # more steps at 3e-4 might do the same. One run a rate: a rate is not told apart from luck.
 
 # %% [markdown]
 # **When did they learn to end**, and what is that worth? Within the reference's eight answers to a
-# prompt, the slope of gold on "ended, 0 or 1" says it. **Predict** that slope, and the share that
-# ends over the first ten steps (.40 before). (± is 95% over steps, or topics.)
+# prompt, the slope of gold on "ended, 0 or 1" says it. **Predict** that slope, the share that ends
+# over the first ten steps (.40 before), and whether endings pay all of gold's rise to the next ten.
+# (± is 95% over steps, or subjects.)
 
 # %%
 def parts(rate):
+    """Share that ended, by stage; gold's rise from 1-10 to 11-20 that endings do not pay."""
     log = pd.read_json(f"data/runs/rloo_rate_{rate}/gold-kl0.0-seed0/metrics.jsonl", lines=True)
-    stages = log.groupby(pd.cut(log["step"], [0, 10, 20, 40], labels=[
-        "steps 1 to 10", "11 to 20", "21 to 40"]), observed=True)
-    return pd.DataFrame({f"{rate}: {name}": stages[key].agg(told, form="{:.2f} ± {:.2f}")
-                         for name, key in (("ended (share)", "train/finished"),
-                                           ("gold (0 to 5)", "train/gold_reward"))}).T
+    stage = pd.cut(log["step"], [0, 10, 20, 40], labels=["1 to 10", "11 to 20", "21 to 40"])
+    rest = log["train/gold_reward"] - np.mean(worth) * log["train/finished"]
+    a, b = rest[stage == "1 to 10"], rest[stage == "11 to 20"]
+    half = metrics.t_quantile(18) * np.sqrt((a.var() + b.var()) / 10)
+    return {**{f"ended, steps {name}": told(part, form="{:.2f} ± {:.2f}")
+               for name, part in log["train/finished"].groupby(stage, observed=True)},
+            "rise of gold beyond endings": f"{b.mean() - a.mean():+.2f} ± {half:.2f}"}
 
 
 gold, ended = (np.array(saved["1e-3"]["reference"][key], float) for key in ("gold", "finished"))
 g, e = (x - x.mean(1, keepdims=True) for x in (gold, ended))  # within a prompt, (64, 8)
-worth = [(g * e)[topics == t].sum() / (e * e)[topics == t].sum() for t in np.unique(topics)]
-print(f"reference: {ended.mean():.2f} end; an ending is worth {told(worth)} of gold (topics)")
-pd.concat([parts(rate) for rate in RATES])
+worth = [(g * e)[subjects == t].sum() / (e * e)[subjects == t].sum() for t in np.unique(subjects)]
+print(f"reference: {ended.mean():.2f} end; an ending is worth {told(worth)} of gold (subjects)")
+pd.DataFrame({f"rate {rate}": parts(rate) for rate in RATES})
 
 # %% [markdown]
-# **What to see.** By steps 11 to 20 about nine of ten answers ended in all three runs. From the
-# first ten steps to the next ten endings would pay (rise of the share, times .91) .30 at 3e-4, .10
-# at 1e-3, .17 at 3e-3. Gold in fact rose by .22, .54 and -.04. So at 3e-4 endings are enough; at
-# 1e-3 they are not, and gold's intervals lie apart; at 3e-3 something was lost meanwhile. (Other
-# prompts in every step, one run a rate.)
+# **What to see.** By steps 11 to 20 about nine of ten answers ended in all three runs. The last row
+# takes .91 an ending off gold's rise from the first ten steps to the next ten. At 3e-4 nothing is
+# seen to be left (-.07 ± .16): endings are enough. At 1e-3 +.44 ± .16 is left, while endings rose
+# by only .11: there the rest was learned *after* the endings. At 3e-3 it is -.21 ± .26, undecided.
+# (.91 is a slope among the reference's answers: those that end may be better otherwise, too.)
 
 # %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty of 1. What does the penalty teach by
-# itself? Three runs had a constant for a reward and that penalty alone, three had random numbers
-# (`data/runs/study_rloo_controls`, 1e-3, other prompts; a constant has no sd to be divided by).
-# **Predict**: how long are their answers?
+# itself? Three runs had a constant for a reward and that penalty, three had random numbers
+# (`data/runs/study_rloo_controls`, 1e-3, other prompts).
+# **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
 # %%
+def other_four(evaluated):  # of the first answer to each prompt, whose terms are kept
+    return sum(np.mean(evaluated["terms"][name]) for name in TERMS[1:])
+
+
 def told_by(runs):
-    """Tokens an answer, share that ended, gold; a number a seed."""
-    return {name: ", ".join(f"{np.mean(run['evaluation']['policy'][key]):.{digits}f}"
-                            for run in runs) for name, key, digits in (
-        ("tokens", "tokens", 0), ("ended", "finished", 2), ("gold (0 to 5)", "gold", 1))}
+    """Tokens an answer, share that ended, gold; a number a seed. And the other four, over seeds."""
+    after = [run["evaluation"]["policy"] for run in runs]
+    return {**{name: ", ".join(f"{np.mean(p[key]):.{digits}f}" for p in after)
+               for name, key, digits in (("tokens", "tokens", 0), ("ended", "finished", 2),
+                                         ("gold (0 to 5)", "gold", 1))},
+            "change of the other four": told(np.array([other_four(p) for p in after])
+                                             - other_four(known))}
 
 
 controls = read_runs("data/runs/study_rloo_controls")
@@ -770,9 +804,10 @@ pd.DataFrame.from_dict({reward: told_by(controls[f"{method}-kl0.0"])
 # %% [markdown]
 # **What to see.** Every run learned to end. Paid for that alone, the policy falls silent: one to
 # four tokens, and gold falls by more than half. So an ending is worth .91 only among answers that
-# say something. Random numbers pay for no content either, yet leave 12 to 17 tokens and gold about
-# where it was. Why, this table cannot say. Gold's runs reach 3.9 to 4.0, more than either control
-# in every seed: that part the penalty did not teach. Notebook 09 goes on from here.
+# say something. Random numbers leave 12 to 17 tokens, and gold about where it was although many
+# more answers end: the other four terms *lost* .59 ± .43. Why they do not fall silent, too, this
+# table cannot say. Only gold raised the other four, by .46 ± .05 over three seeds: that part
+# neither loop nor penalty taught. Notebook 09 goes on from here.
 
 # %% [markdown]
 # ## Exercises
@@ -836,11 +871,10 @@ checks.check_rescaled(rescaled);
 # %% [markdown]
 # **4.** *Judge a record.* Someone reads the gold of the recorded runs and says: "RLOO taught the
 # policy more than to stop." `change` (prompts, 5) is after minus before, *complete* in column 0;
-# `topics` (prompts,) numbers the topics. Return what the other four terms gained together, and half
-# of its 95% t interval over topics. Then run the last cell: it also calls you as if every prompt
-# were a topic. At which rates may the sentence stand? At which does that depend on what counts as
-# one observation? And 3e-3 went farther than 1e-3 and gained less: what would you need to see to
-# blame the rate?
+# `topics` (prompts,) numbers the subjects. Return what the other four terms gained together, and
+# half of its 95% t interval over subjects. The last cell also calls you as if every prompt were a
+# subject. At which rates may the sentence stand? Where does that depend on what counts as one
+# observation? And 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
 #
 # <details><summary>Hint</summary>
 #
@@ -855,15 +889,15 @@ def beyond_complete(change, topics):
 checks.check_beyond_complete(beyond_complete);
 
 # %%
-numbered, table = torch.tensor(pd.factorize(topics)[0]), {}
+numbered, table = torch.tensor(pd.factorize(subjects)[0]), {}
 for rate in RATES:
     gained = [beyond_complete(torch.tensor(change(rate).to_numpy()), units)
               for units in (numbered, torch.arange(len(numbered)))]
-    over_topics, over_prompts = ("to do" if g is None else "{:+.3f} ± {:.3f}".format(*map(float, g))
-                                 for g in gained)
+    over, as_if = ("to do" if g is None else "{:+.3f} ± {:.3f}".format(*map(float, g))
+                   for g in gained)
     table[f"rate {rate}"] = {
         "gold": told(found[rate]["gold"]), "KL": f"{np.mean(saved[rate]['policy']['kl']):.0f} nats",
-        "the other four, over topics": over_topics, "as if over prompts": over_prompts}
+        "the other four, over subjects": over, "as if over prompts": as_if}
 pd.DataFrame(table)
 
 # %% [markdown]
@@ -880,7 +914,7 @@ pd.DataFrame(table)
 #
 # 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
 # 2. Nothing: every advantage is zero.
-# 3. $k_1$ as a loss has gradient zero on average. It belongs in the reward.
+# 3. $k_1$ as a loss has gradient zero on average. In the reward it has the right one.
 # 4. No. A whole answer shares one push; with few answers idle tokens ride along.
 # 5. It shows what loop and penalty do when nothing is judged: here they ended every answer and
 #    *cost* gold.
@@ -899,12 +933,12 @@ pd.DataFrame(table)
 # %% [markdown]
 # ## What you know now
 #
-# - A policy gradient needs rewards of samples, not their derivatives. A baseline that does not
-#   depend on the sample changes its noise, not its mean; the siblings' mean is one.
-# - The KL belongs in the reward, as $k_1$; its price means something only beside the reward's
-#   scale.
+# - A policy gradient needs no derivative of the reward. An independent baseline changes its noise,
+#   not its mean.
+# - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss $k_1$
+#   has none, $k_3$ another's. The price means something only beside the reward's scale.
 # - **RLOO pushes each answer by how much it beats its siblings, less a price for leaving the
-#   reference. What one token can earn is learned first: here to end, which reward and penalty both
-#   paid.**
+#   reference. Here it taught to end first, which takes one token and which reward and penalty both
+#   paid; so judge a gain by what is left without it.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**

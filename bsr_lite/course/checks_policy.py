@@ -159,9 +159,9 @@ def check_rescaled(function: Callable) -> bool:
 
 
 def check_beyond_complete(function: Callable) -> bool:
-    """Exercise 4 of notebook 08: gold's change but for one term, topics as repetitions.
+    """Exercise 4 of notebook 08: gold's change but for one term, subjects as repetitions.
 
-    Hint: change[:, 1:].sum(1); of that one mean a topic; bsr_lite.metrics.seed_interval of these
+    Hint: change[:, 1:].sum(1); of that one mean a subject; bsr_lite.metrics.seed_interval of these
     means gives mean and half width"""
     change, topics = numbers(0, 7, 5), torch.tensor([0, 1, 0, 2, 2, 2, 1])
     others = [change[topics == t, 1:].sum(1).mean() for t in range(3)]

@@ -76,7 +76,7 @@ def rescaled(beta, c):
 assert checks.check_rescaled(rescaled)
 
 # %% [markdown]
-# **4.** A topic is one observation, ten in all. At 1e-3 and at 3e-3 the other four terms gained,
+# **4.** A subject is one observation, ten in all. At 1e-3 and at 3e-3 the other four terms gained,
 # beyond the interval: there the sentence may stand, for one run each. At 3e-4 they are undecided,
 # from -.06 to +.14: a small gain is not excluded, next to .55 of *complete*. Over prompts, as if
 # they were independent, no verdict changes here: intervals are ± .08, .12 and .08, not .10, .15 and
@@ -86,8 +86,8 @@ assert checks.check_rescaled(rescaled)
 # %%
 def beyond_complete(change, topics):
     others = change[:, 1:].sum(1)
-    by_topic = [others[topics == t].mean() for t in topics.unique()]
-    return torch.tensor(seed_interval(by_topic))
+    by_subject = [others[topics == t].mean() for t in topics.unique()]
+    return torch.tensor(seed_interval(by_subject))
 
 
 assert checks.check_beyond_complete(beyond_complete)
