@@ -504,8 +504,7 @@ for axis, key, title in zip(axes, ("norm_share_before", "norm_share_after"), (
         "$u$, raw: 2 to 16%", "$h$, what the head sees: at most 2.5%"), strict=True):
     draw_ends(axis, key, floor=0)
     plots.label(axis, "", "", title)
-axes[0].set_ylabel("length's share of the square")
-axes[0].yaxis.set_major_formatter("{x:.0%}")
+axes[0].yaxis.set(label_text="length's share of the square", major_formatter="{x:.0%}")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
