@@ -147,7 +147,7 @@ def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str,
     difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
     row = {"train": (r[..., 0] > r[..., 1]).float().mean(-1), "norm_cv": length_cv(h),
            "difference": difference.mean(-1), "head": models["w"].norm(dim=2)[..., 0],
-           "level": r.mean((-1, -2)), "spread": r.mean(-1).var(-1)}
+           "margin": -r.diff().mean((2, 3)), "level": r.mean((2, 3)), "spread": r.mean(-1).var(-1)}
     for name, x in sets.items():
         h, r = forward(models, x, world.norm)
         gold = (x @ gold_direction())[:, None].expand_as(r).numpy()
