@@ -10,12 +10,13 @@
 # # 11 · My reward model looks wrong: where do I look first?
 #
 # "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some of these
-# are no illness at all. The others have a cause, and one question finds most of them: *do two ways
-# that must agree give the same?* Before and after loading, alone and in a batch, whole and cut.
+# are no illness at all. The others have a cause, and one habit finds it: *compare two things that
+# must agree, or must differ.* Rewards before and after loading, or alone and in a batch, must
+# agree; so must the policy that samples and the one that is scored. The rows of a pair must differ,
+# even cut.
 #
-# Here a reward model, and at the end a policy, is given seven symptoms, and the cause of an eighth.
-# Each time a check says where to look first: twice that nothing needs a cure. Two faults it cannot
-# name alone: lost labels (3), and a random head that somebody saved (4).
+# In each of eight cases a check says where to look first. Three faults it cannot name: lost labels
+# (3), a random head that was saved (4), a wrong KL above zero (8).
 
 # %% [markdown]
 # After it you can
@@ -145,9 +146,10 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # - *new draw*: a new head of $H = 576$ numbers comes from $N(0, 1/(H+1))$, with a norm near 1. The
 #   check knows this library's draws with seed 0 to 4;
 # - *BOS*: the token that begins a sequence;
-# - *packed*: answers in one row; *padded*: in rows of one length. In 16 bits more than .01 passes;
+# - *packed*: answers in one row; *padded*: in rows of one length. Each: the largest change,
+#   in standard deviations of the rewards alone;
 # - *distance to pair mean*: how far a reward lies on average from the mean of its pair. (Not lesson
-#   03's spread, a variance *between* pairs);
+#   03's spread *between* pairs);
 # - *accuracy*, in brackets: a 95% bootstrap over prompts. Last, how often the longer answer is the
 #   chosen one, .31. So "shorter wins" is right in .69: the *length rule*, to be beaten.
 
@@ -166,10 +168,10 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # %%
 number = torch.tensor([300.0])
 model.classifier.score.bias = torch.nn.Parameter(number, requires_grad=False)  # break
-sick = evaluate(model, pairs_as_groups(pairs))
+raised = evaluate(model, pairs_as_groups(pairs))
 brief = partial(doctor.tell, advice=False)  # the finding alone, not what to do
-brief(doctor.level, sick)
-brief(doctor.accuracy, sick);
+brief(doctor.level, raised)
+brief(doctor.accuracy, raised);
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -198,7 +200,7 @@ def draw(rewards, title, tint="black"):
 
 
 axis, chosen, rejected, _ = draw(
-    sick["rewards"], "At a level of 300 the eye cannot rank a pair whose gap is below 2")
+    raised["rewards"], "At a level of 300 the eye cannot rank a pair whose gap is below 2")
 axis.text(0, 250, "chosen filled, rejected open")
 axis.set_ylim(0, 340)
 told = int(((chosen - rejected) > 2).sum())
@@ -217,7 +219,7 @@ axis.text(told - 0.3, 200, f"gap below 2: {24 - told} pairs", color="#777777");
 # **Predict**: in how many of these 24 pairs will the filled dot, the chosen answer, lie lower?
 
 # %%
-level = torch.tensor(sick["rewards"]).mean()
+level = torch.tensor(raised["rewards"]).mean()
 model.classifier.score.bias -= level  # mend
 mended = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.level, mended)
@@ -242,7 +244,7 @@ print(f"ranked wrongly: {wrong.sum()} of 24")
 # "accept above 0". And it matters in 16 bits: near 300 the numbers of bfloat16 are 2 apart.
 
 # %%
-high, low = (torch.tensor(found["rewards"]) for found in (sick, mended))
+high, low = (torch.tensor(found["rewards"]) for found in (raised, mended))
 torch.testing.assert_close(rloo.leave_one_out_advantages(high),
                            rloo.leave_one_out_advantages(low), rtol=0, atol=1e-2)
 ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low)]
@@ -253,9 +255,8 @@ model.classifier.score.bias = None
 # %% [markdown]
 # ## 2. "All my rewards are negative"
 #
-# The same check, another way to get there. Bradley-Terry sees the differences $h_w - h_l$ of its
-# training pairs. We take the mean hidden state, remove all that these differences can see, and move
-# the head against what is left.
+# Bradley-Terry sees the differences $h_w - h_l$ of its training pairs. We take the mean hidden
+# state, remove all that these differences can see, and move the head against what is left.
 #
 # **Predict** the training loss after this move.
 
@@ -289,8 +290,7 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 # %% [markdown]
 # **What to see.** Along the unseen direction Bradley-Terry moves nothing. It still takes the mean
 # from -8.0 to -6.6: the directions that it does see are not perpendicular to the mean state, so
-# learning to rank drags the level along. BSR brings the mean to zero. Exercise 1 shows where
-# recorded runs ended.
+# learning to rank drags the level along. BSR brings the mean to zero.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -328,18 +328,20 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over"
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
 
 # %% [markdown]
-# As they were handed over, the alphabet decides every pair. Mending means to find the step that
-# lost the order.
+# As they were handed over, the alphabet decides every pair.
 #
 # An interval *below* one half would say more: the model has learned something, with the wrong sign
-# for these pairs. Here we turn all labels. **Predict**: can that be the only cause? Would a model
-# that has learned "longer wins", from labels as they were, be called *broken*, too?
+# for these pairs. Here we turn all labels. **Predict**: will it be called *broken*? And would a
+# model that has learned "longer wins", from labels as they were, be called so, too?
 
 # %%
 model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
-assert not doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
+turned = evaluate(model, pairs_as_groups(pairs))
+assert not doctor.tell(doctor.accuracy, turned)
 longer = [float(len(pair.chosen) > len(pair.rejected)) for pair in pairs]
 print("longer wins: {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(longer)))
+below = [a - b for a, b in zip(longer, turned["per_prompt"], strict=True)]
+print("longer wins minus this model: {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(below)))
 model.head_weight.copy_(fitted(seen, start, "bsr", bsr_lambda=0.1))  # mend: labels as they were
 again = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.accuracy, again)
@@ -348,9 +350,12 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It would: its interval lies below one half. So compare with the length rule before you turn any
-# label.
+# Both would. "Longer wins" is right in .31 of these pairs, and its interval, too, lies below one
+# half.
 # </details>
+#
+# So compare with it before you turn any label. This model is .21 lower still, and the paired
+# interval lies above zero: length alone does not explain it.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
@@ -377,7 +382,7 @@ except SystemExit as end:
 # </details>
 #
 # The verdict comes from the folder: the head is not in it. A random head that somebody *saved* can
-# pass this check. What decides is to compare rewards before and after.
+# pass this check.
 #
 # Mending means to save the whole model, and to load it once while the old one is still there.
 
@@ -394,14 +399,17 @@ found = {"before saving": again, "backbone saved": evaluate(anew, pairs_as_group
 torch.testing.assert_close(torch.tensor(found["all saved"]["rewards"]),
                            torch.tensor(again["rewards"]), rtol=1e-4, atol=1e-4)
 brief(doctor.accuracy, found["backbone saved"])
+right = ((new @ torch.randn(576, 1000).to(new)).diff(dim=1)[:, 0] < 0).float().mean(0)  # (1000,)
+print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(
+    *right.quantile(torch.tensor([0.025, 0.975])).tolist()))
 pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:.2f}"]
               for name, f in found.items()},
              index=["reward of pair 1", "reward of pair 2", "reward of pair 3", "accuracy"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the new head they are not, yet it
-# ranks three quarters of these easy pairs rightly. So an accuracy of .75 alone does not name the
-# fault; three rewards, before and after, do.
+# **What to see.** Saved whole, the rewards are the same. With the new head they are not. Yet this
+# random head ranks three quarters rightly. That is the luck of one draw: others rank as many
+# wrongly. So an accuracy of .75 alone does not name the fault; three rewards, before and after, do.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -428,8 +436,6 @@ doctor.tell(doctor.batches, model, rows(pairs)[:4]);
 # the answer's end, as long as `config.pad_token_id` is not the end of turn itself (Exercise 2).
 # </details>
 #
-# The packed rows contain no padding, so they stay right.
-#
 # Now 24 pairs in one batch, padded on the right. In Section 1's second picture 3 of them were
 # ranked wrongly. **Predict**: how many are now, and where will the rewards lie? (Dots and colours
 # as there: filled is chosen, orange is ranked wrongly.)
@@ -442,29 +448,37 @@ batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:24] for
                              padding_side="right", return_tensors="pt")
 beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu().view(-1, 2)  # (P, 2)
 axis, _, rejected, wrong = draw(
-    beside.tolist(), "Read at the padding, 11 of 24 pairs are ranked wrongly instead of 3",
+    beside.tolist(), "Read at the padding, all rewards but one fall: 11 of 24 pairs ranked wrongly",
     tint="#D55E00")
-axis.text(22.5, rejected[-1], "the longest answer: no padding", ha="right", va="center")
+alone = torch.tensor(again["rewards"])[:24][beside.diff(dim=1)[:, 0].argsort()]  # same order
+axis.plot(alone[:, 0], "o", color="#999999", markersize=4)
+axis.plot(alone[:, 1], "o", color="#999999", markersize=6, markerfacecolor="none")
+axis.text(11.5, 3, "the same answers alone (grey)", color="#777777", ha="center")
+axis.text(11.5, -7.2, "in the batch", ha="center")
+axis.annotate("the longest answer: no padding", (23, rejected[-1]), (21.8, -5.5), ha="right",
+              arrowprops={"arrowstyle": "-", "color": "#777777"})
+axis.set_ylim(-11, 4)
+assert (beside < torch.tensor(again["rewards"])[:24] - 1e-3).sum() == 47, "all fall but one"
+torch.testing.assert_close(beside.max(), alone[-1, 1], rtol=0, atol=1e-3)  # it keeps its reward
 print("ranked rightly: {:.2f} ({:.2f} to {:.2f})".format(
     *bootstrap_interval(1 - wrong.float())))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Eleven. And the rewards lie near -9, below every true one.
+# Eleven. And all rewards but one lie near -9, below every one that was scored alone.
 # </details>
 #
 # **What to see.** Of 24 pairs so few are right that the interval holds one half: they are not seen
-# to beat a coin, though 24 are too few to say that no order is left. One answer keeps its reward.
-# It is the longest, so nothing is padded behind it.
+# to beat a coin. One answer keeps its reward: its grey and its orange ring coincide. It is the
+# longest, so nothing is padded behind it.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
 assert doctor.tell(doctor.batches, model, rows(pairs)[:4]), "padding must not change a reward"
 
 # %% [markdown]
-# What remains in 32 bits is rounding, below a thousandth. In bfloat16 the check lets half a
-# standard deviation pass: score in 32 bits to see smaller errors.
+# In bfloat16 the check lets half a standard deviation pass: score in 32 bits to see smaller errors.
 
 # %% [markdown]
 # ## 6. "The loss stays at 0.693"
@@ -480,9 +494,16 @@ RULES = "Be helpful, be honest, do not harm anyone, and answer in plain words. "
 long = [replace(pair, prompt=[{"role": "user", "content": RULES + pair.prompt[-1]["content"]}])
         for pair in pairs]  # break
 doctor.tell(doctor.data, long, rows(long), 512)
-cut = [torch.cat([model(batching.pack([[ids[:511], ids[511:512]]])) for ids in pair])
-       for pair in rows(long)[:4]]
-print(f"loss of four pairs cut at 512: {preference_loss('bt', *torch.stack(cut).unbind(1)):.3f}")
+
+
+def loss_at(limit):  # of four pairs, each row cut at the limit
+    kept = [[ids[:limit] for ids in pair] for pair in rows(long)[:4]]
+    rewards = [torch.cat([model(batching.pack([[ids[:-1], ids[-1:]]])) for ids in pair])
+               for pair in kept]
+    return preference_loss("bt", *torch.stack(rewards).unbind(1))
+
+
+print(f"loss of four pairs cut at 512: {loss_at(512):.3f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -493,26 +514,27 @@ print(f"loss of four pairs cut at 512: {preference_loss('bt', *torch.stack(cut).
 # Two equal rows have equal rewards, so Bradley-Terry's gradient on them is zero.
 #
 # Mending means a limit that holds the chats, or shorter prompts. A pair that does not fit is
-# dropped, not cut, as a cut answer is another answer. `train_rm` drops and counts.
+# dropped, not cut, as a cut answer is another answer.
 
 # %%
 longest = max(len(ids) for pair in rows(long) for ids in pair)
-print(f"longest chat: {longest} tokens")
+print(f"longest chat: {longest} tokens; loss of the four pairs whole: {loss_at(longest):.3f}")
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
 # ## 7. "My policy never stops"
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
-# **end-of-turn** token. A template without one reads the reward at whatever token comes last.
+# **end-of-turn** token. With a template that puts nothing after the last answer it is read at
+# whatever token the answer ends in.
 #
 # **Predict**: at how many different tokens will it read 48 rejected answers? And what becomes of
 # the accuracy?
 
 # %%
 template = model.tokenizer.chat_template
-model.tokenizer.chat_template = (  # break
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+model.tokenizer.chat_template = (  # break: a new line between turns, nothing after the last
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{{'\n' if not loop.last}}{% endfor %}")
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
 brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
@@ -534,9 +556,6 @@ print(len(last), "different last tokens:", last)
 model.tokenizer.chat_template = template  # mend; a head trained without must train again
 assert doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs)), "one end for all chats"
 print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)}))
-
-# %% [markdown]
-# The template closes cut answers, too: it says where a turn ends, not that an answer is complete.
 
 # %% [markdown]
 # ## 8. "My KL is negative"
@@ -568,7 +587,8 @@ for value, text in ((0.0, "zero "), ((pi * k1).sum().item(), " the true KL")):
 plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
             "Near the reference about 4 in 10 means of 32 samples fall below zero")
 kl = (pi * k1).sum()
-print(f"KL {kl:.4f} nats; with normal noise below zero: {ndtr(-(32 * kl / 2).sqrt()):.0%}")
+print(f"KL {kl:.4f} nats, half the variance of k1 {((pi * k1 ** 2).sum() - kl ** 2) / 2:.4f}; "
+      f"with normal noise below zero: {ndtr(-(32 * kl / 2).sqrt()):.0%}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -581,6 +601,10 @@ print(f"KL {kl:.4f} nats; with normal noise below zero: {ndtr(-(32 * kl / 2).sqr
 # $\sqrt{n\,\mathrm{KL}/2}$ standard errors above zero. A rule to keep: from $n\,\mathrm{KL} = 8$ on
 # these are two or more, and a negative mean is hardly noise.
 #
+# You do not know the KL, but near the reference half the sampled variance of $k_1$ stands in for
+# it. The check needs no KL: *broken* is a mean more than two of its own standard errors below zero.
+
+# %% [markdown]
 # The patient is a tiny policy with random weights. Its LoRA adapter is stirred, so that it differs
 # from its reference, the same weights without the adapter.
 
@@ -603,8 +627,10 @@ assert doctor.tell(doctor.kl, policy, pairs), "of its own answers the mean is a 
 
 # %% [markdown]
 # A second positive control: sampled from the policy itself, the mean is above zero. Behind "+-"
-# stand two standard errors over the 32 answers; *broken* is further below zero than that. Now the
-# engine that samples has not been given the new weights. It still holds the reference's.
+# stand two standard errors over the 32 answers. (Half the variance, $32 \cdot 1.30^2 / 2 = 27$, is
+# a rough KL so far from the reference.)
+#
+# Now the engine that samples has not been given the new weights. It still holds the reference's.
 #
 # **Predict** the sign, and say whose KL it is.
 
@@ -623,9 +649,6 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # Negative, and far from zero: over answers of the reference the mean of
 # $\log \pi - \log \pi_\text{ref}$ is $-\mathrm{KL}(\pi_\text{ref} \,\|\, \pi)$.
 # </details>
-#
-# The other causes are of the same kind. The answers were sampled at another temperature, or the
-# log-probabilities are those of another template, or padding was counted on one side.
 #
 # The check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still
 # positive (Exercise 3). *ok* means "not impossible", not "right".
@@ -669,8 +692,7 @@ pd.DataFrame([
 # **1.** *Judge recorded models.* Write the level in units of the *distance to pair mean*: shape
 # (P, 2) in, one number out. The cell applies it to `recorded`: 16 models of four methods, four
 # seeds each. Say in advance: if the loss does not see the level, will four seeds have four random
-# levels, or one? Call it a level where its size exceeds one unit. (The check is milder: *look* at
-# ten, or where all rewards have one sign.) Which methods have one?
+# levels, or one? Call it a level where its size exceeds one unit. Which methods have one?
 #
 # <details><summary>Hint</summary>
 #
@@ -787,7 +809,7 @@ checks.check_diagnoses(diagnoses);
 # <details><summary>Answers</summary>
 #
 # 1. Not for that reason. Look at accuracy, and whether rewards are kept in 16 bits.
-# 2. It has learned something: compare with the length rule, then look whether the labels are
+# 2. It has learned something: compare with "longer wins", then look whether the labels are
 #    turned. A coin has learned nothing.
 # 3. `tokenizer.pad_token_id` and `config.pad_token_id`, with the id that ends a chat: neither may
 #    be that.
@@ -799,8 +821,9 @@ checks.check_diagnoses(diagnoses);
 # %% [markdown]
 # ## What you know now
 #
-# **Before you doubt the loss, score the same thing in two ways that must agree: where they differ
-# by more than rounding, the pipeline is at fault.**
+# **Before you doubt the loss, compare what must agree (rewards alone and in a batch, before and
+# after loading) and what must differ (the two rows of a pair): where that fails by more than
+# rounding, the pipeline is at fault.**
 #
 # A level cancels in every difference: in 32 bits it is no fault for ranking, in 16 it costs ties.
 #

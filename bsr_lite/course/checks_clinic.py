@@ -7,7 +7,8 @@ import torch
 
 from .checks import judge, numbers
 
-WORDS = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"  # no end of turn
+# a new line between turns, nothing after the last
+WORDS = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{'\n' if not loop.last}}{% endfor %}"
 
 
 def patient(number: int, model):
