@@ -129,7 +129,7 @@ def load_reward_model(name_or_path: str, *, depth: int | None = None, lora_rank:
 
 
 def _reload(folder: Path, meta: dict) -> RewardModel:
-    meta = meta | {"dtype": machine.resolve_dtype(meta["dtype"], saved=True)}
+    meta = {"rounded": meta["dtype"]} | meta | {"dtype": machine.resolve_dtype(meta["dtype"], True)}
     # without adapters the folder is a whole model, cut to its depth already
     whole = {} if meta["lora_rank"] else {"base": str(folder), "depth": None}
     hf, tokenizer, _ = load_base(meta | whole, seed=0)

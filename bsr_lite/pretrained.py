@@ -30,13 +30,15 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
                          "merge_and_unload; of a reward model of ours scale.merge)")
     path = str(embedded_model_path()) if name == EMBEDDED else name
     no_code = {"trust_remote_code": False}  # nor the question whether to run it, typed in passing
-    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, dtype), **no_code}
+    # 4 bits are rounded from training's format: from another they would be other weights
+    held = meta.get("rounded", dtype) if meta["quantization"] else dtype
+    options = {"attn_implementation": attention(meta), "dtype": getattr(torch, held), **no_code}
     if meta["quantization"]:
         if torch.cuda.is_available():  # it is quantized there, on the way in
             options["device_map"] = {"": machine.device()}
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=options["dtype"], llm_int8_skip_modules=["score", "lm_head"])
+            bnb_4bit_compute_dtype=dtype, llm_int8_skip_modules=["score", "lm_head"])
     try:
         config = cut_config(transformers.AutoConfig.from_pretrained(path, num_labels=1, **no_code),
                             meta)
@@ -63,7 +65,7 @@ def load_pretrained(kind: str, meta: dict, dtype: str):
     if lost:
         raise ModelError(f"the weights of {name} lack {len(lost)}, such as {', '.join(lost[:3])}")
     if meta["quantization"]:
-        guard_nf4(hf)
+        guard_nf4(hf, getattr(torch, dtype))
     if dtype == "float16":
         widen_residual_stream(hf)
     return hf, tokenizer, bool(info["missing_keys"])
@@ -90,13 +92,16 @@ def attention(meta: dict) -> str:
     return "eager" if meta.get("layout") == "padded" else "packed"
 
 
-def guard_nf4(hf) -> None:
+def guard_nf4(hf, dtype: torch.dtype) -> None:
     """On CPUs with AVX512-BF16 one eval-mode forward would repack the weight for a kernel without
-    autograd, for good: LoRA's gradients would be wrong and the loss look normal."""
+    autograd, for good: LoRA's gradients would be wrong and the loss look normal.  What is not in 4
+    bits is held in `dtype`."""
     import bitsandbytes as bnb
     for module in hf.modules():
         if isinstance(module, bnb.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
+    for parameter in filter(torch.is_floating_point, hf.parameters()):
+        parameter.data = parameter.data.to(dtype)
 
 
 def widen_residual_stream(hf) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_close_in_norm, tokenize
 
-from bsr_lite import embedded
+from bsr_lite import embedded, machine
 from bsr_lite.batching import pack, shared_prefix
 from bsr_lite.errors import ModelError
 from bsr_lite.models import load_reward_model, rewards
@@ -215,6 +215,27 @@ def test_adapter_on_another_precision_of_its_base_is_another_model(tiny_path, tm
     assert meta["quantization"] == "nf4"
     (tmp_path / META).write_text(json.dumps(meta | {"quantization": None}))
     assert (score(load_reward_model(str(tmp_path))) - score(model)).abs().max() > 1e-3
+
+
+def test_another_machines_format_keeps_the_4_bit_base(tiny_path, tmp_path, monkeypatch):
+    """Adapters trained in bfloat16, read where only float32 is computed: the codes are those of
+    training, rounded from bfloat16, and stay so when the model is saved and read once more."""
+    def codes(model):
+        return torch.cat([m.weight.data.flatten() for m in model.modules()
+                          if isinstance(m, bitsandbytes.nn.Linear4bit)])
+
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    trained = train_a_little(load_reward_model(tiny_path, lora_rank=4, dtype="bfloat16",
+                                               quantization="nf4"))
+    save_reward_model(trained, tmp_path / "0")
+    monkeypatch.setattr(machine, "resolve_dtype", lambda asked, saved=False: "float32")
+    for number in range(2):
+        again = load_reward_model(str(tmp_path / str(number))).eval()
+        assert again.meta["dtype"] == "float32" and torch.equal(codes(again), codes(trained))
+        assert_close_in_norm(score(again), score(trained), unit=1, dtype=torch.bfloat16, factor=4)
+        save_reward_model(again, tmp_path / str(number + 1))
+    other = load_reward_model(tiny_path, lora_rank=4, quantization="nf4")
+    assert not torch.equal(codes(other), codes(trained)), "rounded from float32 they differ"
 
 
 @pytest.mark.parametrize("options", [{}, {"quantization": "nf4"}])
