@@ -129,7 +129,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # (a) Where a 0 stands you may say "no difference of .05" (of .025 in accuracy; also at a 1 or -1
 # with both ends inside: none here), where a 2 stands not. "None at all" may be said nowhere: every
 # interval holds differences other than zero.
-#
+
+# %% [markdown]
 # (b) 42 intervals, of which 2.1 would exclude zero by chance. Six do, all costs and all of
 # *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
 # $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) Before you
