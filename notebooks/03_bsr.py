@@ -594,8 +594,8 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. In Section 7's last table BSR moves the mean by 0.69 at $10^{-3}$ (from
-# 0.083 to $-0.611$) and by 1.12 at $10^{-1}$: a hundred times the weight, 1.6 times the step.
+# No, by one step at most. In Section 7's last table BSR moves the mean by 0.69 at $10^{-3}$ and
+# by 1.12 at $10^{-1}$ (from 0.083): a hundred times the weight, 1.6 times the step.
 # Recorded, after one update: 1.4, 1.4 and 1.1 times (other batches and heads, LoRA moves too).
 # </details>
 
@@ -706,9 +706,9 @@ pd.DataFrame([row(name, terms, (END, LATE)) for name in names], names, [
 # %% [markdown]
 # So the level's penalty is at work. *The spread's acts, too, but at $10^{-2}$ little: 1 to 2%.*
 # (The interval excludes 1 at steps 17 to 23, not at 59 to 65; a comparison chosen after the runs.)
-# The low $\mathrm{sd}(s)$ at $10^{-2}$ is hardly its doing: at steps 17 to 23 level alone has nearly
-# the same in each seed (last table). In three seeds both are below BT then, margins too; by step
-# 65 in one. At $10^{-1}$ there is no run of level alone: undecided.
+# The low $\mathrm{sd}(s)$ at $10^{-2}$ is hardly its doing: at steps 17 to 23 level alone has
+# nearly the same in each seed (last table). In three seeds both are below BT then, margins too; by
+# step 65 in one. At $10^{-1}$ there is no run of level alone: undecided.
 
 # %% [markdown]
 # Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
@@ -841,8 +841,6 @@ checks.check_accumulated_gradient(accumulated_gradient);
 #
 # **BSR is two penalties in one: it pulls the level to zero with weight $\lambda G$, and the pair
 # means together with weight $\lambda$. Change the group, and you change the regularizer.**
-#
-# A shift that one prompt's answers share is invisible to tau within prompts, best-of-n and RLOO.
 
 # %% [markdown]
 # Open here: does another group size change a *trained* model? Does BSR calm hidden states, and help
