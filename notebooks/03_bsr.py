@@ -16,9 +16,9 @@
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
-# **In a hurry**: Sections 1, 2, 3 and 5 and Exercise 2 are that sentence. 4 says what it cannot do,
-# 7 and 8 what it weighs in practice. The runs in 8 all have groups of 16: that the group sets the
-# ratio is algebra and simulation here, not a trained result.
+# **In a hurry**: Sections 1, 2, 3 and 5 and Exercise 2 are that sentence, 7 and 8 what it weighs.
+# The runs in 8 all have groups of 16: that the group sets the ratio is algebra and simulation here,
+# not a trained result.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -94,8 +94,6 @@ pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/re
 # $$L_{BSR} = L_{BT} + \lambda\,G\,\bar r^{\,2}, \qquad
 # \bar r = \frac{1}{2G}\sum_{j=1}^{2G} r_j.$$
 #
-# In the sum itself: $\lambda\,G\,\bar r^{\,2} = \frac{\lambda}{4G}\bigl(\sum_j r_j\bigr)^2$.
-#
 # A batch of $B$ pairs is cut into $B/G$ groups whose penalties are averaged; by default it is one
 # group (`bsr_group_size`). *Deviation:* in the official code a group is whatever one device
 # computes at a time.
@@ -139,10 +137,10 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # <details><summary>Answer</summary>
 #
 # $N\mu_s^2$: there is only one such group, so its mean does not vary.
-# </details>
 #
-# Small print: an epoch draws *without* replacement. From $N$ pairs the variance of a group's mean
-# is then smaller by the factor $(N - G)/(N - 1)$.
+# In general an epoch draws *without* replacement: from $N$ pairs the variance of a group's mean is
+# then smaller by the factor $(N - G)/(N - 1)$.
+# </details>
 
 # %%
 N, mu = 256, 0.5
@@ -181,8 +179,6 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
 # %% [markdown]
 # **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7: below it the spread
 # costs more, above it the level. At $G = 1$ the penalty is exactly the mean squared pair mean.
-#
-# *The group size sets the ratio of two regularizers.*
 
 # %% [markdown]
 # ## 3. The gradient: one number for everyone
@@ -271,7 +267,8 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 
 # %% [markdown]
 # **What to see.** The average push is $G\mu_s$ (first row: algebra). How far a high pair is pushed
-# *beyond* it hardly depends on the group (figure): 6% less in groups of 16 than in groups of 1.
+# *beyond* it depends on the group only by $(N-G)/(N-1)$ (figure): 6% less in groups of 16 than in
+# groups of 1, 25% less in groups of 64. While $G$ is far below $N$, it is the same push.
 #
 # One step shows little of that: while $G$ is far below $N$, its push scatters by about
 # $\sqrt G\,\mathrm{sd}(s)$ (last row).
@@ -289,8 +286,8 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # %% [markdown]
 # ## 4. What no comparison within a prompt can see
 #
-# Take an *idealised* BSR that takes away each prompt's mean reward: the shift $c(x)$, and with it
-# the honest difference between prompts. (Gold, tau, best-of-n: notebook 01.)
+# An *idealised* BSR takes away each prompt's mean reward: the shift $c(x)$, and with it the honest
+# difference between prompts. (Gold, tau, best-of-n: notebook 01.)
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
 # advantages**, and tau pooled over prompts. (REINFORCE leave-one-out, the RL method of the paper:
@@ -393,7 +390,7 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                        for where, values in cells.items()} for factor, cells in errors.items()})
 
 # %% [markdown]
-# (Error of the naive gradient over the length of the right one; 20 draws, ± 95%.)
+# (Error of the naive gradient over the right one's length; 20 draws, ± 95%.)
 #
 # <details><summary>Answer</summary>
 #
@@ -404,9 +401,8 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 
 # %% [markdown]
 # **The exact way** starts from one fact: the loss depends on the network only through $2B$ numbers.
-# So the whole batch's gradient is possible with the graph of one micro-batch at a time, for one
-# more forward pass. `train_rm` does it, and you will find out how in Exercise 4. (Several
-# processes: notebook 10.)
+# So the whole batch's gradient needs the graph of one micro-batch at a time, and one more forward
+# pass. `train_rm` does it; how, you find out in Exercise 4. (Several processes: notebook 10.)
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -441,24 +437,29 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 #
 # The ratio of the terms is $G$. What is their *size*, measured in BT's gradient? First on *one
 # reward*. BT pushes by $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on: the chosen up, the rejected
-# down. BSR pushes by $\lambda\,|\bar r|\,G/B$, all one way. The ratio depends on the group, not on
-# $B$:
+# down. BSR pushes by $\lambda\,|\bar r|\,G/B$, all one way. The ratio:
 #
 # $$\frac{\lambda\,|\bar r|\,G/B}{1/(2B)} = 2\,\lambda\,G\,|\bar r| .$$
 #
 # **A $\lambda$ means little without its group size.** At the start $\bar r$ may be 1 or 2 (the
-# first table). With the level at zero it is of the size $\mathrm{sd}(s)/\sqrt G$ and changes sign.
+# first table). With the level at zero it is of the size $\mathrm{sd}(s)/\sqrt G$.
+#
+# The *spread's* part: while $G$ is far below $N$, a pair's push beyond the average one is
+# $\lambda\,(s_i - \mu_s)/B$ (Section 3). Over BT's it is $2\lambda\,|s_i - \mu_s|$, without $G$.
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
 rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * r_bar:.2g}×" for x in LAMBDAS]
-        for G, what in ((16, "ours"), (128, "paper's batch"))
+        for G, what in ((16, "ours; a GPU of the 8B recipe"),
+                        (128, "the paper's batch as one group"))
         for r_bar, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
+rows["spread: a pair 1 above the level, any G far below N"] = [f"{2 * x:.2g}×" for x in LAMBDAS]
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
 
 # %% [markdown]
-# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction. On shared weights pushes add up or
+# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level and .2% by the spread
+# (last row): expect to see the first long before the second. On shared weights pushes add up or
 # cancel: look at a real head.
 
 # %%
@@ -496,8 +497,8 @@ pd.DataFrame([["one reward", f"{2e-3 * 16 * mean_reward:.0%}"],
              ).set_index("gradient on")
 
 # %% [markdown]
-# 3% to 40%, a factor of 13: a pair's two BT pushes make *one* step along $h_w - h_l$, which is
-# short (6.2). Its two BSR pushes make *two* along $\bar h$, which is long (41): $2 \cdot 41 / 6.2 =
+# 3% to 40%, a factor of 13: a pair's two BT pushes add up to *one* along $h_w - h_l$, which is
+# short (6.2), its two BSR pushes to *two* along $\bar h$, which is long (41): $2 \cdot 41 / 6.2 =
 # 13$. 40% to 120%: the differences of different pairs point different ways and cancel.
 #
 # And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
@@ -512,7 +513,7 @@ for x in (0.0, *LAMBDAS):
     step = -config.head_learning_rate * total.sign()
     rows.append([f"{x:g}", (mean_hidden @ step).item(), (margin_direction @ step).item(),
                  (total.sign() == g_bsr.sign()).float().mean().item()])
-pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step",
+pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's first step",
                             "of the mean margin", "coordinates with BSR's sign"]
              ).set_index("lambda").round(3)
 
@@ -524,13 +525,12 @@ pd.DataFrame(rows, columns=["lambda", "change of the level by AdamW's first step
 # steps can, for BSR's push is small once the level is near zero: Section 8.
 # </details>
 #
-# So BSR at $10^{-3}$ is small reward by reward, and weighs as much as BT on the head. (One model,
-# one head, one batch: a scale, not a law.)
+# So BSR at $10^{-3}$ weighs as much as BT on the head. (One head, one batch: a scale, not a law.)
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# The study of the start, with BSR: a batch is one group. A seed's methods share head and batches.
+# The study of the start, with BSR: a batch is one group, a seed's methods share head and batches.
 #
 # **Predict** from the last table: does a hundred times $\lambda = 10^{-3}$ bring the batch mean to
 # zero much sooner?
@@ -560,8 +560,8 @@ def swing(run):
 figure, axes = plots.panels(3, sharey=True)
 TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#DE3F55",
          "bsr-1e-2": "#A32A3D", "bsr-1e-1": "#5E0F1C"}  # BSR: the larger lambda, the darker
-LABELS = {"bt": (0, 9, 3.5), "bsr-1e-4": (1, 9, 1.55), "bsr-1e-3": (2, 5, -1.4),
-          "bsr-1e-1": (0, 6.5, -1.8)}
+LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (14.5, -1.25),
+          "bsr-1e-1": (6.5, -1.8)}
 for seed, axis in enumerate(axes):
     axis.axhline(0, color="black", linewidth=0.8)
     for method in LABELS:
@@ -572,8 +572,8 @@ for seed, axis in enumerate(axes):
             axis.plot(int(x), curve[int(x) - 1], "o", color=TINTS[method], markersize=5,
                       zorder=3)
     plots.label(axis, "optimizer step", "", f"seed {seed}")
-for method, (seed, *place) in LABELS.items():
-    axes[seed].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
+for method, place in LABELS.items():
+    axes[0].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
 figure.suptitle(
     "λ = 1e-3 crosses zero by step 4 (dots); a hundred times as much gains one step at most");
@@ -590,28 +590,29 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 # %% [markdown]
 # **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4. $10^{-4}$ needs 14
 # to 19 steps. It saturates as in Section 7: after one update $10^{-2}$ has moved the mean by as
-# much as $10^{-1}$. Afterwards it swings, at $10^{-1}$ in seed 0 down to $-1.9$; why, this lesson
-# does not explain. ($10^{-2}$ is in the table only.)
+# much as $10^{-1}$. Afterwards it swings; why, this lesson does not explain.
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. In Section 7's last table BSR moves the level by 0.69 at $10^{-3}$ (from
-# 0.083 to $-0.611$) and by 1.12 at $10^{-1}$: a hundred times the weight, 1.6 times the step.
+# No, by one step at most. In Section 7's last table BSR moves the mean by 0.69 at $10^{-3}$ and
+# by 1.12 at $10^{-1}$ (from 0.083): a hundred times the weight, 1.6 times the step.
+# Recorded, after one update: 1.4, 1.4 and 1.1 times (other batches and heads, LoRA moves too).
 # </details>
 
 # %% [markdown]
-# **The spread next**, and what is left of margins and tau.
+# **The spread next**, with margins and tau.
 
 # %%
 START, END = slice(0, 1), slice(16, 23)  # step 1, before any update; steps 17 to 23
+LATE = slice(58, 65)  # steps 59 to 65 of longer runs
 
 
-def row(method):
+def row(method, record=record, when=(START, END)):
     runs = record[method]
     parts = [course(run, "bsr/variance_term") for run in runs]
     tau, bt = (np.array([run["evaluation"]["scenarios"]["prompt_disjoint"]["score"]
                          for run in record[name]]) for name in (method, "bt"))
-    cells = [*([part[steps].mean() ** 0.5 for part in parts] for steps in (START, END)),
+    cells = [*([part[steps].mean() ** 0.5 for part in parts] for steps in when),
              [course(run, "train/margin")[END].mean() for run in runs]]
     return [", ".join(f"{x:.2f}" for x in cell) for cell in cells] + [
         ", ".join(f"{x:.3f}" for x in tau),
@@ -624,15 +625,16 @@ pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
 
 # %% [markdown]
 # From $10^{-2}$ on $\mathrm{sd}(s)$ ends lower than BT's. Is that the penalty, or a model that has
-# learned less? The margin is lower, too. So divide by it, and compare with BT of the same seed.
-#
-# A random head spreads pair means before any update (first column, the same for all methods). So
-# look twice: as it is, and with step 1's variance taken off (as if what is learned were
-# uncorrelated with it; one batch's variance is itself rough).
-#
-# **The control**: `data/runs/study_terms` holds runs with $\lambda\,\mathrm{Var}(s)$ *alone*
-# (notebook 04), $\lambda = 10^{-1}$, 66 steps, four seeds, and BSR at $10^{-2}$, as long.
-# **Predict**: does the ratio fall with spread alone? And in which of BSR's runs?
+# learned less? The margin is lower, too: so divide by it, and compare within a seed. A random head
+# spreads pair means before any update (first column). So look twice: as it is, and with step 1's
+# variance taken off (as if what is learned were uncorrelated with it).
+
+# %% [markdown]
+# **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds): the *spread alone*,
+# $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$. And the *level alone* at $10^{-2}$: BSR's loss minus
+# $\lambda$ times the batch's variance of pair means. So BSR *over level alone* is what the spread's
+# term does. **Predict** from Section 7's first table: is that nearest to .5, .85 or 1? And spread
+# alone over BT?
 
 # %%
 def ratio(runs, off, steps=END):
@@ -643,69 +645,81 @@ def ratio(runs, off, steps=END):
 
 
 terms = read_runs(Path("data/runs/study_terms"))
-LATE = slice(58, 65)
-PAIRS = {f"λ = {m[4:]}": (record[m], record["bt"]) for m in METHODS} | {
-    "BSR 1e-2,\nsteps 59 to 65": (terms["bsr-1e-2"], terms["bt"], LATE)} | {
-    f"spread 1e-1,\nsteps {when}": (terms["spread-1e-1"], terms["bt"], steps)
-    for when, steps in (("17 to 23", END), ("59 to 65", LATE))}
+PAIRS = {f"λ = {m[4:]}\nover BT": (record[m], record["bt"]) for m in METHODS} | {
+    f"{name}\nover {of}": (terms[ours], terms[other], LATE) for name, ours, of, other in (
+        ("level 1e-2", "level-1e-2", "BT", "bt"), ("BSR 1e-2", "bsr-1e-2", "BT", "bt"),
+        ("BSR 1e-2", "bsr-1e-2", "level 1e-2", "level-1e-2"),
+        ("spread 1e-1", "spread-1e-1", "BT", "bt"))}
+EARLY = {f"{name}, steps 17 to 23": pair[:2] for name, pair in PAIRS.items() if len(pair) == 3}
 
 
-def over_bt(off, ours, bt, steps=END):
-    return ratio(ours, off, steps) / ratio(bt, off, steps)
+def over(off, ours, other, steps=END):
+    return ratio(ours, off, steps) / ratio(other, off, steps)
 
 # %%
 figure, axis = plots.panels(1)
 axis.axhline(1, color="black", linewidth=0.8)
 axis.axvline(3.5, color="0.6", linewidth=0.8)
-for off, tint, shift in ((0, "0.6", -0.12), (1, "black", 0.12)):
-    values = [over_bt(off, *pair) for pair in PAIRS.values()]
-    for at in (slice(0, 4), slice(5, 7)):  # a line a seed, within a study
-        axis.plot(np.arange(7)[at] + shift, np.array(values[at]), color=tint, linewidth=0.8)
-    for x, of_seeds in enumerate(values):
-        axis.plot([x + shift] * len(of_seeds), of_seeds, "o", color=tint, markersize=4)
-        mean, half = seed_interval(of_seeds)
-        axis.errorbar(x + shift * 1.7, mean, half, fmt="_", color=tint, markersize=9)
-axis.annotate("as it is", (2.1, 1.5), color="0.5")
-axis.annotate("without step 1's variance", (1.25, 0.75))
-axis.annotate("BSR, steps 17 to 23, three seeds", (-0.3, 1.7))
-axis.annotate("runs of 66 steps, four seeds", (3.6, 1.7))
-axis.set(xticks=range(7), xticklabels=PAIRS, ylim=(0.35, 1.85))
-plots.label(axis, "", "sd(s) / margin, over BT's of the same seed",
-            "Spread alone at 1e-1 lowers sd(s) / margin by step 65; no BSR run shows that")
+bsr, level, spread = (plots.COLORS[name] for name in ("bsr", "level", "spread"))
+found = [over(1, *pair) for pair in PAIRS.values()]
+for at in (slice(0, 4), slice(4, 6)):  # a line a seed, within a study
+    axis.plot(np.arange(8)[at], np.array(found[at]), color="0.75", linewidth=0.8)
+for x, (tint, of_seeds) in enumerate(zip([bsr] * 4 + [level, bsr, "black", spread], found,
+                                         strict=True)):
+    mean, half = seed_interval(of_seeds)
+    axis.plot([x] * len(of_seeds), of_seeds, "o", color=tint, markersize=4)
+    axis.errorbar(x + 0.15, mean, half, fmt="_", color=tint, markersize=9)
+    axis.annotate(f"{mean:.2f}", (x + 0.15, mean + half + 0.01), color=tint, ha="center")
+axis.annotate("BSR, steps 17 to 23 of 24, three seeds", (-0.3, 1.42))
+axis.annotate("steps 59 to 65 of 66, four seeds", (3.6, 1.42))
+axis.set(xticks=range(8), xticklabels=PAIRS, ylim=(0.7, 1.5), xlim=(-0.4, 7.7))
+plots.label(axis, "",
+            "sd(s) / margin over the same seed's\nrun named below, without step 1's variance",
+            "At 1e-2 BSR is within 4% of level alone; spread alone at ten times λ is 15% below BT")
 
 # %%
 pd.DataFrame({name.replace("\n", " "): [
-    "{:.2f} ± {:.2f}".format(*seed_interval(over_bt(off, *pair))) for off in (0, 1)]
-    for name, pair in PAIRS.items()}, ["as it is", "without step 1's variance"]
-    ).transpose().rename_axis("sd(s) / margin over BT's, ± 95%", axis=1)
+    "{:.3f} ± {:.3f}".format(*seed_interval(over(off, *pair))) for off in (0, 1)]
+    for name, pair in (PAIRS | EARLY).items()}, ["as it is", "without step 1's variance"]
+    ).transpose().rename_axis("sd(s) / margin, ± 95%", axis=1)
+
+# %%
+names = ["bt", "bsr-1e-2", "level-1e-2"]
+pd.DataFrame([row(name, terms, (END, LATE)) for name in names], names, [
+    "sd(s), steps 17 to 23", "sd(s), steps 59 to 65", "mean margin, steps 17 to 23",
+    "tau within new prompts", "tau minus BT's, ± 95%"]
+    ).rename_axis("66 steps, seeds 0, 1, 2, 3", axis=1)
 
 # %% [markdown]
-# **What to see.** The ratio notices a spread penalty: at steps 59 to 65 the control is at $.85 \pm
-# .06$ of BT's, without step 1's variance. At steps 17 to 23 it cannot tell ($.88 \pm .20$). More
-# steps alone do not decide it: BSR at $10^{-2}$ has $1.04 \pm .26$ after 66 (its spread's weight:
-# a tenth of the control's).
+# **What to see.** Over BT one seed (1.29) makes BSR's interval $\pm .26$. Level alone has that
+# seed, too (1.31). Over *level alone* BSR is at $.986 \pm .018$ (steps 59 to 65) and
+# $.979 \pm .009$ (17 to 23, table). Spread alone, ten times the $\lambda$, is at $.852 \pm .065$ of
+# BT's ($.925 \pm .075$ as it is).
 #
 # <details><summary>Answer</summary>
 #
-# Up to $10^{-3}$ BSR's ratio is BT's to about a tenth (weight: at most a hundredth of the
-# control's). At $10^{-1}$ it is $1.34 \pm .27$ as it is, and $1.02 \pm .17$ without step 1's
-# variance. There, as at $10^{-2}$, no fall is shown, and one like the control's is just inside the
-# interval.
+# To 1, and to .85. At $10^{-2}$ the spread's push is small (2% of BT's on a pair 1 above the
+# level): the ratio falls by 1 to 2%. After 24 steps no fall can be seen over BT ($\pm .09$ to
+# $\pm .19$). ($1.34$ "as it is": step 1's spread, a small margin.)
 # </details>
 
 # %% [markdown]
-# So these runs show the level's penalty at work. *Whether the spread's acts, they leave undecided:
-# most of the smaller spread goes with a smaller margin.*
-#
-# Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$, but the last two
-# intervals hold zero: a warning, not a law. And a claim that BSR helps a policy needs BT *rescaled*
-# as a control: smaller rewards alone leave the policy nearer to its start (notebook 08).
+# So the level's penalty is at work. *The spread's acts, too, but at $10^{-2}$ little: 1 to 2%.*
+# (The interval excludes 1 at steps 17 to 23, not at 59 to 65; a comparison chosen after the runs.)
+# The low $\mathrm{sd}(s)$ at $10^{-2}$ is hardly its doing: at steps 17 to 23 level alone has
+# nearly the same in each seed (last table). In three seeds both are below BT then, margins too; by
+# step 65 in one. At $10^{-1}$ there is no run of level alone: undecided.
+
+# %% [markdown]
+# Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
+# $10^{-3}$ the interval excludes zero, at the larger two not. But all rows subtract the *same* BT
+# runs: if these three were lucky, every row sinks. And BSR at $10^{-2}$ after 66 steps is at
+# $-.007 \pm .046$. A warning, not a law.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
-# in `notebooks/solutions/`.
+# A wrong answer gets a second hint from its checker. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** At which group size do both terms of the mean penalty weigh the same, when a group is
@@ -732,7 +746,7 @@ checks.check_crossing_group_size(crossing_group_size);
 #
 # <details><summary>Hint</summary>
 #
-# Centering adds the same to both weights. What about them does it leave as it was?
+# Write down both weights, old and new. What can centering change about such a pair of numbers?
 # </details>
 
 # %%
@@ -807,7 +821,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
 # 4. The level's weight halves, the spread's stays.
-# 5. Not shown: BT, rescaled, may do the same.
+# 5. Not shown: BT, *rescaled*, may do the same (notebook 08).
 # </details>
 
 # %% [markdown]
@@ -820,18 +834,16 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # | root of `bsr/variance_term` | ends at .65 to .71, near BT's | smaller $G$, same $\lambda G$ |
 # | tau minus BT's, new prompts | $-.02 \pm .015$ (wanted: $\ge 0$) | spread alone (04) |
 #
-# (Three seeds. Swings: root mean square, wider than a margin.)
+# (Three seeds. Swings: root mean square.)
 
 # %% [markdown]
 # ## What you know now
 #
 # **BSR is two penalties in one: it pulls the level to zero with weight $\lambda G$, and the pair
 # means together with weight $\lambda$. Change the group, and you change the regularizer.**
-#
-# A shift that one prompt's answers share is invisible to tau within prompts, best-of-n and RLOO.
 
 # %% [markdown]
-# Not answered here: whether another group size changes a *trained* model, whether this calms hidden
-# states, whether it helps on new answers.
+# Open here: does another group size change a *trained* model? Does BSR calm hidden states, and help
+# on new answers?
 #
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**
