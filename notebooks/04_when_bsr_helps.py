@@ -242,7 +242,7 @@ def paired(world, part, term):
         return scores["bsr-1e-2"] - scores["spread-1e-2"]
     return scores[f"{term}-1e-2"] - scores["bt"]
 
-
+# %%
 def draw_paired(axis, differences):
     """A dot a seed, and beside them the mean with its 95% interval. Grey lines join a seed's dots
     (not with "level", which is the rise of the line before it, turned round)."""
@@ -329,8 +329,8 @@ Markdown(tables.table(["world: objective", "new sources: tau minus BT's", "BT's 
 #   signal.
 #
 # Estimate the level from 256 pairs at the weight of 32: $32\,\bar r_{256}^{\,2}$
-# plus 7/8 of the 32 pairs' variance, the same expectation. (So less noise and more data go
-# together.) And let $b_2$ learn ten times as fast.
+# plus 7/8 of the 32 pairs' variance, the same expectation. (Less noise and more data
+# go together.) And let $b_2$ learn ten times as fast.
 #
 # **Predict** what is left of *BSR minus its spread term* in A and in B.
 
@@ -484,7 +484,7 @@ Markdown(tables.table(["linear head on 2,000 pairs", "left (foretold): along gol
 # spread alone does as in A. Under BSR the signal falls as well, in the fits before the nuisance (at
 # $10^{-3}$ .25 of it is left, .69 of the nuisance).
 #
-# The last table turns weights into tau. All six signs are those of Section 5's networks. In B BSR
+# The last table turns weights into tau. All six signs are Section 5's. In B BSR
 # taxes gold as hard as the nuisance (.04 and .05 left); the rest of the signal stays, as noise.
 # (One draw of a linear head: its sizes are not the networks'.)
 
@@ -558,11 +558,12 @@ Markdown(tables.table(["postscript: fitted (95%) [foretold]", *columns], rows))
 
 # %% [markdown]
 # **What to see.** On rewritten answers ticks lie on dots, on new sources right of them (not
-# level's). Of all sets and penalties twelve of 330 exclude zero; chance alone would give 16. So the count proves nothing. Nor are the nine gains with postscripts nine findings: eight
-# are on rewritten answers, of nearly one fit (BSR, spread and L2 at .1: +.073, +.071, +.070). Take
-# them as *one* gain, where it was foretold, in a world chosen for it. On new sources the intervals
-# hold both the tick and zero (BSR .1: +.022 [95%: -.041 to +.085], foretold +.071). BT's *own*
-# score is foretold too high there (.229 for .149).
+# level's). Of all sets and penalties twelve of 330 exclude zero; chance alone would give 16. So
+# the count proves nothing. Nor are the nine gains with postscripts nine findings: eight are on
+# rewritten answers, of nearly one fit (BSR, spread and L2 at .1: +.073, +.071, +.070). Take them
+# as *one* gain, as foretold, in a world chosen for it. On new sources the intervals hold both the
+# tick and zero (BSR .1: +.022 [95%: -.041 to +.085], foretold +.071). BT's *own* score is foretold
+# too high there (.229 for .149).
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -614,7 +615,7 @@ def averaged(name, method):
     return np.mean([np.subtract(studies[name][method][part]["seeds"],
                                 studies[name]["bt"][part]["seeds"]) for part in SETS[name]], 0)
 
-
+# %%
 def foretold(name, method):
     """Section 8's forecast for that difference, averaged over the same sets."""
     kind, size = method.split("-", 1)
