@@ -48,8 +48,6 @@ print(machine.describe())
 # %%
 import dataclasses
 import json
-import sys
-import tempfile
 
 import pandas as pd
 import torch
@@ -392,6 +390,9 @@ assert off[1] > 0.1, "averaging penalties of halves is another loss"
 # **Predict**: in which digit does each differ from one process?
 
 # %%
+import sys
+import tempfile
+
 SMALL = ["--config", "bsr_lite/configs/rm_fast.yaml", "--set", "model.depth=4", "loss=bsr",
          "model.dtype=float32", "bsr_lambda=1e-2", "data.max_pairs=32", "batch_size=8",
          "eval_groups=2"]
@@ -432,8 +433,8 @@ for axis, key, name in zip(axes, KEYS, ("Loss", "Gradient norm"), strict=True):
     axis.text(2.5, 1.3e-4, "limit of the test", fontsize=8, ha="center")
     axis.set(xticks=range(1, 5), ylim=(3e-9, 10))
     most, least = (((runs[key] - one[key]) / one[key]).abs() for runs in (two, other))
-    plots.label(axis, "step", "", f"{name}: processes {most.max():.0e} off at most,\n"
-                                  f"groups of 4 {least.min():.0e} at least")
+    plots.label(axis, "step", "", f"{name}, two processes: {most.max():.0e} off at most,\n"
+                                  f"groups of 4: {least.min():.0e} at least")
 axes[0].set_ylabel("difference from one process,\nrelative (1e-8 or less: at 1e-8)");
 
 # %% [markdown]
