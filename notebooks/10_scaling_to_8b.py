@@ -9,11 +9,10 @@
 # %% [markdown]
 # # 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 #
-# Where the numbers lie, who computes them, and how long that takes. The loss must not change. So
-# every trick of scale faces one test: **does it give the plain way's numbers, and would the test
-# notice if it did not?** A batch without padding passes. So do two processes. One obvious way to
-# split a batch over GPUs fails: a loss that looks at many pairs becomes another loss when each GPU
-# looks at its own.
+# Where the numbers lie, who computes them, and how long that takes. Some tricks change the numbers
+# on purpose (bf16, QLoRA). The others must not: **does such a trick give the plain way's numbers,
+# and would the test notice if it did not?** We put two of them to this test, packing and two
+# processes, and one obvious way to split a batch, which fails. The repository's tests take others.
 
 # %% [markdown]
 # After it you can
@@ -49,8 +48,6 @@ print(machine.describe())
 # %%
 import dataclasses
 import json
-import sys
-import tempfile
 
 import pandas as pd
 import torch
@@ -156,9 +153,9 @@ right.grid(False);
 # square is never built: every answer is one call of attention over its own queries and keys.
 #
 # The test: rewards from packed rows against those of each answer alone. The control fills the hole:
-# chosen and rejected become one long answer (the rejected one's positions move on, too).
+# chosen and rejected become one long answer.
 #
-# **Predict**: which of the two differences is visible beside the spread of the rewards?
+# **Predict**: the rewards' standard deviation is .17. How large is each of the two differences?
 
 # %%
 from bsr_lite.models import load_reward_model, rewards
@@ -179,9 +176,11 @@ assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
 # Packed differs by rounding; the control moves one of eight rewards by .14, most of a standard
-# deviation (.17). So packing passes. How much faster is it? Recorded on a CPU
+# deviation. So packing passes. How much faster is it? Recorded on a CPU
 # (`python tests/speed/bench.py`), against TRL's RewardTrainer at its best settings: the same pairs,
-# weights and optimizer, four layers; median and quartiles over batches and rounds.
+# weights and optimizer, four layers; median and quartiles over batches and rounds. *Pocket*: pairs
+# of the pocket world; *dialogs*: the same after four earlier turns, so with long prompts; *judged*:
+# real answers (notebook 07).
 
 # %%
 table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]["reward models"]
@@ -192,8 +191,8 @@ pd.DataFrame([{"data, training": name, "tokens, TRL's over ours": round(row["com
 
 # %% [markdown]
 # TRL's padded batches compute 1.8 to 2.7 times the tokens. Speed need not follow: *pocket, full*
-# gains less than that, both *judged* rows more. Why was not measured. On a GPU the comparison is
-# not recorded: it failed on the one card tried, an H100.
+# gains less than that, both *judged* rows more. Why was not measured. On a GPU there is no number
+# yet: on the one card tried, an H100, our script stopped with an error (mended, not run again).
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
@@ -202,8 +201,7 @@ pd.DataFrame([{"data, training": name, "tokens, TRL's over ours": round(row["com
 # all, 128 GB for 8 billion. QLoRA (notebook 05) shrank the 16; with eight GPUs one can also *cut*
 # them: **FSDP2** (fully sharded data parallel; ZeRO stage 3) gives every GPU an eighth of each
 # weight, gradient and average, and gathers a layer's weights only while it computes. *DDP* cuts
-# nothing: every GPU holds everything, and gradients are summed. Either way the numbers are to be
-# the same ones, kept elsewhere.
+# nothing: every GPU holds everything, and gradients are summed.
 
 # %% [markdown]
 # **Activations**, what the forward pass keeps for the backward pass, come on top. Say 20 GB on each
@@ -230,9 +228,9 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 # left, and no number of GPUs gets below the activations.
 # </details>
 #
-# That was arithmetic with round numbers. `scale.dry_run` counts for a config: the model on *fake*
-# tensors (notebook 05), its parts cut over the GPUs, and *gathered*, what a GPU holds whole for a
-# moment. It assumes .6 GB for CUDA itself; on an H100 that took .81.
+# `scale.dry_run` counts for a config: the model on *fake* tensors (notebook 05), its parts cut over
+# the GPUs, and *gathered*, what a GPU holds whole for a moment. It assumes .6 GB for CUDA itself;
+# on an H100 that took .81.
 #
 # **Predict**: from 8 GPUs with 32,768 tokens a micro-batch, which saves more: a quarter of the
 # tokens, or then eight times the GPUs?
@@ -271,21 +269,25 @@ for part, (_, tint) in PARTS.items():
               ha="center", va="bottom")
     bottom += shown[part]
 for place, total in enumerate(bottom):
-    axis.text(total + 0.4, place, f"{total:.1f} GB", fontsize=9, va="center")
-axis.invert_yaxis()
+    change = f" ({total - bottom.iloc[place - 1]:+.1f})" if place else ""
+    axis.text(total + 0.4, place, f"{total:.1f} GB{change}", fontsize=9, va="center")
+axis.set_ylim(2.4, -0.6)
+saved = -bottom.diff()
 axis.set_xlim(0, 52)
 plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
-            "Fewer tokens shrink activations; more GPUs shrink weights, gradients, averages")
+            f"A quarter of the tokens saves {saved.iloc[1]:.0f} GB, "
+            f"then eight times the GPUs {saved.iloc[2]:.0f} GB")
 
 # %% [markdown]
-# **What to see.** Each bar changes one thing. A quarter of the tokens takes about a quarter of the
-# activations, and saves 20 GB. Eight times the GPUs then saves 13 GB more: weights, gradients and
-# averages shrink. What is gathered, mostly the embedding and its gradient, stays.
+# **What to see.** Each bar changes one thing. Fewer tokens shrink activations. More GPUs then
+# shrink weights, gradients and averages; what is gathered, mostly the embedding and its gradient,
+# stays.
 #
 # QLoRA, the table's last row, changes method and number of GPUs: 9.3 GB on one card.
 #
-# How far to trust it: on an H100 the small model's activations were 98 to 100% of the count
-# (`data/runs/gpu_nvidia-h100-80gb-hbm3`). For 8B, and for several GPUs, nobody has measured.
+# How far to trust it: on an H100 the count was 98 to 100% of the small model's measured
+# activations, in six settings (`data/runs/gpu_nvidia-h100-80gb-hbm3`). It was never too high, so
+# leave room. For 8B, and for several GPUs, nobody has measured.
 
 # %% [markdown]
 # ## 4. A loss that couples all GPUs
@@ -315,11 +317,11 @@ def halves(rewards):
     return (penalty(rewards[:4]) + penalty(rewards[4:])) / 2
 
 
-def gradient(loss):
-    return torch.autograd.grad(loss, values)[0]
+def gradient(loss, of):
+    return torch.autograd.grad(loss, of)[0]
 
 
-whole, naive = gradient(penalty(values)), gradient(halves(values))
+whole, naive = gradient(penalty(values), values), gradient(halves(values), values)
 print("mean of all, of each half:", *(f"{v.mean():.2f}" for v in (values, values[:4], values[4:])))
 
 # %%
@@ -356,30 +358,41 @@ plots.label(axis, "pair", r"push on its chosen reward, $-dL/dr$",
 # kilobyte; the weights' gradient has 30 GB (7.5 billion weights: a reward model has no output
 # layer). So all *ranks* (a rank is one process, normally with one GPU) exchange their rewards
 # before anyone goes backward. Each computes the whole batch's $dL/dr$, and takes its own slice
-# backward. For BSR the groups' sums would do; all rewards do for any loss. Several micro-batches on
-# one GPU do the same: all rewards first, then each part again with a graph.
+# backward. Several micro-batches on one GPU do the same: all rewards first, then each part again
+# with a graph.
+#
+# **Predict**: five weights see all pairs. How far is their gradient off from the whole batch's with
+# rewards exchanged, and how far with halves?
 
 # %%
-mean = values.detach().mean()  # what the ranks exchange
-shares = []
-for half in (values[:4], values[4:]):  # each rank alone
-    dL_dr = torch.full_like(half, 2 * LAMBDA * 8 * mean / 16)
-    shares.append(gradient((half * dL_dr).sum()))
-assert torch.allclose(sum(shares), whole), "slices of dL/dr add up to the whole batch's gradient"
-assert not torch.allclose(naive, whole), "averaging penalties of halves is another loss"
+states = torch.randn(8, 2, 5, dtype=torch.float64)  # what a network of five weights sees
+states[..., 0] += torch.tensor([[1.0]] * 4 + [[-1.0]] * 4)
+weights = torch.ones(5, dtype=torch.float64, requires_grad=True)
+exchanged = (states @ weights).detach().requires_grad_()  # all rewards, no graph behind them
+dL_dr = gradient(penalty(exchanged), exchanged)  # any loss of all rewards
+ranks = sum(gradient((states[own] @ weights * dL_dr[own]).sum(), weights)  # each rank alone
+            for own in (slice(0, 4), slice(4, 8)))
+plain, split = (gradient(loss(states @ weights), weights) for loss in (penalty, halves))
+off = [((found - plain).norm() / plain.norm()).item() for found in (ranks, split)]
+print(f"gradient of the weights, off from the whole batch's: rewards exchanged {off[0]:.0e}, "
+      f"each half alone {off[1]:.0%}")
+assert off[0] < 1e-12, "slices of dL/dr add up to the whole batch's gradient"
+assert off[1] > 0.1, "averaging penalties of halves is another loss"
 
 # %% [markdown]
 # ## 5. Two processes, live
 #
 # `accelerate launch` starts the same command twice; each process finds out which rank it is. The
-# config is `rm_fast.yaml`, cut down to run in seconds: 4 layers, 32 pairs, batches of 8.
-# Then the same in one process. The control is one process with groups of 4: BSR in halves, as ranks
-# would compute that do not exchange (their halves would be other pairs, dealt by length).
-# Everything runs on the CPU: two processes would need two GPUs.
+# config is `rm_fast.yaml`, cut down to run in seconds: 4 layers, LoRA, 32 pairs, batches of 8, each
+# one group. Then the same in one process. The control is one process with groups of 4: BSR in
+# halves, as ranks would compute that do not exchange. All on the CPU.
 #
 # **Predict**: in which digit does each differ from one process?
 
 # %%
+import sys
+import tempfile
+
 SMALL = ["--config", "bsr_lite/configs/rm_fast.yaml", "--set", "model.depth=4", "loss=bsr",
          "model.dtype=float32", "bsr_lambda=1e-2", "data.max_pairs=32", "batch_size=8",
          "eval_groups=2"]
@@ -416,18 +429,22 @@ for axis, key, name in zip(axes, KEYS, ("Loss", "Gradient norm"), strict=True):
         off = ((runs[key] - one[key]) / one[key]).abs().clip(lower=1e-8)
         axis.semilogy(off.index, off, "o", color=tint)
         axis.text(2.5, off.max() * 3, label, fontsize=9, color=tint, ha="center")
+    axis.axhline(1e-4, color="black", linewidth=0.8, linestyle="--")
+    axis.text(2.5, 1.3e-4, "limit of the test", fontsize=8, ha="center")
     axis.set(xticks=range(1, 5), ylim=(3e-9, 10))
-    plots.label(axis, "step", "", f"{name}: only groups of 4 differ visibly")
+    most, least = (((runs[key] - one[key]) / one[key]).abs() for runs in (two, other))
+    plots.label(axis, "step", "", f"{name}, two processes: {most.max():.0e} off at most,\n"
+                                  f"groups of 4: {least.min():.0e} at least")
 axes[0].set_ylabel("difference from one process,\nrelative (1e-8 or less: at 1e-8)");
 
 # %% [markdown]
-# **What to see.** Two processes: losses and gradient norms agree to five digits over four updates.
-# So the weights do, too, as far as these show. The rest is as small as another order of additions
-# makes it. The control, BSR in halves, is 5% off in its loss at the first step.
+# **What to see.** At most 2e-6 lies between two processes and one, over four updates. The control
+# is 5% off in its loss and 48% in its gradient norm at the first step, where the weights are still
+# the same.
 #
-# What this shows: two processes that hold all weights, in fp32. The tests do it with FSDP2's cut
-# weights, shares of unequal size, a rank without any pair, and a resume on another number of
-# processes (`tests/test_distributed.py`).
+# What this shows: LoRA in two processes that each hold all weights, in fp32. The 8B config trains
+# and cuts every weight; the tests do that with FSDP2, with shares of unequal size, a rank without
+# any pair, and a resume on another number of processes (`tests/test_distributed.py`).
 
 # %% [markdown]
 # ## 6. Time, which cannot be counted
@@ -439,10 +456,10 @@ axes[0].set_ylabel("difference from one process,\nrelative (1e-8 or less: at 1e-
 
 # %% [markdown]
 # A card's peak is on its data sheet; a run reaches a part of it, the **utilisation**. `dry_run`
-# *assumes* 35%. On the H100 our 135M model reached .2 to 6%, with a slow path of attention that is
-# mended since. A small model can leave a card idle: the CPU must start every operation (a
-# *kernel*), and small ones end before the next is started. So 6% is no forecast for 8B (Exercise
-# 4), but nothing here shows 35% either. We print both.
+# *assumes* 35%. On the H100 our 135M model reached .2% (QLoRA, 2,048 tokens a micro-batch) to 6%
+# (all weights, 32,768), with a slow path of attention that is mended since. A small model can leave
+# a card idle: the CPU must start every operation (a *kernel*), and small ones end before the next
+# is started. So 6% is no forecast for 8B (Exercise 4), and neither is 35%.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -458,13 +475,16 @@ for name in ("l40s", "a100", "h100", "b200"):
     hours = work["flops"] * steps_of(big) / (8 * card.tflops * 1e12) / 3600  # at the peak
     costs[f"8 x {name}"] = {"GB left": card.memory - total, "hours at 35%": hours / UTILISATION,
                             "dollars at 35%": 8 * hours / UTILISATION * card.dollars,
-                            "hours at 6%": hours / 0.06}
+                            "hours at 6%": hours / 0.06,
+                            "dollars at 6%": 8 * hours / 0.06 * card.dollars}
 pd.DataFrame.from_dict(costs, orient="index").round(1)
 
 # %% [markdown]
-# One unknown makes six times the hours. (Tokens are the most possible, rents are assumed,
-# communication and evaluation are left out. A card with less than 2 GB left is too small: memory
-# breaks into pieces.) This tells hours from weeks. Before you plan, measure ten steps and multiply.
+# Between 35% and 6% lie six times the hours and the dollars, and nothing here shows that 8B lies
+# between them: .2%, our worst setting, would be two weeks on the H100s. (Tokens are the most
+# possible, rents are assumed, communication and evaluation are left out. A card with less than 2 GB
+# left we call too small: memory breaks into pieces.) So before you plan, measure ten steps and
+# multiply.
 
 # %% [markdown]
 # ## 7. Launch it
@@ -487,8 +507,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # %% [markdown]
 # Nobody has run the 8B config yet. If you do, take three seeds of each method, evaluate with
 # `studies.evaluate --format rm_bench`, and add an entry to `data/runs/LOG.md`: the command, what
-# you expected before, what came out, with intervals. A null result is a result. Two folds hold the
-# paper's numbers to compare with; they have no intervals.
+# you expected before, what came out, with intervals. Two folds hold the paper's numbers to compare
+# with; they have no intervals.
 
 # %% [markdown]
 # <details><summary>Reward model: Tables 1 and 2</summary>
@@ -502,9 +522,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # | 1e-3 | 52.1 | 73.5 | 85.0 | 61.2 | 70.2 |
 # | 1e-2 | 55.7 | 72.5 | 81.9 | 60.1 | 70.0 |
 #
-# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. One number a cell: no noise is known for these
-# either. Effective rank (notebook 02; Table 1): in training 23 with BT, 33 with BSR; on RM-Bench 34
-# with both.
+# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. Effective rank (notebook 02; Table 1): in
+# training 23 with BT, 33 with BSR; on RM-Bench 34 with both.
 # </details>
 
 # %% [markdown]
@@ -560,7 +579,7 @@ checks.check_first_stage(first_stage);
 # %% [markdown]
 # **3.** $dL/dr$ of BSR on one rank, as in the 8B config. `rewards` (B, 2) are the whole batch's,
 # exchanged; groups are runs of `size` pairs, and the penalty is their average. `mine` (n,) holds
-# the indices of this rank's pairs, from several groups. Return (n, 2).
+# the indices of this rank's pairs, from several groups. Return (n, 2), without autograd.
 #
 # <details><summary>Hint</summary>
 #
@@ -604,7 +623,7 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One card, one call of each setting, no intervals: how noisy these times are is not known.)
+# (One card, one call of each setting: how noisy these times are is not known.)
 
 # %% [markdown]
 # ## Check yourself
@@ -632,15 +651,15 @@ pd.DataFrame.from_dict(found, orient="index")
 # |---|---|---|
 # | packed against alone | rewards within 1e-6 in fp32; a leak makes .14 | positions, mask |
 # | loss on one and two ranks | equal to five digits (groups of 4: 5% off) | the exchange |
-# | activations over the count | .98 to 1.00 (H100, small model) | `token_budget` |
+# | measured activations over the count | 1.00 to 1.02 (H100, 135M) | leave 2 GB; `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M: 6% of the peak at best | `token_budget`, GPUs |
 
 # %% [markdown]
 # ## What you know now
 #
-# A way to compute may change memory and time, never the loss. Test it against the plain way, beside
-# a control that must fail. Packing and two processes passed here; a GPU's own mean did not. For any
-# loss it is enough to exchange all rewards, a kilobyte, before anyone goes backward.
+# A trick that only moves work may change memory and time, never the loss (bf16 and 4 bits do change
+# it, and say so). Test it against the plain way, beside a control that must fail. For any loss of
+# the rewards it is enough to exchange all of them, a kilobyte, before anyone goes backward.
 #
-# **To a colleague**: *BSR looks at a group's mean, so GPUs that share a group must share its mean,
-# or their number silently becomes a hyperparameter.*
+# **To a colleague**: *BSR looks at a group's mean: GPUs that share a group must share its rewards,
+# or the number of GPUs silently becomes a hyperparameter.*
