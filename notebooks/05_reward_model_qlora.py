@@ -589,9 +589,9 @@ for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bi
 # %% [markdown]
 # Copies 4 and 5 keep the order, but triple the margin over "Blue.". So compare margins, not orders:
 # only differences of rewards mean anything (01), and an order hides how far they moved. A saved
-# model notes how its base was held and from which number format it was rounded, and `merge` adds
-# the change to *that* base's values, in 32 bits. (A card without that format rounds from its own:
-# read in `machine.py`, not run.)
+# model notes how its base was held and from which number format it was rounded (a card that
+# computes in another one still rounds from it), and `merge` adds the change to *that* base's
+# values.
 
 # %% [markdown]
 # ## Exercises
