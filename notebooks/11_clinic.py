@@ -15,7 +15,7 @@
 # the policy that samples and the one that is scored. The two answers of a pair must differ as
 # tokens, even cut at the length limit.
 #
-# In each of eight cases a check says where to look first. Three it cannot name: lost labels (3), a
+# In each of eight cases a check says where to begin. Three it cannot name: lost labels (3), a
 # saved random head (4), a wrong KL above zero (8).
 
 # %% [markdown]
@@ -242,7 +242,8 @@ print(f"ranked wrongly: {wrong.sum()} of 24")
 #
 # So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
 # advantages (lesson 08) do not contain it. It matters where a fixed number replaces the reward (-1
-# for an unfinished answer) or is compared with it ("accept above 0"). And it matters in 16 bits: near 300 the numbers of bfloat16 are 2 apart.
+# for an unfinished answer) or is compared with it ("accept above 0"). And it matters in
+# 16 bits: near 300 the numbers of bfloat16 are 2 apart.
 
 # %%
 high, low = (torch.tensor(found["rewards"]) for found in (raised, mended))
