@@ -10,13 +10,13 @@
 # # 11 · My reward model looks wrong: where do I look first?
 #
 # "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some of these
-# are no illness at all. The others have a cause, and one habit finds it: *compare two things that
-# must agree, or must differ.* Rewards before and after loading, or alone and in a batch, must
-# agree; so must the policy that samples and the one that is scored. The rows of a pair must differ,
-# even cut.
+# are no illness. For the others one habit tells where to look: *compare two things that must agree,
+# or must differ.* Rewards before and after loading, or alone and in a batch, must agree; so must
+# the policy that samples and the one that is scored. The two answers of a pair must differ as
+# tokens, even cut at the length limit.
 #
-# In each of eight cases a check says where to look first. Three faults it cannot name: lost labels
-# (3), a random head that was saved (4), a wrong KL above zero (8).
+# In each of eight cases a check says where to begin. Three it cannot name: lost labels (3), a
+# saved random head (4), a wrong KL above zero (8).
 
 # %% [markdown]
 # After it you can
@@ -95,8 +95,8 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
     print(f"{name:9s} {text[:88]}")
 
 # %% [markdown]
-# The backbone is frozen, so every hidden state needs to be computed only once. `fitted` then trains
-# a head on these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a pull
+# With a frozen backbone every hidden state is computed only once. `fitted` then trains a head on
+# these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a pull
 # towards the head that it starts from.
 
 # %%
@@ -162,8 +162,8 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # %% [markdown]
 # ## 1. "My rewards are around 300"
 #
-# To bring it about we add one number to every reward. **Predict**: what happens to the accuracy?
-# And what would happen to the Bradley-Terry loss?
+# To bring it about we add one number to every reward. **Predict**: what happens to the accuracy,
+# and to the Bradley-Terry loss?
 
 # %%
 number = torch.tensor([300.0])
@@ -171,7 +171,9 @@ model.classifier.score.bias = torch.nn.Parameter(number, requires_grad=False)  #
 raised = evaluate(model, pairs_as_groups(pairs))
 brief = partial(doctor.tell, advice=False)  # the finding alone, not what to do
 brief(doctor.level, raised)
-brief(doctor.accuracy, raised);
+brief(doctor.accuracy, raised)
+for name, r in (("before", (new @ healthy).cpu()), ("at 300", torch.tensor(raised["rewards"]))):
+    print(f"Bradley-Terry loss {name}: {preference_loss('bt', *r.unbind(1)):.3f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -239,9 +241,9 @@ print(f"ranked wrongly: {wrong.sum()} of 24")
 # </details>
 #
 # So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
-# advantages (lesson 08) do not contain it. It matters where a fixed number takes the reward's place
-# or is compared with it: a reward of -1 *instead of* $r$ for an unfinished answer, or a threshold
-# "accept above 0". And it matters in 16 bits: near 300 the numbers of bfloat16 are 2 apart.
+# advantages (lesson 08) do not contain it. It matters where a fixed number replaces the reward (-1
+# for an unfinished answer) or is compared with it ("accept above 0"). And it matters in
+# 16 bits: near 300 the numbers of bfloat16 are 2 apart.
 
 # %%
 high, low = (torch.tensor(found["rewards"]) for found in (raised, mended))
@@ -256,7 +258,9 @@ model.classifier.score.bias = None
 # ## 2. "All my rewards are negative"
 #
 # Bradley-Terry sees the differences $h_w - h_l$ of its training pairs. We take the mean hidden
-# state, remove all that these differences can see, and move the head against what is left.
+# state $\bar h$ of the training answers and subtract its projection on the span of these
+# differences. What is left, the *unseen direction*, is perpendicular to every difference. We move
+# the head against it, so far that the mean training reward falls by 8.
 #
 # **Predict** the training loss after this move.
 
@@ -283,14 +287,16 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     head = fitted(seen, sick, name, **options)  # bsr: mend
     moved = (head - sick) @ unseen
-    print(f"{name.upper()} moves the level by {moved:+.2f} along the unseen direction")
+    print(f"{name.upper()}: along the unseen direction the mean training reward moves by "
+          f"{moved:+.2f}")
     brief(doctor.level, {"rewards": (new @ head).tolist()})
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
 # **What to see.** Along the unseen direction Bradley-Terry moves nothing. It still takes the mean
 # from -8.0 to -6.6: the directions that it does see are not perpendicular to the mean state, so
-# learning to rank drags the level along. BSR brings the mean to zero.
+# learning to rank drags the level along. BSR brings the mean to zero: of its rise of 8.0, 5.85 come
+# along the unseen direction, the rest along the others.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -318,9 +324,9 @@ brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
 # </details>
 #
 # **What to see.** The loss falls, and the head gets most of its training labels right: 576 weights
-# and 80 pairs leave room for that. The interval on new prompts holds one half, so it is not seen to
-# beat a coin. That alone could be overfitting. What settles it is a look at the labels: is the
-# column sorted by anything but quality?
+# and 80 pairs leave room for that. The interval on new prompts holds one half. That alone could be
+# overfitting. What settles it is a look at the labels: is the column sorted by anything but
+# quality?
 
 # %%
 for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over", flip)):
@@ -328,11 +334,10 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over"
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
 
 # %% [markdown]
-# As they were handed over, the alphabet decides every pair.
-#
 # An interval *below* one half would say more: the model has learned something, with the wrong sign
 # for these pairs. Here we turn all labels. **Predict**: will it be called *broken*? And would a
-# model that has learned "longer wins", from labels as they were, be called so, too?
+# model be called so, too, that learned "longer wins" elsewhere, from rightly labelled pairs in
+# which the longer answer was the better one?
 
 # %%
 model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
@@ -350,8 +355,8 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Both would. "Longer wins" is right in .31 of these pairs, and its interval, too, lies below one
-# half.
+# Both would, though the second one's labels were right: "longer wins" is right in .31 of these
+# pairs, and its interval, too, lies below one half.
 # </details>
 #
 # So compare with it before you turn any label. This model is .21 lower still, and the paired
@@ -404,11 +409,11 @@ print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(
     *right.quantile(torch.tensor([0.025, 0.975])).tolist()))
 pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:.2f}"]
               for name, f in found.items()},
-             index=["reward of pair 1", "reward of pair 2", "reward of pair 3", "accuracy"])
+             index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3", "accuracy"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the new head they are not. Yet this
-# random head ranks three quarters rightly. That is the luck of one draw: others rank as many
+# **What to see.** Saved whole, the rewards are the same. The new random head still ranks three
+# quarters rightly. That is the luck of one draw: others rank as many
 # wrongly. So an accuracy of .75 alone does not name the fault; three rewards, before and after, do.
 
 # %% [markdown]
@@ -437,8 +442,7 @@ doctor.tell(doctor.batches, model, rows(pairs)[:4]);
 # </details>
 #
 # Now 24 pairs in one batch, padded on the right. In Section 1's second picture 3 of them were
-# ranked wrongly. **Predict**: how many are now, and where will the rewards lie? (Dots and colours
-# as there: filled is chosen, orange is ranked wrongly.)
+# ranked wrongly. **Predict**: how many are now, and where will the rewards lie?
 
 # %%
 plain = loaded.classifier
@@ -454,7 +458,8 @@ alone = torch.tensor(again["rewards"])[:24][beside.diff(dim=1)[:, 0].argsort()] 
 axis.plot(alone[:, 0], "o", color="#999999", markersize=4)
 axis.plot(alone[:, 1], "o", color="#999999", markersize=6, markerfacecolor="none")
 axis.text(11.5, 3, "the same answers alone (grey)", color="#777777", ha="center")
-axis.text(11.5, -7.2, "in the batch", ha="center")
+axis.text(11.5, -7.2, "in the batch: chosen filled, rejected open, ", ha="right")
+axis.text(11.5, -7.2, "ranked wrongly orange", color="#D55E00")
 axis.annotate("the longest answer: no padding", (23, rejected[-1]), (21.8, -5.5), ha="right",
               arrowprops={"arrowstyle": "-", "color": "#777777"})
 axis.set_ylim(-11, 4)
@@ -469,9 +474,11 @@ print("ranked rightly: {:.2f} ({:.2f} to {:.2f})".format(
 # Eleven. And all rewards but one lie near -9, below every one that was scored alone.
 # </details>
 #
-# **What to see.** Of 24 pairs so few are right that the interval holds one half: they are not seen
-# to beat a coin. One answer keeps its reward: its grey and its orange ring coincide. It is the
-# longest, so nothing is padded behind it.
+# **What to see.** The interval of the accuracy holds one half. One answer keeps its reward: its
+# grey and its orange ring coincide. It is the longest, so nothing is padded behind it.
+#
+# The head was trained at ends of turn. What it says at a padding token means nothing, so neither
+# their common level near -9 nor their order does.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -487,7 +494,7 @@ assert doctor.tell(doctor.batches, model, rows(pairs)[:4]), "padding must not ch
 # tokens are cut at a limit, and the limit falls before the answers begin. Here a page of rules is
 # put in front of every prompt.
 #
-# **Predict**: of how many pairs will the two rows be equal, whole and cut at 512 tokens?
+# **Predict**: of how many pairs will the two chats be equal, whole and cut at 512 tokens?
 
 # %%
 RULES = "Be helpful, be honest, do not harm anyone, and answer in plain words. " * 40
@@ -511,7 +518,7 @@ print(f"loss of four pairs cut at 512: {loss_at(512):.3f}")
 # Whole none, cut all 48.
 # </details>
 #
-# Two equal rows have equal rewards, so Bradley-Terry's gradient on them is zero.
+# Two equal chats have equal rewards, so Bradley-Terry's gradient on them is zero.
 #
 # Mending means a limit that holds the chats, or shorter prompts. A pair that does not fit is
 # dropped, not cut, as a cut answer is another answer.
@@ -522,19 +529,20 @@ print(f"longest chat: {longest} tokens; loss of the four pairs whole: {loss_at(l
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# ## 7. "My policy never stops"
+# ## 7. "With another template accuracy is gone", or "My policy never stops"
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
-# **end-of-turn** token. With a template that puts nothing after the last answer it is read at
-# whatever token the answer ends in.
+# **end-of-turn** token. With one that puts nothing behind an answer it is read at whatever token
+# the answer ends in.
 #
-# **Predict**: at how many different tokens will it read 48 rejected answers? And what becomes of
-# the accuracy?
+# **Predict**: at how many different tokens will it read 48 rejected answers? And how much is
+# left of the accuracy of .92?
 
 # %%
 template = model.tokenizer.chat_template
-model.tokenizer.chat_template = (  # break: a new line between turns, nothing after the last
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}{{'\n' if not loop.last}}{% endfor %}")
+model.tokenizer.chat_template = template.replace(  # break: nothing closes an answer
+    "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
+assert model.tokenizer.chat_template != template
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
 brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
@@ -601,8 +609,8 @@ print(f"KL {kl:.4f} nats, half the variance of k1 {((pi * k1 ** 2).sum() - kl **
 # $\sqrt{n\,\mathrm{KL}/2}$ standard errors above zero. A rule to keep: from $n\,\mathrm{KL} = 8$ on
 # these are two or more, and a negative mean is hardly noise.
 #
-# You do not know the KL, but near the reference half the sampled variance of $k_1$ stands in for
-# it. The check needs no KL: *broken* is a mean more than two of its own standard errors below zero.
+# For an unknown KL half the sampled variance stands in. The check needs no KL: *broken* is a mean
+# more than two of its own standard errors below zero.
 
 # %% [markdown]
 # The patient is a tiny policy with random weights. Its LoRA adapter is stirred, so that it differs
@@ -627,8 +635,7 @@ assert doctor.tell(doctor.kl, policy, pairs), "of its own answers the mean is a 
 
 # %% [markdown]
 # A second positive control: sampled from the policy itself, the mean is above zero. Behind "+-"
-# stand two standard errors over the 32 answers. (Half the variance, $32 \cdot 1.30^2 / 2 = 27$, is
-# a rough KL so far from the reference.)
+# stand two standard errors over the 32 answers.
 #
 # Now the engine that samples has not been given the new weights. It still holds the reference's.
 #
@@ -675,7 +682,7 @@ pd.DataFrame([
      "batches", "a pad token that ends no chat"],
     ["loss stays at log 2", "whole and cut tokens", "a head that is not trained",
      "data", "raise the limit, drop long pairs"],
-    ["never stops", "last tokens of all chats", "whether the answer is complete",
+    ["accuracy gone, or never stops", "last tokens of all chats", "whether the answer is complete",
      "template", "add an end, train again"],
     ["negative KL", "who sampled, who scored", "a wrong one that is still above 0",
      "kl", "one policy for both"]],
@@ -822,10 +829,9 @@ checks.check_diagnoses(diagnoses);
 # ## What you know now
 #
 # **Before you doubt the loss, compare what must agree (rewards alone and in a batch, before and
-# after loading) and what must differ (the two rows of a pair): where that fails by more than
+# after loading; the last token of every chat; the policy that samples and the one that is scored)
+# and what must differ (the two answers of a pair, even once cut). Where that fails by more than
 # rounding, the pipeline is at fault.**
-#
-# A level cancels in every difference: in 32 bits it is no fault for ranking, in 16 it costs ties.
 #
 # What the checks cannot see: whether the labels mean what you think, and whether the model will
 # still be right about answers that a policy finds later (lessons 07 and 09).

@@ -7,16 +7,14 @@ import torch
 
 from .checks import judge, numbers
 
-# a new line between turns, nothing after the last
-WORDS = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{'\n' if not loop.last}}{% endfor %}"
-
 
 def patient(number: int, model):
     """A copy of a healthy model, with whatever patient 1, 2, 3 or 4 of notebook 11 suffers from."""
     model = copy.deepcopy(model)
     model.classifier.score.bias = torch.nn.Parameter(torch.tensor([-40.0]), requires_grad=False)
-    if number == 2:
-        model.tokenizer.chat_template = WORDS
+    if number == 2:  # nothing closes an answer
+        model.tokenizer.chat_template = model.tokenizer.chat_template.replace(
+            "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
     if number == 3:
         model.classifier.config.pad_token_id = model.tokenizer.eos_token_id
     if number == 4:  # drawn as a new head is, and then saved

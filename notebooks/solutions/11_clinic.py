@@ -111,12 +111,12 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 # it is too small and still positive: the check says *ok* to both.
 
 # %% [markdown]
-# **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end of
-# turn (Section 7). Its head reads other tokens than it was trained on, so accuracy is near a
-# coin's, too. Patient 3 has the end of turn as `config.pad_token_id` (Section 5): padded on the
-# left it is misread as well, which is what sets this fault apart from the one shown there. Patient
-# 4 has a random head that somebody saved (Section 4): no check knows it, three rewards do. A level
-# moves no accuracy, and its chats still end as in training.
+# **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
+# of turn (Section 7). Its head reads other tokens than it was trained on, so the interval of its
+# accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
+# padded on the left it is misread as well, which is what sets this fault apart from the one shown
+# there. Patient 4 has a random head that somebody saved (Section 4): no check knows it, three
+# rewards do. A level moves no accuracy, and its chats still end as in training.
 
 # %%
 def diagnoses():
