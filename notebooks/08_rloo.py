@@ -12,9 +12,10 @@
 # A reward model judges whole answers; it cannot say which word to change. A *policy gradient* turns
 # such judgements into a direction for the weights. This notebook builds the one that "On the
 # Robustness of Reward Models for Language Model Alignment" (the paper) uses, **RLOO** (REINFORCE
-# leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*. Sections
-# 1 to 5 take it apart on a bandit with three arms, in which every claim can be enumerated. Section
-# 6 gives it to a language model that learns on two CPU cores in minutes.
+# leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*, the other
+# answers to the same prompt. Sections 1 to 5 take it apart on cases small enough to enumerate; only
+# Section 1's 10,000 draws and Section 5's training runs are sampled. Section 6 gives it to a
+# language model that learns on two CPU cores in minutes.
 
 # %% [markdown]
 # After it you can
@@ -73,10 +74,10 @@ torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# What is to be explained: forty steps of Section 6's loop (`data/runs/rloo_rate_1e-3`, named by its
-# learning rate). The reward was gold itself, less a penalty for being cut off: one number for each
-# of 16 answers a step. Before and after, on two new prompts picked by us, one to be glad of and one
-# not:
+# What is to be explained: forty steps of a loop like Section 6's (differences there;
+# `data/runs/rloo_rate_1e-3`, named by its learning rate). The reward was gold itself, less a
+# penalty for being cut off: one number an answer. Before and after, on two new prompts picked by
+# us, one to be glad of and one not:
 
 # %%
 RATES = ("3e-4", "1e-3", "3e-3")
@@ -98,8 +99,8 @@ pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
 # $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
 #
 # The right side can be *sampled*: draw an answer, push its log-probability in proportion to its
-# reward. The reward needs no gradient: it may be a judge, a test, a formula. That is **REINFORCE**.
-# ($\nabla\log\pi$ is called the *score function*; a reward model's scores are something else.)
+# reward. The reward needs no gradient. That is **REINFORCE**.
+# ($\nabla\log\pi$ is the *score function*; a reward model's score is something else.)
 #
 # **Predict**: how near do 10,000 draws come to the gradient?
 
@@ -267,8 +268,7 @@ for K in (2, 4):
 # <details><summary>Answer</summary>
 #
 # The mean of all $K$ is biased: half the gradient is left. At + 3 it is calmest, because it is
-# smaller; at + 0 no baseline is calmer still. Rescaled, it *is* leave-one-out; a learning rate
-# would absorb the factor.
+# smaller; at + 0 no baseline is calmer still. Rescaled, it *is* leave-one-out.
 # </details>
 
 # %% [markdown]
@@ -353,7 +353,7 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # policy loss, where it is differentiated.
 #
 # **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
-# reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$? Which does not pull at all?
+# reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
 
 # %%
 log_ref = torch.tensor([-0.2, 0.4, 0.1], dtype=torch.float64).log_softmax(0)
@@ -390,34 +390,33 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
                   "in the reward it pulls along": name_of(in_reward(k))}
               for k in ("k1", "k2", "k3")}).T.rename_axis(f"KL(π‖ref) = {KL:.3f}")
 
-# %%
-torch.testing.assert_close(as_loss("k1"), 0 * to_ref, msg="k1 as a loss does nothing on average")
-torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the KL's own gradient")
-
 # %% [markdown]
 # **What to see.** A right mean does not make a right gradient.
 #
 # <details><summary>Answer</summary>
 #
-# $k_1$ and $k_3$ average to the KL, $k_2$ does not. As losses they trade places. $k_1$ has gradient
-# *zero* on average, since $E[\nabla \log \pi] = 0$. $k_2$, the biased one, has the gradient of the
-# KL. $k_3$ has that of the *other* KL.
+# $k_1$ and $k_3$ average to the KL, $k_2$ does not. As a loss $k_1$ has gradient *zero* on average,
+# since $E[\nabla \log \pi] = 0$. $k_2$, the biased one, has the gradient of the KL, $k_3$ that of
+# the *other* KL.
 # </details>
 #
-# So **not $k_1$ or $k_3$ as a loss**. The paper's place, $k_1$ of whole answers in the reward, has
-# the right gradient, $E[d\,\nabla\log\pi]$. So has $k_2$ as a loss; Section 5 compares their noise.
+# So **for this KL not $k_1$ or $k_3$ as a loss** ($k_3$ is a price, too, but another one). The
+# paper's place, $k_1$ in the reward, has the right gradient, $E[d\,\nabla\log\pi]$. So has $k_2$ as
+# a loss. Both hold for $d$ of *whole answers*: $k_2$ summed token by token misses that an early
+# token changes what may follow. Section 5 compares their noise.
 
 # %% [markdown]
 # ## 5. Where does it end?
 #
 # With that price the best policy is the reference, tilted: $\pi^*(y) = \pi_{ref}(y)\,
-# e^{r(y)/\beta} / Z$. Put $r = \beta\log(\pi^*/\pi_{ref}) + \beta\log Z$ into the objective:
+# e^{r(y)/\beta} / Z$, where $Z = \sum_y \pi_{ref}(y)\,e^{r(y)/\beta}$ makes it sum to one. Put $r =
+# \beta\log(\pi^*/\pi_{ref}) + \beta\log Z$ into the objective:
 #
 # $$E_\pi[r] - \beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) = \beta\log Z - \beta\,\mathrm{KL}(\pi\Vert
 # \pi^*),$$
 #
 # largest at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$: **a $\beta$ means nothing without the
-# reward's scale**. (So `bsr_lite/train_rloo.py` divides rewards by their standard deviation.)
+# reward's scale**.
 
 # %% [markdown]
 # Does RLOO get there? Four runs on the three arms with $\beta = 1$ differ only in where the KL
@@ -425,8 +424,7 @@ torch.testing.assert_close(in_reward("k1"), to_ref, msg="k1 in the reward: the K
 # $k_1$ that is $-\beta$, for $k_2$ it is $-\beta\,d$, for $k_3$ it is $-\beta\,(1 - e^{-d})$.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"? Which at the
-# best of $E_\pi[r] - \beta\,\mathrm{KL}(\pi_{ref}\Vert\pi)$, another point? In which does the noise
-# stop although all three arms are still drawn?
+# best of $E_\pi[r] - \beta\,\mathrm{KL}(\pi_{ref}\Vert\pi)$, another point?
 
 # %%
 def train_bandit(place, beta=1.0, steps=3000, K=4, rate=0.05):
@@ -586,7 +584,8 @@ torch.testing.assert_close(ours, library, msg="at ratio 1 the library's loss is 
 
 # %% [markdown]
 # **Predict**, before nine steps of 4 prompts: which of length, share ended, entropy and gold will
-# move beyond its noise, and which way? Which of gold's five terms is the easiest to gain?
+# move beyond its noise, and which way? (*Entropy*: the mean of $-\log\pi$ of the tokens drawn.)
+# Which of gold's five terms is the easiest to gain?
 
 # %%
 def judged(row, text, ended):
@@ -655,8 +654,8 @@ figure.suptitle("Nine steps raise endings; the rest of gold is undecided (axes: 
 # <details><summary>Answer</summary>
 #
 # Up: the share that ended, KL, and gold, just beyond its noise. Down: length (an answer that does
-# not end has 48 tokens). Entropy is undecided. The easiest term is *complete*. KL averages one
-# sample an answer, and may be negative.
+# not end has 48 tokens). Entropy is undecided. The only term seen to rise is *complete*. Whether it
+# is the easiest nine steps cannot say; 40 can (below).
 # </details>
 #
 # Read answers, too: the best paid of those that did nothing of what was asked.
@@ -670,20 +669,22 @@ pd.DataFrame.from_dict({f"best of {len(idle)} idle ones": best}, orient="index")
 
 # %%
 at = next(i for i, a in enumerate(answers) if a is best)
-pd.DataFrame(answers[at // K * K:][:K])[["answer", "instruction", "complete", "gold", "A"]]
+pd.DataFrame(answers[at // K * K:][:K]).drop(columns=["prompt", "fresh", "concise"])
 
 # %% [markdown]
-# **What to see.** Up: its $A$ is +.57, though it did nothing of what was asked. Two siblings did no
-# more, were cut off and earned 2.0. What an answer teaches is decided among its siblings.
+# **What to see.** Up: its $A$ is +.57. Two siblings did no more, were cut off and earned 2.0. (The
+# third was cut off, too: the full stop of its list number passes for a closing mark.) What an
+# answer teaches is decided among its siblings.
 
 # %% [markdown]
 # ### On new prompts, after 40 steps
 #
 # Recorded runs (`data/runs/rloo_rate_*`, one a learning rate, gold as reward) went on for 40 steps,
-# and then answered 64 dev prompts. They differ from the run above: no KL price, rewards in units of
-# their standard deviation, and a penalty of 1 such unit for an answer that does not end. The
-# prompts share ten **subjects** (cats, sewing, ...), so a subject is the unit of repetition;
-# *topic* stays the term of gold.
+# then answered 64 dev prompts. They differ from the run above: no KL price; rewards in units of
+# their standard deviation within a prompt (.57 points here), with a penalty of 1 unit for an
+# answer that does not end; a learning rate that warms up, then falls linearly from the named one
+# to zero. The prompts share ten **subjects** (cats, sewing, ...): the unit of repetition. *Topic*
+# stays the term of gold.
 #
 # Here the runs at 3e-4 and 1e-3; the third, 3e-3, is exercise 4's. **Predict**: which of gold's
 # terms have both raised, and which only 1e-3?
@@ -736,42 +737,47 @@ pd.DataFrame({"3e-4": found["3e-4"].apply(told), "1e-3": found["1e-3"].apply(tol
 # learned is to end in time and with a closing mark. *Fresh* gains .03; the others are undecided.
 #
 # The run at 1e-3 also learned to do what was asked. Subject by subject it gained .31 ± .09 more
-# *instruction*, and .11 ± .08 more *topic*. The difference in *complete* is undecided. *Fresh*
-# gained .03 ± .02 less, *concise* .04 ± .04 more (just beyond zero; five terms were tried). It also
-# went farther (KL 23, not 6: exercise 4's table):
-# more steps at 3e-4 might do the same. One run a rate: a rate is not told apart from luck.
+# *instruction*, and .11 ± .08 more *topic*. The difference in *complete* is undecided. *Fresh* and
+# *concise* differ just beyond zero (five terms were tried). It also went farther (KL 23, not 6:
+# exercise 4's table): more steps at 3e-4, with a rate that falls later, might do the same. One run
+# a rate: a rate is not told apart from luck.
 
 # %% [markdown]
-# **When did they learn to end**, and what is that worth? Within the reference's eight answers to a
-# prompt, the slope of gold on "ended, 0 or 1" says it. **Predict** that slope, the share that ends
-# over the first ten steps (.40 before), and whether endings pay all of gold's rise to the next ten.
-# (± is 95% over steps, or subjects.)
+# **When did they learn to end**, and when the rest? Within the reference's eight answers to a
+# prompt, the slope of gold on "ended, 0 or 1" says what an ending is worth; we take that off.
+# **Predict**: does what is left rise together with the endings, or after them? (± is 95% over
+# steps, or subjects.)
 
 # %%
-def parts(rate):
-    """Share that ended, by stage; gold's rise from 1-10 to 11-20 that endings do not pay."""
-    log = pd.read_json(f"data/runs/rloo_rate_{rate}/gold-kl0.0-seed0/metrics.jsonl", lines=True)
-    stage = pd.cut(log["step"], [0, 10, 20, 40], labels=["1 to 10", "11 to 20", "21 to 40"])
-    rest = log["train/gold_reward"] - np.mean(worth) * log["train/finished"]
-    a, b = rest[stage == "1 to 10"], rest[stage == "11 to 20"]
-    half = metrics.t_quantile(18) * np.sqrt((a.var() + b.var()) / 10)
-    return {**{f"ended, steps {name}": told(part, form="{:.2f} ± {:.2f}")
-               for name, part in log["train/finished"].groupby(stage, observed=True)},
-            "rise of gold beyond endings": f"{b.mean() - a.mean():+.2f} ± {half:.2f}"}
-
-
 gold, ended = (np.array(saved["1e-3"]["reference"][key], float) for key in ("gold", "finished"))
 g, e = (x - x.mean(1, keepdims=True) for x in (gold, ended))  # within a prompt, (64, 8)
 worth = [(g * e)[subjects == t].sum() / (e * e)[subjects == t].sum() for t in np.unique(subjects)]
 print(f"reference: {ended.mean():.2f} end; an ending is worth {told(worth)} of gold (subjects)")
-pd.DataFrame({f"rate {rate}": parts(rate) for rate in RATES})
+(figure, axes), rest = plots.panels(2), {}
+for rate, tint, shift in (("3e-4", "black", -14), ("1e-3", "#EE7733", 8)):
+    log = pd.read_json(f"data/runs/rloo_rate_{rate}/gold-kl0.0-seed0/metrics.jsonl", lines=True)
+    share = log["train/finished"]
+    rest[rate] = log["train/gold_reward"] - np.mean(worth) * share
+    for axis, values in zip(axes, (share, rest[rate]), strict=True):
+        axis.plot(log["step"], values, ".", color=tint, alpha=0.35)
+        axis.plot(range(3, 41, 5), values.groupby(np.arange(40) // 5).mean(), color=tint)
+    axes[0].annotate(rate, (8, share[5:10].mean()), (0, shift), textcoords="offset points",
+                     color=tint, ha="center")
+plots.label(axes[0], "step (dots; lines: means of five)", "share of answers that ended",
+            "Endings rise in both runs, sooner at 1e-3")
+plots.label(axes[1], "step (the same prompts in both runs)", "gold less .91 an ending (points)",
+            "The rest is seen to rise only at 1e-3, after step 8")
+gap = rest["1e-3"] - rest["3e-4"]  # the same prompts at every step: paired
+print("The rest, 1e-3 minus 3e-4:",
+      {f"steps {a + 1} to {b}": told(gap[a:b]) for a, b in ((0, 10), (10, 20), (20, 40))})
 
 # %% [markdown]
-# **What to see.** By steps 11 to 20 about nine of ten answers ended in all three runs. The last row
-# takes .91 an ending off gold's rise from the first ten steps to the next ten. At 3e-4 nothing is
-# seen to be left (-.07 ± .16): endings are enough. At 1e-3 +.44 ± .16 is left, while endings rose
-# by only .11: there the rest was learned *after* the endings. At 3e-3 it is -.21 ± .26, undecided.
-# (.91 is a slope among the reference's answers: those that end may be better otherwise, too.)
+# **What to see.** At 1e-3 nine of ten answers end in steps 6 to 10 (second mean of five), while the
+# rest of gold is where it began. It rises only then, from 2.7 to 3.2: there the rest was learned
+# *after* the endings. At 3e-4 endings rise later, and no rise of the rest is seen: undecided, not
+# absent. Paired by step, 1e-3 is ahead by .15 ± .17 in the first ten steps, by .67 ± .09 in the
+# next ten. (.91 is a slope among the reference's answers: those that end may be better otherwise,
+# too. Steps count as independent; one run a rate.)
 
 # %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty of 1. What does the penalty teach by
@@ -805,9 +811,9 @@ pd.DataFrame.from_dict({reward: told_by(controls[f"{method}-kl0.0"])
 # **What to see.** Every run learned to end. Paid for that alone, the policy falls silent: one to
 # four tokens, and gold falls by more than half. So an ending is worth .91 only among answers that
 # say something. Random numbers leave 12 to 17 tokens, and gold about where it was although many
-# more answers end: the other four terms *lost* .59 ± .43. Why they do not fall silent, too, this
-# table cannot say. Only gold raised the other four, by .46 ± .05 over three seeds: that part
-# neither loop nor penalty taught. Notebook 09 goes on from here.
+# more answers end: the other four terms *lost* .59 ± .43. (Why not silent, too, is not tested.)
+# Only gold raised the other four, by .46 ± .05 over three seeds: that part neither loop nor penalty
+# taught.
 
 # %% [markdown]
 # ## Exercises
@@ -871,7 +877,7 @@ checks.check_rescaled(rescaled);
 # %% [markdown]
 # **4.** *Judge a record.* Someone reads the gold of the recorded runs and says: "RLOO taught the
 # policy more than to stop." `change` (prompts, 5) is after minus before, *complete* in column 0;
-# `topics` (prompts,) numbers the subjects. Return what the other four terms gained together, and
+# `subjects` (prompts,) numbers the subjects. Return what the other four terms gained together, and
 # half of its 95% t interval over subjects. The last cell also calls you as if every prompt were a
 # subject. At which rates may the sentence stand? Where does that depend on what counts as one
 # observation? And 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
@@ -882,7 +888,7 @@ checks.check_rescaled(rescaled);
 # </details>
 
 # %%
-def beyond_complete(change, topics):
+def beyond_complete(change, subjects):
     return None
 
 
@@ -937,8 +943,7 @@ pd.DataFrame(table)
 #   not its mean.
 # - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss $k_1$
 #   has none, $k_3$ another's. The price means something only beside the reward's scale.
-# - **RLOO pushes each answer by how much it beats its siblings, less a price for leaving the
-#   reference. Here it taught to end first, which takes one token and which reward and penalty both
-#   paid; so judge a gain by what is left without it.**
+# - **RLOO pushes each answer by how much it beats its siblings. Here that first taught to end,
+#   which the penalty alone teaches, too: judge a gain by what is left without the endings.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**

@@ -163,9 +163,9 @@ def check_beyond_complete(function: Callable) -> bool:
 
     Hint: change[:, 1:].sum(1); of that one mean a subject; bsr_lite.metrics.seed_interval of these
     means gives mean and half width"""
-    change, topics = numbers(0, 7, 5), torch.tensor([0, 1, 0, 2, 2, 2, 1])
-    others = [change[topics == t, 1:].sum(1).mean() for t in range(3)]
-    cases = [((change, topics), torch.tensor(seed_interval(others)))]
+    change, subjects = numbers(0, 7, 5), torch.tensor([0, 1, 0, 2, 2, 2, 1])
+    others = [change[subjects == t, 1:].sum(1).mean() for t in range(3)]
+    cases = [((change, subjects), torch.tensor(seed_interval(others)))]
     return judge(check_beyond_complete, function, cases)
 
 

@@ -84,9 +84,9 @@ assert checks.check_rescaled(rescaled)
 # at both rates, compared at the same KL (33 against 23 here).
 
 # %%
-def beyond_complete(change, topics):
+def beyond_complete(change, subjects):
     others = change[:, 1:].sum(1)
-    by_subject = [others[topics == t].mean() for t in topics.unique()]
+    by_subject = [others[subjects == t].mean() for t in subjects.unique()]
     return torch.tensor(seed_interval(by_subject))
 
 
