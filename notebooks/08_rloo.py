@@ -725,8 +725,8 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
             "the run at 1e-3 also does more of what was asked");
 
 # %%
-def told(values, form="{:+.2f} ± {:.2f}"):
-    return form.format(*metrics.seed_interval(values))
+def told(values):
+    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
 
 
 pd.DataFrame({"3e-4": found["3e-4"].apply(told), "1e-3": found["1e-3"].apply(told),
