@@ -241,6 +241,7 @@ def ending(run):
                   for name, of in (("ending alone", alone), ("seen", gained))}
 
 # %%
+reference = SIX["BT 0"]["evaluation"]["reference"]  # the same for all six
 frame({name: ending(run) for name, run in SIX.items()}).transpose()
 
 # %% [markdown]
@@ -252,59 +253,6 @@ frame({name: ending(run) for name, run in SIX.items()}).transpose()
 # **Ending alone would give every run a share of .83 to .93.** What sets .17 apart from .89 is
 # what the policy did besides. (An answer that ends may be better in other ways as well. So its
 # worth is an estimate, not yet a cause.)
-
-# %% [markdown]
-# ### When?
-#
-# The training's own answers, averaged over five steps (20 prompts, 80 answers), in the same units.
-#
-# **Predict**: endings, proxy, gold: in which order do they rise, and in how many of the six?
-
-# %%
-BLOCK = 5
-
-
-def course(run, key):
-    """Shapes: -> (blocks,).  proxy, gold: gains in sds; finished: share of answers."""
-    if key == "finished":
-        values = np.array([row["train/finished"] for row in run["metrics"]])
-    else:
-        both = rloo.curves(run["evaluation"] | {"metrics": run["metrics"]})
-        values = both[("proxy", "gold").index(key)]
-    return values.reshape(-1, BLOCK).mean(1)
-
-# %%
-reference = SIX["BT 0"]["evaluation"]["reference"]  # the same for all six
-error = np.mean(reference["gold"], 1).std(ddof=1) / statistics.within_sd(reference["gold"]) / 20**.5
-print(f"standard error of a mean over 20 prompts: {error:.2f} sd of gold")
-
-# %%
-figure, axes = plots.panels(3)
-WATCHED = {"finished": "all learn to end by step 15", "proxy": "two proxies go on climbing",
-           "gold": "gold: up at once in two only"}
-for axis, (key, title) in zip(axes, WATCHED.items(), strict=True):
-    for name, run in SIX.items():
-        method, seed = name.lower().split()
-        curve = course(run, key)
-        axis.plot(np.arange(1, len(curve) + 1) * BLOCK, curve, color=plots.COLORS[method],
-                  linestyle=("-", "--", ":")[int(seed)], linewidth=1.2)
-    plots.label(axis, "step", "share of answers" if key == "finished" else "gain (sd)", title)
-axes[2].errorbar(37, -1.2, 2 * error, color="black", capsize=3)
-axes[2].annotate("± two standard\nerrors of a point", (35, -1.35), ha="right", va="center")
-figure.suptitle("All six soon end; gold need not follow "
-                "(BT blue, BSR red; seed 0 solid, 1 dashed, 2 dotted)");
-
-# %% [markdown]
-# **What to see.** Endings come within fifteen steps in all six. Gold goes up with them in BT 0
-# and BT 2 only; in BT 1 it falls. After step 20 the proxies of BSR 0 and BSR 2 climb on. Gold of
-# BSR 2 dives and comes back. Its endings dip, too, but to .68, above the reference's .40:
-# something else is in that dive. (Zero is the reference's mean on 112 *other* prompts, and a
-# point stands for 20.)
-#
-# <details><summary>Answer</summary>
-#
-# Endings and proxies rise at once, in all six. Gold rises with them in two.
-# </details>
 
 # %% [markdown]
 # ### Which terms of gold rose?
@@ -599,9 +547,8 @@ frame({name: habits(found) for name, found in SEVEN.items()})
 
 # %% [markdown]
 # **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 everything. BT
-# 2 stayed, and three gave up lists altogether. BT 1 talks *about* answers ("This describes a
-# description of the user"). BSR 0 is solemn ("The timeless allure of ..."). Nobody rewarded talk
-# about answers or allure on purpose, and runs of one method differ as much as runs of two.
+# 2 stayed, and three gave up lists altogether. Nobody rewarded that on purpose, and runs of one
+# method differ as much as runs of two.
 #
 # So BSR 2 learned a mannerism, and gold was right to punish it? Look closer. Section 1 squeezed the
 # line breaks out of the answers. Here is one as it is:
@@ -750,13 +697,6 @@ curves = {name: np.array([[favourites(*one, keep) for keep in KEEP] for one in p
 best = np.array([favourites(gold, gold, keep).mean() for keep in KEEP])
 
 # %%
-for proxy, truth in made_up["+ rare trick"]:
-    np.testing.assert_allclose(favourites(proxy, truth, 1), statistics.best_of_n(proxy, truth, 64),
-                               err_msg="the top one of 64 is what best-of-64 picks")
-    np.testing.assert_allclose(favourites(proxy, truth, 64), truth.mean(1), atol=1e-12,
-                               err_msg="who keeps everything prefers nothing")
-
-# %%
 figure, axes = plots.panels(2, sharey=True)
 titles = ("trained proxies: better all the way", "known faults: noise rises, the others turn")
 for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
@@ -811,9 +751,7 @@ table.head(len(table))
 
 # %% [markdown]
 # The correlation does not tell BT, *noise* and *a rare trick* apart: .64 each. It is an average
-# over all answers, and a search lives among the extremes. Why does *noise* end higher than BT,
-# then? Its scores reach further up: its favourite promises 2.3 sds where BT's promises 1.7. Both
-# keep about as much of what they promise.
+# over all answers, and a search lives among the extremes.
 #
 # Nobody has gold for this test. Without it, let people judge the favourites of a hundred prompts:
 # the top one of 64 against the top eighth.
@@ -868,17 +806,91 @@ frame(verdicts)
 # the change in time hangs on one seed.
 
 # %% [markdown]
+# ### Proxies that were never asked
+#
+# Now reward models from another world (`data/runs/study_rloo_style`; 04, Section 9). In their
+# training every answer ended in a second paragraph, a postscript about something else, the same for
+# all answers to a prompt. So no pair differed in it, and Bradley-Terry was never asked what one is
+# worth. The policy's prompts are the plain ones: it has to *find* what such a model likes.
+#
+# **Predict**: will gold follow these proxies? In the reference .26 of the answers have a second
+# paragraph: what becomes of them? Does it matter whether the spread was held down?
+
+# %%
+NAMES = {"bt": "BT", "spread-1e-1": "spread 1e-1", "bsr-1e-2": "BSR 1e-2"}
+style = read_runs(RUNS / "study_rloo_style")
+
+
+def paragraphs(found):
+    """Share of answers with a second paragraph."""
+    return f"{np.mean([chr(10) * 2 in text for text in found['texts']]):.2f}"
+
+
+def row_of(run):
+    policy, gain = run["evaluation"]["policy"], rloo.gains(run["evaluation"])
+    return {"proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
+            "gold (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(gain["gold_gain"])),
+            "tokens": f"{gain['tokens'].mean():.0f}",
+            "two paragraphs": paragraphs(policy),
+            "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 80)}
+
+
+frame({f"{name} {run['seed']}": row_of(run) for method, name in NAMES.items()
+       for run in style[f"{method}-kl0.0"]}).rename_axis(shorten(prompts[45]["prompt"]))
+
+# %%
+figure, axis = plots.panels(1)
+worlds = {"plain": (runs, ("bt", "bsr")), "postscript": (style, NAMES)}
+for world, (group, methods) in worlds.items():
+    for method in methods:
+        for run in group[f"{method}-kl0.0"]:
+            gain = rloo.gains(run["evaluation"])
+            x, y = gain["proxy_gain"].mean(), gain["gold_gain"].mean()
+            tint = plots.COLORS[method.split("-")[0]]
+            axis.plot(x, y, "o", color=tint, markerfacecolor="white" if world == "plain" else tint)
+            if world != "plain":
+                axis.annotate(f"{NAMES[method]}, {run['seed']}", (x, y), (6, 4), color=tint,
+                              textcoords="offset points", fontsize=8)
+axis.axhline(0, color="black", linewidth=0.8)
+axis.annotate("open: models of the plain world", (1.1, -1.4), fontsize=8)
+axis.set_xlim(0.95, 3.4)
+plots.label(axis, "gain of the run's own proxy (sd)", "gain of gold (sd)",
+            "All nine proxies are climbed; gold falls under two BT models, rises under spread's");
+
+# %% [markdown]
+# **What to see.** Every proxy was climbed, by 1.1 to 3 sds. **Gold fell beyond its interval under
+# two of three BT models and one of three BSR models, by up to 1.5 sds**: two items and the end,
+# whatever was asked; 48 tokens without an end; two or three words. Under *spread* gold rose in all
+# three, and .39 (.15 to .62) of the proxy's gain was kept.
+#
+# In three runs .84 to .96 of the answers got a second paragraph, in BSR 0 down to "1. Ancient. //
+# In.": the *place* of a postscript. Runs against gold or plain models have .22 or less (below).
+
+# %%
+bt, spread, bsr = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
+                             for run in style[f"{method}-kl0.0"]]) for method in NAMES)
+print("gold, spread minus BT:", shown(rloo.interval(spread - bt), "+.2f"))
+print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
+print("two paragraphs: reference", paragraphs(controls["gold-kl0.0"][0]["evaluation"]["reference"]))
+for name, group in (("gold", controls["gold-kl0.0"]), ("plain models", SIX.values())):
+    print(f"against {name}:", *(paragraphs(run["evaluation"]["policy"]) for run in group))
+
+# %% [markdown]
+# So over-optimization is seen here, in single runs. Which *method* resists it is undecided: one BT
+# model (2) served as well as any, and BT's three runs differ by 2.7 sds. Three spread models that
+# hold are a hint. (`data/runs/LOG.md`: of predictions S1 to S4 the third falls.)
+
+# %% [markdown]
 # ## 7. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
 #   two of six runs, just beyond the interval, and fell in three.
 # - **Paid for ending alone the policy falls silent; random numbers prevent most of that.** What the
-#   reward models add to random numbers, about one sd, is undecided.
-# - **One run shows the pattern of over-optimization**, BSR 0. Its cause is not shown.
-# - **Gold misjudged another**, BSR 2, which did what was asked in a form that gold cannot count.
-# - **Faults show among the favourites.** Those of trained proxies do not turn, up to 64 of the
-#   reference's answers.
-# - **BSR against BT: undecided.**
+#   models of Sections 1 to 5 add to random numbers, about one sd, is undecided.
+# - **Over-optimization is seen in single runs**: BSR 0 in the plain world, and three of nine
+#   against models that were never asked about a second paragraph.
+# - **Gold misjudged BSR 2**, which did what was asked in a form that gold cannot count.
+# - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
 # Unlike the paper (Sec. 3.2): 135M instead of 1.5B, no SFT of our own, LoRA, 16 answers a step

@@ -106,6 +106,7 @@ RESULTS = {  # the bold words of a result -> what of it has to be in its sentenc
     "Labels of people": of_people,
     "Best of 64": lambda: shares("best_of_n", "bt", "bsr"),
     "RLOO policies": lambda: shares("study_rloo", "bt-kl0.0", "bsr-kl0.0"),
+    "RLOO, rewritten answers": lambda: shares("study_rloo_style", "bt-kl0.0", "spread-1e-1-kl0.0"),
     "Speed": speed}
 
 
