@@ -19,7 +19,7 @@
 # - put proxy and gold into one unit, and say how much an honest proxy would let gold keep;
 # - find the dull explanation of a gain, and take it out of both rewards;
 # - read the answers for what even the judge does not see;
-# - recognise noise, heavy tails and a rare trick by what a proxy's favourites are worth.
+# - recognise noise, heavy tails and a trick by a proxy's favourites.
 #
 # Words from before: *proxy, gold, reference, KL* (notebook 08), *best-of-n* (07), *paired
 # difference, interval over seeds and prompts, undecided* (06). A **run** is one trained policy.
@@ -270,8 +270,9 @@ TERMS = ("complete", "instruction", "topic", "fresh", "concise")
 
 def terms(found, read=str):
     """Gold's terms of the first answers, as `read` gives them.  Shapes: -> (prompts, 5)."""
-    return np.array([[gold_terms(read(text), unit=row["unit"], count=row["count"],
-                                 stems=row["stems"], finished=ended[0])[t] for t in TERMS]
+    return np.array([[gold_terms(read(text) if row["unit"] == "item" else text, unit=row["unit"],
+                                 count=row["count"], stems=row["stems"], finished=ended[0])[t]
+                      for t in TERMS]
                      for text, ended, row
                      in zip(found["texts"], found["finished"], prompts, strict=True)])
 
@@ -402,7 +403,7 @@ axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(SIX))], SIX)
 axis.set_xlim(-1.2, 2)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
-            "At equal ending the two highest climbs brought gold nothing")
+            "At equal ending the two highest climbs show no gain of gold")
 
 # %%
 frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
@@ -411,14 +412,14 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 
 # %% [markdown]
 # **What to see.** BT 0 and BT 2: proxy and gold both up by a quarter to a third of a unit (gold
-# just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, gold *down*: the
-# pattern of over-optimization. BSR 2: the proxy up by a unit, gold undecided (Section 4 says
-# why). The share kept of Section 2 had warned of BSR 0, but had ranked BSR 2 above BSR 1.
+# just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, and gold got nothing
+# of it. BSR 2: the proxy up by a unit, gold undecided (Section 4 says why). The share kept of
+# Section 2 had warned of BSR 0, but had ranked BSR 2 above BSR 1.
 
 # %% [markdown]
 # BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
-# over-optimization. It may be drift: nothing here pulls a policy back to the reference. **So
-# the fall alone proves nothing about BSR 0's proxy.**
+# over-optimization. It may be drift: nothing here pulls a policy back to the reference. **So the
+# fall alone proves nothing about BSR 0's proxy.** (The controls below agree.)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -478,6 +479,17 @@ def taught(group):
 frame({reward: taught(group) for reward, group in TAUGHT.items()})
 
 # %%
+def left_over(run, key="gold"):
+    """Gain at equal ending with its 95% interval over prompts; nothing where hardly one ended."""
+    found = at_equal_ending(run, key)
+    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(found)) if len(found) > 9 else "-"
+
+
+frame({f"trained on {reward}": {f"gold at equal ending, seed {run['seed']} (sd)": left_over(run)
+                                for run in TAUGHT[reward]}
+       for reward in ("gold", "random numbers", "nothing", "a BT model", "a BSR model")})
+
+# %%
 floors = {reward: gains_of(TAUGHT[reward])[0] for reward in ("nothing", "random numbers")}
 frame({f"{reward}, gold beyond ...": {floor: shown(rloo.interval(
     gains_of(TAUGHT[reward])[0] - values), "+.2f") for floor, values in floors.items()}
@@ -496,15 +508,14 @@ for place, (reward, group) in enumerate(TAUGHT.items()):
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
 plots.label(axis, "gain of gold (sd; open: but for complete); a dot a seed, 95%", "trained on",
-            "Paid for nothing the policy falls silent; random numbers prevent most of it")
+            "Paid for nothing the policy falls silent; paid in random numbers much less so")
 
 # %% [markdown]
 # **What to see.** Paid for ending alone, the policy falls silent: one to four tokens, and gold
-# falls by three sds and more. **Random numbers prevent most of that.** They know nothing, yet 15
-# tokens stand, and gold is three sds above *nothing*. Why, we have not looked into. But for
-# *complete* gold still falls by one sd.
+# falls by three sds and more. **Random numbers prevent four fifths or more of that in every seed**
+# (3.1 sds, .3 to 5.8). But for *complete* gold still falls by one sd.
 #
-# Gold itself brings 1.7 sds. The errors of opening words left less than half of it, in two runs.
+# Gold itself brings 1.7 sds. The errors of opening words left .21 and .52 of it, in two runs.
 # The "!" was found by one run of three, the one with the least gold. (One seed of random numbers
 # wrote .34 unpaid: a count of marks alone proves little.)
 
@@ -512,7 +523,8 @@ plots.label(axis, "gain of gold (sd; open: but for complete); a dot a seed, 95%"
 # **Which floor?** Beside the *reference*, ending explains most of what gold gained. Beside
 # *nothing* each trained model looks worth three sds, but so do random numbers. What a model *knows*
 # is its lead over random numbers: about one sd, and with three seeds undecided. A gain means what
-# its control makes of it.
+# its control makes of it. *At equal ending* gold itself brings .8 to 1.0, random numbers cost .7 to
+# 1.5, and all six models lie between: Section 3's falls are no more than drift would bring.
 #
 # <details><summary>Answer</summary>
 #
@@ -550,7 +562,7 @@ frame({name: habits(found) for name, found in SEVEN.items()})
 # 2 stayed, and three gave up lists altogether. Nobody rewarded that on purpose, and runs of one
 # method differ as much as runs of two.
 #
-# So BSR 2 learned a mannerism, and gold was right to punish it? Look closer. Section 1 squeezed the
+# So BSR 2 learned a mannerism, and gold was right to punish it? Section 1 squeezed the
 # line breaks out of the answers. Here is one as it is:
 
 # %%
@@ -583,8 +595,8 @@ frame({name: right_lists(found) for name, found in SEVEN.items()})
 # writes its items in one line. BT 0 has the right number in 11, the reference in 3. But in 23 of BT
 # 0's 41 lists no 2 follows the 1. It mostly learned to *look* like a list.
 #
-# How much of gold's verdict hangs on this? Put every number on a line of its own and let gold read
-# again. (Nothing else of gold changes. Gold was not repaired: the proxies learned from its labels.)
+# How much of gold's verdict hangs on this? Put every number of a list *that was asked for* on a
+# line of its own and let gold read again. (The proxies learned from gold as it is.)
 
 # %%
 def lined(text):
@@ -630,11 +642,11 @@ for title, by in (("as gold counts", split), ("items counted anywhere", read_aga
     print("BSR, instruction,", title, shown(rloo.interval(by["bsr"][..., 1]), "+.2f"))
 
 # %% [markdown]
-# **What to see.** The other four terms of BSR 2 go from -.14 to +.71: the best of the six. At equal
-# ending its first answers go from a fall to an undecided gain. The other five runs hardly move. So
-# one of the two high climbs was punished by **a gold that cannot read**; BSR 0's was not. (Second
-# answers have no text on record. On first ones alone the small climbs of BT 0 and BT 2, Section 3,
-# are undecided, too.)
+# **What to see.** With its lists read, the other four terms of BSR 2 go from -.14 to +.33: the best
+# of the six. The other five runs hardly move. So **gold cannot read** these lists. But it saw a
+# mannerism as well: at equal ending BSR 2's first answers go from a fall to undecided only, for it
+# numbers sentences where no list was asked for. (Second answers have no text on record. On first
+# ones alone the small climbs of BT 0 and BT 2, Section 3, are undecided, too.)
 
 # %% [markdown]
 # This takes back a verdict of Section 3: *instruction* under BSR does not fall any more.
@@ -769,15 +781,9 @@ table.head(len(table))
 # ## 6. BSR's policies against BT's
 #
 # Is BSR the better teacher? A seed has the same prompts in the same order under both methods, so
-# the comparison is paired. The paper's Fig. 5 adds a claim on time: with BSR's proxy gold rises on
-# in the second half of training. So the last row compares gold's change from the second quarter of
-# the steps to the last.
+# the comparison is paired.
 
 # %%
-def late(run):
-    return rloo.late_gain(rloo.curves(run["evaluation"] | {"metrics": run["metrics"]}))[1]
-
-
 def both(value):
     """BSR minus BT.  Shapes: -> (seeds, ...)."""
     bt, bsr = (np.array([value(run) for run in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr"))
@@ -788,12 +794,10 @@ rows = {"climbed further by its own proxy": both(lambda run: rloo.gains(
             run["evaluation"])["proxy_gain"]),
         "gold": both(lambda run: rloo.gains(run["evaluation"])["gold_gain"]),
         "gold but for *complete*": both(lambda run: term_gains(run)[:, 1:].sum(1)),
-        "the same, items counted anywhere": both(lambda run: term_gains(run, lined)[:, 1:].sum(1)),
-        "gold, last quarter minus second": both(late)[:, None]}
+        "the same, items counted anywhere": both(lambda run: term_gains(run, lined)[:, 1:].sum(1))}
 verdicts = {}
-for title, d in rows.items():  # (seeds, prompts), the last (seeds, 1)
-    mean, half = metrics.seed_interval(d.mean(1))
-    found = (mean, mean - half, mean + half) if d.shape[1] == 1 else statistics.two_way_interval(d)
+for title, d in rows.items():  # (seeds, prompts)
+    found = statistics.two_way_interval(d)
     verdicts[title] = {"BSR minus BT (sd)": shown(found[:3], "+.2f"),
                        "by seed": ", ".join(f"{m:+.2f}" for m in d.mean(1)),
                        "verdict": "undecided" if found[1] < 0 < found[2] else "decided"}
@@ -801,9 +805,8 @@ frame(verdicts)
 
 # %% [markdown]
 # **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
-# three. Every interval holds zero, and holds large effects either way as well. Three seeds do not
-# answer the paper's question. How gold counts items moves the third row by a quarter of an sd, and
-# the change in time hangs on one seed.
+# three. Every interval holds zero, and holds large effects either way as well. How gold counts
+# items moves the third row by a tenth of an sd.
 
 # %% [markdown]
 # ### Proxies that were never asked
@@ -812,6 +815,7 @@ frame(verdicts)
 # training every answer ended in a second paragraph, a postscript about something else, the same for
 # all answers to a prompt. So no pair differed in it, and Bradley-Terry was never asked what one is
 # worth. The policy's prompts are the plain ones: it has to *find* what such a model likes.
+# (*spread* is BSR without its level term, here at $10^{-1}$; *BSR* at $10^{-2}$.)
 #
 # **Predict**: will gold follow these proxies? In the reference .26 of the answers have a second
 # paragraph: what becomes of them? Does it matter whether the spread was held down?
@@ -827,44 +831,47 @@ def paragraphs(found):
 
 
 def row_of(run):
-    policy, gain = run["evaluation"]["policy"], rloo.gains(run["evaluation"])
-    return {"proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
+    policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
+    gain = rloo.gains(run["evaluation"])
+    correlation = statistics.within_correlation(reference["proxy"], reference["gold"])
+    return {"correlation": f"{correlation:+.2f}", "proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
             "gold (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(gain["gold_gain"])),
-            "tokens": f"{gain['tokens'].mean():.0f}",
+            "gold at equal ending": left_over(run), "ended": f"{np.mean(policy['finished']):.2f}",
             "two paragraphs": paragraphs(policy),
-            "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 80)}
+            "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
-frame({f"{name} {run['seed']}": row_of(run) for method, name in NAMES.items()
-       for run in style[f"{method}-kl0.0"]}).rename_axis(shorten(prompts[45]["prompt"]))
+NINE = {f"{name} {run['seed']}": run for method, name in NAMES.items()
+        for run in style[f"{method}-kl0.0"]}
+frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
+    shorten(prompts[45]["prompt"]))
 
 # %%
 figure, axis = plots.panels(1)
-worlds = {"plain": (runs, ("bt", "bsr")), "postscript": (style, NAMES)}
-for world, (group, methods) in worlds.items():
-    for method in methods:
-        for run in group[f"{method}-kl0.0"]:
-            gain = rloo.gains(run["evaluation"])
-            x, y = gain["proxy_gain"].mean(), gain["gold_gain"].mean()
-            tint = plots.COLORS[method.split("-")[0]]
-            axis.plot(x, y, "o", color=tint, markerfacecolor="white" if world == "plain" else tint)
-            if world != "plain":
-                axis.annotate(f"{NAMES[method]}, {run['seed']}", (x, y), (6, 4), color=tint,
-                              textcoords="offset points", fontsize=8)
-axis.axhline(0, color="black", linewidth=0.8)
-axis.annotate("open: models of the plain world", (1.1, -1.4), fontsize=8)
-axis.set_xlim(0.95, 3.4)
-plots.label(axis, "gain of the run's own proxy (sd)", "gain of gold (sd)",
-            "All nine proxies are climbed; gold falls under two BT models, rises under spread's");
+for place, (name, run) in enumerate(NINE.items()):
+    tint = plots.COLORS[name.split()[0].lower()]
+    for key, y, fill in (("proxy", 0.13, tint), ("gold", -0.13, "white")):
+        if left_over(run) != "-":
+            mean, half = metrics.seed_interval(at_equal_ending(run, key))
+            axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
+                          markerfacecolor=fill, markersize=5)
+    if name == "BT 0":
+        axis.annotate("gold (open)", (-2.1, -place), color=tint, va="center")
+        axis.annotate("proxy (full)", (1.1, -place), color=tint, va="center")
+axis.annotate("never ends", (0.1, -1), va="center")
+axis.axvline(0, color="black", linewidth=0.8)
+axis.set_yticks([-place for place in range(len(NINE))], NINE)
+plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
+            "Of eight policies that end, five raised the proxy and lowered gold");
 
 # %% [markdown]
-# **What to see.** Every proxy was climbed, by 1.1 to 3 sds. **Gold fell beyond its interval under
-# two of three BT models and one of three BSR models, by up to 1.5 sds**: two items and the end,
-# whatever was asked; 48 tokens without an end; two or three words. Under *spread* gold rose in all
-# three, and .39 (.15 to .62) of the proxy's gain was kept.
+# **What to see.** Every proxy was climbed. Gold as it is rose in five of nine, but Section 3 taught
+# to take endings out. **At equal ending gold falls in five of the eight runs that end: BT 0, spread
+# 2 and all three BSR runs**, while their proxies rise by 1.2 to 2.4 sds. It rises in BT 2 and two
+# of spread. BT 1 never ends: its proxy *dis*agrees with gold from the start.
 #
 # In three runs .84 to .96 of the answers got a second paragraph, in BSR 0 down to "1. Ancient. //
-# In.": the *place* of a postscript. Runs against gold or plain models have .22 or less (below).
+# In.": the *place* of a postscript. Against gold or plain models it is .22 or less (below).
 
 # %%
 bt, spread, bsr = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
@@ -876,25 +883,24 @@ for name, group in (("gold", controls["gold-kl0.0"]), ("plain models", SIX.value
     print(f"against {name}:", *(paragraphs(run["evaluation"]["policy"]) for run in group))
 
 # %% [markdown]
-# So over-optimization is seen here, in single runs. Which *method* resists it is undecided: one BT
-# model (2) served as well as any, and BT's three runs differ by 2.7 sds. Three spread models that
-# hold are a hint. (`data/runs/LOG.md`: of predictions S1 to S4 the third falls.)
+# Proxy up and gold down is seen here in single runs, of every method. Which *method* resists it is
+# undecided: BT's three runs differ by 2.7 sds.
 
 # %% [markdown]
 # ## 7. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs, just beyond the interval, and fell in three.
-# - **Paid for ending alone the policy falls silent; random numbers prevent most of that.** What the
-#   models of Sections 1 to 5 add to random numbers, about one sd, is undecided.
-# - **Over-optimization is seen in single runs**: BSR 0 in the plain world, and three of nine
-#   against models that were never asked about a second paragraph.
+#   two of six runs, just beyond the interval, and fell in three, no more than drift would bring.
+# - **Paid for ending alone the policy falls silent; paid in random numbers much less so.** What
+#   the six models add to random numbers, about one sd, is undecided.
+# - **Proxy up, gold down at equal ending**: five of nine runs against models that were never asked
+#   about a second paragraph.
 # - **Gold misjudged BSR 2**, which did what was asked in a form that gold cannot count.
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
-# Unlike the paper (Sec. 3.2): 135M instead of 1.5B, no SFT of our own, LoRA, 16 answers a step
-# instead of 128, no KL price.
+# Unlike the paper (Sec. 3.2): 135M, not 1.5B, no SFT of our own, LoRA, 16 answers a step, not 128,
+# no KL price.
 
 # %% [markdown]
 # ## Exercises
@@ -944,12 +950,11 @@ for method in ("bt", "bsr"):
     print(method.upper(), f"{np.mean(priced - free):+.2f}", price_verdict(priced, free))
 
 # %% [markdown]
-# *And then judge these two answers of your function*: what may you say about KL prices? (The
-# solution has an opinion.)
+# *Then judge its two answers*: what may you say about KL prices?
 
 # %% [markdown]
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
-# From three vectors of booleans (numbered before, numbered after, asked for) return by how much
+# From three boolean tensors (numbered before, numbered after, asked for) return by how much
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
 # alike, 1 where it went from none to all of the asked and stayed elsewhere.
 #
