@@ -66,7 +66,7 @@ assert checks.check_best_of_n_with_ties(best_of_n_with_ties)
 # **2.** The best of $n$ is answer $k$ or a worse one exactly when all $n$ are: probability
 # $F_k^n$. Two equal answers, $n = 2$: $q = (1/4, 3/4)$ and KL = .13 nats, where the bound says
 # .19. The bound needs infinitely many answers; when one of them repeats, picking it again moves
-# nothing.
+# nothing. (The best of 64 has moved by 3.2 nats at most: beyond that nothing was seen.)
 
 # %%
 def best_of_n_divergence(probabilities, n):
