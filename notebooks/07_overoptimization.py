@@ -542,8 +542,8 @@ assert sum(metrics.seed_interval(guilty - clean)) < 0, "false labels widen the g
 # and acquits it. *The verdict depends on the rule.*
 #
 # Nor is clean BT innocent: it loses .114 ± .021 more. The test catches a model that leans on what
-# does not carry over. What do *false labels* add? They widen the gap by .042. It narrows in time
-# with both labels, with false ones mostly because *known* sources fall (Section 2): a gap that
+# does not carry over. What do *false labels* add? They widen the gap by .041. In time it narrows
+# with both, with false ones less, and mostly because *known* sources fall (Section 2). A gap that
 # narrows is no acquittal.
 # </details>
 #
@@ -738,7 +738,7 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # | BT overfits | **shown**: new prompts -.018 ± .010 | **open**, one epoch: +.026 ± .047 | 2; 06 |
 # | BSR counters it | **against**: -.017 ± .010 | **open**, informative null: +.002 ± .041 | 2 |
 # | new sources score lower | **shown** in *helps*, built for it | see below | 4; 04.4 |
-# | by over-optimization | in part: false labels add .042 | **open** | 4; Exercise 3 |
+# | by over-optimization | in part: false labels add .041 ± .014 | **open** | 4; Exercise 3 |
 #
 # BSR's numbers: new prompts (the language model had no fall to counter).
 
