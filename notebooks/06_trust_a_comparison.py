@@ -653,7 +653,8 @@ pd.DataFrame.from_dict(tail, orient="index", columns=[".05 err", ".033 err"]).ro
 # %% [markdown]
 # And differences named *before* the run? The log named three for *postscript*, on the mean of three
 # sets. Prediction 2: spread gains .02 or more; 3: level does *not* gain; 4: BSR gains less than
-# spread. (1 and 5 are about other things. Intervals over seeds and prompts, not topics.)
+# spread. (1, 5 and the rest of 2 are about other things. Intervals over seeds and prompts, not
+# topics.)
 
 # %%
 post, named = read_runs(RUNS / "study_postscript"), ("prompt_shifted", *SETS[2:])
