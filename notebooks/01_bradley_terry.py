@@ -584,8 +584,8 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 #
 # <details><summary>Answer</summary>
 #
-# The two chosen on fresh pairs (the stop nearly). The factor changes no choice; the stops' .65 to
-# .66 differ from .65 by less than draws do.
+# The two chosen on fresh pairs (the stop nearly). The factor changes no choice; stops are right .65
+# to .66, undecided (not compared in pairs).
 # </details>
 #
 # For 60 pairs the best size is .43 of the true norm. *Over-confidence is a size too great for a
