@@ -278,9 +278,9 @@ def made_up(seeds, prompts, scatter=scatter_here):  # a study in which the true 
 
 
 intervals = np.array([three_intervals(made_up(4, 240)) for _ in range(1000)])  # (1000, 3, 2)
-holds = (intervals[..., 0] < 0) & (intervals[..., 1] > 0)
 
 # %%
+holds = (intervals[..., 0] < 0) & (intervals[..., 1] > 0)
 figure, axes = plots.panels(3, sharex=True, sharey=True)
 for i, (axis, name) in enumerate(zip(axes, OVER, strict=True)):
     for row, (ends, held) in enumerate(zip(intervals[:100, i], holds[:100, i], strict=True)):
