@@ -684,9 +684,8 @@ Markdown(tables.table(["postscript, minus BT (seeds and topics, 95%)", *THREE], 
 # undecided.
 #
 # *LoRA, BSR in 24 steps*, plain world (`study_lambda`): six of 24 differences exclude zero, all
-# costs. *The closing phrase* (`study_closing_phrase`, **one** seed, intervals over topics): six of
-# 16, all costs. On rewritten answers BSR 1e-2 has -.039 (-.070 to -.008), spread 1e-1 -.033 (-.058
-# to -.009).
+# costs. *The closing phrase* (`study_closing_phrase`, three seeds): four of 16, all costs of BSR.
+# On rewritten answers BSR 1e-2 has -.044 (-.066 to -.022), spread 1e-1 -.023 (-.049 to +.004).
 
 # %% [markdown]
 # ## Exercises
@@ -837,7 +836,7 @@ if mine is not None:
 # - The formula names the direction that shrinks. It did not foretell a language model in training:
 #   there most is undecided. Set by set, what is decided in Section 9's records is cost: of BSR (and
 #   level) with postscripts and in short runs, of spread on new sources under full fine-tuning, of
-#   both with the closing phrase (one seed).
+#   BSR with the closing phrase.
 
 # %% [markdown]
 # **To repeat: BSR's spread term taxes away what makes pairs differ while the two answers of a pair
