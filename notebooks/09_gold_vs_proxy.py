@@ -524,7 +524,7 @@ plots.label(axis, "gain of gold (sd; open: but for complete); a dot a seed, 95%"
 # *nothing* each trained model looks worth three sds, but so do random numbers. What a model *knows*
 # is its lead over random numbers: about one sd, and with three seeds undecided. A gain means what
 # its control makes of it. *At equal ending* gold itself brings .8 to 1.0, random numbers cost .7 to
-# 1.5, and all six models lie between: Section 3's falls are no more than drift would bring.
+# 1.5, and all six models lie between: Section 3's falls are not seen to go beyond drift.
 #
 # <details><summary>Answer</summary>
 #
@@ -769,9 +769,9 @@ table.head(len(table))
 # the top one of 64 against the top eighth.
 
 # %% [markdown]
-# <details><summary>Answer; and why did Section 3 find over-optimization, then?</summary>
+# <details><summary>Answer; and why can a policy still lose gold?</summary>
 #
-# Noise never turns, heavy tails and a trick do. As to Section 3: best-of-$n$ picks among answers
+# Noise never turns, heavy tails and a trick do. As to policies: best-of-$n$ picks among answers
 # that the reference gives anyway. A policy *moves*: it makes answers that the reference hardly ever
 # gives, if the proxy pays for them (Section 4 counts some). What a proxy says of the usual answers
 # does not tell what it says of those.
@@ -890,7 +890,7 @@ for name, group in (("gold", controls["gold-kl0.0"]), ("plain models", SIX.value
 # ## 7. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs, just beyond the interval, and fell in three, no more than drift would bring.
+#   two of six runs, just beyond the interval, and fell in three, not seen to go beyond drift.
 # - **Paid for ending alone the policy falls silent; paid in random numbers much less so.** What
 #   the six models add to random numbers, about one sd, is undecided.
 # - **Proxy up, gold down at equal ending**: five of nine runs against models that were never asked
