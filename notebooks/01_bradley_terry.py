@@ -124,8 +124,8 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The worse wins more than one time in four: a margin of 1 is a weak preference. For 95% it takes a
-# margin of about 2.9.
+# The worse wins more than one time in four: a margin of 1 is a weak preference. For 95% it takes
+# about 2.9. (Answer 1 describes nothing and gets 4.0: the program sees words and form.)
 # </details>
 #
 # Rewards have a unit, then: each unit of margin multiplies the odds by $e$, and a margin of 8
@@ -243,9 +243,10 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # At 0. And no: a pair that is right by a wide margin still gets a push of about $e^{-m}$.
 # </details>
 #
-# **What to see.** Each further unit of margin still pays, though $e$ times less. *For one pair with
-# one label there is no margin at which BT is content.* In the loss only contradiction stops it: the
-# same pair judged both ways, or pairs whose shared features let no weights get all of them right.
+# **What to see.** Each further unit of margin still pays, though soon $e$ times less than the last.
+# *For one pair with one label there is no margin at which BT is content.* In the loss only
+# contradiction stops it: the same pair judged both ways, or pairs whose shared features let no
+# weights get all of them right.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
@@ -317,21 +318,21 @@ for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is p
                       color=plots.COLORS["bt"], markerfacecolor=fill,
                       label="the two equal ones" if fill == "white" else "estimate")
     plots.label(axis, "true strength (reward units)", "", title)
-axes[0].set_ylabel("estimate, 95% interval")
+axes[0].set_ylabel("estimate (reward units), 95% interval")
 axes[0].legend(loc="lower right");
 
 # %% [markdown]
 # **What to see** (the open dots are drawn side by side; both truths are 0). Left: the two weakest
-# change places, and so do the two strongest. Three of eight intervals miss the truth (boxes).
+# change places, and so do the two strongest. Three of eight intervals miss (boxes).
 #
 # <details><summary>Answer</summary>
 #
 # By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). No: the difference
-# is .25 $\pm$ .87. The two may be equal, and just as well a unit apart. A fit can fail to see a
-# difference; it cannot show that there is none.
+# is .25 $\pm$ .87. They may be equal, or a unit apart. A fit can fail to see a difference; it
+# cannot show that there is none.
 # </details>
 #
-# Where 95% are promised: bad luck, or a bad method? Repeat 300 times.
+# Bad luck, or a bad method? Repeat 300 times.
 
 # %%
 rows = []
@@ -349,9 +350,9 @@ for comparisons in (200, 3200):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# The promise is kept: 95 to 96% of the intervals hold the truth. The left panel was bad luck: only
-# 1 such fit of 300 misses three or more. A third of them have every strength in order. So choices
-# *can* tell a size: here chains of wins lead from every answer to every other.
+# Bad luck: 95 to 96% of the intervals hold the truth, as promised. Only 1 fit of 300 to 200
+# comparisons misses three or more; a third have every strength in order. So choices *can* tell a
+# size: here chains of wins lead from every answer to every other.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
@@ -389,7 +390,7 @@ assert torch.allclose(hess @ shifts, torch.zeros(count, prompts)), "a shift c(x)
 # still tell a prompt's best answer? And the prompt with the best answers?
 
 # %%
-from bsr_lite.metrics import kendall_tau_b
+from bsr_lite.metrics import kendall_tau_b, seed_interval
 
 gold = torch.tensor([g.gold[:4] for g in groups]) / 0.5  # (160, 4), rewards as in Section 1
 gold = gold[gold.std(1) > 0]  # one prompt's answers are all equally good: no order to find
@@ -407,7 +408,7 @@ assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not chang
 torch.testing.assert_close(gold - gold.mean(1, keepdim=True),  # advantages
                            shifted - shifted.mean(1, keepdim=True))
 print(f"standard deviation of the true levels {gold.mean(1).std():.2f},",
-      f"of the answers within a prompt {gold.std(1).mean():.2f}")
+      f"by chance among four answers alone {gold.var(1).mean().sqrt() / 2:.2f}")
 pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
                      "tau within prompts": kendall_tau_b(r, gold).mean().item(),
                      "tau pooled": kendall_tau_b(r.ravel(), gold.ravel()).item()}
@@ -431,8 +432,8 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 
 # %% [markdown]
 # **What to see** (12 of the 159 prompts). No distance within a prompt changes; BT sees nothing
-# else. Prompts 10 and 11 change order, and no comparison could object. (Prompt 7 stays on top by
-# luck.) True levels differ as much as a prompt's answers do (1.17 and 1.15): what is lost is real.
+# else. Prompts 10 and 11 change order, and no comparison could object. True levels scatter by 1.17.
+# Were all prompts alike, chance among four answers would give .66. So what is lost is real.
 #
 # <details><summary>Answer</summary>
 #
@@ -443,19 +444,19 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # %% [markdown]
 # The level matters where rewards of *different* prompts meet, as at a threshold, but not in
 # picking the **best of $n$** sampled answers, nor in **advantages** (rewards minus the prompt's
-# mean): the table's cell asserts both. Notebook 03 adds a term to the loss that takes hold of
-# the levels.
+# mean). Notebook 03 adds a term to the loss that takes hold of levels, not of the true ones.
 
 # %% [markdown]
 # ## 7. Size only from contradiction: over-confidence
 #
 # Section 5 had at least 200 comparisons for 7 free numbers. A reward model gets **one label** a
-# pair and has far more parameters than pairs. Then there may be no contradiction at all: some
-# weights get every pair right, and the loss wants their margins at $+\infty$.
+# pair and has far more parameters than pairs. Then nothing may contradict: some weights get every
+# pair right, and the loss wants their margins at $+\infty$. Fewer parameters can do: below *two
+# pairs a weight* even coin-flip labels can mostly all be met (Cover, 1965).
 #
-# A toy: answers have 40 features, the true reward is linear in them, labels are drawn from BT. Fit
-# the weights by gradient descent, with 3,000 passes over the same pairs. A fit's **size** is the
-# norm of its weights: all its margins grow with it.
+# A toy: answers have 40 features (two pairs a weight: 80), the true reward is linear in them,
+# labels are drawn from BT. Gradient descent fits the weights in 3,000 passes over the same pairs.
+# A fit's **size** is the norm of its weights: all its margins grow with it.
 
 # %%
 d, STEPS = 40, (1, 2, 3, 5, 10, 20, 30, 100, 300, 1000, 3000)
@@ -486,9 +487,10 @@ def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
 
 # %% [markdown]
 # On *fresh* pairs (20,000, drawn anew) a fit **claims** $\sigma(|m|)$ for the answer that it
-# prefers, and is **right** where the pair's label, noisy like all, agrees. So even the truth, the
-# ceiling, is not always right. **Predict**: how often is it? Which fit, to 60, 250 or 2,000 pairs,
-# claims the most, and which is right most often? (Each is drawn and fitted eight times.)
+# prefers, and is **right** where the pair's label, noisy like all, agrees. Claims minus right is
+# its **over-claim**; above 0 it is **over-confident**. **Predict**: how often is the truth, the
+# ceiling, right? Which fit, to 60, 250 or 2,000 pairs, claims the most, and which is right most
+# often? (Each is drawn and fitted eight times.)
 
 # %%
 def show(rows):  # mean (smallest to largest) of eight draws
@@ -535,6 +537,7 @@ for number, up in ((60, 0), (250, 7), (2000, -6)):
     left.annotate(f"{number:,} pairs", (3500, sizes[-1].mean()), (0, up), color=TINTS[number],
                   textcoords="offset points", va="center")
 left.plot([10, 3000], [1, 1], color="grey", linewidth=0.8, linestyle=":")
+left.annotate("dotted: the true size", (3000, 0.85), ha="right", va="center")
 left.set(xlim=(8, 3e4), ylim=(0.6, 11), xticks=(10, 100, 1000), yticks=(1, 2, 5, 10),
          yticklabels=("1", "2", "5", "10"))
 plots.label(left, "passes over the pairs", "norm / true norm",
@@ -545,17 +548,17 @@ right.plot(*calibration(truth), "k.")
 right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 
 # %% [markdown]
-# **What to see** (thin: one of eight draws; the table: mean, smallest, largest). The truth claims
-# .78 and is right .78. With 60 pairs a fit claims .96 and is right .65; with 2,000, .79 and .77.
+# **What to see** (thin: one draw; table: mean, smallest, largest). The truth claims .78 and is
+# right .78. With 60 pairs a fit claims .96 and is right .65. With 2,000 it is .79 and .77.
 #
-# All fits to 60 pairs get every pair right, noise included, and their norm grows on. Those to 250
-# pairs are contradicted (18% of their pairs stay wrong) and their norms stop, in every draw above
-# the truth's: over-confidence needs no endless margin.
+# All fits to 60 pairs (below 80) get every pair right, noise included, and their norm grows on.
+# Those to 250 are contradicted (18% of their pairs stay wrong) and their norms stop, in every draw
+# above the truth's: over-confidence needs no endless margin.
 
 # %% [markdown]
-# **Predict**: three cures. Stop after ten passes; or at the kept pass that suits 20,000 other fresh
-# pairs best; or multiply the last weights by the one factor that does. Which end the over-claim?
-# Does any make the 60-pair fits right more often?
+# **Predict**: three cures. Stop after ten passes; or at the kept pass with the lowest loss on
+# 20,000 other fresh pairs; or multiply the last weights by the one factor with the lowest. Which
+# end the over-claim? Does any make the 60-pair fits right more often?
 
 # %%
 others, factors, stopped, resized = draw_pairs(20_000), torch.linspace(0, 1.5, 151), {}, {}
@@ -579,17 +582,27 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
-# .11 too much, those to 2,000 .05 too *little* (ten happen to suit 250). Chosen on fresh pairs, the
-# stop leaves at most .02 on average (.05 in one draw), the factor about .01 in any draw.
+# .11 too much, those to 2,000 .05 too *little*. Chosen on fresh pairs, the stop leaves at most .02
+# on average (.05 in one draw), the factor about .01 in any draw.
 #
+# Are stopped fits right more often? Draw by draw:
+
+# %%
+late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
+for name, columns in (("ten passes", early), ("best stop", stopped)):
+    mean, half = seed_interval(summary(columns[60])["right"] - late)
+    print(f"60 pairs, right after {name} minus after 3,000: {mean:+.3f} ± {half:.3f} (95%)")
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The two chosen on fresh pairs (the stop nearly). The factor changes no choice; stops are right .65
-# to .66, undecided (not compared in pairs).
+# The two chosen on fresh pairs end it (the stop nearly). The factor changes no choice. Ten passes
+# are right .014 $\pm$ .009 more often than 3,000: going on also turned the *direction* the wrong
+# way. For the best stop, .008 $\pm$ .015, this is undecided.
 # </details>
 #
 # For 60 pairs the best size is .43 of the true norm. *Over-confidence is a size too great for a
-# direction that is partly wrong.* (One factor suffices here. Real rewards may need more.)
+# direction that is partly wrong.* (Real rewards may need more than one factor.)
 
 # %% [markdown]
 # ## 8. Where a language model keeps the size
@@ -671,8 +684,8 @@ checks.check_invisible_directions(invisible_directions);
 # **4.** *Judge a record.* `study_lora` trained language models with BT: 900 pairs, one label each,
 # one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
 # claim far more than they know." From a model's margins and the true ones (tensors) return what it
-# claims on average for the answers it prefers, minus how often the judge of Section 1 agrees. May
-# the sentence stand?
+# claims on average for the answers it prefers, minus the mean probability that the judge of Section
+# 1 agrees. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
@@ -688,15 +701,14 @@ def overclaim(margins, true_margins):
 checks.check_overclaim(overclaim);
 
 # %% [markdown]
-# The next cell prints it by seed; `seed_interval(numbers)` gives mean and half-width of a 95%
-# interval. Its rows are fresh pairs: other answers to training prompts (`in_domain`), new prompts
+# The next cell prints it by seed; `seed_interval(numbers)` gives mean and half-width of the 95%
+# interval. Rows are fresh pairs: other answers to training prompts (`in_domain`), new prompts
 # (`prompt_disjoint`), answers to training prompts by language models not seen in training
 # (`response_disjoint`), both new (`mutual_disjoint`). Before you run it, write down which
-# over-claim would let the sentence stand. Then compare both ends of each interval with it, and say
-# what the interval covers (four seeds, the same pairs each time) and what it does not.
+# over-claim would let the sentence stand. Then compare both ends of each interval with it. What
+# does the interval cover (four seeds, the same pairs), what not?
 
 # %%
-from bsr_lite.metrics import seed_interval  # noqa: F401  for your judgement
 from bsr_lite.studies.records import read_runs
 
 
@@ -739,9 +751,10 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
 # | training pairs wrong | .22 with 2,000 noisy pairs (Section 7) | near 0: more pairs |
 # | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale* or stop*; below: go on |
-# | tau within prompts (truth known) | toward 1 (not pooled!) | prompts compared: pin the level |
+# | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
+# | rewards of different prompts | not compared | judge across prompts |
 #
-# \* Choose the factor, or the pass, on held-out pairs (Section 7).
+# \* On held-out pairs (Section 7).
 
 # %% [markdown]
 # ## What you know now

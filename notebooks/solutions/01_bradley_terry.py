@@ -114,6 +114,14 @@ def all_margins(scores):  # per prompt the rewards of its answers; returns those
     return torch.cat([x[tuple(torch.triu_indices(*x.shape, 1))] for x in differences])
 
 
+factors = torch.linspace(0, 1.5, 151)
+
+
+def best_factor(margins, true_margins):  # of the lowest loss, with soft labels as in Exercise 2
+    q, m = torch.sigmoid(true_margins), factors[:, None] * margins
+    return factors[(torch.nn.functional.softplus(m) - q * m).mean(1).argmin()].item()
+
+
 rows = []
 for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"):
     found = [run["evaluation"]["scenarios"][part]
@@ -122,18 +130,26 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
     claims = [torch.sigmoid(m.abs()).mean().item() for m, _ in pairs]
     by_seed = [overclaim(m, true).item() for m, true in pairs]
     mean, half = seed_interval(by_seed)
+    factor, factor_half = seed_interval([best_factor(m, true) for m, true in pairs])
     rows.append({"": part, "claims": sum(claims) / 4, "right": sum(claims) / 4 - mean,
                  "perfect": torch.sigmoid(pairs[0][1].abs()).mean().item(),
-                 "claims - right": mean, "+-": half, "by seed": [round(x, 3) for x in by_seed]})
+                 "claims - right": mean, "+-": half, "by seed": [round(x, 3) for x in by_seed],
+                 "best factor": factor, "+- ": factor_half})
 pd.DataFrame(rows).set_index("").round(3)
 
 # %% [markdown]
 # The sentence may not stand. The 60-pair fits claim about .3 too much; a third of that would let
 # it stand. Here no interval leaves -.04 to .07. (It covers the four seeds on these pairs, neither
 # other pairs nor other training data.) On new prompts the models do claim a little too much, by
-# .015 $\pm$ .011. In the other three rows even the sign is undecided. Calm does not mean good:
-# these models claim little (.62 to .65) and are right about as seldom, where perfect rewards would
-# agree .74 to .76.
+# .015 $\pm$ .011. In the other three rows even the sign of the mean is undecided.
+
+# %% [markdown]
+# The best factor (Section 7) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
+# below 1: a little over-confident. In the other rows it may be 1. The 60-pair fits needed about
+# .06 (norm .43 instead of 7.40): the verdict stays.
+#
+# Calm does not mean good: these models claim little (.62 to .65) and are right about as seldom,
+# where perfect rewards would agree .74 to .76.
 
 # %% [markdown]
 # Why so calm? One pass is not 3,000, and Section 7's 60-pair fits, too, claimed less after ten
