@@ -177,8 +177,8 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
             "At this level the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
-# **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7: below it the spread
-# costs more, above it the level. At $G = 1$ the penalty is exactly the mean squared pair mean.
+# **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7. At $G = 1$ the
+# penalty is exactly the mean squared pair mean.
 
 # %% [markdown]
 # ## 3. The gradient: one number for everyone
@@ -217,8 +217,8 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # then 2/16, about 2, or 32?
 
 # %% [markdown]
-# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. The formula for its
-# average is in the fold; look at the figure first.
+# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Its average is
+# in the fold (figure first).
 #
 # <details><summary>The formula, and why</summary>
 #
@@ -259,7 +259,7 @@ for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.0),
     axis.annotate(text, (4.0, height), color=tint)
 axis.axline((0, 0), slope=1 / 16, color="black", linestyle=":", linewidth=1)
 axis.annotate("of 16, were the push only diluted", (4.0, 0.8))
-axis.annotate("lines: the formula\ndots: mean of 10,000 epochs", (-4, 2.6))
+axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 epochs", (-4, 2.6))
 axis.set(xlim=(-4.4, 7.5), ylim=(-4.8, 4.8))
 plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
             "push beyond the average push,\ntimes $B/\\lambda$ (reward units)",
@@ -270,8 +270,8 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # *beyond* it depends on the group only by $(N-G)/(N-1)$ (figure): 6% less in groups of 16 than in
 # groups of 1, 25% less in groups of 64. While $G$ is far below $N$, it is the same push.
 #
-# One step shows little of that: while $G$ is far below $N$, its push scatters by about
-# $\sqrt G\,\mathrm{sd}(s)$ (last row).
+# One step shows little of that: its push scatters by about $\sqrt G\,\mathrm{sd}(s)$ (last row, $G$
+# far below $N$).
 #
 # <details><summary>Answer</summary>
 #
@@ -402,7 +402,7 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # %% [markdown]
 # **The exact way** starts from one fact: the loss depends on the network only through $2B$ numbers.
 # So the whole batch's gradient needs the graph of one micro-batch at a time, and one more forward
-# pass. `train_rm` does it; how, you find out in Exercise 4. (Several processes: notebook 10.)
+# pass. `train_rm` does it; how, you find out in Exercise 4.
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -430,7 +430,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %% [markdown]
 # **BSR with groups of one *is* centering, with $\kappa = \lambda/4$.** Larger groups add weight on
 # the level alone: $G$ to 1 instead of 1 to 1. L2 pulls on margins as well. (At $G = 16$ the sum is
-# the penalty's *mean*; one cutting into groups gave 10.28. The other rows hold exactly.)
+# the penalty's *mean*; one cutting into groups gave 10.28.)
 
 # %% [markdown]
 # ## 7. How heavy is $\lambda$?
@@ -458,9 +458,8 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
 
 # %% [markdown]
-# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level and .2% by the spread
-# (last row): expect to see the first long before the second. On shared weights pushes add up or
-# cancel: look at a real head.
+# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread
+# (last row). On shared weights pushes add up or cancel: look at a real head.
 
 # %%
 from bsr_lite.batching import pack
@@ -482,25 +481,30 @@ del model
 mean_hidden, margin_direction = torch.cat([h_w, h_l]).mean(0), (h_w - h_l).mean(0)
 r_w, r_l = h_w @ W, h_l @ W
 (g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
-(g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W)
+(g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W, retain_graph=True)
+(g_spread,) = torch.autograd.grad(1e-3 * losses.spread_penalty(r_w, r_l), W)
 torch.testing.assert_close(g_bsr, 2e-3 * 16 * (mean_hidden @ W) * mean_hidden)  # Section 3
 
 # %%
 one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
 mean_reward = torch.cat([r_w, r_l]).mean().item()
-print(f"mean reward {mean_reward:.2f}, |mean h| {mean_hidden.norm():.0f}, "
-      f"mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
-pd.DataFrame([["one reward", f"{2e-3 * 16 * mean_reward:.0%}"],
-              ["the head, were BT's 16 gradients parallel", f"{g_bsr.norm() / one_pair:.0%}"],
-              ["the head, the real batch", f"{g_bsr.norm() / g_bt.norm():.0%}"]],
-             columns=["gradient on", "BSR's over BT's, lambda 1e-3, G = 16"]
-             ).set_index("gradient on")
+print(f"mean reward {mean_reward:.2f}, sd(s) {((r_w + r_l) / 2).std():.2f}, |mean h| "
+      f"{mean_hidden.norm():.0f}, mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
+over_bt = {"one reward": f"{2e-3 * 16 * mean_reward:.0%}",
+           "the head, BT's pairs one at a time (mean length)": f"{g_bsr.norm() / one_pair:.0%}",
+           "the head, the real batch": f"{g_bsr.norm() / g_bt.norm():.0%}",
+           "the same, the spread's term alone": f"{g_spread.norm() / g_bt.norm():.1%}"}
+pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gradient on")
 
 # %% [markdown]
 # 3% to 40%, a factor of 13: a pair's two BT pushes add up to *one* along $h_w - h_l$, which is
 # short (6.2), its two BSR pushes to *two* along $\bar h$, which is long (41): $2 \cdot 41 / 6.2 =
 # 13$. 40% to 120%: the differences of different pairs point different ways and cancel.
 #
+# The 120% is nearly all the level's. The *spread's* term makes 0.1%: its pushes sum to zero, so the
+# long $\bar h$ drops out. (At the start: it grows with $\mathrm{sd}(s)$, here .26.)
+
+# %% [markdown]
 # And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
 # the gradient times the learning rate. From some $\lambda$ on nearly every sign is BSR's, and a
 # larger one changes the step little: it *saturates*.
@@ -520,9 +524,9 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. From $10^{-2}$ on *this first step* no longer widens the margin (0.000, then $-0.012$): BSR
-# wins nine tenths of the coordinates in which it and BT disagree (46% agree without BSR). Later
-# steps can, for BSR's push is small once the level is near zero: Section 8.
+# No: it narrows it ($-0.012$), and at $10^{-2}$ hardly moves it (0.001). There BSR wins nine tenths
+# of the coordinates in which it and BT disagree (47% agree without BSR). Later steps can widen it,
+# for BSR's push is small once the level is near zero: Section 8.
 # </details>
 #
 # So BSR at $10^{-3}$ weighs as much as BT on the head. (One head, one batch: a scale, not a law.)
@@ -589,18 +593,19 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 
 # %% [markdown]
 # **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4. $10^{-4}$ needs 14
-# to 19 steps. It saturates as in Section 7: after one update $10^{-2}$ has moved the mean by as
-# much as $10^{-1}$. Afterwards it swings; why, this lesson does not explain.
+# to 19 steps. It saturates: after one update $10^{-2}$ has moved the mean by as much as $10^{-1}$.
+# Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before it returns.
+# Why, this lesson does not explain.
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. In Section 7's last table BSR moves the mean by 0.69 at $10^{-3}$ and
-# by 1.12 at $10^{-1}$ (from 0.083): a hundred times the weight, 1.6 times the step.
+# No, by one step at most. In Section 7's last table BSR moves the mean by about 0.7 at $10^{-3}$
+# and by 1.1 at $10^{-1}$ (from 0.07): a hundred times the weight, less than twice the step.
 # Recorded, after one update: 1.4, 1.4 and 1.1 times (other batches and heads, LoRA moves too).
 # </details>
 
 # %% [markdown]
-# **The spread next**, with margins and tau.
+# **The spread next.**
 
 # %%
 START, END = slice(0, 1), slice(16, 23)  # step 1, before any update; steps 17 to 23
@@ -633,8 +638,8 @@ pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
 # **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds): the *spread alone*,
 # $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$. And the *level alone* at $10^{-2}$: BSR's loss minus
 # $\lambda$ times the batch's variance of pair means. So BSR *over level alone* is what the spread's
-# term does. **Predict** from Section 7's first table: is that nearest to .5, .85 or 1? And spread
-# alone over BT?
+# term does. **Predict** from the last row of Section 7's table of the head, times 10: is that
+# nearest to .5, .85 or 1? And spread alone over BT (times 100)?
 
 # %%
 def ratio(runs, off, steps=END):
@@ -650,7 +655,6 @@ PAIRS = {f"λ = {m[4:]}\nover BT": (record[m], record["bt"]) for m in METHODS} |
         ("level 1e-2", "level-1e-2", "BT", "bt"), ("BSR 1e-2", "bsr-1e-2", "BT", "bt"),
         ("BSR 1e-2", "bsr-1e-2", "level 1e-2", "level-1e-2"),
         ("spread 1e-1", "spread-1e-1", "BT", "bt"))}
-EARLY = {f"{name}, steps 17 to 23": pair[:2] for name, pair in PAIRS.items() if len(pair) == 3}
 
 
 def over(off, ours, other, steps=END):
@@ -675,13 +679,27 @@ axis.annotate("steps 59 to 65 of 66, four seeds", (3.6, 1.42))
 axis.set(xticks=range(8), xticklabels=PAIRS, ylim=(0.7, 1.5), xlim=(-0.4, 7.7))
 plots.label(axis, "",
             "sd(s) / margin over the same seed's\nrun named below, without step 1's variance",
-            "At 1e-2 BSR is within 4% of level alone; spread alone at ten times λ is 15% below BT")
+            "The spread's term is seen at 1e-1 (.85 ± .07), not at 1e-2 (BSR over level .99 ± .02)")
 
 # %%
-pd.DataFrame({name.replace("\n", " "): [
-    "{:.3f} ± {:.3f}".format(*seed_interval(over(off, *pair))) for off in (0, 1)]
-    for name, pair in (PAIRS | EARLY).items()}, ["as it is", "without step 1's variance"]
-    ).transpose().rename_axis("sd(s) / margin, ± 95%", axis=1)
+shown = {"BSR 1e-1 over BT, steps 17 to 23": PAIRS["λ = 1e-1\nover BT"]}
+for name in ("BSR 1e-2\nover level 1e-2", "spread 1e-1\nover BT"):
+    for when, steps in (("17 to 23", END), ("59 to 65", LATE)):
+        shown[f"{name}, steps {when}".replace("\n", " ")] = (*PAIRS[name][:2], steps)
+pd.DataFrame({name: ["{:.3f} ± {:.3f}".format(*seed_interval(over(off, *pair))) for off in (0, 1)]
+              for name, pair in shown.items()}, ["as it is", "without step 1's variance"]
+             ).transpose().rename_axis("sd(s) / margin, ± 95%", axis=1)
+
+# %% [markdown]
+# **What to see.** Over BT one seed near 1.3 makes BSR's interval wide; level alone has that seed,
+# too. Compare those two (table). Spread alone ends at $.852 \pm .065$ of BT's. (As it is,
+# $.925 \pm .075$ just holds 1. After 23 steps: undecided.)
+#
+# <details><summary>Answer</summary>
+#
+# To 1, and to .85. (That row: 1% of BT's gradient at $10^{-2}$, 10% at $10^{-1}$.) After 24 steps
+# no fall over BT is seen; as it is, $10^{-1}$ lies above (1.343).
+# </details>
 
 # %%
 names = ["bt", "bsr-1e-2", "level-1e-2"]
@@ -691,24 +709,13 @@ pd.DataFrame([row(name, terms, (END, LATE)) for name in names], names, [
     ).rename_axis("66 steps, seeds 0, 1, 2, 3", axis=1)
 
 # %% [markdown]
-# **What to see.** Over BT one seed (1.29) makes BSR's interval $\pm .26$. Level alone has that
-# seed, too (1.31). Over *level alone* BSR is at $.986 \pm .018$ (steps 59 to 65) and
-# $.979 \pm .009$ (17 to 23, table). Spread alone, ten times the $\lambda$, is at $.852 \pm .065$ of
-# BT's ($.925 \pm .075$ as it is).
-#
-# <details><summary>Answer</summary>
-#
-# To 1, and to .85. At $10^{-2}$ the spread's push is small (2% of BT's on a pair 1 above the
-# level): the ratio falls by 1 to 2%. After 24 steps no fall can be seen over BT ($\pm .09$ to
-# $\pm .19$). ($1.34$ "as it is": step 1's spread, a small margin.)
-# </details>
-
-# %% [markdown]
-# So the level's penalty is at work. *The spread's acts, too, but at $10^{-2}$ little: 1 to 2%.*
-# (The interval excludes 1 at steps 17 to 23, not at 59 to 65; a comparison chosen after the runs.)
-# The low $\mathrm{sd}(s)$ at $10^{-2}$ is hardly its doing: at steps 17 to 23 level alone has
-# nearly the same in each seed (last table). In three seeds both are below BT then, margins too; by
-# step 65 in one. At $10^{-1}$ there is no run of level alone: undecided.
+# - *Level*: the mean is held near zero (this section's first table).
+# - *Spread*: at $10^{-1}$, alone, it lowers the ratio. At $10^{-2}$ we cannot tell it from nothing:
+#   of four intervals over level alone one excludes 1 ($.979 \pm .009$; a comparison chosen
+#   after the runs). Falls above 4% are outside all four.
+# - *The low $\mathrm{sd}(s)$ at $10^{-2}$*: at steps 17 to 23 level alone has nearly the same in
+#   each seed, so the spread's term is hardly the cause. Both runs are below BT in three seeds,
+#   margins, too; at steps 59 to 65 in one. (At $10^{-1}$, without such a run: undecided.)
 
 # %% [markdown]
 # Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
@@ -790,7 +797,7 @@ print("level zero, 95% of 1000 runs:", None if None in null else np.quantile(nul
 # a tuple of hidden states (chosen, rejected), (b, D) each. `rewards(hidden, head)` is the network,
 # (b, D) to (b,): not linear, and with room for the graph of one micro-batch at a time. Return the
 # gradient on the head, (D,), of $L_{BT} + \lambda\,$BSR of the *whole* batch, as one group. Then
-# think: what would yours return if `rewards` had dropout, and which pass must repeat whose mask?
+# think: what would dropout in `rewards` change?
 #
 # <details><summary>Hint</summary>
 #
@@ -829,7 +836,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 #
 # | In your run, watch | Seen here at $10^{-3}$ | If not, or next, vary |
 # |---|---|---|
-# | `train/reward_mean` | below zero by step 4, then swings by .4 to .5 | more $\lambda G$ |
+# | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | .30 to .33, near BT's | smaller $\lambda$ |
 # | root of `bsr/variance_term` | ends at .65 to .71, near BT's | smaller $G$, same $\lambda G$ |
 # | tau minus BT's, new prompts | $-.02 \pm .015$ (wanted: $\ge 0$) | spread alone (04) |
@@ -843,7 +850,6 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # means together with weight $\lambda$. Change the group, and you change the regularizer.**
 
 # %% [markdown]
-# Open here: does another group size change a *trained* model? Does BSR calm hidden states, and help
-# on new answers?
+# Open here: does another group size change a *trained* model?
 #
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**
