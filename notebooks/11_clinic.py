@@ -12,11 +12,11 @@
 # "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some of these
 # are no illness. For the others one habit tells where to look: *compare two things that must agree,
 # or must differ.* Rewards before and after loading, or alone and in a batch, must agree; so must
-# the policy that samples and the one that is scored. The two answers of a pair must differ as
-# tokens, even cut at the length limit.
+# the policy that samples and the one that is scored. A pair's two answers must differ, even cut at
+# the length limit.
 #
-# In each of eight cases a check says where to begin. Three it cannot name: lost labels (3), a
-# saved random head (4), a wrong KL above zero (8).
+# In each of eight cases a check says where to begin. Three faults no check names: labels lost in
+# part (3), a saved random head (4), a wrong KL above zero (8).
 
 # %% [markdown]
 # After it you can
@@ -83,7 +83,7 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # %% [markdown]
 # The data are pairs of the pocket world: to each prompt the best and the worst answer. 80 pairs
 # are for training, 48 pairs of other prompts are for checking. The worst answer is often gibberish
-# or cut off. So a high accuracy is easily had: this is a clear control, no measure of a method.
+# or unfinished. So a high accuracy is easily had: this is a clear control, no measure of a method.
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -136,22 +136,23 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # |check|measures|*broken*|*look*|
 # |---|---|---|---|
 # |head|norm; was it *there* at loading?|missing, zero, new draw|norm outside .1 to 10|
-# |template|does one *end of turn* close each chat?|no, or an answer is cut|a second BOS|
+# |template|does one *end of turn* close each chat?|no, or it drops text of an answer|a second BOS|
 # |data|pairs of equal tokens, whole or cut|over a tenth equal once cut|any; repeated prompts|
 # |batches|rewards beside others and alone|over .01 standard deviations off| |
 # |level|mean reward; *distance to pair mean*| |all of one sign; mean over ten distances|
 # |accuracy|share ranked rightly|interval below .5|interval not above *length rule*|
 
 # %% [markdown]
-# - *new draw*: a new head of $H = 576$ numbers comes from $N(0, 1/(H+1))$, with a norm near 1. The
-#   check knows this library's draws with seed 0 to 4;
-# - *BOS*: the token that begins a sequence;
-# - *packed*: answers in one row; *padded*: in rows of one length. Each: the largest change,
-#   in standard deviations of the rewards alone;
-# - *distance to pair mean*: how far a reward lies on average from the mean of its pair. (Not lesson
-#   03's spread *between* pairs);
-# - *accuracy*, in brackets: a 95% bootstrap over prompts. Last, how often the longer answer is the
-#   chosen one, .31. So "shorter wins" is right in .69: the *length rule*, to be beaten.
+# - *new draw*: a new head's $H = 576$ numbers come from $N(0, 1/(H+1))$, norm near 1. The check
+#   knows this library's draws, seeds 0 to 4;
+# - *kept*: the chat holds the chosen answer's whole text, finished or not;
+# - *BOS*: a sequence's first token;
+# - *packed*: answers in one row; *padded*: in rows of one length. The largest change, in standard
+#   deviations of the rewards alone;
+# - *distance to pair mean*: how far rewards lie, on average, from their pair's mean (lesson 03's
+#   spread is *between* pairs);
+# - *accuracy*, in brackets: a 95% bootstrap over prompts. Last, how often the longer answer is
+#   chosen, .31. So "shorter wins" is right in .69: the *length rule*, to be beaten.
 
 # %% [markdown]
 # Your own model and pairs: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where `trl`
@@ -287,16 +288,16 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     head = fitted(seen, sick, name, **options)  # bsr: mend
     moved = (head - sick) @ unseen
-    print(f"{name.upper()}: along the unseen direction the mean training reward moves by "
-          f"{moved:+.2f}")
+    print(f"{name.upper()}: the mean training reward moves by {(head - sick) @ mean:+.2f}, "
+          f"of that {moved:+.2f} along the unseen direction")
     brief(doctor.level, {"rewards": (new @ head).tolist()})
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
-# **What to see.** Along the unseen direction Bradley-Terry moves nothing. It still takes the mean
-# from -8.0 to -6.6: the directions that it does see are not perpendicular to the mean state, so
-# learning to rank drags the level along. BSR brings the mean to zero: of its rise of 8.0, 5.85 come
-# along the unseen direction, the rest along the others.
+# **What to see.** Along the unseen direction Bradley-Terry moves nothing. The mean still rises by
+# 1.4: the directions that it does see are not perpendicular to the mean state, so learning to rank
+# drags the level along. BSR brings the mean to zero: of its rise of 8.0, 5.9 come along the unseen
+# direction, the rest along the others.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -413,8 +414,9 @@ pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:
 
 # %% [markdown]
 # **What to see.** Saved whole, the rewards are the same. The new random head still ranks three
-# quarters rightly. That is the luck of one draw: others rank as many
-# wrongly. So an accuracy of .75 alone does not name the fault; three rewards, before and after, do.
+# quarters rightly. That is the luck of one draw: others rank as many wrongly. So an accuracy of .75
+# alone shows no fault. Three rewards, before and after, show that something changed. The line
+# *head* says what.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -454,6 +456,7 @@ beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu().view(-1, 2)  # (P, 
 axis, _, rejected, wrong = draw(
     beside.tolist(), "Read at the padding, all rewards but one fall: 11 of 24 pairs ranked wrongly",
     tint="#D55E00")
+axis.set_xlabel("pair, sorted by chosen minus rejected in the batch")
 alone = torch.tensor(again["rewards"])[:24][beside.diff(dim=1)[:, 0].argsort()]  # same order
 axis.plot(alone[:, 0], "o", color="#999999", markersize=4)
 axis.plot(alone[:, 1], "o", color="#999999", markersize=6, markerfacecolor="none")
@@ -554,8 +557,8 @@ print(len(last), "different last tokens:", last)
 # At 33. The accuracy falls from .92 to .56, and its interval holds one half.
 # </details>
 #
-# **What to see.** The last tokens of the rejected chats: punctuation, a digit, or any word at which
-# an answer was cut off. The head reads its reward at all of them, and was trained at none.
+# **What to see.** The last tokens of the rejected chats: punctuation, a digit, or the word at which
+# an unfinished answer stops. The head reads its reward at all of them, and was trained at none.
 #
 # A policy trained with this template is never shown a token that means *stop*. Whether it then runs
 # on is not shown here.
@@ -609,8 +612,8 @@ print(f"KL {kl:.4f} nats, half the variance of k1 {((pi * k1 ** 2).sum() - kl **
 # $\sqrt{n\,\mathrm{KL}/2}$ standard errors above zero. A rule to keep: from $n\,\mathrm{KL} = 8$ on
 # these are two or more, and a negative mean is hardly noise.
 #
-# For an unknown KL half the sampled variance stands in. The check needs no KL: *broken* is a mean
-# more than two of its own standard errors below zero.
+# Near the reference half the sampled variance stands in for an unknown KL. The check needs no KL:
+# *broken* is a mean more than two of its own standard errors below zero.
 
 # %% [markdown]
 # The patient is a tiny policy with random weights. Its LoRA adapter is stirred, so that it differs
@@ -669,24 +672,23 @@ assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 
 # %%
 pd.DataFrame([
-    ["rewards of 300", "mean and distance to pair mean",
-     "whether a threshold, or 16 bits, meets it",
-     "level", "nothing, or subtract"],
-    ["all negative", "mean and distance to pair mean", "where the level came from",
-     "level", "nothing, or BSR"],
-    ["accuracy of 50%", "new pairs and training pairs",
-     "lost labels or overfitting: read labels", "accuracy", "find the step"],
-    ["other scores after loading", "rewards before and after", "which weights differ",
-     "head", "save the whole model"],
-    ["scores change with the batch", "alone and in a batch", "in 16 bits, small errors",
-     "batches", "a pad token that ends no chat"],
-    ["loss stays at log 2", "whole and cut tokens", "a head that is not trained",
-     "data", "raise the limit, drop long pairs"],
-    ["accuracy gone, or never stops", "last tokens of all chats", "whether the answer is complete",
-     "template", "add an end, train again"],
-    ["negative KL", "who sampled, who scored", "a wrong one that is still above 0",
-     "kl", "one policy for both"]],
-    columns=["symptom", "compare first", "what it cannot tell", "check", "mend"],
+    ["rewards of 300", "mean and distance to pair mean", "neither: only odd",
+     "whether a threshold, or 16 bits, meets it", "level", "nothing, or subtract"],
+    ["all negative", "mean and distance to pair mean", "neither: only odd",
+     "where the level came from", "level", "nothing, or BSR"],
+    ["accuracy of 50%", "accuracy on training and new pairs", "agree, but for overfitting",
+     "lost labels or overfitting: read labels", "accuracy", "the step that lost them; more pairs"],
+    ["other scores after loading", "rewards before and after", "agree",
+     "what changed: head, other weights, template", "head", "save the whole model"],
+    ["scores change with the batch", "rewards alone and in a batch", "agree",
+     "in 16 bits, small errors", "batches", "a pad token that ends no chat"],
+    ["loss stays at log 2", "a pair's answers, whole and cut", "differ",
+     "a head that is not trained", "data", "raise the limit, drop long pairs"],
+    ["accuracy gone, or never stops", "last tokens of all chats", "agree",
+     "whether the answer is finished", "template", "add an end, train again"],
+    ["negative KL", "who sampled, who scored", "agree",
+     "a wrong one that is still above 0", "kl", "one policy for both"]],
+    columns=["symptom", "compare first", "they must", "what it cannot tell", "check", "mend"],
     index=range(1, 9))
 
 # %% [markdown]
@@ -797,11 +799,11 @@ checks.check_diagnoses(diagnoses);
 # |---|---|---|
 # | accuracy on new prompts | interval above the length rule, .69: .83 to .98 | labels, then steps |
 # | rewards alone, in a batch | no difference to a thousandth | pad ids, then number format |
-# | rewards on another machine | 1e-6 off in 32 bits, .006 to .014 in 16 | number format |
+# | rewards, GPU against 32 bits on CPU | 1e-6 off in 32 bits, .006 to .014 in 16 | number format |
 # | mean $k_1$ of own answers | above zero, or within its noise | who sampled, at which $T$ |
 #
-# The third row is not seen here: an H100 against the CPU, relative errors, recorded in
-# `data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`.
+# Third row: relative errors of an H100 (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`); those in
+# 16 bits include the format's cost.
 
 # %% [markdown]
 # ## Check yourself
@@ -828,10 +830,10 @@ checks.check_diagnoses(diagnoses);
 # %% [markdown]
 # ## What you know now
 #
-# **Before you doubt the loss, compare what must agree (rewards alone and in a batch, before and
-# after loading; the last token of every chat; the policy that samples and the one that is scored)
-# and what must differ (the two answers of a pair, even once cut). Where that fails by more than
-# rounding, the pipeline is at fault.**
+# **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
+# alone and in a batch, before and after loading; so must the last tokens of all chats, and the
+# policy that samples with the one that is scored. The two answers of a pair must differ, even once
+# cut. Where that fails by more than rounding, the pipeline is at fault.
 #
 # What the checks cannot see: whether the labels mean what you think, and whether the model will
 # still be right about answers that a policy finds later (lessons 07 and 09).

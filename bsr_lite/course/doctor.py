@@ -34,7 +34,7 @@ def head(model) -> tuple[str, str]:
     (Eq. 2); what training makes of that nobody can foretell, and a random head that was saved
     passes: compare rewards before and after loading.
 
-    Mend: train it, and save it with the rest (PEFT does so for task_type SEQ_CLS alone)."""
+    Mend: train it, and save it with the rest (PEFT: task_type SEQ_CLS, or modules_to_save)."""
     weight = model.head_weight.detach().float().cpu()  # (H,)
     draws = [torch.randn(len(weight), generator=torch.Generator().manual_seed(s)) for s in range(5)]
     drawn = torch.cosine_similarity(torch.stack(draws), weight, dim=1).max() > 0.99999
@@ -44,18 +44,18 @@ def head(model) -> tuple[str, str]:
 
 
 def template(tokenizer, pairs: list[Pair], rows: list) -> tuple[str, str]:
-    """Does a chat end in a token of its own, hold its answer whole, and begin with one BOS? rows:
-    of each pair the tokens of both chats, chosen first.
+    """Does a chat end in a token of its own, keep the chosen answer's text, finished or not, and
+    begin with one BOS? rows: of each pair the tokens of both chats, chosen first.
 
     Mend: an end of turn in tokenizer.chat_template, then train again.
     A second BOS: tokenizer(chat, add_special_tokens=False)."""
     ends, bos = {ids[-1] for pair in rows for ids in pair}, tokenizer.bos_token_id
     closed = len(ends) == 1 and ends <= tokenizer.added_tokens_decoder.keys()
-    whole = sum(p.chosen.strip() in "".join(tokenization.render(tokenizer, [
+    kept = sum(p.chosen.strip() in "".join(tokenization.render(tokenizer, [
         *p.prompt, {"role": "assistant", "content": p.chosen}])) for p in pairs)
     twice = tokenizer(tokenizer.decode(rows[0][0]))["input_ids"][:2] == [bos, bos]
-    text = f"end of turn {closed}, {whole} of {len(pairs)} answers whole, a second BOS {twice}"
-    return "broken" if not closed or whole < len(pairs) else "look" if twice else "ok", text
+    text = f"end of turn {closed}, {kept} of {len(pairs)} chosen answers kept, a second BOS {twice}"
+    return "broken" if not closed or kept < len(pairs) else "look" if twice else "ok", text
 
 
 def data(pairs: list[Pair], rows: list, max_length: int = 512) -> tuple[str, str]:

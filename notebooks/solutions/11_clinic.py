@@ -63,8 +63,8 @@ pd.DataFrame([[f"{level_in_units(recorded[f'{method}-seed{seed}']).item():+.1f}"
 
 # %% [markdown]
 # Bradley-Terry alone has a level: about six units above zero, with every seed. Its loss does not
-# pin it, yet the same data drag it to the same side. BSR, centering and plain L2 hold it within
-# half a unit of zero.
+# pin it. Probably the data, the same for all seeds, drag it to the same side; no others were tried.
+# BSR, centering and plain L2 hold it within half a unit of zero.
 
 # %%
 bt = [level_in_units(r) for name, r in recorded.items() if name.startswith("bt-")]
@@ -115,8 +115,9 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 # of turn (Section 7). Its head reads other tokens than it was trained on, so the interval of its
 # accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
 # padded on the left it is misread as well, which is what sets this fault apart from the one shown
-# there. Patient 4 has a random head that somebody saved (Section 4): no check knows it, three
-# rewards do. A level moves no accuracy, and its chats still end as in training.
+# there. Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its
+# three rewards show that something changed. Its chats still end as in training, so it is no
+# template; a norm near 1 hints at a new head.
 
 # %%
 def diagnoses():
