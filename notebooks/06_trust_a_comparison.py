@@ -655,8 +655,8 @@ pd.DataFrame.from_dict(tail, orient="index", columns=[".05 err", ".033 err"]).ro
 # .5 .02. On the other side these intervals err in .033, not .05 (Section 3): then at most .005.
 #
 # But the draws take *studies* as independent. All except *judged* share prompts and pairs, *terms*
-# and *pocket* nearly the same BT. So chance does this more often than drawn. Rare in all these
-# draws; how rare, nobody knows.
+# and *pocket* nearly the same BT. So chance may do this more often than drawn. Rare in all
+# these draws; how rare, nobody knows.
 #
 # *lambda*'s six of 24 (.001, if independent) are singled out *because* they are six: judge the
 # whole. Which are costs or gains only new runs can say.
