@@ -82,7 +82,7 @@ def check_verdict(function: Callable) -> bool:
 
     Hint: first whether zero lies outside; if not, whether both ends lie within +- useful"""
     cases = [((0.01, 0.03, 0.05), 1), ((-0.1, -0.01, 0.05), -1), ((-0.02, 0.03, 0.05), 0),
-             ((-0.02, 0.08, 0.05), 2), ((-0.08, 0.02, 0.05), 2)]
+             ((-0.01, 0.07, 0.05), 2), ((-0.07, 0.01, 0.05), 2), ((-0.2, 0.2, 0.05), 2)]
     return judge(check_verdict, function, cases)
 
 
