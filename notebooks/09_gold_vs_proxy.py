@@ -599,7 +599,7 @@ frame({name: {column: text for how in READ for column, text in first_answers(nam
 
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from -.14 to +.71, the best of the six. The
-# other runs hardly move. At equal ending its fall becomes undecided, and so does the fall of
+# other runs hardly move. At equal ending BSR 2's fall becomes undecided, and so does that of
 # *instruction* under BSR (Section 3). **Gold misjudged BSR 2.**
 #
 # That it numbers sentences as well is a mannerism. Gold has no term for it: only reading shows it.
@@ -863,9 +863,9 @@ checks.check_best_size(best_size);
 
 # %% [markdown]
 # **2.** Judge the record. BT 0 and BSR 0 were trained once more with the paper's KL price of .05.
-# `priced` and `free`, tensors of length P, are
-# gold's gains on the same prompts with and without the price. Return 1 where the price helped
-# beyond a 95% interval over prompts, -1 where it cost, 0 where that is undecided.
+# `priced` and `free`, tensors of length P, are gold's gains on the same prompts with and without
+# the price. Return 1 where the price helped beyond a 95% interval over prompts, -1 where it cost,
+# 0 where that is undecided.
 #
 # <details><summary>First hint</summary>
 #
