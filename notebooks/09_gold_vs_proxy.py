@@ -10,14 +10,14 @@
 # # 09 · What does a policy learn when its reward is only nearly right?
 #
 # Notebook 08 trained a policy on gold itself. Nobody has gold. One trains on a **proxy**, a reward
-# model, and hopes. Here the reward models of notebook 07 train policies while gold looks on. Three
-# questions: does gold follow the proxy? If it does, *why*? And is a BSR reward model (Eq. 25) the
-# better teacher, as the paper's Part 2 has it?
+# model, and hopes. Here the reward models of notebook 07 train policies while gold looks on. Does
+# gold follow the proxy? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher,
+# as the paper's Part 2 has it?
 
 # %% [markdown]
 # After it you can
-# - put proxy and gold into one unit, and say how much an honest proxy would let gold keep;
-# - find the dull explanation of a gain, and take it out of both rewards;
+# - put proxy and gold into one unit;
+# - find the dull explanation of a gain, and take it out of both;
 # - read the answers for what even the judge does not see;
 # - recognise noise, heavy tails and a trick by a proxy's favourites.
 #
@@ -53,10 +53,11 @@ import re
 
 import numpy as np
 import pandas as pd
+import torch
 
 from bsr_lite import metrics, plots
 from bsr_lite.course import checks_policy as checks
-from bsr_lite.gold import ITEM, gold_terms
+from bsr_lite.gold import ITEM, count_sentences, gold_terms
 from bsr_lite.scorers import read_prompts
 from bsr_lite.studies import rloo, statistics
 from bsr_lite.studies.records import drawn, read_runs
@@ -77,14 +78,12 @@ def frame(rows):
 # ## 1. The same prompt, before and after
 #
 # `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO. A step has
-# 16 answers (4 prompts, 4 answers each) of at most 48 tokens. Each run had its own proxy: a BT or
-# a BSR reward model ($\lambda = 10^{-3}$) of seed 0, 1 or 2. "BT 1" is the policy that was
-# trained on BT's proxy of seed 1. There is no KL price ($\beta = 0$), so that what a proxy gets
-# wrong can show.
-
-# %% [markdown]
-# All runs, and the reference, then gave **two answers** each to the same 112 new prompts. The text
-# of the first is on record; gold, proxy and whether it ended are on record for both.
+# 16 answers (4 prompts, 4 answers each) of at most 48 tokens. Each run had its own proxy, a BT or
+# a BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no
+# KL price ($\beta = 0$), so that what a proxy gets wrong can show.
+#
+# All runs, and the reference, then gave **two answers** each to the same 112 new prompts. Of the
+# second one no text is on record, only gold, proxy and whether it ended.
 
 # %%
 if PROFILE == "full":
@@ -120,8 +119,8 @@ answers(45, "answer", "ended")
 
 # %% [markdown]
 # **Predict**: gold is a formula. It gives up to a point each for the number of sentences or items
-# asked for, for the topic, for ending, for not repeating, for the right length. Which answer does
-# gold like best? Which proxy thinks most of its own policy's answer?
+# asked for, the topic, ending, not repeating, the right length. Which answer does gold like best?
+# Which proxy thinks most of its own policy's answer?
 
 # %%
 answers(45, "gold (0 to 5)", "its proxy")
@@ -129,23 +128,18 @@ answers(45, "gold (0 to 5)", "its proxy")
 # %% [markdown]
 # **What to see.** The reference was cut off after 48 tokens, and gold likes three policies better,
 # none less.
-
-# %% [markdown]
+#
 # <details><summary>Answer</summary>
 #
-# Gold likes the list of BSR 2 best. The proxies of BT 2 and BSR 0 think more of their policies'
-# answers than BSR 2's does. These numbers already have a rough unit: the trainer subtracts the
-# reference's mean and divides by its standard deviation on 32 training prompts. Section 2 does it
-# again, exactly, for proxy and gold on the same 112 prompts.
+# Gold likes the list of BSR 2 best. BT 2's proxy thinks most of its own policy's answer: +2.48.
+# (The proxies have a rough unit already. Section 2 makes it exact.)
 # </details>
 
 # %% [markdown]
 # ## 2. One unit
 #
-# Gold runs from 0 to 5. A reward model's raw numbers have no unit. So both are counted in
-# **their own standard deviation (sd) among the reference's answers to one prompt**. A *gain* of 1
-# then says: the policy's average answer is as good as one that lies a standard deviation above the
-# reference's average.
+# Gold runs from 0 to 5, a reward model's numbers have no unit. So both are counted in **their own
+# standard deviation (sd) among the reference's answers to one prompt**.
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
 # {\text{sd of the reference within a prompt}}, \qquad
@@ -196,17 +190,16 @@ unit_table.round(2)
 # %% [markdown]
 # **What to see.** Every proxy says that its policy gained more than one standard deviation. Gold
 # agrees that all six gained something, each beyond its 95% interval over prompts (±). BT 0 and BT 2
-# kept more than the correlation, the other four less. (The real gold is not normal. So $\rho$ is a
-# yardstick, and more than $\rho$ is no certificate.)
-
-# %% [markdown]
+# kept more than the correlation, the other four less. (The real gold is not normal, so $\rho$ is
+# but a yardstick.)
+#
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
 #
 # <details><summary>Answer</summary>
 #
-# Something that all proxies like and that training teaches anyway: to *end*. Look again at the
-# first prompt of Section 1: the reference was cut off, all six policies ended.
+# Something that all proxies like and that training teaches anyway: to *end*. In Section 1 the
+# reference was cut off, and all six policies ended.
 # </details>
 
 # %% [markdown]
@@ -246,21 +239,18 @@ frame({name: ending(run) for name, run in SIX.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** After training .87 or more of the answers end. An ending is worth nearly two sds
-# of the proxy and more than one and a half of gold (± 95% over 31 prompts). *Ending alone*, the
-# rise in endings times their worth, would so bring about 1.1 of the proxy and .9 of gold. Of gold
-# only BT 0, BT 2 and BSR 2 gained as much.
+# of the proxy and more than one and a half of gold (± 95% over 31 prompts). *Ending alone* is the
+# rise in endings times their worth: about 1.1 of the proxy and .9 of gold.
 #
 # **Ending alone would give every run a share of .83 to .93.** What sets .17 apart from .89 is
-# what the policy did besides. (An answer that ends may be better in other ways as well. So its
-# worth is an estimate, not yet a cause.)
+# what the policy did besides. (An answer that ends may be better in other ways, too.)
 
 # %% [markdown]
 # ### Which terms of gold rose?
 #
 # Gold is a sum of terms, so it splits exactly by *term*: *complete* (half for ending, half for
 # closing punctuation, which a cut-off answer hardly has) and the **other four**, content and form.
-# Ending touches these a little, too: a cut-off answer may lack a sentence. The texts of the first
-# answers are on record, so their terms can be computed again.
+# The texts of the first answers are on record, so their terms can be computed again.
 #
 # **Predict**: of gold's five terms, which rose, and did any fall?
 
@@ -270,9 +260,8 @@ TERMS = ("complete", "instruction", "topic", "fresh", "concise")
 
 def terms(found, read=str):
     """Gold's terms of the first answers, as `read` gives them.  Shapes: -> (prompts, 5)."""
-    return np.array([[gold_terms(read(text) if row["unit"] == "item" else text, unit=row["unit"],
-                                 count=row["count"], stems=row["stems"], finished=ended[0])[t]
-                      for t in TERMS]
+    return np.array([[gold_terms(read(text), unit=row["unit"], count=row["count"],
+                                 stems=row["stems"], finished=ended[0])[t] for t in TERMS]
                      for text, ended, row
                      in zip(found["texts"], found["finished"], prompts, strict=True)])
 
@@ -301,11 +290,8 @@ figure, axis = plots.panels(1)
 for i, (method, gains) in enumerate(split.items()):
     gains = np.concatenate([gains, gains[..., 1:].sum(-1, keepdims=True)], -1)  # (S, P, 6)
     places, tint = np.arange(6) + 0.3 * i - 0.15, plots.COLORS[method]
-    for seed, means in enumerate(gains.mean(1)):  # a seed's dots are joined
-        axis.plot(places[:5], means[:5], "-", color=tint, linewidth=0.6, alpha=0.5)
-        axis.plot(places, means, ".", color=tint)
-        axis.annotate(seed, (places[5] + 0.04 * (1 + seed), means[5]), color=tint, va="center",
-                      fontsize=7)
+    axis.plot(places, gains.mean(1).T, ".", color=tint)
+    axis.plot(places[:5], gains.mean(1).T[:5], "-", color=tint, linewidth=0.6, alpha=0.5)  # a seed
     for j, place in enumerate(places):
         mean, low, high, _ = statistics.two_way_interval(gains[..., j])
         axis.errorbar(place - 0.06, mean, [[mean - low], [high - mean]], fmt="_", capsize=3,
@@ -316,7 +302,7 @@ axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(6), [*TERMS, "sum of the\nother four"])
 plots.label(axis, "term of gold; dots: seeds, bars: 95% over seeds and prompts",
             "policy minus reference (sd of gold)",
-            "Complete rose in every run; no other term did")
+            "Only complete rose in all six runs")
 axis.set_ylim(top=1.5);
 
 # %%
@@ -333,15 +319,9 @@ frame({method: {
     for method, four in others(split).items()})
 
 # %% [markdown]
-# **What to see.** *Complete* rises by about a standard deviation in every run. *Instruction*, doing
-# what is asked, falls under BSR beyond its interval (Section 4 takes this back). The other four
-# together rise by less than a tenth in two runs and fall in four. Over seeds and prompts that fall
-# is undecided for either method.
-#
-# <details><summary>Answer</summary>
-#
-# Beyond its interval only *complete* rose, and only *instruction* fell, under BSR.
-# </details>
+# **What to see.** Beyond its interval only *complete* rose, and only *instruction*, doing what is
+# asked, fell, under BSR (Section 4 takes this back). The other four together lie lower in four runs
+# of six. Over seeds and prompts that fall is undecided for either method.
 
 # %% [markdown]
 # ### At equal ending
@@ -383,8 +363,7 @@ for better in (0.0, 0.5):
     assert abs(rest - better) < 0.05, "only what is better besides ending must be left"
 
 # %% [markdown]
-# **Predict**: in the six recorded runs, what is left at equal ending of the proxies' gains, and of
-# gold's?
+# **Predict**: what is left at equal ending of the six proxies' gains, and of gold's?
 
 # %%
 figure, axis = plots.panels(1)
@@ -411,134 +390,108 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
     for key in ("proxy", "gold")} for name, run in SIX.items()})
 
 # %% [markdown]
-# **What to see.** BT 0 and BT 2: proxy and gold both up by a quarter to a third of a unit (gold
-# just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, and gold got nothing
-# of it. BSR 2: the proxy up by a unit, gold undecided (Section 4 says why). The share kept of
-# Section 2 had warned of BSR 0, but had ranked BSR 2 above BSR 1.
+# **What to see.** Most of the gains are gone: they had been ending. BT 0 and BT 2: proxy and gold
+# both up by a quarter to a third of a unit (gold just beyond its interval), a small honest climb.
+# BSR 0: the proxy up by 1.4, and gold got nothing of it. BSR 2: the proxy up by a unit, gold
+# undecided (Section 4 says why). These intervals are over prompts: they speak of these six
+# policies, on prompts that the reference can finish.
 
 # %% [markdown]
 # BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
-# over-optimization. It may be drift: nothing here pulls a policy back to the reference. **So the
-# fall alone proves nothing about BSR 0's proxy.** (The controls below agree.)
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Most of the gains are gone: they had been ending. A quarter to a third of an sd of gold is left in
-# BT 0 and BT 2.
-# </details>
-#
-# The intervals are over prompts alone: they speak of these six policies, on prompts that the
-# reference can finish.
+# over-optimization. It may be **drift**: nothing here pulls a policy back to the reference. So the
+# fall alone proves nothing about BSR 0's proxy.
 
 # %% [markdown]
 # ### Controls: rewards whose meaning is known
 #
-# The same training with other rewards (`data/runs/study_rloo_controls`), three seeds each, but two
-# of *gold + opening word*:
+# The same training with other rewards (`data/runs/study_rloo_controls`), three seeds each:
 # - *nothing*: a constant, so that only the penalty for not ending is left;
 # - *random numbers*, a new one for every new text;
-# - *gold* itself, the best reward that there is;
-# - *gold + opening word*: gold plus one error an opening word, now and then a huge one;
-# - *gold + "!"*: gold plus half a point for every exclamation mark.
+# - *gold* itself, the best reward that there is.
 #
 # **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
-KNOWN = {"gold": "gold", "trick": 'gold + "!"', "heavy-tails": "gold + opening word",
-         "noise": "random numbers", "constant": "nothing"}
+KNOWN = {"gold": "gold", "noise": "random numbers", "constant": "nothing"}
 frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
                 for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
-      ).fillna("(not run)").rename_axis(shorten(prompts[45]["prompt"]))
+      ).rename_axis(shorten(prompts[45]["prompt"]))
+
+# %% [markdown]
+# It writes a word or nothing, then the end.
+#
+# Here the reference gave *eight* answers a prompt, drawn anew. From now on all policies are set
+# beside these, the six included: their numbers move a little, and more prompts have an answer that
+# ended.
 
 # %%
+eight = controls["gold-kl0.0"][0]["evaluation"]["reference"]
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
 TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
+TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": eight}} for run in group]
+          for reward, group in TAUGHT.items()}
 
 
-def gains_of(group):
-    """Of gold and of gold but for *complete* (first answers), in sds.  Shapes: (seeds, prompts)."""
-    return (np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in group]),
-            np.array([term_gains(run)[:, 1:].sum(1) for run in group]))
+def gold_gains(reward):
+    """In sds.  Shapes: -> (seeds, prompts)."""
+    return np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in TAUGHT[reward]])
 
 
-def taught(group):
-    own, ended, tokens = ([rloo.gains(run["evaluation"])[key] for run in group]
-                          for key in ("proxy_gain", "finished", "tokens"))
-    whole, rest = (shown(rloo.interval(values), "+.2f") for values in gains_of(group))
-    marks = [np.mean([text.count("!") for text in run["evaluation"]["policy"]["texts"]])
-             for run in group]
-    return {"gold (sd)": whole, "gold but for complete": rest,
-            "gold, by seed": ", ".join(f"{m:+.2f}" for m in gains_of(group)[0].mean(1)),
-            "its own reward, by seed": ", ".join(f"{np.mean(m):+.2f}" for m in own),
-            "tokens": f"{np.mean(tokens):.0f}", "ended": f"{np.mean(ended):.2f}",
-            "! an answer, by seed": ", ".join(f"{m:.2f}" for m in marks)}
-
-
-frame({reward: taught(group) for reward, group in TAUGHT.items()})
+def left_over(run):
+    """Gold's gain at equal ending, 95% over prompts; nothing where hardly one ended."""
+    left = at_equal_ending(run, "gold")
+    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(left)) if len(left) > 9 else "-"
 
 # %%
-def left_over(run, key="gold"):
-    """Gain at equal ending with its 95% interval over prompts; nothing where hardly one ended."""
-    found = at_equal_ending(run, key)
-    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(found)) if len(found) > 9 else "-"
+def taught(reward):
+    group = TAUGHT[reward]
+    policies = [run["evaluation"]["policy"] for run in group]
+    beyond = {f"gold beyond {floor}": "" if floor == reward else shown(rloo.interval(
+        gold_gains(reward) - gold_gains(floor)), "+.2f") for floor in ("nothing", "random numbers")}
+    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
+            "by seed": ", ".join(f"{m:+.2f}" for m in gold_gains(reward).mean(1)),
+            "at equal ending, by seed": ", ".join(map(left_over, group)),
+            "prompts of these": ", ".join(str(len(at_equal_ending(run, "gold"))) for run in group),
+            **beyond, "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
+            "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"}
 
 
-frame({f"trained on {reward}": {f"gold at equal ending, seed {run['seed']} (sd)": left_over(run)
-                                for run in TAUGHT[reward]}
-       for reward in ("gold", "random numbers", "nothing", "a BT model", "a BSR model")})
-
-# %%
-floors = {reward: gains_of(TAUGHT[reward])[0] for reward in ("nothing", "random numbers")}
-frame({f"{reward}, gold beyond ...": {floor: shown(rloo.interval(
-    gains_of(TAUGHT[reward])[0] - values), "+.2f") for floor, values in floors.items()}
-    for reward in ("gold", "a BT model", "a BSR model", "random numbers")})  # seed by seed
+frame({reward: taught(reward) for reward in TAUGHT})
 
 # %%
 figure, axis = plots.panels(1)
 for place, (reward, group) in enumerate(TAUGHT.items()):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
-    for values, y, fill in zip(gains_of(group), (0.14, -0.14), (tint, "white"), strict=True):
-        _, low, high = rloo.interval(values)
-        if low is not None:
-            axis.plot((low, high), [y - place] * 2, color=tint, linewidth=1)
-        axis.plot(values.mean(1), [y - place] * len(group), "o", color=tint, markerfacecolor=fill,
-                  markersize=5)
+    _, low, high = rloo.interval(gold_gains(reward))
+    axis.plot((low, high), [0.14 - place] * 2, color=tint, linewidth=1)
+    left = [at_equal_ending(run, "gold").mean() for run in group]
+    for values, y, fill in ((gold_gains(reward).mean(1), 0.14, tint), (left, -0.14, "white")):
+        axis.plot(values, [y - place] * 3, "o", color=tint, markerfacecolor=fill, markersize=5)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd; open: but for complete); a dot a seed, 95%", "trained on",
-            "Paid for nothing the policy falls silent; paid in random numbers much less so")
+plots.label(axis, "gain of gold (sd); dots: seeds, lines: 95% over seeds and prompts; "
+            "open: at equal ending", "trained on",
+            "At equal ending all six models lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Paid for ending alone, the policy falls silent: one to four tokens, and gold
-# falls by three sds and more. **Random numbers prevent four fifths or more of that in every seed**
-# (3.1 sds, .3 to 5.8). But for *complete* gold still falls by one sd.
+# **What to see.** Paid for ending alone, the policy falls silent, and gold falls by three sds and
+# more. (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every
+# seed** (on average 3.1 sds, .3 to 5.8). Why was not looked into.
 #
-# Gold itself brings 1.7 sds. The errors of opening words left .21 and .52 of it, in two runs.
-# The "!" was found by one run of three, the one with the least gold. (One seed of random numbers
-# wrote .34 unpaid: a count of marks alone proves little.)
-
-# %% [markdown]
-# **Which floor?** Beside the *reference*, ending explains most of what gold gained. Beside
-# *nothing* each trained model looks worth three sds, but so do random numbers. What a model *knows*
-# is its lead over random numbers: about one sd, and with three seeds undecided. A gain means what
-# its control makes of it. *At equal ending* gold itself brings .8 to 1.0, random numbers cost .7 to
-# 1.5, and all six models lie between: Section 3's falls are not seen to go beyond drift.
+# **Which floor?** Beside *nothing* a trained model looks worth four sds, but random numbers three.
+# What a model *knows* is its lead over random numbers: about one sd, undecided with three seeds.
 #
-# <details><summary>Answer</summary>
-#
-# As little as it can: one word or nothing, then the end. (We had foretold .3 to 1.5 sds *more*
-# gold, R1 in `data/runs/LOG.md`: wrong.)
-# </details>
+# **At equal ending** random numbers cost gold .7 to 1.5 sds and know nothing: so much is drift.
+# Gold itself brings .8 to 1.0. All six models lie between: their falls are not seen to go beyond
+# drift.
 
 # %% [markdown]
 # ## 4. Read the answers, for gold can be blind, too
 #
-# A number does not tell *what* pleases a proxy. Count. 52 of the 112 prompts ask for a list, 60 for
+# A number does not tell *what* pleases a proxy. 52 of the 112 prompts ask for a list, 60 for
 # sentences. A policy that learned *to do what is asked* numbers its answers where a list is asked
 # for, and nowhere else. A policy that learned *a mannerism* numbers everything, or nothing.
-#
 # **Predict** which of the six is which, from the answers of Section 1.
 
 # %%
@@ -547,66 +500,67 @@ asked = np.array([row["unit"] == "item" for row in prompts])
 
 def habits(found):
     lists = np.array([text.lstrip().startswith("1.") for text in found["texts"]])
-    openings = [" ".join(text.split()[:2]) for text in found["texts"]]
-    common = max(sorted(set(openings)), key=openings.count)
     return {f"numbered, of {asked.sum()} that asked": lists[asked].sum(),
-            f"numbered, of {(~asked).sum()} that did not": lists[~asked].sum(),
-            "commonest opening": common, "answers with it": openings.count(common)}
+            f"numbered, of {(~asked).sum()} that did not": lists[~asked].sum()}
 
 
 SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, run in SIX.items()}
-frame({name: habits(found) for name, found in SEVEN.items()})
+frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 everything. BT
-# 2 stayed, and three gave up lists altogether. Nobody rewarded that on purpose, and runs of one
-# method differ as much as runs of two.
+# 2 stayed, and three gave up lists altogether.
 #
-# So BSR 2 learned a mannerism, and gold was right to punish it? Section 1 squeezed the
-# line breaks out of the answers. Here is one as it is:
+# So BSR 2 learned a mannerism, and gold was right to punish it? Here is an answer with its line
+# breaks, which Section 1 left out:
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
 print("asked for:", prompts[45]["count"])
 
 # %% [markdown]
-# **Predict**: gold's formula counts an item where a *line* begins with a number. How many does it
-# count here? In how many of the 52 lists does BSR 2 give as many items as were asked for?
-
-# %%
-NUMBER = re.compile(r"(?:(?<=\s)|^)\d+\s*[.):]\s+")  # "2. " wherever it stands
-counts = np.array([row["count"] for row in prompts])
-
-
-def right_lists(found):
-    anywhere, seen = (np.array([len(rule.findall(text)) for text in found["texts"]])
-                      for rule in (NUMBER, ITEM))
-    stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t for t in found["texts"]]
-    return {f"as many items as asked, of {asked.sum()}": (anywhere == counts)[asked].sum(),
-            "as many by gold's count": (seen == counts)[asked].sum(),
-            "a 1. and no 2.": np.array(stops)[asked].sum()}
-
-
-print("that answer, items by gold's count:", len(ITEM.findall(SEVEN["BSR 2"]["texts"][45])))
-frame({name: right_lists(found) for name, found in SEVEN.items()})
-
-# %% [markdown]
-# **What to see.** BSR 2 gives as many items as asked in all 52 lists, and gold sees two of them. It
-# writes its items in one line. BT 0 has the right number in 11, the reference in 3. But in 23 of BT
-# 0's 41 lists no 2 follows the 1. It mostly learned to *look* like a list.
-#
-# How much of gold's verdict hangs on this? Put every number of a list *that was asked for* on a
-# line of its own and let gold read again. (The proxies learned from gold as it is.)
+# **Predict**: gold counts an item where a *line* begins with a number, and a sentence where a full
+# stop is followed by a space. How many items does it count here? How many sentences?
 
 # %%
 def lined(text):
+    """Every number of a list begins a line."""
     return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
 
 
-assert len(ITEM.findall(lined("1. Bees. 2. Ants."))) == 2, "gold counts what begins a line"
-read_again = by_method(lined)
+def right(found, read=str):
+    """Has the answer as many items or sentences as asked for?  Shapes: -> (prompts,)."""
+    return terms(found, read)[:, TERMS.index("instruction")] == 1
+
+
+toy = "1. Bees. 2. Ants."
+assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
+assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number's stop ends none"
 
 # %%
+def right_of(found):
+    stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t for t in found["texts"]]
+    return {f"{what} right, of {which.sum()}: {how}": right(found, read)[which].sum()
+            for what, which in (("lists", asked), ("sentences", ~asked))
+            for how, read in (("as gold counts", str), ("numbers on their own lines", lined))
+            } | {"a 1. and no 2., of 52": np.array(stops)[asked].sum()}
+
+
+frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
+
+# %% [markdown]
+# **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
+# stop is a sentence.** BSR 2 writes its items in one line. It gives as many as asked in all 52
+# lists, and gold sees two; as many sentences in 45 of 60 answers, and gold sees four.
+#
+# BT 0 begins 41 lists, but in 23 of them no 2 follows the 1. It mostly learned to *look* like a
+# list.
+#
+# Let gold read again with every number on a line of its own. (The proxies learned from gold as it
+# is.)
+
+# %%
+read_again = by_method(lined)
 figure, axis = plots.panels(1)
 for place, name in enumerate(SIX):
     method, seed = name.lower().split()
@@ -618,44 +572,43 @@ for place, name in enumerate(SIX):
         axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
                       markerfacecolor=fill)
 axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
-axis.annotate("items counted\nanywhere (open)", (1, -5.05), color=tint, va="center")
+axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(SIX))], SIX)
 axis.set_xlim(-1.3, 1.5)
 axis.set_ylim(-5.6, 0.5)
 plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
-            "BSR 2 gives the items asked for, and gold cannot see it")
+            "BSR 2 does what was asked, and gold cannot see it")
 
 # %%
-def first_at_equal_ending(name, gains):
+def first_answers(name, how):
+    """The other four terms, and gold where both ended, with 95% over prompts."""
     method, seed = name.lower().split()
     both = np.array([SEVEN[part]["finished"] for part in (name, "reference")])[..., 0].all(0)
-    return metrics.seed_interval(gains[method][int(seed)][both].sum(1))
+    gains = READ[how][method][int(seed)]  # (prompts, 5)
+    parts = {"other four": gains[:, 1:].sum(1), "gold at equal ending": gains[both].sum(1)}
+    return {f"{part}, {how} (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
+            for part, values in parts.items()}
 
 
-frame({name: {f"gold at equal ending, {title} (sd)": "{:+.2f} ± {:.2f}".format(
-    *first_at_equal_ending(name, gains)) for title, gains in (
-        ("first answers", split), ("items counted anywhere", read_again))} for name in SIX})
-
-# %%
-for title, by in (("as gold counts", split), ("items counted anywhere", read_again)):
-    print("BSR, instruction,", title, shown(rloo.interval(by["bsr"][..., 1]), "+.2f"))
-
-# %% [markdown]
-# **What to see.** With its lists read, the other four terms of BSR 2 go from -.14 to +.33: the best
-# of the six. The other five runs hardly move. So **gold cannot read** these lists. But it saw a
-# mannerism as well: at equal ending BSR 2's first answers go from a fall to undecided only, for it
-# numbers sentences where no list was asked for. (Second answers have no text on record. On first
-# ones alone the small climbs of BT 0 and BT 2, Section 3, are undecided, too.)
+READ = {"as gold counts": split, "numbers on their own lines": read_again}
+for how, gains in READ.items():
+    print(f"BSR, instruction, {how}:", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
+frame({name: {column: text for how in READ for column, text in first_answers(name, how).items()}
+       for name in SIX})
 
 # %% [markdown]
-# This takes back a verdict of Section 3: *instruction* under BSR does not fall any more.
+# **What to see.** The other four terms of BSR 2 go from -.14 to +.71, the best of the six. The
+# other runs hardly move. At equal ending BSR 2's fall becomes undecided, and so does that of
+# *instruction* under BSR (Section 3). **Gold misjudged BSR 2.**
 #
-# <details><summary>Answer; and which run learned the instruction?</summary>
+# That it numbers sentences as well is a mannerism. Gold has no term for it: only reading shows it.
 #
-# Gold counts one item. BSR 2 learned the instruction *and* overdid it: it numbers 59 of 60 answers
-# where no list was asked for. BT 0 learned to begin a list. *Read the answers before you believe
-# gold, too.*
+# (These are first answers: the second have no text on record.)
+#
+# <details><summary>Answer</summary>
+#
+# Gold counts one item and three sentences. *Read the answers before you believe gold, too.*
 # </details>
 
 # %% [markdown]
@@ -738,11 +691,8 @@ def turning(name):
     mean, low, high, _ = statistics.two_way_interval(later)
     means = curves[name].mean((0, 2))
     agreed = [statistics.within_correlation(*one) for one in (TRAINED | made_up)[name]]
-    promised = [(proxy.max(1) - proxy.mean(1)).mean() / statistics.within_sd(proxy)
-                for proxy, _ in (TRAINED | made_up)[name]]
     return {"correlation with gold": f"{np.mean(agreed):.2f}",
             "best at top": f"1/{64 // KEEP[means.argmax()]}",
-            "proxy at top 1/64 (its sd)": f"{np.mean(promised):.2f}",
             "gold at top 1/64 (sd)": f"{means[-1]:.2f}",
             "top 1/64 minus top 1/8": shown((mean, low, high), "+.2f"),
             "verdict": "turns down" if high < 0 else "rises" if low > 0 else "undecided"}
@@ -754,27 +704,23 @@ assert list(table.verdict[list(made_up)]) == ["rises", "turns down", "turns down
 table.head(len(table))
 
 # %% [markdown]
-# **What to see.** *Noise*: better all the way. It promises too much and is never harmful. *Heavy
-# tails*: better up to the top eighth. From there huge errors decide the pick, and they say
-# nothing of gold. *A rare trick*: the curve falls back nearly to zero. In nearly half of the
-# prompts one of 64 answers has the trick, and then it is the favourite. The trained proxies'
-# favourites get better to the end, each beyond its interval. So **they do not turn among what the
-# reference says by itself**.
-
-# %% [markdown]
+# **What to see.** *Noise*: better all the way. *Heavy tails*: better up to the top eighth. From
+# there huge errors decide the pick. *A rare trick*: the curve falls back nearly to zero, for in
+# nearly half of the prompts one of 64 answers has the trick. The trained proxies' favourites get
+# better to the end, each beyond its interval. So **they do not turn among what the reference says
+# by itself**.
+#
 # The correlation does not tell BT, *noise* and *a rare trick* apart: .64 each. It is an average
 # over all answers, and a search lives among the extremes.
-#
-# Nobody has gold for this test. Without it, let people judge the favourites of a hundred prompts:
-# the top one of 64 against the top eighth.
 
 # %% [markdown]
-# <details><summary>Answer; and why can a policy still lose gold?</summary>
+# Nobody has gold for this test. Without it, let people judge the favourites of a hundred prompts:
+# the top one of 64 against the top eighth.
 #
-# Noise never turns, heavy tails and a trick do. As to policies: best-of-$n$ picks among answers
-# that the reference gives anyway. A policy *moves*: it makes answers that the reference hardly ever
-# gives, if the proxy pays for them (Section 4 counts some). What a proxy says of the usual answers
-# does not tell what it says of those.
+# <details><summary>Why can a policy still lose gold?</summary>
+#
+# Best-of-$n$ picks among answers that the reference gives anyway. A policy *moves*: it makes
+# answers that the reference hardly ever gives, and what the proxy says of those was not tested.
 # </details>
 
 # %% [markdown]
@@ -794,7 +740,8 @@ rows = {"climbed further by its own proxy": both(lambda run: rloo.gains(
             run["evaluation"])["proxy_gain"]),
         "gold": both(lambda run: rloo.gains(run["evaluation"])["gold_gain"]),
         "gold but for *complete*": both(lambda run: term_gains(run)[:, 1:].sum(1)),
-        "the same, items counted anywhere": both(lambda run: term_gains(run, lined)[:, 1:].sum(1))}
+        "the same, numbers on their own lines": both(
+            lambda run: term_gains(run, lined)[:, 1:].sum(1))}
 verdicts = {}
 for title, d in rows.items():  # (seeds, prompts)
     found = statistics.two_way_interval(d)
@@ -805,29 +752,23 @@ frame(verdicts)
 
 # %% [markdown]
 # **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
-# three. Every interval holds zero, and holds large effects either way as well. How gold counts
-# items moves the third row by a tenth of an sd.
+# three. Every interval holds zero, and large effects either way as well. How gold reads numbers
+# moves the third row by a quarter of an sd.
 
 # %% [markdown]
 # ### Proxies that were never asked
 #
 # Now reward models from another world (`data/runs/study_rloo_style`; 04, Section 9). In their
-# training every answer ended in a second paragraph, a postscript about something else, the same for
-# all answers to a prompt. So no pair differed in it, and Bradley-Terry was never asked what one is
-# worth. The policy's prompts are the plain ones: it has to *find* what such a model likes.
-# (*spread* is BSR without its level term, here at $10^{-1}$; *BSR* at $10^{-2}$.)
+# training every answer ended in a second paragraph, a postscript, the same for all answers to a
+# prompt. So no pair differed in it, and Bradley-Terry was never asked what one is worth. The
+# policy's prompts are the plain ones. (*spread* is BSR without its level term, here at $10^{-1}$;
+# *BSR* at $10^{-2}$.)
 #
-# **Predict**: will gold follow these proxies? In the reference .26 of the answers have a second
-# paragraph: what becomes of them? Does it matter whether the spread was held down?
+# **Predict**: will gold follow these proxies? Does it matter whether the spread was held down?
 
 # %%
 NAMES = {"bt": "BT", "spread-1e-1": "spread 1e-1", "bsr-1e-2": "BSR 1e-2"}
 style = read_runs(RUNS / "study_rloo_style")
-
-
-def paragraphs(found):
-    """Share of answers with a second paragraph."""
-    return f"{np.mean([chr(10) * 2 in text for text in found['texts']]):.2f}"
 
 
 def row_of(run):
@@ -837,7 +778,8 @@ def row_of(run):
     return {"correlation": f"{correlation:+.2f}", "proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
             "gold (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(gain["gold_gain"])),
             "gold at equal ending": left_over(run), "ended": f"{np.mean(policy['finished']):.2f}",
-            "two paragraphs": paragraphs(policy),
+            "tokens": f"{np.mean(policy['tokens']):.0f}",
+            "two paragraphs": f"{np.mean([chr(10) * 2 in t for t in policy['texts']]):.2f}",
             "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
@@ -847,7 +789,10 @@ frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
 
 # %%
+floor = [at_equal_ending(run, "gold").mean() for run in TAUGHT["random numbers"]]
 figure, axis = plots.panels(1)
+axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
+axis.annotate("gold, random\nnumbers", (np.mean(floor), -1), ha="center", va="center")
 for place, (name, run) in enumerate(NINE.items()):
     tint = plots.COLORS[name.split()[0].lower()]
     for key, y, fill in (("proxy", 0.13, tint), ("gold", -0.13, "white")):
@@ -855,63 +800,54 @@ for place, (name, run) in enumerate(NINE.items()):
             mean, half = metrics.seed_interval(at_equal_ending(run, key))
             axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
                           markerfacecolor=fill, markersize=5)
-    if name == "BT 0":
-        axis.annotate("gold (open)", (-2.1, -place), color=tint, va="center")
-        axis.annotate("proxy (full)", (1.1, -place), color=tint, va="center")
+axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
+axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
 axis.annotate("never ends", (0.1, -1), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set_yticks([-place for place in range(len(NINE))], NINE)
+axis.set(yticks=[-place for place in range(len(NINE))], yticklabels=NINE, ylim=(-8.5, 1))
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
-            "Of eight policies that end, five raised the proxy and lowered gold");
-
-# %% [markdown]
-# **What to see.** Every proxy was climbed. Gold as it is rose in five of nine, but Section 3 taught
-# to take endings out. **At equal ending gold falls in five of the eight runs that end: BT 0, spread
-# 2 and all three BSR runs**, while their proxies rise by 1.2 to 2.4 sds. It rises in BT 2 and two
-# of spread. BT 1 never ends: its proxy *dis*agrees with gold from the start.
-#
-# In three runs .84 to .96 of the answers got a second paragraph, in BSR 0 down to "1. Ancient. //
-# In.": the *place* of a postscript. Against gold or plain models it is .22 or less (below).
+            "At equal ending five of eight policies raised the proxy and lowered gold")
 
 # %%
 bt, spread, bsr = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
                              for run in style[f"{method}-kl0.0"]]) for method in NAMES)
 print("gold, spread minus BT:", shown(rloo.interval(spread - bt), "+.2f"))
 print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
-print("two paragraphs: reference", paragraphs(controls["gold-kl0.0"][0]["evaluation"]["reference"]))
-for name, group in (("gold", controls["gold-kl0.0"]), ("plain models", SIX.values())):
-    print(f"against {name}:", *(paragraphs(run["evaluation"]["policy"]) for run in group))
 
 # %% [markdown]
-# Proxy up and gold down is seen here in single runs, of every method. Which *method* resists it is
-# undecided: BT's three runs differ by 2.7 sds.
+# **What to see.** Every proxy was climbed. **At equal ending gold falls in five of the eight runs
+# that end**, while their proxies rise by 1.2 to 2.4 sds. But only BT 0 (-2.57) falls further than
+# under random numbers (grey). For the other four drift is not excluded. (BT 1 never ends: its proxy
+# *dis*agrees with gold from the start.)
+#
+# Brevity goes with the fall: those five wrote 7 to 26 tokens, the three whose gold rose 33 to 42.
+# Second paragraphs do not: of the three runs that mostly write them gold rose in two. Neither is
+# shown to be a cause. Which *method* resists is undecided: BT's runs differ by 2.7 sds.
 
 # %% [markdown]
 # ## 7. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs, just beyond the interval, and fell in three, not seen to go beyond drift.
-# - **Paid for ending alone the policy falls silent; paid in random numbers much less so.** What
-#   the six models add to random numbers, about one sd, is undecided.
-# - **Proxy up, gold down at equal ending**: five of nine runs against models that were never asked
-#   about a second paragraph.
-# - **Gold misjudged BSR 2**, which did what was asked in a form that gold cannot count.
+#   two of six runs and fell in three, not seen to go beyond drift.
+# - **What a model adds to random numbers**, about one sd, is undecided.
+# - **Proxy up, gold down at equal ending**: five of nine runs against models of another world, one
+#   of them beyond what random numbers cost.
+# - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **BSR against BT, spread against BT: undecided.**
-
-# %% [markdown]
-# Unlike the paper (Sec. 3.2): 135M, not 1.5B, no SFT of our own, LoRA, 16 answers a step, not 128,
-# no KL price.
+#
+# Unlike the paper (Sec. 3.2): 135M, not 1.5B, no own SFT, LoRA, 16 answers a step, not 128, no KL
+# price.
 
 # %% [markdown]
 # ## Exercises
 #
-# Each stub returns `None`; its checker then says "not attempted yet". A fold holds the first hint,
-# and a wrong answer gets a second one from its checker. Solutions are in `notebooks/solutions/`.
+# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
+# in `notebooks/solutions/`.
 #
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
-# with a trick whenever it is among the n. Its gold is `trick`. `honest[n - 1]`, of a tensor of
-# length N, is gold of the best of n answers without a trick. Return the n, an integer from 1 to
-# N, at which the expected gold of the pick is highest.
+# with a trick whenever there is one. Its gold is `trick`. `honest[n - 1]`, of a tensor of length
+# N, is gold of the best of n answers without a trick. Return the integer n, 1 to N, at which the
+# expected gold of the pick is highest.
 #
 # <details><summary>First hint</summary>
 #
@@ -926,10 +862,10 @@ def best_size(honest, trick, rate):
 checks.check_best_size(best_size);
 
 # %% [markdown]
-# **2.** Judge the record. BT 0 and BSR 0 were trained once more with a KL price of .05, the paper's
-# (`runs["bt-kl0.05"][0]`, `runs["bsr-kl0.05"][0]`). `priced` and `free` are gold's gains on the
-# same prompts with and without the price. Return 1 where the price helped beyond a 95% interval
-# over prompts, -1 where it cost, 0 where that is undecided. Your function is called on both pairs.
+# **2.** Judge the record. BT 0 and BSR 0 were trained once more with the paper's KL price of .05.
+# `priced` and `free`, tensors of length P, are gold's gains on the same prompts with and without
+# the price. Return 1 where the price helped beyond a 95% interval over prompts, -1 where it cost,
+# 0 where that is undecided.
 #
 # <details><summary>First hint</summary>
 #
@@ -945,12 +881,18 @@ checks.check_price_verdict(price_verdict);
 
 # %%
 for method in ("bt", "bsr"):
-    priced, free = (rloo.gains(runs[f"{method}-kl{price}"][0]["evaluation"])["gold_gain"]
-                    for price in (0.05, 0.0))
-    print(method.upper(), f"{np.mean(priced - free):+.2f}", price_verdict(priced, free))
+    priced, free = (torch.tensor(rloo.gains(runs[f"{method}-kl{price}"][0]["evaluation"])[
+        "gold_gain"]) for price in (0.05, 0.0))
+    print(method.upper(), f"{(priced - free).mean():+.2f}", price_verdict(priced, free))
 
 # %% [markdown]
 # *Then judge its two answers*: what may you say about KL prices?
+#
+# <details><summary>Answer</summary>
+#
+# Under BT the price cost gold, under BSR it brought some, each beyond its interval over prompts.
+# But it is one run a side, and seeds differ by as much: nothing follows for KL prices.
+# </details>
 
 # %% [markdown]
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
@@ -974,6 +916,13 @@ def learned_to_list(before, after, asked):
 checks.check_learned_to_list(learned_to_list);
 
 # %% [markdown]
+# <details><summary>Answer to the second part</summary>
+#
+# A difference forgets where it started. BSR 2 rose most where no list was asked for, BT 1 gave up
+# the lists that were. The share numbered of the asked, after training, tells them apart.
+# </details>
+
+# %% [markdown]
 # ## Check yourself
 #
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
@@ -990,7 +939,7 @@ checks.check_learned_to_list(learned_to_list);
 # 2. Of its favourites' lead a part is luck of its own errors; that part is not in gold.
 # 3. Not shown: without any reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
-# 5. Its rule may be blind to the form (lists in one line); and its interval may hold zero.
+# 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
 # </details>
 
 # %% [markdown]
@@ -999,7 +948,7 @@ checks.check_learned_to_list(learned_to_list);
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
 # | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: penalty beyond reward |
-# | share kept beside the correlation | .17 to .89 beside .64 | far below: read the favourites |
+# | share kept, correlation | .17 to .89, .63 to .69 | far below: read the favourites |
 # | a constant, random numbers | gold -3.4, -.3 sds | the gain beyond random numbers |
 
 # %% [markdown]
@@ -1009,6 +958,6 @@ checks.check_learned_to_list(learned_to_list);
 #   the share kept says anything. What a model adds, only a control shows.
 # - How often a proxy errs matters less than what its favourites are worth.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Train once on a constant
-# and once on random numbers: the first shows what the set-up teaches, the second what any reward
-# would do. Then read the answers: the judge may be blind, too.
+# **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
+# random numbers, three seeds each: the first shows what the set-up teaches, the second what is left
+# when the reward knows nothing. Then read the answers: the judge may be blind, too.

@@ -187,10 +187,10 @@ def check_price_verdict(function: Callable) -> bool:
 
     Hint: bsr_lite.metrics.seed_interval of priced - free gives mean and half width; the sign of the
     mean where it is larger than the half width"""
-    runs, alike = read_runs(RECORDED / "study_rloo"), numbers(0, 50)
-    pairs = [[torch.tensor(gains(runs[f"{method}-kl{price}"][0]["evaluation"])["gold_gain"])
-              for price in (0.05, 0.0)] for method in ("bt", "bsr")]
-    cases = [(tuple(pairs[0]), -1), (tuple(pairs[1]), 1), ((alike, alike + numbers(1, 50)), 0)]
+    runs, x, y = read_runs(RECORDED / "study_rloo"), numbers(0, 50), numbers(1, 50)
+    pairs = [tuple(torch.tensor(gains(runs[f"{method}-kl{price}"][0]["evaluation"])["gold_gain"])
+                   for price in (0.05, 0.0)) for method in ("bt", "bsr")]
+    cases = [(pairs[0], -1), (pairs[1], 1), ((x, x + y), 0), ((x, x + 0.3 + y / 9), -1)]
     return judge(check_price_verdict, function, cases)
 
 
