@@ -631,8 +631,8 @@ pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
 # %% [markdown]
 # From $10^{-2}$ on $\mathrm{sd}(s)$ ends lower than BT's. Is that the penalty, or a model that has
 # learned less? The margin is lower, too: so divide by it, and compare within a seed. A random head
-# spreads pair means before any update (first column). So look twice: as it is, and with step 1's
-# variance taken off (as if what is learned were uncorrelated with it).
+# spreads pair means before any update (first column). So look twice: as it is, and without step
+# 1's variance (as if what is learned were uncorrelated with it).
 
 # %% [markdown]
 # **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds): the *spread alone*,
@@ -710,15 +710,15 @@ pd.DataFrame([row(name, terms, (END, LATE)) for name in names], names, [
 
 # %% [markdown]
 # - *Level*: the mean is held near zero (this section's first table).
-# - *Spread*: at $10^{-1}$, alone, it lowers the ratio. At $10^{-2}$ we cannot tell it from nothing:
-#   of four intervals over level alone one excludes 1 ($.979 \pm .009$; a comparison chosen
-#   after the runs). Falls above 4% are outside all four.
+# - *Spread*: alone, at $10^{-1}$, it lowers the ratio (without step 1's variance). At $10^{-2}$ we
+#   cannot tell it from nothing: of four intervals over level alone one excludes 1
+#   ($.979 \pm .009$; a comparison chosen after the runs). All four exclude falls above 4%.
 # - *The low $\mathrm{sd}(s)$ at $10^{-2}$*: at steps 17 to 23 level alone has nearly the same in
 #   each seed, so the spread's term is hardly the cause. Both runs are below BT in three seeds,
 #   margins, too; at steps 59 to 65 in one. (At $10^{-1}$, without such a run: undecided.)
 
 # %% [markdown]
-# Tau is lower than BT's by about .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
+# Tau is lower than BT's by .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
 # $10^{-3}$ the interval excludes zero, at the larger two not. But all rows subtract the *same* BT
 # runs: if these three were lucky, every row sinks. And BSR at $10^{-2}$ after 66 steps is at
 # $-.007 \pm .046$. A warning, not a law.
