@@ -74,9 +74,10 @@ def best_of_n_figure(table: dict):
 
 
 def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5):
-    """In standard deviations of the reference's answers: gold against proxy during training, mean
-    of the seeds over blocks of steps, dashed where KL has a price; and the share of the proxy's
-    gain that gold kept on held-out prompts, a dot a seed, beside the correlation of the two.
+    """In standard deviations of the reference's answers: gold against proxy in training, mean of
+    the seeds over blocks of steps, dashed where KL has a price; and the share of the proxy's gain
+    that gold kept on held-out prompts, a dot a seed, beside their correlation; none where the
+    proxy's own gain is undecided.
 
     curves[method-kl] (2, steps): proxy and gold."""
     figure, (left, right) = panels(2)
@@ -90,7 +91,7 @@ def frontier_figure(summary: dict, curves: dict[str, np.ndarray], block: int = 5
         if low is not None:
             right.errorbar(share, -i, xerr=[[share - low], [high - share]], fmt="s", capsize=3,
                            color=tints[name], markersize=5)
-        seeds = [s for s in row["shares"] if s is not None]
+        seeds = [s for s in row["shares"] if s is not None] if share is not None else []
         right.plot(seeds, [-i] * len(seeds), ".", color=tints[name], alpha=0.5)
         right.plot(np.mean(row["correlations"]), -i, "x", color="black")
     right.plot([], [], "x", color="black", label="correlation")
