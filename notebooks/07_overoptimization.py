@@ -362,8 +362,8 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # </details>
 
 # %% [markdown]
-# Notebook 06, Section 5, counts all that was looked at. More intervals exclude zero than by chance,
-# nearly all of them costs. How rare that is by chance, nobody knows.
+# Notebook 06, Section 5, counts all that was looked at. More exclude zero than chance would give,
+# nearly all of them costs. How rare that is, nobody knows.
 
 # %% [markdown]
 # ## 4. New sources score lower: is that overfitting?
@@ -730,9 +730,9 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 #
 # *Shown*: the interval lies on the claim's side of zero. *Against*: on the other side. *Open*: it
 # holds zero; if also within ± .05 of tau, the table says *informative null* (06). *In part*: shown
-# for a part. *Not tested*: nobody looked, or nothing fell. What *counters* overfitting does more
-# with false labels than with clean ones. *Small worlds*: Section 2's and notebook 04's. *Language
-# model*: its backbone trains. 04.4: notebook 04, Section 4.
+# for a part. *Not tested*: nobody looked, or no fall was seen. What *counters* overfitting does
+# more with false labels than with clean ones. *Small worlds*: Section 2's and notebook 04's.
+# *Language model*: its backbone trains. 04.4: notebook 04, Section 4.
 
 # %% [markdown]
 # | the claim | small worlds | language model | seen in |
@@ -744,8 +744,8 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # | by false labels (repetition: not tested) | **in part**: .041 ± .014 | **open** | 4 |
 
 # %% [markdown]
-# BSR has $\lambda = 10^{-2}$; on new sources it returns that of .146 and .139. Its own cost on new
-# prompts comes with clean labels, too: it belongs to "gains tau", next table. Of the gap's .041
+# On new sources BSR ($\lambda = 10^{-2}$) returns that much of .146 and .139. Its own cost on new
+# prompts comes with clean labels, too: it belongs to "gains tau", next table. Of the gap's .041,
 # .012 ± .011 come after epoch 8.
 #
 # New sources, language model: on the same prompts **open** in *lora* and in *postscript*; on others

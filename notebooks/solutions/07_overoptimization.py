@@ -122,7 +122,8 @@ print(f"by seed: {', '.join(f'{gap:.3f}' for gap in by_seed)}; over seeds alone 
 # All that is said of *these four models*, for their mean. Of other seeds the same gap is known to
 # ± .070 at best. A third of that variance is a seed's luck with these prompts, which more prompts
 # average out; the rest takes more seeds.
-#
+
+# %% [markdown]
 # Not for mutual-disjoint: it has the very prompts of prompt-disjoint. There the two gaps pair, too,
 # and the half width is that of one mean of differences.
 #
