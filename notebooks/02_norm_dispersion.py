@@ -15,8 +15,8 @@
 # 2. *Lengths* $\lVert h\rVert$ scatter, on data unlike training's most of all (Fig. 3). We measure
 #    this by their **cv**, the coefficient of variation: standard deviation over mean.
 #
-# In a small world we see differences grow and lengths scatter (though not most on new data). Then
-# we ask what a final normalization leaves of them, and look for them in a language model.
+# First a small world where both happen (though not most on new data). Then what a final
+# normalization leaves of them. Then a language model.
 
 # %% [markdown]
 # After it you can say which hidden norm matters and why, read a training loop of 25 lines, and
@@ -133,13 +133,14 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 
 # %% [markdown]
 # **What to see.** Without RMSNorm this is the paper's picture *at the end*: the head hardly moves,
-# differences grow with a right tail, lengths scatter. At step 20 the mean margin has grown by 0.7,
-# mostly by the cosine. Differences are 8 to 10% larger; the cv is almost where it was (+0.003).
+# differences and their right tail grow, lengths scatter. At step 20 the mean margin has grown by
+# 0.7, mostly by the cosine. Differences are 8 to 10% larger; the cv is almost where it was
+# (+0.003).
 # **The cosine comes first, most of the dispersion later.**
 #
-# So these measures *can* rise. But by this world a run that stops at a margin of 0.5, as Section
-# 5's do, should show larger differences, not yet scattered lengths nor, with RMSNorm, a longer
-# tail.
+# So these measures *can* rise. If the margin is the right clock, a run that stops at 0.5, as
+# Section 5's do, should show larger differences, but not yet scattered lengths nor, with RMSNorm, a
+# longer tail.
 #
 # <details><summary>Answer</summary>
 #
@@ -231,12 +232,10 @@ for name, x in (("|u|", u), ("|h|", h),
 # %% [markdown]
 # The bounds allow a factor of four; these states differ by 10%. Were $u$ to point anywhere at
 # random, the cv would be 0.008. Here it is 0.026: the part of $u$'s length that lies on coordinates
-# of large gain differs between states more than chance makes it. (Whether in the same coordinates
-# we did not look.)
+# of large gain differs between states more than chance makes it.
 #
-# In training, too, $\lVert h\rVert$ can change only because $u$ turns: Adam (notebook 01) moves a
-# gain, at least 0.9, by about 0.0003 at most in Section 5's 32
-# steps.
+# In training, too, $\lVert h\rVert$ can change only because $u$ turns: in Section 5's 32 steps Adam
+# (notebook 01) moves a gain, 0.87 or more in size, by about 0.0003 at most.
 
 # %% [markdown]
 # **The same for differences.** By the law of cosines, with $\theta$ the angle between $h_w$ and
@@ -360,8 +359,7 @@ pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The cosine: it changes sign. (The difference even rises, 9.4 to 9.9. In the longer runs
-# of Section 5 it falls.)
+# The cosine: it changes sign. (The difference rises, 9.4 to 9.9. In Section 5 it falls.)
 # </details>
 #
 # The three multiply to the mean margin (Eq. 23 for averages). So this *cosine* is the mean of
@@ -395,7 +393,7 @@ assert len(bt) == 4, "four seeds are recorded"
 # All other numbers are for exploring: among twenty intervals one misses by chance.
 #
 # **Predict**: $W_p$ starts at random and hardly moves. Which of the two other factors must move
-# first? Which way does the paper expect the difference to go?
+# first?
 
 # %%
 # in the records' keys "_before" and "_after" mean the final RMSNorm: of u and of h, not of training
@@ -466,18 +464,19 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
     "change of cosine, 95%"])
 
 # %% [markdown]
-# **What to see.** *Head*: it stays, as the learning rate forces it to. *Difference*: in all four
-# seeds it ends **smaller**, on all five sets, the opposite of the paper's Fig. 2 (new sources:
-# undecided as an interval). *Cosine*: it makes the margin, on new prompts and sources, too (in
-# domain the margin is undecided).
+# **What to see.** *Head*: it stays, as the learning rate forces it to. (Its turn makes at most
+# about 0.008 of the cosine's +0.044.) *Difference*: in all four seeds it ends
+# **smaller**, on all five sets, the opposite of the paper's Fig. 2 (new sources: undecided as an
+# interval). *Cosine*: it makes the margin (in domain: undecided).
 #
 # Could the difference take over later? After step 16 (our choice) its change is undecided (-0.37 ±
-# 1.81). Where the margin still grows, the cosine adds more; where it falls, see Exercise 2.
+# 1.81; Exercise 2). Seed 2's margin falls from where losses exceed 1 (steps 16 to 18). Cause
+# or sign? Not tested.
 #
 # <details><summary>Answer</summary>
 #
 # The cosine. The head is random, so the cosine starts near 0, and no other factor can lift a
-# product off 0. The paper expects the difference to rise.
+# product off 0.
 # </details>
 
 # %% [markdown]
@@ -535,12 +534,12 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? (Fig. 3)
 #
-# You now have the lesson: which norm, which factor. Sections 6 to 8 ask whether new data tell
-# another story. In short: nothing decided in these runs.
+# You now have the lesson: which norm, which factor. Do new data tell another story than training
+# pairs? Sections 6 to 8, in short: undecided in these runs.
 #
 # The cv of $\lVert h\rVert$ is over all answers of a set. The right panel shows a set **minus**
-# training pairs: a grey bar before training, marks at the end. A bar far from zero is these
-# prompts' doing, and all seeds share it. Training did only what lies between bar and mark.
+# training pairs. A bar far from zero is these prompts' doing. Training did only what lies between
+# bar and mark.
 #
 # **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
 
@@ -594,15 +593,14 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
                     "language model: minus train's, at the end"])
 
 # %% [markdown]
-# **What to see.** *Small world*: lengths scatter on new answers, too, but not seen to more than on
-# training pairs. We have no world in which that gap opens: for this half of Fig. 3 our ruler is
-# untested.
+# **What to see.** *Small world*: lengths scatter on new answers, too. No set is seen to end above
+# training pairs (new sources end *below*). We have no world in which that gap opens: for this half
+# of Fig. 3 our ruler is untested.
 #
-# *Language model*: on new prompts the cv goes from 0.022 to 0.024, 0.037, 0.005 and 0.009: much
-# happens, in opposite ways, so the change is undecided, not small. In domain and on new prompts the
-# change *minus train's* looks decided (+0.010 ± 0.003, +0.004 ± 0.002). But a start gap closed,
-# which all seeds share, so their interval is blind to it. At the end no set is seen apart from
-# training pairs; the upper ends are 0.002 to 0.007.
+# *Language model*: on new prompts the cv rises in two seeds and falls in two: undecided (-0.003 ±
+# 0.023), not small. In domain and on new prompts the change *minus train's* looks decided (+0.010 ±
+# 0.003, +0.004 ± 0.002). But a start gap closed, which all seeds share: their interval is blind to
+# it. At the end no set is seen apart from training pairs (upper ends: 0.002 to 0.007).
 
 # %% [markdown]
 # ## 7. Do training states lose directions? (Table 1)
@@ -635,8 +633,8 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # With the mean subtracted. As they are, rank falls either way, with or without a direction lost.
 # </details>
 #
-# Now the recorded runs, 64 states in every set. **Predict**: $\lVert h_w - h_l\rVert$ shrank. Does
-# rank rise or fall? The paper has training states below new data's: does such a gap open?
+# Now the recorded runs, 64 states in every set. **Predict**: do training states lose rank, of
+# either kind? The paper has them below new data's: does such a gap open?
 
 # %%
 CENTERED, ASKED = ("effective_rank_centered_after",), "new\nprompts"
@@ -665,18 +663,18 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
     "before", *(f"seed {seed}, end" for seed in range(4)), "end, 95%", "change, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*: all sets lose rank in every seed. New prompts stood 0.11 above
-# training pairs and end 0.01 ± 0.11 above.
+# **What to see.** *As they are*, all sets lose rank in every seed. *Mean subtracted*, training
+# pairs lose about 2 in seeds 0 and 1 and **gain** 1 in 2 and 3.
 #
-# *Mean subtracted*: training pairs lose about 2 in seeds 0 and 1, **gain** 1 in 2 and 3. New
-# prompts: 0.57 above before, 0.46 ± 0.67 at the end. Both new: 0.63 *above* before, then 1.00 to
-# 2.42 (change +0.89 ± 1.06, undecided). But as they are, they stand 1.12 *below* training pairs and
-# end 0.44 to 1.08 below: the kind of rank decides the sign.
+# *Minus train*: new prompts stood at 0.11 and end at 0.01 ± 0.11 (mean subtracted: 0.57, then 0.46
+# ± 0.67). Both new goes up in every seed, undecided: as they are a gap *closes*
+# (Exercise 3), mean subtracted one *widens* (+0.89 ± 1.06).
 #
 # <details><summary>Answer</summary>
 #
-# It falls in every seed. On new prompts no such gap is seen to open; where both are new it widens,
-# undecided.
+# As they are, yes, which alone is no lost direction. Mean subtracted, two seeds fall and two rise
+# (-0.60 ± 3.10): whether training states lose directions is undecided. No gap is seen to open on
+# new prompts; both new is undecided.
 # </details>
 
 # %% [markdown]
@@ -685,10 +683,10 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # The three questions, for this model, 32 steps, four seeds:
 # 1. *Differences* on training pairs shrink in every seed, by 8 to 19%: not the paper's rise.
 # 2. *Lengths* on new prompts: undecided, and at the end as on training pairs (0.000 ± 0.002 apart).
-#    No support for Fig. 3, and no control that shows we would have seen it.
+#    No support for Fig. 3, and an untested ruler (Section 6).
 # 3. *Rank*: not seen. New prompts fall *more* in every seed, as a start gap closed (-0.106 ± 0.112,
-#    undecided). With the mean subtracted: undecided, too (-0.10 ± 0.67). Where both are new (not
-#    asked before) the gap widens in every seed, the paper's way, undecided (+0.89 ± 1.06).
+#    undecided). Mean subtracted, that is undecided, too (-0.10 ± 0.67), and so is whether training
+#    states lose directions. Both new (not asked before) goes the paper's way, undecided.
 
 # %%
 order, margin = curves("train", "score"), curves("train", "margin")
@@ -703,9 +701,9 @@ pd.DataFrame({
 # pair is seen once, and of 32 watched ones 62 to 69% end in labelled order. The pressure that the
 # paper blames, ever larger margins on pairs already in order, may not have had its time: *not
 # reproduced here*, not *refuted*. (In Section 1 lengths had not scattered at this margin, either.
-# Differences had grown, so their *fall* here is this model's own.)
+# Differences had grown: a small margin alone does not explain their *fall* here.)
 #
-# Why seeds part we do not know, nor whether Bradley-Terry *causes* what we saw: shuffled labels
+# Why seeds differ we do not know, nor whether Bradley-Terry *causes* what we saw: shuffled labels
 # would tell.
 
 # %% [markdown]
@@ -736,7 +734,7 @@ checks.check_raw_gradient(raw_gradient);
 # factors at two times, all positive. How much does each contribute to the margin's growth? Return
 # three numbers. Each depends on its own factor alone and is about 0.01 where that grows by 1%.
 # Their sum depends on the two margins alone. Then run the cell below it: in which seeds is the
-# cosine's part the larger **in size**? (In two seeds the margin falls.) Why not from step 0?
+# cosine's part the larger **in size**? (Two margins fall.) Why not from step 0?
 #
 # <details><summary>Hint</summary>
 #
@@ -763,7 +761,7 @@ for seed in range(4):
 # seeds. Of so many independent `quantities`, how many do you expect to have one sign in all seeds?
 # Then run the cell below it. It lists every change *minus training's* with one sign in all four
 # seeds. Are there more than you expect, and does that settle it, when all 24 use the same 32
-# training pairs? In how many did a start gap only get smaller?
+# training pairs? In how many did a start gap only get smaller in size?
 #
 # <details><summary>Hint</summary>
 #
@@ -835,10 +833,9 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # | In your run, watch | Seen here (four seeds) | If not, or next, vary |
 # |---|---|---|
-# | largest loss | 0.83 to 0.89, once 1.24 | above 1: what follows? A lower rate, a longer warm-up |
+# | largest loss | 0.83 to 0.89, once 1.24 | above 1 later on: does the margin fall? A lower rate |
 # | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
-# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above start: check the last RMSNorm |
-# | the same | seed 2: 0.026 to 0.004 | far below: cause unknown |
+# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
 # | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | more: length or angle? Seeds |
 
 # %% [markdown]
@@ -846,7 +843,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # In the language model differences shrank, and the margin grew: on average they turned towards the
 # head, by two to three degrees (cosine 0.03 to 0.05). In the small world, too, the cosine came
-# first; most of the dispersion came at larger margins.
+# first, most of the dispersion later.
 #
 # **With a final RMSNorm the head never sees how long the raw state is: before you say that norms
 # disperse, ask which norm, and whether it is length at all or direction.**
