@@ -198,8 +198,8 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 #
 # 4-bit weights cannot take a learning step: it is far smaller than the gap between two values
 # (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here $W_4$ (in
-# plain LoRA $W$), and learns beside it a change of low rank $k$, an **adapter**. With $h$ the hidden
-# state that enters:
+# plain LoRA $W$), and learns beside it a change of low rank $k$, an **adapter**. With $h$ the
+# hidden state that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
