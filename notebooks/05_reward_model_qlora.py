@@ -197,14 +197,14 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # ## 3. What learns: an adapter
 #
 # 4-bit weights cannot take a learning step: it is far smaller than the gap between two values
-# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here $W_4$ (the
-# values of the 4 bits; in plain LoRA $W_4 = W$), and learns beside it a change of low rank $k$, an
-# **adapter**. With $h$ the hidden state that enters:
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here $W_4$ (in
+# plain LoRA $W$), and learns beside it a change of low rank $k$, an **adapter**. With $h$ the
+# hidden state that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
 # $A$ has $k$ rows, $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random, $B$ at **zero**,
-# so training begins at the pretrained model.
+# so training begins at the model as it is held: here the *rounded* one.
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -275,10 +275,11 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # also loses some to fragmentation (free pieces too small to use): leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B (its shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A
-# step holds one **pair**: a prompt and two answers. "2,048 tokens" means the prompt and *one* of
-# them. The pair shares the prompt, a quarter: 3,584 tokens a step. "512 tokens" makes 896. (GB are
-# $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
+# Now Llama-3.1-8B (shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A batch has 16
+# pairs, but the card holds one **pair** at a time: a micro-batch (03). "2,048 tokens" means the
+# prompt and *one* answer. Both answers share the prompt, a quarter: 3,584 tokens a pair. "512
+# tokens" makes 896. The loss is BT's: BSR adds a forward pass without a graph (03), so time. (GB
+# are $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -340,8 +341,8 @@ axes[1].legend(loc="upper right", fontsize=8);
 # figure). In 4 bits the linear weights are 3.6 GB, embeddings in 16 bits 1.1 more.
 
 # %% [markdown]
-# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** A line through its values at both
-# lengths starts at 14 GB without any token: most likely 16-bit copies of its weights.
+# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** Most of the difference is likely
+# 16-bit copies of the weights (15.0 in Section 1).
 #
 # **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
 # is software: on a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
@@ -419,9 +420,9 @@ print(f"prefer the shorter dev tau {-after['length_score']:+.2f}")
 # Near zero. A mixture: 17 of 30 rank better, 5 worse, 8 as before.
 # </details>
 #
-# **What to see.** After ten steps the same prompts score .24 higher (+.08 to +.41, over prompts).
-# To prefer the shorter answer scores +.10 on them, where training has +.30. Whether the two can be
-# told apart over prompts is not tested here (notebook 07 asks again).
+# **What to see.** After ten steps the same prompts score .24 higher (+.08 to +.41 over prompts; the
+# means above are rounded). To prefer the shorter answer scores +.10 on them, where training has
+# +.30. Whether the two can be told apart over prompts is not tested here (notebook 07 asks again).
 #
 # ## 6. Which copy is still the model?
 #
@@ -458,14 +459,17 @@ with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
     beside.to(bsr.device).eval()
 
 # %% [markdown]
-# **Predict**: do rewards stay the same, or differ, if you
-# 1. reload the adapters on the 4-bit base;
-# 2. keep the values of that base, but compute in 32 bits where training computed in 16;
-# 3. the same, with the adapters merged into those values;
-# 4. put them on the original 16-bit base;
-# 5. merge them into that base;
-# 6. merge them, and round the sum to 4 bits again;
-# 7. round the base to 4 bits from its 32-bit weights instead of its 16-bit ones?
+# | copy | base | bits of products | adapters |
+# |---|---|---|---|
+# | 1, as trained | 4 bits | 16 | beside |
+# | 2 | 4 bits | 32 | beside |
+# | 3 | 4 bits | 32 | merged |
+# | 4 | original | 16 | beside |
+# | 5 | original | 32 | merged |
+# | 6 | 4 bits | 16 | merged, rounded again |
+# | 7 | 4 bits of 32 | 32 | beside |
+#
+# ("4 bits of 32": rounded from 32-bit, not 16-bit, weights.) **Predict**: which keep all margins?
 #
 # Copy 6 first: how many codes does training move? Our control: a change 100 times larger.
 
@@ -581,10 +585,11 @@ for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bi
 # %% [markdown]
 # **What to see.** Each row has four digits, answer 1 on top. Copies 2 and 3 agree to 3 decimals:
 # **beside or merged is one function**. 32-bit instead of 16-bit products move both, a margin by
-# .025; another base moves one by up to .25. (Our 16-bit base was once in 4 bits of another format:
-# .25 is this model's number.) Even the *same* 4-bit format, rounded from 32-bit instead of 16-bit
-# weights, is another base: .3% of the codes differ. Copy 7 computes as copy 2 does, yet a margin
-# differs by .04 (its embeddings are not rounded to 16 bits, either).
+# .025. Another base moves one by up to .25, half as far as no adapters at all (.49). (Our 16-bit
+# base was once in 4 bits of another format: .25 is this model's number.) Even the *same* 4-bit
+# format, rounded from 32-bit instead of 16-bit weights, is another base: .3% of the codes differ.
+# Copy 7 computes as copy 2 does, yet a margin differs by .04 (its embeddings are not rounded to 16
+# bits, either).
 
 # %% [markdown]
 # Copies 4 and 5 keep the order, but triple the margin over "Blue.". So compare margins, not orders:
@@ -602,7 +607,7 @@ for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bi
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
 # token, CUDA's own memory left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# table. Then Llama-3.1-70B: which cards are ruled out whatever the batch?
+# table, within rounding. Then Llama-3.1-70B: which cards are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -717,15 +722,16 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
 # | tau minus the untrained model's, same prompts | +.24 (+.08 to +.41) | steps, learning rate |
 # | rewards after a reload | equal to the bit | the base that the folder names |
-# | rewards after merging | moved by less than .04 | was the base dequantized first? |
+# | margins after merging | moved by .025 (32-bit, not 16-bit, products) | the base: as trained? |
 
 # %% [markdown]
 # ## What you know now
 #
-# **Adapters remove gradients and optimizer, 4 bits shrink the frozen weights, checkpointing
-# shrinks activations; and an adapter belongs to the base it was trained on.**
+# **Adapters remove nearly all gradients and averages, 4 bits shrink the frozen weights,
+# checkpointing shrinks activations. An adapter belongs to the *rounded* base it was trained on:
+# merged anywhere else, nothing fails and the margins change.**
 #
-# - A trained weight costs 16 bytes, a frozen one 2, in NF4 about half a byte.
+# - At 2,048 tokens: 163 GB; with adapters 42; with checkpointing, too, 18.5; and with 4 bits 7.8.
 # - Over a frozen base activations follow tokens: which trick a card needs depends on their number.
 # - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
 #   merge into dequantized weights, and stay there. After longer training, count again.
