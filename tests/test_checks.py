@@ -26,6 +26,16 @@ def test_a_wrong_answer_gets_a_hint(check, wrong, capsys):
     assert "not yet" in printed and "Hint: " in printed
 
 
+def test_a_misread_row_may_show_the_right_token(capsys):
+    def of_tokens(ids, mask, config_pad):
+        places, rows = torch.arange(ids.shape[1]), torch.arange(len(ids))
+        read, last = ((kept * places).amax(1) for kept in (ids != config_pad, mask))
+        return (ids[rows, read] != ids[rows, last]).sum()
+
+    assert checks_clinic.check_misread(of_tokens) is False
+    assert "expected 2, got 0" in capsys.readouterr().out
+
+
 def one_graph(rewards, parts, head):
     return [torch.cat([rewards(side, head) for side in column])
             for column in zip(*parts, strict=True)]

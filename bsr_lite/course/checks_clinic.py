@@ -34,8 +34,8 @@ def check_level_in_units(function: Callable) -> bool:
 
 
 def check_misread(function: Callable) -> bool:
-    """Exercise 2 of notebook 11: rows that plain transformers reads at another token than the last
-    one of the chat.
+    """Exercise 2 of notebook 11: rows that plain transformers reads at another position than that
+    of the chat's last token.
 
     Hint: of each row the last position whose id is not `config_pad`, and the last one whose mask is
     1: count the rows in which the two differ"""
@@ -43,7 +43,8 @@ def check_misread(function: Callable) -> bool:
     left = torch.tensor([[0, 0, 5, 6, 2], [5, 6, 7, 8, 2], [0, 0, 0, 9, 2]])
     cases = [((ids, (ids != 0).long(), pad), count) for ids, pad, count in (
         (right, 0, 0), (right, 7, 2), (right, 2, 3), (left, 0, 0), (left, 7, 0), (left, 2, 3))]
-    cases.append(((torch.tensor([[5, 6, 0, 3, 3]]), torch.tensor([[1, 1, 1, 0, 0]]), 3), 0))
+    # the end of turn, 2, pads, too: another position, the same token
+    cases.append(((*torch.tensor([[[5, 0, 3], [5, 2, 2], [6, 2, 2]], [[1, 1, 0]] * 3]), 3), 2))
     return judge(check_misread, function, cases)
 
 

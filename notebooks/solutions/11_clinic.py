@@ -74,6 +74,8 @@ assert min(bt) > 5 and max(abs(x) for x in others) < 1, "only Bradley-Terry has 
 # %% [markdown]
 # **2.** With the right id no row is misread, with another one the padded row, and with the end of
 # turn itself both: the last token that is not the end of turn is padding, or the one before it.
+# Positions are compared, not tokens: padded with the end of turn, a misread row shows the right
+# token.
 
 # %%
 def misread(ids, mask, config_pad):
