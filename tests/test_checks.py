@@ -60,6 +60,19 @@ def test_the_accumulation_checker_sees_how_a_right_value_was_reached(way, compla
     assert "The value is right, but " in printed and complaint in printed
 
 
+@pytest.mark.parametrize("hole", [
+    lambda p, c, r: (slice(p + r, None), slice(p, p + r)),  # lengths swapped
+    lambda p, c, r: (slice(p + c, None), slice(1, p + c)),  # a prompt of one token
+    lambda p, c, r: (slice(0), slice(0))], ids=["swapped", "prompt", "none"])
+def test_a_mask_that_is_right_for_equal_answers_alone_is_wrong(hole):
+    def masked(p, c, r):
+        mask = torch.ones(p + c + r, p + c + r, dtype=torch.bool).tril()
+        mask[hole(p, c, r)] = False
+        return mask
+
+    assert checks_policy.check_may_attend(masked) is False
+
+
 def test_one_call_for_both_sides_of_a_part_is_fine():
     def joint(rewards, parts, head, bsr_lambda):
         with torch.no_grad():

@@ -211,8 +211,9 @@ def check_may_attend(function: Callable) -> bool:
 
     Hint: torch.ones(T, T).tril() is right but for one rectangle: rows of the rejected answer,
     columns of the chosen one"""
-    return judge(check_may_attend, function, [((1, 2, 2), [
-        [1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 0, 0, 1, 0], [1, 0, 0, 1, 1]])])
+    return judge(check_may_attend, function, [
+        (size, [[j <= i and a + b != "rc" for j, b in enumerate(t)] for i, a in enumerate(t)])
+        for size, t in (((1, 2, 2), "pccrr"), ((3, 1, 2), "pppcrr"), ((2, 3, 1), "ppcccr"))])
 
 
 def check_first_stage(function: Callable) -> bool:
@@ -220,13 +221,12 @@ def check_first_stage(function: Callable) -> bool:
 
     Hint: of 8 bytes of averages, 4 of gradient and 4 of weight the first `stage` are divided by the
     GPUs; activations are added whole; try 0 to 3 in turn"""
-    cases = [((8e9, 8, 2e10, card), stage) for card, stage in (
-        (150e9, 0), (1e11, 1), (8e10, 2), (48e9, 3), (24e9, -1))]
-    return judge(check_first_stage, function, cases)
+    return judge(check_first_stage, function, [((8e9, n, 2e10, card), out) for n, card, out in (
+        (8, 150e9, 0), (8, 1e11, 1), (8, 8e10, 2), (8, 48e9, 3), (8, 24e9, -1), (64, 24e9, 3))])
 
 
 def check_bsr_gradient(function: Callable) -> bool:
-    """Exercise 3 of notebook 10: dL/dr of BSR for one rank's pairs, which lie in several groups.
+    """Exercise 3 of notebook 10: gradient of BSR's penalty for one rank's pairs, of several groups.
 
     Hint: a reward's derivative is lambda times its group's mean, over the number of groups;
     rewards.view(groups, -1).mean(1), then pick by mine // size"""

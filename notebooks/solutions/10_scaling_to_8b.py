@@ -57,9 +57,9 @@ def may_attend(prompt, chosen, rejected):
 assert checks.check_may_attend(may_attend)
 
 # %% [markdown]
-# **2.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Each stage costs more
-# traffic between the GPUs, so the lowest that fits is the one to take. The smallest card of the
-# checker, 24 GB, is below what weights and activations take at any stage.
+# **2.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Stage 3 sends half as
+# much again between the GPUs as the others, so it is the last to take. On 8 GPUs the checker's card
+# of 24 GB holds no stage: at stage 3 it would need 36. On 64 GPUs it needs 22, so stage 3 fits.
 
 # %%
 def first_stage(weights, gpus, activations, card):
@@ -74,7 +74,8 @@ def first_stage(weights, gpus, activations, card):
 assert checks.check_first_stage(first_stage)
 
 # %% [markdown]
-# **3.** A group's $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. The derivative
+# **3.** Of the penalty alone: Bradley-Terry adds what each rank knows by itself. A group's
+# $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. The derivative
 # is $\lambda\,\bar r$, the same for every reward of the group, wherever it is computed. The penalty
 # is averaged over the groups. Only `rewards` had to cross the GPUs.
 
