@@ -117,8 +117,8 @@ alone.round(3)
 # A **95% interval** is made so that in 95 of 100 repetitions it holds the true difference.
 #
 # Its half-width is the standard error times a factor $t$. Where the error is known, $t$ is 1.96.
-# Where it is estimated from four numbers, $t$ is 3.18: that is Student's t with three *degrees of
-# freedom*, the four numbers less one for their mean.
+# Where it is estimated from four numbers, $t$ is 3.18: Student's t with three *degrees of freedom*,
+# four less one for the mean.
 #
 # **Predict**: by which factor does sharing the prompts shrink the standard error of BSR minus BT?
 # And sharing the seeds, too?
@@ -181,9 +181,9 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint sharing the prompts gives 1.8, sharing the seeds another 3.1. Sharing seeds
-# gains least (1.1) where seed means hardly correlate (.29). (Correlations of four numbers are
-# guesses: 95% of the .92 is -.36 to +1.00.)
+# On response-disjoint sharing the prompts gives 1.8 (column *prompts*: the seeds' scatter only),
+# sharing the seeds another 3.1. Sharing seeds gains least (1.1) where seed means hardly correlate
+# (.29). (Correlations of four numbers are guesses: 95% of the .92 is -.36 to +1.00.)
 #
 # The interval narrows less, 3.5 times and not 5.5, for $t$ grows: 2.05 with nothing shared (many
 # prompts), 2.45 with prompts shared (two groups of four: six degrees of freedom), 3.18 for pairs.
@@ -446,7 +446,7 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # <details><summary>Answer</summary>
 #
 # About once in four. To find .01 in four of five it takes 16 seeds and 960 prompts, or 32 seeds and
-# 240. (300 studies each, so .035 where .034 stood above.)
+# 240. (Roughly: 300 studies each.)
 # </details>
 
 # %% [markdown]
@@ -466,8 +466,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # %% [markdown]
 # Here is BSR minus BT in four of Section 5's eight studies: *lora*; *norms* (full fine-tuning);
 # *judged* (real judged answers); *postscript* (every answer carries a line about something else).
-# $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. Only the sets that all four share are shown;
-# for costs beyond zero, in others, see Section 5.
+# $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. Shown are the sets that all four share; costs
+# beyond zero, in others, come in Section 5.
 #
 # **Predict**: of these intervals, how many hold zero? How many of those exclude .05?
 
@@ -507,13 +507,14 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # %% [markdown]
 # **What to see.** *lora* is informative in its three sets of tau: at 95% a set, whatever BSR does
 # there is less than .05. In-domain it is undecided: a gain of .05 is inside by a hair (.052), a
-# cost of .05 by far (-.098).
+# cost by far (-.098).
 #
-# The paper's largest gain, .024 (dotted), lies outside all three of *lora*'s intervals of tau, a
-# gain of .01 inside. *No row says that there is no difference.* And all this is of *lora*: this
-# small model, 900 pairs, this $\lambda$. (*lambda*, the same on 375 pairs, has -.073 to -.002 on
-# mutual-disjoint: a cost of .05 is inside, zero is not.) Do not lean on the open circle: it ends at
-# .0499, topics not drawn.
+# The paper's largest gain, .024 (dotted), lies outside *lora*'s three intervals of tau, a gain of
+# .01 inside. *No row says that there is no difference.* And all this is of *lora*: this small
+# model, 900 pairs, this $\lambda$. (*lambda*, the same on 375 pairs, has -.073 to -.002 on
+# mutual-disjoint: a cost of .05 is inside, zero is not.)
+#
+# Do not lean on the open circle: it ends at .0499, topics not drawn.
 
 # %%
 lora = nulls[nulls.study == "lora"]
@@ -580,7 +581,7 @@ listed[listed.beyond].drop(columns="beyond").round(3)
 # costs" depends on where you stop counting. So does fifteen: before *closing_phrase*, run last, it
 # was 11 of 94.
 #
-# And what was left out? Heads on states of the language model, which stays as it was.
+# And what was left out? Heads on states of the language model, which was not trained there.
 
 # %%
 left_out = {name: [cell["difference"] for world in read_table(f"data/runs/{name}").values()
