@@ -248,18 +248,18 @@ cost, half = metrics.seed_interval(effect["clean"][2, -1])
 assert cost + half < 0, "where nothing falls under BT, BSR costs on new prompts all the same"
 
 # %% [markdown]
-# **What to see.** Bands and bars are 95% over seeds, small dots seeds. Under BT *train* rises by
-# .010.
+# **What to see.** Bands and bars are 95% over seeds, small dots are seeds. Under BT *train* rises
+# by .010.
 #
 # <details><summary>Answer</summary>
 #
-# On new prompts no. With false labels BSR falls by @@, BT by .018, and it ends .017 ± .010 below
+# On new prompts no. With false labels BSR falls by .036, BT by .018, and it ends .017 ± .010 below
 # BT. But with clean labels, where nothing falls under BT, it ends .018 ± .010 below, too. That is a
 # cost, no answer to overfitting: false minus clean is +.001 ± .011.
 #
 # On new sources in part. False labels cost BT .146 and .139 there. BSR returns .023 ± .012 and
-# .026 ± .015 of that; whether any of it after epoch 8 is open. At $10^{-3}$, too, new prompts end
-# lower with both labels.
+# .026 ± .015 of that; whether any of it comes after epoch 8 is open. At $10^{-3}$, too, new prompts
+# end lower with both labels.
 # </details>
 
 # %% [markdown]
@@ -600,9 +600,9 @@ pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
 # In *norms* neither is seen. $\lVert h_w - h_l\rVert$ falls; whether training data loses more rank
 # is open (+.106 ± .112), and so is dispersion. In *lora* all of BT's changes are open.
 #
-# In *lora* BSR keeps rank up (+.486 ± .453). With the mean subtracted that is open (-.037 ± .316):
-# no direction need be kept (notebook 02, Section 7). In *norms* both are open. (BSR's differences
-# are *longer* in *lora*, by .288 ± .192.)
+# In *lora* BSR keeps rank up (+.486 ± .453). With the mean subtracted that is open (-.037 ± .316),
+# so no kept direction is shown (notebook 02, Section 7). In *norms* both are open. (In *lora* BSR's
+# differences are *longer*, by .288 ± .192.)
 # </details>
 #
 # BSR's penalty acts on training pairs. **Predict**: on which sets will the mean reward be near zero
@@ -762,8 +762,8 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 
 # %% [markdown]
 # On new sources BSR ($\lambda = 10^{-2}$) returns that much of .146 and .139. Its own cost on new
-# prompts comes with clean labels, too (next table). Of the gap's .041, .012 ± .011 come after epoch
-# 8. What repetition adds is not tested.
+# prompts comes with clean labels, too (next table). Of the gap's .041, .012 ± .011 come after
+# epoch 8. What repetition adds is not tested.
 #
 # New sources, language model: on the same prompts **open** in *lora* and in *postscript*. On other
 # prompts **shown**, barely, in *lora* (-.176 to -.001) and **open** in *postscript*. **Against** in
