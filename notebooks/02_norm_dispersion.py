@@ -359,7 +359,7 @@ pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The cosine: it changes sign. (The difference rises, 9.4 to 9.9. In Section 5 it falls.)
+# The cosine: it changes sign. (The difference rises, by less than a tenth. In Section 5 it falls.)
 # </details>
 #
 # The three multiply to the mean margin (Eq. 23 for averages). So this *cosine* is the mean of
