@@ -132,7 +132,6 @@ answers(45, "gold (0 to 5)", "its proxy")
 # <details><summary>Answer</summary>
 #
 # Gold likes the list of BSR 2 best. BT 2's proxy thinks most of its own policy's answer: +2.48.
-# (The proxies have a rough unit already. Section 2 makes it exact.)
 # </details>
 
 # %% [markdown]
@@ -157,9 +156,13 @@ kept = gain([[3.0], [4.0]], toy_gold) / gain([[40.0], [50.0]], toy_proxy)
 assert np.isclose(kept, 0.5), "gold rises by 1 of 1.41, the proxy by 20 of 14.1: half is kept"
 
 # %% [markdown]
-# How much would a proxy let gold keep that is merely noisy? Say proxy = gold + independent noise,
-# both normal. An answer that lies one standard deviation up by the proxy lies $\rho$ up by gold,
-# $\rho$ the correlation of the two. So **an honest climb keeps $\rho$**, however far it goes.
+# Say a proxy is gold + independent noise, both normal. An answer that lies one sd up by the proxy
+# lies $\rho$ up by gold, $\rho$ the correlation of the two. So **honest picking keeps
+# $\rho$**, from few answers or many.
+#
+# A policy may keep more: it cannot learn noise that is new in every text. If it raises gold alone,
+# the proxy rises by as many points. But these are fewer of *its* sds: the share is $1/\rho$. So
+# $\rho$ is a mark, no ceiling.
 
 # %%
 rng = np.random.default_rng(0)
@@ -169,7 +172,10 @@ for n in (2, 8, 64):
     picked = [statistics.best_of_n(value + noise, v, n).mean() for v in (value, value + noise)]
     kept = picked[0] / (picked[1] / (value + noise).std())
     assert abs(kept - rho) < 0.03, "with normal noise the share kept is the correlation at any n"
-print(f"correlation {rho:.2f}; share kept by best-of-64 {kept:.2f}")
+new, fresh = rng.normal(size=(2, 2000, 64))  # a policy's answers to new prompts, better by 1
+moved = gain(new + 1, value) / gain(new + 1 + fresh, value + noise)
+assert abs(moved - 1 / rho) < 0.03, "fresh noise lifts nothing: both rise by the same 1"
+print(f"correlation {rho:.2f}; share kept by best-of-64 {kept:.2f}, by the policy {moved:.2f}")
 
 # %%
 def recorded(run):
@@ -190,8 +196,7 @@ unit_table.round(2)
 # %% [markdown]
 # **What to see.** Every proxy says that its policy gained more than one standard deviation. Gold
 # agrees that all six gained something, each beyond its 95% interval over prompts (±). BT 0 and BT 2
-# kept more than the correlation, the other four less. (The real gold is not normal, so $\rho$ is
-# but a yardstick.)
+# kept more than the correlation, the other four less.
 #
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
@@ -248,9 +253,9 @@ frame({name: ending(run) for name, run in SIX.items()}).transpose()
 # %% [markdown]
 # ### Which terms of gold rose?
 #
-# Gold is a sum of terms, so it splits exactly by *term*: *complete* (half for ending, half for
-# closing punctuation, which a cut-off answer hardly has) and the **other four**, content and form.
-# The texts of the first answers are on record, so their terms can be computed again.
+# Gold is a sum, so it splits exactly by *term*: *complete* (half for ending, half for closing
+# punctuation, which a cut-off answer hardly has) and the **other four**, content and form. The
+# first answers' texts are on record: their terms can be computed again.
 #
 # **Predict**: of gold's five terms, which rose, and did any fall?
 
@@ -326,7 +331,7 @@ frame({method: {
 # %% [markdown]
 # ### At equal ending
 #
-# The proxy is no sum of terms. But one can *hold ending equal*: keep the prompts to which both the
+# The proxy is no sum. But one can *hold ending equal*: keep the prompts to which both the
 # reference and the policy gave an answer that ended, and compare these answers.
 
 # %%
@@ -366,20 +371,24 @@ for better in (0.0, 0.5):
 # **Predict**: what is left at equal ending of the six proxies' gains, and of gold's?
 
 # %%
+def two_dots(axis, found):
+    """A full and an open dot a run, 95% over prompts.  Shapes: {run: two of (prompts,)}."""
+    for place, (name, pair) in enumerate(found.items()):
+        tint = plots.COLORS[re.match(r"\w+", name)[0].lower()]
+        dots = [metrics.seed_interval(values) for values in pair if len(values) > 9]
+        ys = (0.12 - place, -0.12 - place)[:len(dots)]
+        axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
+        for (mean, half), y, fill in zip(dots, ys, (tint, "white"), strict=False):
+            axis.errorbar(mean, y, xerr=half, fmt="o", capsize=3, color=tint, markerfacecolor=fill)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks([-place for place in range(len(found))], found)
+
+# %%
 figure, axis = plots.panels(1)
-for place, (name, run) in enumerate(SIX.items()):
-    tint = plots.COLORS[name.split()[0].lower()]
-    left = [metrics.seed_interval(at_equal_ending(run, key)) for key in ("proxy", "gold")]
-    axis.plot([mean for mean, _ in left], [0.1 - place, -0.1 - place], color="0.8", linewidth=3)
-    for (mean, half), y, fill in zip(left, (0.1, -0.1), (tint, "white"), strict=True):
-        axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
-                      markerfacecolor=fill)
-    if name == "BSR 0":
-        axis.annotate("proxy (full)", (left[0][0] + 0.2, -place), color=tint, va="center")
-        axis.annotate("gold (open)", (left[1][0] - 0.33, -place), color=tint, ha="right",
-                      va="center")
-axis.axvline(0, color="black", linewidth=0.8)
-axis.set_yticks([-place for place in range(len(SIX))], SIX)
+two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
+                for name, run in SIX.items()})
+axis.annotate("proxy (full)", (1.57, -3), color=plots.COLORS["bsr"], va="center")
+axis.annotate("gold (open)", (-0.69, -3), color=plots.COLORS["bsr"], ha="right", va="center")
 axis.set_xlim(-1.2, 2)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
             "At equal ending the two highest climbs show no gain of gold")
@@ -390,11 +399,11 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
     for key in ("proxy", "gold")} for name, run in SIX.items()})
 
 # %% [markdown]
-# **What to see.** Most of the gains are gone: they had been ending. BT 0 and BT 2: proxy and gold
-# both up by a quarter to a third of a unit (gold just beyond its interval), a small honest climb.
-# BSR 0: the proxy up by 1.4, and gold got nothing of it. BSR 2: the proxy up by a unit, gold
-# undecided (Section 4 says why). These intervals are over prompts: they speak of these six
-# policies, on prompts that the reference can finish.
+# **What to see.** Most of gold's gains are gone, and of four proxies' (BSR 0's and BSR 2's keep
+# about half or more). BT 0 and BT 2: proxy and gold both up by a quarter to a third of a unit (gold
+# just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, and gold got nothing
+# of it. BSR 2: the proxy up by a unit, gold undecided (more in Section 4). The intervals are over
+# prompts: they speak of these six policies, on prompts that the reference can finish.
 
 # %% [markdown]
 # BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
@@ -404,7 +413,8 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
 # %% [markdown]
 # ### Controls: rewards whose meaning is known
 #
-# The same training with other rewards (`data/runs/study_rloo_controls`), three seeds each:
+# The same training with other rewards (`data/runs/study_rloo_controls`; two more in Section 5),
+# three seeds each:
 # - *nothing*: a constant, so that only the penalty for not ending is left;
 # - *random numbers*, a new one for every new text;
 # - *gold* itself, the best reward that there is.
@@ -421,9 +431,9 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 # %% [markdown]
 # It writes a word or nothing, then the end.
 #
-# Here the reference gave *eight* answers a prompt, drawn anew. From now on all policies are set
-# beside these, the six included: their numbers move a little, and more prompts have an answer that
-# ended.
+# Here the reference gave *eight* answers a prompt, drawn anew. In the next table and figure the six
+# policies are set beside these, too: their numbers move a little, and more prompts have an answer
+# that ended.
 
 # %%
 eight = controls["gold-kl0.0"][0]["evaluation"]["reference"]
@@ -489,10 +499,10 @@ plots.label(axis, "gain of gold (sd); dots: seeds, lines: 95% over seeds and pro
 # %% [markdown]
 # ## 4. Read the answers, for gold can be blind, too
 #
-# A number does not tell *what* pleases a proxy. 52 of the 112 prompts ask for a list, 60 for
-# sentences. A policy that learned *to do what is asked* numbers its answers where a list is asked
-# for, and nowhere else. A policy that learned *a mannerism* numbers everything, or nothing.
-# **Predict** which of the six is which, from the answers of Section 1.
+# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
+# asked* numbers its answers where a list is asked for, and nowhere else. A policy that learned *a
+# mannerism* numbers everything, or nothing. **Predict** which of the six is which, from the answers
+# of Section 1.
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -539,46 +549,38 @@ assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number
 
 # %%
 def right_of(found):
-    stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t for t in found["texts"]]
+    stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t and ended[0]
+             for t, ended in zip(found["texts"], found["finished"], strict=True)]
     return {f"{what} right, of {which.sum()}: {how}": right(found, read)[which].sum()
             for what, which in (("lists", asked), ("sentences", ~asked))
             for how, read in (("as gold counts", str), ("numbers on their own lines", lined))
-            } | {"a 1. and no 2., of 52": np.array(stops)[asked].sum()}
+            } | {"ended with a 1. and no 2., of 52": np.array(stops)[asked].sum()}
 
 
 frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
-# stop is a sentence.** BSR 2 writes its items in one line. It gives as many as asked in all 52
-# lists, and gold sees two; as many sentences in 45 of 60 answers, and gold sees four.
+# stop is a sentence.** BSR 2 writes in one line. It gives as many items as asked in all 52 lists,
+# and gold sees two; as many sentences in 45 of 60 answers, and gold sees four.
 #
-# BT 0 begins 41 lists, but in 23 of them no 2 follows the 1. It mostly learned to *look* like a
-# list.
+# BT 0 begins 41 lists and ends 23 of them without a 2: they only *look* like lists. (The reference,
+# mostly cut off, ends one so.) It has 11 right, the reference 4.
 #
-# Let gold read again with every number on a line of its own. (The proxies learned from gold as it
-# is.)
+# Let gold read again with each number on its own line. (The proxies learned from gold as it is; we
+# chose this reading after seeing BSR 2's answers.)
 
 # %%
 read_again = by_method(lined)
 figure, axis = plots.panels(1)
-for place, name in enumerate(SIX):
-    method, seed = name.lower().split()
-    means = [metrics.seed_interval(others(gains)[method][int(seed)])
-             for gains in (split, read_again)]
-    tint = plots.COLORS[method]
-    axis.plot([mean for mean, _ in means], [0.1 - place, -0.1 - place], color="0.8", linewidth=3)
-    for (mean, half), y, fill in zip(means, (0.1, -0.1), (tint, "white"), strict=True):
-        axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
-                      markerfacecolor=fill)
+two_dots(axis, {name: [others(gains)[name.split()[0].lower()][int(name.split()[1])]
+                       for gains in (split, read_again)] for name in SIX})
+tint = plots.COLORS["bsr"]
 axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
-axis.axvline(0, color="black", linewidth=0.8)
-axis.set_yticks([-place for place in range(len(SIX))], SIX)
-axis.set_xlim(-1.3, 1.5)
-axis.set_ylim(-5.6, 0.5)
+axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
 plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
-            "BSR 2 does what was asked, and gold cannot see it")
+            "BSR 2 gives as many as asked, and gold does not see it")
 
 # %%
 def first_answers(name, how):
@@ -594,21 +596,22 @@ def first_answers(name, how):
 READ = {"as gold counts": split, "numbers on their own lines": read_again}
 for how, gains in READ.items():
     print(f"BSR, instruction, {how}:", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
+print(prompts[7]["prompt"], "BSR 2:", SEVEN["BSR 2"]["texts"][7], sep="\n")
 frame({name: {column: text for how in READ for column, text in first_answers(name, how).items()}
        for name in SIX})
 
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from -.14 to +.71, the best of the six. The
-# other runs hardly move. At equal ending BSR 2's fall becomes undecided, and so does that of
-# *instruction* under BSR (Section 3). **Gold misjudged BSR 2.**
+# other runs hardly move. Its first answers seemed to fall by .43 at equal ending; read again, that
+# is undecided (with both answers, Section 3, it was already). So is the fall of *instruction* under
+# BSR. **Gold misjudged how many items and sentences BSR 2 gives.**
 #
-# That it numbers sentences as well is a mannerism. Gold has no term for it: only reading shows it.
-#
-# (These are first answers: the second have no text on record.)
+# Its numbering of everything is a mannerism: asked for a story, it gives four points and no story.
+# Gold has no term for that. Only reading shows it.
 #
 # <details><summary>Answer</summary>
 #
-# Gold counts one item and three sentences. *Read the answers before you believe gold, too.*
+# Gold counts one item and three sentences.
 # </details>
 
 # %% [markdown]
@@ -624,8 +627,8 @@ frame({name: {column: text for how in READ for column, text in first_answers(nam
 #   adds 5 sds where gold takes 2 off.
 
 # %% [markdown]
-# Then look at **the proxy's favourites**: the top half of the answers to a prompt by its account,
-# the top quarter, ..., the top one of 64. What is their gold?
+# Then look at **the proxy's favourites** among the answers to a prompt: the top half, the top
+# quarter, ..., the top one of 64. What is their gold?
 #
 # **Predict**: as the choice gets stricter, whose favourites get better all the way, and whose turn?
 
@@ -682,18 +685,20 @@ for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
     plots.label(axis, "the proxy's favourites: top share of the answers", "", title)
 axes[0].set_ylabel("mean gold (sd above the average answer)")
 axes[0].annotate("BT, BSR, centering, L2:\none curve", (1, 0.6), ha="right", va="center")
-figure.suptitle("Faults show among a proxy's favourites: those of trained proxies do not turn");
+axes[0].plot(KEEP, curves["+ noise"].mean((0, 2)), color=FAULTS["+ noise"], linewidth=1)
+axes[0].annotate("+ noise", (1.2, 1.43), color=FAULTS["+ noise"], ha="center")
+figure.suptitle("Trained proxies' favourites do not turn, but fall short of honest noise's");
 
 # %%
 def turning(name):
     """The strictest choice against the top eighth."""
     later = curves[name][:, KEEP.index(1)] - curves[name][:, KEEP.index(8)]
     mean, low, high, _ = statistics.two_way_interval(later)
-    means = curves[name].mean((0, 2))
+    behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
     agreed = [statistics.within_correlation(*one) for one in (TRAINED | made_up)[name]]
     return {"correlation with gold": f"{np.mean(agreed):.2f}",
-            "best at top": f"1/{64 // KEEP[means.argmax()]}",
-            "gold at top 1/64 (sd)": f"{means[-1]:.2f}",
+            "gold at top 1/64 (sd)": f"{curves[name][:, -1].mean():.2f}",
+            "minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
             "top 1/64 minus top 1/8": shown((mean, low, high), "+.2f"),
             "verdict": "turns down" if high < 0 else "rises" if low > 0 else "undecided"}
 
@@ -708,20 +713,28 @@ table.head(len(table))
 # there huge errors decide the pick. *A rare trick*: the curve falls back nearly to zero, for in
 # nearly half of the prompts one of 64 answers has the trick. The trained proxies' favourites get
 # better to the end, each beyond its interval. So **they do not turn among what the reference says
-# by itself**.
+# by itself**. But at the top they lie .3 below those of noise.
 #
 # The correlation does not tell BT, *noise* and *a rare trick* apart: .64 each. It is an average
 # over all answers, and a search lives among the extremes.
 
 # %% [markdown]
-# Nobody has gold for this test. Without it, let people judge the favourites of a hundred prompts:
-# the top one of 64 against the top eighth.
+# Without gold, let people judge the favourites of a hundred prompts: the top one of 64 against the
+# top eighth.
 #
-# <details><summary>Why can a policy still lose gold?</summary>
-#
-# Best-of-$n$ picks among answers that the reference gives anyway. A policy *moves*: it makes
-# answers that the reference hardly ever gives, and what the proxy says of those was not tested.
-# </details>
+# And a policy? It *moves*, beyond what the reference says by itself. Two faults were trained on
+# (Section 3's controls): gold + *heavy tails*, where the first word decides the error, so that it
+# can be learned; and gold + *a trick* that gold does not mind, half a point a "!".
+
+# %%
+for fault in ("heavy-tails", "trick"):
+    TAUGHT[fault] = controls[f"{fault}-kl0.0"]
+    print(f"{fault}: gold {gold_gains(fault).mean(1).round(2)} by seed, minus trained on gold",
+          shown(rloo.interval(gold_gains(fault) - gold_gains("gold")), "+.2f"))
+
+# %% [markdown]
+# **What to see.** Heavy tails cost a policy gold, too: one sd against training on gold. What that
+# trick costs is undecided.
 
 # %% [markdown]
 # ## 6. BSR's policies against BT's
@@ -742,18 +755,13 @@ rows = {"climbed further by its own proxy": both(lambda run: rloo.gains(
         "gold but for *complete*": both(lambda run: term_gains(run)[:, 1:].sum(1)),
         "the same, numbers on their own lines": both(
             lambda run: term_gains(run, lined)[:, 1:].sum(1))}
-verdicts = {}
-for title, d in rows.items():  # (seeds, prompts)
-    found = statistics.two_way_interval(d)
-    verdicts[title] = {"BSR minus BT (sd)": shown(found[:3], "+.2f"),
-                       "by seed": ", ".join(f"{m:+.2f}" for m in d.mean(1)),
-                       "verdict": "undecided" if found[1] < 0 < found[2] else "decided"}
-frame(verdicts)
+frame({title: {"BSR minus BT (sd)": shown(rloo.interval(d), "+.2f"),
+               "by seed": ", ".join(f"{m:+.2f}" for m in d.mean(1))} for title, d in rows.items()})
 
 # %% [markdown]
 # **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
-# three. Every interval holds zero, and large effects either way as well. How gold reads numbers
-# moves the third row by a quarter of an sd.
+# three. Every interval holds zero, and gold's three hold large effects either way. Reading numbers
+# anew moves the third by a quarter of an sd.
 
 # %% [markdown]
 # ### Proxies that were never asked
@@ -767,7 +775,7 @@ frame(verdicts)
 # **Predict**: will gold follow these proxies? Does it matter whether the spread was held down?
 
 # %%
-NAMES = {"bt": "BT", "spread-1e-1": "spread 1e-1", "bsr-1e-2": "BSR 1e-2"}
+NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 style = read_runs(RUNS / "study_rloo_style")
 
 
@@ -783,7 +791,7 @@ def row_of(run):
             "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
-NINE = {f"{name} {run['seed']}": run for method, name in NAMES.items()
+NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
         for run in style[f"{method}-kl0.0"]}
 frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
@@ -792,19 +800,13 @@ frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
 floor = [at_equal_ending(run, "gold").mean() for run in TAUGHT["random numbers"]]
 figure, axis = plots.panels(1)
 axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
-axis.annotate("gold, random\nnumbers", (np.mean(floor), -1), ha="center", va="center")
-for place, (name, run) in enumerate(NINE.items()):
-    tint = plots.COLORS[name.split()[0].lower()]
-    for key, y, fill in (("proxy", 0.13, tint), ("gold", -0.13, "white")):
-        if left_over(run) != "-":
-            mean, half = metrics.seed_interval(at_equal_ending(run, key))
-            axis.errorbar(mean, y - place, xerr=half, fmt="o", capsize=3, color=tint,
-                          markerfacecolor=fill, markersize=5)
+axis.annotate("gold,\nrandom\nnumbers", (np.mean(floor), -1), ha="center", va="center")
+two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
+                for name, run in NINE.items()})
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
 axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
 axis.annotate("never ends", (0.1, -1), va="center")
-axis.axvline(0, color="black", linewidth=0.8)
-axis.set(yticks=[-place for place in range(len(NINE))], yticklabels=NINE, ylim=(-8.5, 1))
+axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
@@ -816,13 +818,13 @@ print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
 
 # %% [markdown]
 # **What to see.** Every proxy was climbed. **At equal ending gold falls in five of the eight runs
-# that end**, while their proxies rise by 1.2 to 2.4 sds. But only BT 0 (-2.57) falls further than
-# under random numbers (grey). For the other four drift is not excluded. (BT 1 never ends: its proxy
-# *dis*agrees with gold from the start.)
+# that end**, while their proxies rise by 1.2 to 2.4 sds. But only BT's seed 0 (-2.57) falls further
+# than under random numbers (grey). For the other four drift is not excluded. (BT's seed 1 never
+# ends: its proxy *dis*agrees with gold from the start.)
 #
-# Brevity goes with the fall: those five wrote 7 to 26 tokens, the three whose gold rose 33 to 42.
-# Second paragraphs do not: of the three runs that mostly write them gold rose in two. Neither is
-# shown to be a cause. Which *method* resists is undecided: BT's runs differ by 2.7 sds.
+# Brevity goes with the fall (those five wrote 7 to 26 tokens, the other three 33 to 42), second
+# paragraphs do not. Neither is shown to be a cause. Which *method* resists is undecided: BT's runs
+# differ by 2.7 sds.
 
 # %% [markdown]
 # ## 7. What holds here
@@ -841,8 +843,7 @@ print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, and a wrong answer gets a second one from its checker. Solutions are
-# in `notebooks/solutions/`.
+# A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
 #
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
 # with a trick whenever there is one. Its gold is `trick`. `honest[n - 1]`, of a tensor of length
@@ -900,8 +901,8 @@ for method in ("bt", "bsr"):
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
 # alike, 1 where it went from none to all of the asked and stayed elsewhere.
 #
-# Then compute it for BSR 2 and BT 1 (Section 4). Why are they alike, and what second number would
-# tell them apart?
+# Then compute it for BSR 2 and BT 1, by hand from Section 4's counts. Why are they alike, and what
+# second number would tell them apart?
 #
 # <details><summary>First hint</summary>
 #
@@ -918,15 +919,16 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # <details><summary>Answer to the second part</summary>
 #
-# A difference forgets where it started. BSR 2 rose most where no list was asked for, BT 1 gave up
-# the lists that were. The share numbered of the asked, after training, tells them apart.
+# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
+# BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
+# 52 and 0 of 52.
 # </details>
 
 # %% [markdown]
 # ## Check yourself
 #
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
-# 2. Why is the share kept of an honest proxy its correlation with gold, and not 1?
+# 2. Why does *picking* by an honest proxy keep its correlation with gold, and not 1?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
 # 4. Two proxies agree with gold equally often. How can one be harmless and one not?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
@@ -936,7 +938,7 @@ checks.check_learned_to_list(learned_to_list);
 #
 # 1. The same training on random numbers (the floor) and on gold (the ceiling); a constant shows
 #    what the set-up alone teaches.
-# 2. Of its favourites' lead a part is luck of its own errors; that part is not in gold.
+# 2. Of a picked answer's lead a part is luck of the proxy's errors; that part is not in gold.
 # 3. Not shown: without any reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
@@ -956,8 +958,8 @@ checks.check_learned_to_list(learned_to_list);
 #
 # - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
 #   the share kept says anything. What a model adds, only a control shows.
-# - How often a proxy errs matters less than what its favourites are worth.
+# - For picking, how often a proxy errs matters less than what its favourites are worth.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
-# random numbers, three seeds each: the first shows what the set-up teaches, the second what is left
-# when the reward knows nothing. Then read the answers: the judge may be blind, too.
+# random numbers, three seeds each, to see what comes without knowledge. Then read the answers: the
+# judge may be blind, too.

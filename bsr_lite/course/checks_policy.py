@@ -177,8 +177,8 @@ def check_best_size(function: Callable) -> bool:
     Hint: no trick is among n answers with probability (1 - rate)^n: weigh honest[n - 1] with that
     and the trick with the rest; the place of the largest, plus 1"""
     n = torch.arange(1.0, 65)
-    cases = [((n.log(), trick, rate), 1 + ((1 - rate) ** n * (n.log() - trick)).argmax())
-             for trick, rate in ((-2.0, 0.0), (-2.0, 0.01), (0.0, 0.1), (9.0, 0.1))]
+    cases = [((h, t, rate), 1 + ((1 - rate) ** n[:len(h)] * (h - t)).argmax()) for t, rate in (
+             (-2.0, 0.0), (-2.0, 0.01), (0.0, 0.1), (9.0, 0.1)) for h in (n.log(), n[:10].sqrt())]
     return judge(check_best_size, function, cases)
 
 
@@ -199,8 +199,8 @@ def check_learned_to_list(function: Callable) -> bool:
 
     Hint: the change of the rate among prompts that asked, minus that among those that did not"""
     a, b, asked = numbers(0, 3, 40) > 0
-    more = b.double() - a.double()
-    cases = [((a, b, asked), more[asked].mean() - more[~asked].mean()), ((a, a, asked), 0.0)]
+    here, there = ((b.double() - a.double())[k].mean() for k in (asked, ~asked))
+    cases = [((a, b, asked), here - there), ((b, a, asked), there - here), ((a, a, asked), 0.0)]
     return judge(check_learned_to_list, function, cases)
 
 
