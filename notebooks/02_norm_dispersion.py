@@ -202,7 +202,7 @@ def rms_norm(raw):
     return gain * raw / raw.square().mean(-1, keepdim=True).sqrt()
 
 
-torch.testing.assert_close(rms_norm(u), h, rtol=1e-2, atol=1e-2)  # 16-bit network
+torch.testing.assert_close(rms_norm(u), h, rtol=1e-2, atol=1e-2)  # 16 bits on some machines
 torch.testing.assert_close(rms_norm(3 * u) @ W, rms_norm(u) @ W, rtol=1e-4, atol=1e-4)
 print("rewards  ", [round(x, 3) for x in (rms_norm(u) @ W)[:4].tolist()])
 print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
@@ -369,7 +369,8 @@ pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean
 # %% [markdown]
 # ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
 #
-# `data/runs/study_norms`: the same config on 512 pairs (32 steps of 16), four seeds. A seed changes
+# `data/runs/study_norms`: the same config on 512 pairs (32 steps of 16, in 16 bits), four seeds. A
+# seed changes
 # the random head and the order of the batches, nothing else: same model, same pairs, same 32
 # prompts in each watched set. So intervals below (95%) are about *another head and order*, not
 # about other prompts. An interval that holds zero we call *undecided*.
@@ -464,12 +465,13 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 
 # %% [markdown]
 # **What to see.** *Head*: it stays, as the learning rate forces it to. (Its own turn makes at most
-# about 0.008 of the cosine's +0.044 on training pairs.) *Difference*: in all four seeds it ends
+# 0.008 of the cosine's +0.044.) *Difference*: in all four seeds it ends
 # **smaller**, on all five sets, the opposite of the paper's Fig. 2 (new sources: undecided as an
-# interval). *Cosine*: it makes the margin, on new data, too (in domain undecided).
+# interval). *Cosine*: it makes the margin (in domain undecided). *Length*: the mean
+# $\lVert h\rVert$ rises in two seeds and falls in two, undecided.
 #
 # Could the difference take over later? After step 16 (our choice) its change is undecided (-0.37 ±
-# 1.81; seed by seed: Section 8, Exercise 2).
+# 1.81; Exercise 2).
 #
 # <details><summary>Answer</summary>
 #
@@ -506,8 +508,8 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** *Share of length*: in $h$ at the end 0.03 to 2.5%. So $\lVert h_w - h_l\rVert$
-# measures direction after training as well.
+# **What to see.** *Share of length*: at the end 0.03 to 2.5% in $h$, 2 to 16% in $u$. So
+# $\lVert h_w - h_l\rVert$ measures direction after training as well.
 #
 # **Std and tail.** The paper's differences also get a longer right tail. **Predict**: ours shrank
 # on average. Do std and skewness fall with them?
@@ -560,7 +562,7 @@ def draw_gaps(axis, apart):
 figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
-plots.label(left, "", "cv of $|h|$", "seeds part, sets do not")
+plots.label(left, "", "cv of $|h|$", "seeds part more than sets")
 plots.label(right, "", "cv of $|h|$ minus train's", "minus train: marks end within 0.008 of 0")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
@@ -643,6 +645,7 @@ draw_gaps(right, {"new prompts,\nas they are": gaps(*RANK)[ASKED],
                   "both new,\nas they are": gaps(*RANK)["both\nnew"],
                   "both new,\nmean subtracted": gaps(*CENTERED)["both\nnew"]})
 plots.label(left, "", "effective rank, as they are", "every set loses")
+right.axvline(1.5, color="grey", linewidth=0.6, linestyle=":")
 plots.label(right, "", "rank minus train's", "minus train: both new moves up, by either rank")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("No gap in rank is seen to open on new prompts; where both are new it moves up");
@@ -666,15 +669,14 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # **What to see.** *As they are*, all sets lose rank in every seed. *Mean subtracted*, training
 # pairs lose about 2 in seeds 0 and 1 and **gain** 1 in 2 and 3.
 #
-# *Minus train*: new prompts stood at 0.11 and end at 0.01 ± 0.11 (mean subtracted: 0.57, then 0.46
-# ± 0.67). Both new goes up in every seed, undecided: as they are a gap *closes* (+0.36 ± 0.45),
-# mean subtracted one *widens* (+0.89 ± 1.06).
+# *Minus train*: the paper's gap is above zero and grows. *New prompts*: none is seen to open (0.11
+# at the start, 0.01 ± 0.11 at the end). *Both new* moves up in every seed by either rank, the
+# paper's way, but both intervals hold zero (as they are a gap *closes*).
 #
 # <details><summary>Answer</summary>
 #
 # As they are, yes, which alone is no lost direction. Mean subtracted, two seeds fall and two rise
-# (-0.60 ± 3.10): whether training states lose directions is undecided. No gap is seen to open on
-# new prompts; both new is undecided.
+# (-0.60 ± 3.10): undecided. No gap is seen to open on new prompts.
 # </details>
 
 # %% [markdown]
@@ -739,7 +741,7 @@ checks.check_raw_gradient(raw_gradient);
 # factors at two times, all positive. How much does each contribute to the margin's growth? Return
 # three numbers. Each depends on its own factor alone and is about 0.01 where that grows by 1%.
 # Their sum depends on the two margins alone. Then run the cell below it: in which seeds is the
-# cosine's part the larger **in size**? (Two margins fall.) Why not from step 0?
+# cosine's part larger **in size** than the difference's? (Two margins fall.) Why not from step 0?
 #
 # <details><summary>Hint</summary>
 #
