@@ -176,10 +176,10 @@ assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
 # Packed differs by rounding; the control moves one of eight rewards by .14. So packing passes. How
-# much faster is it? Recorded on a CPU (`python tests/speed/bench.py`), against the RewardTrainer of
-# TRL (Hugging Face's library for such training) at its best settings: the same pairs, weights and
-# optimizer, four layers; medians and quartiles. *Pocket*: pairs of the pocket world; *dialogs*: the
-# same after four earlier turns; *judged*: real answers (notebook 07).
+# much faster is it? Recorded on one CPU thread (`python tests/speed/bench.py`), against the
+# RewardTrainer of TRL (Hugging Face's library for such training) at its best settings: the same
+# pairs, weights and optimizer, four layers; medians and quartiles. *Pocket*: pairs of the pocket
+# world; *dialogs*: the same after four earlier turns; *judged*: real answers (notebook 07).
 
 # %%
 table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]["reward models"]
@@ -361,8 +361,8 @@ plots.label(axis, "pair", "the penalty's push on its chosen reward",
 
 # %% [markdown]
 # The slices' gradients must be *summed*. Where a library averages them, multiply the loss of a
-# slice by the number of ranks. Forget it, and the first loss is still right and AdamW nearly hides
-# the factor: only the gradient's norm shows it.
+# slice by the number of ranks. Forget it, and the first loss is still right, and AdamW, which
+# divides by the gradient's own size, nearly hides the factor: only the gradient's norm shows it.
 #
 # **Predict**: five weights see all pairs. How far is their gradient off from the whole batch's with
 # rewards exchanged, and how far with halves?
@@ -461,9 +461,10 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 # %% [markdown]
 # ## 6. Time, which cannot be counted
 #
-# Let $N$ be the weights of matrix products, 7.0 of the 7.5 billion (the rest is the embedding). A
-# token costs $2N$ operations in the forward pass and $4N$ in the backward pass. Checkpointing adds
-# $2N$. So does Section 4's second forward pass. In all $10N$; attention between tokens adds 4%.
+# Let $N$ be the weights of matrix products, 7.0 of the 7.5 billion (the rest is the embedding; a
+# reward model has no output layer). A token costs $2N$ operations in the forward pass and $4N$ in
+# the backward pass. Checkpointing adds $2N$. So does Section 4's second forward pass. In all $10N$;
+# attention between tokens adds 4%.
 
 # %%
 work = step_work(big, meta, 8)
@@ -481,8 +482,8 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
 # (all weights, 32,768), with a slow path of attention that is mended since.
 #
 # A part of each step may be fixed, perhaps because the card waits for the CPU to start every
-# operation (a *kernel*). At 6% the fixed part is the smaller one (Exercise 4); what slows the rest
-# was not separated. 8B has other matrices: neither 6% nor 35% is a forecast for it.
+# operation (a *kernel*). How much of the 6% a fixed part explains is Exercise 4; what slows the
+# rest is unknown. 8B has other matrices: neither 6% nor 35% is a forecast for it.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -615,8 +616,8 @@ checks.check_bsr_gradient(bsr_gradient);
 # plus so much a token. Without the fixed part the 6% would be 35%." Three micro-batches have
 # `tokens` (rising), done at `rates` (tokens a second). Return the fixed seconds by the first two,
 # those by the last two, and 1 if they differ by at most a tenth of the larger, else 0. Then run the
-# last cell. For which training may the first sentence stand? At which share of the peak would its
-# last step run without the fixed seconds?
+# last cell. Which training fits "a fixed part plus so much a token"? Does that show that the card
+# waits? At which share of the peak would its last step run without the fixed seconds?
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -674,7 +675,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
 # | packed against alone | rewards within a few 1e-6 in fp32; a leak makes .14 | positions, mask |
-# | loss, gradient norm: 1, 2 ranks | equal to 5 digits (groups of 4: 5%, 48% off) | exchange; sum |
+# | loss, gradient norm: 1, 2 ranks | equal to 6 digits (groups of 4: 5%, 48% off) | exchange; sum |
 # | measured activations over count | 1.00 to 1.02 (H100, 135M, no checkpointing) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M: 6% of the peak at best | `token_budget`, GPUs |
 

@@ -242,5 +242,6 @@ def check_fixed_seconds(function: Callable) -> bool:
 
     Hint: seconds = tokens / rate; a line through two of the points, read at zero tokens, gives
     their fixed seconds; then abs(a - b) <= max(a, b) / 10"""
-    return judge(check_fixed_seconds, function, [(((100, 200, 400), (r, 100.0, 400 / s)), out)
-        for r, s, out in ((62.5, 2.85, [1.2, 1.15, 1]), (50.0, 3.0, [2, 1, 0]))])
+    return judge(check_fixed_seconds, function, [
+        (((100, 200, 400), (100 / (1 + a / 2), 100.0, 400 / (4 - b))), [a, b, alike])
+        for a, b, alike in ((1.2, 1.15, 1), (2, 1, 0), (0.2, 0.15, 0), (1, 2, 0))])

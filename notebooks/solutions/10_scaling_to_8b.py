@@ -114,8 +114,8 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index").round(3)
 
 # %% [markdown]
-# The sentence may not stand. For *full* the line fits: .131 and .128 seconds without tokens. They
-# are a third of the last step, and without them 6% would be 9%, not 35%.
+# The line fits *full* alone: .131 and .128 seconds without tokens. That the card waits in them the
+# record does not show. They are a third of the last step: without them 6% would be 9%, not 35%.
 #
 # For LoRA and QLoRA the two parts give other fixed seconds, so the line is the wrong picture. With
 # LoRA 8,192 tokens take as long as 2,048; at 32,768 waiting may hide behind work.
