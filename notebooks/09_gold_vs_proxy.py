@@ -12,7 +12,7 @@
 # Notebook 08 trained a policy on gold itself. Nobody has gold. One trains on a **proxy**, a reward
 # model, and hopes. Here the reward models of notebook 07 train policies while gold looks on. Does
 # gold follow the proxy? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher,
-# as the paper's Part 2 has it?
+# as the paper has it (Sec. 3.2)?
 
 # %% [markdown]
 # After it you can
@@ -120,7 +120,6 @@ answers(45, "answer", "ended")
 # %% [markdown]
 # **Predict**: gold is a formula. It gives up to a point each for the number of sentences or items
 # asked for, the topic, ending, not repeating, the right length. Which answer does gold like best?
-# Which proxy thinks most of its own policy's answer?
 
 # %%
 answers(45, "gold (0 to 5)", "its proxy")
@@ -131,7 +130,8 @@ answers(45, "gold (0 to 5)", "its proxy")
 #
 # <details><summary>Answer</summary>
 #
-# Gold likes the list of BSR 2 best. BT 2's proxy thinks most of its own policy's answer: +2.48.
+# Gold likes the list of BSR 2 best. (Each proxy has a scale of its own: do not compare their
+# numbers before Section 2.)
 # </details>
 
 # %% [markdown]
@@ -295,19 +295,18 @@ figure, axis = plots.panels(1)
 for i, (method, gains) in enumerate(split.items()):
     gains = np.concatenate([gains, gains[..., 1:].sum(-1, keepdims=True)], -1)  # (S, P, 6)
     places, tint = np.arange(6) + 0.3 * i - 0.15, plots.COLORS[method]
-    axis.plot(places, gains.mean(1).T, ".", color=tint)
-    axis.plot(places[:5], gains.mean(1).T[:5], "-", color=tint, linewidth=0.6, alpha=0.5)  # a seed
+    for shape, seed in zip("os^", gains.mean(1), strict=True):
+        axis.plot(places, seed, shape, color=tint, markersize=4)
     for j, place in enumerate(places):
         mean, low, high, _ = statistics.two_way_interval(gains[..., j])
-        axis.errorbar(place - 0.06, mean, [[mean - low], [high - mean]], fmt="_", capsize=3,
+        axis.errorbar(place - 0.08, mean, [[mean - low], [high - mean]], fmt="_", capsize=3,
                       color=tint, alpha=0.6)
     axis.annotate(method.upper(), (places[0], 1.3), color=tint, ha="center")
 axis.axvline(4.5, color="0.8")
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(6), [*TERMS, "sum of the\nother four"])
-plots.label(axis, "term of gold; dots: seeds, bars: 95% over seeds and prompts",
-            "policy minus reference (sd of gold)",
-            "Only complete rose in all six runs")
+plots.label(axis, "term of gold; a shape a seed; bars: 95% over seeds and prompts",
+            "policy minus reference (sd of gold)", "Only complete rose in all six runs")
 axis.set_ylim(top=1.5);
 
 # %%
@@ -326,7 +325,7 @@ frame({method: {
 # %% [markdown]
 # **What to see.** Beyond its interval only *complete* rose, and only *instruction*, doing what is
 # asked, fell, under BSR (Section 4 takes this back). The other four together lie lower in four runs
-# of six. Over seeds and prompts that fall is undecided for either method.
+# of six, undecided for either method.
 
 # %% [markdown]
 # ### At equal ending
@@ -399,11 +398,11 @@ frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
     for key in ("proxy", "gold")} for name, run in SIX.items()})
 
 # %% [markdown]
-# **What to see.** Most of gold's gains are gone, and of four proxies' (BSR 0's and BSR 2's keep
-# about half or more). BT 0 and BT 2: proxy and gold both up by a quarter to a third of a unit (gold
-# just beyond its interval), a small honest climb. BSR 0: the proxy up by 1.4, and gold got nothing
-# of it. BSR 2: the proxy up by a unit, gold undecided (more in Section 4). The intervals are over
-# prompts: they speak of these six policies, on prompts that the reference can finish.
+# **What to see.** Most of gold's gains are gone, and of four proxies'. BT 0 and BT 2: proxy and
+# gold both up by a quarter to a third of a unit (gold just beyond its interval), a small honest
+# climb. BSR 0: the proxy up by 1.4, and gold got nothing of it. BSR 2: the proxy up by a unit, gold
+# undecided (more in Section 4). The intervals are over prompts: they speak of these six policies,
+# on prompts that the reference can finish.
 
 # %% [markdown]
 # BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
@@ -431,9 +430,8 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 # %% [markdown]
 # It writes a word or nothing, then the end.
 #
-# Here the reference gave *eight* answers a prompt, drawn anew. In the next table and figure the six
-# policies are set beside these, too: their numbers move a little, and more prompts have an answer
-# that ended.
+# Here the reference gave *eight* answers a prompt, drawn anew. Below, the six policies are set
+# beside these, too, and their numbers move a little.
 
 # %%
 eight = controls["gold-kl0.0"][0]["evaluation"]["reference"]
@@ -446,6 +444,11 @@ TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": eight}} for 
 def gold_gains(reward):
     """In sds.  Shapes: -> (seeds, prompts)."""
     return np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in TAUGHT[reward]])
+
+
+def distance(run):
+    """KL of a policy from the reference, nats an answer."""
+    return np.mean(run["evaluation"]["policy"]["kl"])
 
 
 def left_over(run):
@@ -464,7 +467,8 @@ def taught(reward):
             "at equal ending, by seed": ", ".join(map(left_over, group)),
             "prompts of these": ", ".join(str(len(at_equal_ending(run, "gold"))) for run in group),
             **beyond, "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
-            "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"}
+            "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}",
+            "KL (nats), by seed": ", ".join(f"{distance(run):.0f}" for run in group)}
 
 
 frame({reward: taught(reward) for reward in TAUGHT})
@@ -485,16 +489,16 @@ plots.label(axis, "gain of gold (sd); dots: seeds, lines: 95% over seeds and pro
             "At equal ending all six models lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Paid for ending alone, the policy falls silent, and gold falls by three sds and
-# more. (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every
-# seed** (on average 3.1 sds, .3 to 5.8). Why was not looked into.
+# **What to see.** Paid for ending alone, the policy falls silent: gold loses three sds and more.
+# (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed** (on
+# average 3.1 sds, .3 to 5.8). Why was not looked into.
 #
-# **Which floor?** Beside *nothing* a trained model looks worth four sds, but random numbers three.
-# What a model *knows* is its lead over random numbers: about one sd, undecided with three seeds.
+# **Which floor?** Beside *nothing* a model looks worth four sds, but random numbers three.
+# What a model *knows* is its lead over random numbers: about one sd, undecided.
 #
-# **At equal ending** random numbers cost gold .7 to 1.5 sds and know nothing: so much is drift.
-# Gold itself brings .8 to 1.0. All six models lie between: their falls are not seen to go beyond
-# drift.
+# **At equal ending** random numbers cost gold .7 to 1.5 sds: so much is drift, at *their* distance
+# (KL 14 to 17 nats; the six models' 14 to 47). Gold itself brings .8 to 1.0. All six lie between:
+# no fall is seen beyond drift.
 
 # %% [markdown]
 # ## 4. Read the answers, for gold can be blind, too
@@ -531,6 +535,11 @@ print("asked for:", prompts[45]["count"])
 # %% [markdown]
 # **Predict**: gold counts an item where a *line* begins with a number, and a sentence where a full
 # stop is followed by a space. How many items does it count here? How many sentences?
+#
+# <details><summary>Answer</summary>
+#
+# One item and three sentences.
+# </details>
 
 # %%
 def lined(text):
@@ -580,7 +589,7 @@ axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
 axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
 plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
-            "BSR 2 gives as many as asked, and gold does not see it")
+            "Read with list numbers on their own lines, BSR 2 is the best of the six")
 
 # %%
 def first_answers(name, how):
@@ -602,23 +611,19 @@ frame({name: {column: text for how in READ for column, text in first_answers(nam
 
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from -.14 to +.71, the best of the six. The
-# other runs hardly move. Its first answers seemed to fall by .43 at equal ending; read again, that
-# is undecided (with both answers, Section 3, it was already). So is the fall of *instruction* under
-# BSR. **Gold misjudged how many items and sentences BSR 2 gives.**
+# other runs hardly move. At equal ending BSR 2 had -.16 with both answers (Section 3; +.08 beside
+# eight). The first alone, the only texts on record, have -.43, and +.28 when read again: undecided.
+# So is now the fall of *instruction* under BSR. **Gold misjudged how many items and sentences BSR 2
+# gives.**
 #
 # Its numbering of everything is a mannerism: asked for a story, it gives four points and no story.
 # Gold has no term for that. Only reading shows it.
-#
-# <details><summary>Answer</summary>
-#
-# Gold counts one item and three sentences.
-# </details>
 
 # %% [markdown]
 # ## 5. Three ways to be wrong
 #
-# Some errors of a proxy matter, some do not. Take the reference's 64 recorded answers to each of
-# 112 prompts (`data/runs/best_of_n`), keep their gold, and make up three proxies:
+# Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`), keep
+# their gold, and make up three proxies:
 # - **gold + noise**: independent normal noise, 1.2 sds of it, so that the two correlate as much
 #   as gold and a trained proxy do;
 # - **gold + heavy tails**: noise of the same quartiles that is now and then huge (Student's t,
@@ -669,7 +674,7 @@ figure, axes = plots.panels(2, sharey=True)
 titles = ("trained proxies: better all the way", "known faults: noise rises, the others turn")
 for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
     axis.plot(KEEP, best, ":", color="black")
-    axis.annotate("picked by gold", (1.2, 1.75), color="black", ha="center")
+    axis.annotate("picked by gold", (6.5, 1.8), color="black", ha="right")
     for i, name in enumerate(names):
         tint = (plots.COLORS | FAULTS)[name]
         mean, low, high = np.array([statistics.two_way_interval(curves[name][:, k])[:3]
@@ -683,7 +688,7 @@ for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
     axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
     axis.axhline(0, color="black", linewidth=0.8)
     plots.label(axis, "the proxy's favourites: top share of the answers", "", title)
-axes[0].set_ylabel("mean gold (sd above the average answer)")
+axes[0].set_ylabel("mean gold (sd above average)")
 axes[0].annotate("BT, BSR, centering, L2:\none curve", (1, 0.6), ha="right", va="center")
 axes[0].plot(KEEP, curves["+ noise"].mean((0, 2)), color=FAULTS["+ noise"], linewidth=1)
 axes[0].annotate("+ noise", (1.2, 1.43), color=FAULTS["+ noise"], ha="center")
@@ -719,8 +724,7 @@ table.head(len(table))
 # over all answers, and a search lives among the extremes.
 
 # %% [markdown]
-# Without gold, let people judge the favourites of a hundred prompts: the top one of 64 against the
-# top eighth.
+# Without gold, let people judge the favourites: the top one of 64 against the top eighth.
 #
 # And a policy? It *moves*, beyond what the reference says by itself. Two faults were trained on
 # (Section 3's controls): gold + *heavy tails*, where the first word decides the error, so that it
@@ -729,18 +733,20 @@ table.head(len(table))
 # %%
 for fault in ("heavy-tails", "trick"):
     TAUGHT[fault] = controls[f"{fault}-kl0.0"]
-    print(f"{fault}: gold {gold_gains(fault).mean(1).round(2)} by seed, minus trained on gold",
-          shown(rloo.interval(gold_gains(fault) - gold_gains("gold")), "+.2f"))
+frame({fault: {"gold (sd), by seed": ", ".join(f"{m:+.2f}" for m in gold_gains(fault).mean(1))} | {
+    f"minus trained on {other}": shown(rloo.interval(gold_gains(fault) - gold_gains(other)), "+.2f")
+    for other in ("gold", "random numbers")} for fault in ("heavy-tails", "trick")})
 
 # %% [markdown]
-# **What to see.** Heavy tails cost a policy gold, too: one sd against training on gold. What that
-# trick costs is undecided.
+# **What to see.** The learnable, heavy-tailed error cost one sd against training on gold. Gold
+# still rose beside the reference in each seed; beside random numbers that is undecided. Whether the
+# tails cost it, or that the error can be learned, no run tells apart. What the trick costs is
+# undecided.
 
 # %% [markdown]
 # ## 6. BSR's policies against BT's
 #
-# Is BSR the better teacher? A seed has the same prompts in the same order under both methods, so
-# the comparison is paired.
+# A seed has the same prompts in the same order under both methods: the comparison is paired.
 
 # %%
 def both(value):
@@ -760,23 +766,25 @@ frame({title: {"BSR minus BT (sd)": shown(rloo.interval(d), "+.2f"),
 
 # %% [markdown]
 # **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
-# three. Every interval holds zero, and gold's three hold large effects either way. Reading numbers
-# anew moves the third by a quarter of an sd.
+# three. Every interval holds zero, and gold's three hold large effects either way.
 
 # %% [markdown]
 # ### Proxies that were never asked
 #
 # Now reward models from another world (`data/runs/study_rloo_style`; 04, Section 9). In their
 # training every answer ended in a second paragraph, a postscript, the same for all answers to a
-# prompt. So no pair differed in it, and Bradley-Terry was never asked what one is worth. The
-# policy's prompts are the plain ones. (*spread* is BSR without its level term, here at $10^{-1}$;
-# *BSR* at $10^{-2}$.)
+# prompt. So no pair asked Bradley-Terry what one is worth. The policy's prompts are the plain ones.
+# (*spread* is BSR without its level term, here at $10^{-1}$; *BSR* at $10^{-2}$.)
 #
 # **Predict**: will gold follow these proxies? Does it matter whether the spread was held down?
 
 # %%
 NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 style = read_runs(RUNS / "study_rloo_style")
+
+
+def paragraphs(found):
+    return f"{np.mean([chr(10) * 2 in text for text in found['texts']]):.2f}"
 
 
 def row_of(run):
@@ -786,8 +794,8 @@ def row_of(run):
     return {"correlation": f"{correlation:+.2f}", "proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
             "gold (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(gain["gold_gain"])),
             "gold at equal ending": left_over(run), "ended": f"{np.mean(policy['finished']):.2f}",
-            "tokens": f"{np.mean(policy['tokens']):.0f}",
-            "two paragraphs": f"{np.mean([chr(10) * 2 in t for t in policy['texts']]):.2f}",
+            "tokens": f"{np.mean(policy['tokens']):.0f}", "KL (nats)": f"{distance(run):.0f}",
+            f"two paragraphs (reference {paragraphs(reference)})": paragraphs(policy),
             "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
@@ -798,11 +806,13 @@ frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
 
 # %%
 floor = [at_equal_ending(run, "gold").mean() for run in TAUGHT["random numbers"]]
+far = [distance(run) for run in TAUGHT["random numbers"]]
 figure, axis = plots.panels(1)
 axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
-axis.annotate("gold,\nrandom\nnumbers", (np.mean(floor), -1), ha="center", va="center")
-two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
-                for name, run in NINE.items()})
+axis.annotate(f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)",
+              (sum(floor) / 3 + 0.1, -1), ha="center", va="center")
+two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
+                for key in ("proxy", "gold")] for name, run in NINE.items()})
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
 axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
 axis.annotate("never ends", (0.1, -1), va="center")
@@ -817,14 +827,14 @@ print("gold, spread minus BT:", shown(rloo.interval(spread - bt), "+.2f"))
 print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
 
 # %% [markdown]
-# **What to see.** Every proxy was climbed. **At equal ending gold falls in five of the eight runs
-# that end**, while their proxies rise by 1.2 to 2.4 sds. But only BT's seed 0 (-2.57) falls further
-# than under random numbers (grey). For the other four drift is not excluded. (BT's seed 1 never
-# ends: its proxy *dis*agrees with gold from the start.)
+# **What to see.** **At equal ending gold falls in five of the eight runs that end**, while their
+# proxies rise by 1.2 to 2.4 sds. But **drift is excluded for none**. Only BT's seed 0 (-2.57) falls
+# further than under random numbers (grey), and its KL is about twice theirs (29 nats). (BT's seed 1
+# never ends: its proxy *dis*agrees with gold from the start.)
 #
-# Brevity goes with the fall (those five wrote 7 to 26 tokens, the other three 33 to 42), second
-# paragraphs do not. Neither is shown to be a cause. Which *method* resists is undecided: BT's runs
-# differ by 2.7 sds.
+# Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. Second
+# paragraphs are missing in four of the five, and in none of the three. Neither is shown to be a
+# cause. Which *method* resists is undecided: BT's runs differ by 2.7 sds.
 
 # %% [markdown]
 # ## 7. What holds here
@@ -832,8 +842,8 @@ print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
 #   two of six runs and fell in three, not seen to go beyond drift.
 # - **What a model adds to random numbers**, about one sd, is undecided.
-# - **Proxy up, gold down at equal ending**: five of nine runs against models of another world, one
-#   of them beyond what random numbers cost.
+# - **Proxy up, gold down at equal ending**: five of nine runs against models of another world.
+#   Drift is excluded for none.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **BSR against BT, spread against BT: undecided.**
 #
@@ -930,7 +940,7 @@ checks.check_learned_to_list(learned_to_list);
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
 # 2. Why does *picking* by an honest proxy keep its correlation with gold, and not 1?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
-# 4. Two proxies agree with gold equally often. How can one be harmless and one not?
+# 4. Two proxies correlate with gold equally. How can one be harmless and one not?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
 
 # %% [markdown]
@@ -949,16 +959,16 @@ checks.check_learned_to_list(learned_to_list);
 #
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
-# | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: penalty beyond reward |
+# | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
 # | share kept, correlation | .17 to .89, .63 to .69 | far below: read the favourites |
-# | a constant, random numbers | gold -3.4, -.3 sds | the gain beyond random numbers |
+# | a constant, random numbers | gold -3.4, -.3 sds | no gain beyond random numbers: more seeds |
 
 # %% [markdown]
 # ## What you know now
 #
 # - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
 #   the share kept says anything. What a model adds, only a control shows.
-# - For picking, how often a proxy errs matters less than what its favourites are worth.
+# - For picking, a proxy's correlation with gold says less than the worth of its favourites.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
 # random numbers, three seeds each, to see what comes without knowledge. Then read the answers: the
