@@ -260,7 +260,7 @@ assert cost + half < 0, "where nothing falls under BT, BSR costs on prompt-disjo
 # new or not.
 #
 # On new sources in part. False labels cost BT .146 and .139 there. BSR returns .023 ± .012 and
-# .026 ± .015 of that; whether any of it after epoch 8 is open. At $10^{-3}$ only mutual-disjoint
+# .026 ± .015 of that; whether any comes after epoch 8 is open. At $10^{-3}$ only mutual-disjoint
 # shows it (+.020 ± .013).
 # </details>
 
