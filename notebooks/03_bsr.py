@@ -138,7 +138,7 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 #
 # $N\mu_s^2$: there is only one such group, so its mean does not vary.
 #
-# In general an epoch draws *without* replacement: from $N$ pairs the variance of a group's mean is
+# An epoch draws *without* replacement: from $N$ pairs the variance of a group's mean is
 # then smaller by the factor $(N - G)/(N - 1)$.
 # </details>
 
@@ -262,7 +262,7 @@ axis.annotate("of 16, were the push only diluted", (4.0, 0.8))
 axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 epochs", (-4, 2.6))
 axis.set(xlim=(-4.4, 7.5), ylim=(-4.8, 4.8))
 plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
-            "push beyond the average push,\ntimes $B/\\lambda$ (reward units)",
+            "push beyond the average push,\ntimes $B/\\lambda$ (reward units; positive: down)",
             "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
 
 # %% [markdown]
@@ -332,7 +332,7 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                      for measure, values in cells.items()} for name, cells in found.items()})
 
 # %% [markdown]
-# (Means over 20 worlds, ± 95%.) BT loss, tau within prompts, best-of-4 and RLOO *can* move: with
+# (20 worlds, ± 95%.) BT loss, tau within prompts, best-of-4 and RLOO *can* move: with
 # less noise within prompts they do (the control).
 #
 # <details><summary>Answer</summary>
@@ -487,12 +487,14 @@ torch.testing.assert_close(g_bsr, 2e-3 * 16 * (mean_hidden @ W) * mean_hidden)  
 
 # %%
 one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
-mean_reward = torch.cat([r_w, r_l]).mean().item()
-print(f"mean reward {mean_reward:.2f}, sd(s) {((r_w + r_l) / 2).std():.2f}, |mean h| "
+mean_reward, sd_s = torch.cat([r_w, r_l]).mean().item(), ((r_w + r_l) / 2).std().item()
+print(f"mean reward {mean_reward:.2f}, sd(s) {sd_s:.2f}, |mean h| "
       f"{mean_hidden.norm():.0f}, mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
 over_bt = {"one reward": f"{2e-3 * 16 * mean_reward:.0%}",
            "the head, BT's pairs one at a time (mean length)": f"{g_bsr.norm() / one_pair:.0%}",
            "the head, the real batch": f"{g_bsr.norm() / g_bt.norm():.0%}",
+           "the same, were its mean sd(s) / 4 (level zero)":
+           f"{g_bsr.norm() / g_bt.norm() * sd_s / 4 / mean_reward:.0%}",
            "the same, the spread's term alone": f"{g_spread.norm() / g_bt.norm():.1%}"}
 pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gradient on")
 
@@ -525,16 +527,18 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # <details><summary>Answer</summary>
 #
 # No: it narrows it ($-0.012$), and at $10^{-2}$ hardly moves it (0.001). There BSR wins nine tenths
-# of the coordinates in which it and BT disagree (47% agree without BSR). Later steps can widen it,
-# for BSR's push is small once the level is near zero: Section 8.
+# of the coordinates in which it and BT disagree (47% agree without BSR). Later steps can widen it
+# (Section 8): the mean reward swings about zero, and BSR's push turns with it, BT's does not.
 # </details>
 #
-# So BSR at $10^{-3}$ weighs as much as BT on the head. (One head, one batch: a scale, not a law.)
+# So at the *start* (mean .90) BSR at $10^{-3}$ weighs as much as BT on the head; with the level at
+# zero it would be a tenth. (One head, one batch: a scale, not a law.)
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
 # The study of the start, with BSR: a batch is one group, a seed's methods share head and batches.
+# ($\lambda = 10^{-2}$ is in the tables only.)
 #
 # **Predict** from the last table: does a hundred times $\lambda = 10^{-3}$ bring the batch mean to
 # zero much sooner?
@@ -595,13 +599,13 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 # **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4. $10^{-4}$ needs 14
 # to 19 steps. It saturates: after one update $10^{-2}$ has moved the mean by as much as $10^{-1}$.
 # Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before it returns.
-# Why, this lesson does not explain.
+# (Why, we did not ask.)
 #
 # <details><summary>Answer</summary>
 #
 # No, by one step at most. In Section 7's last table BSR moves the mean by about 0.7 at $10^{-3}$
 # and by 1.1 at $10^{-1}$ (from 0.07): a hundred times the weight, less than twice the step.
-# Recorded, after one update: 1.4, 1.4 and 1.1 times (other batches and heads, LoRA moves too).
+# Recorded: 1.4, 1.4 and 1.1 times (other heads, other batches; LoRA moves, too).
 # </details>
 
 # %% [markdown]
@@ -612,116 +616,126 @@ START, END = slice(0, 1), slice(16, 23)  # step 1, before any update; steps 17 t
 LATE = slice(58, 65)  # steps 59 to 65 of longer runs
 
 
-def row(method, record=record, when=(START, END)):
+def means(runs, key, steps):
+    """Mean of some steps.  Shapes: -> (seeds,)."""
+    return np.array([course(run, key)[steps].mean() for run in runs])
+
+
+def tau(runs):
+    return np.array([run["evaluation"]["scenarios"]["prompt_disjoint"]["score"] for run in runs])
+
+
+def shown(values, sign=""):
+    return f"{{:{sign}.3f}} ± {{:.3f}}".format(*seed_interval(values))
+
+# %%
+def row(method):
     runs = record[method]
-    parts = [course(run, "bsr/variance_term") for run in runs]
-    tau, bt = (np.array([run["evaluation"]["scenarios"]["prompt_disjoint"]["score"]
-                         for run in record[name]]) for name in (method, "bt"))
-    cells = [*([part[steps].mean() ** 0.5 for part in parts] for steps in when),
-             [course(run, "train/margin")[END].mean() for run in runs]]
+    cells = [means(runs, "bsr/variance_term", steps) ** 0.5 for steps in (START, END)]
+    cells += [means(runs, "train/margin", steps) for steps in (START, END)]
     return [", ".join(f"{x:.2f}" for x in cell) for cell in cells] + [
-        ", ".join(f"{x:.3f}" for x in tau),
-        "" if method == "bt" else "{:+.3f} ± {:.3f}".format(*seed_interval(tau - bt))]
+        "" if method == "bt" else shown(tau(runs) - tau(record["bt"]), "+")]
 
 
 pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
-    "sd(s), step 1", "sd(s), steps 17 to 23", "mean margin, steps 17 to 23",
-    "tau within new prompts", "tau minus BT's, ± 95%"]).rename_axis("seeds 0, 1, 2", axis=1)
+    "sd(s), step 1", "sd(s), steps 17 to 23", "mean margin, step 1", "mean margin, steps 17 to 23",
+    "tau minus BT's, new prompts, ± 95%"]).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
-# From $10^{-2}$ on $\mathrm{sd}(s)$ ends lower than BT's. Is that the penalty, or a model that has
-# learned less? The margin is lower, too: so divide by it, and compare within a seed. A random head
-# spreads pair means before any update (first column). So look twice: as it is, and without step
-# 1's variance (as if what is learned were uncorrelated with it).
+# From $10^{-2}$ on $\mathrm{sd}(s)$ ends lower than BT's. So does the margin: has the model only
+# learned less? We compare the **ratio** $\mathrm{sd}(s)$ over margin, within a seed. (Even at
+# $10^{-1}$ the margin ends above step 1's.)
+#
+# A random head spreads pair means before any update (first column). So look twice: as it is, and
+# without step 1's variance (as if what is learned were uncorrelated with it).
 
 # %% [markdown]
-# **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds): the *spread alone*,
-# $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$. And the *level alone* at $10^{-2}$: BSR's loss minus
-# $\lambda$ times the batch's variance of pair means. So BSR *over level alone* is what the spread's
-# term does. **Predict** from the last row of Section 7's table of the head, times 10: is that
-# nearest to .5, .85 or 1? And spread alone over BT (times 100)?
+# **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
+# - *spread alone*: $\lambda\,\mathrm{Var}(s)$ at $10^{-1}$;
+# - *level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
+#   So BSR *over level alone* is what the spread's term does.
+#
+# **Predict**: at the start the spread's term makes about 1% of BT's gradient on the head at
+# $10^{-2}$, 10% at $10^{-1}$ (Section 7). Which of the two will the ratio show?
 
 # %%
-def ratio(runs, off, steps=END):
-    """sd(s) over the mean margin of some steps; off=1: without the variance of step 1."""
-    variances = [course(run, "bsr/variance_term") for run in runs]
-    learned = [v[steps].mean() - off * v[START].mean() for v in variances]
-    return np.sqrt(learned) / [course(run, "train/margin")[steps].mean() for run in runs]
-
-
 terms = read_runs(Path("data/runs/study_terms"))
-PAIRS = {f"λ = {m[4:]}\nover BT": (record[m], record["bt"]) for m in METHODS} | {
-    f"{name}\nover {of}": (terms[ours], terms[other], LATE) for name, ours, of, other in (
-        ("level 1e-2", "level-1e-2", "BT", "bt"), ("BSR 1e-2", "bsr-1e-2", "BT", "bt"),
-        ("BSR 1e-2", "bsr-1e-2", "level 1e-2", "level-1e-2"),
-        ("spread 1e-1", "spread-1e-1", "BT", "bt"))}
+level, bsr = terms["level-1e-2"], terms["bsr-1e-2"]
+LONG = {"level 1e-2 over BT": (level, terms["bt"], LATE),
+        "BSR 1e-2 over BT": (bsr, terms["bt"], LATE),
+        "BSR 1e-2 over level 1e-2": (bsr, level, LATE),
+        "spread 1e-1 over BT": (terms["spread-1e-1"], terms["bt"], LATE)}
+SHORT = {f"BSR {m[4:]} over BT": (record[m], record["bt"], END) for m in METHODS[2:]}
 
 
-def over(off, ours, other, steps=END):
-    return ratio(ours, off, steps) / ratio(other, off, steps)
+def over(ours, other, steps, off=0):
+    """Ours over the other's sd(s) and margin; off=1: without the variance of step 1."""
+    variances = [means(runs, "bsr/variance_term", steps)
+                 - off * means(runs, "bsr/variance_term", START) for runs in (ours, other)]
+    margins = [means(runs, "train/margin", steps) for runs in (ours, other)]
+    return (variances[0] / variances[1]) ** 0.5, margins[0] / margins[1]
+
+# %%
+def compared(ours, other, steps):
+    spread, margin = over(ours, other, steps)
+    learned, _ = over(ours, other, steps, off=1)
+    return [shown(x) for x in (spread, margin, spread / margin, learned / margin)] + [
+        shown(tau(ours) - tau(other), "+")]
+
+
+rows = {"steps 17 to 23 of 24": SHORT, "steps 59 to 65 of 66": LONG, "steps 17 to 23 of 66": {
+    "BSR 1e-2 over level 1e-2": (bsr, level, END)}}
+pd.DataFrame({(when, name): compared(*runs) for when, found in rows.items()
+              for name, runs in found.items()}, ["sd(s)", "margin", "sd(s) / margin",
+    "without step 1's variance", "tau at the end: difference"]
+    ).transpose().rename_axis("over the same seed's run, ± 95%", axis=1)
 
 # %%
 figure, axis = plots.panels(1)
 axis.axhline(1, color="black", linewidth=0.8)
-axis.axvline(3.5, color="0.6", linewidth=0.8)
-bsr, level, spread = (plots.COLORS[name] for name in ("bsr", "level", "spread"))
-found = [over(1, *pair) for pair in PAIRS.values()]
-for at in (slice(0, 4), slice(4, 6)):  # a line a seed, within a study
-    axis.plot(np.arange(8)[at], np.array(found[at]), color="0.75", linewidth=0.8)
-for x, (tint, of_seeds) in enumerate(zip([bsr] * 4 + [level, bsr, "black", spread], found,
-                                         strict=True)):
+tints = plots.COLORS["level"], plots.COLORS["bsr"], "black", plots.COLORS["spread"]
+found = []
+for runs in LONG.values():
+    learned, margin = over(*runs, off=1)
+    found.append(learned / margin)
+axis.plot([0, 1], found[:2], color="0.75", linewidth=0.8)
+for x, (tint, of_seeds) in enumerate(zip(tints, found, strict=True)):
     mean, half = seed_interval(of_seeds)
     axis.plot([x] * len(of_seeds), of_seeds, "o", color=tint, markersize=4)
-    axis.errorbar(x + 0.15, mean, half, fmt="_", color=tint, markersize=9)
-    axis.annotate(f"{mean:.2f}", (x + 0.15, mean + half + 0.01), color=tint, ha="center")
-axis.annotate("BSR, steps 17 to 23 of 24, three seeds", (-0.3, 1.42))
-axis.annotate("steps 59 to 65 of 66, four seeds", (3.6, 1.42))
-axis.set(xticks=range(8), xticklabels=PAIRS, ylim=(0.7, 1.5), xlim=(-0.4, 7.7))
-plots.label(axis, "",
-            "sd(s) / margin over the same seed's\nrun named below, without step 1's variance",
-            "The spread's term is seen at 1e-1 (.85 ± .07), not at 1e-2 (BSR over level .99 ± .02)")
-
-# %%
-shown = {"BSR 1e-1 over BT, steps 17 to 23": PAIRS["λ = 1e-1\nover BT"]}
-for name in ("BSR 1e-2\nover level 1e-2", "spread 1e-1\nover BT"):
-    for when, steps in (("17 to 23", END), ("59 to 65", LATE)):
-        shown[f"{name}, steps {when}".replace("\n", " ")] = (*PAIRS[name][:2], steps)
-pd.DataFrame({name: ["{:.3f} ± {:.3f}".format(*seed_interval(over(off, *pair))) for off in (0, 1)]
-              for name, pair in shown.items()}, ["as it is", "without step 1's variance"]
-             ).transpose().rename_axis("sd(s) / margin, ± 95%", axis=1)
+    axis.errorbar(x + 0.1, mean, half, fmt="_", color=tint, markersize=9)
+    axis.annotate(shown(of_seeds), (x + 0.17, mean), color=tint, va="center")
+axis.annotate("a dot a seed, lines join a seed's runs", (1.6, 1.3))
+axis.set(xticks=range(4), xticklabels=[name.replace(" over", "\nover") for name in LONG],
+         ylim=(0.75, 1.36), xlim=(-0.3, 3.7))
+plots.label(axis, "", "sd(s) / margin, over the same seed's,\nwithout step 1's variance",
+            "Spread alone at 1e-1 ends at .85 of BT's ratio, BSR at 1e-2 at .99 of level alone's")
 
 # %% [markdown]
-# **What to see.** Over BT one seed near 1.3 makes BSR's interval wide; level alone has that seed,
-# too. Compare those two (table). Spread alone ends at $.852 \pm .065$ of BT's. (As it is,
-# $.925 \pm .075$ just holds 1. After 23 steps: undecided.)
-#
 # <details><summary>Answer</summary>
 #
-# To 1, and to .85. (That row: 1% of BT's gradient at $10^{-2}$, 10% at $10^{-1}$.) After 24 steps
-# no fall over BT is seen; as it is, $10^{-1}$ lies above (1.343).
+# The larger. How far the ratio falls, the gradient did not say.
 # </details>
-
-# %%
-names = ["bt", "bsr-1e-2", "level-1e-2"]
-pd.DataFrame([row(name, terms, (END, LATE)) for name in names], names, [
-    "sd(s), steps 17 to 23", "sd(s), steps 59 to 65", "mean margin, steps 17 to 23",
-    "tau within new prompts", "tau minus BT's, ± 95%"]
-    ).rename_axis("66 steps, seeds 0, 1, 2, 3", axis=1)
-
-# %% [markdown]
-# - *Level*: the mean is held near zero (this section's first table).
-# - *Spread*: alone, at $10^{-1}$, it lowers the ratio (without step 1's variance). At $10^{-2}$ we
-#   cannot tell it from nothing: of four intervals over level alone one excludes 1
-#   ($.979 \pm .009$; a comparison chosen after the runs). All four exclude falls above 4%.
-# - *The low $\mathrm{sd}(s)$ at $10^{-2}$*: at steps 17 to 23 level alone has nearly the same in
-#   each seed, so the spread's term is hardly the cause. Both runs are below BT in three seeds,
-#   margins, too; at steps 59 to 65 in one. (At $10^{-1}$, without such a run: undecided.)
+#
+# **What to see.** Spread alone at $10^{-1}$ ends with two fifths less $\mathrm{sd}(s)$ than BT, but
+# also with a third less margin. So most of the fall goes with the margin. What is left: a ratio of
+# $.852 \pm .065$ of BT's. (As it is, $.925 \pm .075$ just holds 1.)
+#
+# BSR's ratio over BT's is undecided without step 1's variance. (As it is, it lies above at
+# $10^{-1}$.) After 66 steps one seed near 1.3 makes it so; level alone has that seed, too.
 
 # %% [markdown]
-# Tau is lower than BT's by .02 up to $10^{-2}$ and by .08 at $10^{-1}$. At $10^{-4}$ and
-# $10^{-3}$ the interval excludes zero, at the larger two not. But all rows subtract the *same* BT
-# runs: if these three were lucky, every row sinks. And BSR at $10^{-2}$ after 66 steps is at
-# $-.007 \pm .046$. A warning, not a law.
+# - *The spread's term at $10^{-2}$* (BSR over level alone) takes 8% off both in the end,
+#   $\mathrm{sd}(s)$ and margin. In the ratio we cannot tell it from nothing: of four intervals one
+#   excludes 1 ($.979 \pm .009$, chosen after the runs). All exclude falls above 4%.
+# - *The low $\mathrm{sd}(s)$ at $10^{-2}$ after 23 steps* ($.646$ of BT's) is hardly its work: in
+#   the longer study BSR then has $.968 \pm .027$ of level alone's. (At $10^{-1}$, without such a
+#   run: undecided.)
+
+# %% [markdown]
+# Is the ranking better? On new prompts tau is lower than BT's by .02 up to $10^{-2}$, by .08 at
+# $10^{-1}$. After 66 steps BSR at $10^{-2}$ is at $-.007 \pm .046$, spread alone at
+# $+.014 \pm .012$. But these intervals are over seeds alone, and all rows of a study subtract the
+# *same* BT runs. Over seeds *and* topics (`results.md` of both records) each holds zero: undecided.
 
 # %% [markdown]
 # ## Exercises
@@ -767,9 +781,9 @@ checks.check_same_weights(same_weights);
 # **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
 # on; what the penalty still costs is the spread". From a run's batch means $\bar r_t$ and unbiased
 # variances of pair means, both (T,), with one group of $G$ = `group` pairs a step, estimate the
-# *level's* share of $\sum_t G\,\bar r_t^{\,2}$. *Write your guess first*: is it nearer to 10, 50 or
-# 90%? Then run the last cell. It has two controls: BT, whose level nothing holds, and 1000 invented
-# runs whose level *is* zero. May the sentence stand?
+# *level's* share of $\sum_t G\,\bar r_t^{\,2}$ (leave one below zero as it is). *Write your guess
+# first*: is it nearer to 10, 50 or 90%? The last cell has two controls: BT, whose level nothing
+# holds, and 1000 invented runs whose level *is* zero. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
@@ -850,6 +864,4 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # means together with weight $\lambda$. Change the group, and you change the regularizer.**
 
 # %% [markdown]
-# Open here: does another group size change a *trained* model?
-#
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**

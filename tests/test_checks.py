@@ -73,19 +73,26 @@ def test_a_mask_that_is_right_for_equal_answers_alone_is_wrong(hole):
     assert checks_policy.check_may_attend(masked) is False
 
 
-def test_one_call_for_both_sides_of_a_part_is_fine():
+def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():
     def joint(rewards, parts, head, bsr_lambda):
-        with torch.no_grad():
-            r = [rewards(torch.cat(part), head).view(2, -1) for part in parts]
+        head, sizes = head.clone().requires_grad_(), [len(w) for w, _ in parts]
+        r = [rewards(torch.cat(part), head).view(2, -1).detach() for part in parts]
         r = torch.cat(r, dim=1).requires_grad_()
         loss = checks.bt_loss(r[0], r[1]) + bsr_lambda * checks.bsr_penalty(r[0], r[1])
         (push,) = torch.autograd.grad(loss, r)
-        head, sizes = head.clone().requires_grad_(), [len(w) for w, _ in parts]
         for part, p in zip(parts, push.split(sizes, dim=1), strict=True):
             (rewards(torch.cat(part), head).view(2, -1) * p).sum().backward()
         return head.grad
 
     assert checks.check_accumulated_gradient(joint)
+
+
+def test_a_share_cut_at_zero_is_wrong(capsys):
+    def cut(means, variances, group):
+        return (1 - variances.sum() / (group * means.square().sum())).clamp(min=0)
+
+    assert checks.check_level_share(cut) is False
+    assert "got 0" in capsys.readouterr().out
 
 
 def test_a_naive_accumulation_is_wrong(capsys):

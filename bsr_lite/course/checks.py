@@ -3,6 +3,7 @@ answers and prints a verdict with a hint. A stub that returns None is "not attem
 an error.
 """
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -169,10 +170,10 @@ def check_level_share(function: Callable) -> bool:
     """Exercise 3 of notebook 03: which share of the penalty of some steps is the level's.
 
     Hint: the squared mean of a batch is on average mu^2 + Var(s) / G: take off what the spread
-    makes, then add up the steps"""
+    makes, then add up the steps. By chance that can be below zero: leave it"""
     means, variances = numbers(0, 9), numbers(1, 9).square()
-    cases = [((means, variances, g), 1 - variances.mean() / (g * means.square().mean()))
-             for g in (16, 4)]
+    cases = [((m, variances, g), 1 - variances.mean() / (g * m.square().mean()))
+             for m, g in ((means, 16), (means, 4), (means / 4, 4))]
     return judge(check_level_share, function, cases)
 
 
@@ -203,19 +204,16 @@ class _Network:
     """tanh(hidden) @ head, counting rows seen and the most rows whose graph was alive at once."""
 
     def __init__(self):
-        self.seen = self.alive = self.most = 0
+        self.seen, self.most, self.graphs = 0, 0, []
 
     def __call__(self, hidden: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
         self.seen += len(hidden)
         rewards = torch.tanh(hidden) @ head
         if rewards.requires_grad:
-            self.alive += len(hidden)
-            self.most = max(self.most, self.alive)
-
-            def release(_):
-                self.alive -= len(hidden)
-
-            rewards.register_hook(release)
+            rows = set(range(len(hidden)))  # only its graph's hook keeps it: both go together
+            rewards.register_hook(lambda _: rows.clear())
+            self.graphs.append(weakref.ref(rows))
+            self.most = max(self.most, sum(len(graph() or ()) for graph in self.graphs))
         return rewards
 
 
