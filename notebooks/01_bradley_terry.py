@@ -430,8 +430,9 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # the best answers cannot.
 # </details>
 #
-# This $c(x)$ was random. Is a trained network's? Do the four BT models of Exercise 4 order *new*
-# prompts' levels (means of four answers) as gold does? Random levels would have a tau near 0.
+# This $c(x)$ was random. Is a trained network's? The record `study_lora` holds four language
+# models, trained with BT in one pass over 900 pairs (Exercise 4 returns to them). Do they order
+# *new* prompts' levels (means of four answers) as gold does? Random levels: a tau near 0.
 
 # %%
 from bsr_lite.studies.records import read_runs
@@ -454,9 +455,10 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
 # ## 7. Size only from contradiction: over-confidence
 #
 # Section 5 had at least 200 comparisons for 7 free numbers. A reward model gets **one label** a
-# pair and has far more parameters than pairs. Then nothing may contradict: some weights get every
-# pair right, and the loss wants their margins at $+\infty$. Fewer parameters can do: below *two
-# pairs a weight* even coin-flip labels can mostly all be met (Cover, 1965).
+# pair and has far more parameters than pairs. Then perhaps no pair contradicts another: some
+# weights get every pair right, and the loss wants their margins at $+\infty$. It does not even
+# take more weights than pairs: with fewer than *two pairs a weight* some weights usually meet
+# every label, coin flips included (Cover, 1965).
 #
 # A toy: answers have 40 features (two pairs a weight: 80), the true reward is linear in them,
 # labels are drawn from BT. Gradient descent fits the weights in 3,000 passes over the same pairs.
@@ -597,7 +599,7 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
 # .11 too much, those to 2,000 .05 too *little*. Chosen on fresh pairs, the stop leaves at most .02
-# on average (.05 in one draw), the factor about .01 in any draw.
+# on average (at most .05 in a draw), the factor about .01 in any draw.
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
@@ -635,7 +637,8 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 
 # %% [markdown]
 # A margin grows by any of the three factors; BT does not care which. The optimizer Adam moves a
-# weight by about its learning rate a step: a small rate alone can hold the head still.
+# weight by about its learning rate a step: 1,000 steps at $10^{-5}$ move none by much more than
+# .01. Then only the other two factors are left. Notebook 02 measures which of them grows.
 
 # %% [markdown]
 # ## Exercises
@@ -762,7 +765,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
-# | training pairs wrong | .22 with 2,000 noisy pairs (Section 7) | near 0: more pairs |
+# | training pairs wrong | near the judge's own noise, 1 - .78 (Section 7) | near 0: more pairs |
 # | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
 # | rewards of different prompts | trusted if checked | judge across prompts |
