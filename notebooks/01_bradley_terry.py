@@ -456,12 +456,11 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
 #
 # Section 5 had at least 200 comparisons for 7 free numbers. A reward model gets **one label** a
 # pair and has far more parameters than pairs. Then perhaps no pair contradicts another: some
-# weights get every pair right, and the loss wants their margins at $+\infty$. It does not even
-# take more weights than pairs: with fewer than *two pairs a weight* some weights usually meet
-# every label, coin flips included (Cover, 1965).
+# weights get every pair right, and the loss wants their margins at $+\infty$. Below
+# *two pairs a weight* even coin flips can usually all be met (Cover, 1965).
 #
-# A toy: answers have 40 features (two pairs a weight: 80), the true reward is linear in them,
-# labels are drawn from BT. Gradient descent fits the weights in 3,000 passes over the same pairs.
+# A toy: 40 features an answer (two pairs a weight: 80), a true reward linear in them, labels from
+# BT. Gradient descent fits the weights in 3,000 passes over the same pairs.
 # A fit's **size** is the norm of its weights: all its margins grow with it.
 
 # %%
@@ -765,7 +764,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
-# | training pairs wrong | near the judge's own noise, 1 - .78 (Section 7) | near 0: more pairs |
+# | training pairs wrong | the judge's noise, .22 (Section 7) | near 0: more pairs |
 # | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
 # | rewards of different prompts | trusted if checked | judge across prompts |

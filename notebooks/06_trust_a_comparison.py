@@ -661,7 +661,7 @@ plots.label(axis, f"intervals of {len(every)} that exclude zero",
             "share of 50,000 draws\nwith as many or more",
             f"Chance alone gives {count} or more of {len(every)} in "
             f"{tail['methods alike'][0]:.1%} of draws, "
-            f"in {tail['sets alike by .25'][0]:.1%} if sets are alike as on record")
+            f"in {tail['sets alike by .25'][0]:.1%} if all sets correlate by .25")
 
 # %%
 def or_more(k, n, p=0.05):  # of n independent intervals around nothing
@@ -685,15 +685,15 @@ for sd in (0, 0.05):  # of seeds; three seeds, 20 topics, a rest of .1
 # More, for the count scatters more: from .0005 it rises to .002.
 # </details>
 #
-# Sets that share runs miss together, too: with a correlation of .25, as on record, it is .007, with
-# .5 .02.
+# Sets that share runs miss together, too: with the record's mean correlation, .25, in every study
+# it is .007, with .5 .02. (Studies differ, from about 0 to .7: between the two.)
 #
-# The right column takes Section 3's errors, .033, in place of .05. Do not count on it: made-up
-# studies of three seeds err in .008 if seeds scatter by 0, in .046 if by .05.
+# The right column supposes errors of .033, as in Section 3. Do not count on it: three made-up seeds
+# err in .008 if they scatter by 0, in .046 if by .05.
 #
-# The draws take *studies* as independent, but all except *judged* share prompts and pairs, *terms*
-# and *pocket* nearly the same BT. So chance may do this more often than drawn. Rare in all these
-# draws; how rare, nobody knows. Which are costs or gains only new runs can say.
+# The draws take *studies* as independent, but all except *judged* share prompts and pairs. So
+# chance may do this more often than drawn. Rare in all these draws; how rare, nobody knows. Which
+# are costs or gains only new runs can say.
 
 # %% [markdown]
 # And differences named *before* the run? Of the log's five predictions for *postscript* three
@@ -911,9 +911,9 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0 in 8 seeds: no gain in sharing; add more |
+# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0 in 8 seeds: sharing gains nothing |
 # | 2. the seeds' share of variance | .46 (0 to .96) | more: add seeds; less: add prompts |
-# | 3. smallest difference found | .034 | for .01: 16 seeds, 960 prompts |
+# | 3. smallest difference found | .034 to .13 (Section 3) | plan for the larger; add seeds |
 # | 4. ends of the interval | *lora*: tau within ± .05 | one outside: undecided; add seeds |
 # | 5. intervals beyond zero | 18 of 126, by chance 6.3 | name one, then run new seeds |
 
@@ -925,7 +925,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
 #
 # *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint); tau within ± .05; four of the 126 intervals, none beyond zero. Verdict: in
-# tau *no difference that matters*, in-domain *undecided*, nowhere *better* or *worse*.
+# (response-disjoint, over prompts); tau within ± .05; four of the 126 intervals, none beyond zero.
+# Verdict: in tau *no difference that matters*, in-domain *undecided*, nowhere *better* or *worse*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**

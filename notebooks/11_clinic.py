@@ -204,7 +204,7 @@ def draw(rewards, title, tint="black"):
 
 
 axis, chosen, rejected, _ = draw(
-    raised["rewards"], "At a level of 300 the eye cannot rank a pair whose gap is below 2")
+    raised["rewards"], "On an axis from zero a level of 300 hides every gap below 2")
 axis.text(0, 250, "chosen filled, rejected open")
 axis.set_ylim(0, 340)
 told = int(((chosen - rejected) > 2).sum())
@@ -218,7 +218,8 @@ axis.text(told - 0.3, 200, f"gap below 2: {24 - told} pairs", color="#777777");
 # In about 15. Judged by eye: from a gap of 2 on, the open dot sticks out below the filled one.
 # </details>
 #
-# If you want to read them, subtract the mean reward of some fixed answers.
+# The axis from zero hides them. Let it follow the data, or subtract the mean reward of some fixed
+# answers.
 #
 # **Predict**: in how many of these 24 pairs will the filled dot, the chosen answer, lie lower?
 
@@ -228,7 +229,7 @@ model.classifier.score.bias -= level  # mend
 mended = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.level, mended)
 axis, chosen, rejected, wrong = draw(
-    mended["rewards"], "The level subtracted, nearly every gap shows: 3 of 24 pairs ranked wrongly",
+    mended["rewards"], "On an axis of its own nearly every gap shows: 3 of 24 pairs ranked wrongly",
     tint="#D55E00")
 axis.set_xlim(-3, 24)
 axis.text(-0.4, chosen[0], "chosen", va="center", ha="right")
@@ -564,6 +565,8 @@ print(len(last), "different last tokens:", last)
 #
 # **What to see.** The last tokens of the rejected chats: punctuation, a digit, or the word at which
 # an unfinished answer stops. The head reads its reward at all of them, and was trained at none.
+# (Two things changed for it: another template than in training, and no end. Which does more is not
+# tested here.)
 #
 # A policy trained with this template is never shown a token that means *stop*. Whether it then runs
 # on is not shown here.

@@ -27,7 +27,7 @@ def check_survival_ratio(function: Callable) -> bool:
     the tax is across^2 + within^2 / 2 + G mean^2; lambda and p cancel"""
     cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (1 / 0.75) / (0.04 / 9.02)),
              (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (1 / 36.75) / (0.04 / 9.02)),
-             (((1.0, 1.0, 0.0), (1.0, 1.0, 0.0), 8), 1.0)]
+             (((1.0, 1.0, 0.0), (1.0, 1.0, 0.5), 8), 3.5 / 1.5)]
     return judge(check_survival_ratio, function, cases)
 
 
@@ -163,9 +163,10 @@ def check_beyond_complete(function: Callable) -> bool:
 
     Hint: change[:, 1:].sum(1); of that one mean a subject; bsr_lite.metrics.seed_interval of these
     means gives mean and half width"""
-    change, subjects = numbers(0, 7, 5), torch.tensor([0, 1, 0, 2, 2, 2, 1])
-    others = [change[subjects == t, 1:].sum(1).mean() for t in range(3)]
-    cases = [((change, subjects), torch.tensor(seed_interval(others)))]
+    change, cases = numbers(0, 7, 5), []
+    for subjects in torch.tensor([[0, 1, 0, 2, 2, 2, 1], [0, 1, 0, 2, 3, 2, 1]]):
+        others = [change[subjects == t, 1:].sum(1).mean() for t in subjects.unique()]
+        cases.append(((change, subjects), torch.tensor(seed_interval(others))))
     return judge(check_beyond_complete, function, cases)
 
 
