@@ -270,16 +270,18 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 #
 # **How far to trust it.** Both columns come from one counter: fake tensors live and die like real
 # ones. Torch's own allocator agreed within .02% in five recorded settings (`data/runs/LOG.md`). The
-# operating system sees 1.4 to 7 times as much, as freed blocks are kept. On an H100 six settings
-# took within 2% of the count, but CUDA's own memory was .8 GB, where our table assumes .6. A card
-# also loses some to fragmentation (free pieces too small to use): leave 1 to 2 GB.
+# operating system sees 1.4 to 7 times as much. On an H100 our small model's activations were
+# counted .2 to 1.6% too low in six settings, none with checkpointing, none of 8B. CUDA's own memory
+# was .8 GB; our table assumes .6. A card also loses some to fragmentation (free pieces too small to
+# use): leave 1 to 2 GB.
 
 # %% [markdown]
 # Now Llama-3.1-8B (shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A batch has 16
 # pairs, but the card holds one **pair** at a time: a micro-batch (03). "2,048 tokens" means the
-# prompt and *one* answer. Both answers share the prompt, a quarter: 3,584 tokens a pair. "512
-# tokens" makes 896. The loss is BT's: BSR adds a forward pass without a graph (03), so time. (GB
-# are $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for fragments.)
+# prompt and *one* answer. The prompt, a quarter, is shared: 512 + 2 x 1,536 = 3,584 tokens a pair.
+# "512 tokens" makes 896. The loss is BT's: BSR adds a forward pass without a graph (03), so time.
+# (GB are $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for
+# fragments.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -576,10 +578,11 @@ for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bi
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 1 is the same to the bit, 2 and 3 are one model. 4 and 5 are another; whether a better one four
-# answers cannot say. 6 moves a margin most, by .50. The control, with adapters left out and nothing
-# rounded, moves it by .49, and the two are .03 apart: what was trained is gone but the head. (Where
-# a block's absmax moved, the base is another, too: within the .03.) 7 moves a margin by .06.
+# Only 1 keeps them to the bit, 2 and 3, one model, but for the number format (.025). 4 and 5 are
+# another; whether a better one four answers cannot say. 6 moves a margin most, by .50. The control,
+# with adapters left out and nothing rounded, moves it by .49, and the two are .03 apart: what was
+# trained is gone but the head. (Where a block's absmax moved, the base is another, too: within the
+# .03.) 7 moves a margin by .06.
 # </details>
 
 # %% [markdown]
