@@ -271,14 +271,14 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # **How far to trust it.** Both columns come from one counter: fake tensors live and die like real
 # ones. Torch's own allocator agreed within .02% in five recorded settings (`data/runs/LOG.md`). The
 # operating system sees 1.4 to 7 times as much. On an H100 our small model's activations were
-# counted .2 to 1.6% too low in six settings, none with checkpointing, none of 8B. CUDA's own memory
-# was .8 GB; our table assumes .6. A card also loses some to fragmentation (free pieces too small to
-# use): leave 1 to 2 GB.
+# counted .2 to 1.6% too low in six settings, none with checkpointing, none of 8B. CUDA itself took
+# .8 GB; our table assumes .6. A card loses some to fragmentation (free pieces too small):
+# leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B (shapes are enough, no download), on an RTX 4060 Ti with 16 GB. A batch has 16
+# Now Llama-3.1-8B (its shapes alone), on an RTX 4060 Ti with 16 GB. A batch has 16
 # pairs, but the card holds one **pair** at a time: a micro-batch (03). "2,048 tokens" means the
-# prompt and *one* answer. The prompt, a quarter, is shared: 512 + 2 x 1,536 = 3,584 tokens a pair.
+# prompt and *one* answer. The prompt, a quarter, is shared: 3,584 tokens a pair.
 # "512 tokens" makes 896. The loss is BT's: BSR adds a forward pass without a graph (03), so time.
 # (GB are $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for
 # fragments.)
