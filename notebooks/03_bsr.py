@@ -736,8 +736,8 @@ plots.label(axis, "", "sd(s) / margin, over the same seed's,\nwithout step 1's v
 # $10^{-1}$. After 66 steps BSR at $10^{-2}$ is at $-.007 \pm .046$, spread alone at
 # $+.014 \pm .012$. But these intervals are over seeds alone, and all rows of a study subtract the
 # *same* BT runs. Over seeds *and* topics (`results.md` of both records) each holds zero: undecided
-# *on these prompts*. On the other sets of the short study 6 of 24 such intervals exclude zero (1.2
-# would by chance), all costs, two of them at $10^{-3}$. After 66 steps 0 of 18 do.
+# *on these prompts*. Of the short study's 24 intervals over all its sets 6 exclude zero (1.2 would
+# by chance), all costs, two of them at $10^{-3}$. After 66 steps 0 of 18 do.
 
 # %% [markdown]
 # ## Exercises

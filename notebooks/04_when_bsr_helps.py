@@ -854,7 +854,7 @@ if mine is not None:
 #
 # - The rule below fits A, B and C, in one pass over fresh pairs. *Neutral* it does not explain; 64
 #   epochs break it.
-# - The level term costs in A and B, is open in C, pays after 64 epochs.
+# - The level term costs in A and B, is undecided in C, pays after 64 epochs.
 # - The formula names the direction that shrinks in a linear head. It did not foretell a language
 #   model in training, where most is undecided, and what is decided set by set is cost.
 

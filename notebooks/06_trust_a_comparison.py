@@ -686,7 +686,7 @@ for sd in (0, 0.05):  # of seeds; three seeds, 20 topics, a rest of .1
 # </details>
 #
 # Sets that share runs miss together, too: with the record's mean correlation, .25, in every study
-# it is .007, with .5 .02. (Studies differ, from about 0 to .7: between the two.)
+# it is .007, with .5 .02. (Methods differ, from -.15 to .73.)
 #
 # The right column supposes errors of .033, as in Section 3. Do not count on it: three made-up seeds
 # err in .008 if they scatter by 0, in .046 if by .05.
