@@ -12,13 +12,13 @@
 # Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
 # in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
 # term that does. The paper's claim: it calms the dispersion of hidden states (notebook 02) and
-# makes reward models more robust.
+# makes reward models more robust. Here we take the term apart; notebook 04 asks when it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
-# **In a hurry**: Sections 1, 2, 3 and 5 and Exercise 2 are that sentence, 7 and 8 what it weighs.
-# The runs in 8 all have groups of 16: that the group sets the ratio is algebra and simulation here,
-# not a trained result.
+#
+# **In a hurry**: Sections 1, 2, 3 and 5 and Exercise 2 are that sentence; 7 and 8 weigh the two.
+# The ratio is shown by algebra and simulation: all trained runs here have groups of 16.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -58,10 +58,11 @@ from bsr_lite.studies.records import read_runs
 torch.manual_seed(0);
 
 # %% [markdown]
-# First, three recorded runs of BT (`data/runs/study_lambda`: the embedded language model, ten
-# layers, 375 pairs: 23 steps of 16 and a last one of 7, which the means below leave out). Trained
-# are LoRA, small matrices added to the frozen ones, and the **head**, the vector that turns a
-# hidden state into a reward. A seed decides the head's start and the order of pairs.
+# First, three recorded runs of BT (`data/runs/study_lambda`): the embedded language model, cut to
+# ten layers, on 375 pairs. They make 23 steps of 16 pairs and a last one of 7, which the means
+# below leave out. Trained are LoRA, small matrices added to the frozen ones, and the **head**, the
+# vector that turns a hidden state into a reward. A seed decides the head's start and the order of
+# pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -114,33 +115,29 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # %% [markdown]
 # ## 2. Two readings of one term
 #
-# *First reading*: the group sums to zero. But groups are drawn at random. What does the penalty
-# want **on average**? Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a
-# mean $\mu_s$, the **level**, and a variance $\mathrm{Var}(s)$, the **spread** (its root:
-# $\mathrm{sd}(s)$). A group's $\bar r$ is the mean of $G$ pair means, and the expectation of a
-# square is the squared expectation plus the variance:
+# As written, the penalty wants the group's sum to be zero. But groups are drawn at random. What
+# does it want **on average**?
+#
+# Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a mean $\mu_s$, the
+# **level**, and a variance $\mathrm{Var}(s)$, the **spread** (its root: $\mathrm{sd}(s)$). A
+# group's $\bar r$ is the mean of $G$ pair means. The expectation of a square is the squared
+# expectation plus the variance:
 #
 # $$E\bigl[G\,\bar r^{\,2}\bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
 #
-# *Second reading*: **hold the level at zero** with a weight that grows with $G$, and **shrink the
-# spread** with a weight that does not depend on $G$.
+# So it wants two things: **the level at zero**, with a weight that grows with $G$, and **a small
+# spread**, with a weight that does not.
 
 # %% [markdown]
 # The spread has two sources: shifts $c(x)$, and pairs with better answers than others. BSR cannot
 # tell them apart, and the second is honest quality.
 #
-# **Predict** before you read on: the penalty when a group is the whole data of $N$ pairs. And for
-# $\mu_s = 0.5$, $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more (figure)?
-
-# %% [markdown]
-# <details><summary>Answer</summary>
+# An epoch draws *without* replacement. From $N$ pairs the variance of a group's mean is then
+# smaller by the factor $(N - G)/(N - 1)$.
 #
-# $N\mu_s^2$: there is only one such group, so its mean does not vary.
-#
-# An epoch draws *without* replacement: from $N$ pairs the variance of a group's mean is
-# then smaller by the factor $(N - G)/(N - 1)$.
-# </details>
+# **Predict** before you read on: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
+# $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more (figure)?
 
 # %%
 N, mu = 256, 0.5
@@ -173,12 +170,19 @@ axis.annotate("penalty: line by the formula,\ndots from 4000 groups", (1.3, 4.5)
 axis.annotate("level: $G\\mu_s^2$", (45, 6), color=plots.COLORS["level"])
 axis.annotate("spread: $\\mathrm{Var}(s)\\,(N-G)/(N-1)$", (10, 1.05), color=plots.COLORS["spread"])
 axis.set_ylim(0.15, 100)
+axis.set_xticks(sizes, sizes, minor=False)
+axis.minorticks_off()
 plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
             "At this level the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
 # **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7. At $G = 1$ the
 # penalty is exactly the mean squared pair mean.
+#
+# <details><summary>Answer</summary>
+#
+# $N\mu_s^2$: there is only one such group, so its mean does not vary. And from 7 on.
+# </details>
 
 # %% [markdown]
 # ## 3. The gradient: one number for everyone
@@ -211,16 +215,15 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # How can a common push shrink the spread? Groups are drawn anew at every step. A pair with a high
 # mean lifts the mean of every group that it is in, so it is pushed down by more than others.
 #
-# **Predict** before you read on: one pair's mean is 2 above the level. Take the *difference*
-# between its push and an average pair's, averaged over many draws (times $B/\lambda$: 2 in groups
-# of 1). In a group of 16 only a sixteenth of the pair's excess reaches $\bar r$. Is the difference
-# then 2/16, about 2, or 32?
+# **Predict** before you read on: a pair's mean lies 2 above the level. In groups of 1 it is pushed
+# down by 2 more than an average pair (times $\lambda/B$). In a group of 16 only a sixteenth of its
+# excess reaches $\bar r$. Averaged over many draws, is it pushed by 2/16 more, about 2, or 32?
 
 # %% [markdown]
-# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Its average is
-# in the fold (figure first).
+# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Look at the figure
+# before you open the fold.
 #
-# <details><summary>The formula, and why</summary>
+# <details><summary>The average push, and why</summary>
 #
 # $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 #
@@ -239,10 +242,10 @@ for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
     pushes[G] = total / len(orders)  # (N,)
     slope = (pushes[G] @ (s - mu) / ((s - mu) @ (s - mu))).item()
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
-    table[f"G = {G}"] = [pushes[G].mean().item(), 2 * slope, push.std().item()]
+    table[f"G = {G}"] = [pushes[G].mean().item(), 2 * slope]
 
 # %%
-rows = ["average push", "more on a pair 2 above the level", "sd of one step's push"]
+rows = ["average push", "more on a pair 2 above the level"]
 (pd.DataFrame(table, rows).round(2) + 0.0).rename_axis(
     "simulated, times B/lambda (reward units)", axis=1)
 
@@ -266,12 +269,9 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
             "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
 
 # %% [markdown]
-# **What to see.** The average push is $G\mu_s$ (first row: algebra). How far a high pair is pushed
-# *beyond* it depends on the group only by $(N-G)/(N-1)$ (figure): 6% less in groups of 16 than in
-# groups of 1, 25% less in groups of 64. While $G$ is far below $N$, it is the same push.
-#
-# One step shows little of that: its push scatters by about $\sqrt G\,\mathrm{sd}(s)$ (last row, $G$
-# far below $N$).
+# **What to see.** The average push grows with the group: it is $G\mu_s$ (first row). How far a high
+# pair is pushed *beyond* it hardly changes while $G$ is far below $N$: 6% less in groups of 16 than
+# in groups of 1. These are Section 2's two terms, seen as pushes.
 #
 # <details><summary>Answer</summary>
 #
@@ -286,12 +286,13 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # %% [markdown]
 # ## 4. What no comparison within a prompt can see
 #
-# An *idealised* BSR takes away each prompt's mean reward: the shift $c(x)$, and with it the honest
-# difference between prompts. (Gold, tau, best-of-n: notebook 01.)
+# Suppose BSR did its work to the end and took away each prompt's mean reward: the shift $c(x)$, and
+# with it the honest difference between prompts. Who would notice?
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
-# advantages**, and tau pooled over prompts. (REINFORCE leave-one-out, the RL method of the paper:
-# an answer's advantage is its reward minus the mean reward of the *other* answers to the prompt.)
+# advantages**, and tau pooled over prompts. (Gold, tau, best-of-n: notebook 01. REINFORCE
+# leave-one-out is the RL method of the paper: an answer's advantage is its reward minus the mean
+# reward of the *other* answers to the prompt.)
 
 # %%
 def advantages(r):
@@ -332,24 +333,25 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                      for measure, values in cells.items()} for name, cells in found.items()})
 
 # %% [markdown]
-# (20 worlds, ± 95%.) BT loss, tau within prompts, best-of-4 and RLOO *can* move: with
-# less noise within prompts they do (the control).
+# (20 worlds, ± 95%.) The control shows that the four in the middle *can* move: with less noise
+# within prompts they do.
 #
 # <details><summary>Answer</summary>
 #
-# Only the penalty and pooled tau. Whatever compares answers of one prompt is blind. Pooled tau
-# gains most when only $c(x)$ goes; taking the whole prompt mean costs two thirds of that gain, the
-# honest part. (The penalty is then not exactly 0: it sees two of the four answers.)
+# Only the penalty and pooled tau. Pooled tau gains most when only $c(x)$ goes; taking the whole
+# prompt mean costs two thirds of that gain, the honest part. (The penalty is then not exactly 0: it
+# sees two of the four answers.)
 # </details>
 #
-# **What BSR gains within prompts must come through shared weights.**
+# **Whatever compares answers of one prompt is blind to this. What BSR gains there must come through
+# shared weights.**
 
 # %% [markdown]
 # ## 5. A micro-batch's own mean is BSR with a smaller group
 #
 # A large batch is computed in parts, **micro-batches**, whose gradients are averaged. But a squared
-# mean is no mean of squares. Penalizing each part's own mean, as a loss inside a standard trainer
-# does, is BSR with a smaller group: another ratio of level and spread, set by your memory.
+# mean is no mean of squares. A loss inside a standard trainer penalizes each part's own mean. That
+# is BSR with a smaller group: another ratio of level and spread, set by your memory.
 #
 # **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it: far from zero?
 # With the mean at zero?
@@ -396,22 +398,21 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 #
 # Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
 # With this batch's mean at zero the exact push is zero. But each part still has a mean of its own
-# and is pushed by it: an error of 0.25, four times that at $4\lambda$. No $\lambda$ mends both.
+# and is pushed by it: an error of 0.25, four times that at $4\lambda$.
 # </details>
-
-# %% [markdown]
-# **The exact way** starts from one fact: the loss depends on the network only through $2B$ numbers.
-# So the whole batch's gradient needs the graph of one micro-batch at a time, and one more forward
-# pass. `train_rm` does it; how, you find out in Exercise 4.
+#
+# **No $\lambda$ mends both.** The exact way starts from one fact: the loss depends on the network
+# only through $2B$ numbers. So the whole batch's gradient needs the graph of one micro-batch at a
+# time, and one more forward pass. `train_rm` does it; how, you find out in Exercise 4.
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
 #
-# Two older penalties on rewards, each with a weight $\kappa$ of its own, are
+# Two older penalties on rewards have a weight $\kappa$ of their own:
 # - **centering**: $\kappa$ times the mean of $(r_w + r_l)^2 = 4 s^2$;
 # - **L2**: $\kappa$ times the mean of $(r_w^2 + r_l^2)/2 = s^2 + m^2/4$.
 #
-# Since the mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$, all are made of three parts.
+# The mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$. So all are made of three parts.
 
 # %% jupyter={"source_hidden": true}
 r_w, r_l = torch.randn(2, 4096, dtype=torch.float64) * 2 + 0.7
@@ -435,31 +436,28 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %% [markdown]
 # ## 7. How heavy is $\lambda$?
 #
-# The ratio of the terms is $G$. What is their *size*, measured in BT's gradient? First on *one
-# reward*. BT pushes by $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on: the chosen up, the rejected
-# down. BSR pushes by $\lambda\,|\bar r|\,G/B$, all one way. The ratio:
+# How heavy are the two terms beside BT? First on *one reward*. BT pushes by $\sigma(-m)/B$, about
+# $\tfrac{1}{2B}$ early on: the chosen up, the rejected down. BSR pushes by
+# $\lambda\,|\bar r|\,G/B$, all one way. The ratio:
 #
 # $$\frac{\lambda\,|\bar r|\,G/B}{1/(2B)} = 2\,\lambda\,G\,|\bar r| .$$
 #
-# **A $\lambda$ means little without its group size.** At the start $\bar r$ may be 1 or 2 (the
-# first table). With the level at zero it is of the size $\mathrm{sd}(s)/\sqrt G$.
-#
-# The *spread's* part: while $G$ is far below $N$, a pair's push beyond the average one is
-# $\lambda\,(s_i - \mu_s)/B$ (Section 3). Over BT's it is $2\lambda\,|s_i - \mu_s|$, without $G$.
+# **A $\lambda$ means little without its group size.** Only the *spread's* part needs none: while
+# $G$ is far below $N$, a pair's push beyond the average one is $\lambda\,(s_i - \mu_s)/B$
+# (Section 3), so $2\lambda\,|s_i - \mu_s|$ of BT's.
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
-rows = {f"G = {G} ({what}), {when}": [f"{2 * x * G * r_bar:.2g}×" for x in LAMBDAS]
+rows = {f"G = {G} ({what}), mean reward 1": [f"{2 * x * G:.2g}×" for x in LAMBDAS]
         for G, what in ((16, "ours; a GPU of the 8B recipe"),
-                        (128, "the paper's batch as one group"))
-        for r_bar, when in ((1.0, "mean 1"), (G**-0.5, "level 0, sd(s) = 1"))}
+                        (128, "the paper's batch as one group"))}
 rows["spread: a pair 1 above the level, any G far below N"] = [f"{2 * x:.2g}×" for x in LAMBDAS]
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
 
 # %% [markdown]
-# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread
-# (last row). On shared weights pushes add up or cancel: look at a real head.
+# Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
+# But weights are shared, and there pushes add up or cancel. So look at a real head.
 
 # %%
 from bsr_lite.batching import pack
@@ -499,17 +497,20 @@ over_bt = {"one reward": f"{2e-3 * 16 * mean_reward:.0%}",
 pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gradient on")
 
 # %% [markdown]
-# 3% to 40%, a factor of 13: a pair's two BT pushes add up to *one* along $h_w - h_l$, which is
-# short (6.2), its two BSR pushes to *two* along $\bar h$, which is long (41): $2 \cdot 41 / 6.2 =
-# 13$. 40% to 120%: the differences of different pairs point different ways and cancel.
+# **3% on a reward is 120% on the head**, by two steps:
+# - 3% to 40%: a pair's two BT pushes add up to *one* along $h_w - h_l$, which is short (6.2), its
+#   two BSR pushes to *two* along $\bar h$, which is long (41). That is $2 \cdot 41 / 6.2 = 13$
+#   times.
+# - 40% to 120%: the differences of different pairs point different ways and cancel.
 #
-# The 120% is nearly all the level's. The *spread's* term makes 0.1%: its pushes sum to zero, so the
-# long $\bar h$ drops out. (At the start: it grows with $\mathrm{sd}(s)$, here .26.)
+# Nearly all of it is the level's. The *spread's* pushes sum to zero, so the long $\bar h$ drops
+# out: 0.1%. (This is the start. The spread's part grows with $\mathrm{sd}(s)$, here .26.)
 
 # %% [markdown]
-# And the optimizer? AdamW divides every coordinate by its own size: its first step is the *sign* of
-# the gradient times the learning rate. From some $\lambda$ on nearly every sign is BSR's, and a
-# larger one changes the step little: it *saturates*.
+# The optimizer bounds all this. AdamW divides every coordinate by its own size: its first step is
+# the *sign* of the gradient times the learning rate. From some $\lambda$ on nearly every sign is
+# BSR's, and a larger one changes the step little: it *saturates*.
+#
 # **Predict**: at $\lambda = 0.1$, does such a step of the head still widen the margin?
 
 # %%
@@ -526,19 +527,22 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No: it narrows it ($-0.012$), and at $10^{-2}$ hardly moves it (0.001). There BSR wins nine tenths
-# of the coordinates in which it and BT disagree (47% agree without BSR). Later steps can widen it
-# (Section 8): the mean reward swings about zero, and BSR's push turns with it, BT's does not.
+# No: it narrows it ($-0.012$), and at $10^{-2}$ hardly moves it (0.001): more than nine tenths of
+# the signs are BSR's. Later steps do widen it (Section 8).
 # </details>
 #
-# So at the *start* (mean .90) BSR at $10^{-3}$ weighs as much as BT on the head; with the level at
-# zero it would be a tenth. (One head, one batch: a scale, not a law.)
+# So at the *start* BSR at $10^{-3}$ weighs as much as BT on this head. With the level at zero,
+# where $\bar r$ is about $\mathrm{sd}(s)/\sqrt{16}$, it would be a tenth. One head, one batch: a
+# scale, not a law.
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# The study of the start, with BSR: a batch is one group, a seed's methods share head and batches.
-# ($\lambda = 10^{-2}$ is in the tables only.)
+# In short: from $\lambda = 10^{-3}$ on the level goes to zero. That BSR draws pair means together
+# by more than it shrinks margins, these runs do not show.
+#
+# *The level first.* The study is that of the start, with BSR: a batch is one group, and a seed's
+# methods share head and batches.
 #
 # **Predict** from the last table: does a hundred times $\lambda = 10^{-3}$ bring the batch mean to
 # zero much sooner?
@@ -596,148 +600,96 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
                [map(swing, record[m]) for m in METHODS], METHODS, seeds)}, axis=1)
 
 # %% [markdown]
-# **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4. $10^{-4}$ needs 14
-# to 19 steps. It saturates: after one update $10^{-2}$ has moved the mean by as much as $10^{-1}$.
+# **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4; $10^{-4}$ needs 14
+# to 19 steps. It saturates: after one update $10^{-2}$ has moved the mean as far as $10^{-1}$.
 # Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before it returns.
-# (Why, we did not ask.)
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. In Section 7's last table BSR moves the mean by about 0.7 at $10^{-3}$
-# and by 1.1 at $10^{-1}$ (from 0.07): a hundred times the weight, less than twice the step.
-# Recorded: 1.4, 1.4 and 1.1 times (other heads, other batches; LoRA moves, too).
+# No, by one step at most. Section 7's table foretold that: a hundred times the weight, less than
+# twice the first step. Recorded: 1.1 to 1.4 times (other heads, other batches; LoRA moves, too).
 # </details>
 
 # %% [markdown]
-# **The spread next.**
-
-# %%
-START, END = slice(0, 1), slice(16, 23)  # step 1, before any update; steps 17 to 23
-LATE = slice(58, 65)  # steps 59 to 65 of longer runs
-
-
-def means(runs, key, steps):
-    """Mean of some steps.  Shapes: -> (seeds,)."""
-    return np.array([course(run, key)[steps].mean() for run in runs])
-
-
-def tau(runs):
-    return np.array([run["evaluation"]["scenarios"]["prompt_disjoint"]["score"] for run in runs])
-
-
-def shown(values, sign=""):
-    return f"{{:{sign}.3f}} ± {{:.3f}}".format(*seed_interval(values))
-
-# %%
-def row(method):
-    runs = record[method]
-    cells = [means(runs, "bsr/variance_term", steps) ** 0.5 for steps in (START, END)]
-    cells += [means(runs, "train/margin", steps) for steps in (START, END)]
-    return [", ".join(f"{x:.2f}" for x in cell) for cell in cells] + [
-        "" if method == "bt" else shown(tau(runs) - tau(record["bt"]), "+")]
-
-
-pd.DataFrame([row(m) for m in ("bt", *METHODS)], ["bt", *METHODS], [
-    "sd(s), step 1", "sd(s), steps 17 to 23", "mean margin, step 1", "mean margin, steps 17 to 23",
-    "tau minus BT's, new prompts, ± 95%"]).rename_axis("seeds 0, 1, 2", axis=1)
-
-# %% [markdown]
-# From $10^{-2}$ on $\mathrm{sd}(s)$ ends lower than BT's. So does the margin: has the model only
-# learned less? We compare the **ratio** $\mathrm{sd}(s)$ over margin, within a seed. (Even at
-# $10^{-1}$ the margin ends above step 1's.)
+# *The spread next.* At $10^{-2}$ and $10^{-1}$ $\mathrm{sd}(s)$ ends well below BT's. Is that the
+# spread's term, or has the model only learned less? As BT learns, margin and $\mathrm{sd}(s)$ both
+# grow. So we draw one against the other.
 #
-# A random head spreads pair means before any update (first column). So look twice: as it is, and
-# without step 1's variance (as if what is learned were uncorrelated with it).
-
-# %% [markdown]
-# **Two controls** (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
-# - *spread alone*: $\lambda\,\mathrm{Var}(s)$ at $10^{-1}$;
-# - *level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
-#   So BSR *over level alone* is what the spread's term does.
-#
-# **Predict**: at the start the spread's term makes about 1% of BT's gradient on the head at
-# $10^{-2}$, 10% at $10^{-1}$ (Section 7). Which of the two will the ratio show?
+# **Predict**: where lies the path of a run that has only learned less?
 
 # %%
-terms = read_runs(Path("data/runs/study_terms"))
-level, bsr = terms["level-1e-2"], terms["bsr-1e-2"]
-LONG = {"level 1e-2 over BT": (level, terms["bt"], LATE),
-        "BSR 1e-2 over BT": (bsr, terms["bt"], LATE),
-        "BSR 1e-2 over level 1e-2": (bsr, level, LATE),
-        "spread 1e-1 over BT": (terms["spread-1e-1"], terms["bt"], LATE)}
-SHORT = {f"BSR {m[4:]} over BT": (record[m], record["bt"], END) for m in METHODS[2:]}
+STEPS = ((1, 1), (2, 5), (6, 10), (11, 16), (17, 23))
 
 
-def over(ours, other, steps, off=0):
-    """Ours over the other's sd(s) and margin; off=1: without the variance of step 1."""
-    variances = [means(runs, "bsr/variance_term", steps)
-                 - off * means(runs, "bsr/variance_term", START) for runs in (ours, other)]
-    margins = [means(runs, "train/margin", steps) for runs in (ours, other)]
-    return (variances[0] / variances[1]) ** 0.5, margins[0] / margins[1]
-
-# %%
-def compared(ours, other, steps):
-    spread, margin = over(ours, other, steps)
-    learned, _ = over(ours, other, steps, off=1)
-    return [shown(x) for x in (spread, margin, spread / margin, learned / margin)] + [
-        shown(tau(ours) - tau(other), "+")]
-
-
-rows = {"steps 17 to 23 of 24": SHORT, "steps 59 to 65 of 66": LONG, "steps 17 to 23 of 66": {
-    "BSR 1e-2 over level 1e-2": (bsr, level, END)}}
-pd.DataFrame({(when, name): compared(*runs) for when, found in rows.items()
-              for name, runs in found.items()}, ["sd(s)", "margin", "sd(s) / margin",
-    "without step 1's variance", "tau at the end: difference"]
-    ).transpose().rename_axis("over the same seed's run, ± 95%", axis=1)
+def point(runs, first, last):
+    """Margin and sd(s), mean of the batches of some steps.  Shapes: -> (2, seeds)."""
+    margin, variance = (np.array([course(run, key)[first - 1:last].mean() for run in runs])
+                        for key in ("train/margin", "bsr/variance_term"))
+    return np.stack([margin, variance**0.5])
 
 # %%
 figure, axis = plots.panels(1)
-axis.axhline(1, color="black", linewidth=0.8)
-tints = plots.COLORS["level"], plots.COLORS["bsr"], "black", plots.COLORS["spread"]
-found = []
-for runs in LONG.values():
-    learned, margin = over(*runs, off=1)
-    found.append(learned / margin)
-axis.plot([0, 1], found[:2], color="0.75", linewidth=0.8)
-for x, (tint, of_seeds) in enumerate(zip(tints, found, strict=True)):
-    mean, half = seed_interval(of_seeds)
-    axis.plot([x] * len(of_seeds), of_seeds, "o", color=tint, markersize=4)
-    axis.errorbar(x + 0.1, mean, half, fmt="_", color=tint, markersize=9)
-    axis.annotate(shown(of_seeds), (x + 0.17, mean), color=tint, va="center")
-axis.annotate("a dot a seed, lines join a seed's runs", (1.6, 1.3))
-axis.set(xticks=range(4), xticklabels=[name.replace(" over", "\nover") for name in LONG],
-         ylim=(0.75, 1.36), xlim=(-0.3, 3.7))
-plots.label(axis, "", "sd(s) / margin, over the same seed's,\nwithout step 1's variance",
-            "Spread alone at 1e-1 ends at .85 of BT's ratio, BSR at 1e-2 at .99 of level alone's")
+for method, text, place in (("bt", "BT", (0.33, 0.77)), ("bsr-1e-3", "BSR 1e-3", (0.29, 0.66)),
+                            ("bsr-1e-2", "BSR 1e-2", (0.225, 0.42)),
+                            ("bsr-1e-1", "BSR 1e-1", (0.09, 0.17))):
+    path = np.stack([point(record[method], *steps) for steps in STEPS])  # (5, 2, seeds)
+    axis.plot(*path.mean(2).T, "o-", color=TINTS[method], markersize=4)
+    axis.plot(*path[-1], "o", color=TINTS[method], markerfacecolor="none")
+    axis.annotate(text, place, color=TINTS[method])
+axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
+              "mean of three seeds (rings: the last, seed by seed)", (-0.04, 0.62))
+plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
+            "BSR at 1e-2 and 1e-1 stays near BT's path and comes less far along it")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The larger. How far the ratio falls, the gradient did not say.
+# On BT's path, but not so far along it.
 # </details>
 #
-# **What to see.** Spread alone at $10^{-1}$ ends with two fifths less $\mathrm{sd}(s)$ than BT, but
-# also with a third less margin. So most of the fall goes with the margin. What is left: a ratio of
-# $.852 \pm .065$ of BT's. (As it is, $.925 \pm .075$ just holds 1.)
+# **What to see.** There BSR lies. In 23 steps $10^{-2}$ comes to a margin of .2; with that margin
+# BT's $\mathrm{sd}(s)$ was as low. Learning less is enough to explain the picture. (Three seeds:
+# a small effect of the spread's term could hide in it.)
+
+# %% [markdown]
+# A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
+# - *level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
+#   So BSR *over level alone* is what the spread's term does;
+# - *spread alone*: $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$.
 #
-# BSR's ratio over BT's is undecided without step 1's variance. (As it is, it lies above at
-# $10^{-1}$.) After 66 steps one seed near 1.3 makes it so; level alone has that seed, too.
+# **Predict**: which of the two terms makes BSR slow?
+
+# %%
+def over(ours, other):
+    """Ours over the other's, paired by seed: 95% intervals."""
+    early = point(ours, 7, 16)[0] / point(other, 7, 16)[0]
+    margin, sd = point(ours, 59, 65) / point(other, 59, 65)
+    return ["{:.3f} ± {:.3f}".format(*seed_interval(x)) for x in (early, margin, sd, sd / margin)]
+
+
+terms = read_runs(Path("data/runs/study_terms"))
+bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
+pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(level, bt),
+              "BSR 1e-2 over level 1e-2": over(bsr, level),
+              "spread 1e-1 over BT": over(terms["spread-1e-1"], bt)},
+             ["margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
+              "sd(s) / margin, steps 59 to 65"]).transpose()
 
 # %% [markdown]
-# - *The spread's term at $10^{-2}$* (BSR over level alone) takes 8% off both in the end,
-#   $\mathrm{sd}(s)$ and margin. In the ratio we cannot tell it from nothing: of four intervals one
-#   excludes 1 ($.979 \pm .009$, chosen after the runs). All exclude falls above 4%.
-# - *The low $\mathrm{sd}(s)$ at $10^{-2}$ after 23 steps* ($.646$ of BT's) is hardly its work: in
-#   the longer study BSR then has $.968 \pm .027$ of level alone's. (At $10^{-1}$, without such a
-#   run: undecided.)
-
-# %% [markdown]
-# Is the ranking better? On new prompts tau is lower than BT's by .02 up to $10^{-2}$, by .08 at
-# $10^{-1}$. After 66 steps BSR at $10^{-2}$ is at $-.007 \pm .046$, spread alone at
-# $+.014 \pm .012$. But these intervals are over seeds alone, and all rows of a study subtract the
-# *same* BT runs. Over seeds *and* topics (`results.md` of both records) each holds zero: undecided
-# *on these prompts*. Of the short study's 24 intervals over all its sets 6 exclude zero (1.2 would
-# by chance), all costs, two of them at $10^{-3}$. After 66 steps 0 of 18 do.
+# <details><summary>Answer</summary>
+#
+# The level's: at steps 7 to 16 level alone has no more of BT's margin than BSR has.
+# </details>
+#
+# **What to see.** In the end BSR at $10^{-2}$ has caught up with BT, as far as the intervals tell.
+# - *The spread's term in BSR* (over level alone) takes 8% off both, margin and $\mathrm{sd}(s)$.
+#   Their ratio falls by 3% at most.
+# - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
+#   margin. The ratio, $.925 \pm .075$, just holds 1: undecided.
+#
+# So the spread's term is at work, on both at once. And the ranking? In the short study 6 of 24
+# differences of tau to BT are decided, all costs, two of them at $10^{-3}$ (04, Section 9). In the
+# longer study none of BSR's is.
 
 # %% [markdown]
 # ## Exercises
@@ -835,7 +787,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 3. A BSR model beats BT on pooled tau, and is no better on tau within prompts. What may have
 #    happened?
 # 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
-# 5. Under BSR rewards spread less, and the policy stays nearer to its start. BSR's merit?
+# 5. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
@@ -844,7 +796,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
 # 4. The level's weight halves, the spread's stays.
-# 5. Not shown: BT, *rescaled*, may do the same (notebook 08).
+# 5. The margin. A run that has only learned less has both lower.
 # </details>
 
 # %% [markdown]
@@ -853,11 +805,11 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # | In your run, watch | Seen here at $10^{-3}$ | If not, or next, vary |
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
-# | `train/margin` | .30 to .33, near BT's | smaller $\lambda$ |
-# | root of `bsr/variance_term` | ends at .65 to .71, near BT's | smaller $G$, same $\lambda G$ |
-# | tau minus BT's, new prompts | $-.02 \pm .015$ over seeds (wanted: $\ge 0$) | spread alone (04) |
+# | `train/margin` | about .3, near BT's | smaller $\lambda$ |
+# | root of `bsr/variance_term` | about .7, near BT's | smaller $G$, same $\lambda G$ |
+# | tau minus BT's (04, Section 9) | decided on two test sets, as costs | spread alone (04) |
 #
-# (Three seeds. Swings: root mean square.)
+# (Three seeds, 23 steps. Swings: root mean square.)
 
 # %% [markdown]
 # ## What you know now
