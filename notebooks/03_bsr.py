@@ -11,14 +11,14 @@
 #
 # Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
 # in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
-# term that does. The paper's claim: it calms the dispersion of hidden states (notebook 02) and
-# makes reward models more robust. Here we take the term apart; notebook 04 asks when it helps.
+# term that does. The paper's claim: it calms the dispersion of hidden states and makes reward
+# models more robust. Here we take the term apart; notebook 04 asks when it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
 #
-# **In a hurry**: Sections 1, 2, 3 and 5 and Exercise 2 are that sentence; 7 and 8 weigh the two.
-# The ratio is shown by algebra and simulation: all trained runs here have groups of 16.
+# **In a hurry**: Sections 1, 2, 3, 5 and Exercise 2. The sentence is algebra and simulation here:
+# all trained runs have groups of 16.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -59,10 +59,9 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # First, three recorded runs of BT (`data/runs/study_lambda`): the embedded language model, cut to
-# ten layers, on 375 pairs. They make 23 steps of 16 pairs and a last one of 7, which the means
-# below leave out. Trained are LoRA, small matrices added to the frozen ones, and the **head**, the
-# vector that turns a hidden state into a reward. A seed decides the head's start and the order of
-# pairs.
+# ten layers, in 23 steps of 16 pairs (a last step of 7 is left out). Trained are LoRA, small
+# matrices added to the frozen ones, and the **head**, the vector that turns a hidden state into a
+# reward. A seed decides the head's start and the order of pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -84,7 +83,7 @@ pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/re
 
 # %% [markdown]
 # BT asks for **margins**, $m = r_w - r_l$ (chosen minus rejected). But the mean reward rises in
-# each of the three seeds, by several times the margin. (Why, this lesson does not explain.)
+# each of the three seeds, by several times the margin. Nothing in BT holds it.
 
 # %% [markdown]
 # ## 1. The penalty
@@ -130,13 +129,13 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # spread**, with a weight that does not.
 
 # %% [markdown]
-# The spread has two sources: shifts $c(x)$, and pairs with better answers than others. BSR cannot
-# tell them apart, and the second is honest quality.
+# The spread has two sources: shifts $c(x)$, and pairs with better answers than others, which is
+# honest quality. BSR cannot tell them apart.
 #
 # An epoch draws *without* replacement. From $N$ pairs the variance of a group's mean is then
 # smaller by the factor $(N - G)/(N - 1)$.
 #
-# **Predict** before you read on: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
+# **Predict**: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
 # $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more (figure)?
 
 # %%
@@ -215,13 +214,12 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # How can a common push shrink the spread? Groups are drawn anew at every step. A pair with a high
 # mean lifts the mean of every group that it is in, so it is pushed down by more than others.
 #
-# **Predict** before you read on: a pair's mean lies 2 above the level. In groups of 1 it is pushed
-# down by 2 more than an average pair (times $\lambda/B$). In a group of 16 only a sixteenth of its
-# excess reaches $\bar r$. Averaged over many draws, is it pushed by 2/16 more, about 2, or 32?
+# **Predict**: a pair's mean lies 2 above the level. In groups of 1 it is pushed down by 2 more than
+# an average pair (times $\lambda/B$). In a group of 16 only a sixteenth of its excess reaches
+# $\bar r$. Averaged over many draws, is it pushed by 2/16 more, about 2, or 32?
 
 # %% [markdown]
-# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Look at the figure
-# before you open the fold.
+# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. (Figure first.)
 #
 # <details><summary>The average push, and why</summary>
 #
@@ -279,20 +277,14 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # </details>
 
 # %% [markdown]
-# But rewards come from shared weights: for a linear head with mean hidden state $\bar h$ the
-# penalty's gradient is $2\lambda G\,\bar r\,\bar h$. A step against it changes every margin whose
-# $h_w - h_l$ is not orthogonal to $\bar h$ (Section 7).
-
-# %% [markdown]
 # ## 4. What no comparison within a prompt can see
 #
 # Suppose BSR did its work to the end and took away each prompt's mean reward: the shift $c(x)$, and
 # with it the honest difference between prompts. Who would notice?
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
-# advantages**, and tau pooled over prompts. (Gold, tau, best-of-n: notebook 01. REINFORCE
-# leave-one-out is the RL method of the paper: an answer's advantage is its reward minus the mean
-# reward of the *other* answers to the prompt.)
+# advantages**, tau pooled over prompts. (RLOO is the paper's RL method: an answer's advantage is
+# its reward minus the mean reward of the *other* answers to the prompt. The rest: notebook 01.)
 
 # %%
 def advantages(r):
@@ -333,25 +325,24 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
                      for measure, values in cells.items()} for name, cells in found.items()})
 
 # %% [markdown]
-# (20 worlds, ± 95%.) The control shows that the four in the middle *can* move: with less noise
-# within prompts they do.
+# (20 worlds, ± 95%. With less noise within prompts the middle four move: the control.)
 #
 # <details><summary>Answer</summary>
 #
 # Only the penalty and pooled tau. Pooled tau gains most when only $c(x)$ goes; taking the whole
-# prompt mean costs two thirds of that gain, the honest part. (The penalty is then not exactly 0: it
-# sees two of the four answers.)
+# prompt mean costs two thirds of that gain, the honest part. (The penalty is not exactly 0: it sees
+# two of the four answers.)
 # </details>
 #
-# **Whatever compares answers of one prompt is blind to this. What BSR gains there must come through
-# shared weights.**
+# **Whatever compares answers of one prompt is blind to this. A gain there must come through shared
+# weights**: a step that lowers the penalty moves margins as well (Section 7).
 
 # %% [markdown]
 # ## 5. A micro-batch's own mean is BSR with a smaller group
 #
 # A large batch is computed in parts, **micro-batches**, whose gradients are averaged. But a squared
-# mean is no mean of squares. A loss inside a standard trainer penalizes each part's own mean. That
-# is BSR with a smaller group: another ratio of level and spread, set by your memory.
+# mean is no mean of squares. A loss inside a standard trainer penalizes each part's own mean: BSR
+# with a smaller group, so another ratio of level and spread, set by your memory.
 #
 # **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it: far from zero?
 # With the mean at zero?
@@ -397,13 +388,13 @@ pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # <details><summary>Answer</summary>
 #
 # Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
-# With this batch's mean at zero the exact push is zero. But each part still has a mean of its own
-# and is pushed by it: an error of 0.25, four times that at $4\lambda$.
+# With the batch's mean at zero the exact push is zero, but each part is still pushed by its own
+# mean: an error of 0.25, four times that at $4\lambda$.
 # </details>
 #
 # **No $\lambda$ mends both.** The exact way starts from one fact: the loss depends on the network
 # only through $2B$ numbers. So the whole batch's gradient needs the graph of one micro-batch at a
-# time, and one more forward pass. `train_rm` does it; how, you find out in Exercise 4.
+# time, and one more forward pass: Exercise 4, and `train_rm`.
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -431,7 +422,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %% [markdown]
 # **BSR with groups of one *is* centering, with $\kappa = \lambda/4$.** Larger groups add weight on
 # the level alone: $G$ to 1 instead of 1 to 1. L2 pulls on margins as well. (At $G = 16$ the sum is
-# the penalty's *mean*; one cutting into groups gave 10.28.)
+# the penalty's *mean*; this cutting into groups gave 10.28.)
 
 # %% [markdown]
 # ## 7. How heavy is $\lambda$?
@@ -457,7 +448,10 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
 
 # %% [markdown]
 # Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
-# But weights are shared, and there pushes add up or cancel. So look at a real head.
+#
+# But weights are shared, and there pushes add up or cancel. On a linear head with the mean hidden
+# state $\bar h$ the penalty's gradient is $2\lambda G\,\bar r\,\bar h$. How long is it beside BT's
+# on a real head?
 
 # %%
 from bsr_lite.batching import pack
@@ -481,7 +475,7 @@ r_w, r_l = h_w @ W, h_l @ W
 (g_bt,) = torch.autograd.grad(losses.bt_loss(r_w, r_l), W, retain_graph=True)
 (g_bsr,) = torch.autograd.grad(1e-3 * losses.bsr_penalty(r_w, r_l), W, retain_graph=True)
 (g_spread,) = torch.autograd.grad(1e-3 * losses.spread_penalty(r_w, r_l), W)
-torch.testing.assert_close(g_bsr, 2e-3 * 16 * (mean_hidden @ W) * mean_hidden)  # Section 3
+torch.testing.assert_close(g_bsr, 2e-3 * 16 * (mean_hidden @ W) * mean_hidden)  # the formula
 
 # %%
 one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
@@ -504,12 +498,12 @@ pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gra
 # - 40% to 120%: the differences of different pairs point different ways and cancel.
 #
 # Nearly all of it is the level's. The *spread's* pushes sum to zero, so the long $\bar h$ drops
-# out: 0.1%. (This is the start. The spread's part grows with $\mathrm{sd}(s)$, here .26.)
+# out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
 
 # %% [markdown]
-# The optimizer bounds all this. AdamW divides every coordinate by its own size: its first step is
-# the *sign* of the gradient times the learning rate. From some $\lambda$ on nearly every sign is
-# BSR's, and a larger one changes the step little: it *saturates*.
+# The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
+# rate, for it divides every coordinate by its own size. From some $\lambda$ on nearly every sign is
+# BSR's, and a larger one changes little: the step *saturates*.
 #
 # **Predict**: at $\lambda = 0.1$, does such a step of the head still widen the margin?
 
@@ -538,14 +532,14 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# In short: from $\lambda = 10^{-3}$ on the level goes to zero. That BSR draws pair means together
-# by more than it shrinks margins, these runs do not show.
+# In short: from $\lambda = 10^{-3}$ on the level falls to zero and swings about it. That BSR draws
+# pair means together by more than it shrinks margins, these runs do not show.
 #
-# *The level first.* The study is that of the start, with BSR: a batch is one group, and a seed's
+# *The level first*, in the study of the start, now with BSR: a batch is one group, and a seed's
 # methods share head and batches.
 #
-# **Predict** from the last table: does a hundred times $\lambda = 10^{-3}$ bring the batch mean to
-# zero much sooner?
+# **Predict** from the last table: does $\lambda = 10^{-1}$ bring the batch mean to zero much sooner
+# than $10^{-3}$?
 
 # %%
 METHODS = ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")
@@ -606,8 +600,8 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. Section 7's table foretold that: a hundred times the weight, less than
-# twice the first step. Recorded: 1.1 to 1.4 times (other heads, other batches; LoRA moves, too).
+# No, by one step at most. Section 7's table foretold it: a hundred times the weight, less than
+# twice the first step. Recorded, from other heads: 1.1 to 1.4 times.
 # </details>
 
 # %% [markdown]
@@ -629,15 +623,16 @@ def point(runs, first, last):
 
 # %%
 figure, axis = plots.panels(1)
-for method, text, place in (("bt", "BT", (0.33, 0.77)), ("bsr-1e-3", "BSR 1e-3", (0.29, 0.66)),
-                            ("bsr-1e-2", "BSR 1e-2", (0.225, 0.42)),
-                            ("bsr-1e-1", "BSR 1e-1", (0.09, 0.17))):
+for method, text, place in (("bt", "BT", (0.297, 0.55)), ("bsr-1e-3", "BSR 1e-3", (0.222, 0.63)),
+                            ("bsr-1e-2", "BSR 1e-2", (0.14, 0.43)),
+                            ("bsr-1e-1", "BSR 1e-1", (0.095, 0.2))):
     path = np.stack([point(record[method], *steps) for steps in STEPS])  # (5, 2, seeds)
     axis.plot(*path.mean(2).T, "o-", color=TINTS[method], markersize=4)
     axis.plot(*path[-1], "o", color=TINTS[method], markerfacecolor="none")
     axis.annotate(text, place, color=TINTS[method])
 axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
-              "mean of three seeds (rings: the last, seed by seed)", (-0.04, 0.62))
+              "mean of three seeds (rings: the last, seed by seed)", (-0.04, 0.65))
+axis.set_ylim(0.1, 0.8)
 plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
             "BSR at 1e-2 and 1e-1 stays near BT's path and comes less far along it")
 
@@ -647,9 +642,9 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 # On BT's path, but not so far along it.
 # </details>
 #
-# **What to see.** There BSR lies. In 23 steps $10^{-2}$ comes to a margin of .2; with that margin
-# BT's $\mathrm{sd}(s)$ was as low. Learning less is enough to explain the picture. (Three seeds:
-# a small effect of the spread's term could hide in it.)
+# **What to see.** There BSR lies. In 23 steps $10^{-2}$ comes to a margin of .2, where BT's
+# $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture, though a small
+# effect of the spread's term could hide in it.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
@@ -657,7 +652,7 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 #   So BSR *over level alone* is what the spread's term does;
 # - *spread alone*: $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$.
 #
-# **Predict**: which of the two terms makes BSR slow?
+# **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms?
 
 # %%
 def over(ours, other):
@@ -673,23 +668,23 @@ pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(leve
               "BSR 1e-2 over level 1e-2": over(bsr, level),
               "spread 1e-1 over BT": over(terms["spread-1e-1"], bt)},
              ["margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
-              "sd(s) / margin, steps 59 to 65"]).transpose()
+              "sd(s) / margin"]).transpose().rename_axis("within a seed, ± 95%", axis=1)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The level's: at steps 7 to 16 level alone has no more of BT's margin than BSR has.
+# The level's: at steps 7 to 16 BSR and level alone have the same margin, well below BT's.
 # </details>
 #
-# **What to see.** In the end BSR at $10^{-2}$ has caught up with BT, as far as the intervals tell.
-# - *The spread's term in BSR* (over level alone) takes 8% off both, margin and $\mathrm{sd}(s)$.
+# **What to see.** In the end BSR at $10^{-2}$ is near BT again: the difference is undecided.
+# - *The spread's term in BSR* (over level alone) takes 8% off margin and $\mathrm{sd}(s)$ alike.
 #   Their ratio falls by 3% at most.
 # - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
 #   margin. The ratio, $.925 \pm .075$, just holds 1: undecided.
 #
 # So the spread's term is at work, on both at once. And the ranking? In the short study 6 of 24
-# differences of tau to BT are decided, all costs, two of them at $10^{-3}$ (04, Section 9). In the
-# longer study none of BSR's is.
+# comparisons with BT are decided, all as costs, two of them at $10^{-3}$. In the longer study none
+# of BSR's is (04, Section 9).
 
 # %% [markdown]
 # ## Exercises
@@ -716,8 +711,8 @@ checks.check_crossing_group_size(crossing_group_size);
 # %% [markdown]
 # **2.** You found a good $\lambda$ with groups of `old` pairs. On a new machine a group is `new`
 # pairs, more than one. No $\lambda$ alone gives back both weights. So add centering (Section 6).
-# Return $\lambda'$ and $\kappa$ with which level and spread weigh what they did (large $N$;
-# $\kappa$ may come out negative: think what that means).
+# Return $\lambda'$ and $\kappa$ with which level and spread weigh what they did ($N$ is large).
+# What would a negative $\kappa$ mean?
 #
 # <details><summary>Hint</summary>
 #
@@ -735,9 +730,11 @@ checks.check_same_weights(same_weights);
 # **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
 # on; what the penalty still costs is the spread". From batch means $\bar r_t$ and unbiased
 # variances of pair means, both (T,), with one group of $G$ = `group` pairs a step, estimate the
-# level's share, $\sum_t G\,\mu_t^2$ in $\sum_t G\,\bar r_t^{\,2}$: it may move from step to step
-# (leave a share below zero as it is). *Guess first*: 10, 50 or 90%? Two controls: BT, whose
-# level nothing holds, and 1000 invented runs whose level *is* zero. May the sentence stand?
+# level's share, $\sum_t G\,\mu_t^2$ in $\sum_t G\,\bar r_t^{\,2}$. (The level $\mu_t$ may move from
+# step to step; leave a share below zero as it is.)
+#
+# *Guess first*: 10, 50 or 90%? Two controls: BT, whose level nothing holds, and 1000 invented runs
+# whose level *is* zero. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
