@@ -283,8 +283,9 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # with it the honest difference between prompts. Who would notice?
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
-# advantages**, tau pooled over prompts. (RLOO is the paper's RL method: an answer's advantage is
-# its reward minus the mean reward of the *other* answers to the prompt. The rest: notebook 01.)
+# advantages**, tau pooled over prompts. (REINFORCE leave-one-out is the paper's RL method: an
+# answer's advantage is its reward minus the mean reward of the *other* answers to the prompt. The
+# rest: notebook 01.)
 
 # %%
 def advantages(r):
@@ -642,9 +643,9 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 # On BT's path, but not so far along it.
 # </details>
 #
-# **What to see.** There BSR lies. In 23 steps $10^{-2}$ comes to a margin of .2, where BT's
-# $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture, though a small
-# effect of the spread's term could hide in it.
+# **What to see.** BSR's paths lie near BT's. In 23 steps $10^{-2}$ comes to a margin of .2, where
+# BT's $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture, though a
+# small effect of the spread's term could hide in it.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
@@ -682,9 +683,11 @@ pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(leve
 # - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
 #   margin. The ratio, $.925 \pm .075$, just holds 1: undecided.
 #
-# So the spread's term is at work, on both at once. And the ranking? In the short study 6 of 24
-# comparisons with BT are decided, all as costs, two of them at $10^{-3}$. In the longer study none
-# of BSR's is (04, Section 9).
+# So the spread's term is at work, on both at once.
+
+# %% [markdown]
+# *And the ranking?* In the short study 6 of 24 comparisons with BT on test sets are decided, all as
+# costs, two of them at $10^{-3}$. In the longer study none of BSR's is (04, Section 9).
 
 # %% [markdown]
 # ## Exercises
