@@ -241,7 +241,7 @@ plots.label(axis, "term of gold; a shape a seed; bars: 95% over seeds and prompt
 axis.set_ylim(top=1.5);
 
 # %% [markdown]
-# **What to see.** *Complete* rose by about one sd, and no other term beyond its interval.
+# **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
 # *Instruction* fell under BSR (Section 5 takes this back). The sum of the other four is undecided
 # for either method.
 
@@ -326,7 +326,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # What does the same training do with a reward that knows nothing? Four more rewards
 # (`data/runs/study_rloo_controls`), three seeds each:
 # - *gold* itself, the best reward that there is;
-# - *gold + error*: every first word has its error, now and then a huge one (heavy tails, 07);
+# - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
 #
@@ -341,8 +341,8 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# It writes a word or nothing, then the end. How do the six policies compare? All stand beside the
-# same two answers of the reference.
+# Paid for nothing but ending, it writes a word or nothing. How do the six policies compare? All
+# stand beside the same two answers of the reference.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -395,13 +395,13 @@ plots.label(axis, "gain of gold (sd); full: all answers, with 95% over seeds and
 # Why was not looked into.
 #
 # So what a model *knows* is its lead over random numbers: about one sd for BT and for BSR, both
-# undecided. *Gold + error* lies as high, undecided too. Training on gold itself brought one sd more
-# than the error did, and than BSR's models; beside BT's that is undecided.
+# undecided. *Gold + error* lies as high, undecided too. Training on gold itself brings about one sd
+# more than *gold + error* and than BSR's models. Beside BT's that is undecided.
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much is drift**, at *their*
-# distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie above that. No fall of
-# Section 3 is seen beyond drift.
+# distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie above that: no fall of
+# Section 3 is seen to go beyond drift.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -498,8 +498,8 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from just below the reference to the best of the
-# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided. At equal
-# ending BSR 2's gold stays undecided. **Gold misjudged how many items and sentences BSR 2 gives.**
+# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided; at equal
+# ending BSR 2's gold stays so. **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # Its numbering of everything is a mannerism all the same: asked for a story, it gives four points
 # and no story. Gold has no term for that. Only reading shows it.
@@ -526,7 +526,8 @@ def row_of(run):
             "gold (sd)": told(rloo.gains(run["evaluation"])["gold_gain"]),
             "ended": f"{np.mean(policy['finished']):.2f}",
             "tokens": f"{np.mean(policy['tokens']):.0f}",
-            "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
+            "an answer (//: a new paragraph)": shorten(
+                policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
 NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
@@ -580,8 +581,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over prom
 # Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
 # quarter, ..., the top one of 64.
 #
-# **Predict**: as the choice gets stricter, whose favourites get
-# better all the way?
+# **Predict**: as the choice gets stricter, whose favourites get better all the way?
 
 # %%
 scores = {name: values.astype(float) for name, values in
