@@ -80,10 +80,10 @@ def told(values):
 # %% [markdown]
 # ## 1. The same prompt, before and after
 #
-# `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO. A step has
-# 16 answers (4 prompts, 4 answers each) of at most 48 tokens. Each run had its own proxy, a BT or
-# a BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no
-# KL price ($\beta = 0$), so that what a proxy gets wrong can show.
+# `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO, 16 answers
+# a step, of at most 48 tokens. Each run had its own proxy, a BT or a BSR reward model
+# ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL price
+# ($\beta = 0$), so that what a proxy gets wrong can show.
 #
 # The six policies and the reference then gave two answers each to the same 112 new prompts.
 
@@ -325,7 +325,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 #
 # What does the same training do with a reward that knows nothing? Four more rewards
 # (`data/runs/study_rloo_controls`), three seeds each:
-# - *gold* itself, the best reward that there is;
+# - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
@@ -408,8 +408,7 @@ plots.label(axis, "gain of gold (sd); full: all answers, with 95% over seeds and
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
 # asked* numbers its answers where a list is asked for, and nowhere else. A policy that learned *a
-# mannerism* numbers everything, or nothing. **Predict** which of the six is which, from the answers
-# of Section 1.
+# mannerism* numbers everything, or nothing. **Predict** from Section 1: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
