@@ -17,9 +17,9 @@
 # %% [markdown]
 # After it you can
 # - put proxy and gold into one unit;
-# - find the dull explanation of a gain, and take it out of both;
-# - read the answers for what even the judge does not see;
-# - recognise noise, heavy tails and a trick by a proxy's favourites.
+# - find the dull explanation of a gain;
+# - tell what a reward model added, from policies trained on rewards that know nothing;
+# - read the answers for what even the judge does not see.
 #
 # Words from before: *proxy, gold, reference, KL* (notebook 08), *best-of-n* (07), *paired
 # difference, interval over seeds and prompts, undecided* (06). A **run** is one trained policy.
@@ -65,8 +65,6 @@ from bsr_lite.studies.tables import shown
 
 # %%
 pd.set_option("display.max_colwidth", None)
-
-
 SPELLED = {"bt": "BT", "bsr": "BSR", "l2": "L2"}
 
 
@@ -74,16 +72,20 @@ def frame(rows):
     """A table of {row: {column: value}}."""
     return pd.DataFrame.from_dict(rows, orient="index").rename(index=SPELLED)
 
+
+def told(values):
+    """Mean and half its 95% interval over prompts."""
+    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
+
 # %% [markdown]
 # ## 1. The same prompt, before and after
 #
-# `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO. A step has
-# 16 answers (4 prompts, 4 answers each) of at most 48 tokens. Each run had its own proxy, a BT or
-# a BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no
-# KL price ($\beta = 0$), so that what a proxy gets wrong can show.
+# `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO, 16 answers
+# a step, of at most 48 tokens. Each run had its own proxy, a BT or a BSR reward model
+# ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL price
+# ($\beta = 0$), so that what a proxy gets wrong can show.
 #
-# All runs, and the reference, then gave **two answers** each to the same 112 new prompts. Of the
-# second one no text is on record, only gold, proxy and whether it ended.
+# The six policies and the reference then gave two answers each to the same 112 new prompts.
 
 # %%
 if PROFILE == "full":
@@ -94,6 +96,8 @@ RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 runs = read_runs(RUNS / "study_rloo")  # {method-kl<price>: [a run a seed]}
 SIX = {f"{method.upper()} {run['seed']}": run for method in ("bt", "bsr")
        for run in runs[f"{method}-kl0.0"]}
+reference = SIX["BT 0"]["evaluation"]["reference"]  # the same for all six
+SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, run in SIX.items()}
 prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
 
 # %%
@@ -104,14 +108,10 @@ def shorten(text, most=170):
 # %%
 def answers(place, *columns):
     """The first answer of the reference and of all six policies to one prompt."""
-    sources = {"reference": SIX["BT 0"]["evaluation"]["reference"]}
-    sources |= {name: run["evaluation"]["policy"] for name, run in SIX.items()}
     table = frame({name: {
         "answer": shorten(found["texts"][place]),
         "ended": "yes" if found["finished"][place][0] else "cut off",
-        "gold (0 to 5)": f"{found['gold'][place][0]:.2f}",
-        "its proxy": f"{found['proxy'][place][0]:+.2f}"} for name, found in sources.items()})
-    table.loc["reference", "its proxy"] = ""  # six proxies, six numbers
+        "gold (0 to 5)": f"{found['gold'][place][0]:.2f}"} for name, found in SEVEN.items()})
     return table[list(columns)].rename_axis(shorten(prompts[place]["prompt"]))
 
 # %%
@@ -122,27 +122,20 @@ answers(45, "answer", "ended")
 # asked for, the topic, ending, not repeating, the right length. Which answer does gold like best?
 
 # %%
-answers(45, "gold (0 to 5)", "its proxy")
+answers(45, "gold (0 to 5)")
 
 # %% [markdown]
-# **What to see.** The reference was cut off after 48 tokens, and gold likes three policies better,
-# none less.
-#
-# <details><summary>Answer</summary>
-#
-# Gold likes the list of BSR 2 best. (Each proxy has a scale of its own: do not compare their
-# numbers before Section 2.)
-# </details>
+# **What to see.** The list of BSR 2. The reference was cut off after 48 tokens, and gold likes
+# three policies better, none less.
 
 # %% [markdown]
 # ## 2. One unit
 #
-# Gold runs from 0 to 5, a reward model's numbers have no unit. So both are counted in **their own
-# standard deviation (sd) among the reference's answers to one prompt**.
+# How far did proxy and gold rise? Gold runs from 0 to 5, a reward model's numbers have no unit. So
+# count both in **their own standard deviation (sd) among the reference's answers to one prompt**:
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
-# {\text{sd of the reference within a prompt}}, \qquad
-# \text{share kept} = \frac{\text{gain of gold}}{\text{gain of the proxy}}.$$
+# {\text{sd of the reference within a prompt}}.$$
 
 # %%
 def gain(policy, reference):
@@ -151,52 +144,23 @@ def gain(policy, reference):
     return (np.mean(policy) - np.mean(reference)) / sd
 
 
-toy_gold, toy_proxy = [[1.0, 3.0], [2.0, 4.0]], [[10.0, 30.0], [20.0, 40.0]]  # two prompts
-kept = gain([[3.0], [4.0]], toy_gold) / gain([[40.0], [50.0]], toy_proxy)
-assert np.isclose(kept, 0.5), "gold rises by 1 of 1.41, the proxy by 20 of 14.1: half is kept"
-
-# %% [markdown]
-# Say a proxy is gold + independent noise, both normal. An answer that lies one sd up by the proxy
-# lies $\rho$ up by gold, $\rho$ the correlation of the two. So **honest picking keeps
-# $\rho$**, from few answers or many.
-#
-# A policy may keep more: it cannot learn noise that is new in every text. If it raises gold alone,
-# the proxy rises by as many points. But these are fewer of *its* sds: the share is $1/\rho$. So
-# $\rho$ is a mark, no ceiling.
+before, after = np.array([[1.0, 3.0], [2.0, 4.0]]), np.array([[3.0], [4.0]])  # two prompts
+assert np.isclose(gain(after, before), 1 / np.sqrt(2)), "up by 1, where an sd is 1.41"
+assert np.isclose(gain(10 * after - 7, 10 * before - 7), gain(after, before)), "no unit is left"
 
 # %%
-rng = np.random.default_rng(0)
-value, noise = rng.normal(size=(2, 2000, 64))  # 2,000 prompts, 64 answers each
-rho = np.corrcoef(value.ravel(), (value + noise).ravel())[0, 1]
-for n in (2, 8, 64):
-    picked = [statistics.best_of_n(value + noise, v, n).mean() for v in (value, value + noise)]
-    kept = picked[0] / (picked[1] / (value + noise).std())
-    assert abs(kept - rho) < 0.03, "with normal noise the share kept is the correlation at any n"
-new, fresh = rng.normal(size=(2, 2000, 64))  # a policy's answers to new prompts, better by 1
-moved = gain(new + 1, value) / gain(new + 1 + fresh, value + noise)
-assert abs(moved - 1 / rho) < 0.03, "fresh noise lifts nothing: both rise by the same 1"
-print(f"correlation {rho:.2f}; share kept by best-of-64 {kept:.2f}, by the policy {moved:.2f}")
-
-# %%
-def recorded(run):
-    policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
-    gains = {key: gain(policy[key], reference[key]) for key in ("proxy", "gold")}
-    return {"proxy gain (sd)": gains["proxy"], "gold gain (sd)": gains["gold"],
-            "± over prompts": metrics.seed_interval(rloo.gains(run["evaluation"])["gold_gain"])[1],
-            "share kept": gains["gold"] / gains["proxy"],
-            "correlation": statistics.within_correlation(reference["proxy"], reference["gold"])}
-
-# %%
-unit_table = frame({name: recorded(run) for name, run in SIX.items()})
+unit_table = frame({name: {
+    f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
+    for key in ("proxy", "gold")} for name, run in SIX.items()})
 for name, run in SIX.items():
-    ours, library = unit_table.loc[name, "gold gain (sd)"], rloo.gains(run["evaluation"])
+    ours, library = gain(SEVEN[name]["gold"], reference["gold"]), rloo.gains(run["evaluation"])
     np.testing.assert_allclose(ours, library["gold_gain"].mean(), err_msg="one unit, one number")
-unit_table.round(2)
+unit_table.head(6)
 
 # %% [markdown]
-# **What to see.** Every proxy says that its policy gained more than one standard deviation. Gold
-# agrees that all six gained something, each beyond its 95% interval over prompts (±). BT 0 and BT 2
-# kept more than the correlation, the other four less.
+# **What to see.** Every proxy says that its policy gained more than one sd. Gold agrees that all
+# six gained something, each beyond its 95% interval over prompts (±). Under BT 0 and BT 2 gold
+# gained nearly as much as the proxy, under the other four less than half.
 #
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
@@ -211,53 +175,20 @@ unit_table.round(2)
 # ## 3. The dull explanation: ending
 #
 # Training subtracts a penalty of 1 (an sd of the proxy) from an answer that does not end by
-# itself within 48 tokens (`missing_eos_penalty`). The reference ends four answers in ten. Both
-# rewards like endings: one of gold's five terms, *complete*, is earned by it. What is **the worth
-# of ending**? Take the prompts to which the reference gave one answer that ended and one that did
-# not, and compare the two.
+# itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, whatever the proxy. How
+# much of the gain is that?
 
 # %%
-def worth(reference, key):
-    """Reward of ended minus cut-off answers to a prompt, in sds.  Shapes: -> (mixed prompts,)."""
-    ended, rewards = np.array(reference["finished"]), np.array(reference[key])
-    mixed = ended.any(1) & ~ended.all(1)
-    apart = [r[e].mean() - r[~e].mean() for r, e in zip(rewards[mixed], ended[mixed], strict=True)]
-    return np.array(apart) / statistics.within_sd(rewards)
-
-# %%
-def ending(run):
-    policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
-    before, after = (np.mean(found["finished"]) for found in (reference, policy))
-    row, alone, gained = {"ended, before": f"{before:.2f}", "ended, after": f"{after:.2f}"}, {}, {}
-    for key in ("proxy", "gold"):
-        mean, half = metrics.seed_interval(worth(reference, key))
-        alone[key], gained[key] = (after - before) * mean, gain(policy[key], reference[key])
-        row |= {f"{key}: worth of an ending (sd)": f"{mean:.2f} ± {half:.2f}",
-                f"{key}: ending alone (sd)": f"{alone[key]:.2f}",
-                f"{key}: gained (sd)": f"{gained[key]:.2f}"}
-    return row | {f"share kept: {name}": f"{of['gold'] / of['proxy']:.2f}"
-                  for name, of in (("ending alone", alone), ("seen", gained))}
-
-# %%
-reference = SIX["BT 0"]["evaluation"]["reference"]  # the same for all six
-frame({name: ending(run) for name, run in SIX.items()}).transpose()
+frame({"answers that ended": {name: f"{np.mean(found['finished']):.2f}"
+                              for name, found in SEVEN.items()}})
 
 # %% [markdown]
-# **What to see.** After training .87 or more of the answers end. An ending is worth nearly two sds
-# of the proxy and more than one and a half of gold (± 95% over 31 prompts). *Ending alone* is the
-# rise in endings times their worth: about 1.1 of the proxy and .9 of gold.
+# Gold is the sum of five **terms**: *complete* (half for ending, half for closing punctuation,
+# which a cut-off answer hardly has), *instruction* (the number asked for), *topic*, *fresh* (no
+# repetition) and *concise*. So its gain splits exactly. Only the first of a prompt's two answers
+# has its text on record: its terms are computed again.
 #
-# **Ending alone would give every run a share of .83 to .93.** What sets .17 apart from .89 is
-# what the policy did besides. (An answer that ends may be better in other ways, too.)
-
-# %% [markdown]
-# ### Which terms of gold rose?
-#
-# Gold is a sum, so it splits exactly by *term*: *complete* (half for ending, half for closing
-# punctuation, which a cut-off answer hardly has) and the **other four**, content and form. The
-# first answers' texts are on record: their terms can be computed again.
-#
-# **Predict**: of gold's five terms, which rose, and did any fall?
+# **Predict**: which of the five rose, and did any fall?
 
 # %%
 TERMS = ("complete", "instruction", "topic", "fresh", "concise")
@@ -309,28 +240,15 @@ plots.label(axis, "term of gold; a shape a seed; bars: 95% over seeds and prompt
             "policy minus reference (sd of gold)", "Only complete rose in all six runs")
 axis.set_ylim(top=1.5);
 
-# %%
-def others(gains):
-    """The other four together.  Shapes: {method: (seeds, prompts, 5)} -> (seeds, prompts)."""
-    return {method: values[..., 1:].sum(-1) for method, values in gains.items()}
-
-
-frame({method: {
-    "complete (sd of gold)": shown(rloo.interval(split[method][..., 0]), "+.2f"),
-    "instruction": shown(rloo.interval(split[method][..., 1]), "+.2f"),
-    "the other four": shown(rloo.interval(four), "+.2f"),
-    "the other four, by seed": ", ".join(f"{m:+.2f}" for m in four.mean(1))}
-    for method, four in others(split).items()})
-
 # %% [markdown]
-# **What to see.** Beyond its interval only *complete* rose, and only *instruction*, doing what is
-# asked, fell, under BSR (Section 4 takes this back). The other four together lie lower in four runs
-# of six, undecided for either method.
+# **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
+# *Instruction* fell under BSR (Section 5 takes this back). The sum of the other four is undecided
+# for either method.
 
 # %% [markdown]
 # ### At equal ending
 #
-# The proxy is no sum. But one can *hold ending equal*: keep the prompts to which both the
+# A proxy has no terms. But one can *hold ending equal*: keep the prompts to which both the
 # reference and the policy gave an answer that ended, and compare these answers.
 
 # %%
@@ -389,86 +307,69 @@ two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
 axis.annotate("proxy (full)", (1.57, -3), color=plots.COLORS["bsr"], va="center")
 axis.annotate("gold (open)", (-0.69, -3), color=plots.COLORS["bsr"], ha="right", va="center")
 axis.set_xlim(-1.2, 2)
-plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
+plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 or 60 prompts", "",
             "At equal ending the two highest climbs show no gain of gold")
 
-# %%
-frame({name: {"prompts": str(len(at_equal_ending(run, "gold")))} | {
-    f"{key} (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(at_equal_ending(run, key)))
-    for key in ("proxy", "gold")} for name, run in SIX.items()})
-
 # %% [markdown]
-# **What to see.** Most of gold's gains are gone, and of four proxies'. BT 0 and BT 2: proxy and
-# gold both up by a quarter to a third of a unit (gold just beyond its interval), a small honest
-# climb. BSR 0: the proxy up by 1.4, and gold got nothing of it. BSR 2: the proxy up by a unit, gold
-# undecided (more in Section 4). The intervals are over prompts: they speak of these six policies,
-# on prompts that the reference can finish.
-
-# %% [markdown]
-# BT 1 and BSR 1: gold fell as far as in BSR 0, and their proxies hardly moved. That is not
-# over-optimization. It may be **drift**: nothing here pulls a policy back to the reference. So the
-# fall alone proves nothing about BSR 0's proxy.
-
-# %% [markdown]
-# ### Controls: rewards whose meaning is known
+# **What to see.** **Most of gold's gains are gone, and of four proxies'.** BT 0 and BT 2 keep a
+# small climb of both. BSR 0 and BSR 2 keep a climb of the proxy, a unit or more, and no gain of
+# gold is seen; under BSR 0 gold fell. This holds for these six policies, on prompts that the
+# reference can finish.
 #
-# The same training with other rewards (`data/runs/study_rloo_controls`; two more in Section 5),
-# three seeds each:
-# - *nothing*: a constant, so that only the penalty for not ending is left;
+# Did BSR 0 exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies hardly moved. That
+# may be **drift**: nothing here pulls a policy back to the reference. To tell, one must train on
+# rewards whose meaning is known.
+
+# %% [markdown]
+# ## 4. Controls: rewards whose meaning is known
+#
+# What does the same training do with a reward that knows nothing? Four more rewards
+# (`data/runs/study_rloo_controls`), three seeds each:
+# - *gold* itself;
+# - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
-# - *gold* itself, the best reward that there is.
+# - *nothing*: a constant, so that only the penalty for not ending is left.
 #
 # **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
-KNOWN = {"gold": "gold", "noise": "random numbers", "constant": "nothing"}
+KNOWN = {"gold": "gold", "heavy-tails": "gold + error", "noise": "random numbers",
+         "constant": "nothing"}
 frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
                 for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# It writes a word or nothing, then the end.
-#
-# Here the reference gave *eight* answers a prompt, drawn anew. Below, the six policies are set
-# beside these, too, and their numbers move a little.
+# Paid for nothing but ending, it writes a word or nothing. How do the six policies compare? All
+# stand beside the same two answers of the reference.
 
 # %%
-eight = controls["gold-kl0.0"][0]["evaluation"]["reference"]
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
 TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
-TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": eight}} for run in group]
+TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": reference}} for run in group]
           for reward, group in TAUGHT.items()}
 
 
 def gold_gains(reward):
     """In sds.  Shapes: -> (seeds, prompts)."""
-    return np.array([rloo.gains(run["evaluation"])["gold_gain"] for run in TAUGHT[reward]])
+    after = np.array([run["evaluation"]["policy"]["gold"] for run in TAUGHT[reward]]).mean(2)
+    return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
 
 
 def distance(run):
     """KL of a policy from the reference, nats an answer."""
     return np.mean(run["evaluation"]["policy"]["kl"])
 
-
-def left_over(run):
-    """Gold's gain at equal ending, 95% over prompts; nothing where hardly one ended."""
-    left = at_equal_ending(run, "gold")
-    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(left)) if len(left) > 9 else "-"
-
 # %%
 def taught(reward):
-    group = TAUGHT[reward]
-    policies = [run["evaluation"]["policy"] for run in group]
-    beyond = {f"gold beyond {floor}": "" if floor == reward else shown(rloo.interval(
-        gold_gains(reward) - gold_gains(floor)), "+.2f") for floor in ("nothing", "random numbers")}
-    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
-            "by seed": ", ".join(f"{m:+.2f}" for m in gold_gains(reward).mean(1)),
-            "at equal ending, by seed": ", ".join(map(left_over, group)),
-            "prompts of these": ", ".join(str(len(at_equal_ending(run, "gold"))) for run in group),
-            **beyond, "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
+    policies = [run["evaluation"]["policy"] for run in TAUGHT[reward]]
+    beside = {f"gold, minus trained on {other}": "" if other == reward else shown(rloo.interval(
+        gold_gains(reward) - gold_gains(other)), "+.2f") for other in ("random numbers", "gold")}
+    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"), **beside,
+            "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
             "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}",
-            "KL (nats), by seed": ", ".join(f"{distance(run):.0f}" for run in group)}
+            "KL (nats), by seed": ", ".join(f"{distance(run):.0f}" for run in TAUGHT[reward])}
 
 
 frame({reward: taught(reward) for reward in TAUGHT})
@@ -484,29 +385,30 @@ for place, (reward, group) in enumerate(TAUGHT.items()):
         axis.plot(values, [y - place] * 3, "o", color=tint, markerfacecolor=fill, markersize=5)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); dots: seeds, lines: 95% over seeds and prompts; "
+plots.label(axis, "gain of gold (sd); full: all answers, with 95% over seeds and prompts; "
             "open: at equal ending", "trained on",
             "At equal ending all six models lie between random numbers and gold")
 
 # %% [markdown]
 # **What to see.** Paid for ending alone, the policy falls silent: gold loses three sds and more.
-# (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed** (on
-# average 3.1 sds, .3 to 5.8). Why was not looked into.
+# (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed.**
+# Why was not looked into.
 #
-# **Which floor?** Beside *nothing* a model looks worth four sds, but random numbers three.
-# What a model *knows* is its lead over random numbers: about one sd, undecided.
-#
-# **At equal ending** random numbers cost gold .7 to 1.5 sds: so much is drift, at *their* distance
-# (KL 14 to 17 nats; the six models' 14 to 47). Gold itself brings .8 to 1.0. All six lie between:
-# no fall is seen beyond drift.
+# So what a model *knows* is its lead over random numbers: about one sd for BT and for BSR, both
+# undecided. *Gold + error* lies as high, undecided too. Training on gold itself brings about one sd
+# more than *gold + error* and than BSR's models. Beside BT's that is undecided.
 
 # %% [markdown]
-# ## 4. Read the answers, for gold can be blind, too
+# **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much is drift**, at *their*
+# distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie above that: no fall of
+# Section 3 is seen to go beyond drift.
+
+# %% [markdown]
+# ## 5. Read the answers, for gold can be blind, too
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
 # asked* numbers its answers where a list is asked for, and nowhere else. A policy that learned *a
-# mannerism* numbers everything, or nothing. **Predict** which of the six is which, from the answers
-# of Section 1.
+# mannerism* numbers everything, or nothing. **Predict** from Section 1: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -518,7 +420,6 @@ def habits(found):
             f"numbered, of {(~asked).sum()} that did not": lists[~asked].sum()}
 
 
-SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, run in SIX.items()}
 frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
@@ -558,12 +459,9 @@ assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number
 
 # %%
 def right_of(found):
-    stops = [bool(re.match(r"\s*1\.", t)) and "2." not in t and ended[0]
-             for t, ended in zip(found["texts"], found["finished"], strict=True)]
     return {f"{what} right, of {which.sum()}: {how}": right(found, read)[which].sum()
             for what, which in (("lists", asked), ("sentences", ~asked))
-            for how, read in (("as gold counts", str), ("numbers on their own lines", lined))
-            } | {"ended with a 1. and no 2., of 52": np.array(stops)[asked].sum()}
+            for how, read in (("as gold counts", str), ("numbers on their own lines", lined))}
 
 
 frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
@@ -573,17 +471,15 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 # stop is a sentence.** BSR 2 writes in one line. It gives as many items as asked in all 52 lists,
 # and gold sees two; as many sentences in 45 of 60 answers, and gold sees four.
 #
-# BT 0 begins 41 lists and ends 23 of them without a 2: they only *look* like lists. (The reference,
-# mostly cut off, ends one so.) It has 11 right, the reference 4.
-#
 # Let gold read again with each number on its own line. (The proxies learned from gold as it is; we
 # chose this reading after seeing BSR 2's answers.)
 
 # %%
 read_again = by_method(lined)
+others = {name: [gains[name.split()[0].lower()][int(name.split()[1])][:, 1:].sum(1)
+                 for gains in (split, read_again)] for name in SIX}  # the four but for complete
 figure, axis = plots.panels(1)
-two_dots(axis, {name: [others(gains)[name.split()[0].lower()][int(name.split()[1])]
-                       for gains in (split, read_again)] for name in SIX})
+two_dots(axis, others)
 tint = plots.COLORS["bsr"]
 axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
@@ -592,221 +488,62 @@ plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over 
             "Read with list numbers on their own lines, BSR 2 is the best of the six")
 
 # %%
-def first_answers(name, how):
-    """The other four terms, and gold where both ended, with 95% over prompts."""
-    method, seed = name.lower().split()
-    both = np.array([SEVEN[part]["finished"] for part in (name, "reference")])[..., 0].all(0)
-    gains = READ[how][method][int(seed)]  # (prompts, 5)
-    parts = {"other four": gains[:, 1:].sum(1), "gold at equal ending": gains[both].sum(1)}
-    return {f"{part}, {how} (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
-            for part, values in parts.items()}
-
-
-READ = {"as gold counts": split, "numbers on their own lines": read_again}
-for how, gains in READ.items():
-    print(f"BSR, instruction, {how}:", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
-print(prompts[7]["prompt"], "BSR 2:", SEVEN["BSR 2"]["texts"][7], sep="\n")
-frame({name: {column: text for how in READ for column, text in first_answers(name, how).items()}
-       for name in SIX})
+for how, gains in {"as gold counts": split, "read again": read_again}.items():
+    print(f"instruction under BSR, {how}:", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
+ended = np.array([SEVEN[part]["finished"] for part in ("BSR 2", "reference")])[..., 0].all(0)
+print(f"BSR 2, gold read again, {ended.sum()} prompts where both first answers ended:",
+      told(read_again["bsr"][2][ended].sum(1)))
+print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** The other four terms of BSR 2 go from -.14 to +.71, the best of the six. The
-# other runs hardly move. At equal ending BSR 2 had -.16 with both answers (Section 3; +.08 beside
-# eight). The first alone, the only texts on record, have -.43, and +.28 when read again: undecided.
-# So is now the fall of *instruction* under BSR. **Gold misjudged how many items and sentences BSR 2
-# gives.**
+# **What to see.** The other four terms of BSR 2 go from just below the reference to the best of the
+# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided; at equal
+# ending BSR 2's gold stays so. **Gold misjudged how many items and sentences BSR 2 gives.**
 #
-# Its numbering of everything is a mannerism: asked for a story, it gives four points and no story.
-# Gold has no term for that. Only reading shows it.
+# Its numbering of everything is a mannerism all the same: asked for a story, it gives four points
+# and no story. Gold has no term for that. Only reading shows it.
 
 # %% [markdown]
-# ## 5. Three ways to be wrong
+# ## 6. Proxies from another world
 #
-# Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`), keep
-# their gold, and make up three proxies:
-# - **gold + noise**: independent normal noise, 1.2 sds of it, so that the two correlate as much
-#   as gold and a trained proxy do;
-# - **gold + heavy tails**: noise of the same quartiles that is now and then huge (Student's t,
-#   two degrees of freedom);
-# - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy
-#   adds 5 sds where gold takes 2 off.
-
-# %% [markdown]
-# Then look at **the proxy's favourites** among the answers to a prompt: the top half, the top
-# quarter, ..., the top one of 64. What is their gold?
+# Do worse proxies show what Section 3 left open, proxy up and gold down? These reward models
+# (`data/runs/study_rloo_style`; 04, Section 9) were trained where every answer ended in a
+# postscript. The policy's prompts are the plain ones. (*spread* is BSR without its level term,
+# here at $10^{-1}$; *BSR* at $10^{-2}$.)
 #
-# **Predict**: as the choice gets stricter, whose favourites get better all the way, and whose turn?
-
-# %%
-scores = {name: values.astype(float) for name, values in
-          np.load(RUNS / "best_of_n" / "scores.npz").items()}  # (prompts, 64) each
-unit = statistics.within_sd(scores["gold"])
-gold = (scores["gold"] - scores["gold"].mean(1, keepdims=True)) / unit  # sds above the average
-TRAINED = {method: [(scores[f"{method}-seed{s}"], gold) for s in range(4)]
-           for method in ("bt", "bsr", "centering", "l2")}
-
-# %%
-FAULTS = {"+ noise": "#999933", "+ heavy tails": "#882255", "+ rare trick": "#332288"}  # colours
-made_up = {name: [] for name in FAULTS}
-for draw in range(20):
-    rng = np.random.default_rng(draw)
-    normal, heavy = rng.standard_normal(gold.shape), rng.standard_t(2, gold.shape)
-    trick = rng.random(gold.shape) < 0.01
-    made_up["+ noise"].append((gold + 1.2 * normal, gold))
-    made_up["+ heavy tails"].append((gold + 1.2 * 0.826 * heavy, gold))  # .826: same quartiles
-    made_up["+ rare trick"].append((gold + 0.8 * normal + 5 * trick, gold - 2 * trick))
-
-# %%
-def favourites(proxy, gold, keep):
-    """Mean gold of the `keep` answers to each prompt that the proxy likes best.  Shapes: (P, N) ->
-    (P,)."""
-    best = np.argsort(-proxy, axis=1)[:, :keep]
-    return np.take_along_axis(gold, best, axis=1).mean(1)
-
-# %%
-KEEP = (64, 32, 16, 8, 4, 2, 1)
-curves = {name: np.array([[favourites(*one, keep) for keep in KEEP] for one in pairs])
-          for name, pairs in (TRAINED | made_up).items()}  # (seeds or draws, sizes, prompts)
-best = np.array([favourites(gold, gold, keep).mean() for keep in KEEP])
-
-# %%
-figure, axes = plots.panels(2, sharey=True)
-titles = ("trained proxies: better all the way", "known faults: noise rises, the others turn")
-for axis, names, title in zip(axes, (TRAINED, made_up), titles, strict=True):
-    axis.plot(KEEP, best, ":", color="black")
-    axis.annotate("picked by gold", (6.5, 1.8), color="black", ha="right")
-    for i, name in enumerate(names):
-        tint = (plots.COLORS | FAULTS)[name]
-        mean, low, high = np.array([statistics.two_way_interval(curves[name][:, k])[:3]
-                                    for k in range(len(KEEP))]).T
-        axis.errorbar(np.array(KEEP) * 0.96**i, mean, [mean - low, high - mean], fmt="o-",
-                      color=tint, markersize=3, linewidth=1, capsize=2)
-        if names is made_up:
-            axis.annotate(name, (0.8, mean[-1]), color=tint, va="center")
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(75, 0.12 if names is made_up else 0.7)
-    axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
-    axis.axhline(0, color="black", linewidth=0.8)
-    plots.label(axis, "the proxy's favourites: top share of the answers", "", title)
-axes[0].set_ylabel("mean gold (sd above average)")
-axes[0].annotate("BT, BSR, centering, L2:\none curve", (1, 0.6), ha="right", va="center")
-axes[0].plot(KEEP, curves["+ noise"].mean((0, 2)), color=FAULTS["+ noise"], linewidth=1)
-axes[0].annotate("+ noise", (1.2, 1.43), color=FAULTS["+ noise"], ha="center")
-figure.suptitle("Trained proxies' favourites do not turn, but fall short of honest noise's");
-
-# %%
-def turning(name):
-    """The strictest choice against the top eighth."""
-    later = curves[name][:, KEEP.index(1)] - curves[name][:, KEEP.index(8)]
-    mean, low, high, _ = statistics.two_way_interval(later)
-    behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
-    agreed = [statistics.within_correlation(*one) for one in (TRAINED | made_up)[name]]
-    return {"correlation with gold": f"{np.mean(agreed):.2f}",
-            "gold at top 1/64 (sd)": f"{curves[name][:, -1].mean():.2f}",
-            "minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
-            "top 1/64 minus top 1/8": shown((mean, low, high), "+.2f"),
-            "verdict": "turns down" if high < 0 else "rises" if low > 0 else "undecided"}
-
-# %%
-table = frame({name: turning(name) for name in curves})
-assert list(table.verdict[list(made_up)]) == ["rises", "turns down", "turns down"], (
-    "a fault shows itself among the favourites")
-table.head(len(table))
-
-# %% [markdown]
-# **What to see.** *Noise*: better all the way. *Heavy tails*: better up to the top eighth. From
-# there huge errors decide the pick. *A rare trick*: the curve falls back nearly to zero, for in
-# nearly half of the prompts one of 64 answers has the trick. The trained proxies' favourites get
-# better to the end, each beyond its interval. So **they do not turn among what the reference says
-# by itself**. But at the top they lie .3 below those of noise.
-#
-# The correlation does not tell BT, *noise* and *a rare trick* apart: .64 each. It is an average
-# over all answers, and a search lives among the extremes.
-
-# %% [markdown]
-# Without gold, let people judge the favourites: the top one of 64 against the top eighth.
-#
-# And a policy? It *moves*, beyond what the reference says by itself. Two faults were trained on
-# (Section 3's controls): gold + *heavy tails*, where the first word decides the error, so that it
-# can be learned; and gold + *a trick* that gold does not mind, half a point a "!".
-
-# %%
-for fault in ("heavy-tails", "trick"):
-    TAUGHT[fault] = controls[f"{fault}-kl0.0"]
-frame({fault: {"gold (sd), by seed": ", ".join(f"{m:+.2f}" for m in gold_gains(fault).mean(1))} | {
-    f"minus trained on {other}": shown(rloo.interval(gold_gains(fault) - gold_gains(other)), "+.2f")
-    for other in ("gold", "random numbers")} for fault in ("heavy-tails", "trick")})
-
-# %% [markdown]
-# **What to see.** The learnable, heavy-tailed error cost one sd against training on gold. Gold
-# still rose beside the reference in each seed; beside random numbers that is undecided. Whether the
-# tails cost it, or that the error can be learned, no run tells apart. What the trick costs is
-# undecided.
-
-# %% [markdown]
-# ## 6. BSR's policies against BT's
-#
-# A seed has the same prompts in the same order under both methods: the comparison is paired.
-
-# %%
-def both(value):
-    """BSR minus BT.  Shapes: -> (seeds, ...)."""
-    bt, bsr = (np.array([value(run) for run in runs[f"{m}-kl0.0"]]) for m in ("bt", "bsr"))
-    return bsr - bt
-
-# %%
-rows = {"climbed further by its own proxy": both(lambda run: rloo.gains(
-            run["evaluation"])["proxy_gain"]),
-        "gold": both(lambda run: rloo.gains(run["evaluation"])["gold_gain"]),
-        "gold but for *complete*": both(lambda run: term_gains(run)[:, 1:].sum(1)),
-        "the same, numbers on their own lines": both(
-            lambda run: term_gains(run, lined)[:, 1:].sum(1))}
-frame({title: {"BSR minus BT (sd)": shown(rloo.interval(d), "+.2f"),
-               "by seed": ", ".join(f"{m:+.2f}" for m in d.mean(1))} for title, d in rows.items()})
-
-# %% [markdown]
-# **What to see.** BSR's proxies were climbed further in every seed. Gold lies lower in two of
-# three. Every interval holds zero, and gold's three hold large effects either way.
-
-# %% [markdown]
-# ### Proxies that were never asked
-#
-# Now reward models from another world (`data/runs/study_rloo_style`; 04, Section 9). In their
-# training every answer ended in a second paragraph, a postscript, the same for all answers to a
-# prompt. So no pair asked Bradley-Terry what one is worth. The policy's prompts are the plain ones.
-# (*spread* is BSR without its level term, here at $10^{-1}$; *BSR* at $10^{-2}$.)
-#
-# **Predict**: will gold follow these proxies? Does it matter whether the spread was held down?
+# **Predict**: will gold follow these proxies?
 
 # %%
 NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 style = read_runs(RUNS / "study_rloo_style")
 
 
-def paragraphs(found):
-    return f"{np.mean([chr(10) * 2 in text for text in found['texts']]):.2f}"
-
-
 def row_of(run):
-    policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
-    gain = rloo.gains(run["evaluation"])
-    correlation = statistics.within_correlation(reference["proxy"], reference["gold"])
-    return {"correlation": f"{correlation:+.2f}", "proxy (sd)": f"{gain['proxy_gain'].mean():+.2f}",
-            "gold (sd)": "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(gain["gold_gain"])),
-            "gold at equal ending": left_over(run), "ended": f"{np.mean(policy['finished']):.2f}",
-            "tokens": f"{np.mean(policy['tokens']):.0f}", "KL (nats)": f"{distance(run):.0f}",
-            f"two paragraphs (reference {paragraphs(reference)})": paragraphs(policy),
-            "an answer": shorten(policy["texts"][45].replace("\n\n", " // "), 60)}
+    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
+    correlation = statistics.within_correlation(own["proxy"], own["gold"])
+    return {"proxy's correlation with gold": f"{correlation:+.2f}",
+            "gold (sd)": told(rloo.gains(run["evaluation"])["gold_gain"]),
+            "ended": f"{np.mean(policy['finished']):.2f}",
+            "tokens": f"{np.mean(policy['tokens']):.0f}",
+            "an answer (//: a new paragraph)": shorten(
+                policy["texts"][45].replace("\n\n", " // "), 60)}
 
 
 NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
         for run in style[f"{method}-kl0.0"]}
+alike = [statistics.within_correlation(*(run["evaluation"]["reference"][key]
+                                         for key in ("proxy", "gold"))) for run in SIX.values()]
+print(f"Section 1's six proxies correlate with gold by {min(alike):.2f} to {max(alike):.2f}")
 frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
 
+# %% [markdown]
+# The figure shows them at equal ending, and in grey where random numbers left gold. (Both beside
+# *eight* answers of the reference to a prompt, drawn for these runs.)
+
 # %%
-floor = [at_equal_ending(run, "gold").mean() for run in TAUGHT["random numbers"]]
-far = [distance(run) for run in TAUGHT["random numbers"]]
+noise = controls["noise-kl0.0"]
+floor, far = [at_equal_ending(run, "gold").mean() for run in noise], list(map(distance, noise))
 figure, axis = plots.panels(1)
 axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
 axis.annotate(f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)",
@@ -820,31 +557,148 @@ axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
-# %%
-bt, spread, bsr = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
-                             for run in style[f"{method}-kl0.0"]]) for method in NAMES)
-print("gold, spread minus BT:", shown(rloo.interval(spread - bt), "+.2f"))
-print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
-
 # %% [markdown]
-# **What to see.** **At equal ending gold falls in five of the eight runs that end**, while their
-# proxies rise by 1.2 to 2.4 sds. But **drift is excluded for none**. Only BT's seed 0 (-2.57) falls
-# further than under random numbers (grey), and its KL is about twice theirs (29 nats). (BT's seed 1
-# never ends: its proxy *dis*agrees with gold from the start.)
+# **What to see.** **At equal ending gold falls in five of the eight runs that end**, while all
+# eight proxies rise by more than one sd. But **drift is excluded for none**: only BT's seed 0 falls
+# further than under random numbers, and it went about twice as far (29 nats). BT's seed 1 never
+# ends; its proxy *dis*agrees with gold from the start.
 #
-# Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. Second
-# paragraphs are missing in four of the five, and in none of the three. Neither is shown to be a
-# cause. Which *method* resists is undecided: BT's runs differ by 2.7 sds.
+# Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. It is not
+# shown to be a cause.
 
 # %% [markdown]
-# ## 7. What holds here
+# ## 7. The proxy's favourites
+#
+# Can one see a dangerous proxy before any policy is trained? Is its correlation with gold enough?
+# Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`), and make
+# up two proxies that correlate with gold as a trained one does:
+# - **gold + noise**: independent normal noise, 1.2 sds of it;
+# - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy
+#   adds 5 sds where gold takes 2 off.
+
+# %% [markdown]
+# Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
+# quarter, ..., the top one of 64.
+#
+# **Predict**: as the choice gets stricter, whose favourites get better all the way?
+
+# %%
+scores = {name: values.astype(float) for name, values in
+          np.load(RUNS / "best_of_n" / "scores.npz").items()}  # (prompts, 64) each
+unit = statistics.within_sd(scores["gold"])
+gold = (scores["gold"] - scores["gold"].mean(1, keepdims=True)) / unit  # sds above the average
+PROXIES = {method: [(scores[f"{method}-seed{s}"], gold) for s in range(4)]
+           for method in ("bt", "bsr", "centering", "l2")} | {"+ noise": [], "+ rare trick": []}
+for draw in range(20):
+    rng = np.random.default_rng(draw)
+    normal, trick = rng.standard_normal(gold.shape), rng.random(gold.shape) < 0.01
+    PROXIES["+ noise"].append((gold + 1.2 * normal, gold))
+    PROXIES["+ rare trick"].append((gold + 0.8 * normal + 5 * trick, gold - 2 * trick))
+
+# %%
+def favourites(proxy, gold, keep):
+    """Mean gold of the `keep` answers to each prompt that the proxy likes best.  Shapes: (P, N) ->
+    (P,)."""
+    best = np.argsort(-proxy, axis=1)[:, :keep]
+    return np.take_along_axis(gold, best, axis=1).mean(1)
+
+# %%
+KEEP = (64, 32, 16, 8, 4, 2, 1)
+curves = {name: np.array([[favourites(*one, keep) for keep in KEEP] for one in pairs])
+          for name, pairs in PROXIES.items()}  # (seeds or draws, sizes, prompts)
+
+# %%
+figure, axis = plots.panels(1)
+axis.plot(KEEP, [favourites(gold, gold, keep).mean() for keep in KEEP], ":", color="black")
+axis.annotate("picked by gold", (0.93, 2.15), va="center")
+for i, (name, text) in enumerate({"+ noise": "gold + noise", "bt": "BT, trained",
+                                  "+ rare trick": "gold + rare trick"}.items()):
+    tint = {"+ noise": "#999933", "+ rare trick": "#332288"}.get(name, plots.COLORS["bt"])
+    mean, low, high = np.array([statistics.two_way_interval(curves[name][:, k])[:3]
+                                for k in range(len(KEEP))]).T
+    axis.errorbar(np.array(KEEP) * 0.97**i, mean, [mean - low, high - mean], fmt="o-",
+                  color=tint, markersize=3, linewidth=1, capsize=2)
+    axis.annotate(text, (0.85, mean[-1]), color=tint, va="center")
+axis.set_xscale("log", base=2)
+axis.set_xlim(75, 0.4)
+axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
+axis.axhline(0, color="black", linewidth=0.8)
+plots.label(axis, "the proxy's favourites: top share of the answers; 95% over seeds (or draws) "
+            "and prompts", "mean gold (sd above average)",
+            "Three proxies that correlate alike with gold, three ends")
+
+# %%
+def turning(name):
+    """The strictest choice against the top eighth."""
+    later = statistics.two_way_interval(curves[name][:, KEEP.index(1)]
+                                        - curves[name][:, KEEP.index(8)])[:3]
+    behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
+    agreed = [statistics.within_correlation(*one) for one in PROXIES[name]]
+    return {"correlation with gold": f"{np.mean(agreed):.2f}",
+            "gold at top 1/64 (sd)": f"{curves[name][:, -1].mean():.2f}",
+            "minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
+            "top 1/64 minus top 1/8": shown(later, "+.2f"),
+            "verdict": "turns" if later[2] < 0 else "rises" if later[1] > 0 else "undecided"}
+
+# %%
+table = frame({name: turning(name) for name in curves})
+assert list(table.verdict[["+ noise", "+ rare trick"]]) == ["rises", "turns"], (
+    "a fault shows itself among the favourites")
+table.head(6)
+
+# %% [markdown]
+# **What to see.** All correlate with gold by .62 to .65. *Noise*: better all the way. *A rare
+# trick*: from the top eighth on worse, for in nearly half of the prompts one of 64 answers has the
+# trick. *Trained proxies*, all four alike: better to the end, but .3 below noise at the top.
+#
+# **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
+# let people judge the favourites: the top one of 64 against the top eighth.
+#
+# This is about picking among what the reference says. A policy *moves* beyond that.
+
+# %% [markdown]
+# ## 8. BSR's policies against BT's
+#
+# Is BSR the better teacher? A seed has the same prompts in the same order under both methods: the
+# comparison is paired.
+
+# %%
+def apart(name, other, value, group=runs):
+    """A method minus another one, by seed, with its interval.  `value`: run -> (prompts,)."""
+    ours, theirs = (np.array([value(run) for run in group[f"{method}-kl0.0"]])
+                    for method in (name, other))
+    return {"difference (sd)": shown(rloo.interval(ours - theirs), "+.2f"),
+            "by seed": ", ".join(f"{m:+.2f}" for m in (ours - theirs).mean(1))}
+
+
+def own_proxy(run):
+    return rloo.gains(run["evaluation"])["proxy_gain"]
+
+
+def by_gold(run):
+    return rloo.gains(run["evaluation"])["gold_gain"]
+
+# %%
+frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
+       "gold, BSR minus BT": apart("bsr", "bt", by_gold),
+       "gold but for *complete*, read again, BSR minus BT": apart(
+           "bsr", "bt", lambda run: term_gains(run, lined)[:, 1:].sum(1)),
+       "Section 6: gold, BSR minus BT": apart("bsr-1e-2", "bt", by_gold, style),
+       "Section 6: gold, spread minus BT": apart("spread-1e-1", "bt", by_gold, style)})
+
+# %% [markdown]
+# **What to see. Undecided**: every interval holds zero, and gold's hold large effects either way.
+# BSR's proxies of Section 1 were climbed further in every seed.
+
+# %% [markdown]
+# ## 9. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
 #   two of six runs and fell in three, not seen to go beyond drift.
 # - **What a model adds to random numbers**, about one sd, is undecided.
+# - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **Proxy up, gold down at equal ending**: five of nine runs against models of another world.
 #   Drift is excluded for none.
-# - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **BSR against BT, spread against BT: undecided.**
 #
 # Unlike the paper (Sec. 3.2): 135M, not 1.5B, no own SFT, LoRA, 16 answers a step, not 128, no KL
@@ -856,9 +710,9 @@ print("gold, BSR minus BT:   ", shown(rloo.interval(bsr - bt), "+.2f"))
 # A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
 #
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
-# with a trick whenever there is one. Its gold is `trick`. `honest[n - 1]`, of a tensor of length
-# N, is gold of the best of n answers without a trick. Return the integer n, 1 to N, at which the
-# expected gold of the pick is highest.
+# with a trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of
+# length N, is gold of the best of n answers without a trick. Return the integer n, 1 to N,
+# at which the expected gold of the pick is highest.
 #
 # <details><summary>First hint</summary>
 #
@@ -911,12 +765,12 @@ for method in ("bt", "bsr"):
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
 # alike, 1 where it went from none to all of the asked and stayed elsewhere.
 #
-# Then compute it for BSR 2 and BT 1, by hand from Section 4's counts. Why are they alike, and what
+# Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
 # second number would tell them apart?
 #
 # <details><summary>First hint</summary>
 #
-# Section 4 has two counts for the reference and two for a run. A mannerism must cancel.
+# Section 5 has two counts for the reference and two for a run. A mannerism must cancel.
 # </details>
 
 # %%
@@ -938,7 +792,7 @@ checks.check_learned_to_list(learned_to_list);
 # ## Check yourself
 #
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
-# 2. Why does *picking* by an honest proxy keep its correlation with gold, and not 1?
+# 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
 # 4. Two proxies correlate with gold equally. How can one be harmless and one not?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
@@ -946,9 +800,8 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on random numbers (the floor) and on gold (the ceiling); a constant shows
-#    what the set-up alone teaches.
-# 2. Of a picked answer's lead a part is luck of the proxy's errors; that part is not in gold.
+# 1. The same training on random numbers (the floor) and on gold (the ceiling).
+# 2. Drift: policies trained on random numbers fell further.
 # 3. Not shown: without any reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
@@ -959,15 +812,15 @@ checks.check_learned_to_list(learned_to_list);
 #
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
-# | tokens, endings | 40 to 25 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
-# | share kept, correlation | .17 to .89, .63 to .69 | far below: read the favourites |
-# | a constant, random numbers | gold -3.4, -.3 sds | no gain beyond random numbers: more seeds |
+# | tokens, endings | 41 to 25 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
+# | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
+# | a constant, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
 
 # %% [markdown]
 # ## What you know now
 #
-# - A gain that any proxy would bring, such as ending, must be taken out of *both* rewards before
-#   the share kept says anything. What a model adds, only a control shows.
+# - A gain that any proxy would bring, such as ending, must be taken out of proxy *and* gold before
+#   you compare them. What a model adds, only a control shows.
 # - For picking, a proxy's correlation with gold says less than the worth of its favourites.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
