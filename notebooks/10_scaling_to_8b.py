@@ -9,17 +9,17 @@
 # %% [markdown]
 # # 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 #
-# Where the numbers lie, who computes them, and how long that takes. Some tricks change the numbers
-# on purpose (bf16, QLoRA). The others must not: **does such a trick give the plain way's numbers,
-# and would the test notice if it did not?** Packing and two processes pass here; one obvious way to
+# Eight GPUs change where the numbers lie, who computes them, and how long that takes. They must not
+# change the loss. So of each trick that moves work we ask: **does it give the plain way's numbers,
+# and would the test notice if it did not?** Packing and two processes pass here. One obvious way to
 # split a batch fails.
 
 # %% [markdown]
 # After it you can
 # - say which lines of an 8B config decide the loss, and which only memory and time;
-# - lay a batch out without padding, and say which attention mask that stands for;
+# - pack a batch without padding, and draw its attention mask;
 # - split a batch-coupled loss (BSR, Eq. 25) over GPUs without changing it;
-# - count a run's memory beforehand, and say why its time must be measured.
+# - count a run's memory, and say why its time must be measured.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -61,8 +61,8 @@ CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
 # %% [markdown]
 # ## 1. The config, and what decides the loss
 #
-# `rm_8b_bsr.yaml` follows the paper's 8B recipe. Comments name a value's source; its first lines,
-# not shown, say where it differs.
+# Some lines of a config decide the loss, others only memory and time. `rm_8b_bsr.yaml` follows the
+# paper's 8B recipe; its first lines, not shown, say where it differs.
 #
 # **Predict**: two lines decide a training step's memory and speed, but never its loss. Which?
 
@@ -78,21 +78,23 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # <details><summary>Answer</summary>
 #
 # `token_budget`, the tokens of a micro-batch, and `gradient_checkpointing`: layers are computed
-# again in the backward pass, not kept. (`dtype` rounds: weights in fp32, products in bf16.)
+# again in the backward pass, not kept. (`dtype` changes the loss, by rounding.)
 # </details>
 #
-# `bsr_group_size: 16` decides the loss. The official code takes BSR's mean over the micro-batch of
-# one GPU, 16 pairs, and nothing links the GPUs. So $G$ in $\lambda G\,\bar r^{\,2}$ (Eq. 25, which
-# writes $B$) is 16, averaged over the batch's 8 groups.
+# A line that looks harmless decides the loss: `bsr_group_size: 16`. In the official code each GPU
+# squares the mean reward $\bar r$ of its own 16 pairs. So $G$ in BSR's penalty
+# $\lambda G\,\bar r^{\,2}$ (Eq. 25, which writes $B$) is 16, and the penalties of the batch's 8
+# groups are averaged.
 
 # %% [markdown]
 # ## 2. A batch without padding
 #
-# Pairs differ in length. A padded batch computes every row as long as the longest, and every
-# prompt twice. Take four pairs with these lengths (prompt, chosen, rejected).
+# A padded batch computes every row as long as the longest, and every prompt twice, once for each
+# answer. Packing puts all pairs into one row instead. It must not change a reward.
 #
-# **Predict**: what share of the padded rectangle is padding or repetition? And when a row holds
-# each prompt once, then both answers: where must the rejected answer's attention have a hole?
+# Take four pairs with these lengths (prompt, chosen, rejected).
+#
+# **Predict**: what share of the padded rectangle is padding or repetition?
 
 # %%
 PAIRS = [(12, 30, 8), (6, 10, 14), (20, 6, 9), (4, 40, 25)]
@@ -105,9 +107,10 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
       f"padding {1 - (packed + again) / padded:.0%}, prompts again {again / padded:.0%}")
 
 # %% [markdown]
-# So all pairs go into *one row*, `prompt | chosen | rejected | prompt | ...`. Positions
-# restart in every pair, and go on from the prompt's end in every answer. A token attends to itself,
-# to the tokens before it in its part, and, in an answer, to the whole prompt. Nothing else.
+# Packed, the row is `prompt | chosen | rejected | prompt | ...`, each prompt once. Positions
+# restart in every pair, and go on from the prompt's end in both answers.
+#
+# **Predict**: which tokens may a token of the rejected answer attend to?
 
 # %%
 from bsr_lite.batching import pack
@@ -148,12 +151,13 @@ left.grid(False)
 right.grid(False);
 
 # %% [markdown]
-# **What to see.** Left, padding is grey (36%), the second copy of each prompt pale (12%). Right,
-# one triangle a pair for prompt and chosen answer. The rejected answer has its own triangle and a
-# block over the prompt; the hole between them is the chosen answer, which it must not see.
+# **What to see.** Left, padding is grey (36%), the second copy of each prompt pale (12%). Right, a
+# token attends to itself, to what precedes it in its part, and, in an answer, to its prompt. The
+# rejected answer must not see the chosen one: that is the hole.
 #
-# The test: rewards from packed rows against those of each answer alone. The control fills the hole:
-# chosen and rejected become one long answer (so the rejected one's positions move, too).
+# The test compares rewards from the packed row with those of each answer alone. The control fills
+# the hole: chosen and rejected become one long answer, which also moves the rejected one's
+# positions.
 #
 # **Predict**: the rewards' standard deviation is .17. How large is each of the two differences?
 
@@ -175,35 +179,23 @@ assert exact < 5e-5, "packing must not change a reward"
 assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
-# Packed differs by rounding; the control moves one of eight rewards by .14. So packing passes. How
-# much faster is it? Recorded on one CPU thread (`python tests/speed/bench.py`), against the
-# RewardTrainer of TRL (Hugging Face's library for such training) at its best settings: the same
-# pairs, weights and optimizer, four layers; medians and quartiles. *Pocket*: pairs of the pocket
-# world; *dialogs*: the same after four earlier turns; *judged*: real answers (notebook 07).
-
-# %%
-table = json.loads(Path("data/runs/bench/results.json").read_text())["table"]["reward models"]
-best = {name: entry["trl_best"] for name, entry in table.items()}
-pd.DataFrame([{"data, training": name, "tokens, TRL's over ours": round(row["computed_tokens"], 2),
-               "speed-up (quartiles)": "{:.2f} ({:.2f} to {:.2f})".format(*row["speed_up"])}
-              for name, row in best.items()])
-
-# %% [markdown]
-# TRL's padded batches compute 1.8 to 2.7 times the tokens. Speed need not follow: *pocket, full*
-# gains less than that, both *judged* rows more. Why was not measured; no GPU has timed it.
+# Packed differs by rounding; the control moves one of eight rewards by .14. So packing passes, and
+# the test would notice a leak.
+#
+# Does it save time? Our trainer, which packs, was 1.3 to 3.4 times as fast as that of TRL, Hugging
+# Face's library, which pads: medians on one CPU thread, four layers, TRL at its best settings
+# (`data/runs/bench`). How much of that is packing was not measured. No GPU has timed it.
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
 #
-# Full fine-tuning in fp32: 4 bytes a weight, 4 for its gradient, 8 for AdamW's two averages; 16 in
-# all, 128 GB for 8 billion. QLoRA (notebook 05) shrank the 16; with eight GPUs one can also *cut*
-# them: **FSDP2** (fully sharded data parallel; ZeRO stage 3) gives every GPU an eighth of each
-# weight, gradient and average, and gathers a layer's weights only while it computes. *DDP* cuts
-# nothing: every GPU holds everything, and gradients are added up.
-
-# %% [markdown]
-# **Activations**, what the forward pass keeps for the backward pass, come on top. Say 20 GB on each
-# GPU.
+# Cut over more GPUs, what belongs to weights shrinks. What belongs to tokens does not.
+#
+# Full fine-tuning in fp32 takes 4 bytes a weight, 4 for its gradient and 8 for AdamW's two
+# averages: 16 in all, 128 GB for 8 billion. **FSDP2** (fully sharded data parallel) *cuts* all of
+# them over the GPUs, and gathers a layer's weights only while it computes. **Activations**, what
+# the forward pass keeps for the backward pass, come on top, for each GPU's own tokens. Say 20 GB on
+# each.
 #
 # **Predict**: how many 80 GB cards does it take? And how many GB a GPU remain on 64?
 
@@ -222,13 +214,11 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Three: two miss it by 4 GB. On 64 there are 22 left, and no number of GPUs gets below the
-# activations.
+# Three: two miss it by 4 GB. On 64 there remain 22, of which 20 are activations.
 # </details>
 #
-# `scale.dry_run` counts for a config: the model on *fake* tensors (notebook 05), its parts cut over
-# the GPUs, and *gathered*, what a GPU holds whole for a moment. For CUDA itself it assumes .6 GB
-# (on an H100: .81).
+# `scale.dry_run` counts the real config on *fake* tensors (notebook 05): 7.5 billion weights, since
+# a reward model has no output layer. *Gathered* is what a GPU holds whole for a moment.
 #
 # **Predict**: from 8 GPUs with 32,768 tokens a micro-batch, which saves more: cutting the
 # micro-batch to a quarter, or then eight times the GPUs?
@@ -238,34 +228,29 @@ from bsr_lite.scale.dry_run import UTILISATION, memory, step_work, steps_of
 from bsr_lite.scale.fake import meta_model
 
 less = dataclasses.replace(big, token_budget=8192)
-qlora = load_config("bsr_lite/configs/rm_8b_qlora_bsr.yaml")  # 8,192 tokens, too
 meta = meta_model(big.model)
 wide, narrow = (memory(config, meta, 8)["FSDP2"] for config in (big, less))
 CUT = ("base", "gradients", "optimizer")
 more = narrow | {part: narrow[part] / 8 for part in CUT}  # on 64 GPUs
-bills = {"8 GPUs, full: 32,768 tokens": wide, "8 GPUs, full: 8,192 tokens": narrow,
-         "64 GPUs, full: 8,192 tokens": more,
-         "1 GPU, QLoRA: 8,192 tokens": memory(qlora, meta_model(qlora.model), 1)["one GPU"]}
+bills = {"8 GPUs,\n32,768 tokens": wide, "8 GPUs,\n8,192 tokens": narrow,
+         "64 GPUs,\n8,192 tokens": more}
 
 # %%
 PARTS = {"weights": (["base"], "#888888"), "gathered": (["gathered"], "#66CCEE"),
-         "gradients and AdamW": (["adapters", "gradients", "optimizer"], "#CCBB44"),
+         "gradients and AdamW": (["gradients", "optimizer"], "#CCBB44"),
          "activations": (["activations"], "#4477AA")}
 bills = pd.DataFrame({part: {name: sum(bill[k] for k in keys) / 1e9
                                  for name, bill in bills.items()}
                           for part, (keys, _) in PARTS.items()})
-bills.assign(**{"total (GB)": bills.sum(axis=1)}).round(1)
 
 # %%
 figure, axis = plots.panels(1)
-shown = bills.iloc[:3]  # full fine-tuning
-names = [name.replace(", full: ", ",\n") for name in shown.index]
-bottom = 0 * shown["weights"]
+bottom = 0 * bills["weights"]
 for part, (_, tint) in PARTS.items():
-    axis.barh(names, shown[part], 0.6, left=bottom, color=tint)
-    axis.text(bottom.iloc[0] + shown[part].iloc[0] / 2, -0.34, part, fontsize=8,
+    axis.barh(bills.index, bills[part], 0.6, left=bottom, color=tint)
+    axis.text(bottom.iloc[0] + bills[part].iloc[0] / 2, -0.34, part, fontsize=8,
               ha="center", va="bottom")
-    bottom += shown[part]
+    bottom += bills[part]
 for place, total in enumerate(bottom):
     change = f" ({total - bottom.iloc[place - 1]:+.1f})" if place else ""
     axis.text(total + 0.4, place, f"{total:.1f} GB{change}", fontsize=9, va="center")
@@ -277,24 +262,25 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 
 # %% [markdown]
 # **What to see.** Fewer tokens shrink activations. More GPUs then shrink weights, gradients and
-# averages; what is gathered, mostly the embedding and its gradient, stays. (64 GPUs share 128
-# pairs: two each, at most 8,192 tokens. There both changes come together.)
+# averages. What is gathered, mostly the embedding and its gradient, stays whole. CUDA's own memory
+# comes on top (.8 GB on an H100).
 #
-# How far to trust it: on an H100 the count was 98 to 100% of the small model's measured
-# activations (`data/runs/gpu_nvidia-h100-80gb-hbm3`), in six settings *without* checkpointing. It
-# was never too high, so leave room. With checkpointing, as in all bars above, for 8B and for
-# several GPUs, it was never measured.
+# These bars are counted, not measured. On an H100 the count was 98 to 100% of the small model's
+# measured activations, never too high, *without* checkpointing
+# (`data/runs/gpu_nvidia-h100-80gb-hbm3`). With checkpointing, for 8B, or on several GPUs nothing
+# was measured: leave room.
 
 # %% [markdown]
 # ## 4. A loss that couples all GPUs
 #
-# Notebook 03 (Section 5) showed that a micro-batch's own mean is another regularizer. A GPU's share
-# is a micro-batch, too. Groups have 16 pairs, and so has each GPU: might each group stay at home?
-# No: pairs are dealt to GPUs by length, so that none waits for another.
+# BSR squares a group's mean, and a GPU that holds only a part of the group has another mean.
 #
-# **Predict**: the rewards of GPU 1 lie above zero on average, those of GPU 2 further below it. The
-# obvious way averages the penalties of the halves. Which way does that push each half's rewards?
-# Which way does the whole batch's penalty push them?
+# Eight groups, eight GPUs: might each group stay on one? No: pairs are dealt to GPUs by length, so
+# that none waits for another. The obvious way lets each GPU use the mean of what it has, and
+# averages the penalties. Notebook 03 (Section 5) did so with micro-batches.
+#
+# **Predict**: GPU 1's rewards lie above zero on average, GPU 2's further below it. Which way does
+# the obvious way push each GPU's rewards? Which way does the whole batch's penalty push them?
 
 # %%
 from bsr_lite.losses import bsr_penalty
@@ -332,37 +318,29 @@ for x, name in ((2.5, "GPU 1"), (6.5, "GPU 2")):
 axis.axvline(4.5, color="black", linewidth=0.8, linestyle="--")
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set(ylim=(-0.023, 0.038), xlim=(0.7, 9.3), xticks=range(1, 9))
-plots.label(axis, "pair", "the penalty's push on its chosen reward",
+plots.label(axis, "pair", "push on each of the pair's two rewards",
             "The whole batch pushes all rewards up; halves push GPU 1's down")
 
 # %% [markdown]
 # **What to see.** The mean of all is below zero: the whole batch pushes every reward up by the same
 # amount. In halves GPU 1 sees only its own mean, above zero, and pushes *down*.
 #
-# <details><summary>Why</summary>
-#
-# With $\bar r_1, \bar r_2$ the halves' means the batch's penalty is
-# $2\lambda(\bar r_1+\bar r_2)^2$, the naive one $2\lambda(\bar r_1^{\,2}+\bar r_2^{\,2})$. Naive is
-# smaller by $4\lambda\,\bar r_1 \bar r_2$ (larger where signs differ), and zero only if both are.
-# </details>
-#
-# The naive loss is BSR with `bsr_group_size: 4`. That is legitimate: the official code does just
-# this, with 16 pairs a GPU. It fails here: the config fixes $G$, so the number of GPUs must not.
+# Halves are BSR with `bsr_group_size: 4`. The official code does just this, with 16 pairs a GPU.
+# Here it is an error: the config fixes $G$, and the number of GPUs must not change it.
 
 # %% [markdown]
-# The repair: the loss needs the network only through its rewards. 128 pairs have 256 of them, a
-# kilobyte; the weights' gradient has 30 GB. So all *ranks* (processes, normally one a GPU) exchange
-# their rewards before anyone goes backward. Each computes $dL/dr$, the derivative of the whole
-# batch's loss by each reward, and takes its own slice backward.
+# The repair: the loss needs the network only through its rewards, and these are few. 128 pairs have
+# 256 of them, a kilobyte. So all *ranks* (processes, normally one a GPU) exchange their rewards
+# before anyone goes backward. Each then computes $dL/dr$, the derivative of the whole batch's loss
+# by each reward, and takes its own slice backward.
 #
-# Several micro-batches on one GPU do the same: all rewards first, then each part again with a
-# graph. That second forward pass is the real price, not the kilobyte: a quarter more work with
-# checkpointing (Section 6), none if a GPU's share is one micro-batch.
+# The price, where a GPU's share is several micro-batches, is a second forward pass: first the
+# rewards of all, then each part again with a graph.
 
 # %% [markdown]
-# The slices' gradients must be *summed*. Where a library averages them, multiply the loss of a
-# slice by the number of ranks. Forget it, and the first loss is still right, and AdamW, which
-# divides by the gradient's own size, nearly hides the factor: only the gradient's norm shows it.
+# The slices' gradients must be *summed*. A library that averages them loses a factor. The first
+# loss does not show it, and AdamW, which divides by the gradient's own size, nearly hides it. The
+# gradient's norm does show it.
 #
 # **Predict**: five weights see all pairs. How far is their gradient off from the whole batch's with
 # rewards exchanged, and how far with halves?
@@ -384,16 +362,17 @@ assert off[0] < 1e-12, "slices of dL/dr add up to the whole batch's gradient"
 assert off[1] > 0.1, "averaging penalties of halves is another loss"
 
 # %% [markdown]
-# 310% is this example's: halves of opposite sign nearly cancel in the whole (mean .10), so its
-# gradient is small.
+# With rewards exchanged the gradient is the whole batch's, to rounding. In halves it is another
+# one; averaged instead of summed, it is half as large. (310% is this example's: opposite halves
+# nearly cancel in the whole, whose mean is .10.)
 
 # %% [markdown]
 # ## 5. Two processes, live
 #
-# `accelerate launch` starts the same command twice. The config is `rm_fast.yaml`, cut down: 4
-# layers, LoRA, 32 pairs, batches of 8, each one group. Then the same in one process. The control is
-# one process with groups of 4: BSR in halves, much as ranks that do not exchange (theirs would be
-# sorted by length). All on the CPU.
+# Does real training in two processes give the numbers of one? `accelerate launch` starts the same
+# command twice, on the CPU. The config is `rm_fast.yaml`, cut down: 4 layers, LoRA, 32 pairs,
+# batches of 8, each one group. The control is one process with groups of 4: BSR in halves, like
+# ranks that do not exchange.
 #
 # **Predict**: in which digit does each differ from one process?
 
@@ -450,21 +429,22 @@ for axis, key, title in zip(axes, KEYS, (
 axes[0].set_ylabel("difference from one process\n(share of its value)");
 
 # %% [markdown]
-# **What to see.** Between two processes and one lie a few millionths at most, rounding, even after
+# **What to see.** Two processes differ from one by less than a millionth, rounding, even after
 # three updates. The control is 5% off in its loss and 48% in its gradient norm at the first step,
 # where the weights are still the same.
 #
-# This is LoRA in fp32, with all weights in each process. The 8B config trains and cuts every
-# weight; `tests/test_distributed.py` does that with FSDP2, for a tiny model in two CPU processes.
-# No two GPUs have run this code.
+# Here each process held all weights, and LoRA was trained. Every weight trained and cut, FSDP2, is
+# tested with a tiny model in two CPU processes (`tests/test_distributed.py`). No two GPUs have run
+# this code.
 
 # %% [markdown]
 # ## 6. Time, which cannot be counted
 #
-# Let $N$ be the weights of matrix products, 7.0 of the 7.5 billion (the rest is the embedding; a
-# reward model has no output layer). A token costs $2N$ operations in the forward pass and $4N$ in
-# the backward pass. Checkpointing adds $2N$. So does Section 4's second forward pass. In all $10N$;
-# attention between tokens adds 4%.
+# The operations of a step can be counted; how fast a card does them must be measured.
+#
+# Let $N$ be the weights in matrix products, 7.0 billion (the embedding is only looked up). A token
+# costs $2N$ operations in the forward pass and $4N$ in the backward pass. Checkpointing adds $2N$,
+# and so does Section 4's second forward pass: $10N$ in all. Attention between tokens adds 4%.
 
 # %%
 work = step_work(big, meta, 8)
@@ -477,13 +457,12 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
       f"135M, trained on an H100: {shares.min():.1%} to {shares.max():.1%} of its peak")
 
 # %% [markdown]
-# A card's peak is on its data sheet; a run reaches a part, its **utilisation**. `dry_run`
-# *assumes* 35%. On the H100 our 135M model reached .2% (QLoRA, 2,048 tokens a micro-batch) to 6%
-# (all weights, 32,768), with a slow path of attention that is mended since.
+# A run reaches only a part of the peak on a card's data sheet, the **utilisation**. `dry_run`
+# *assumes* 35%. On an H100 an earlier version of this code reached .2 to 6.1%, with the 135M model.
+# 8B has other matrices: neither is a forecast for it.
 #
-# A part of each step may be fixed, perhaps because the card waits for the CPU to start every
-# operation (a *kernel*). How much of the 6% a fixed part explains is Exercise 4; what slows the
-# rest is unknown. 8B has other matrices: neither 6% nor 35% is a forecast for it.
+# Why so low? Perhaps a part of each step is fixed, while the card waits for the CPU to start every
+# operation. Exercise 4 asks how much a fixed part explains.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -491,23 +470,18 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
 # %%
 from bsr_lite.scale.cards import CARDS
 
-total = wide["total"] / 1e9
-print(f"{work['flops']:.2g} operations a step, {steps_of(big)} steps; {total:.0f} GB a GPU (FSDP2)")
-costs = {}
-for name in ("l40s", "a100", "h100", "b200"):
-    card = CARDS[name]
-    hours = work["flops"] * steps_of(big) / (8 * card.tflops * 1e12) / 3600  # at the peak
-    costs[f"8 x {name}"] = {"GB left": card.memory - total, "hours at 35%": hours / UTILISATION,
-                            "dollars at 35%": 8 * hours / UTILISATION * card.dollars,
-                            "hours at 6%": hours / 0.06,
-                            "dollars at 6%": 8 * hours / 0.06 * card.dollars}
-pd.DataFrame.from_dict(costs, orient="index").round(1)
+print(f"{work['flops']:.2g} operations a step, {steps_of(big)} steps")
+hours = {}
+for name in ("a100", "h100", "b200"):
+    at_peak = work["flops"] * steps_of(big) / (8 * CARDS[name].tflops * 1e12) / 3600
+    hours[f"8 x {name}"] = {f"hours at {share:.0%}": at_peak / share
+                            for share in (UTILISATION, 0.06)}
+pd.DataFrame.from_dict(hours, orient="index").round(1)
 
 # %% [markdown]
-# Between 35% and 6% lie six times the hours and the dollars, and nothing here shows that 8B lies
-# between them: .2%, our worst setting, would be two weeks on the H100s. (Tokens are an upper bound,
-# rents are assumed, communication and evaluation are left out. A card with less than 2 GB left we
-# call too small: memory breaks into pieces.) So first measure ten steps, and multiply.
+# At 6% a run takes six times the hours it takes at 35%, and nothing here shows that 8B lies between
+# the two. (Tokens are an upper bound; communication and evaluation are left out.) So first measure
+# ten steps, and multiply.
 
 # %% [markdown]
 # ## 7. Launch it
@@ -523,8 +497,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 
 # %% [markdown]
 # Nobody has run the 8B config yet. If you do, take three seeds of each method, evaluate with
-# `studies.evaluate --format rm_bench`, and add an entry with intervals to `data/runs/LOG.md`. Two
-# folds hold the paper's numbers, without intervals.
+# `studies.evaluate --format rm_bench`, and give intervals. The paper's numbers, in two folds, have
+# none.
 
 # %% [markdown]
 # <details><summary>Reward model: Table 2</summary>
@@ -550,8 +524,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # | RLOO against BT | 2180 | 8.41 |
 # | RLOO against BSR | 1337 | 9.02 |
 #
-# Length-controlled: corrected for the judge's taste for long answers. The .6 points of win rate
-# between BT and BSR are not established.
+# Length-controlled: corrected for the judge's taste for long answers. The .6 points between BT and
+# BSR are undecided.
 # </details>
 
 # %% [markdown]
@@ -560,8 +534,8 @@ pd.DataFrame.from_dict(costs, orient="index").round(1)
 # Each stub returns `None`, "not attempted yet". A fold holds the first hint; the checker gives a
 # wrong answer a second one. Solutions are in `notebooks/solutions/`.
 #
-# **1.** The mask of one pair's packed row, for `prompt`, `chosen`, `rejected` tokens: a boolean
-# tensor (T, T), attending by attended.
+# **1.** *The hole.* One pair's packed row has `prompt`, `chosen` and `rejected` tokens, T in all.
+# Return its mask, a boolean tensor (T, T): may the token of row i attend to that of column j?
 #
 # <details><summary>Hint</summary>
 #
@@ -576,10 +550,10 @@ def may_attend(prompt, chosen, rejected):
 checks.check_may_attend(may_attend);
 
 # %% [markdown]
-# **2.** ZeRO cuts in stages: 0 nothing, 1 AdamW's averages, 2 gradients too, 3 weights too. By its
-# authors' count stages 1 and 2 send between GPUs what 0 does, stage 3 half as much again. Return
-# the lowest stage at which full fine-tuning in fp32 (16 bytes a weight) fits, -1 if none does.
-# `activations`, `card`: bytes on each GPU.
+# **2.** *Cut no more than needed.* ZeRO cuts in stages: 0 nothing, 1 AdamW's averages, 2 gradients
+# too, 3 weights too, like FSDP2. By its authors' count only stage 3 sends more between GPUs than
+# stage 0. Return the lowest stage at which full fine-tuning in fp32 fits on `gpus` GPUs, -1 if none
+# does. `weights` is their number; `activations` and `card` are bytes of one GPU.
 #
 # <details><summary>Hint</summary>
 #
@@ -594,10 +568,10 @@ def first_stage(weights, gpus, activations, card):
 checks.check_first_stage(first_stage);
 
 # %% [markdown]
-# **3.** The gradient of $\lambda$ times BSR's *penalty* on one rank (Bradley-Terry's part needs no
-# other pair). `rewards` (B, 2) are the whole batch's, exchanged; groups are runs of `size` pairs,
-# and the penalty is their average. `mine` (n,) holds the indices of this rank's pairs, from several
-# groups. Return the derivative by each of its rewards, (n, 2), without autograd.
+# **3.** *One rank's slice.* `rewards` (B, 2) are the whole batch's, exchanged. Groups are runs of
+# `size` pairs; the loss is `bsr_lambda` times BSR's penalty, averaged over the groups. `mine` (n,)
+# holds the indices of this rank's pairs, from several groups. Return the derivative of the loss by
+# each of their rewards, (n, 2), without autograd.
 #
 # <details><summary>Hint</summary>
 #
@@ -612,12 +586,16 @@ def bsr_gradient(rewards, mine, size, bsr_lambda):
 checks.check_bsr_gradient(bsr_gradient);
 
 # %% [markdown]
-# **4.** *Judge a record.* "On the H100 a step's seconds are a fixed part, in which the card waits,
-# plus so much a token. Without the fixed part the 6% would be 35%." Three micro-batches have
-# `tokens` (rising), done at `rates` (tokens a second). Return the fixed seconds by the first two,
-# those by the last two, and 1 if they differ by at most a tenth of the larger, else 0. Then run the
-# last cell. Which training fits "a fixed part plus so much a token"? Does that show that the card
-# waits? At which share of the peak would its last step run without the fixed seconds?
+# **4.** *Judge a record.* Somebody says of the H100: "A step's seconds are a fixed part plus so
+# much a token. Without the fixed part the 6% would be the assumed 35%."
+#
+# Three micro-batches have `tokens` (rising), done at `rates` (tokens a second). Return three
+# numbers: the fixed seconds of the line through the first two, those of the line through the last
+# two, and 1 if these differ by at most a tenth of the larger, else 0. Then run the last cell.
+#
+# - Which training does the first sentence fit?
+# - At which share of the peak would its largest micro-batch run without the fixed seconds?
+# - Does the record show what the fixed seconds are?
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -644,8 +622,7 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One card, one call of each setting, the median of five steps: the noise between calls is not
-# known. Seconds are budget over rate.)
+# (One call of each setting: the noise between calls is not known. Seconds are budget over rate.)
 
 # %% [markdown]
 # ## Check yourself
@@ -665,8 +642,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # 3. The gradient's norm must agree (a gradient averaged instead of summed leaves the first loss as
 #    it is), and another loss, such as BSR in halves, must change both.
 # 4. The second copy of every prompt.
-# 5. It may wait for the CPU to start its kernels; larger ones keep it busy. (At our 6% a fixed part
-#    is the smaller one: Exercise 4.)
+# 5. It may wait for the CPU to start its operations; larger ones keep it busy.
 # </details>
 
 # %% [markdown]
@@ -674,17 +650,17 @@ pd.DataFrame.from_dict(found, orient="index")
 #
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
-# | packed against alone | rewards within a few 1e-6 in fp32; a leak makes .14 | positions, mask |
+# | packed against alone | rewards within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | loss, gradient norm: 1, 2 ranks | equal to 6 digits (groups of 4: 5%, 48% off) | exchange; sum |
 # | measured activations over count | 1.00 to 1.02 (H100, 135M, no checkpointing) | `token_budget` |
-# | seconds of ten steps | 8B: not measured; 135M: 6% of the peak at best | `token_budget`, GPUs |
+# | seconds of ten steps | 8B: not measured; 135M: at best 6% of the peak | `token_budget`, GPUs |
 
 # %% [markdown]
 # ## What you know now
 #
 # A trick that only moves work may change memory and time, never the loss. Test it against the plain
-# way, beside a control that must fail. For any loss of the rewards it is enough to exchange all of
-# them before anyone goes backward.
+# way, beside a control that must fail. To split a loss of many rewards, exchange them before anyone
+# goes backward.
 #
 # **To a colleague**: *BSR looks at a group's mean: GPUs that share a group must share its rewards,
 # or the number of GPUs silently becomes a hyperparameter.*

@@ -58,8 +58,8 @@ assert checks.check_may_attend(may_attend)
 
 # %% [markdown]
 # **2.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Stage 3 sends half as
-# much again between the GPUs as the others, so it is the last to take. On 8 GPUs the checker's card
-# of 24 GB holds no stage: at stage 3 it would need 36. On 64 GPUs it needs 22, so stage 3 fits.
+# much again between the GPUs as the others, so it is the last to take. On 8 GPUs a card of 24 GB
+# holds no stage of the 8 billion: at stage 3 it would need 36. On 64 GPUs it needs 22.
 
 # %%
 def first_stage(weights, gpus, activations, card):
@@ -74,10 +74,10 @@ def first_stage(weights, gpus, activations, card):
 assert checks.check_first_stage(first_stage)
 
 # %% [markdown]
-# **3.** Of the penalty alone: Bradley-Terry adds what each rank knows by itself. A group's
-# $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. The derivative
-# is $\lambda\,\bar r$, the same for every reward of the group, wherever it is computed. The penalty
-# is averaged over the groups. Only `rewards` had to cross the GPUs.
+# **3.** A group's $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. So its
+# derivative is $\lambda\,\bar r$, the same for every reward of the group; averaging divides it by
+# the number of groups. Only `rewards` had to cross the GPUs. Bradley-Terry's part needs nothing of
+# another rank.
 
 # %%
 def bsr_gradient(rewards, mine, size, bsr_lambda):
@@ -114,11 +114,11 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index").round(3)
 
 # %% [markdown]
-# The line fits *full* alone: .131 and .128 seconds without tokens. That the card waits in them the
-# record does not show. They are a third of the last step: without them 6% would be 9%, not 35%.
-#
-# For LoRA and QLoRA the two parts give other fixed seconds, so the line is the wrong picture. With
-# LoRA 8,192 tokens take as long as 2,048; at 32,768 waiting may hide behind work.
+# - The line fits *full* alone: .131 and .128 seconds without tokens. For LoRA and QLoRA the two
+#   parts give other fixed seconds, so a line is the wrong picture.
+# - They are a third of its largest step: without them 6% would be 9%, not 35%. So the second
+#   sentence is wrong.
+# - No. That the card waits for the CPU in them is a guess.
 
 # %% [markdown]
 # What the rest is (small matrices, or the slow attention that is mended since) the record does not
