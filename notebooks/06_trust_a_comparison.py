@@ -186,9 +186,11 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # The interval narrows less, 3.5 times: pairs leave fewer degrees of freedom, so $t$ grows from 2.05
 # to 3.18 (right panel).
 # </details>
+#
+# So pair whatever can be paired.
 
 # %% [markdown]
-# ## 2. Does it speak of new seeds *and* new prompts?
+# ## 2. Does the interval speak of new seeds *and* new prompts?
 #
 # Write $d_{ij}$ for the paired difference of seed $i$ on prompt $j$, $D$ for the true difference,
 # $V$ for a variance, $S$ and $P$ for the numbers of seeds and prompts. *Rest* is what is left, this
@@ -301,10 +303,10 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
     print(f"seeds scatter by {sd:.3f}: {missed:.0%} of the intervals over prompts alone miss zero")
 
 # %% [markdown]
-# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss in place
-# of 5, if seeds scatter by .011 as estimated. If they scatter by 0 about 5 miss, if by .058 69:
-# four seeds exclude neither. Over seeds alone the count is right here, where prompts make little of
-# the variance. Over both it is a little too careful.
+# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss, not 5,
+# if seeds scatter by .011 as estimated. If by 0, about 5 miss; if by .058, 69. Four seeds exclude
+# neither. Over seeds alone the count is right here, where prompts make little of the variance. Over
+# both the interval is a little too careful. Quote that one.
 
 # %% [markdown]
 # ## 3. How large a difference could the study have found?
@@ -436,19 +438,18 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # *ends* of the interval. What lies outside is excluded, at 95%. What lies inside is not.
 #
 # So say before the run which difference would be **useful**. Here 2.5 more of 100 pairs in gold's
-# order: .05 of tau (notebook 01), .025 of accuracy (doubled below). An interval
-# that holds zero is
+# order: .05 of tau (notebook 01), .025 of accuracy (doubled below). An interval that holds zero is
 # - an **informative null** (*no difference that matters*) when it lies inside ± that;
 # - **undecided** when it does not.
 #
 # (.05 is our choice, made *after* the runs, and generous: twice the paper's largest gain.)
 
 # %% [markdown]
-# Here is BSR minus BT in four studies, on the sets that all four share (others in Section 5):
-# *lora*; *norms* (full fine-tuning); *judged* (real judged answers); *postscript* (every answer
-# carries a line about something else). $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. Prompts
-# of one topic are alike, so from here on intervals draw whole **topics**. (*judged* has none on
-# record.)
+# Here is BSR minus BT in four studies, on the sets that all four share. (Other sets, some with
+# costs beyond zero, come in Section 5.) The studies: *lora*; *norms* (full fine-tuning); *judged*
+# (real judged answers); *postscript* (every answer carries a line about something else). $\lambda$
+# is $10^{-3}$, in *postscript* $10^{-2}$. Prompts of one topic are alike, so from here on intervals
+# draw whole **topics**. (*judged* has none on record.)
 #
 # **Predict**: of these intervals, how many hold zero? How many of those exclude .05?
 
@@ -621,16 +622,16 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # in five if those of a study err at once.
 # </details>
 #
-# So fifteen is more than expected, but how rare by chance, nobody knows. Neither extreme is true:
-# intervals of a study share runs, yet are no copies. (Nor are studies independent, as both rows
-# take them: all except *judged* share prompts and pairs.) To know which of the fifteen are costs,
-# name one set and its sign, then run new seeds.
+# So fifteen is more than expected, but nobody knows how rare that is by chance. Neither extreme is
+# true: intervals of a study share runs, yet are no copies. (Nor are studies independent, as both
+# rows take them: all except *judged* share prompts and pairs.) To know whether one of the fifteen
+# is a cost, name its set and sign, then run new seeds.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
 #
-# A cause takes a **control**: the same training without it, and nothing else changed. After many
-# epochs scores on new data may fall. The claim: *false labels are to blame*.
+# A claimed cause takes a **control**: the same training without it, and nothing else changed. After
+# many epochs scores on new data may fall. The claim: *false labels are to blame*.
 #
 # The world *helps* of notebook 04: a small network learns 300 pairs with BT for 600 steps (64
 # epochs). Labels are drawn from BT on gold, so some are false; the control has gold's own. A
