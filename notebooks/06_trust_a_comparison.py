@@ -179,9 +179,9 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # <details><summary>Answer</summary>
 #
 # On response-disjoint the error shrinks 1.8 times for the prompts, another 3.1 times for the seeds.
-# (Column *prompts* leaves out what shared prompts still scatter: it is little.) Seeds help least
-# where seed means hardly correlate: 1.1 times on mutual-disjoint. Four seeds only guess that
-# correlation: 95% of the .92 is -.36 to 1.00.
+# (Column *prompts* leaves out what shared prompts still scatter: little.) Seeds help least where
+# seed means hardly correlate: 1.1 times on mutual-disjoint. But four seeds only guess correlations:
+# 95% of the .92 is -.36 to 1.00.
 #
 # The interval narrows less, 3.5 times: pairs leave fewer degrees of freedom, so $t$ grows from 2.05
 # to 3.18 (right panel).
@@ -244,9 +244,9 @@ pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
 # only: they make half of its variance, prompts a twentieth. But four seeds hardly know their own
 # share: 0 to .96 is possible.
 #
-# And $t$? It lies between 3.18 (3 degrees of freedom, only seeds scatter) and 1.97 (239, only
-# prompts do). Satterthwaite's rule, in `two_way_interval`, weighs the mean squares. In the sum
-# above the seeds' is .060 of .064. So 3.3 degrees are left, rounded down to 3.
+# And $t$? It lies between 1.97 (only prompts scatter) and 3.18 (only seeds do). Satterthwaite's
+# rule, in `two_way_interval`, weighs the mean squares: in the sum above the seeds' is .060 of .064.
+# So 3.3 degrees of freedom are left, rounded down to 3.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -591,8 +591,8 @@ for name, cells in left_out.items():
 # out. (The first two repeat pairs, not seeds; the last two draw no topics.)
 #
 # Is fifteen of 110 more than chance? Suppose that no difference is real and each interval errs once
-# in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Take
-# two extremes: all 110 err independently, or all of a study err at once.
+# in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Two
+# extremes: all 110 err independently, or all of a study at once.
 #
 # **Predict** for both: how many of 110 exclude zero on average? How probable are fifteen or more?
 
@@ -622,10 +622,10 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # in five if those of a study err at once.
 # </details>
 #
-# So fifteen is more than expected, but nobody knows how rare that is by chance. Neither extreme is
-# true: intervals of a study share runs, yet are no copies. (Nor are studies independent, as both
-# rows take them: all except *judged* share prompts and pairs.) To know whether one of the fifteen
-# is a cost, name its set and sign, then run new seeds.
+# So fifteen is more than expected, but nobody knows how rare that is by chance. Intervals of a
+# study share runs, yet are no copies: neither extreme is true. (Nor are studies independent: all
+# except *judged* share prompts and pairs.) To know whether one of the fifteen is a cost, name its
+# set and sign, then run new seeds.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -693,9 +693,9 @@ intervals_of.head()
 # </details>
 
 # %% [markdown]
-# So remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels
-# do it is not: "they are learned by heart" needs a second control, without repetition. And nine in
-# ten false labels were learned before step 75, so part of the cost may have come earlier.
+# Remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels do
+# it is not: "they are learned by heart" needs a second control, without repetition. And nine in ten
+# false labels were learned before step 75, so part of the cost may have come earlier.
 
 # %% [markdown]
 # ## Exercises
@@ -829,8 +829,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # outside. So ask before the run what it could find: with four seeds up to 4.25 standard errors, not
 # 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
 #
-# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 126
+# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034 (on
+# response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 126
 # intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*,
 # nowhere *better* or *worse*.
 #
