@@ -23,12 +23,10 @@
 # Section 6 asks another: what is the cause?
 
 # %% [markdown]
-# Words from before: *margin*, *tau*, *gold*, the rule that makes the true labels (notebook 01);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *BSR* (Eq. 25, 03), its
-# *level* and *spread term* and the small worlds (04); *dev*, prompts kept for choices (04);
-# *prompt-shifted*, the answers of prompt-disjoint, rewritten as new sources' are (04, Section 8);
-# *the log*, `data/runs/LOG.md`: what was foretold and found.
-# **BT** is training with the Bradley-Terry loss alone.
+# Words from before: *tau*, *gold*, the rule that makes the true labels (notebook 01); *in-domain*,
+# *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *BSR* (Eq. 25, 03), its *level* and
+# *spread term*, the small worlds, and *dev*, prompts kept for choices (04). **BT** is training with
+# the Bradley-Terry loss alone.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -79,11 +77,11 @@ studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUD
 SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 
 # %% [markdown]
-# ## 1. One method against itself
+# ## 1. Is it paired?
 #
-# The study *lora*: 900 pairs, LoRA (05) on 10 layers of this repository's small language model, 240
-# prompts a set, four **seeds**. A seed sets the start (head and adapters) and the order of the
-# batches, nothing else.
+# How far do scores scatter by luck alone? The study *lora*: 900 pairs, LoRA (05) on 10 layers of
+# this repository's small language model, 240 prompts a set, four **seeds**. A seed sets the start
+# (head and adapters) and the order of the batches, nothing else.
 #
 # **Predict**: BT is trained four times, on the same pairs. How far apart are the four scores?
 
@@ -116,9 +114,9 @@ alone.round(3)
 # The **standard error** of a mean is its standard deviation over imagined repetitions of the study.
 # A **95% interval** is made so that in 95 of 100 repetitions it holds the true difference.
 #
-# Its half-width is the standard error times a factor $t$. Where the error is known, $t$ is 1.96.
-# Where it is estimated from four numbers, $t$ is 3.18: Student's t with three *degrees of freedom*,
-# four less one for the mean.
+# Its half-width is the standard error times a factor $t$: 1.96 where the error is known, 3.18 where
+# it is estimated from four numbers. (Student's t with three *degrees of freedom*, four less one for
+# the mean.)
 #
 # **Predict**: by which factor does sharing the prompts shrink the standard error of BSR minus BT?
 # And sharing the seeds, too?
@@ -141,7 +139,6 @@ compared = {test: errors_and_halves(*both) for test, both in scores.items()}
 table = pd.DataFrame({test: x[:, 0] for test, x in compared.items()}, index=SHARED).T.round(4)
 table["factor of prompts"] = (table.nothing / table.prompts).round(1)
 table["of seeds"] = (table.prompts / table["prompts and seeds"]).round(1)
-table["of both"] = (table.nothing / table["prompts and seeds"]).round(1)
 table["seed means correlate"] = [np.corrcoef(x.mean(1), y.mean(1))[0, 1].round(2)
                                  for x, y in scores.values()]
 
@@ -176,35 +173,38 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
                 f"{narrower:.1f} times narrower");
 
 # %% [markdown]
-# **What to see.** A prompt that is hard for BT is hard for BSR; these four seeds rank nearly alike
+# **What to see.** A prompt that is hard for BT is hard for BSR. These four seeds rank nearly alike
 # under both.
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint sharing the prompts gives 1.8 (column *prompts*: the seeds' scatter only),
-# sharing the seeds another 3.1. Sharing seeds gains least (1.1) where seed means hardly correlate
-# (.29). (Correlations of four numbers are guesses: 95% of the .92 is -.36 to +1.00.)
+# On response-disjoint the error shrinks 1.8 times for the prompts, another 3.1 times for the seeds.
+# (Column *prompts* leaves out what shared prompts still scatter: little.) Seeds help least where
+# seed means hardly correlate: 1.1 times on mutual-disjoint. But four seeds only guess correlations:
+# 95% of the .92 is -.36 to 1.00.
 #
-# The interval narrows less, 3.5 times and not 5.5, for $t$ grows: 2.05 with nothing shared (many
-# prompts), 2.45 with prompts shared (two groups of four: six degrees of freedom), 3.18 for pairs.
+# The interval narrows less, 3.5 times: pairs leave fewer degrees of freedom, so $t$ grows from 2.05
+# to 3.18 (right panel).
 # </details>
+#
+# So pair whatever can be paired.
 
 # %% [markdown]
-# ## 2. Seeds and prompts
+# ## 2. Does the interval speak of new seeds *and* new prompts?
 #
-# What blurs the paired difference $d_{ij}$ of seed $i$ on prompt $j$? $D$ is the true difference,
-# $V$ a variance, $S$ and $P$ count seeds and prompts:
+# Write $d_{ij}$ for the paired difference of seed $i$ on prompt $j$, $D$ for the true difference,
+# $V$ for a variance, $S$ and $P$ for the numbers of seeds and prompts. *Rest* is what is left, this
+# seed on this prompt:
 #
 # $$d_{ij} = D + \text{seed}_i + \text{prompt}_j + \text{rest}_{ij}, \qquad
 # \mathrm{Var}(\bar d) = \frac{V_\text{seed}}{S} + \frac{V_\text{prompt}}{P} +
 # \frac{V_\text{rest}}{S\,P}.$$
 #
-# (*rest*: what is left, this seed on this prompt.) An interval over seeds alone misses the second
-# term, one over prompts alone the first. *Mean squares* (MS) tell the terms apart. Expected are
-# $V_\text{rest} + P\,V_\text{seed}$ (of seeds), $V_\text{rest} + S\,V_\text{prompt}$ (of prompts)
-# and $V_\text{rest}$. So the variance above is
-# $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} - \mathrm{MS}_\text{rest}) / (S\,P)$. (The
-# `max` below keeps it from falling under what either alone gives.)
+# An interval over seeds alone misses the second term, one over prompts alone the first.
+#
+# *Mean squares* (MS) estimate the terms. Expected are $V_\text{rest} + P\,V_\text{seed}$ of seeds,
+# $V_\text{rest} + S\,V_\text{prompt}$ of prompts and $V_\text{rest}$. So the variance above is
+# $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} - \mathrm{MS}_\text{rest}) / (S\,P)$.
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -227,28 +227,26 @@ def seed_limits(d):  # 95%: MS of four seeds over chi-square quantiles, three de
 # %%
 d = bsr - bt
 of_seeds, of_prompts, of_rest = mean_squares(d)
-total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)
+total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)  # not below either alone
 assert math.isclose(math.sqrt(total / d.size), together), "the library's standard error is this one"
 freedom = total**2 / (of_seeds**2 / 3 + of_prompts**2 / 239 + of_rest**2 / (3 * 239))
 part = np.square(deviations(d)) / (4, 240, d.size)
 ends = np.square(seed_limits(d)) / 4
 print("share of the seeds, 95%:", (ends / (ends + part[1:].sum())).round(2).tolist())
 print(f"seeds + prompts - rest: {total:.4f}; degrees of freedom: {freedom:.1f}")
-print("t over both:", {test: round(float(x[2, 1] / x[2, 0]), 2) for test, x in compared.items()})
 pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
               "standard deviation": np.round(deviations(d), 3),
               "share of the variance of the mean": (part / part.sum()).round(2)},
              index=["seeds", "prompts", "rest"])
 
 # %% [markdown]
-# Of a single paired difference nearly all is rest (.176). In the *mean* over 4 seeds and 240
-# prompts the seeds are divided by 4 only: they make half of its variance, prompts a twentieth.
-# (But four seeds estimate that: 0 to .96 is possible.)
+# Of a single paired difference nearly all is rest (.176). In the *mean* the seeds are divided by 4
+# only: they make half of its variance, prompts a twentieth. But four seeds hardly know their own
+# share: 0 to .96 is possible.
 #
-# The interval over both has between 3 degrees of freedom, all seeds, and 239, all prompts, weighed
-# by *mean squares* (Satterthwaite's rule, in `two_way_interval`). That of the seeds holds the rest,
-# too: .060 of the .064 that make the error. So there are 3.3, rounded down to 3, and the half-width
-# is 3.18 times .0081. On prompt-disjoint, where the seeds' is small, $t$ falls to 2.16.
+# And $t$? It lies between 1.97 (only prompts scatter) and 3.18 (only seeds do). Satterthwaite's
+# rule, in `two_way_interval`, weighs the mean squares: in the sum above the seeds' is .060 of .064.
+# So 3.3 degrees of freedom are left, rounded down to 3.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -262,13 +260,11 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
              columns=["low", "high"]).assign(width=lambda t: t.high - t.low).round(3)
 
 # %% [markdown]
-# Over prompts alone the interval is less than half as wide. (Prompts of one topic, their subject,
-# are alike. So from Section 4 on intervals draw whole topics; *judged* has none on record.)
+# Over prompts alone the interval is less than half as wide. Which of the three holds the truth in
+# 95 of 100 studies? Make up studies in which the true difference is zero, with the three standard
+# deviations of this one, and count.
 #
-# Which of the three holds the truth in 95 of 100 studies? Make up studies in which the true
-# difference is zero, with the three standard deviations of this one, and count.
-#
-# **Predict** which of the three hold zero less often.
+# **Predict**: how often does each of the three hold zero?
 
 # %%
 rng = np.random.default_rng(0)
@@ -292,7 +288,7 @@ for i, (axis, name) in enumerate(zip(axes, OVER, strict=True)):
         axis.plot(ends, (row, row), color="#CCCCCC" if held else "black", linewidth=1)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set(yticks=[], xticks=(-0.05, 0, 0.05))
-    plots.label(axis, "difference (tau)", "", f"over {name}: {holds[:, i].mean():.1%} hold zero")
+    plots.label(axis, "difference (tau)", "", f"{name}: {holds[:, i].mean():.1%} hold zero")
 axes[0].set_ylabel("the first 100 of 1,000 made-up studies,\none row a study in all three panels")
 figure.suptitle("An interval over prompts alone is too sure of itself");
 
@@ -307,19 +303,20 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
     print(f"seeds scatter by {sd:.3f}: {missed:.0%} of the intervals over prompts alone miss zero")
 
 # %% [markdown]
-# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss, in place
-# of 5, if seeds scatter by .011 as estimated: about 5 if by 0, 69 if by .058. Four seeds exclude
-# neither. Over seeds alone the count is right here, over both a little too careful, for the `max`.
+# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss, not 5,
+# if seeds scatter by .011 as estimated. If by 0, about 5 miss; if by .058, 69. Four seeds exclude
+# neither. Over seeds alone the count is right here, where prompts make little of the variance. Over
+# both the interval is a little too careful. Quote that one.
 
 # %% [markdown]
-# ## 3. How large an effect can we find?
+# ## 3. How large a difference could the study have found?
 #
 # A study may find nothing because there is nothing, or because it could not. A **positive
 # control** tells which: add a known difference to every made-up study, and count how many
 # intervals exclude zero. That share is the **power**.
 #
-# The textbooks' rule: an effect of 2.8 standard errors has a power of .80. (1.96 for the interval,
-# .84 for the 80% quantile of the normal distribution.)
+# The textbooks' rule: a difference of 2.8 standard errors has a power of .80. (1.96 for the
+# interval, .84 for the 80% quantile of the normal distribution.)
 #
 # **Predict**: what is the power at 2.8 standard errors with four seeds?
 
@@ -369,105 +366,90 @@ print(f"four independent numbers, Student's t: power .80 at {ratio:.2f} standard
 assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard errors, not 2.8"
 
 # %% [markdown]
-# **What to see.** At zero both lines are at or below .05: false alarms. The black one rises later,
-# for four seeds tell little of their own scatter.
+# **What to see.** At zero both lines are false alarms, in at most one of twenty studies. The black
+# one rises later, for four seeds tell little of their own scatter.
 #
 # <details><summary>Answer</summary>
 #
-# Under one half. Four independent numbers need 4.25 standard errors for a power of .80. This study
-# needs 4.2: a difference of .034. It finds one of .024, the paper's largest gain, about every
-# second time, and one of .01 one time in eight.
+# Under one half. For a power of .80 four independent numbers need 4.25 standard errors. This study
+# needs 4.2: a difference of .034. It finds the paper's largest gain, .024, about every second time,
+# and .01 one time in eight.
 # </details>
 
 # %% [markdown]
 # ### More seeds or more prompts?
 #
-# In Section 2's formula prompts shrink the last two terms, seeds the first and the last. With
-# endless prompts $V_\text{seed}/S$ is left: a floor.
-
-# %%
-scatter = pd.DataFrame({test: deviations(y - x) for test, (x, y) in scores.items()},
-                       index=["of seeds", "of prompts", "of the rest"]).T
-limits = ["{:.3f} to {:.3f}".format(*seed_limits(y - x)) for x, y in scores.values()]
-scatter.round(3).assign(**{"of seeds, 95%": limits})  # standard deviations of BSR minus BT
-
-# %% [markdown]
+# More prompts shrink the last two terms of Section 2's formula. $V_\text{seed}/S$ is left: a floor.
+#
 # **Predict**: the paper trains four seeds, too, and holds out 12,800 prompts. If its seeds
-# scattered as ours do on response-disjoint (.011), how often would it find a difference of .01?
+# scattered by .011, as ours seem to do, how often would it find a difference of .01?
 
 # %%
 SEED_COUNTS, PROMPT_COUNTS = (4, 8, 16, 32), (60, 240, 960, 12_800)
 
 
-def lower_ends(seeds, prompts, three):  # of 300 studies around nothing
-    studies_of = [made_up(seeds, prompts, three) for _ in range(300)]
-    return np.array([statistics.two_way_interval(x)[1] for x in studies_of])
+def lower_ends(seeds, prompts, sd=sd_seed):  # of 300 studies around nothing
+    many = [made_up(seeds, prompts, (sd, sd_prompt, sd_rest)) for _ in range(300)]
+    return np.array([statistics.two_way_interval(x)[1] for x in many])
 
 
-smallest = pd.DataFrame(index=SEED_COUNTS, columns=PROMPT_COUNTS, dtype=float)
-for n in SEED_COUNTS:
-    for k in PROMPT_COUNTS:
-        lower = lower_ends(n, k, scatter_here)
-        smallest.loc[n, k] = np.quantile(-lower, 0.8)  # as `needed` above
-        if (n, k) == (4, 12_800):
-            print(f"four seeds, 12,800 prompts: {(lower + 0.01 > 0).mean():.2f} find .01")
-steady = [np.quantile(-lower_ends(4, k, scatter.loc["prompt_disjoint"]), 0.8)
-          for k in PROMPT_COUNTS]
-most = np.quantile(-lower_ends(4, 240, (seed_limits(d)[1], sd_prompt, sd_rest)), 0.8)
-print(f"four seeds, 240 prompts, the seeds' scatter {seed_limits(d)[1]:.3f}: {most:.2f} needed")
-smallest.loc["4, prompt-disjoint"] = steady
-smallest.rename_axis("seeds").rename(columns=lambda k: f"{k:,} prompts").round(3)
+lowest = {(n, k): lower_ends(n, k) for n in SEED_COUNTS for k in PROMPT_COUNTS}
+most = seed_limits(d)[1]
+other = {(sd, k): lower_ends(4, k, sd) for sd in (0, most) for k in PROMPT_COUNTS}
+smallest = {at: np.quantile(-lower, 0.8) for at, lower in (lowest | other).items()}  # as `needed`
+print(f"four seeds, 12,800 prompts: {(lowest[4, 12_800] + 0.01 > 0).mean():.2f} find .01")
+print(f"four seeds, 240 prompts, scatter {most:.3f}: {smallest[most, 240]:.2f} needed")
 
 # %%
 figure, axis = plots.panels()
-for n in SEED_COUNTS:
-    axis.plot(PROMPT_COUNTS, smallest.loc[n], "o-", color="black")
-    axis.annotate(f"{n} seeds", (PROMPT_COUNTS[-1], smallest.loc[n, PROMPT_COUNTS[-1]]), (8, -3),
+LINES = {n: (f"{n} seeds", "o-", "black") for n in SEED_COUNTS}
+LINES |= {sd: (f"4 seeds, scatter {sd:.3f}", "o--", "#777777") for sd in (0, most)}
+for which, (name, style, tint) in LINES.items():
+    curve = [smallest[which, k] for k in PROMPT_COUNTS]
+    axis.plot(PROMPT_COUNTS, curve, style, color=tint)
+    axis.annotate(name, (PROMPT_COUNTS[-1], curve[-1]), (8, -3), color=tint,
                   textcoords="offset points")
-axis.plot(PROMPT_COUNTS, steady, "o--", color="#777777")
-axis.annotate("4 seeds, scatter 0\n(estimate of\nprompt-disjoint)", (PROMPT_COUNTS[-1], steady[-1]),
-              (8, -4), color="#555555", textcoords="offset points")
 axis.axhline(0.01, color="#777777", linewidth=1, linestyle=":")
-axis.text(55, 0.0096, "a difference of .01", color="#555555", va="top")
-axis.set(xscale="log", yscale="log", xlim=(50, 70_000), ylim=(0.0021, 0.065), xticks=PROMPT_COUNTS)
+axis.text(55, 0.0094, "a difference of .01", color="#555555", va="top")
+axis.set(xscale="log", yscale="log", xlim=(50, 70_000), ylim=(0.0021, 0.25), xticks=PROMPT_COUNTS)
 axis.set_xticklabels([f"{k:,}" for k in PROMPT_COUNTS])
-axis.set_yticks((0.003, 0.005, 0.01, 0.02, 0.05), (".003", ".005", ".01", ".02", ".05"))
+axis.set_yticks((0.003, 0.01, 0.03, 0.1), (".003", ".01", ".03", ".1"))
 axis.minorticks_off()
 plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)",
-            "If seeds scatter by .011 prompts soon help little (black); "
-            "if by 0 they go on (dashed)")
+            f"If seeds scatter by {sd_seed:.3f} (black) prompts soon help little, "
+            f"and 0 to {most:.3f} is possible (dashed)")
 
 # %% [markdown]
 # **What to see.** Black: from 960 prompts on twice the seeds help more than 13 times the prompts.
-# Dashed: with no scatter of seeds prompts are all you need. Which of the two a set is, four seeds
-# do not say: .011 may be 0 to .058, .000 may be 0 to .028. At .058 this study would need a
-# difference of .13. *Plan for the larger.*
+# Dashed: without scatter of seeds prompts are all you need; with .058 they hardly help, and this
+# study (240 prompts) would need a difference of .13. Four seeds do not say which it is. *Plan for
+# the larger.*
 #
 # <details><summary>Answer</summary>
 #
-# About once in four. To find .01 in four of five it takes 16 seeds and 960 prompts, or 32 seeds and
-# 240. (Roughly: 300 studies each.)
+# About once in four. To find .01 in four of five studies takes, on the black lines, 16 seeds and
+# 960 prompts, or 32 seeds and 240. (Roughly: 300 studies a point.)
 # </details>
 
 # %% [markdown]
-# ## 4. What a null result says
+# ## 4. Where do the ends of the interval lie?
 #
 # "No significant difference" alone says nothing: a study of two prompts finds none either. Read the
 # *ends* of the interval. What lies outside is excluded, at 95%. What lies inside is not.
 #
 # So say before the run which difference would be **useful**. Here 2.5 more of 100 pairs in gold's
-# order: .05 of tau (notebook 01), .025 of accuracy (doubled below, to be .05, too). An interval
-# that holds zero is
+# order: .05 of tau (notebook 01), .025 of accuracy (doubled below). An interval that holds zero is
 # - an **informative null** (*no difference that matters*) when it lies inside ± that;
 # - **undecided** when it does not.
 #
 # (.05 is our choice, made *after* the runs, and generous: twice the paper's largest gain.)
 
 # %% [markdown]
-# Here is BSR minus BT in four of Section 5's eight studies: *lora*; *norms* (full fine-tuning);
-# *judged* (real judged answers); *postscript* (every answer carries a line about something else).
-# $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. Shown are the sets that all four share; costs
-# beyond zero, in others, come in Section 5.
+# Here is BSR minus BT in four studies, on the sets that all four share. (Other sets, some with
+# costs beyond zero, come in Section 5.) The studies: *lora*; *norms* (full fine-tuning); *judged*
+# (real judged answers); *postscript* (every answer carries a line about something else). $\lambda$
+# is $10^{-3}$, in *postscript* $10^{-2}$. Prompts of one topic are alike, so from here on intervals
+# draw whole **topics**. (*judged* has none on record.)
 #
 # **Predict**: of these intervals, how many hold zero? How many of those exclude .05?
 
@@ -506,13 +488,11 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 
 # %% [markdown]
 # **What to see.** *lora* is informative in its three sets of tau: at 95% a set, whatever BSR does
-# there is less than .05. In-domain it is undecided: a gain of .05 is inside by a hair (.052), a
-# cost by far (-.098).
+# there is less than .05. Even the paper's largest gain, .024 (dotted), lies outside, a gain of .01
+# inside. In-domain *lora* is undecided: a cost of .05 lies well inside, a gain by a hair.
 #
-# The paper's largest gain, .024 (dotted), lies outside *lora*'s three intervals of tau, a gain of
-# .01 inside. *No row says that there is no difference.* And all this is of *lora*: this small
-# model, 900 pairs, this $\lambda$. (*lambda*, the same on 375 pairs, has -.073 to -.002 on
-# mutual-disjoint: a cost of .05 is inside, zero is not.)
+# *No row says that there is no difference.* And *lora* speaks of this small model, 900 pairs, this
+# $\lambda$. (With 375 pairs two intervals lie below zero: *lambda*, Section 5.)
 #
 # Do not lean on the open circle: it ends at .0499, topics not drawn.
 
@@ -520,12 +500,10 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 lora = nulls[nulls.study == "lora"]
 assert lora.inside.tolist() == [False, True, True, True], "informative: lora's sets of tau"
 assert (lora.high[1:] < 0.024).sum() == 3 and (lora.high[1:] > 0.01).all(), "tau, not accuracy"
-other = read_table("data/runs/study_lambda")["bsr-1e-3"]["mutual_disjoint"]["difference"]
-print("lambda, mutual-disjoint, mean, low, high:", np.round(other, 3).tolist())
 nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]].round(4)
 
 # %% [markdown]
-# ## 5. Many intervals
+# ## 5. How many intervals were looked at?
 #
 # Count *all* intervals, not only those you like. First the differences to BT, on test and dev sets,
 # of every study that trains reward models from the language model with three seeds or more: Section
@@ -534,8 +512,7 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # help). Then two records easily forgotten: *postscript*'s models on labels of people, the spread
 # term in *norms*.
 #
-# **Predict**: suppose that no difference is real. How probable is it that *none* of 110 excludes
-# zero?
+# **Predict**: how many of the 126 intervals exclude zero? How many of these are costs?
 
 # %%
 MORE = "terms", "lambda", "pocket", "closing_phrase"
@@ -560,26 +537,35 @@ for study, (path, *methods) in FORGOTTEN.items():
 listed = pd.concat([every, pd.DataFrame(rows, columns=every.columns)])
 listed["beyond"] = listed.low * listed.high > 0
 every = listed.iloc[:len(every)]
-counts = listed.groupby("study", sort=False).beyond.agg(["count", "sum"])
-for name, some in (("the first eight", every), ("all ten", listed)):
-    counts.loc[name] = [len(some), some.beyond.sum()]
-counts["expected"] = 0.05 * counts["count"]
-counts["none"] = 0.95 ** counts["count"]  # if independent
-counts.set_axis(["intervals", "exclude zero", "would by chance", "chance of none"], axis=1).round(3)
 
 # %%
-listed[listed.beyond].drop(columns="beyond").round(3)
+figure, axis = plots.panels()
+figure.set_figheight(6)
+place, ticks = 0, {}
+for study, group in listed.groupby("study", sort=False):
+    ticks[f"{study}: {group.beyond.sum()} of {len(group)}"] = place + (len(group) - 1) / 2
+    for row in group.itertuples():
+        tint = "black" if row.beyond else "#BBBBBB"
+        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=1)
+        axis.plot(row.mean, place, ".", color=tint, markersize=4)
+        place += 1
+    place += 3  # a gap between studies
+axis.axvline(0, color="black", linewidth=0.8)
+axis.set_yticks(list(ticks.values()), list(ticks))
+axis.set_ylim(place, -3)
+plots.label(axis, "method minus BT (tau; accuracy in-domain and on labels of people)", "",
+            f"{listed.beyond.sum()} of {len(listed)} intervals exclude zero (black), "
+            f"{(listed.high < 0).sum()} of them costs; chance gives {0.05 * len(listed):.1f}")
+
+# %%
+sides = listed.assign(costs=listed.high < 0, gains=listed.low > 0, intervals=1)
+sides = sides.groupby(["study", "method"], sort=False)[["intervals", "costs", "gains"]].sum()
+sides[sides.costs + sides.gains > 0]
 
 # %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Below one in a hundred, if they are independent and one in twenty errs: $.95^{110} = .004$.
-# </details>
-#
-# Of the first 110 fifteen exclude zero, all costs: twelve of BSR, three of its level term
-# (*level-1e-2*). With the forgotten sixteen it is 18 of 126, and one is a *gain* of BSR. "All are
-# costs" depends on where you stop counting. So does fifteen: before *closing_phrase*, run last, it
-# was 11 of 94.
+# **What to see.** Of the first 110 (the upper eight studies) fifteen exclude zero, all costs:
+# twelve of BSR, three of its level term (*level-1e-2*). With the forgotten sixteen it is 18 of 126,
+# and one is a *gain* of BSR. So "all are costs" depends on where you stop counting.
 #
 # And what was left out? Heads on states of the language model, which was not trained there.
 
@@ -598,136 +584,54 @@ for name, cells in left_out.items():
     gains, costs = (ends > 0).all(1).sum(), (ends < 0).all(1).sum()
     print(f"{name}: {gains + costs} of {len(cells)} exclude zero: {gains} gains, {costs} costs")
 
+
 # %% [markdown]
 # Nine of *linear*'s twelve are gains (04, Section 8). With a weaker ridge 25 of 27 are costs; in
-# *frozen* and *frozen_long*, from the log, all are. So name *all* that you leave out. (The first
-# two repeat pairs, not seeds; the last two draw no topics.)
+# *frozen* and *frozen_long*, from the log `data/runs/LOG.md`, all are. So name *all* that you leave
+# out. (The first two repeat pairs, not seeds; the last two draw no topics.)
 #
-# **Predict**: methods that share BT's runs miss together. Is fifteen by chance then more probable
-# or less?
+# Is fifteen of 110 more than chance? Suppose that no difference is real and each interval errs once
+# in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Two
+# extremes: all 110 err independently, or all of a study at once.
 #
-# To see, draw 110 differences around zero, in standard errors, 50,000 times: all independent; then
-# a study's methods correlated as on record; then its sets, too.
+# **Predict** for both: how many of 110 exclude zero on average? How probable are fifteen or more?
 
 # %%
-among_methods, among_sets = {}, []  # correlations: over prompts of methods, over seeds of sets
-for study, group in every.groupby("study"):
-    record = read_runs((RUNS if study in studies else Path("data/runs")) / f"study_{study}")
-    methods, tests = group.method.unique(), group["set"].unique()
-    seen = {name: [[run["evaluation"]["scenarios"][test] for test in tests]
-                   for run in record[name]] for name in ("bt", *methods)}
-    of_seeds = {name: np.array([[x["score"] for x in run] for run in seen[name]]) for name in seen}
-    of_prompts = {name: np.mean([np.concatenate([x["per_prompt"] for x in run])
-                                 for run in seen[name]], 0) for name in seen}
-    among_methods[study] = len(tests), np.atleast_2d(np.corrcoef(
-        [of_prompts[name] - of_prompts["bt"] for name in methods]))
-    pairs = np.triu_indices(len(tests), 1)
-    among_sets += [np.corrcoef((of_seeds[name] - of_seeds["bt"]).T)[pairs].mean()
-                   for name in methods]
-print(f"correlation of sets: {np.mean(among_sets):.2f} in the mean of {len(among_sets)} methods, "
-      f"{min(among_sets):.2f} to {max(among_sets):.2f}")
-
-# %%
-ALIKE = {"independent": (0, 0), "methods alike": (1, 0), "sets alike by .25": (1, 0.25),
-         "by .5": (1, 0.5)}
-totals = {}  # intervals of 110 beyond 1.96, and beyond 2.13 (.033 err), in 50,000 draws of nothing
-for kind, (recorded, rho) in ALIKE.items():
-    totals[kind] = np.zeros((2, 50_000), int)
-    for sets, matrix in among_methods.values():
-        matrix = matrix if recorded else np.eye(len(matrix))
-        draws = rng.multivariate_normal(np.zeros(len(matrix)), matrix, size=(50_000, sets + 1))
-        draws = math.sqrt(1 - rho) * draws[:, 1:] + math.sqrt(rho) * draws[:, :1]
-        totals[kind] += [(abs(draws) > limit).sum((1, 2)) for limit in (1.96, 2.13)]
-count = every.beyond.sum()
-tail = {kind: (x >= count).mean(1) for kind, x in totals.items()}
-
-# %%
-figure, axis = plots.panels()
-axis.axvline(count, color="black", linewidth=0.8)
-axis.text(count + 0.2, 0.5, f"seen: {count}")
-for kind, name, line, tint in (
-        ("independent", "independent", "-", "#888888"),
-        ("methods alike", "methods alike, sets not (solid)", "-", "black"),
-        ("sets alike by .25", "methods and sets alike (dashed)", "--", plots.COLORS["bsr"])):
-    shares = [(totals[kind][0] >= k).mean() for k in range(21)]
-    axis.plot(shares, line, color=tint)
-    axis.plot(count, shares[count], "o", color=tint)
-    axis.plot((0, count), (shares[count], shares[count]), ":", color=tint, linewidth=0.8)
-    axis.text(0.2, 1.1 * shares[count], f"{name}: {shares[count]:.4f}", color=tint)
-axis.set(yscale="log", ylim=(1e-4, 1.4), xlim=(0, 20), xticks=range(0, 21, 5))
-axis.set_yticks((1e-4, 1e-3, 0.01, 0.1, 1), (".0001", ".001", ".01", ".1", "1"))
-axis.minorticks_off()
-plots.label(axis, f"intervals of {len(every)} that exclude zero",
-            "share of 50,000 draws\nwith as many or more",
-            f"Chance alone gives {count} or more of {len(every)} in "
-            f"{tail['methods alike'][0]:.1%} of draws, "
-            f"in {tail['sets alike by .25'][0]:.1%} if all sets correlate by .25")
-
-# %%
-def or_more(k, n, p=0.05):  # of n independent intervals around nothing
-    return 1 - sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k))
+def chances(blocks, p=0.05):  # of 0, 1, 2, ... errors, if the intervals of a block err at once
+    total = np.ones(1)
+    for size in blocks:
+        block = np.zeros(size + 1)
+        block[[0, -1]] = 1 - p, p
+        total = np.convolve(total, block)  # the number of errors of two independent blocks
+    return total
 
 
-drawn = (totals["independent"][0] >= 9).mean()
-assert abs(or_more(9, len(every)) - drawn) < 0.01, "draws must agree with the formula"
-print(f"if independent, {count} or more of {len(every)}: {or_more(count, len(every)):.4f}")
-pd.DataFrame.from_dict(tail, orient="index", columns=[".05 err", ".033 err"]).round(4)
-
-# %%
-for sd in (0, 0.05):  # of seeds; three seeds, 20 topics, a rest of .1
-    wrong = [np.prod(statistics.two_way_interval(made_up(3, 20, (sd, 0, 0.1)))[1:3]) > 0
-             for _ in range(4000)]
-    print(f"three seeds that scatter by {sd}: {np.mean(wrong):.3f} of 4,000 made-up studies err")
+count, sizes = every.beyond.sum(), every.groupby("study").size()
+rows = {}
+for kind, blocks in {"all independent": [1] * len(every), "a study's at once": sizes}.items():
+    chance = chances(blocks)
+    rows[kind] = chance @ np.arange(len(chance)), chance[0], chance[count:].sum()
+    assert math.isclose(rows[kind][0], 0.05 * len(every)), "to err together leaves the mean"
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "expected", "chance of none", f"chance of {count} or more"]).round(4)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# More, for the count scatters more: from .0005 it rises to .002.
+# On average 5.5, in both. But fifteen or more come once in 2,500 times if all are independent, once
+# in five if those of a study err at once.
 # </details>
 #
-# Sets that share runs miss together, too: with the record's mean correlation, .25, in every study
-# it is .007, with .5 .02. (Methods differ, from -.15 to .73.)
-#
-# The right column supposes errors of .033, as in Section 3. Do not count on it: three made-up seeds
-# err in .008 if they scatter by 0, in .046 if by .05.
-#
-# The draws take *studies* as independent, but all except *judged* share prompts and pairs. So
-# chance may do this more often than drawn. Rare in all these draws; how rare, nobody knows. Which
-# are costs or gains only new runs can say.
-
-# %% [markdown]
-# And differences named *before* the run? Of the log's five predictions for *postscript* three
-# compare methods on the mean of three sets. Prediction 2: spread gains .02 or more; 3: level does
-# *not* gain; 4: BSR gains less than spread. (Intervals over seeds and prompts, not topics.)
-
-# %%
-post, named = read_runs(RUNS / "study_postscript"), ("prompt_shifted", *SETS[2:])
-laid = {m: np.array([np.concatenate([run["evaluation"]["scenarios"][test]["per_prompt"]
-                                     for test in named]) for run in post[m]]) for m in post}
-FORETOLD = {2: ("spread-1e-1", "bt"), 3: ("level-1e-2", "bt"), 4: ("bsr-1e-2", "spread-1e-1")}
-judged = {f"prediction {number}: {one} minus {other}": statistics.two_way_interval(
-    laid[one] - laid[other]) for number, (one, other) in FORETOLD.items()}  # 160 prompts a set
-low, high = next(iter(judged.values()))[1:3]
-assert -0.05 < low < 0 < 0.02 < high < 0.05, "prediction 2: informative by a hair, .02 inside"
-middle, half = metrics.seed_interval((laid["spread-1e-1"] - laid["bt"]).mean(1))
-print(f"prediction 2, over the three seeds alone: {middle - half:+.3f} to {middle + half:+.3f}")
-pd.DataFrame.from_dict(judged, orient="index", columns=[
-    "mean of three sets", "low", "high", "standard error"]).round(3)
-
-# %% [markdown]
-# All hold zero. Prediction 2 lies within ± .05 by a hair: by Section 4's rule an informative null.
-# (Do not lean on it: over the three seeds alone it is not.) But .02, the size foretold, lies
-# inside, and so does zero: the *prediction* is undecided.
-#
-# 3 and 4 are undecided. Gains of level above .034 are outside, smaller ones are not: *that level
-# does not gain* is neither contradicted nor shown. (By the log's own rules, which judge means
-# alone, none of the three failed. Prediction 1, of BT alone, did.)
+# So fifteen is more than expected, but nobody knows how rare that is by chance. Intervals of a
+# study share runs, yet are no copies: neither extreme is true. (Nor are studies independent: all
+# except *judged* share prompts and pairs.) To know whether one of the fifteen is a cost, name its
+# set and sign, then run new seeds.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
 #
-# After many epochs scores on new data may fall. The claim: *false labels are to blame*. So it takes
-# a **control**: the same training with the falseness removed, and nothing else.
+# A claimed cause takes a **control**: the same training without it, and nothing else changed. After
+# many epochs scores on new data may fall. The claim: *false labels are to blame*.
 #
 # The world *helps* of notebook 04: a small network learns 300 pairs with BT for 600 steps (64
 # epochs). Labels are drawn from BT on gold, so some are false; the control has gold's own. A
@@ -784,14 +688,14 @@ intervals_of.head()
 #
 # <details><summary>Answer</summary>
 #
-# With false labels: in-domain and prompt-disjoint fall, by .031 and .019. On new sources the
-# interval excludes changes of .011 or more, either way. With clean labels all four rise.
+# With false labels in-domain and prompt-disjoint fall, by .031 and .019; on new sources the
+# intervals hold zero and lie within ± .011. With clean labels all four rise.
 # </details>
 
 # %% [markdown]
-# So remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels
-# do it is not: "they are learned by heart" needs a second control, without repetition. And nine in
-# ten false labels were learned before step 75, so part of the cost may have come earlier.
+# Remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels do
+# it is not: "they are learned by heart" needs a second control, without repetition. And nine in ten
+# false labels were learned before step 75, so part of the cost may have come earlier.
 
 # %% [markdown]
 # ## Exercises
@@ -831,12 +735,13 @@ def best_seeds(sd_seed, sd_prompt, cost_seed, cost_prompt, budget):
 checks.check_best_seeds(best_seeds);
 
 # %% [markdown]
-# **3.** Only what is found gets reported. `ends`, a tensor (studies, 2), holds the ends of many
-# intervals, the mean of each is its middle, and the true difference is `truth` (it may be negative:
-# compare sizes). By which factor is the *size* of a reported difference too large, on average?
-# Reported are those that exclude zero, on either side. Then run the cell below and multiply: which
-# size does a study like ours report, on average, when .01 is true, and when .02 is? Can you tell
-# the two from a reported .024?
+# **3.** Only what is found gets reported: intervals that exclude zero, on either side. By which
+# factor is the *size* of a reported difference too large, on average? `ends`, a tensor (studies,
+# 2), holds the ends of many intervals; the mean of each is its middle. `truth` is the true
+# difference (it may be negative: compare sizes).
+#
+# Then run the cell below and multiply: which size does a study like ours report, on average, when
+# .01 is true, and when .02 is? Can you tell the two from a reported .024?
 #
 # <details><summary>Hint</summary>
 #
@@ -860,10 +765,10 @@ pd.DataFrame({"true difference": (0.01, 0.02, 0.04, 0.06),
 # **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
-# Before you run the cell below: in *terms* half-widths of tau are .05 to .10 for BSR and level (one
-# below .05), to .04 for spread; of accuracy .02 to .03 (one below .025). At most how many of the 18
-# verdicts can be 0? Afterwards: (a) Where may you say "no difference of .05", where "none at all"?
-# (b) Which $\lambda$ has the most costs? What would you do before you write so?
+# Before you run the cell below: *terms* has 15 intervals of tau, six with a half-width below .05,
+# and three of accuracy, one below .025. At most how many of the 18 verdicts can be 0? Afterwards:
+# (a) Where may you say "no difference of .05", where "none at all"? (b) Which $\lambda$ has the
+# most costs? What would you do before you write so?
 #
 # <details><summary>Hint</summary>
 #
@@ -924,8 +829,9 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # outside. So ask before the run what it could find: with four seeds up to 4.25 standard errors, not
 # 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
 #
-# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint, over prompts); tau within ± .05; four of the 126 intervals, none beyond zero.
-# Verdict: in tau *no difference that matters*, in-domain *undecided*, nowhere *better* or *worse*.
+# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034 (on
+# response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 126
+# intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*,
+# nowhere *better* or *worse*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**
