@@ -684,8 +684,8 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 
 # %% [markdown]
 # *Counters them* is judged at $\lambda = 10^{-2}$; at the paper's $10^{-3}$ one of the two sets of
-# new sources is **open**. In *helps* BSR gains on new sources. *Score lower* is judged where
-# sources alone change, on mutual-disjoint.
+# new sources is **open**. In *helps* BSR gains on new sources. *Score lower* is judged on
+# mutual-disjoint (in *judged* part of its prompts change, too).
 
 # %% [markdown]
 # | the claim, continued | small worlds | language model |
