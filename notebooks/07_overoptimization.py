@@ -14,21 +14,22 @@
 # null says something only beside a control.
 #
 # Two things go by the name of **over-optimization**.
-# - A reward model **overfits** when training data goes on improving, or stays at its ceiling, while
-#   new data falls, below what it was or below what a control reaches.
+# - A reward model **overfits** when its score on training data rises, or stays at its ceiling,
+#   while its score on new data falls.
 # - A reward is **exploited** when something that optimizes against it gains reward and *loses*
 #   quality.
 
 # %% [markdown]
-# The paper's Part 1 claims that Bradley-Terry (BT) models overfit since hidden norms disperse, and
-# that batch-wise sum-to-zero regularization (BSR) counters it. After the lesson you can keep
-# overfitting apart from exploitation, and say what a gap between test sets shows.
+# The paper claims (Part 1) that reward models trained with Bradley-Terry (BT) overfit because
+# hidden norms disperse, and that batch-wise sum-to-zero regularization (BSR) counters it. After the
+# lesson you can tell overfitting from exploitation, and say what a gap between two test sets shows.
 
 # %% [markdown]
-# Words from before: *margin*, *tau* (notebook 01), *effective rank* (02), *level and spread term*
-# (04), *paired*, *excludes zero*, *informative null* (06; useful is .05). An interval that holds
-# zero leaves a claim **open**. **Gold** is the preference that decides what is right, in the pocket
-# world a formula. A **policy** writes answers, a **proxy** is a reward that stands in for gold.
+# Words from before: *margin*, *tau* (notebook 01), *effective rank* (02), *paired*, *excludes zero*
+# (06), *informative null* (06: the interval holds zero and lies within the useful size, ± .05 of
+# tau). An interval that holds zero leaves a claim **open**. **Gold** is the preference that decides
+# what is right, in the pocket world a formula. A **policy** writes answers; a **proxy** is a reward
+# that stands in for gold.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -68,7 +69,6 @@ from bsr_lite.data import read_groups
 from bsr_lite.scenarios import load_scenarios, prompt_key, sets_of
 from bsr_lite.studies import records, statistics, worlds
 from bsr_lite.studies.records import read_runs, read_table, watched
-from bsr_lite.studies.shifts import in_world
 
 # %% [markdown]
 # ## 1. Four ways to be new
@@ -82,7 +82,8 @@ from bsr_lite.studies.shifts import in_world
 # | **new prompts** | prompt-disjoint | mutual-disjoint |
 #
 # *In-domain* are the two answers of a training prompt that training left out, scored by accuracy;
-# the others have four answers and are scored by Kendall's tau, averaged over prompts.
+# the others have four answers and are scored by tau, averaged over prompts. *Known* and *new
+# sources* below mean both sets of their column.
 
 # %% [markdown]
 # Below is every 16th prompt of the pocket world.
@@ -127,26 +128,27 @@ plots.label(axis, "source of the response", "every 16th prompt",
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %% [markdown]
-# **What to see.** Every prompt has four known sources drawn at random (white: not drawn); a third
-# of the training prompts and all others have the four new ones, too. The new sources are four
-# settings of two small models: what is found speaks of these four.
+# **What to see.** Every prompt has four known sources drawn at random (white: not drawn). A third
+# of the training prompts and all others have the four new ones, too. These are four settings of two
+# small models: what is found speaks of these four.
 #
 # <details><summary>Answer</summary>
 #
-# Prompt- and mutual-disjoint. (In-domain and response-disjoint share training prompts, but one is
-# an accuracy, the other a tau.)
+# Prompt- and mutual-disjoint.
 # </details>
 
 # %% [markdown]
 # ## 2. Does BSR stop overfitting, where there is some?
 #
-# First a place where BT overfits beyond doubt: notebook 06's small world (*helps* of 04, with 300
-# pairs, 64 epochs). Of 40 coordinates 10 decide gold; .17 of the labels are *false*. BSR has
-# $\lambda = 10^{-2}$, ten times the paper's (last table). **The control**: *clean* labels, gold's
-# own. BSR **counters** overfitting where BSR minus BT is larger with false than with clean labels.
-#
+# First a place where BT does overfit: notebook 06's small world (*helps* of 04, with 300 pairs, 64
+# epochs). Of 40 coordinates 10 decide gold, the rest are nuisance; .17 of the labels are *false*.
+# **The control** is the same training with *clean* labels, gold's own. BSR has $\lambda = 10^{-2}$,
+# ten times the paper's; the last table has both. It **counters** what false labels do where *BSR
+# minus BT* is larger with false labels than with clean ones.
+
+# %% [markdown]
 # *Train* counts labels as given, all else is scored by gold. At epoch 8 nearly all training pairs
-# are ordered as labelled: look at a score minus that.
+# are ordered as labelled, so look at what comes after.
 #
 # **Predict**: under BT prompt-disjoint falls. Does BSR hold it up? What does it do on new sources?
 
@@ -170,21 +172,19 @@ noisy, control = (worlds.draw(world, SEEDS)[0] for world in LABELS.values())
 print(f"false labels: {(noisy != control).flatten(2).any(-1).float().mean():.2f} of the pairs")
 
 # %%
-def draw_changes(axis, method):  # the table has all sets
+def draw_changes(axis):  # of BT; the table has all sets
     for labels, line in (("false", "-"), ("clean", "--")):
-        changes = small[labels, method] - small[labels, method][:, :1]
+        changes = small[labels, "bt"] - small[labels, "bt"][:, :1]
         for part in ("prompt_disjoint", "mutual_disjoint"):
             tint, change = plots.SCENARIO_COLORS[part], changes[1 + PARTS.index(part)]
             mean, half = np.array([metrics.seed_interval(v) for v in change]).T
             axis.plot(EPOCHS, mean, line, color=tint)
             axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-            place = mean[-1] + (0.008 if labels == "clean" else -0.008)  # names apart
-            axis.annotate(f"{part.replace('_', '-')},\n{labels} labels", (66, place), color=tint,
-                          fontsize=8, va="center")
+            axis.annotate(f"{part.replace('_', '-')}, {labels}", (66, mean[-1]), color=tint,
+                          fontsize=9, va="center")
     axis.plot((6, 64), (0, 0), color="black", linewidth=0.8)
-    axis.set(xlim=(6, 120), xticks=EPOCHS[1::2])  # room for the names
-    name = "BT" if method == "bt" else "BSR ($10^{-2}$)"
-    plots.label(axis, "epoch", "", f"{name} since epoch 8")
+    axis.set(xlim=(6, 116), xticks=EPOCHS[1::2])  # room for the names
+    plots.label(axis, "epoch", "tau minus that at epoch 8", "BT: a fall with false labels only")
 
 
 def draw_ends(axis, labels, shift):  # a dot a seed, beside them the mean with its interval
@@ -194,18 +194,16 @@ def draw_ends(axis, labels, shift):  # a dot a seed, beside them the mean with i
         axis.errorbar(place + shift + 0.07, mean, half, fmt="o", capsize=3, color=tint,
                       markerfacecolor=tint if labels == "false" else "white")
 
-
 # %%
-figure, axes = plots.panels(3, sharey=True)
-draw_changes(axes[0], "bt")
-draw_changes(axes[1], "bsr")
-draw_ends(axes[2], "false", -0.2)
-draw_ends(axes[2], "clean", 0.2)
-axes[0].set_ylabel("difference of accuracy or tau")
-axes[2].set_xticks(range(4), [part.replace("_", "-\n") for part in PARTS], fontsize=7)
-plots.label(axes[2], "full: false labels; hollow: clean", "", "BSR minus BT at epoch 64")
-axes[2].axhline(0, color="black", linewidth=0.8)
-figure.suptitle("Prompt-disjoint falls under BT with false labels only; BSR does not hold it up");
+figure, axes = plots.panels(2, sharey=True)
+draw_changes(axes[0])
+draw_ends(axes[1], "false", -0.2)
+draw_ends(axes[1], "clean", 0.2)
+axes[1].set_xticks(range(4), [part.replace("_", "-\n") for part in PARTS])
+axes[1].axhline(0, color="black", linewidth=0.8)
+plots.label(axes[1], "full: false labels; hollow: clean", "tau (in-domain: accuracy)",
+            "BSR ($10^{-2}$) minus BT at epoch 64")
+figure.suptitle("Where BT falls, BSR does not hold it up: it costs there with clean labels, too");
 
 # %%
 def shown(values):
@@ -217,30 +215,20 @@ def by_set(heading, columns):  # {column: (sets, seeds)}
     return pd.DataFrame({name: [shown(values) for values in column] for name, column
                          in columns.items()}, ["train", *PARTS]).rename_axis(columns=heading)
 
-
-# %%
-by_set("change, epoch 8 to 64", {
-    f"{method.upper()}, {labels} labels": looks[:, -1] - looks[:, 0]
-    for (labels, method), looks in small.items() if method != "bsr, weak"})
-
 # %%
 bt, clean = small["false", "bt"], small["clean", "bt"]
-by_set("BT, false minus clean labels", {
-    "at epoch 64": bt[:, -1] - clean[:, -1],
-    "of it after 8": (bt[:, -1] - bt[:, 0]) - (clean[:, -1] - clean[:, 0])})
+since = {labels: looks[:, -1] - looks[:, 0] for labels, looks in (("false", bt), ("clean", clean))}
+by_set("BT", {"since epoch 8: false labels": since["false"], "clean labels": since["clean"],
+              "false minus clean": since["false"] - since["clean"],
+              "at epoch 64: false minus clean": bt[:, -1] - clean[:, -1]})
 
 # %%
-extra = effect["false"] - effect["clean"]  # what BSR does to false labels' cost
-by_set("BSR minus BT", {
-    "false labels, epoch 8": effect["false"][:, 0], "false labels, 64": effect["false"][:, -1],
-    "clean labels, 64": effect["clean"][:, -1], "false minus clean, 64": extra[:, -1],
-    "of it after 8": extra[:, -1] - extra[:, 0]})
-
-# %%
-weak = {f"{labels} labels, 64": (small[labels, "bsr, weak"] - small[labels, "bt"])[:, -1]
-        for labels in LABELS}
-false_weak, clean_weak = weak.values()
-by_set("BSR 1e-3 minus BT", weak | {"false minus clean, 64": false_weak - clean_weak})
+columns = {}
+for name, method in (("1e-2", "bsr"), ("1e-3", "bsr, weak")):
+    ends = {labels: (small[labels, method] - small[labels, "bt"])[:, -1] for labels in LABELS}
+    columns |= {f"{name}, {labels} labels": values for labels, values in ends.items()}
+    columns[f"{name}, false minus clean"] = ends["false"] - ends["clean"]
+by_set("BSR minus BT, epoch 64", columns)
 
 # %%
 up, _ = metrics.seed_interval(bt[0, -1] - bt[0, 0])
@@ -250,29 +238,28 @@ cost, half = metrics.seed_interval(effect["clean"][2, -1])
 assert cost + half < 0, "where nothing falls under BT, BSR costs on prompt-disjoint all the same"
 
 # %% [markdown]
-# **What to see.** Bands and bars are 95% over seeds, small dots are seeds. *Train* rises by .010.
+# **What to see.** Bands and bars are 95% over seeds, small dots are seeds. Under BT *train* rises
+# by .010 while known sources fall: in-domain by .012 ± .011, prompt-disjoint by .018 ± .010.
 #
 # <details><summary>Answer</summary>
 #
-# No: with false labels BSR ends .017 ± .010 below BT. But with clean labels, where nothing falls
-# under BT, it ends .018 ± .010 below. That is a cost, no answer to overfitting: false minus clean
-# is +.001 ± .011. In-domain falls under BT, too (-.012 ± .011): known sources fall, be the prompt
-# new or not.
+# No. With false labels BSR ends .017 ± .010 below BT on prompt-disjoint. With clean labels, where
+# nothing falls under BT, it ends .018 ± .010 below. So this is a cost of its own, no answer to
+# false labels.
 #
-# On new sources in part. False labels cost BT .146 and .139 there. BSR returns .023 ± .012 and
-# .026 ± .015 of that; whether any comes after epoch 8 is open. At $10^{-3}$ only mutual-disjoint
-# shows it (+.020 ± .013).
+# On new sources, in part. There false labels cost BT .146 and .139 of tau, and BSR returns .023 ±
+# .012 and .026 ± .015. At $10^{-3}$ only mutual-disjoint shows a return (+.020 ± .013).
 # </details>
 
 # %% [markdown]
-# No fall of new sources is seen under BT. That is no acquittal: with clean labels they rise by .06.
+# On new sources no fall is seen under BT. That is no acquittal: with clean labels they rise by .06.
 #
-# And the language model? *lora* (10 layers, 900 pairs, one epoch, four seeds) scored 32 prompts of
-# every set on the way. Here is the second half of its epoch.
+# And the language model? *lora* (LoRA on 10 layers, 900 pairs, one epoch, four seeds) scored 32
+# prompts of every set on the way. Here is the second half of its epoch.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
-STUDIES = ("study_lora", "study_norms", "study_judged", "study_postscript")
+STUDIES = ("study_lora", "study_norms", "study_judged")
 if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
     from bsr_lite.studies.best_of_n import run_best_of_n
     from bsr_lite.studies.reward_models import run_study
@@ -292,18 +279,17 @@ pd.DataFrame({part: {"BT, step 28 to 57": shown(changes[part]),
                      "BSR minus BT at step 57": shown(apart[part])} for part in changes})
 
 # %% [markdown]
-# No set falls beyond its interval: no fall is seen that BSR could counter. But each pair was seen
-# *once*, and within ± .047 the small world's fall (.02) would not be seen.
+# No set falls beyond its interval, so there is no fall that BSR could counter. But each pair was
+# seen *once*, and within ± .047 the small world's fall (.018) would not be seen.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
 #
-# The paper's Table 5 gives tau of BT and BSR ($\lambda = 10^{-3}$) for four models, without
-# intervals. Five studies of ours have this $\lambda$ with three seeds or more: *lora*, as above,
-# 240 prompts; *pocket*, the same with all training pairs; *lambda*, 375 pairs, 100 prompts;
-# *norms*: full fine-tuning of all 30 layers, four seeds; *judged*: real answers of many models
-# ranked by a GPT-4 judge, QLoRA, three seeds. All but *judged* draw from the same prompts: these
-# are not five independent looks.
+# The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models, without
+# intervals. Five studies of ours have this $\lambda$ and three or four seeds: *lora*, *pocket* and
+# *lambda* train LoRA on 10 layers (900, all and 375 pairs), *norms* all weights of 30 layers,
+# *judged* QLoRA on real answers that a GPT-4 judge ranked. All but *judged* draw from the same
+# prompts: these are not five independent looks.
 #
 # **Predict**: of fifteen intervals (five studies, three sets), how many exclude zero, and on which
 # side?
@@ -312,78 +298,68 @@ pd.DataFrame({part: {"BT, step 28 to 57": shown(changes[part]),
 PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
          "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
 studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
-
-
-def intervals(tables):
-    rows = [(study, method, part, *cell["difference"]) for study, table in tables.items()
-            for method, parts in list(table.items())[1:] for part, cell in parts.items()]
-    return pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
-
-
-whole = intervals(studies | {name: read_table(f"data/runs/study_{name}")
-                             for name in ("lambda", "pocket")})
+studies |= {name: read_table(f"data/runs/study_{name}") for name in ("lambda", "pocket")}
 SAME = {"lora": "bsr", "pocket": "bsr", "lambda": "bsr-1e-3", "norms": "bsr", "judged": "bsr"}
-ours = pd.concat([whole[(whole.study == s) & (whole.method == m) & whole.set.isin(PARTS[1:])]
-                  for s, m in SAME.items()])  # all at 1e-3
+ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"])  # all at 1e-3
+                     for study, method in SAME.items() for part in PARTS[1:]],
+                    columns=["study", "set", "mean", "low", "high"])
 names, out = list(SAME), ours[ours.low * ours.high > 0]
 nulls = (ours.low > -0.05) & (ours.high < 0.05) & (ours.low * ours.high < 0)
+inside = [row.low < gain[PARTS.index(row.set) - 1] < row.high  # is the paper's gain in ours?
+          for row in ours.itertuples() for gain in PAPER.values()]
+
+# %%
 print(f"{len(ours) - len(out)} hold zero, {nulls.sum()} of them informative nulls; one cost:\n",
       out.round(3).to_string(index=False))
-assert [*out.study + " " + out.set] == ["lambda mutual_disjoint"] and (out.high < 0).all()
+print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval")
+assert [*out.study + " " + out.set] == ["lambda mutual_disjoint"] and (out.high < 0).all(), "a cost"
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
-inside = []
 for row in ours.itertuples():
-    index, top = PARTS.index(row.set) - 1, 5 * names.index(row.study)
-    axes[index].fill_betweenx((top - 0.5, top + 3.5), row.low, row.high, alpha=0.25, linewidth=0,
-                              color=plots.COLORS["bsr"])
-    axes[index].plot([row.mean] * 2, (top - 0.5, top + 3.5), color=plots.COLORS["bsr"])
+    axis, place = axes[PARTS.index(row.set) - 1], names.index(row.study)
+    axis.plot((row.low, row.high), (place, place), color=plots.COLORS["bsr"], linewidth=2)
+    axis.plot(row.mean, place, "o", color=plots.COLORS["bsr"])
     if row.high > 0.1:  # cut: else it would set the scale
-        axes[index].plot(0.1, top + 1.5, ">", color=plots.COLORS["bsr"])
-    for place, gains in enumerate(PAPER.values()):  # is this model's gain in our interval?
-        inside.append(row.low < gains[index] < row.high)
-        mark, size, tint = ("x", 4, "#777777") if inside[-1] else ("X", 6, "black")
-        axes[index].plot(gains[index], top + place, mark, markersize=size, color=tint)
-for axis, part in zip(axes, PARTS[1:], strict=True):
+        axis.plot(0.1, place, ">", color=plots.COLORS["bsr"])
+for index, (axis, part) in enumerate(zip(axes, PARTS[1:], strict=True)):
+    axis.plot([gains[index] for gains in PAPER.values()], range(5, 9), "X", color="black")
     axis.axvline(0, color="black", linewidth=0.8)
+    axis.axhline(4.5, color="#888888", linewidth=0.8)
     axis.grid(visible=False, axis="y")
     plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
-axes[0].set(xlim=(-0.095, 0.105), ylim=(24.5, -1.5))
-axes[0].set_yticks([5 * i + 1.5 for i in range(len(names))], names)
-figure.supxlabel(f"band: 95%, seeds and topics (judged: prompts), arrow: to {ours.high.max():.3f}; "
-                 "x: the paper's gains,\nfrom the top of a group: " + ", ".join(PAPER) +
-                 f"; X: outside the band, {inside.count(False)} of {len(inside)}", size=8)
+axes[0].set(xlim=(-0.095, 0.105), ylim=(8.6, -0.6))
+axes[0].set_yticks(range(9), [*names, *PAPER])
+figure.supxlabel("circles: ours, 95% over seeds and topics (judged: prompts), arrow: to "
+                 f"{ours.high.max():.3f}; crosses: the paper's, no intervals", size=8)
 figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
                 f"zero, {len(out)} is a cost");
 
 # %% [markdown]
-# **What to see.** A band's line is the mean. *All of the paper's gains are below .05*, notebook
-# 06's useful size: an informative null does **not** exclude them.
+# **What to see.** All of the paper's gains are smaller than .05, the useful size. So an informative
+# null does *not* exclude them.
 #
 # <details><summary>Answer</summary>
 #
-# One of fifteen, a cost: *lambda*, mutual-disjoint, -.037 (-.073 to -.002). Chance alone would give
-# .75, so it convicts nobody. A band that ends left of a cross speaks against a gain of that size,
-# if the paper's number is exact: in 16 of 60 comparisons.
+# One, a cost: *lambda*, mutual-disjoint, -.037 (-.073 to -.002). Of fifteen, chance alone would
+# give .75, so alone it convicts nobody (notebook 06, Section 5, counts all looks). Most of the
+# paper's gains lie in our intervals: we neither confirm nor exclude them. In 16 of 60 comparisons
+# our interval ends below the gain.
 # </details>
-
-# %% [markdown]
-# Of all looks (notebook 06, Section 5) more exclude zero than chance would give, nearly all costs.
 
 # %% [markdown]
 # ## 4. New sources score lower: is that overfitting?
 #
-# In the paper's Table 5 tau is lower on new sources. But only mutual-disjoint changes the sources
-# alone: it has the prompts of prompt-disjoint (in *judged* part of them). Response-disjoint changes
-# the prompts, too; in *lora* the two sets have no topic in common.
+# In the paper's Table 5 tau is lower on new sources. A **gap**, below, is tau on new sources minus
+# tau on prompt-disjoint. Is it the model's fault, or are the sets different?
 #
-# So score a rule that saw no pair, the number of **characters** (fewer is better in the pocket
-# worlds, more in *judged*; the sign was chosen on dev, in *judged* on these prompts). A *gap* is
-# tau on new sources minus tau on prompt-disjoint.
+# Only mutual-disjoint changes the sources alone: it has the prompts of prompt-disjoint (in *judged*
+# part of them). Response-disjoint has other prompts, in *lora* of other topics.
 #
-# **Predict**: in which of *lora*, *judged* and *postscript* (LoRA, a world built to punish BT) does
-# the rule's gap have BT's sign?
+# So score a rule that saw no pair, the number of **characters**. Fewer is better in the pocket
+# world, more in *judged* (the sign was chosen on dev, in *judged* on these prompts).
+#
+# **Predict**: in *lora* and in *judged*, does the rule's gap have BT's sign?
 
 # %%
 def fewer_characters(sets):
@@ -391,23 +367,22 @@ def fewer_characters(sets):
     return metrics.agreement(-lengths, np.array([group.gold for group in sets]))[1]  # (prompts,)
 
 
-rule, asked, topics = {}, {}, {}  # of a study and set: the rule's tau on each prompt; these prompts
-FILES = {"lora": ("bsr_lite/configs/rm_fast.yaml", ["data.max_pairs=900"], "plain"),
-         "postscript": (RUNS / "study_postscript/bt-seed0/config.yaml", [], "postscript")}
-for study, (path, overrides, world) in FILES.items():
-    config = load_config(path, overrides=overrides)
-    texts = in_world(load_scenarios(config), world, config.data.seed)
-    on_dev = fewer_characters(sets_of(texts, "dev_prompt_disjoint")).mean()
-    print(f"{study}: tau of fewer characters on dev {on_dev:+.3f}")
-    scored = read_runs(RUNS / f"study_{study}")["bt"][0]["evaluation"]["scenarios"]
-    for part in PARTS[1:]:
-        same = scored[part]["gold"]
-        sets = records.drawn(sets_of(texts, part), len(same), config.data.seed)
-        assert np.allclose([group.gold for group in sets], same, atol=1e-3), "BT's own sets"
-        rule[study, part] = fewer_characters(sets)
-        asked[study, part] = [group.prompt for group in sets]
-        topics[study, part] = records.topics(config, sets)
+config = load_config("bsr_lite/configs/rm_fast.yaml", overrides=["data.max_pairs=900"])  # lora's
+texts = load_scenarios(config)
+on_dev = fewer_characters(sets_of(texts, "dev_prompt_disjoint")).mean()
+print(f"tau of fewer characters on dev: {on_dev:+.3f}")
 
+# %%
+rule, asked, topics = {}, {}, {}  # of a set: the rule's tau on each prompt; prompts; topics
+for part in PARTS[1:]:
+    same = runs["bt"][0]["evaluation"]["scenarios"][part]["gold"]
+    sets = records.drawn(sets_of(texts, part), len(same), config.data.seed)
+    assert np.allclose([group.gold for group in sets], same, atol=1e-3), "BT's own sets"
+    rule[part] = fewer_characters(sets)
+    asked[part] = [group.prompt for group in sets]
+    topics[part] = set(records.topics(config, sets))
+assert asked["mutual_disjoint"] == asked["prompt_disjoint"], "only the sources change"
+assert not topics["response_disjoint"] & topics["prompt_disjoint"], "other topics"
 
 # %%
 def between(known, new, same_prompts=False):
@@ -417,11 +392,6 @@ def between(known, new, same_prompts=False):
     half = 1.96 * math.sqrt(sum(x.var(ddof=1) / len(x) for x in parts))
     return np.mean(new) - np.mean(known), half
 
-
-# mutual-disjoint: other answers to the prompts of prompt-disjoint (in judged only partly)
-PAIRED = {key for key in rule if key[1] == "mutual_disjoint"}
-assert all(asked[key] == asked[key[0], "prompt_disjoint"] for key in PAIRED)
-
 # %%
 def gaps(study, part):
     """BT's gap by seed, its half width over prompts; the rule's tau on known and on new sources."""
@@ -429,21 +399,20 @@ def gaps(study, part):
     scenarios = [run["evaluation"]["scenarios"] for run in read_runs(RUNS / f"study_{study}")["bt"]]
     by_prompt = [np.mean([s[name]["per_prompt"] for s in scenarios], 0)
                  for name in ("prompt_disjoint", part)]
-    half = between(*by_prompt, same_prompts=(study, part) in PAIRED)[1]
+    half = between(*by_prompt, same_prompts=(study, part) == ("lora", "mutual_disjoint"))[1]
     sign = np.sign(known["length_score"])
     return (np.subtract(new["seeds"], known["seeds"]), half,
             sign * known["length_score"], sign * new["length_score"])
 
-
-found = {(study, part): gaps(study, part) for study in ("lora", "postscript", "judged")
-         for part in PARTS[2:]}
-ruled = {key: between(rule[key[0], "prompt_disjoint"], rule[key], key in PAIRED)[1]
-         for key in found if key in rule}  # half widths; judged's rule has but one number a set
+# %%
+found = {(study, part): gaps(study, part) for study in ("lora", "judged") for part in PARTS[2:]}
+ruled = {("lora", part): between(rule["prompt_disjoint"], rule[part], part == "mutual_disjoint")[1]
+         for part in PARTS[2:]}  # half widths; judged's rule has but one number a set
 
 # %%
-figure, axes = plots.panels(3, sharey=True)
+figure, axes = plots.panels(2, sharey=True)
 for (study, part), (dots, half, before, after) in found.items():
-    axis, place = axes[("lora", "postscript", "judged").index(study)], PARTS.index(part) - 2
+    axis, place = axes[("lora", "judged").index(study)], PARTS.index(part) - 2
     axis.plot(np.full(len(dots), place - 0.1), dots, ".", color=plots.COLORS["bt"])
     axis.errorbar(place, dots.mean(), half, fmt="o", capsize=3, color=plots.COLORS["bt"])
     own = ruled.get((study, part))
@@ -452,60 +421,39 @@ for (study, part), (dots, half, before, after) in found.items():
     plots.label(axis, "" if own else "hollow: no interval recorded", "", study)
 for axis in axes:
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks((0, 1), ("response-\ndisjoint", "mutual-\ndisjoint"))
+    axis.set_xticks((0, 1), ("response-disjoint", "mutual-disjoint"))
     axis.set_xlim(-0.5, 1.5)
-axes[0].annotate("BT (a small\ndot a seed)", (-0.45, 0.03), color=plots.COLORS["bt"], fontsize=8)
-axes[0].annotate("rule: no pair seen", (0.2, -0.22), fontsize=8)
+axes[0].annotate("BT (a small\ndot a seed)", (-0.45, 0.03), color=plots.COLORS["bt"], fontsize=9)
+axes[0].annotate("rule: no pair seen", (0.2, -0.22), fontsize=9)
 axes[0].set_ylabel("tau minus that on prompt-disjoint")
-assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), "signs"
-both = [key for key, (dots, half, before, after) in found.items()
-        if abs(dots.mean()) > half and abs(after - before) > ruled.get(key, math.inf)]
-assert both == [("lora", "response_disjoint")], "a shared sign of means is not two shown gaps"
-assert len(ruled) == 4, "judged's rule has no interval"
+assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), \
+    "the sets alone move a rule that learned nothing the way they move BT"
 figure.supxlabel("bar: 95% over prompts, for these seeds", fontsize=8)
-figure.suptitle("An untrained rule's mean gap has BT's sign in all six;\n"
-                "of the four with both intervals, in one both exclude zero");
+figure.suptitle("The mean gap of an untrained rule has BT's sign in all four");
 
 # %%
 pd.DataFrame({key: {
     "BT's tau, known to new": "{:.3f} to {:.3f}".format(
         *(studies[key[0]]["bt"][part]["mean"] for part in ("prompt_disjoint", key[1]))),
-    "BT's gap, 95% over seeds": shown(dots), "over prompts": f"± {half:.3f}",
-    "the rule's tau": f"{before:.3f} to {after:.3f}", "its gap": f"{after - before:+.3f}",
-    "its, over prompts": f"± {ruled[key]:.3f}" if key in ruled else "not recorded"}
+    "BT's gap": f"{dots.mean():+.3f} ± {half:.3f}",
+    "the rule's tau": f"{before:.3f} to {after:.3f}",
+    "its gap": f"{after - before:+.3f}" + (f" ± {ruled[key]:.3f}" if key in ruled else "")}
     for key, (dots, half, before, after) in found.items()}).transpose()
-
-# %%
-scenarios = [run["evaluation"]["scenarios"] for run in runs["bt"]]
-known, new = (metrics.clustered([s[part]["per_prompt"] for s in scenarios], topics["lora", part])
-              for part in ("prompt_disjoint", "response_disjoint"))  # (seeds, topics)
-by_seed = new.mean(1) - known.mean(1)
-errors = [by_seed.var(ddof=1) / len(by_seed)]  # squared: over seeds, over the topics of each set
-errors += [statistics.two_way_interval(x)[3] ** 2 - x.mean(1).var(ddof=1) / len(x)
-           for x in (known, new)]
-counts = np.array([len(by_seed), known.shape[1], new.shape[1]])
-freedom = sum(errors) ** 2 / (np.square(errors) / (counts - 1)).sum()  # Satterthwaite's
-half = metrics.t_quantile(freedom) * sum(errors) ** 0.5
-print(f"lora, response-disjoint, over seeds and topics ({counts[1]} and {counts[2]}): "
-      f"{by_seed.mean() - half:.3f} to {by_seed.mean() + half:.3f}")
-assert not set(topics["lora", "prompt_disjoint"]) & set(topics["lora", "response_disjoint"])
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# By the signs of the means in all three; in *judged* both go *up*, and the rule has no interval. Of
-# the other four pairs both intervals exclude zero in one, *lora*'s response-disjoint: BT's -.088 ±
-# .073, the rule's -.159 ± .095. But there prompts and topics change as well; over seeds and topics
-# BT's barely does (-.176 to -.001). Where sources alone change (mutual-disjoint), BT's gap is open
-# in *lora* (-.034 ± .069) and *postscript* (-.082 ± .093).
+# In both, by the means. In *judged* both rise on new sources, the opposite of the paper's table. In
+# *lora*'s response-disjoint both gaps exclude zero over prompts, BT's -.088 ± .073 and the rule's
+# -.159 ± .095; but there prompts and topics change, too. Where sources alone change
+# (mutual-disjoint), BT's gap is open, -.034 ± .069, and so is the rule's.
 # </details>
 
 # %% [markdown]
-# Does the rule acquit BT, then?
-#
-# **Would this test convict anybody?** In Section 2's world we know what BT leans on: 30 nuisance
-# coordinates, nearly equal among known sources and different among new ones. Take two rules there:
-# *one signal coordinate*, and *all 40 coordinates alike*.
+# Does the rule acquit BT, then? **Would this test convict anybody?** In Section 2's world we know
+# what to look for. Its 30 nuisance coordinates are nearly equal among known sources' answers to a
+# prompt, and different among new ones'. Take two rules there: *one signal coordinate*, and *all 40
+# coordinates alike*.
 #
 # **Predict**: beside which does BT look guilty (it loses more than the rule)? And will BT trained
 # on *clean* labels look innocent?
@@ -519,16 +467,14 @@ def rule_gap(weights):  # (seeds,)
                    for x in answers[part]] for part in ("prompt_disjoint", "mutual_disjoint"))
     return np.subtract(new, known)
 
-
 # %%
-(early, guilty), (clean_early, innocent) = ((x[4] - x[2])[[0, -1]] for x in (bt, clean))  # BT's gap
+(early, guilty), innocent = (bt[4] - bt[2])[[0, -1]], (clean[4] - clean[2])[-1]  # BT's gaps
 rules = {"one signal coordinate": rule_gap(torch.eye(len(true))[0]),
          "all 40 coordinates alike": rule_gap(torch.ones(len(true)))}
-moved = {"false labels": guilty - early, "clean labels": innocent - clean_early,
-         "false minus clean": (guilty - early) - (innocent - clean_early)}
-print("BT's gap, epoch 8 to 64:", {name: shown(values) for name, values in moved.items()})
 for name, own in rules.items():
-    print(f"gap at 64 beyond {name}: {shown(guilty - own)}, clean labels {shown(innocent - own)}")
+    print(f"BT's gap at 64, minus that of {name}: {shown(guilty - own)}, "
+          f"clean labels {shown(innocent - own)}")
+print(f"BT's gap, epoch 8 to 64, false labels: {shown(guilty - early)}")
 
 # %%
 one, alike = rules
@@ -545,49 +491,51 @@ axis.annotate(f"false minus clean labels\n{shown(guilty - innocent)}", (1.5, -0.
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(4), list(four))
 plots.label(axis, "a grey line: one seed", "tau, mutual- minus prompt-disjoint",
-            "One rule convicts BT, the other acquits it; false labels widen its gap")
+            "One rule convicts BT, the other acquits it")
 assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen the gap"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Beside the first: BT loses .155 ± .024 more. The second rule leans on nuisance more than BT does,
-# and acquits it. *The verdict depends on the rule.* Nor is clean BT innocent: it loses .114 ± .021
-# more. The test catches a model that leans on what does not carry over.
+# Beside the first: there BT loses .155 ± .024 more. Beside the second it loses *less*, by .301 ±
+# .026. *The verdict depends on the rule.* Nor does clean BT look innocent: it loses .114 ± .021
+# more than the first.
 #
-# *False labels* widen the gap by .041 ± .014, by .012 of it after epoch 8. (In those epochs it
-# narrows with both labels.)
+# So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014:
+# that is their part. (Overfitting does not show in the gap here: while it goes on, from epoch 8 to
+# 64, the gap *narrows*, by .025 ± .011.)
 # </details>
 
 # %% [markdown]
-# So a gap compares *test sets* first. *lora*'s rule is weak (tau .13): it does not acquit BT.
+# So a gap compares *test sets* first, whatever the model. In *lora* no suspected cause was taken
+# away: its gap stays unexplained.
 
 # %% [markdown]
-# ## 5. Optional: norms, rank and level
+# ## 5. Optional: norms and rank
 #
 # The paper's chain: BT widens margins by growing $\lVert h_w - h_l\rVert$ (Eq. 23), norms disperse,
 # and training data collapses to few directions (Table 1: under BT effective rank is 23.3 on
-# training data and 33.8 on new; under BSR the two are alike). Dispersion only full fine-tuning
-# (*norms*) can test: in *lora* the frozen final norm fixes $\lVert h\rVert$ (notebook 02). Rank
-# *lora* can test, too.
+# training data and 33.8 on new; under BSR the two are alike). In *lora* the frozen final norm fixes
+# $\lVert h\rVert$ (notebook 02): only full fine-tuning, *norms*, can test dispersion.
 #
 # **Predict** the signs: does $\lVert h_w - h_l\rVert$ grow, and does training data lose more rank
 # than new data?
 
 # %%
-ROWS = {"mean |h_w - h_l|, train": ("train", "difference_after", "mean"),
-        "cv of |h| (sd over mean), train": ("train", "norm_after", "cv"),
-        "effective rank, train": ("train", "effective_rank_after"),
-        "effective rank, prompt-disjoint": ("prompt_disjoint", "effective_rank_after"),
-        "rank, mean subtracted, train": ("train", "effective_rank_centered_after")}
+ROWS = {"mean |h_w - h_l|": ("difference_after", "mean"), "cv of |h| (sd over mean)":
+        ("norm_after", "cv"), "effective rank": ("effective_rank_after",),
+        "rank, mean subtracted": ("effective_rank_centered_after",)}
 norms, tracks = read_runs(RUNS / "study_norms"), {}
 for study, own in (("norms", norms), ("lora", runs)):
-    for name, keys in ROWS.items():  # (seeds, times)
-        tracks[study, name] = {m: np.array(watched(own[m], *keys)[1]) for m in ("bt", "bsr")}
-    train, new = (tracks[study, f"effective rank, {part}"] for part in ("train", "prompt-disjoint"))
-    tracks[study, "effective rank, train minus that"] = {m: train[m] - new[m] for m in train}
+    for name, keys in ROWS.items():  # of training data: (seeds, times)
+        tracks[study, name] = {m: np.array(watched(own[m], "train", *keys)[1])
+                               for m in ("bt", "bsr")}
+    tracks[study, "rank minus prompt-disjoint's"] = {
+        m: track - np.array(watched(own[m], "prompt_disjoint", "effective_rank_after")[1])
+        for m, track in tracks[study, "effective rank"].items()}
 
 # %%
+del tracks["lora", "cv of |h| (sd over mean)"]  # fixed by the frozen norm
 pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
                      "BT: change to the end": shown(track["bt"][:, -1] - track["bt"][:, 0]),
                      "BSR minus BT at the end": shown(track["bsr"][:, -1] - track["bt"][:, -1])}
@@ -596,41 +544,23 @@ pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In *norms* neither is seen. $\lVert h_w - h_l\rVert$ falls; whether training data loses more rank
-# is open (+.106 ± .112), and so is dispersion. In *lora* all of BT's changes are open.
+# Neither is seen in *norms*. $\lVert h_w - h_l\rVert$ falls, by 1.85 of 12.4. Whether training data
+# loses more rank is open (+.106 ± .112), and so is dispersion (cv). In *lora* all of BT's changes
+# are open.
 #
-# In *lora* BSR keeps rank up (+.486 ± .453). With the mean subtracted that is open (-.037 ± .316),
-# so no kept direction is shown (notebook 02, Section 7). In *norms* both are open. (In *lora* BSR's
-# differences are *longer*, by .288 ± .192.)
-# </details>
-#
-# BSR's penalty acts on training pairs. **Predict**: on which sets will the mean reward be near zero
-# under BSR, and on which not?
-
-# %%
-def mean_rewards(study):
-    return {part: shown(np.array([run["evaluation"]["scenarios"][part]["reward_mean"]
-                                  for run in study])) for part in PARTS}
-
-
-rows = {f"{name}, {method}": mean_rewards(study[method])
-        for name, study in (("norms", norms), ("lora", runs)) for method in ("bt", "bsr")}
-pd.DataFrame(rows).T.rename_axis("mean reward, 95% over seeds")
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Near zero on *known* sources. On new ones a third of a reward unit is left in *lora* (+.38, +.32):
-# the level is fixed only where it was trained. (In *norms* what is left holds zero.)
+# One result goes the paper's way: in *lora* BSR keeps rank up (+.486 ± .453). With the mean
+# subtracted that is open, so no kept direction is shown (notebook 02, Section 7). One goes against
+# it: in *lora* BSR's differences are *longer* than BT's (+.288 ± .192).
 # </details>
 
 # %% [markdown]
 # ## 6. Exploitation: best-of-n
 #
-# The plainest way: draw $n$ answers, keep the one the proxy likes best. Where $N = 64$ answers to a
-# prompt are on record, average over *all* $\binom{N}{n}$ draws of $n$ of them. Let $v_{(i)}$ be the
-# value of the answer with $i$ others below it in the proxy's order, $i = 0, \dots, N-1$. It wins
-# when the other $n-1$ come from those $i$:
+# Does gold fall when BT's reward is optimized? The plainest way: draw $n$ answers, keep the one the
+# proxy likes best. Where $N = 64$ answers to a prompt are on record, average over *all*
+# $\binom{N}{n}$ draws of $n$ of them. Let $v_{(i)}$ be the value of the answer with $i$ others
+# below it in the proxy's order, $i = 0, \dots, N-1$. It wins when the other $n-1$ come from those
+# $i$:
 #
 # $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
 #
@@ -707,23 +637,14 @@ def gained(values):  # (seeds or prompts, of n)
 by_seed = {name: np.array(picks["methods"][name]["seeds"]) for name in ("bt", "heavy-tailed noise")}
 rows = {NAMES[name]: [*gained(values), "seeds"] for name, values in by_seed.items()}
 rows["fewest words"] = [*gained(by_words["gold"]), "prompts"]
+rows["BSR minus BT"] = [f"{mean + 0.0:+.3f} ± {high - mean:.3f}" for mean, _, high, _ in (
+    picks["methods"]["bsr"]["difference"][i] for i in (2, 4, 6))] + ["", "seeds and prompts"]
 heads = ["n = 4", "n = 16", "n = 64", "from 16 to 64", "± over"]
-pd.DataFrame(rows, index=heads).transpose()
+pd.DataFrame(rows, index=heads).transpose()  # gold's gain on a pick at random, points of gold
 
 # %%
-pd.DataFrame({f"n = {n}": {"BT's gain": f"{gain:+.3f}",
-                           "BSR minus BT": f"{mean + 0.0:+.3f} ± {high - mean:.3f}"}
-              for n, gain, (mean, _, high, _) in zip(
-                  picks["n"], curves["bt"][1], picks["methods"]["bsr"]["difference"], strict=True)
-              if n > 1})  # points of gold, 95% over seeds and prompts
-
-# %%
-twins = [statistics.within_correlation(kept[f"bt-seed{a}"], kept[f"{method}-seed{b}"])
-         for method, shift in (("bsr", 0), ("bt", 1)) for a in range(4) for b in [(a + shift) % 4]]
 same = [np.mean(kept[f"bt-seed{s}"].argmax(1) == kept[f"bsr-seed{s}"].argmax(1)) for s in range(4)]
-print(f"correlation within prompts: BT and BSR of a seed {min(twins[:4]):.3f} or more, two seeds of"
-      f" BT {max(twins[4:]):.3f} or less; BT and BSR pick the same of 64 in {min(same):.0%} to "
-      f"{max(same):.0%} of the prompts")
+print(f"BT and BSR of a seed pick the same of 64 in {min(same):.0%} to {max(same):.0%} of prompts")
 assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, the control turns"
 
 # %% [markdown]
@@ -736,56 +657,45 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # from 16 to 64. Gold of BT's picks still rises there, on answers of one policy, whose source BT
 # knows.
 # </details>
-
-# %% [markdown]
-# BSR minus BT is open at every $n$: ± .039 beside BT's own gain of .60 at 32, ± .106 beside .64 at
-# 64. BSR of a seed is nearly BT of that seed, so best-of-$n$ could hardly find a difference.
+#
+# Is BSR the better judge? Open: at $n = 64$ BSR minus BT lies within ± .106, beside BT's own gain
+# of .64. In most prompts both pick the same answer, so there is little to find.
 
 # %% [markdown]
 # ## 7. The verdicts
 #
-# In Section 2's world BT overfits, and false labels are why. BSR costs there on known sources and
-# returns about a sixth of false labels' damage on new ones. In the language model nearly all is
-# open or not tested.
+# In the small world BT overfits, and false labels are why. BSR costs on known sources there, false
+# labels or not, and returns about a sixth of what false labels cost on new ones. In the language
+# model nearly all is open or not tested.
 #
 # *Shown*: the interval lies on the claim's side of zero. *Against*: on the other side. *Open*: it
-# holds zero; if also within ± .05 of tau, the table says *informative null* (06). *In part*: shown
-# for a part. *Not tested*: nobody looked, or no fall was seen. *Small worlds*: Section 2's and
-# notebook 04's. *Language model*: its backbone trains. 04.4: notebook 04, Section 4.
+# holds zero. *Not tested*: nobody looked, or no fall was seen. Small worlds are Section 2's and
+# notebook 04's. In brackets: the section; 04.6 is Section 6 of notebook 04.
 
 # %% [markdown]
-# | the claim | small worlds | language model | seen in |
-# |---|---|---|---|
-# | BT overfits | **shown**, known sources: -.018 ± .010 | **open**: +.026 ± .047 | 2; 06 |
-# | cause: false labels | **shown**: -.043 ± .009 | not tested | 2; 06 |
-# | BSR counters it | **open**, informative null: +.001 ± .011 | not tested | 2 |
-# | on new sources | **in part**: +.023 ± .012, +.026 ± .015 | not tested | 2 |
-# | new sources score lower | **shown** in *helps* | **open**; *judged* **against** | 4; 04.4 |
-# | false labels widen that gap | **shown**: by .041 ± .014 | not tested | 4 |
+# | the claim | small worlds | language model |
+# |---|---|---|
+# | BT overfits (2) | **shown**, known sources | **open** |
+# | false labels are why (2; 06.6) | **shown** | not tested |
+# | BSR counters them, known sources (2) | **open**, informative null | not tested |
+# | BSR counters them, new sources (2) | **shown**, about a sixth | not tested |
+# | BSR gains tau (3; 04.6) | *helps* **shown**, three **against** | 14 **open**, 1 **against** |
+# | new sources score lower (4) | **shown** in *helps* | *lora* **open**, *judged* **against** |
 
 # %% [markdown]
-# The first three: prompt-disjoint. BSR has $10^{-2}$; at the paper's $10^{-3}$ response-disjoint is
-# **open**. The last two: mutual-disjoint; *helps* is built for it. On response-disjoint, other
-# prompts, *lora* scores lower, barely (-.176 to -.001). What repetition adds is not tested.
+# *Counters them* is judged at $\lambda = 10^{-2}$; at the paper's $10^{-3}$ one of the two sets of
+# new sources is **open**. In *helps* BSR gains on new sources. *Score lower* is judged on
+# mutual-disjoint (in *judged* part of its prompts change, too).
 
 # %% [markdown]
-# | the claim, continued | small worlds | language model | seen in |
-# |---|---|---|---|
-# | BSR gains tau | **in part**: *helps*, new sources | $10^{-3}$: one cost, 14 **open** | 3; 04.6 |
-# | best-of-$n$ by BT loses gold | not tested | **against**, $n = 16$ to 64: +.104 ± .071 | 6 |
-# | BSR picks better of $n$ | not tested | **open**: ± .106 at $n = 64$ | 6 |
-#
-# In 04's *neutral* (all coordinates vary alike), *hurts* (prompts differ along the signal) and
-# *mean on the signal* BSR costs on known and new sources. Nine of the 14 are informative nulls.
-# Other $\lambda$: 06.5.
-
-# %% [markdown]
-# | the mechanism (optional) | small worlds | language model | seen in |
-# |---|---|---|---|
-# | $\lVert h_w - h_l\rVert$ grows | **shown** | *norms* **against**, *lora* **open** | 5; 04.4 |
-# | norms disperse (Fig. 2) | **shown** | **open** | 5; 04.4 |
-# | training data loses more rank than new (Table 1) | not tested | **open** | 5 |
-# | BSR keeps rank up (Table 1) | not tested | **in part**: *lora*, as states are | 5 |
+# | the claim, continued | small worlds | language model |
+# |---|---|---|
+# | best-of-$n$ by BT loses gold (6) | not tested | **against**, $n = 16$ to 64 |
+# | BSR picks better of $n$ (6) | not tested | **open** |
+# | $\lVert h_w - h_l\rVert$ grows (5; 04.4) | **shown** | *norms* **against**, *lora* **open** |
+# | norms disperse (5; 04.4) | **shown** | **open** |
+# | training data loses more rank (5) | not tested | **open** |
+# | BSR keeps rank up (5) | not tested | *lora* **shown**; mean subtracted **open** |
 
 # %% [markdown]
 # The paper's other baselines, Hinge, Norm and DR, are not in this lesson (`data/runs/LOG.md`).
@@ -819,10 +729,12 @@ checks.check_best_of_n_with_ties(best_of_n_with_ties);
 # %% [markdown]
 # **2.** How far has best-of-$n$ moved the policy $p$? With $q$ the distribution of what it keeps,
 # the **KL** of $q$ to $p$ is $\sum_k q_k \log(q_k / p_k)$, in nats. It is at most $\log n -
-# \frac{n-1}{n}$, reached only where no answer is ever drawn twice. Now a policy has a handful of
-# answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$, all above zero, in ascending
-# order of reward. What is the exact KL for $n$ *independent* draws? (Compare it with the bound for
-# two answers of probability 1/2 and $n = 2$.) And how far can Section 6's best of 64 have moved?
+# \frac{n-1}{n}$, reached only where no answer is ever drawn twice.
+#
+# Now a policy has a handful of answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$,
+# all above zero, in ascending order of reward. What is the exact KL for $n$ *independent* draws?
+# Compare it with the bound for two answers of probability 1/2 and $n = 2$. And how far can Section
+# 6's best of 64 have moved?
 #
 # <details><summary>Hint</summary>
 #
@@ -841,9 +753,10 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # beyond the rule's? From `model_known, model_new, rule_known, rule_new` (scores of the *same*
 # prompts by model, its seeds averaged, and rule) return a tensor of three: the model's gap minus
 # the rule's; its half width, 1.96 standard errors over prompts (variances with $n - 1$); the number
-# of prompts, the same in both sets, rounded up, at which the half width would be `useful`. Run the
-# last cell: what is shown, of which models? Would it do for mutual-disjoint? For *judged* (one
-# number a set)?
+# of prompts, the same in both sets, rounded up, at which the half width would be `useful`.
+#
+# Run the last cell: what is shown, of which models? Would it do for mutual-disjoint? For *judged*
+# (one number a set)?
 #
 # <details><summary>Hint</summary>
 #
@@ -859,8 +772,8 @@ checks.check_gap_beyond(gap_beyond);
 
 # %%
 pair = ("prompt_disjoint", "response_disjoint")  # of lora
-scores = [np.mean([s[part]["per_prompt"] for s in scenarios], 0) for part in pair]  # BT's
-scores += [rule["lora", part] for part in pair]
+scores = [np.mean([run["evaluation"]["scenarios"][part]["per_prompt"] for run in runs["bt"]], 0)
+          for part in pair] + [rule[part] for part in pair]  # BT's, then the rule's
 print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), useful=0.05))
 
 # %% [markdown]
@@ -869,7 +782,7 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # 1. Why can a curve that stands still be a loss?
 # 2. All intervals hold zero and are wider than the effect looked for. What is shown?
 # 3. A rule falls on the new set as much as your model. Is the model acquitted?
-# 4. BSR pins the mean reward. Why is it not zero on new sources?
+# 4. With false labels a method ends below BT, with clean labels as far below. What do you conclude?
 # 5. Why can best-of-$n$ with a huge $n$ do harm that $n = 4$ does not?
 
 # %% [markdown]
@@ -878,7 +791,7 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # 1. A control without the cause might have risen.
 # 2. Little: neither the effect nor its absence.
 # 3. No. The rule may fall for reasons of its own; another rule may convict.
-# 4. The penalty acts on training pairs; other states have another mean.
+# 4. It costs by itself; that it counters false labels is not shown.
 # 5. It looks for the proxy's largest errors; rare ones are found only among many.
 #
 # </details>
@@ -901,7 +814,6 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # |---|---|---|---|
 # | prompt-disjoint against training | no fall | -.018 at 64 epochs | fewer epochs; cleaner labels |
 # | gap of new sources beyond clean labels' | none | -.041, small world | cleaner labels |
-# | mean reward under BSR | near 0 on known sources: -.01 | +.38 on new ones | sources to train on |
 # | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
 
 # %% [markdown]
