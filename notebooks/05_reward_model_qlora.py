@@ -20,8 +20,8 @@
 # - round a matrix to 4 bits and back, and say what a weight then costs;
 # - say which base an adapter belongs to, and save and merge without changing rewards.
 #
-# **No 8B model was trained for this page.** Its bytes are counted (how far to trust that: Section
-# 4).
+# **No 8B model was trained for this page.** Its bytes are counted. Section 4 says how far to trust
+# that.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -532,7 +532,7 @@ axis.text(1.02, len(scored) - 0.5, "largest change\nof a margin", fontsize=8,
 axis.axvline(0, color="grey", linewidth=0.6, zorder=0)
 axis.grid(False)
 axis.set_yticks(range(len(scored)), list(scored)[::-1])
-axis.set_ylim(-0.6, len(scored) - 0.4)
+axis.set_ylim(-0.6, len(scored) - 0.3)
 plots.label(axis, "reward minus the trained model's; digits: the four answers", "",
             f"merged into its own base, a margin moves by {off('2 merged'):.3f}; "
             f"into the original, by {off('4 merged into the original'):.3f}")
@@ -554,14 +554,15 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base a margin moves by
 # .19; without adapters, by .50. (These are this model's numbers. Whether copy 4 is better or worse,
-# four answers cannot say.) Copy 6 is another base, too.
+# four answers cannot say.) Copy 6, whose embeddings passed through the other format, too, is
+# another base: .04.
 #
 # A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged: there copy 2
 # moves a margin by about .03.
 
 # %% [markdown]
-# **Why is copy 5 the control again?** How many codes does training move? To see that the count can
-# see: a change 100 times as large.
+# **Why is copy 5 nearly the control again?** How many codes does training move? To see that the
+# count can see: a change 100 times as large.
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
@@ -629,9 +630,9 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # %% [markdown]
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
 # with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
-# (LoRA, four layers, two pairs) for prompts with an answer of 64 to 1,024 tokens. Return the power
-# with which the peak grows, by a least-squares line. Then run the last cell, over all sizes and
-# between neighbours. What may one say, and what not?
+# (LoRA, four layers, two pairs) at 64 to 1,024 tokens of prompt and answer. Return the power with
+# which the peak grows, by a least-squares line. Then run the last cell, over all sizes and between
+# neighbours. What may one say, and what not?
 #
 # <details><summary>Hint</summary>
 #
