@@ -56,8 +56,8 @@ print(f"70B: {fixed_memory(68.5e9, 1.05e9, 0.207e9):.1f} GB")
 
 # %% [markdown]
 # 8B: 4.65 GB of base and .67 of what is trained, as in the table; a 16 GB card keeps about 10 for
-# CUDA, activations and fragments. 70B rules out every card of 32 GB and below. A card sold as 40 GB
-# has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
+# CUDA, activations and lost pieces. 70B rules out every card of 32 GB and below. A card sold as 40
+# GB has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
 # whether that is enough, the tokens of the batch decide.
 
 # %% [markdown]
