@@ -18,11 +18,10 @@
 # After it you can
 # - say which trick shrinks which part of a run's memory, and predict it before the run starts;
 # - round a matrix to 4 bits and back, and say what a weight then costs;
-# - say what an adapter's first step does, and which base an adapter belongs to;
-# - save, reload and merge a reward model without silently changing its rewards.
+# - say which base an adapter belongs to, and save and merge without changing rewards.
 #
-# **No card of that size has run any of this.** Bytes are counted on a CPU (how far to trust that:
-# Section 4).
+# **No 8B model was trained for this page.** Its bytes are counted. Section 4 says how far to trust
+# that.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -81,20 +80,22 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
     [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
-# So freeze the base. But what learns then? Not in this table are the **activations**: what each
-# layer computed, kept for the backward pass.
-#
+# So freeze the base and hold it in 4 bits. Then something else must learn (Section 3). And a batch
+# adds **activations** (Section 4): what each layer computed, kept for the backward pass.
+
+# %% [markdown]
 # ## 2. Four bits a weight
 #
-# 4 bits name one of 16 values. Trained weights look Gaussian, so **NF4** (4-bit NormalFloat) puts
-# its values at quantiles of a normal distribution. Each **block** of 64 weights is divided by its
-# largest absolute value (*absmax*), so it lies in $[-1, 1]$. Of every weight its **code** is kept:
-# the number of the nearest value. One value is exactly 0; that leaves 8 positive and 7 negative.
+# How can 4 bits hold a weight? They name one of 16 values. Trained weights look Gaussian, so
+# **NF4** (4-bit NormalFloat) puts its values at quantiles of a normal distribution: 0, 8 positive
+# and 7 negative ones. Each **block** of 64 weights is divided by its largest absolute value
+# (*absmax*), so it lies in $[-1, 1]$. Of every weight its **code** is kept: the number of the
+# nearest value.
 
 # %%
 normal = torch.distributions.Normal(0.0, 1.0)
 # The outermost quantile lies half a step from the end. A step is 1/16 for 16 values, 1/15 for 15;
-# bitsandbytes, the usual library, takes the mean of both.
+# bitsandbytes takes the mean of both.
 TAIL = 1 - (1 / 32 + 1 / 30) / 2
 
 
@@ -110,7 +111,8 @@ print([round(x, 2) for x in nf4.tolist()])
 def quantize(weight, values, block=64):
     blocks = weight.reshape(-1, block)
     absmax = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
-    codes = ((blocks / absmax)[..., None] - values).abs().argmin(-1)  # 0..15
+    midpoints = (values[1:] + values[:-1]) / 2  # between two of them lies the nearest value's range
+    codes = torch.bucketize(blocks / absmax, midpoints)  # 0..15
     return codes, absmax
 
 
@@ -125,7 +127,7 @@ codes, absmax = quantize(W, nf4)
 W4 = dequantize(codes, absmax, nf4).view_as(W)
 
 # %% [markdown]
-# Does bitsandbytes do the same? (It packs two codes into a byte.)
+# Does bitsandbytes, the usual library, do the same? (It packs two codes into a byte.)
 
 # %%
 import bitsandbytes.functional as bnb
@@ -177,9 +179,9 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # block, the farther out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, the spike at $\pm 1$ is each block's own absmax. The bumps at $\pm .73$ and
-# $\pm .87$ are our model's past: its weights were once rounded to 16 even values a block of 32.
-# Gaussian numbers have no such past, and up to blocks of 256 they say the same.
+# **What to see.** Left, the spikes at $\pm 1$ are each block's own absmax. The bumps beside them
+# are our model's past: its weights were once rounded to 16 even values a block of 32. Gaussian
+# numbers have no such past. Up to blocks of 256 they say the same.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -197,14 +199,14 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # ## 3. What learns: an adapter
 #
 # 4-bit weights cannot take a learning step: it is far smaller than the gap between two values
-# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here $W_4$ (in
-# plain LoRA $W$), and learns beside it a change of low rank $k$, an **adapter**. With $h$ the
-# hidden state that enters:
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here the rounded
+# $W_4$, and learns a change of low rank $k$ beside it, an **adapter**. With $h$ the hidden state
+# that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
 # $A$ has $k$ rows, $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random, $B$ at **zero**,
-# so training begins at the model as it is held: here the *rounded* one.
+# so training begins at the *rounded* model.
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -229,19 +231,19 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 #
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
 # same outputs. With the original $W$ in place of $W_4$ it does not (Section 6). The reward head
-# $W_p$ (Eq. 2) is new, so it is trained as a whole, and in 32 bits.
+# $W_p$ (Eq. 2) is new, so it is trained as a whole.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
 #
-# `bsr_lite.scale.estimate` runs the training step on *fake* tensors, which have shapes but no
-# memory, and counts the bytes that live at once.
+# Which trick shrinks what a batch takes? `bsr_lite.scale.estimate` runs the training step on *fake*
+# tensors, which have shapes but no memory, and counts the bytes that live at once.
 #
 # **Gradient checkpointing** keeps only what enters each layer, and computes the rest again in the
-# backward pass: over a frozen base about half more work (forward, backward, forward again).
+# backward pass. Over a frozen base that is about half more work: forward, backward, forward again.
 #
-# First our small model. **Predict**: which is larger, base or activations, and which of them do 4
-# bits shrink?
+# **Predict** for our small model: which is larger, base or activations, and which of them do 4 bits
+# shrink?
 
 # %%
 PLAIN, AGAIN = "model.quantization=null", "model.gradient_checkpointing=true"
@@ -250,38 +252,32 @@ PLAIN, AGAIN = "model.quantization=null", "model.gradient_checkpointing=true"
 from bsr_lite.scale.estimate import estimate, measure
 
 rows = []
-for name, changes in {"LoRA, 16-bit base": [PLAIN], "QLoRA": [],
-                      "QLoRA, checkpointing": [AGAIN]}.items():
-    config = load_config(CONFIG.format("bt"), overrides=changes)
+for name, changes in {"LoRA": [PLAIN], "QLoRA": [], "QLoRA, checkpointing": [AGAIN]}.items():
+    config = load_config(CONFIG.format("bt"), overrides=["token_budget=1024", *changes])
     with contextlib.redirect_stdout(io.StringIO()):
         parts, real = estimate(config), measure(config)
     rows.append([name, *(f"{x / 1e6:.0f}" for x in (parts["base"], parts["activations"], real))])
     if not torch.cuda.is_available():  # a GPU's allocator rounds up: look, do not assert
         assert abs(parts["activations"] / real - 1) < 0.02, "the estimate must hold within 2%"
-Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations, estimated",
+Markdown(tables.table(["10 layers, 1,024 tokens; MB", "base", "activations, estimated",
                        "activations, same counter on real tensors"], rows))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Activations are far larger, and 4 bits leave them as they are. The base shrinks by less than half:
-# 57 of its 127 MB are embeddings, which stay in 16 bits.
+# Activations are larger, until checkpointing shrinks them. 4 bits leave them as they are, and
+# shrink the base by less than half: embeddings are not rounded.
 # </details>
 #
-# **How far to trust it.** Both columns come from one counter: fake tensors live and die like real
-# ones. Torch's own allocator agreed within .02% in five recorded settings (`data/runs/LOG.md`). The
-# operating system sees 1.4 to 7 times as much. On an H100 our small model's activations were
-# counted .2 to 1.6% too low in six settings, none with checkpointing, none of 8B. CUDA itself took
-# .8 GB; our table assumes .6. A card loses some to fragmentation (free pieces too small):
-# leave 1 to 2 GB.
+# **How far to trust it.** The two columns come from one counter, so they check the fake tensors
+# only. A GPU was asked once, an H100: our small model's activations took .2 to 1.6% more than
+# counted, in six settings. None had checkpointing, none was of 8B. CUDA itself took .2 GB more than
+# we assume, and free pieces too small to use are lost: leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B (its shapes alone), on an RTX 4060 Ti with 16 GB. A batch has 16
-# pairs, but the card holds one **pair** at a time: a micro-batch (03). "2,048 tokens" means the
-# prompt and *one* answer. The prompt, a quarter, is shared: 3,584 tokens a pair.
-# "512 tokens" makes 896. The loss is BT's: BSR adds a forward pass without a graph (03), so time.
-# (GB are $10^9$ bytes. A card sold as 16 GB has 17.2; the line at 16 leaves the rest for
-# fragments.)
+# Now Llama-3.1-8B on an RTX 4060 Ti with 16 GB. The card holds one **pair** at a time, a
+# micro-batch (03). "2,048 tokens" means the prompt and *one* answer. The prompt is a quarter, and
+# both answers share it: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (The loss is BT's.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -289,24 +285,45 @@ Markdown(tables.table(["10 layers, a full micro-batch; MB", "base", "activations
 # %%
 WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
         "LoRA,\ncheckpointing": [PLAIN, AGAIN], "QLoRA": [], "QLoRA,\ncheckpointing": [AGAIN]}
-BIG = ["model.name=meta-llama/Llama-3.1-8B-Instruct", "model.depth=null"]
+BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
+
+
+# %% [markdown]
+# With adapters every layer adds the same number of bytes. So two and four layers are counted, and a
+# straight line leads to 32. Full fine-tuning lies on no line, and is counted whole.
+
+# %%
+def counted(length, changes, layers):
+    return estimate(load_config(CONFIG.format("bt"), overrides=[
+        BIG, f"model.depth={layers}", f"data.max_length={length}", f"token_budget={2 * length}",
+        *changes]), card="4060ti")
+
+
+def on_a_line(length, changes, layers=32):
+    two, four = counted(length, changes, 2), counted(length, changes, 4)
+    return {part: two[part] + (layers - 2) // 2 * (four[part] - two[part]) for part in two}
+
 
 # %%
 bill = {}
 for length in (2048, 512):
-    for way, changes in WAYS.items():
-        config = load_config(CONFIG.format("bt"), overrides=[
-            *BIG, f"data.max_length={length}", f"token_budget={2 * length}", *changes])
-        parts = estimate(config, card="4060ti")
+    for way, changes in list(WAYS.items())[length == 512:]:  # at 512 tokens without "full"
+        parts = (counted if way == "full" else on_a_line)(length, changes, 32)
         parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
         bill[length, way] = {p: parts[p] / 1e9 for p in (
             "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
-assert abs(bill[512, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
 Markdown(tables.table(
     ["8B, prompt + answer of 2,048 tokens; GB", "base", "adapters, gradients, averages",
      "activations", "CUDA", "total", "total at 512"],
-    [[way, *(f"{x:.1f}" for x in bill[2048, way].values()), f"{bill[512, way]['total']:.1f}"]
-     for way in WAYS]))
+    [[way, *(f"{x:.1f}" for x in bill[2048, way].values()),
+      "not counted" if way == "full" else f"{bill[512, way]['total']:.1f}"] for way in WAYS]))
+
+# %%
+assert on_a_line(2048, WAYS["LoRA"], 6) == counted(2048, WAYS["LoRA"], 6), "six layers on the line"
+assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
+fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
+assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
+assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
 
 # %%
 COLORS = {"base": "#BBBBBB", "trained": "#AA3377", "activations": "#4477AA", "context": "#CCBB44"}
@@ -321,46 +338,40 @@ for axis, length in zip(axes, (2048, 512), strict=True):
         axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name)
         bottom += height
     for place, total in enumerate(bottom.tolist()):
-        axis.text(place, total + 0.9, f"{total:.1f}", ha="center", fontsize=8,
-                  bbox={"color": "white", "pad": 0.4})
+        inside = 22 < total < 24  # above the bar lies a card's line
+        axis.text(place, total + (-2.5 if inside else 0.9), f"{total:.1f}", ha="center",
+                  fontsize=8, color="white" if inside else "black")
     for limit in (16, 24):
         axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=0)
         axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
     axis.tick_params(axis="x", labelsize=8)
-plots.label(axes[0], "", "memory (GB)", "2,048 tokens: a 16 GB card needs all three tricks")
+plots.label(axes[0], "", "memory, counted (GB)",
+            "2,048 tokens: a 16 GB card needs all three tricks")
 plots.label(axes[1], "", "", "512 tokens: adapters and 4 bits suffice on 16 GB")
 axes[1].legend(loc="upper right", fontsize=8);
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of LoRA's 41.8 GB checkpointing saves 23.3. 4 bits save 10.3 of weights (and 3.9 of activations,
-# see below). With adapters a 24 GB card needs only checkpointing. A 16 GB card needs all three
-# tricks, or shorter answers.
+# Of LoRA's 41.8 GB checkpointing saves 23.3, and 4 bits save 10.3 of weights. With adapters a 24 GB
+# card needs only checkpointing. A 16 GB card needs all three tricks, or shorter answers.
 # </details>
 #
-# **What to see.** Adapters leave 16 of the 120 GB before any token (full fine-tuning is off the
-# figure). In 4 bits the linear weights are 3.6 GB, embeddings in 16 bits 1.1 more.
+# **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
+# more. With 512 most is the base, so 4 bits do. (The 4-bit base takes 4.7 GB, not 3.8: embeddings
+# stay in 16 bits. Full fine-tuning is off the figure.)
 
 # %% [markdown]
-# **Full fine-tuning has 42.1 GB of activations, LoRA 25.5.** Most of the difference is likely
-# 16-bit copies of the weights (15.0 in Section 1).
-#
-# **4 bits shrink weights, never activations.** Yet QLoRA's are smaller, 21.6 GB against 25.5. That
-# is software: on a card PEFT, the library of adapters, copies an adapter's input to 32 bits beside
-# a 16-bit layer, not beside a 4-bit one (`peft/tuners/lora/bnb.py`).
-
-# %%
-fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
-assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
-assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
+# **4 bits do not shrink activations.** Yet QLoRA's are smaller here, 21.6 GB against 25.5. That is
+# software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
+# layer, not beside a 4-bit one. Without that copy a layer's two counts agree.
 
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does it learn? We train 10 steps with BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch), one
-# seed: a demonstration. A random head may prefer long answers, or short ones. So the same prompts
-# are scored (Kendall's tau within a prompt) before the first step, too.
+# Does it learn? We train ten steps with BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch). One
+# seed, so a demonstration. A random head may rank well by luck: the same prompts are scored
+# (Kendall's tau within a prompt) before the first step, too.
 
 # %%
 import dataclasses
@@ -384,8 +395,8 @@ before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.toke
 assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
 
 # %% [markdown]
-# **Predict**: where does a random head start? After ten steps, do most of the prompts rank better
-# than before, or does the mean hide a mixture?
+# **Predict**: where does a random head start? Do most prompts rank better after ten steps, or does
+# the mean hide a mixture?
 
 # %%
 change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
@@ -397,14 +408,15 @@ axes[0].plot([before["score"], after["score"]], "o-", color="black", markersize=
 axes[0].text(1.04, after["score"], "mean", va="center", fontsize=8)
 axes[0].set_xlim(-0.1, 1.25)
 axes[1].plot(range(len(change)), change.sort().values, "o", color=plots.COLORS["bsr"], markersize=4)
-axes[1].errorbar([len(change) + 2], [mean], [[mean - low], [high - mean]], fmt="D", color="black",
+axes[1].errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", color="black",
                  capsize=3)
-axes[1].text(len(change) + 2, high + 0.08, "mean,\n95%", ha="center", fontsize=8)
+axes[1].text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center", fontsize=8)
 plots.label(axes[0], "", "Kendall's tau within a prompt",
             f"mean tau {before['score']:+.2f} untrained, {after['score']:+.2f} after ten steps")
 plots.label(axes[1], "dev prompts, sorted", "tau after training minus before",
             f"{(change > 0).sum()} prompts rank better, {(change < 0).sum()} worse")
-axes[1].set_xlim(-1, 37)
+axes[1].axvline(len(change) + 0.5, color="grey", linewidth=0.6)
+axes[1].set(xlim=(-1, 36), xticks=[0, 10, 20, 29])
 for axis in axes:
     axis.axhline(0, color="grey", linewidth=0.6)
 
@@ -414,31 +426,46 @@ for name, result in (("untrained", before), ("trained", after)):
           f"({result['low']:+.2f} to {result['high']:+.2f})")
 print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)} prompts: "
       f"{(change > 0).sum()} better, {(change < 0).sum()} worse")
-print(f"prefer the shorter dev tau {-after['length_score']:+.2f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Near zero. A mixture: 17 of 30 rank better, 5 worse, 8 as before.
+# Near zero. A mixture: 15 of 30 rank better, 5 worse, 10 as before.
 # </details>
 #
-# **What to see.** After ten steps the same prompts score .24 higher (+.08 to +.41 over prompts; the
-# means above are rounded). To prefer the shorter answer scores +.10 on them, where training has
-# +.30. Whether the two can be told apart over prompts is not tested here (notebook 07 asks again).
-#
+# **What to see.** After ten steps the same prompts score .20 higher (+.03 to +.38 over prompts).
+# Whether more was learned than a length, lesson 07 asks. A machine that computes in 16 bits gets
+# other digits.
+
+# %% [markdown]
 # ## 6. Which copy is still the model?
 #
-# Saved are the adapters and the head, not the base. A merged model is one plain folder.
+# Only the adapters and the head are saved. Whoever loads them makes the base anew. Must it be the
+# same base?
+#
+# | copy | values of the base | adapters |
+# |---|---|---|
+# | 1 | 4 bits, as trained | beside |
+# | 2 | 4 bits, as trained | merged |
+# | 3 | original, not rounded | beside |
+# | 4 | original, not rounded | merged |
+# | 5 | 4 bits, as trained | merged, the sum rounded again |
+# | 6 | 4 bits, rounded from another format | merged |
+# | control | 4 bits, as trained | left out |
+
+# %% [markdown]
+# **Predict**: which of them keep every margin? ("Format": 16-bit or 32-bit numbers. Merged models
+# multiply in 32 bits.)
 
 # %%
-from bsr_lite.models import RewardModel, load_base
-from bsr_lite.pretrained import read_adapters
 from bsr_lite.scale.merge import merge_reward_model
 
 folder = RUNS / "bsr" / "model"
 size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
 meta = json.loads((folder / "reward_model.json").read_text())
-print(f"adapters and head: {size / 1e6:.1f} MB; the base was held in: {meta['quantization']}")
+OTHER = "bfloat16" if meta["dtype"] == "float32" else "float32"
+print(f"adapters and head: {size / 1e6:.1f} MB")
+print(f"base: {meta['quantization']}, rounded from {meta['dtype']}; in copy 6 from {OTHER}")
 
 
 def noted(name, **changes):  # the same files; only the note on how the base is held changes
@@ -450,30 +477,92 @@ def noted(name, **changes):  # the same files; only the note on how the base is 
 
 
 # %%
-rounded_wide = noted("rounded_wide", dtype="float32")  # rounded to 4 bits from 32, not from 16
-other_base = noted("other_base", quantization=None)
+original, other_format = noted("original", quantization=None), noted("format", dtype=OTHER)
+places = {"1 reloaded": folder, "2 merged": RUNS / "copy2", "3 beside the original": original,
+          "4 merged into the original": RUNS / "copy4", f"6 rounded from {OTHER}": RUNS / "copy6"}
 with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
-    merge_reward_model(folder, RUNS / "merged")  # base from 4 bits, then + (alpha / k) B A
-    merge_reward_model(other_base, RUNS / "merged_other")
-    held, tokenizer, _ = load_base(meta, seed=0)  # the trained model's own 4-bit base ...
-    held = read_adapters(held.dequantize().cpu().float(), folder)  # ... its values, in 32 bits
-    beside = RewardModel(held, tokenizer, meta | {"quantization": None, "dtype": "float32"})
-    beside.to(bsr.device).eval()
+    for number, source in ((2, folder), (4, original), (6, other_format)):
+        merge_reward_model(source, RUNS / f"copy{number}")  # the base's values + (alpha / k) B A
+    copies = {name: load_reward_model(str(place)) for name, place in places.items()}
+
+# %%
+PROMPT = "Explain why the sky is blue. Answer in two sentences."
+ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
+           "reaches our eyes from all over the sky.",
+           "The sky is blue because it is blue. The sky is blue because it is blue. The sky is",
+           "I like trains.", "Blue."]
+rewards = score_answers(bsr, PROMPT, ANSWERS)
+scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
 
 # %% [markdown]
-# | copy | base | bits of products | adapters |
-# |---|---|---|---|
-# | 1, as trained | 4 bits | 16 | beside |
-# | 2 | 4 bits | 32 | beside |
-# | 3 | 4 bits | 32 | merged |
-# | 4 | original | 16 | beside |
-# | 5 | original | 32 | merged |
-# | 6 | 4 bits | 16 | merged, rounded again |
-# | 7 | 4 bits of 32 | 32 | beside |
+# The control is copy 1 without its adapters. For copy 5 the sums of base and change are rounded.
+
+# %%
+again, sums = copies["1 reloaded"], []
+layers = [layer for layer in again.backbone.modules() if hasattr(layer, "lora_A")]
+for layer in layers:
+    held, (A, B) = layer.base_layer.weight, (
+        getattr(layer, x)["default"].weight.data for x in ("lora_A", "lora_B"))
+    whole = bnb.dequantize_4bit(held.data, held.quant_state)
+    sums.append((whole.float() + layer.scaling["default"] * B @ A).to(whole.dtype))
+    B.zero_()  # no adapter from here on
+scored["control: no adapters"] = score_answers(again, PROMPT, ANSWERS)
+for layer, whole in zip(layers, sums, strict=True):
+    held = layer.base_layer.weight
+    held.data, held.quant_state = bnb.quantize_4bit(
+        whole, blocksize=64, quant_type="nf4", compress_statistics=True)
+scored["5 merged, rounded again"] = score_answers(again, PROMPT, ANSWERS)
+scored = dict(sorted(scored.items()))
+
+# %%
+def off(name, reference=rewards):  # the largest change of any margin
+    return (scored[name] - reference).max().item() - (scored[name] - reference).min().item()
+
+
+figure, axis = plots.panels(1)
+for place, name in enumerate(reversed(scored)):
+    moved = scored[name] - rewards
+    axis.plot([moved.min(), moved.max()], [place - 0.42] * 2, color="black", linewidth=1)
+    for answer, x in enumerate(moved.tolist()):
+        axis.text(x, place + 0.2 * (2 - answer), f"{answer + 1}", color="#4477AA", ha="center",
+                  va="center", fontsize=7, bbox={"color": "white", "pad": 0.3})
+    axis.text(1.02, place, f"{off(name):.3f}", va="center", transform=axis.get_yaxis_transform())
+axis.text(1.02, len(scored) - 0.5, "largest change\nof a margin", fontsize=8,
+          transform=axis.get_yaxis_transform())
+axis.axvline(0, color="grey", linewidth=0.6, zorder=0)
+axis.grid(False)
+axis.set_yticks(range(len(scored)), list(scored)[::-1])
+axis.set_ylim(-0.6, len(scored) - 0.3)
+plots.label(axis, "reward minus the trained model's; digits: the four answers", "",
+            f"merged into its own base, a margin moves by {off('2 merged'):.3f}; "
+            f"into the original, by {off('4 merged into the original'):.3f}")
+
+# %%
+near = 1e-3 if meta["dtype"] == "float32" else 0.06  # products of 16 bits differ from merged ones
+assert torch.equal(scored["1 reloaded"], rewards), "same adapters, same 4-bit base, same bits"
+assert off("2 merged") < near, "merged into the base it was trained on: the same model"
+assert off("3 beside the original", scored["4 merged into the original"]) < near, "one function"
+for name in ("3 beside the original", "4 merged into the original", "5 merged, rounded again"):
+    assert off(name) > 2 * near, f"{name}: a margin moved too little"
+
+# %% [markdown]
+# <details><summary>Answer</summary>
 #
-# ("4 bits of 32": rounded from 32-bit, not 16-bit, weights.) **Predict**: which keep all margins?
+# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals.
+# </details>
 #
-# Copy 6 first: how many codes does training move? Our control: a change 100 times larger.
+# **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
+# **beside or merged is one function; the base decides.** On the original base a margin moves by
+# .19; without adapters, by .50. (These are this model's numbers. Whether copy 4 is better or worse,
+# four answers cannot say.) Copy 6, whose embeddings passed through the other format, too, is
+# another base: .04.
+#
+# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged: there copy 2
+# moves a margin by about .03.
+
+# %% [markdown]
+# **Why is copy 5 nearly the control again?** How many codes does training move? To see that the
+# count can see: a change 100 times as large.
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
@@ -494,112 +583,22 @@ print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its 
       f"{moved[1]} of {total / 1e6:.0f} million codes differ")
 print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
 
-# %%
-PROMPT = "Explain why the sky is blue. Answer in two sentences."
-ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
-           "reaches our eyes from all over the sky.",
-           "The sky is blue because it is blue. The sky is blue because it is blue. The sky is",
-           "I like trains.", "Blue."]
-rewards = score_answers(bsr, PROMPT, ANSWERS)
-
-# %%
-with contextlib.redirect_stdout(io.StringIO()):
-    copies = {name: load_reward_model(str(path)) for name, path in (
-        ("1 reloaded", folder), ("3 merged, 32 bits", RUNS / "merged"),
-        ("4 on the 16-bit base", other_base), ("5 merged, 16-bit base", RUNS / "merged_other"),
-        ("7 rounded from 32-bit weights", rounded_wide))} | {"2 beside, 32 bits": beside}
-scored = {name: score_answers(copies[name], PROMPT, ANSWERS) for name in sorted(copies)}
-again, sums = copies["1 reloaded"], []
-layers = [layer for layer in again.backbone.modules() if hasattr(layer, "lora_A")]
-for layer in layers:
-    held, (A, B) = layer.base_layer.weight, (
-        getattr(layer, x)["default"].weight.data for x in ("lora_A", "lora_B"))
-    whole = bnb.dequantize_4bit(held.data, held.quant_state)
-    sums.append((whole.float() + layer.scaling["default"] * B @ A).to(whole.dtype))
-    B.zero_()  # it is in the sum now
-scored["control: adapters left out"] = score_answers(again, PROMPT, ANSWERS)
-for layer, whole in zip(layers, sums, strict=True):
-    held = layer.base_layer.weight
-    held.data, held.quant_state = bnb.quantize_4bit(
-        whole, blocksize=64, quant_type="nf4", compress_statistics=True)
-scored["6 rounded to 4 bits again"] = score_answers(again, PROMPT, ANSWERS)
-scored = dict(sorted(scored.items()))
-
-# %%
-def off(r, reference):  # the largest change of any margin
-    return ((r - reference).max() - (r - reference).min()).item()
-
-
-i, j = torch.triu_indices(4, 4, 1)  # the six pairs of four answers
-rows = []
-for name, r in {"as trained": rewards, **scored}.items():
-    same = ((r[i] > r[j]) == (rewards[i] > rewards[j])).sum()
-    rows.append([name, f"{off(r, rewards):.3f}", f"{r[0] - r[3]:+.2f}", f"{same}"])
-first, other = (torch.cat([layer.base_layer.weight.data.flatten() for layer in model.modules()
-                           if hasattr(layer, "lora_A")])
-                for model in (bsr, copies["7 rounded from 32-bit weights"]))
-flips = torch.stack([(first ^ other) & 15, (first ^ other) >> 4]) > 0  # two codes a byte
-print(f"copy 7: {flips.float().mean():.2%} of the codes differ; changes of a margin:")
-for one, two in (("2 beside", "3 merged"), ("6 rounded", "control"), ("7 rounded", "2 beside")):
-    a, b = (next(r for name, r in scored.items() if name.startswith(x)) for x in (one, two))
-    print(f"  {one} against {two}: {off(a, b):.3f}")
-Markdown(tables.table(["copy", "largest change of any margin", "margin of answer 1 over \"Blue.\"",
-                       "pairs in the trained order, of 6"], rows))
-
-# %%
-shift = max((scored[name] - rewards).abs().max().item()
-            for name in ("2 beside, 32 bits", "3 merged, 32 bits"))
-figure, axis = plots.panels(1)
-for place, r in enumerate(reversed(scored.values())):
-    axis.axhspan(place - 0.45, place + 0.45, zorder=0, color="#F4F4F4" if place % 2 else "white")
-    for answer, moved_by in enumerate((r - rewards).tolist()):
-        axis.text(moved_by, place + 0.2 * (1.5 - answer), f"{answer + 1}", color="#4477AA",
-                  ha="center", va="center", fontsize=8)
-axis.axvline(0, color="grey", linewidth=0.6)
-axis.axvspan(-shift, shift, color="#CCBB44", alpha=0.3, zorder=1, linewidth=0)
-axis.text(-shift - 0.01, len(scored) - 0.6, "yellow: as far as\ncopies 2 and 3 move", ha="right",
-          va="top", fontsize=8)
-axis.grid(False)
-axis.set_yticks(range(len(scored)), list(scored)[::-1])
-axis.set(xlim=(-0.5, 0.5), ylim=(-0.6, len(scored) - 0.4))
-merged, other = (off(scored[name], rewards) for name in (
-    "3 merged, 32 bits", "5 merged, 16-bit base"))
-plots.label(axis, "reward minus the trained model's; the spread of a row's digits counts", "",
-            f"merged as trained within {merged:.2f}; on another base a margin moves by up to "
-            f"{other:.2f}")
-
-# %%
-assert torch.equal(scored["1 reloaded"], rewards), "same adapters, same 4-bit base, same bits"
-assert (scored["3 merged, 32 bits"] - scored["2 beside, 32 bits"]).abs().max() < 1e-3, (
-    "beside or merged: one function")
-for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bits again"):
-    assert off(scored[name], rewards) > 3 * merged, f"{name}: a margin moved too little"
-
 # %% [markdown]
-# <details><summary>Answer</summary>
+# None: rounding again takes back what was trained, but for the head.
 #
-# Only 1 keeps them to the bit, 2 and 3, one model, but for the number format (.025). 4 and 5 are
-# another; whether a better one four answers cannot say. 6 moves a margin most, by .50. The control,
-# with adapters left out and nothing rounded, moves it by .49, and the two are .03 apart: what was
-# trained is gone but the head. (Where a block's absmax moved, the base is another, too: within the
-# .03.) 7 moves a margin by .06.
-# </details>
+# Would one notice copy 4 by the *order* of the answers?
+
+# %%
+i, j = torch.triu_indices(4, 4, 1)  # the six pairs of four answers
+r = scored["4 merged into the original"]
+print(f"pairs in the trained order: {((r[i] > r[j]) == (rewards[i] > rewards[j])).sum()} of 6")
+first, trained = (x[0] - x[3] for x in (r, rewards))
+print(f"margin of answer 1 over \"Blue.\": {first:+.2f}, in the trained model {trained:+.2f}")
 
 # %% [markdown]
-# **What to see.** Each row has four digits, answer 1 on top. Copies 2 and 3 agree to 3 decimals:
-# **beside or merged is one function**. 32-bit instead of 16-bit products move both, a margin by
-# .025. Another base moves one by up to .25, half as far as no adapters at all (.49). (Our 16-bit
-# base was once in 4 bits of another format: .25 is this model's number.) Even the *same* 4-bit
-# format, rounded from 32-bit instead of 16-bit weights, is another base: .3% of the codes differ.
-# Copy 7 computes as copy 2 does, yet a margin differs by .04 (its embeddings are not rounded to 16
-# bits, either).
-
-# %% [markdown]
-# Copies 4 and 5 keep the order, but triple the margin over "Blue.". So compare margins, not orders:
-# only differences of rewards mean anything (01), and an order hides how far they moved. A saved
-# model notes how its base was held and from which number format it was rounded (a card that
-# computes in another one still rounds from it), and `merge` adds the change to *that* base's
-# values.
+# No: the order stays, while a margin more than doubles. Only differences of rewards mean anything
+# (01), so **compare margins, not orders**. A saved model notes how its base was held and from which
+# format it was rounded. `merge` adds the change to *that* base's values.
 
 # %% [markdown]
 # ## Exercises
@@ -608,7 +607,7 @@ for name in ("4 on the 16-bit base", "5 merged, 16-bit base", "6 rounded to 4 bi
 
 # %% [markdown]
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
-# token, CUDA's own memory left out? `linear` weights lie in NF4 with double quantization, `others`
+# token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
 # table, within rounding. Then Llama-3.1-70B: which cards are ruled out whatever the batch?
 #
@@ -631,10 +630,9 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # %% [markdown]
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
 # with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
-# (LoRA, four layers, two pairs), prompt and answer of 64 to 1,024 tokens together, a quarter the
-# prompt's, which a pair shares. Return the power with which the peak grows, by a least-squares
-# line. Then run the last cell, over all sizes and over the two longest. What may one say, and what
-# not?
+# (LoRA, four layers, two pairs) at 64 to 1,024 tokens of prompt and answer. Return the power with
+# which the peak grows, by a least-squares line. Then run the last cell, over all sizes and between
+# neighbours. What may one say, and what not?
 #
 # <details><summary>Hint</summary>
 #
@@ -655,14 +653,14 @@ record = growth["tokens a response"]
 tokens, peaks = (torch.tensor(record[key], dtype=torch.float64) for key in ("tokens", "peak"))
 print("MB:", [round(x / 1e6) for x in peaks.tolist()], "at tokens of two pairs:", record["tokens"])
 print("exponent, all sizes:", growth_exponent(tokens, peaks))
-print("exponent, the two longest:", growth_exponent(tokens[-2:], peaks[-2:]))
+print("between neighbours:", [growth_exponent(tokens[n:n + 2], peaks[n:n + 2]) for n in range(4)])
 
 # %% [markdown]
 # **3.** *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values`
 # (16,), and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$,
-# (outputs, inputs), for which `h @ W'.T` is what the layer and its adapter give together. Then: a
-# colleague merges into the original matrix `W`. By which matrix is the result wrong, and does it
-# depend on `A` and `B`? (So why did copies 4 and 5 agree?)
+# (outputs, inputs), for which `h @ W'.T` is what both give together. Then: a colleague merges into
+# the original matrix `W`. By which matrix is the result wrong, and does it depend on `A` and `B`?
+# (So why did copies 3 and 4 agree?)
 #
 # <details><summary>Hint</summary>
 #
@@ -678,9 +676,9 @@ checks.check_merged_matrix(merged_matrix);
 
 # %% [markdown]
 # **4.** *The first step.* `gradient` (outputs, inputs) is the loss's in the merged matrix $W'$. $B$
-# is zero. Both $A$ and $B$ take one step of plain gradient descent, of the learning rate `rate`. By
-# which matrix does $W'$ change? **Predict**, before the last cell: what does twice the `alpha` do
-# to that first step?
+# is zero. Both $A$ and $B$ take one step of plain gradient descent, of size `rate` times the
+# gradient. By which matrix does $W'$ change? **Predict**, before the last cell: what does twice the
+# `alpha` do to that step?
 #
 # <details><summary>Hint</summary>
 #
@@ -723,9 +721,9 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
 # | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the untrained model's, same prompts | +.24 (+.08 to +.41) | steps, learning rate |
+# | tau minus the untrained model's, same prompts | +.20 (+.03 to +.38) | steps, learning rate |
 # | rewards after a reload | equal to the bit | the base that the folder names |
-# | margins after merging | moved by .025 (32-bit, not 16-bit, products) | the base: as trained? |
+# | margins after merging | moved by .000 (in 16 bits: .03) | the base: as trained? |
 
 # %% [markdown]
 # ## What you know now
@@ -735,8 +733,9 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # merged anywhere else, nothing fails and the margins change.**
 #
 # - At 2,048 tokens: 163 GB; with adapters 42; with checkpointing, too, 18.5; and with 4 bits 7.8.
-# - Over a frozen base activations follow tokens: which trick a card needs depends on their number.
-# - After ten steps the trained change was far below a 4-bit step (0 of 35 million codes moved):
-#   merge into dequantized weights, and stay there. After longer training, count again.
+# - Long answers call for checkpointing, short ones for 4 bits.
+# - Ten steps changed no 4-bit code: merge into dequantized weights, and stay there. After longer
+#   training, count again.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**
+

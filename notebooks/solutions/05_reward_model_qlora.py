@@ -56,8 +56,8 @@ print(f"70B: {fixed_memory(68.5e9, 1.05e9, 0.207e9):.1f} GB")
 
 # %% [markdown]
 # 8B: 4.65 GB of base and .67 of what is trained, as in the table; a 16 GB card keeps about 10 for
-# CUDA, activations and fragments. 70B rules out every card of 32 GB and below. A card sold as 40 GB
-# has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
+# CUDA, activations and lost pieces. 70B rules out every card of 32 GB and below. A card sold as 40
+# GB has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
 # whether that is enough, the tokens of the batch decide.
 
 # %% [markdown]
@@ -76,20 +76,21 @@ assert checks.check_growth_exponent(growth_exponent)
 growth = json.loads(Path("data/runs/bench_growth/results.json").read_text())["table"]["steps"]
 record = growth["tokens a response"]
 tokens, peaks = (torch.tensor(record[key], dtype=torch.float64) for key in ("tokens", "peak"))
-print(f"exponent, all sizes: {growth_exponent(tokens, peaks):.3f}; "
-      f"the two longest: {growth_exponent(tokens[-2:], peaks[-2:]):.3f}")
+print(f"exponent, all sizes: {growth_exponent(tokens, peaks):.3f}")
+print("between neighbours:", [f"{growth_exponent(tokens[n:n + 2], peaks[n:n + 2]):.3f}"
+                              for n in range(4)])
 
 # %% [markdown]
-# Not the square: up to 1,024 tokens of prompt and answer memory grows like tokens. Every size was
-# measured once, so there is no interval. And the record ends there: between the two longest the
-# exponent is a little above 1, and nothing here says what it is at 32,000. (Attention computes
-# every pair of tokens, which takes *time*; kernels that save memory never hold them all at once.)
+# Not the square: up to 1,024 tokens of prompt and answer memory grows like tokens. But the exponent
+# rises at every doubling, from .970 to 1.016. The record ends there, and nothing here says what it
+# is at 32,000. Every size was measured once, so there is no interval. (Attention computes every
+# pair of tokens, which takes *time*; kernels that save memory never hold them all at once.)
 
 # %% [markdown]
 # **3.** The adapter learned beside the values that the layer computes with, so these are what its
 # change is added to. The rank is the number of $A$'s rows.
 # Merged into $W$, every output is wrong by $h D^T$ with $D = W - W_4$, the rounding error, whatever
-# $A$ and $B$ are: beside $W$ the adapter does just the same, merged or not (copies 4 and 5).
+# $A$ and $B$ are: beside $W$ the adapter does just the same, merged or not (copies 3 and 4).
 
 # %%
 def merged_matrix(codes, absmax, values, A, B, alpha):
