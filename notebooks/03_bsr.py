@@ -17,7 +17,7 @@
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
 #
-# **In a hurry**: Sections 1, 2, 3, 5 and Exercise 2. The sentence is algebra and simulation here:
+# **In a hurry**: Sections 1, 2, 3, 5, 6, Exercise 2. The sentence is algebra and simulation here:
 # all trained runs have groups of 16.
 
 # %%
@@ -219,9 +219,10 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # $\bar r$. Averaged over many draws, is it pushed by 2/16 more, about 2, or 32?
 
 # %% [markdown]
-# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. (Figure first.)
+# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Table and
+# figure below average it over 10,000 epochs.
 #
-# <details><summary>The average push, and why</summary>
+# <details><summary>Derivation of the average (after the figure)</summary>
 #
 # $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 #
@@ -498,8 +499,10 @@ pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gra
 #   times.
 # - 40% to 120%: the differences of different pairs point different ways and cancel.
 #
-# Nearly all of it is the level's. The *spread's* pushes sum to zero, so the long $\bar h$ drops
-# out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
+# Nearly all of it is the level's. Were the level zero, this batch would still push along $\bar h$
+# (9%), but the sign of $\bar r$ would change from batch to batch. *The spread's term alone*,
+# $\lambda$ times the variance of the pair means, is what stays on average. Its pushes sum to zero,
+# so the long $\bar h$ drops out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
 
 # %% [markdown]
 # The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
@@ -572,7 +575,7 @@ LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (14.5, -1.25),
 for seed, axis in enumerate(axes):
     axis.axhline(0, color="black", linewidth=0.8)
     for method in LABELS:
-        curve = course(record[method][seed], "train/reward_mean")
+        curve = course(record[method][seed], "train/reward_mean")[:23]
         axis.plot(range(1, len(curve) + 1), curve, color=TINTS[method])
         x = crossing(record[method][seed])
         if x != "never":  # a dot where the mean is first below zero
@@ -596,7 +599,8 @@ pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
 
 # %% [markdown]
 # **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4; $10^{-4}$ needs 14
-# to 19 steps. It saturates: after one update $10^{-2}$ has moved the mean as far as $10^{-1}$.
+# to 19 steps. It saturates: after one update $10^{-2}$ (in the
+# table only) has moved the mean as far as $10^{-1}$.
 # Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before it returns.
 #
 # <details><summary>Answer</summary>
@@ -633,9 +637,11 @@ for method, text, place in (("bt", "BT", (0.297, 0.55)), ("bsr-1e-3", "BSR 1e-3"
     axis.annotate(text, place, color=TINTS[method])
 axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
               "mean of three seeds (rings: the last, seed by seed)", (-0.04, 0.65))
-axis.set_ylim(0.1, 0.8)
+axis.set(yscale="log", ylim=(0.1, 0.9), yticks=[0.1, 0.2, 0.4, 0.8])
+axis.set_yticklabels(["0.1", "0.2", "0.4", "0.8"])
+axis.minorticks_off()
 plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
-            "BSR at 1e-2 and 1e-1 stays near BT's path and comes less far along it")
+            "BSR at 1e-2 and 1e-1 comes less far; whether it leaves BT's path is open")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -644,8 +650,8 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 # </details>
 #
 # **What to see.** BSR's paths lie near BT's. In 23 steps $10^{-2}$ comes to a margin of .2, where
-# BT's $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture, though a
-# small effect of the spread's term could hide in it.
+# BT's $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture; three
+# seeds (rings) are too few to say whether the spread's term adds to it.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
@@ -677,7 +683,7 @@ pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(leve
 # The level's: at steps 7 to 16 BSR and level alone have the same margin, well below BT's.
 # </details>
 #
-# **What to see.** In the end BSR at $10^{-2}$ is near BT again: the difference is undecided.
+# **What to see.** In the end BSR's difference from BT at $10^{-2}$ is undecided (first row).
 # - *The spread's term in BSR* (over level alone) takes 8% off margin and $\mathrm{sd}(s)$ alike.
 #   Their ratio falls by 3% at most.
 # - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
@@ -686,8 +692,9 @@ pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(leve
 # So the spread's term is at work, on both at once.
 
 # %% [markdown]
-# *And the ranking?* In the short study 6 of 24 comparisons with BT on test sets are decided, all as
-# costs, two of them at $10^{-3}$. In the longer study none of BSR's is (04, Section 9).
+# *And the ranking?* The short study compares with BT on four test and two dev sets: 6 of 24
+# comparisons are decided (1.2 would be by chance), all as costs. Two are at $10^{-3}$: one test set
+# and one dev set. In the longer study none of BSR's is decided (04, Section 9).
 
 # %% [markdown]
 # ## Exercises
@@ -806,8 +813,8 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | about .3, near BT's | smaller $\lambda$ |
-# | root of `bsr/variance_term` | about .7, near BT's | smaller $G$, same $\lambda G$ |
-# | tau minus BT's (04, Section 9) | decided on two test sets, as costs | spread alone (04) |
+# | root of `bsr/variance_term` | about .7, near BT's | to lower it (and the margin): smaller $G$ |
+# | tau minus BT's (04, Section 9) | decided on a test and a dev set, as costs | spread alone (04) |
 #
 # (Three seeds, 23 steps. Swings: root mean square.)
 
