@@ -498,7 +498,8 @@ pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gra
 #   two BSR pushes to *two* along $\bar h$, which is long (41). That is $2 \cdot 41 / 6.2 = 13$
 #   times.
 # - 40% to 120%: the differences of different pairs point different ways and cancel.
-#
+
+# %% [markdown]
 # Nearly all of it is the level's. Were the level zero, this batch would still push along $\bar h$
 # (9%), but the sign of $\bar r$ would change from batch to batch. *The spread's term alone*,
 # $\lambda$ times the variance of the pair means, is what stays on average. Its pushes sum to zero,
