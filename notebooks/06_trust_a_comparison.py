@@ -24,7 +24,7 @@
 
 # %% [markdown]
 # Words from before: *margin*, *tau*, *gold*, the rule that makes the true labels (notebook 01);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *BSR* (Eq. 25, 03), its
+# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *BSR* (Eq. 25, 03), its
 # *level* and *spread term* and the small worlds (04); *dev*, prompts kept for choices (04);
 # *prompt-shifted*, the answers of prompt-disjoint, rewritten as new sources' are (04, Section 8);
 # *the log*, `data/runs/LOG.md`: what was foretold and found.
