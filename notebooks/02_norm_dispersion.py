@@ -141,8 +141,8 @@ pd.DataFrame(table)
 # %% [markdown]
 # **What to see.** Without RMSNorm this is the paper's picture *at the end*: the head hardly moves,
 # differences and their right tail grow, lengths scatter. At step 20 it is not yet. The mean margin
-# has grown by 0.7, mostly by the cosine. Differences are a tenth larger, and the cv is almost where
-# it was. **The cosine comes first, most of the dispersion later.**
+# has grown by 0.7, mostly by the cosine. Differences are about a tenth larger, and the cv is almost
+# where it was. **The cosine comes first, most of the dispersion later.**
 #
 # <details><summary>Answer</summary>
 #
