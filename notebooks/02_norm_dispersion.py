@@ -10,17 +10,16 @@
 # # 02 · Do hidden norms disperse while a reward model is trained?
 #
 # The paper's diagnosis: Bradley-Terry wants ever larger margins, the head $W_p$ does not grow
-# (Fig. 1), so the **hidden states** do. *Dispersion* has two readings.
+# (Fig. 1), so the **hidden states** do. This *dispersion* has two readings.
 # 1. *Differences* $\lVert h_w - h_l\rVert$ grow, and get a right tail (Fig. 2).
 # 2. *Lengths* $\lVert h\rVert$ scatter, on data unlike training's most of all (Fig. 3). We measure
 #    this by their **cv**, the coefficient of variation: standard deviation over mean.
 #
-# First a small world where both happen (though not most on new data). Then what a final
-# normalization leaves of them. Then a language model.
+# First a small world where differences grow and lengths scatter, then a language model.
 
 # %% [markdown]
-# After it you can say which hidden norm matters and why, read a training loop of 25 lines, and
-# split a growing margin into head, difference and cosine (Eq. 16, 23).
+# After it you can say which hidden norm matters, and split a growing margin into head, difference
+# and cosine.
 #
 # Words from before (notebook 01): *margin*, *head*, *hidden state*, the *pocket world* and *gold*.
 
@@ -70,12 +69,11 @@ from bsr_lite.train_rm import draw_groups
 # %% [markdown]
 # ## 1. A world in which norms disperse
 #
-# An answer is forty numbers, its quality is linear in ten of them, and labels are Bradley-Terry
-# draws on quality. A network with one hidden layer turns an answer into a state $h$ of 64 numbers.
-# Its head learns at a hundredth of the network's rate, so that it stays. We train it as it is, and
-# with a last operation that scales every state to one length, a **final RMSNorm**.
-#
-# **Skewness**, the mean cube of standardized values, is positive where the long tail is right.
+# Can both readings happen at all? An answer is forty numbers, its quality is linear in ten of them,
+# and labels are Bradley-Terry draws on quality. A network with one hidden layer turns an answer
+# into a state $h$ of 64 numbers. Its head learns at a hundredth of the network's rate, so that it
+# stays. We train it as it is, and with a last operation that scales every state to one length, a
+# **final RMSNorm**.
 #
 # **Predict**: which of the two readings can still happen with a final RMSNorm?
 
@@ -93,6 +91,10 @@ def course(looks, key):
 
 def skewness(x):  # (seeds, pairs) -> (seeds,)
     return ((x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)).pow(3).mean(-1)
+
+
+def interval(x):  # (seeds,) -> its mean and 95% interval, as text
+    return "{:+.3f} ± {:.3f}".format(*seed_interval(x))
 
 # %%
 figure, (left, middle, right) = plots.panels(3)
@@ -114,33 +116,33 @@ plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "differences: grow 
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences");
 
+# %% [markdown]
+# A margin is head times difference times **cosine**, that of the angle $\psi_\Delta$ between $W_p$
+# and $h_w - h_l$ (Eq. 23). For averages we *define* it so: mean margin over $\lVert W_p\rVert$
+# times mean $\lVert h_w - h_l\rVert$. **Skewness**, the mean cube of standardized values, is
+# positive where the long tail is right.
+
 # %%
-rows = {}
+table = {}
 for name, looks in seen.items():
-    values = {what: course(looks, key) for key, what in (
-        ("margin", "mean margin"), ("head", "|W_p|"), ("difference", "mean |h_w - h_l|"),
-        ("norm_cv", "cv of |h|"))}
+    values = {what: course(looks, key) for what, key in (
+        ("mean margin", "margin"), ("|W_p|", "head"), ("mean |h_w - h_l|", "difference"),
+        ("cv of |h|", "norm_cv"))}
     values["cosine"] = values["mean margin"] / (values["|W_p|"] * values["mean |h_w - h_l|"])
     values["skewness of |h_w - h_l|"] = torch.stack(
         [skewness(looks[step]["differences"]) for step in at], 1)
-    for what, x in values.items():  # (seeds, steps)
-        rows[f"{what}, {name}"] = [x[:, 0].mean().item(), *(
-            "{:+.3f} ± {:.3f}".format(*seed_interval(x[:, at.index(step)] - x[:, 0]))
-            for step in (20, at[-1]))]
+    table[name, "start"] = {what: f"{x[:, 0].mean():.3f}" for what, x in values.items()}
+    for step in (20, at[-1]):
+        table[name, f"change by step {step}, 95%"] = {
+            what: interval(x[:, at.index(step)] - x[:, 0]) for what, x in values.items()}
 assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leave one length"
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "start", "change by step 20, 95%", "by step 200, 95%"]).round(3)
+pd.DataFrame(table)
 
 # %% [markdown]
 # **What to see.** Without RMSNorm this is the paper's picture *at the end*: the head hardly moves,
-# differences and their right tail grow, lengths scatter. At step 20 the mean margin has grown by
-# 0.7, mostly by the cosine. Differences are 8 to 10% larger; the cv is almost where it was
-# (+0.003).
-# **The cosine comes first, most of the dispersion later.**
-#
-# So these measures *can* rise. If the margin is the right clock, a run that stops at 0.5, as
-# Section 5's do, should show larger differences, but not yet scattered lengths nor, with RMSNorm, a
-# longer tail.
+# differences and their right tail grow, lengths scatter. At step 20 it is not yet. The mean margin
+# has grown by 0.7, mostly by the cosine. Differences are about a tenth larger, and the cv is almost
+# where it was. **The cosine comes first, most of the dispersion later.**
 #
 # <details><summary>Answer</summary>
 #
@@ -150,9 +152,10 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # %% [markdown]
 # ## 2. A language model, and its last normalization
 #
-# Now SmolLM2-135M-Instruct, all 30 layers, on the pocket world. Every weight is trained (**full
-# fine-tuning**) at one learning rate, as in the paper. The labels are noisy on purpose: which
-# answer counts as *chosen* is drawn from Bradley-Terry on gold.
+# Which of its norms does the reward see? The model is SmolLM2-135M-Instruct, all 30 layers, on the
+# pocket world. Every weight is trained (**full fine-tuning**) at one learning rate, as in the
+# paper. The labels are noisy on purpose: which answer counts as *chosen* is drawn from
+# Bradley-Terry on gold.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -214,28 +217,23 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # </details>
 #
 # So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow and no reward moves (what
-# does change: Exercise 1). The normalized $\lVert h\rVert$ is what Eq. 16 is about,
-# and it is bounded: $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all
-# $|g_i|$ were equal, as in Section 1, it would be a constant. All its scatter comes from how
-# $u$'s length is shared out among the coordinates.
+# does change: Exercise 1). The normalized $\lVert h\rVert$ is the one of Eq. 16, and it is bounded:
+# $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all $|g_i|$ were equal, as in
+# Section 1, it would be a constant. All its scatter comes from how $u$'s length is shared out among
+# the coordinates.
 
 # %%
 (low, high), (least, most) = gain.abs().aminmax(), h.norm(dim=-1).aminmax()
 print(f"|g| is {low:.2f} to {high:.2f}, so |h| may be {low * H**0.5:.0f} to {high * H**0.5:.0f}; "
       f"here it is {least:.1f} to {most:.1f}")
 assert low * H**0.5 <= least and most <= high * H**0.5, "RMSNorm bounds |h| by its gains"
-torch.manual_seed(0)
-anywhere = rms_norm(torch.randn(10_000, H))
-for name, x in (("|u|", u), ("|h|", h), ("|h| if u pointed anywhere", anywhere)):
+for name, x in (("|u|", u), ("|h|", h)):
     print(f"cv of {name}: {x.norm(dim=-1).std() / x.norm(dim=-1).mean():.3f}")
 
 # %% [markdown]
-# The bounds allow a factor of four; these states differ by 10%. Were $u$ to point anywhere at
-# random, the cv would be 0.008. Here it is 0.026: the part of $u$'s length that lies on coordinates
-# of large gain differs between states more than chance makes it.
-#
-# In training, too, $\lVert h\rVert$ can change only because $u$ turns: in Section 5's 32 steps Adam
-# (notebook 01) moves a gain, 0.87 or more in size, by about 0.0003 at most.
+# Both scatter, the raw one twice as much (cv). Training hardly moves the gains: none is below 0.87,
+# and in Section 5's 32 steps Adam can move one by about 0.0003. So there, too, $\lVert h\rVert$
+# changes because $u$ *turns*.
 
 # %% [markdown]
 # **The same for differences.** By the law of cosines, with $\theta$ the angle between $h_w$ and
@@ -270,9 +268,9 @@ assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 # %% [markdown]
 # ## 3. The training loop
 #
-# Draw a random batch, cut it into **micro-batches** that fit in memory, add up their gradients,
-# **clip** the sum to norm at most 1, take an Adam step. Bradley-Terry is a mean over pairs:
-# micro-batches weighted by their part of the pairs give the batch's gradient.
+# A step draws a random batch, cuts it into **micro-batches** that fit in memory, adds up their
+# gradients, **clips** the sum to norm at most 1, and lets Adam move the weights. Bradley-Terry is a
+# mean over pairs: micro-batches weighted by their part of the pairs give the batch's gradient.
 
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
@@ -280,11 +278,10 @@ from bsr_lite.losses import bt_loss
 from bsr_lite.step import loss_scaler, make_optimizer, schedule
 
 
-def train_bt(model, pairs, config, watch=lambda step: None):
+def train_bt(model, pairs, config):
     optimizer, scaler, losses = make_optimizer(model, config), loss_scaler(model), []  # AdamW
     total = -(-len(pairs) // config.batch_size)  # one epoch, rounded up
     for step in range(total):
-        watch(step)
         batch = [pairs[i] for i in draw_batch(len(pairs), config.batch_size, config.seed, step)]
         losses.append(0.0)
         for places in micro_batches([count_tokens(p) for p in batch], config.token_budget):
@@ -298,7 +295,6 @@ def train_bt(model, pairs, config, watch=lambda step: None):
             group["lr"] = group["peak_lr"] * schedule(step, total, config.warmup_ratio)
         scaler.step(optimizer), scaler.update()
         optimizer.zero_grad()
-    watch(total)
     return losses
 
 # %% [markdown]
@@ -326,9 +322,49 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 # %% [markdown]
 # ## 4. Train and measure
 #
-# Back to 30 layers, and the measurements of Section 2 every second step. They are taken on training
-# pairs, and in recorded runs on the paper's **generalization scenarios** (Sec. 2.2). A *source* is
-# the model that wrote an answer.
+# Which of a margin's three factors moves when this model learns? Back to 30 layers and six steps,
+# measured before and after on 12 training pairs. (So few steps and pairs, and one seed, show how it
+# is done: no result.)
+#
+# **Predict**: head, difference or cosine?
+
+# %%
+from bsr_lite.eval_rm import evaluate
+
+watched_pairs = draw_groups(model, pairs_as_groups(scenarios.train), config)
+
+
+def measure(model):
+    m, head = evaluate(model, watched_pairs, dispersion=True), model.head_weight.norm().item()
+    difference = m["difference_after"]["mean"]  # of h: after the final RMSNorm
+    return head, difference, m["margin"] / (head * difference), m["margin"]
+
+# %%
+live = {"before": measure(model)}
+losses = train_bt(model, pairs, config)
+live["after six steps"] = measure(model)
+print("loss by step", [round(x, 2) for x in losses])
+pd.DataFrame.from_dict(live, orient="index", columns=[
+    "|W_p|", "mean |h_w - h_l|", "cosine", "mean margin"]).round(4)
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The cosine: it changes sign. It must come first. The head is random, so the cosine starts near 0,
+# and no other factor can lift a product off 0. (The difference rises, by less than a tenth.)
+# </details>
+
+# %% [markdown]
+# ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
+#
+# Do larger differences make the margin? `data/runs/study_norms` holds the same config on 512 pairs
+# (32 steps of 16, in 16 bits), four seeds. A seed changes the random head and the order of the
+# batches, nothing else. So intervals below (95%) are about *another head and order*, not about
+# other prompts. An interval that holds zero we call *undecided*.
+
+# %% [markdown]
+# Every fourth step five sets were measured, 32 pairs each: training pairs, and the paper's
+# **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
 # - *in-domain*: training prompts, other answers of the same sources;
 # - *prompt-disjoint*: **new prompts**, known sources;
 # - *response-disjoint*: training prompts, **new sources**;
@@ -336,44 +372,6 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 #
 # On training pairs $h_w$ is the (noisy) chosen answer, elsewhere the better one by gold of a set's
 # first two answers.
-#
-# **Predict**: a margin is head times difference times cosine. Which moves most in six steps?
-
-# %%
-from bsr_lite.eval_rm import evaluate
-
-watched_pairs, live = draw_groups(model, pairs_as_groups(scenarios.train), config), []
-
-
-def watch(step):
-    if step % 2 == 0:
-        m, head = evaluate(model, watched_pairs, dispersion=True), model.head_weight.norm().item()
-        difference = m["difference_after"]["mean"]  # of h: after the final RMSNorm
-        live.append([step, head, difference, m["margin"] / (head * difference), m["margin"]])
-
-# %%
-losses = train_bt(model, pairs, config, watch)
-print("loss by step", [round(x, 2) for x in losses])
-pd.DataFrame(live, columns=["step", "|W_p|", "mean |h_w - h_l|", "cosine", "mean margin"]).round(4)
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# The cosine: it changes sign. (The difference rises, by less than a tenth. In Section 5 it falls.)
-# </details>
-#
-# The three multiply to the mean margin (Eq. 23 for averages). So this *cosine* is the mean of
-# $\cos\psi_\Delta$, weighted by $\lVert h_w - h_l\rVert$. The angle $\psi_\Delta$ lies between
-# $W_p$ and $h_w - h_l$. One seed and 12 pairs show the mechanics, not a result.
-
-# %% [markdown]
-# ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
-#
-# `data/runs/study_norms`: the same config on 512 pairs (32 steps of 16, in 16 bits), four seeds. A
-# seed changes
-# the random head and the order of the batches, nothing else: same model, same pairs, same 32
-# prompts in each watched set. So intervals below (95%) are about *another head and order*, not
-# about other prompts. An interval that holds zero we call *undecided*.
 
 # %%
 from bsr_lite.studies.records import read_runs, watched
@@ -392,14 +390,11 @@ assert len(bt) == 4, "four seeds are recorded"
 # 3. Does the effective rank (Section 7) of training states fall *more* than that of new prompts?
 #
 # All other numbers are for exploring: among twenty intervals one misses by chance.
-#
-# **Predict**: $W_p$ starts at random and hardly moves. Which of the two other factors must move
-# first?
 
 # %%
 # in the records' keys "_before" and "_after" mean the final RMSNorm: of u and of h, not of training
-CV, RANK = ("norm_after", "cv"), ("effective_rank_after",)
-DIFFERENCE = ("difference_after", "mean")
+CV, DIFFERENCE = ("norm_after", "cv"), ("difference_after", "mean")
+RANK, CENTERED = ("effective_rank_after",), ("effective_rank_centered_after",)
 SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
         "response_disjoint": "new\nsources", "mutual_disjoint": "both\nnew"}
 
@@ -422,15 +417,13 @@ MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=Tr
 figure, axes = plots.panels(3)
 difference, margin = curves("train", *DIFFERENCE), curves("train", "margin")
 for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
-    axis.axvline(16, color="grey", linewidth=0.8, linestyle=":")
     axis.axhline(0, color="grey", linewidth=0.8)
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
-plots.label(axes[0], "optimizer step", "mean margin", "margin: most of it by step 16")
+plots.label(axes[0], "optimizer step", "mean margin", "margin: larger in all four")
 plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: smaller in all four")
-plots.label(axes[2], "optimizer step", "cosine", "cosine: grows from near 0")
+plots.label(axes[2], "optimizer step", "cosine", "cosine: larger in all four")
 axes[1].set_ylim(0, 13.5)
-axes[0].text(16.5, -0.08, "half of the run", fontsize=8, color="grey")
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 figure.suptitle("Training pairs: the cosine makes the margin, not larger differences");
 
@@ -438,53 +431,30 @@ figure.suptitle("Training pairs: the cosine makes the margin, not larger differe
 moved = (heads - heads[:, :1]).abs().max()
 bound = 0.5 * 2e-5 * 32 * H**0.5  # half the rate, as it decays, times steps, times sqrt(H)
 print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
-rows = {}
-for name, keys in {"margin": ("margin",), "mean |h_w - h_l|": DIFFERENCE,
-                   "mean |h|": ("norm_after", "mean")}.items():
-    x = curves("train", *keys)
-    for since, until in ((0, 16), (16, 32)):
-        late = x[:, steps.index(until)] - x[:, steps.index(since)]  # (seeds,)
-        rows[f"{name}, step {since} to {until}"] = [
-            *late.tolist(), "{:+.2f} ± {:.2f}".format(*seed_interval(late))]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    *(f"seed {seed}" for seed in range(4)), "change, 95%"]).round(2)
 
 # %%
 rows = {}
 for part, name in SETS.items():
-    grown = change(part, *DIFFERENCE) / curves(part, *DIFFERENCE)[:, 0]  # (seeds,)
-    rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*grown.aminmax()), *(
-        "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, *keys)))
-        for keys in (DIFFERENCE, ("margin",)))]
-    cosine = curves(part, "margin") / (heads * curves(part, *DIFFERENCE))  # (seeds, measurements)
-    rows[name.replace("\n", " ")].append(
-        "{:+.3f} ± {:.3f}".format(*seed_interval(cosine[:, -1] - cosine[:, 0])))
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "mean |h_w - h_l|, four seeds", "its change, 95%", "change of mean margin, 95%",
-    "change of cosine, 95%"])
+    difference = curves(part, *DIFFERENCE)  # (seeds, measurements)
+    cosine = curves(part, "margin") / (heads * difference)
+    shares = change(part, *DIFFERENCE) / difference[:, 0]  # (seeds,)
+    rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
+        interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
+                              change(part, "margin"), change(part, "norm_after", "mean")))]
+pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four seeds", *(
+    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "mean |h|"))])
 
 # %% [markdown]
-# **What to see.** *Head*: it stays, as the learning rate forces it to. (Its own turn makes at most
-# 0.008 of the cosine's +0.044.) *Difference*: in all four seeds it ends
-# **smaller**, on all five sets, the opposite of the paper's Fig. 2 (new sources: undecided as an
-# interval). *Cosine*: it makes the margin (in domain undecided). *Length*: the mean
-# $\lVert h\rVert$ rises in two seeds and falls in two, undecided.
-#
-# Could the difference take over later? After step 16 (our choice) its change is undecided (-0.37 ±
-# 1.81; Exercise 2).
-#
-# <details><summary>Answer</summary>
-#
-# The cosine. The head is random, so the cosine starts near 0, and no other factor can lift a
-# product off 0.
-# </details>
+# **What to see.** *Difference*: in all four seeds it ends **smaller**, on all five sets, the
+# opposite of the paper's Fig. 2 (new sources: undecided as an interval). *Cosine*: it makes the
+# margin, whose rise is undecided only in domain. *Head*: its norm stays, as the learning rate
+# forces it to, and its own turn makes at most 0.008 of the cosine's +0.044 on training pairs.
+# *Length*: the change of mean $\lVert h\rVert$ is undecided on every set.
 
 # %% [markdown]
-# **Length or direction?** From here on a figure shows the two ends: a grey bar for the start,
-# which all seeds share, and a mark a seed for step 32.
-#
-# **Predict**: after training, what is length's share of $\lVert h_w - h_l\rVert^2$? And of
-# $\lVert u_w - u_l\rVert^2$?
+# **Length or direction?** From here on a figure shows the two ends: a grey bar for the start, which
+# all seeds share, and a mark a seed for step 32. **Predict**: is $\lVert h_w - h_l\rVert$ still a
+# matter of direction after training?
 
 # %%
 def draw_ends(axis, *keys, floor=None):
@@ -508,38 +478,33 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** *Share of length*: at the end 0.03 to 2.5% in $h$, 2 to 16% in $u$. So
-# $\lVert h_w - h_l\rVert$ measures direction after training as well.
+# **What to see.** It is: length's share of the square ends below 2.5% in $h$, and at 2 to 16% in
+# $u$.
 #
-# **Std and tail.** The paper's differences also get a longer right tail. **Predict**: ours shrank
-# on average. Do std and skewness fall with them?
+# **Spread and tail.** The paper's differences also get a longer right tail. Do ours?
 
 # %%
 rows = {}
 for part, name in SETS.items():
-    rows[name.replace("\n", " ")] = [text for key in ("std", "skew") for text in (
-        f"{(change(part, 'difference_after', key) > 0).sum()} of 4",
-        "{:+.2f} ± {:.2f}".format(*seed_interval(change(part, "difference_after", key))))]
+    changes = [change(part, "difference_after", key) for key in ("std", "skew")]  # (seeds,) each
+    rows[name.replace("\n", " ")] = [
+        text for x in changes for text in (f"{(x > 0).sum()} of 4", interval(x))]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
     "std: rises in", "change, 95%", "skewness: rises in", "change, 95% "])
 
 # %% [markdown]
-# <details><summary>Answer</summary>
-#
-# *Std*: on training pairs, new prompts and where both are new it falls in every seed, undecided. On
-# new sources it rises in three. *Tail*: it rises in two or three seeds; where both are new in all
-# four, the paper's direction, undecided (+0.17 ± 0.23).
-# </details>
+# **What to see.** Both are undecided on every set. *Std* falls in every seed on three sets,
+# training pairs among them. *Skewness* has one sign in all four seeds only where both are new: it
+# rises, the paper's direction.
 
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? (Fig. 3)
 #
-# You now have the lesson: which norm, which factor. Do new data tell another story than training
-# pairs? Sections 6 to 8, in short: undecided in these runs.
+# You now have the lesson: which norm, which factor. Do new data tell another story? Sections 6 and
+# 7, in short: undecided in these runs.
 #
-# The cv of $\lVert h\rVert$ is over all answers of a set. The right panel shows a set **minus**
-# training pairs. A bar far from zero is these prompts' doing. Training did only what lies between
-# bar and mark.
+# The right panel shows the cv of a set **minus** that of training pairs. A bar far from zero is the
+# prompts' doing. Training did only what lies between bar and mark.
 #
 # **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
 
@@ -563,7 +528,7 @@ figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
 plots.label(left, "", "cv of $|h|$", "seeds part more than sets")
-plots.label(right, "", "cv of $|h|$ minus train's", "minus train: marks end within 0.008 of 0")
+plots.label(right, "", "cv of $|h|$ minus train's", "minus train: no set is seen to end apart")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
 
@@ -576,31 +541,27 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # Section 1's world without RMSNorm shows what dispersion does to these sets.
 
 # %%
-def scatter(part):  # cv in the small world
-    return course(seen["no RMSNorm"], "norm_cv" if part == "train" else f"norm_cv, {part}")
-
-# %%
 rows = {}
 for part, name in SETS.items():
-    toy_cv, model_cv = scatter(part), curves(part, *CV)  # (seeds, times) each
-    apart, gap = toy_cv - scatter("train"), model_cv - curves("train", *CV)
-    rows[name.replace("\n", " ")] = [
-        "{:+.3f} ± {:.3f}".format(*seed_interval(x)) if x.any() else ""
-        for x in (toy_cv[:, -1] - toy_cv[:, 0], apart[:, -1], model_cv[:, -1] - model_cv[:, 0],
-                  gap[:, -1] - gap[:, 0], gap[:, -1])]
+    toy, toy_train = (course(seen["no RMSNorm"], "norm_cv" if p == "train" else f"norm_cv, {p}")
+                      for p in (part, "train"))  # (seeds, times) each
+    model_cv, model_train = curves(part, *CV), curves("train", *CV)
+    rows[name.replace("\n", " ")] = [interval(x) if x.any() else "" for x in (
+        toy[:, -1] - toy[:, 0], toy[:, -1] - toy_train[:, -1],
+        model_cv[:, -1] - model_cv[:, 0], model_cv[:, -1] - model_train[:, -1])]
 pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the end",
-                    "language model: change", "language model: change minus train's",
-                    "language model: minus train's, at the end"])
+                    "language model: change", "language model: minus train's, at the end"])
 
 # %% [markdown]
-# **What to see.** *Small world*: lengths scatter on new answers, too. No set is seen to end above
-# training pairs (new sources end *below*). We have no world in which that gap opens: for this half
-# of Fig. 3 our ruler is untested.
+# **What to see.** *Small world*: lengths scatter on new answers, too, but no set is seen to end
+# above training pairs. So we have no world in which that gap opens: for this half of Fig. 3 our
+# ruler is untested.
 #
-# *Language model*: on new prompts the cv rises in two seeds and falls in two: undecided (-0.003 ±
-# 0.023), not small. In domain and on new prompts the change *minus train's* looks decided (+0.010 ±
-# 0.003, +0.004 ± 0.002). But a start gap closed, which all seeds share: their interval is blind to
-# it. At the end no set is seen apart from training pairs (upper ends: 0.002 to 0.007).
+# *Language model*: on new prompts the cv rises in two seeds and falls in two, undecided (±0.023, as
+# large as the cv itself). At the end no set is seen apart from training pairs.
+#
+# *A trap*: in domain and on new prompts the gap rises in every seed (right panel). It began below
+# zero and only closed. All seeds share that start, so an interval over seeds is blind to it.
 
 # %% [markdown]
 # ## 7. Do training states lose directions? (Table 1)
@@ -609,8 +570,8 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 # states, $p_k = \sigma_k / \sum_j \sigma_j$, the **effective rank** is $\exp(-\sum_k p_k \ln p_k)$:
 # $n$ if $n$ directions are used equally, 1 if all states are parallel.
 #
-# The states' mean is large, and one may subtract it first. We try two changes: every state moves
-# 30% of its way towards the mean (no direction is lost), or only 8 directions stay.
+# Should one subtract the states' mean first? Two changes tell: every state moves 30% of its way
+# towards the mean (no direction is lost), or only 8 directions stay.
 #
 # **Predict**: which kind of rank, with the mean or without, tells the two apart?
 
@@ -634,82 +595,59 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # </details>
 #
 # Now the recorded runs, 64 states in every set. **Predict**: do training states lose rank, of
-# either kind? The paper has them below new data's: does such a gap open?
+# either kind, and more than new data's?
 
 # %%
-CENTERED, ASKED = ("effective_rank_centered_after",), "new\nprompts"
 figure, (left, right) = plots.panels(2)
 draw_ends(left, *RANK)
-draw_gaps(right, {"new prompts,\nas they are": gaps(*RANK)[ASKED],
-                  "new prompts,\nmean subtracted": gaps(*CENTERED)[ASKED],
-                  "both new,\nas they are": gaps(*RANK)["both\nnew"],
-                  "both new,\nmean subtracted": gaps(*CENTERED)["both\nnew"]})
-plots.label(left, "", "effective rank, as they are", "every set loses")
-right.axvline(1.5, color="grey", linewidth=0.6, linestyle=":")
-plots.label(right, "", "rank minus train's", "minus train: both new moves up, by either rank")
+draw_ends(right, *CENTERED)
+plots.label(left, "", "effective rank", "as they are: every set falls in every seed")
+plots.label(right, "", "effective rank", "mean subtracted: two seeds fall, two rise")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("No gap in rank is seen to open on new prompts; where both are new it moves up");
+figure.suptitle("Rank falls as states are; without their mean, no loss of directions is decided");
 
 # %%
 rows = {}
-for name, values in (
-        ("train, as they are", curves("train", *RANK)),
-        ("train, mean subtracted", curves("train", *CENTERED)),
-        ("new prompts minus train, as they are", gaps(*RANK)[ASKED]),
-        ("new prompts minus train, mean subtracted", gaps(*CENTERED)[ASKED]),
-        ("both new minus train, as they are", gaps(*RANK)["both\nnew"]),
-        ("both new minus train, mean subtracted", gaps(*CENTERED)["both\nnew"])):
-    ends = values[:, -1]  # (seeds,)
-    rows[name] = [f"{x:.3f}" for x in (values[0, 0], *ends)] + [
-        "{:+.3f} ± {:.3f}".format(*seed_interval(x)) for x in (ends, ends - values[:, 0])]
+for kind, keys in (("as they are", RANK), ("mean subtracted", CENTERED)):
+    gap = gaps(*keys)
+    for name, x in (("train", curves("train", *keys)),
+                    ("new prompts minus train", gap["new\nprompts"]),
+                    ("both new minus train", gap["both\nnew"])):
+        moved = x[:, -1] - x[:, 0]  # (seeds,)
+        rows[f"{name}, {kind}"] = [f"{x[0, 0]:.2f}", interval(x[:, -1]),
+                                   f"{(moved > 0).sum()} of 4", interval(moved)]
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "before", *(f"seed {seed}, end" for seed in range(4)), "end, 95%", "change, 95%"])
+    "before", "at the end, 95%", "rises in", "change, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*, all sets lose rank in every seed. *Mean subtracted*, training
-# pairs lose about 2 in seeds 0 and 1 and **gain** 1 in 2 and 3.
+# **What to see.** *As they are*, every set loses rank in every seed. By itself that is no lost
+# direction. *Mean subtracted*, two seeds fall and two rise: undecided.
 #
-# *Minus train*: the paper's gap is above zero and grows. *New prompts*: none is seen to open (0.11
-# at the start, 0.01 ± 0.11 at the end). *Both new* moves up in every seed by either rank, the
-# paper's way, but both intervals hold zero (as they are a gap *closes*).
-#
-# <details><summary>Answer</summary>
-#
-# As they are, yes, which alone is no lost direction. Mean subtracted, two seeds fall and two rise
-# (-0.60 ± 3.10): undecided. No gap is seen to open on new prompts.
-# </details>
+# *New data minus train*: the paper's gap is above zero and grows. On new prompts none is seen to
+# open. Where both are new it rises in every seed by either rank, the paper's way, but both
+# intervals hold zero. (As they are it begins below zero, and only closes.)
 
 # %% [markdown]
 # ## 8. What holds here?
 #
 # The three questions, for this model, 32 steps, four seeds:
-# 1. *Differences* on training pairs shrink in every seed, by 8 to 19%: not the paper's rise.
-# 2. *Lengths* on new prompts: undecided, and at the end as on training pairs (0.000 ± 0.002 apart).
-#    No support for Fig. 3, and an untested ruler (Section 6).
-# 3. *Rank*: not seen. New prompts fall *more* in every seed, as a start gap closed (-0.106 ± 0.112,
-#    undecided). Mean subtracted, that is undecided, too (-0.10 ± 0.67), and so is whether training
-#    states lose directions. Both new (not asked before) goes the paper's way, undecided.
+# 1. *Differences* on training pairs do not rise. They shrink in every seed, by 8 to 19%.
+# 2. *Lengths* on new prompts: whether they scatter more is undecided.
+# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided.
+#
+# How far had training come? The share of the 32 watched training pairs in labelled order:
 
 # %%
-order, margin = curves("train", "score"), curves("train", "margin")
-loss = [{r["step"]: r["train/loss"] for r in run["metrics"] if "train/loss" in r} for run in bt]
-pd.DataFrame({
-    "largest loss": [max(seed.values()) for seed in loss],
-    "loss above 1, at steps": [[step for step, x in seed.items() if x > 1] for seed in loss],
-    "training pairs in labelled order, before": order[:, 0], "at the end": order[:, -1],
-    "mean margin, before": margin[:, 0], "at the end ": margin[:, -1]},
-    index=[f"seed {run['seed']}" for run in bt]).round(2)
+order = curves("train", "score")
+pd.DataFrame({"before": order[:, 0], "at the end": order[:, -1]},
+             index=[f"seed {run['seed']}" for run in bt]).round(2)
 
 # %% [markdown]
-# Why seeds differ we do not know. Only seed 2 has losses above 1, and its margin falls from there
-# (Section 5): cause or sign, we did not test. Seed 3's margin falls without one.
-
-# %% [markdown]
-# **How far does this reach?** 135M weights, 512 noisy pairs and 32 steps are not 8B and 600. Each
-# pair is seen once, and of 32 watched ones 62 to 69% end in labelled order. The pressure that the
-# paper blames, ever larger margins on pairs already in order, may not have had its time: *not
-# reproduced here*, not *refuted*. (In Section 1 lengths had not scattered at this margin, either.
-# Differences had grown: a small margin alone does not explain their *fall* here.)
+# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. A third of the watched
+# pairs is still out of order. The pressure that the paper blames, ever larger margins on pairs
+# already in order, may not have had its time: *not reproduced here*, not *refuted*. In Section 1
+# lengths had not scattered at such a margin, either. But differences had grown: a small margin
+# alone need not make them *fall*.
 #
 # Whether Bradley-Terry *causes* what we saw we do not know: shuffled labels would tell.
 
@@ -737,16 +675,17 @@ def raw_gradient(raw_state, gain, head_weight):
 checks.check_raw_gradient(raw_gradient);
 
 # %% [markdown]
-# **2.** Mean margin = head × difference × cosine. `early` and `late`, both (3,), hold the three
-# factors at two times, all positive. How much does each contribute to the margin's growth? Return
-# three numbers. Each depends on its own factor alone and is about 0.01 where that grows by 1%.
-# Their sum depends on the two margins alone. Then run the cell below it: in which seeds is the
-# cosine's part larger **in size** than the difference's? (Two margins fall.) Why not from step 0?
+# **2.** Could the difference take over later? Mean margin = head × difference × cosine. `early` and
+# `late`, both (3,), hold the three factors at two times, all positive. Return three numbers: what
+# each adds to the margin's growth. Each depends on its own factor alone and is about 0.01 where
+# that grows by 1%. Their sum depends on the two margins alone. Then run the second
+# cell below: in which seeds is the cosine's part larger **in size** than the difference's? (Two
+# margins fall.) Why not from step 0?
 #
 # <details><summary>Hint</summary>
 #
-# Try `late / early - 1` where two factors double. Does the sum tell that the margin is fourfold,
-# and the same where one factor is fourfold?
+# Try `late / early - 1` where two factors double, and where one is fourfold. The margin is fourfold
+# either way. And the sum?
 # </details>
 
 # %%
@@ -765,10 +704,10 @@ for seed in range(4):
 
 # %% [markdown]
 # **3.** *Judge a record.* Suppose that the sign of a change is a coin toss in each of `seeds`
-# seeds. Of so many independent `quantities`, how many do you expect to have one sign in all seeds?
-# Then run the cell below it. It lists every change *minus training's* with one sign in all four
-# seeds. Are there more than you expect, and does that settle it, when all 24 use the same 32
-# training pairs? In how many did a start gap only get smaller in size?
+# seeds. Of so many `quantities`, how many do you expect to have one sign in all seeds? The second
+# cell below lists every change *minus training's* with one sign in all four seeds. Are there more
+# than you expect? Does that settle it, when all 24 use the same 32 training pairs? In how many did
+# a start gap only get smaller in size?
 #
 # <details><summary>Hint</summary>
 #
@@ -840,17 +779,17 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # | In your run, watch | Seen here (four seeds) | If not, or next, vary |
 # |---|---|---|
-# | largest loss | 0.83 to 0.89, once 1.24 | above 1 later on: does the margin fall? A lower rate |
 # | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
-# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
 # | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | more: length or angle? Seeds |
+# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
+# | training pairs in labelled order | 62 to 69% | near all: more steps, until margins are large |
 
 # %% [markdown]
 # ## What you know now
 #
 # In the language model differences shrank, and the margin grew: on average they turned towards the
 # head, by two to three degrees (cosine 0.03 to 0.05). In the small world, too, the cosine came
-# first, most of the dispersion later.
+# first.
 #
 # **With a final RMSNorm the head never sees how long the raw state is: before you say that norms
 # disperse, ask which norm, and whether it is length at all or direction.**

@@ -22,7 +22,7 @@
 # - read runs of a language model in which the same question stays open.
 #
 # Words from before: *level*, *spread*, the pair mean $s$, the group size $G$ (notebook 03);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *margin*, *tau* (01).
+# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
