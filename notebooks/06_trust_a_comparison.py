@@ -23,19 +23,10 @@
 # Section 6 asks another: what is the cause?
 
 # %% [markdown]
-<<<<<<< HEAD
 # Words from before: *tau*, *gold*, the rule that makes the true labels (notebook 01); *in-domain*,
-# *prompt-*, *response-* and *mutual-disjoint* (02, Section 4); *BSR* (Eq. 25, 03), its *level* and
+# *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *BSR* (Eq. 25, 03), its *level* and
 # *spread term*, the small worlds, and *dev*, prompts kept for choices (04). **BT** is training with
 # the Bradley-Terry loss alone.
-=======
-# Words from before: *margin*, *tau*, *gold*, the rule that makes the true labels (notebook 01);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *BSR* (Eq. 25, 03), its
-# *level* and *spread term* and the small worlds (04); *dev*, prompts kept for choices (04);
-# *prompt-shifted*, the answers of prompt-disjoint, rewritten as new sources' are (04, Section 8);
-# *the log*, `data/runs/LOG.md`: what was foretold and found.
-# **BT** is training with the Bradley-Terry loss alone.
->>>>>>> f02
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
