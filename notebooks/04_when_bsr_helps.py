@@ -64,8 +64,8 @@ from bsr_lite.studies.records import read_table
 # ## 1. One penalty, three worlds
 #
 # An answer to a prompt is forty numbers, $x = a + b$: $a$ says which prompt, $b$ which answer. Gold
-# is linear in the first ten, the **signal**. The other thirty are **nuisance**. Think of a prompt's
-# topic, which colours all answers to it alike.
+# is linear in the first ten, the **signal**. The other thirty are **nuisance**. It may be like a
+# topic: it tells prompts apart, and colours all answers to a prompt alike.
 #
 # Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
 # pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
@@ -191,6 +191,7 @@ Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% o
 
 # %% [markdown]
 # Differences grow, norms disperse, the head's norm grows by .002.
+#
 # **Predict** tau over training: does it end higher for new prompts or for new sources?
 
 # %%
@@ -455,7 +456,7 @@ for part in ("signal", "nuisance"):
         assert np.allclose(alone, shares["helps", same, part], atol=1e-4), why
 
 # %% [markdown]
-# **What to see.** In *A* the nuisance goes long before the signal. In *C* it is the other way
+# **What to see.** In *A* BSR takes the nuisance long before the signal. In *C* it is the other way
 # round. In *B* the signal falls as well, in the fits before the nuisance. That is the level term's
 # doing: the spread term alone does in B what it does in A (the check above).
 #
@@ -683,8 +684,7 @@ checks.check_survival_ratio(survival_ratio);
 # **2.** Let pair means be normal with mean zero. Then $G\,\bar r^{\,2}$ of one group, and the
 # sample variance of its $G$ pair means, both estimate $\mathrm{Var}(s)$. By which factor is the
 # standard deviation of the first estimate larger? (So is Section 9's spread alone, at ten times
-# BSR's
-# $\lambda$ and $G = 16$, quieter than BSR's level?)
+# BSR's $\lambda$ and $G = 16$, quieter than BSR's level?)
 #
 # <details><summary>Hint</summary>
 #
@@ -792,11 +792,10 @@ if mine is not None:
 #
 # | In your run, watch | Seen here, $10^{-2}$ | If the whole interval is below zero |
 # |---|---|---|
-# | spread alone minus BT, new sources | +.064 (A), -.164 (C) | leave it out |
+# | spread alone minus BT, new sources | +.064 ± .017 (A), -.164 ± .019 (C) | leave it out |
 # | BSR minus spread alone, same $\lambda$ | -.019 ± .014 (A) | level costs: try spread alone |
 #
-# Vary what your pairs differ in. A smaller $\lambda$ is no cure: in C a tenth of it still costs
-# .027.
+# Vary what your pairs differ in. A smaller $\lambda$ is no cure: in C a tenth of BSR's costs .027.
 
 # %% [markdown]
 # ## What you know now
