@@ -18,8 +18,7 @@
 # After it you can
 # - say from how prompts, known answers and new answers vary where BSR helps and where it costs;
 # - tell its two terms apart: BSR against its spread term at the same $\lambda$;
-# - foretell what a penalty does to a linear head, and judge a forecast;
-# - read runs of a language model in which the same question stays open.
+# - foretell which direction a penalty takes from a linear head, and judge a forecast.
 #
 # Words from before: *level*, *spread*, the pair mean $s$, the group size $G$ (notebook 03);
 # *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
@@ -57,18 +56,20 @@ from IPython.display import Markdown
 
 from bsr_lite import losses, plots
 from bsr_lite.course import checks_policy as checks
-from bsr_lite.metrics import agreement, seed_interval
-from bsr_lite.studies import figures, quadratic, tables, worlds
+from bsr_lite.metrics import seed_interval
+from bsr_lite.studies import quadratic, tables, worlds
 from bsr_lite.studies.records import read_table
 
 # %% [markdown]
 # ## 1. One penalty, three worlds
 #
 # An answer to a prompt is forty numbers, $x = a + b$: $a$ says which prompt, $b$ which answer. Gold
-# is linear in the first ten, the **signal**; the other thirty are **nuisance**. Labels are BT draws
-# on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400 pairs once. Its head
-# learns at a hundredth of the network's rate, so that it hardly moves, as the paper's does (Fig.
-# 1). Three such worlds, all ours (`bsr_lite/studies/worlds.py`):
+# is linear in the first ten, the **signal**. The other thirty are **nuisance**. It may be like a
+# topic: it tells prompts apart, and colours all answers to a prompt alike.
+#
+# Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
+# pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
+# paper's does (Fig. 1). Three such worlds, all ours (`bsr_lite/studies/worlds.py`):
 
 # %%
 WORLDS = dict(zip("ABC", [list(worlds.WORLDS)[i] for i in (0, 2, 4)], strict=True))
@@ -83,9 +84,8 @@ Markdown(tables.table([
 
 # %% [markdown]
 # In each, eight networks are trained with Bradley-Terry (BT), and eight with BSR at $\lambda =
-# 10^{-2}$ (ten times the paper's, which is in Section 6): the same
-# start, the same pairs, the same order. What is scored is tau on answers of **new sources** to
-# training's prompts (*response-disjoint*).
+# 10^{-2}$, ten times the paper's: the same start, the same pairs, the same order. What is scored is
+# tau on answers of **new sources** to training's prompts (*response-disjoint*).
 #
 # **Predict** from the table, for each world, the sign of BSR minus BT: +, 0 or -.
 
@@ -168,15 +168,15 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 # 2. How much do the two *answers of a pair* differ along it? That is the evidence.
 # 3. Does quality depend on it? If so it is **signal**, else **nuisance**.
 #
-# Much tax and little evidence: the direction is taxed away. On a nuisance BT's weight was noise,
-# which harms where new answers differ along it. A signal is taxed away as well. Tau sees no common
+# Much tax and little evidence: the weight is taxed away. On a signal that is a cost. On a nuisance
+# it is a gain if new answers differ along it, for BT's weight there was noise. Tau sees no common
 # factor: what counts is which of the two keeps the larger *share*.
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
 #
 # First world A without any penalty. The paper says of BT that norms grow and disperse while the
-# head stays (Fig. 1, 2), and that new sources fall behind (Table 5). Below, cv is the standard
+# head stays (Fig. 1, 2), and that new sources fall behind (Table 5). Here cv is the standard
 # deviation over the mean.
 
 # %%
@@ -191,6 +191,7 @@ Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% o
 
 # %% [markdown]
 # Differences grow, norms disperse, the head's norm grows by .002.
+#
 # **Predict** tau over training: does it end higher for new prompts or for new sources?
 
 # %%
@@ -220,8 +221,8 @@ figure.suptitle("World A: under Bradley-Terry alone, new sources stay behind new
 # between the two is what the level term adds.
 #
 # **Predict** from Section 1's table, on new sources: in which world does the *spread* term help, in
-# which does it cost? In which does the *level* term cost, and what does it do in A? (Each pair has
-# a prompt of its own: pairs differ as prompts do.) In A, does either gain on new prompts?
+# which does it cost? In which does the *level* term cost? (Each pair has a prompt of its own: pairs
+# differ as prompts do.)
 
 # %%
 BARS = "difference of tau, same seed\n(bar: mean, 95% over seeds)"
@@ -273,9 +274,9 @@ figure.suptitle("New sources: in B spread gains and level more than undoes it; i
 # %% [markdown]
 # <details><summary>Answer to the predictions</summary>
 #
-# *Spread*: helps in A and B, and costs in C, where prompts differ along the signal. *Level*: costs
-# most in B, where the mean state lies on the signal. In A the three questions say *nothing*: the
-# mean state is zero (see Section 6). In C what it adds is undecided.
+# *Spread* helps in A and B. It costs in C, where prompts differ along the signal. *Level* costs
+# most in B, where the mean state lies on the signal. In C what it adds is undecided. In A it costs
+# a little, which the three questions do *not* say (Section 6).
 # </details>
 #
 # Section 3's questions, answered with numbers:
@@ -291,9 +292,9 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
                        "mean's square", "answers of a pair: variance of their difference"], rows))
 
 # %% [markdown]
-# *Pairs differ far more than the two answers of a pair* along A's nuisance (9.02 to .08) and along
-# C's signal (9.12 to .50). In C the answers of a pair differ equally along both, but the signal
-# pays 24 times the tax. In B the level term taxes gold's direction by 288.
+# *Pairs differ far more than the two answers of a pair* along A's nuisance and along C's signal. In
+# C the evidence is the same along both, but the signal pays 24 times the tax. In B the level term
+# taxes gold's direction by 288.
 #
 # Names in the record: A is *helps*, B *mean on the signal*, C *hurts*.
 
@@ -316,7 +317,7 @@ Markdown(tables.table(["world: objective", "new sources: tau minus BT's", "BT's 
 # in C. Tau rises in A and falls in C.
 #
 # **The lesson's idea: the spread term taxes away what tells *pairs* apart but hardly the two
-# *answers of a pair*. It helps if that is nuisance that new answers vary in, and costs if it is
+# *answers of a pair*. It helps if that is nuisance that new answers vary in. It costs if it is
 # quality.**
 #
 # *Twenty minutes end here.*
@@ -324,19 +325,18 @@ Markdown(tables.table(["world: objective", "new sources: tau minus BT's", "BT's 
 # %% [markdown]
 # ## 6. Why does the level term cost?
 #
-# In A there is no level to pin, and still the term takes something back. And where there is one, as
-# in B, this network has a cheap way down: the bias $b_2$ of the layer that makes $h = W_2\tanh(W_1
-# x + b_1) + b_2$ (the head has none, as in Eq. 2).
+# In A there is no level to pin, and still the term takes something back. In B there is one, and the
+# network has a cheap way down: the bias $b_2$ of its layer $h = W_2\tanh(W_1 x + b_1) + b_2$.
 
 # %% [markdown]
-# Two suspects. (A batch of 32 pairs is one group here.)
-# - *Noise*. $G\,\bar r^{\,2}$ with $\bar r$ a mean of 32 pairs: the right expectation, much noise.
-# - *A slow bias*. In 200 steps the backbone may sooner find another way down, one that gives up
+# Two suspects:
+# - *Noise*. $\bar r$ is a mean of one batch, 32 pairs: $G\,\bar r^{\,2}$ has the right expectation
+#   and much noise.
+# - *A slow bias*. In 200 steps the network may sooner find another way down, one that gives up
 #   signal.
 #
-# Estimate the level from 256 pairs at the weight of 32: $32\,\bar r_{256}^{\,2}$
-# plus 7/8 of the 32 pairs' variance, the same expectation. (Less noise and more data
-# go together.) And let $b_2$ learn ten times as fast.
+# So estimate the level from 256 pairs, the penalty's expectation unchanged. (Less noise and more
+# data go together.) And let $b_2$ learn ten times as fast.
 #
 # **Predict** what is left of *BSR minus its spread term* in A and in B.
 
@@ -368,16 +368,15 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
                        "BSR minus BT"], rows))
 
 # %% [markdown]
-# **What to see.** In B the quieter level takes a third of the cost, the fast bias more, and with
-# both none is seen: BSR gains. In A the quieter level changes it by +.015 ± .019, so noise is a
-# suspect there, not convicted (with both: +.015 ± .015, at the edge).
-#
-# A language model's $h$ comes from a final RMSNorm, without such a bias.
+# **What to see.** In B the quieter level takes away a third of the cost, the fast bias more. With
+# both no cost is seen, and BSR gains. In A noise is a suspect, not convicted: the quieter level
+# changes the cost by +.015 ± .019.
 
 # %% [markdown]
-# The record: 32 seeds (16 in the last two columns), more worlds and penalties. *Neutral* has all
-# directions alike. *Centering* and plain *L2* on rewards weigh level and spread 1 : 1,
-# where BSR weighs them $G$ : 1. (Centering's 1e-2 counts as 4e-2 of spread: notebook 03.)
+# The record: 32 seeds (in the last two columns 16), more worlds and penalties. *Helps, RMSNorm*
+# normalizes $h$ as a language model does. *Neutral* has all directions alike. *64 epochs* go over
+# 300 pairs drawn as in *helps*. *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR
+# $G$ : 1.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -391,18 +390,16 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
 Markdown((RUNS / "worlds/results.md").read_text().split("\n\nAll sets")[0])
 
 # %% [markdown]
-# BSR keeps its sign in all three worlds, at the paper's $10^{-3}$, too. The gain is *not BSR's
-# own*: in *helps* centering gains as much as spread.
+# BSR keeps its sign in all three worlds at the paper's $10^{-3}$. With RMSNorm, too, the level term
+# costs. The gain is *not BSR's own*: in *helps* centering gains as much as spread.
 #
-# **Three columns break the rule.** *Neutral*: Section 3 foretells no change, yet every penalty
-# costs. *64 epochs* over 300 pairs, drawn as in *helps*, where it foretells a gain: the spread term
-# *costs*, .068 and .099. Beside it the level term *pays*, +.091 ± .017 and +.100 ± .014. We have no
-# tested cause for any of this.
+# **Three columns break the rule.** In *neutral* Section 3 foretells no change, yet every penalty
+# costs. After *64 epochs* it foretells a gain, yet the spread term *costs*, and beside it the level
+# term *pays*. We have no tested cause for this.
 
 # %% [markdown]
-# *Level alone* is no good control. On a batch it is $\lambda\,(G\bar r^2 -
-# \widehat{\mathrm{Var}}(s))$, which a step can lower by making pairs differ. It costs .101 in
-# *helps*. What the level adds to BSR is *BSR minus spread*: there -.016.
+# *Level alone* is no good control: a step can lower it by making pairs differ. In *helps* it costs
+# .101, where the level term inside BSR costs .016.
 
 # %% [markdown]
 # ## 7. Can it be foretold?
@@ -430,91 +427,63 @@ library = [told for method, _, told, _ in fits["helps"] if method == "bsr-1e-2"]
 torch.testing.assert_close(torch.tensor(kept), torch.tensor(library), rtol=1e-5, atol=0.0)
 
 # %% [markdown]
-# **Predict** the curves over $\lambda$ from $10^{-4}$ to 1: in which world does the signal fall
-# before the nuisance? In which do BSR and its spread term alone part?
+# **Predict** the curves over $\lambda$ from $10^{-4}$ to 1: in which world does BSR take the signal
+# before the nuisance?
 
 # %%
-figure = figures.theory_figure({NAMES[name]: weights for name, weights in fits.items()})
-figure.suptitle("First to go: the nuisance in A, the signal in C; in B under BSR the signal, "
-                "under spread the nuisance")
-figure.axes[1].annotate("fits: more\nnuisance", (10**-2.9, 0.68), (10**-2.5, 0.57), fontsize=9,
-                        color="#D55E00", arrowprops={"arrowstyle": "->", "color": "#D55E00"})
-figure.axes[1].annotate("BSR: the\nsignal, too", (10**-3.35, 0.46), (10**-4.1, 0.1), fontsize=9,
-                        color="#0072B2", arrowprops={"arrowstyle": "->", "color": "#0072B2"})
-figure.axes[1].texts[0].set_text("signal,\nspread\nalone")
-figure.axes[2].texts[1].set(x=10**-1.1, ha="right")  # off the frame
-legend = figure.legend(figure.axes[0].lines[:4], [
-    "BSR, foretold", "BSR, fitted", "spread alone, foretold", "spread alone, fitted"],
-    loc="outside lower center", ncols=4, frameon=False)
-for handle in legend.legend_handles:
-    handle.set_color("black")
+figure, axes = plots.panels(3, sharex=True, sharey=True)
+for axis, (name, weights) in zip(axes, fits.items(), strict=True):
+    for part, tint in (("signal", "#0072B2"), ("nuisance", "#D55E00")):
+        at, told, fitted = zip(*sorted(
+            (float(method[4:]), *both) for method, where, *both in weights
+            if where == part and method.startswith("bsr-")), strict=True)
+        axis.semilogx(at, told, color=tint, label=f"{part}, foretold")
+        axis.plot(at, fitted, "x", color=tint, label=f"{part}, fitted")
+    plots.label(axis, r"$\lambda$ of BSR", "", NAMES[name])
+axes[0].set_ylabel("length of the weights / BT's")
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
+              frameon=False)
+figure.suptitle("What BSR takes from a linear head first: the nuisance in A, the signal in C, "
+                "both in B");
 
 # %%
-gold, rows = worlds.gold_direction().double().numpy(), []
-across_gold = np.eye(40)[0] - np.eye(40)[1]  # signal, too, but gold is the mean of all ten
-for name in WORLDS.values():
-    world = worlds.WORLDS[name]
-    drawn, sets = worlds.draw(dataclasses.replace(world, pairs=2000), 1)
-    pairs, answers = (x[0].double().numpy() for x in (drawn, sets["response_disjoint"]))
-    delta, sample = pairs[:, 0] - pairs[:, 1], quadratic.moments(pairs)
-    w_bt = quadratic.fit(delta, 1e-9 * np.eye(40))
-    p = 1 / (1 + np.exp(-delta @ w_bt))
-    a, b = (worlds.by_coordinate(d).double().numpy() for d in (world.across, world.within))
-    known = world.level * gold / 2, np.diag(a**2 + b**2 / 2), np.diag(2 * b**2)
-    information = (p * (1 - p)).mean() * known[2]
-    for kind in ("bsr", "spread"):
-        theory, *fitted = (quadratic.penalty_matrix(quadratic.family(kind, LAMBDA), *m, G)
-                           for m in (known, sample, (known[0], *sample[1:])))
-        told = np.linalg.solve(information + 2 * theory, information @ w_bt)
-        left = [told @ u / (w_bt @ u) for u in (gold, across_gold)]
-        heads = w_bt, told, *(quadratic.fit(delta, q) for q in fitted)
-        size = [np.linalg.norm(v[10:]) for v in heads]  # on the nuisance
-        taus = (agreement((answers @ v)[None], (answers @ gold)[None])[1].mean() for v in heads)
-        rows.append([f"{NAMES[name]}: {kind} 1e-2", *(", ".join(f"{x:.2f}" for x in values)
-                     for values in (left, [x / size[0] for x in size[1:]], taus))])
-Markdown(tables.table(["linear head on 2,000 pairs", "left (foretold): along gold, of the other "
-    "signal", "left of the nuisance: foretold, fitted, fitted with the true mean state",
-    "tau on new sources: BT, foretold, fitted, fitted with the true mean state"], rows))
+shares = {(name, method, part): both for name, weights in fits.items()
+          for method, part, *both in weights}  # foretold, fitted
+for part in ("signal", "nuisance"):
+    alone = shares["mean on the signal", "spread-1e-2", part]
+    for same, why in (("spread-1e-2", "spread alone does not see B's mean"),
+                      ("bsr-1e-2", "without a mean, as in A, BSR is its spread term")):
+        assert np.allclose(alone, shares["helps", same, part], atol=1e-4), why
 
 # %% [markdown]
-# **What to see.** *A*: the nuisance is taxed away long before the signal. *C*: the other way round.
-# In both the mean state is zero, and BSR and its spread term are one curve. In *B* they part:
-# spread alone does as in A. Under BSR the signal falls as well, in the fits before the nuisance.
+# **What to see.** In *A* BSR takes the nuisance long before the signal. In *C* it is the other way
+# round. In *B* the signal falls as well, in the fits before the nuisance. That is the level term's
+# doing: the spread term alone does in B what it does in A (the check above).
 #
-# The last table turns weights into tau. All six signs are Section 5's. In B BSR
-# taxes gold as hard as the nuisance (.04 and .05 left); the rest of the signal stays, as noise.
-# (One draw: its sizes are not the networks'.)
-
-# %% [markdown]
 # The sizes are foretold less well. In A at $\lambda = .1$ the formula leaves .6 of the signal's
-# weights, the fit less than half.
-#
-# In B the formula misses the nuisance by a factor of four (.05 for .20), and tau (.38 for .17).
-# The fit is given the mean state of 2,000 pairs, which is not quite zero along the nuisance. So a
-# head can lower its level with nuisance weights (our reading). The control: given the true mean
-# state, a fit keeps .07 of the nuisance, and tau is .34.
+# weights, the fit less than half. In B at $10^{-3}$ the fit keeps twice the foretold nuisance.
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
 #
-# The same on text (`data/runs/linear`): states of the pretrained model, not yet fine-tuned, a
-# linear head fitted exactly to 1,056 pairs (with a small ridge, chosen on dev), three worlds:
+# Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model, not yet
+# fine-tuned; a linear head fitted exactly to 1,056 pairs; three worlds:
 # - *Plain*: the pocket world.
-# - *Postscript*: every answer carries a line about something else. In training it is the same for
-#   all answers to a prompt, from new sources each has its own.
-# - *Closing phrase*: goes with quality in training alone.
+# - *Postscript*: every answer ends in `P.S.` and a sentence about something else. In training all
+#   answers to a prompt share it, from new sources each has its own.
+# - *Closing phrase*: `I hope this helps!`, in training mostly on better answers, from new sources
+#   at random.
 #
 # *Prompt-shifted* has the answers of prompt-disjoint, rewritten as new sources' are. Groups have 16
-# pairs from here on: the level weighs half as much.
+# pairs from here on.
 
 # %% [markdown]
-# The forecast fits no head to labels. In place of BT's weights it takes gold's own direction, a
-# regression of *gold* on the in-domain answers' states (so it needs gold). Section 2's formula
-# shrinks it. Then the noise of 1,056 drawn labels is added, and the correlation with gold turned
-# into tau (`bsr_lite/studies/linear.py`). BT's own tau is foretold likewise.
+# The forecast fits no head to labels. It takes gold's own direction, a regression of *gold* on the
+# states, and shrinks it by Section 2's formula. It adds the noise of 1,056 drawn labels, and turns
+# the correlation with gold into tau (`bsr_lite/studies/linear.py`). So it needs gold.
 #
-# It is no blind prediction: *we* had seen fits, and chose the postscript's form on dev for BT's
-# largest fall. Intervals are by topic (fifty draws).
+# Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for BT's largest fall.
+# Intervals are by topic.
 #
 # **Predict**: in which of these worlds can a penalty gain, and on which sets?
 
@@ -534,8 +503,8 @@ for axis, (part, title) in zip(axes, PARTS.items(), strict=True):
     axis.set_yticks(range(len(SHOWN)), ["BSR .01", "level .01", "BSR .1", "spread .1", "L2 .1"])
     plots.label(axis, "tau minus BT's, 95% (tick: foretold)", "", title)
 axes[0].set_ylim(4.5, -0.5)
-figure.suptitle("Postscript: on rewritten answers gains at .1 are near the forecast; level .01 "
-                "hardly moves tau");
+figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 gain, "
+                "near the forecast");
 
 # %%
 rows = []
@@ -550,44 +519,42 @@ Markdown(tables.table(["world", "differences to BT", "gains that exclude zero", 
                       rows))
 
 # %%
-POSTSCRIPT = linear["postscript"]
 columns = ["prompt_disjoint", "prompt_shifted", "response_disjoint", "mutual_disjoint"]
-cells = [POSTSCRIPT["bt"][part] for part in columns]
-rows = [["bt", *(f"{c['score']:.3f} [{c['predicted_score']:.3f}]" for c in cells)]]
-rows += [[f"{name} minus bt", *(tables.fit_cell(POSTSCRIPT[name][part], False) for part in columns)]
-         for name in ("bsr-0.1", "spread-0.1", "l2-0.1")]
-Markdown(tables.table(["postscript: fitted (95%) [foretold]", *columns], rows))
+cells = [linear["postscript"]["bt"][part] for part in columns]
+rows = [[kind, *(f"{cell[key]:.3f}" for cell in cells)]
+        for kind, key in (("fitted", "score"), ("foretold", "predicted_score"))]
+Markdown(tables.table(["postscript: tau of BT itself", *columns], rows))
 
 # %% [markdown]
 # **What to see.** On rewritten answers each forecast (tick) lies near its fit (dot). On new sources
-# four of five forecasts lie higher, and the intervals hold both the tick and zero. The count proves
-# nothing: twelve of 330 exclude zero, by chance alone 16 would. Eight of the nine gains with
-# postscripts are on rewritten answers, where BSR, spread and L2 gain nearly the same. Take them as
-# *one* gain.
+# four of five lie higher, and the intervals hold both the tick and zero.
 #
-# BT's *own* score is foretold too high, on rewritten answers (.207 for .128) as on new sources
-# (.229 for .149): a larger miss than the gain. What agrees is a *difference* of two scores, in an
-# interval .13 wide, in a world chosen for it.
+# The count of decided differences proves nothing: twelve of 330, by chance alone 16. Eight of the
+# nine gains with postscripts are on rewritten answers, where BSR, spread and L2 gain nearly the
+# same. Take them as *one* gain.
+#
+# BT's *own* tau is foretold too high, on rewritten answers by .079: more than the gain. What agrees
+# is a *difference* of two scores, in a world chosen for it.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
 # With a postscript alone: *pairs* differ in it, the answers of a pair do not. So on sets where it
-# differs among a prompt's answers. A closing phrase tells the two answers apart: the evidence is on
-# its side.
+# differs among a prompt's answers. A closing phrase tells the two answers apart, so the evidence is
+# on its side.
 # </details>
 
 # %% [markdown]
 # ## 9. And a language model that trains?
 #
 # LoRA on ten layers, 66 steps: with postscripts (`data/runs/study_postscript`, three seeds) and in
-# the plain world (`study_terms`, four seeds). Spread has ten times BSR's $\lambda$ (chosen before),
-# so *BSR minus spread* is not the level term here. (*Level alone* is Section 6's poor control.)
+# the plain world (`study_terms`, four seeds). Spread alone has ten times BSR's $\lambda$ here, so
+# this section cannot say what the level term adds.
 #
 # Tau is averaged: with postscripts over three sets named before the runs (rewritten answers, both
 # kinds of new sources), in the plain world over all five, chosen afterwards.
 #
-# First the control: we asked before that rewriting cost BT .06 or more (`data/runs/LOG.md`).
+# First the control: we asked before that rewriting cost BT .06 or more.
 
 # %%
 NEW = ("prompt_shifted", "response_disjoint", "mutual_disjoint")
@@ -603,7 +570,9 @@ for place, part in (("test", ""), ("dev", "dev_")):
 Markdown(tables.table(["what rewriting costs BT's tau", "± 95% over seeds", "by seed"], rows))
 
 # %% [markdown]
-# *The positive control failed*: less than half of what we asked for, and the interval holds zero.
+# *The positive control failed* on the test set: less than half of what we asked for, and the
+# interval holds zero. On dev, where the postscript was chosen, rewriting costs BT .081 over seeds.
+# With its ten topics counted that is undecided, too (`data/runs/LOG.md`).
 #
 # **Predict** from Section 8's figure: which of the three lies above BT with postscripts?
 
@@ -634,9 +603,9 @@ for axis, name, title in zip(axes, SETS, ("with postscripts, 3 seeds", "plain wo
         axis.plot(place, foretold(name, method), "_", color="black", markersize=26,
                   markeredgewidth=2)
     plots.label(axis, "", "" if axis is axes[1] else f"tau minus BT's:\n{BARS}", title)
+    axis.containers[0][0].set_markerfacecolor("white")  # level *alone*: not what level adds to BSR
 axes[0].text(1, 0.052, "foretold", ha="center")
-figure.suptitle("Section 8's forecast (black): too high for BSR and spread with postscripts, too "
-                "low for plain spread");
+figure.suptitle("Three of Section 8's six forecasts (black) lie outside the interval");
 
 # %%
 rows = [[f"{name}: {method} minus BT", "{:+.3f} ± {:.3f}".format(
@@ -645,44 +614,25 @@ rows = [[f"{name}: {method} minus BT", "{:+.3f} ± {:.3f}".format(
         for name in SETS for method in THREE]
 Markdown(tables.table(["", "mean ± 95% over seeds", "by seed", "foretold"], rows))
 
-# %%
-rows = []
-for part in bt:
-    cells = [studies["study_postscript"][method][part] for method in THREE]
-    cells.append(studies["study_terms"]["spread-1e-1"].get(part))
-    rows.append([part, *("" if c is None else tables.shown(c["difference"], "+.3f")
-                 + " *" * (c["difference"][1] * c["difference"][2] > 0) for c in cells)])
-Markdown(tables.table(["minus BT (seeds and topics, 95%; a star excludes zero)", *(
-    f"postscripts: {method}" for method in THREE), "plain world: spread-1e-1"], rows))
-
 # %% [markdown]
-# **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average;
-# the averages' intervals hold zero. Set by set five of 24 exclude it (chance: one), all costs of
-# BSR or level. Three are on *unrewritten* answers: not a cost of the shift alone.
+# **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average,
+# yet all three intervals hold zero. The forecasts for BSR and spread lie above their intervals.
 #
-# On dev, where the postscript was chosen, rewriting costs BT .081 on these prompts (± .030 over
-# seeds). Over its ten topics that is undecided, -.033 to +.194 (`data/runs/LOG.md`).
-
-# %% [markdown]
-# *In the plain world* BSR and level are undecided. Spread lies above BT in all four seeds, +.014 ±
-# .008, where Section 8 foretold -.006. That is the only average that is decided, over seeds with
-# these prompts fixed. Counting topics, too, each of its five sets holds zero. (One of six
-# intervals.)
+# *In the plain world* spread lies above BT in all four seeds, where the forecast was below zero. Of
+# six averages it alone is decided, over seeds with these prompts fixed.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
 # None that the intervals decide. After a failed control no gain is no surprise.
-#
-# Section 8 foretold +.041 for BSR, +.074 for spread. Both intervals (over seeds) exclude it: two of
-# three forecasts fail. Level's does not (-.074 ± .103 holds -.001), though on three of eight sets
-# level costs.
 # </details>
 #
-# Three more records, of three seeds each:
+# Now set by set, with topics counted, in these two studies and three more of three seeds each:
 
 # %%
-MORE = {"study_norms_spread": "full fine-tuning, plain world: BSR 1e-3, spread 1e-1",
+MORE = {"study_postscript": "LoRA, postscripts: level and BSR 1e-2, spread 1e-1",
+        "study_terms": "LoRA, plain world: level and BSR 1e-2, spread 1e-1",
+        "study_norms_spread": "full fine-tuning, plain world: BSR 1e-3, spread 1e-1",
         "study_lambda": "LoRA in 24 steps, plain world: BSR 1e-4 to 1e-1",
         "study_closing_phrase": "LoRA, closing phrase: BSR 1e-2, spread 1e-1"}
 rows = []
@@ -698,8 +648,10 @@ Markdown(tables.table(["trained: penalties", "differences to BT that exclude zer
                       rows))
 
 # %% [markdown]
-# **What to see.** All that is decided is cost: of BSR in short runs and with the phrase, of spread
-# under full fine-tuning (one interval of eight).
+# **What to see.** Of 90 differences 16 exclude zero; chance alone gives four or five. (They share
+# BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
+# level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
+# cost of the shift alone. Spread's gain in the plain world is not among them.
 
 # %% [markdown]
 # ## Exercises
@@ -710,8 +662,10 @@ Markdown(tables.table(["trained: penalties", "differences to BT that exclude zer
 # **1.** Let $\lambda$ grow until little is left of any weight. Which direction survives? Along one
 # direction prompts have the standard deviation `across`, answers to a prompt have `within`, and the
 # mean of $x$ is `mean`; groups have $G$ pairs. From two such triples return the limit of what BSR
-# keeps along the first over what it keeps along the second. (Then try it on A, B and C: about 301,
-# .78, .04. Signal is gold's own direction; its mean is 0, 3, 0.)
+# keeps along the first over what it keeps along the second.
+#
+# Then try it on A, B and C, signal over nuisance: about 301, .78 and .04. (Signal is gold's own
+# direction. Its mean is 0, 3, 0.)
 #
 # <details><summary>Hint</summary>
 #
@@ -729,9 +683,8 @@ checks.check_survival_ratio(survival_ratio);
 # %% [markdown]
 # **2.** Let pair means be normal with mean zero. Then $G\,\bar r^{\,2}$ of one group, and the
 # sample variance of its $G$ pair means, both estimate $\mathrm{Var}(s)$. By which factor is the
-# standard deviation of the first estimate larger? (So up to which multiple of BSR's $\lambda$ is
-# the spread term alone no noisier, at the worlds' $G = 32$ and at Section 9's 16? Section 9 takes
-# ten.)
+# standard deviation of the first estimate larger? (So is Section 9's spread alone, at ten times
+# BSR's $\lambda$ and $G = 16$, quieter than BSR's level?)
 #
 # <details><summary>Hint</summary>
 #
@@ -747,10 +700,12 @@ checks.check_noise_ratio(noise_ratio);
 
 # %% [markdown]
 # **3.** *Judge a record.* Someone reads the last figure: "BSR ends as low as its level term alone.
-# So the spread part of BSR does nothing." Write the paired comparison: from two tensors of scores
-# (seeds, sets) the mean of $a - b$, and half its 95% interval over seeds (a t interval:
-# `seed_interval`), as a tensor of two. Average over the sets first. Run the last cell. May the
-# sentence stand? And "level alone is worse than spread alone"?
+# So the spread part of BSR does nothing." May that stand? And "level alone is worse than spread
+# alone"?
+#
+# Write the paired comparison: from two tensors of scores (seeds, sets) the mean of $a - b$, and
+# half its 95% interval over seeds (a t interval: `seed_interval`), as a tensor of two. Average over
+# the sets first. Then run the cell below.
 #
 # <details><summary>Hint</summary>
 #
@@ -775,8 +730,8 @@ print("BSR minus BT, the whole cost:", averaged("study_postscript", "bsr-1e-2").
 # %% [markdown]
 # **4.** *Take the gain away.* In A (*helps*) BSR and spread gain. Change **one** of its standard
 # deviations (Section 1's table) so that less is gained. Find three different ones. Which of them
-# leaves spread a gain? (For `across` take .5.) Forecast in the cell, then run each (ten seconds or
-# so; no checker).
+# leaves spread a gain? (For `across` take .5.) Forecast each in the cell, then run it: ten seconds
+# or so, no checker.
 #
 # <details><summary>Hint</summary>
 #
@@ -828,39 +783,37 @@ if mine is not None:
 # 3. From .5 to 1: four times the squared differences, less what $p(1-p)$ loses. The tax hardly
 #    grows (9.1 to 9.5). More signal is kept.
 # 4. $G\,\bar r^2$ is one squared number at every $G$; its weight grows with $G$. More groups of the
-#    same $G$ would.
+#    same $G$ would, or the level from more pairs at the old weight (Section 6).
 # 5. In C norms calm as well, and signal is what shrank.
 # </details>
 
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen here | So |
+# | In your run, watch | Seen here, $10^{-2}$ | If the whole interval is below zero |
 # |---|---|---|
-# | BT's gap, new prompts to new sources | .15 (A), .16 (C) | score with and without |
-# | tau on new sources (spread 1e-2) | +.064 (A), -.164 (C) | if it lies below zero, leave it out |
-# | BSR minus its spread term, same $\lambda$ | -.019 ± .014 (A) | if below zero, level costs |
+# | spread alone minus BT, new sources | +.064 ± .017 (A), -.164 ± .019 (C) | leave it out |
+# | BSR minus spread alone, same $\lambda$ | -.019 ± .014 (A) | level costs: try spread alone |
 #
-# A smaller $\lambda$ is no cure: in C a tenth still costs .027. If level costs, try
-# spread alone, and score again. In B a level from 256 pairs left BSR .053 ± .021 below BT.
+# Vary what your pairs differ in. A smaller $\lambda$ is no cure: in C a tenth of BSR's costs .027.
 
 # %% [markdown]
 # ## What you know now
 #
-# | Variance along | Pairs | Answers of a pair | Spread 1e-2 on new sources |
-# |---|---|---|---|
-# | A: the nuisance | 9.02 | .08 | +.064 |
-# | C: the signal | 9.12 | .50 | -.164 |
+# **To repeat: BSR's spread term taxes away what tells *pairs* apart but hardly the two *answers of
+# a pair*. It helps if that is nuisance that new answers vary in. It costs if it is quality.**
 #
-# - The rule below fits A, B and C, in one pass over fresh pairs. *Neutral* it does not explain; 64
-#   epochs break it.
-# - The level term costs in A and B, is undecided in C, pays after 64 epochs.
-# - The formula names the direction that shrinks in a linear head. It did not foretell a language
-#   model in training, where most is undecided, and what is decided set by set is cost.
+# | World | Variance of pairs | of answers in a pair | Spread alone, tau | Level adds |
+# |---|---|---|---|---|
+# | A: along the nuisance | 9.02 | .08 | +.064 | -.019 |
+# | B: the same, mean on the signal | 9.02 | .08 | +.052 | -.156 |
+# | C: along the signal | 9.12 | .50 | -.164 | undecided |
 
 # %% [markdown]
-# **To repeat: BSR's spread term taxes away what tells *pairs* apart but hardly the two *answers of
-# a pair*. It helps if that is nuisance that new answers vary in, and costs if it is quality.**
+# - The rule fits these worlds, in one pass over fresh pairs. *Neutral* it does not explain, and 64
+#   epochs break it.
+# - The formula names what shrinks first in a linear head. It did not foretell a language model in
+#   training: there most is undecided, and what is decided set by set is cost.
 #
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
 # pair* differ in. Then score it on answers of new sources, with the spread term alone beside it.**

@@ -76,11 +76,10 @@ for name in ("helps", "mean on the signal", "hurts"):
 # %% [markdown]
 # **2.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
 # variance is $\mathrm{Var}(s)$ times an average of $G - 1$ of them. Relative standard deviations:
-# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$. The second allows the spread
-# term alone $\sqrt{31} = 5.6$ times BSR's $\lambda$ at $G = 32$ and $\sqrt{15} = 3.9$ times at $G =
-# 16$ before it is as noisy; the tenfold of Section 9 ($G = 16$) has 2.6 times BSR's noise (at the
-# same $\mathrm{Var}(s)$). Less noise is not less cost: in *hurts* the spread term alone costs .171
-# at 1e-2 and .436 at 1e-1.
+# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$. At $G = 16$ the second allows
+# the spread term alone $\sqrt{15} = 3.9$ times BSR's $\lambda$ before it is as noisy. So Section
+# 9's tenfold is not quieter: it has 2.6 times the noise (at the same $\mathrm{Var}(s)$). Nor is
+# less noise less cost: in *hurts* the spread term alone costs .171 at 1e-2 and .436 at 1e-1.
 
 # %%
 def noise_ratio(group):
