@@ -299,8 +299,8 @@ pd.DataFrame({f"gap {gap}": {
 # one. At a gap of 3 they leave 4.4 times the variance.
 #
 # BSR pins the level of the rewards and shrinks the differences between prompts (notebook 03). RLOO
-# sees neither directly: a gain must come from within the prompt, or from the rewards' scale
-# (Section 5).
+# sees neither directly: what BSR gains here must come from within the prompt, or from the rewards'
+# scale (Section 5).
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -554,7 +554,7 @@ def step(rows, generator):
         change = whole(ids) - logp
     seen = {"gold": gold, "d (nats)": logp.detach() - ref, "A": A, "change of log π (nats)": change}
     return pd.DataFrame({"answer": [" ".join(text.split()) for text in texts], "ended": ended,
-                         **{name: x.flatten().cpu().numpy() for name, x in seen.items()}})
+                         **{name: x.flatten().cpu().double().numpy() for name, x in seen.items()}})
 
 # %% [markdown]
 # **Predict**, before three steps of two prompts: of four siblings, which becomes more probable by
@@ -586,8 +586,9 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
             "An update raises what beat its siblings")
 
 # %% [markdown]
-# **What to see.** What beat its siblings became more probable, against them; what lost to them
-# less. That holds *for the answers an update is made from*. It says nothing yet of new ones.
+# **What to see.** On average an answer that beat its siblings became more probable beside them, and
+# one that lost to them less. That holds *for the answers an update is made from*. It says nothing
+# yet of new ones.
 #
 # <details><summary>Answer</summary>
 #
@@ -600,8 +601,7 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 #
 # Three steps cannot show it. Recorded runs (`data/runs/`) made 40 steps of four prompts by the
 # library's loop: without a KL price, gold in units of its sd, a learning rate that falls to 0 from
-# 3e-4, 1e-3 or 3e-3. Then they answered 64 new prompts, as the reference had before. One run a
-# rate.
+# 3e-4, 1e-3 or 3e-3, one run a rate. Then policy and reference answered 64 new prompts.
 #
 # The 64 prompts share ten **subjects** (cats, sewing, ...): the unit of repetition. Terms are on
 # record for the first answer to each prompt. **Predict**: which of gold's terms have 3e-4 and 1e-3
@@ -654,8 +654,8 @@ pd.DataFrame({rate: found[rate].apply(told) for rate in ("3e-4", "1e-3")}).trans
 # is to end in time and with a closing mark. *Fresh* gains .03; the other three are undecided.
 #
 # The run at 1e-3 also learned to do what was asked: *instruction* gained .34 ± .10, *topic* .11 ±
-# .08. But one run a rate does not tell a rate from luck, and 3e-4 went less far (KL 6, not 23
-# nats): more steps might do the same.
+# .08. But one run a rate does not tell a rate from luck, and 3e-4 went less far (KL 6 nats, not 23:
+# exercise 4's table). More steps might do the same.
 
 # %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
@@ -690,7 +690,7 @@ pd.DataFrame.from_dict(table, orient="index").rename_axis("reward")
 # **What to see.** Every run learned to end. Paid for that alone, the policy falls silent: one to
 # four tokens, and gold falls by more than half. With random numbers 12 to 17 tokens are left, and
 # the other four terms lost .59 ± .43. Only gold raised them, by .46 ± .05 over three seeds, about
-# half of what gold gained: that half neither loop nor penalty taught.
+# half of its gain in gold: that half neither loop nor penalty taught.
 
 # %% [markdown]
 # ## Exercises
@@ -753,8 +753,8 @@ def rescaled(beta, c):
 checks.check_rescaled(rescaled);
 
 # %% [markdown]
-# **4.** *Judge a record.* Someone reads the gold of Section 7's runs and says: "RLOO taught the
-# policy more than to stop." `change` (prompts, 5) is after minus before, *complete* first;
+# **4.** *Judge a record.* Someone says of Section 7's runs: "RLOO taught the policy more than to
+# stop." `change` (prompts, 5) is after minus before, *complete* first;
 # `subjects` (prompts,) numbers them. Return what the other four terms gained together: the mean
 # over subjects, and half of its 95% interval (`metrics.seed_interval`). The last cell also calls
 # you as if every prompt were a subject.
