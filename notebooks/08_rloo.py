@@ -472,9 +472,8 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
 # <details><summary>Answer</summary>
 #
 # *$k_1$ in the reward* ends at the tilted policy and stands still. *$k_2$ as a loss* ends there,
-# too, but at a constant rate goes on shaking: its price is added behind the baseline, so
-# advantages do not vanish.
-# *$k_1$ as a loss* is no price: it ends at the best arm.
+# too, but at a constant rate goes on shaking: its price is added behind the baseline, so advantages
+# do not vanish. *$k_1$ as a loss* is no price: it ends at the best arm.
 # </details>
 
 # %% [markdown]
@@ -600,8 +599,9 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # ## 7. What did forty steps teach?
 #
 # Three steps cannot show it. Recorded runs (`data/runs/`) made 40 steps of four prompts by the
-# library's loop: without a KL price, gold in units of its sd, a learning rate that falls to 0 from
-# 3e-4, 1e-3 or 3e-3, one run a rate. Then policy and reference answered 64 new prompts.
+# library's loop: no KL price, gold in units of its sd, one unit off for a cut-off answer, a
+# learning rate that falls to 0 from 3e-4, 1e-3 or 3e-3. One run a rate. Then policy and reference
+# answered 64 new prompts.
 #
 # The 64 prompts share ten **subjects** (cats, sewing, ...): the unit of repetition. Terms are on
 # record for the first answer to each prompt. **Predict**: which of gold's terms have 3e-4 and 1e-3
@@ -754,13 +754,12 @@ checks.check_rescaled(rescaled);
 
 # %% [markdown]
 # **4.** *Judge a record.* Someone says of Section 7's runs: "RLOO taught the policy more than to
-# stop." `change` (prompts, 5) is after minus before, *complete* first;
-# `subjects` (prompts,) numbers them. Return what the other four terms gained together: the mean
-# over subjects, and half of its 95% interval (`metrics.seed_interval`). The last cell also calls
-# you as if every prompt were a subject.
-# - (a) At which rates may the sentence stand?
-# - (b) Does that depend on what counts as one observation?
-# - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
+# stop." `change` (prompts, 5) is after minus before, *complete* first; `subjects` (prompts,)
+# numbers their subjects. Return what the other four terms gained together: the mean over subjects,
+# and half of its 95% interval (`metrics.seed_interval`). The last cell also calls you as if every
+# prompt were a subject. - (a) At which rates may the sentence stand? - (b) Does that depend on what
+# counts as one observation? - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to
+# blame the rate?
 #
 # <details><summary>Hint</summary>
 #
