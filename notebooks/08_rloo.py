@@ -757,9 +757,11 @@ checks.check_rescaled(rescaled);
 # stop." `change` (prompts, 5) is after minus before, *complete* first; `subjects` (prompts,)
 # numbers their subjects. Return what the other four terms gained together: the mean over subjects,
 # and half of its 95% interval (`metrics.seed_interval`). The last cell also calls you as if every
-# prompt were a subject. - (a) At which rates may the sentence stand? - (b) Does that depend on what
-# counts as one observation? - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to
-# blame the rate?
+# prompt were a subject.
+#
+# - (a) At which rates may the sentence stand?
+# - (b) Does that depend on what counts as one observation?
+# - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
 #
 # <details><summary>Hint</summary>
 #
