@@ -108,7 +108,9 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
 
 # %% [markdown]
 # Packed, the row is `prompt | chosen | rejected | prompt | ...`, each prompt once. Positions
-# restart in every pair, and go on from the prompt's end in both answers.
+# restart in every pair, and go on from the prompt's end in both answers. `pack` stores two segments
+# a pair: *prompt and chosen*, and *rejected*. Each has *queries*, its own tokens, and *keys*, what
+# they may look at: for *rejected* the prompt and itself.
 #
 # **Predict**: which tokens may a token of the rejected answer attend to?
 
@@ -189,7 +191,8 @@ assert leak > 0.05, "the comparison must notice a leak"
 # %% [markdown]
 # ## 3. Where 8 billion weights go
 #
-# Cut over more GPUs, what belongs to weights shrinks. What belongs to tokens does not.
+# Cut over more GPUs, what belongs to weights shrinks. What belongs to the tokens of a micro-batch
+# does not.
 #
 # Full fine-tuning in fp32 takes 4 bytes a weight, 4 for its gradient and 8 for AdamW's two
 # averages: 16 in all, 128 GB for 8 billion. **FSDP2** (fully sharded data parallel) *cuts* all of
@@ -218,7 +221,8 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 # </details>
 #
 # `scale.dry_run` counts the real config on *fake* tensors (notebook 05): 7.5 billion weights, since
-# a reward model has no output layer. *Gathered* is what a GPU holds whole for a moment.
+# a reward model has no output layer. The config's `dtype` is that of the products: trained weights
+# stay in fp32, so the 16 bytes hold. *Gathered* is what a GPU holds whole for a moment.
 #
 # **Predict**: from 8 GPUs with 32,768 tokens a micro-batch, which saves more: cutting the
 # micro-batch to a quarter, or then eight times the GPUs?
@@ -263,7 +267,7 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 # %% [markdown]
 # **What to see.** Fewer tokens shrink activations. More GPUs then shrink weights, gradients and
 # averages. What is gathered, mostly the embedding and its gradient, stays whole. CUDA's own memory
-# comes on top (.8 GB on an H100).
+# comes on top (`dry_run` adds .6 GB; an H100 took .8).
 #
 # These bars are counted, not measured. On an H100 the count was 98 to 100% of the small model's
 # measured activations, never too high, *without* checkpointing
@@ -460,9 +464,12 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
 # A run reaches only a part of the peak on a card's data sheet, the **utilisation**. `dry_run`
 # *assumes* 35%. On an H100 an earlier version of this code reached .2 to 6.1%, with the 135M model.
 # 8B has other matrices: neither is a forecast for it.
-#
-# Why so low? Perhaps a part of each step is fixed, while the card waits for the CPU to start every
-# operation. Exercise 4 asks how much a fixed part explains.
+
+# %% [markdown]
+# Why so low? Two suspects. That version computed attention one segment at a time: about .1 s of a
+# step's .19 s at 8,192 tokens (30 layers of 3.3 ms, timed alone, for 7,168 tokens; it is replaced,
+# and not timed again). And perhaps a part of each step is fixed, while the card waits for the CPU
+# to start every operation. Exercise 4 asks how much a fixed part explains.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -622,7 +629,8 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One call of each setting: the noise between calls is not known. Seconds are budget over rate.)
+# (One call of each setting, the median of five steps: the noise between calls is not known. Seconds
+# are budget over rate.)
 
 # %% [markdown]
 # ## Check yourself
@@ -653,7 +661,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # | packed against alone | rewards within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | loss, gradient norm: 1, 2 ranks | equal to 6 digits (groups of 4: 5%, 48% off) | exchange; sum |
 # | measured activations over count | 1.00 to 1.02 (H100, 135M, no checkpointing) | `token_budget` |
-# | seconds of ten steps | 8B: not measured; 135M: at best 6% of the peak | `token_budget`, GPUs |
+# | seconds of ten steps | 8B: not measured; 135M, earlier code: at best 6% | `token_budget`, GPUs |
 
 # %% [markdown]
 # ## What you know now

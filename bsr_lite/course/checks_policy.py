@@ -245,4 +245,4 @@ def check_fixed_seconds(function: Callable) -> bool:
     their fixed seconds; then abs(a - b) <= max(a, b) / 10"""
     return judge(check_fixed_seconds, function, [
         (((100, 200, 400), (100 / (1 + a / 2), 100.0, 400 / (4 - b))), [a, b, alike])
-        for a, b, alike in ((1, 0.905, 1), (2, 1, 0), (0.2, 0.178, 0), (1, 2, 0))])
+        for a, b, alike in ((1, 0.905, 1), (0.905, 1, 1), (2, 1, 0), (0.2, 0.178, 0), (1, 2, 0))])
