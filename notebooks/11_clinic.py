@@ -141,7 +141,9 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # |level|where do the rewards lie?|1, 2|
 # |accuracy|how many pairs are ranked rightly?|3|
 #
-# The brackets behind the accuracy hold a 95% bootstrap interval over the prompts.
+# *Kept*: the template leaves the chosen text whole. *A second BOS*: the token that begins a text
+# comes twice. Behind the accuracy stands its 95% bootstrap interval over prompts; *longer answer*
+# is the accuracy of "longer wins".
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
@@ -272,7 +274,8 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 # ## 3. "The loss falls, but accuracy stays at 50%"
 #
 # Has the model learned nothing? Somewhere between the annotators and the trainer the two answers
-# were put into alphabetical order. The columns are still called chosen and rejected.
+# were put into alphabetical order, in the 80 training pairs alone. The columns are still called
+# chosen and rejected.
 #
 # **Predict** the accuracy on the training pairs, and on new ones.
 
@@ -308,11 +311,14 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over"
 
 # %% [markdown]
 # An interval *below* one half says more: the model has learned something, with the wrong sign for
-# these pairs. Here we turn all labels. **Predict** the accuracy on new pairs.
+# these pairs. Here we turn all 80 training labels, and none of the new pairs'. **Predict** the
+# accuracy on new pairs.
 
 # %%
 model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
 assert not doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
+both = ((states(pairs) @ model.head_weight).diff(dim=1) > 0).float().mean()
+print(f"accuracy had the new pairs been turned, too: {both:.2f}")
 model.head_weight.copy_(fitted(seen, start, "bsr", bsr_lambda=0.1))  # mend: labels as they were
 again = evaluate(model, pairs_as_groups(pairs))
 doctor.tell(doctor.accuracy, again)
@@ -323,6 +329,8 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 #
 # .10, about one minus the healthy .92.
 # </details>
+#
+# A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
 #
 # Turned labels are one cause. Another is a rule learned from other data: "longer wins" alone ranks
 # only .31 of these pairs rightly. So compare with length before you turn a label. For *ok* the
@@ -501,8 +509,7 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
 # **end-of-turn** token. The one below puts nothing behind an answer, so the reward is read at
-# whatever token the answer ends in. (*A second BOS* in its line: the token that begins a
-# text would come twice.)
+# whatever token the answer ends in.
 #
 # **Predict**: at how many different tokens, in 48 rejected answers? How much is left of the
 # accuracy of .92: with the healthy head, and with one that was *trained* with this template, too?
@@ -513,14 +520,16 @@ model.tokenizer.chat_template = template.replace(  # break: nothing closes an an
     "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
 assert model.tokenizer.chat_template != template
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
-brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
+fallen = evaluate(model, pairs_as_groups(pairs))
+brief(doctor.accuracy, fallen)
+fallen = torch.tensor(fallen["per_prompt"])
 there = fitted(states(train), start, "bsr", bsr_lambda=0.1)
 right = ((states(pairs) @ there).diff(dim=1)[:, 0] < 0).float()
-for name, x in (("trained with it, too", right),
-                ("healthy minus that", torch.tensor(again["per_prompt"]) - right)):
+for name, x in (("trained with it, too", right), ("that minus the healthy head's", right - fallen),
+                ("whole and healthy minus that", torch.tensor(again["per_prompt"]) - right)):
     print(name + ": {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(x)))
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
-print(len(last), "different last tokens, among them", last[::4])
+print(len(last), "different last tokens, among them", last[::3])
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -529,10 +538,10 @@ print(len(last), "different last tokens, among them", last[::4])
 # this template has .83.
 # </details>
 #
-# **What to see.** The reward is read at punctuation, at a digit, or at the word where an unfinished
-# answer stops. A head that was trained on such ends ranks well. So most of the fall comes from
-# training with one template and scoring with another. Whether the missing end itself costs
-# accuracy is undecided: the interval of "healthy minus that" holds zero.
+# **What to see.** The reward is read at punctuation, at a digit, or at the word (or piece of one)
+# where an unfinished answer stops. A head that was trained on such ends wins .27 back (.10 to .44):
+# that part of the fall comes from training with one template and scoring with another. Whether the
+# missing end itself costs accuracy is undecided: the last interval holds zero.
 
 # %%
 model.tokenizer.chat_template = template  # mend; a head trained without must train again
@@ -638,22 +647,22 @@ assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 # %%
 pd.DataFrame([
     ["rewards of 300", "mean and distance to pair mean", "neither: only odd",
-     "whether a threshold, or 16 bits, meets it", "level"],
+     "level", "whether a threshold, or 16 bits, meets it"],
     ["all negative", "mean and distance to pair mean", "neither: only odd",
-     "where the level came from", "level"],
+     "level", "where the level came from"],
     ["accuracy of 50%", "accuracy on training and new pairs", "agree, but for overfitting",
-     "lost labels or overfitting: read labels", "accuracy"],
+     "accuracy", "lost labels or overfitting; new pairs turned, too"],
     ["other scores after loading", "rewards before and after", "agree",
-     "what changed: head, other weights, template", "head"],
+     "head", "a random head that was saved"],
     ["scores change with the batch", "rewards alone and in a batch", "agree",
-     "in bfloat16, errors below half a deviation", "batches"],
+     "batches", "in bfloat16, errors below half a deviation: it allows them"],
     ["loss stays at log 2", "a pair's answers, whole and cut", "differ",
-     "a head that is not trained", "data"],
+     "data", "a head that is not trained"],
     ["accuracy gone with a template", "last tokens of all chats, in training and now", "agree",
-     "whether the answer is finished", "template"],
+     "template", "a model trained with another template"],
     ["negative KL", "who sampled, who scored", "agree",
-     "a wrong one that is still above 0", "kl"]],
-    columns=["symptom", "compare first", "they must", "what it cannot tell", "check"],
+     "kl", "a wrong one that is still above 0"]],
+    columns=["symptom", "compare first", "they must", "the doctor's line", "it cannot tell"],
     index=range(1, 9))
 
 # %% [markdown]
@@ -768,8 +777,8 @@ checks.check_diagnoses(diagnoses);
 #
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | accuracy on new prompts | interval above the length rule, .69: .83 to .98 | labels, then steps |
-# | rewards alone, in a batch | equal to .001 standard deviations | pad ids, then number format |
+# | accuracy on new prompts | interval above *your* length rule | labels, then steps |
+# | rewards alone, in a batch | equal to .01 deviations (32 bits) | pad ids, number format |
 # | last tokens of all chats | one end of turn, as in training | template, then train again |
 # | mean $k_1$ of own answers | above zero, or within its noise | who sampled, at which $T$ |
 
