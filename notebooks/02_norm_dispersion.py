@@ -365,7 +365,7 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # %% [markdown]
 # Every fourth step five sets were measured, 32 pairs each: training pairs, and the paper's
 # **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
-# - *in-domain*: training prompts, other answers of the same sources;
+# - *in-domain*: training prompts (not the 32 watched), other answers of the same sources;
 # - *prompt-disjoint*: **new prompts**, known sources;
 # - *response-disjoint*: training prompts, **new sources**;
 # - *mutual-disjoint*: new prompts and new sources, **both new**.
@@ -503,8 +503,9 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # You now have the lesson: which norm, which factor. Do new data tell another story? Sections 6 and
 # 7, in short: undecided in these runs.
 #
-# The right panel shows the cv of a set **minus** that of training pairs. A bar far from zero is the
-# prompts' doing. Training did only what lies between bar and mark.
+# The right panel shows the cv of a set **minus** that of training pairs. A bar far from zero was
+# there before training: it comes from the 32 prompts and answers that a set holds. Training did
+# only what lies between bar and mark.
 #
 # **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
 
@@ -538,7 +539,12 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # Marks of one seed, on the whole. A single run would have told a clear story, another the opposite.
 # </details>
 #
-# Section 1's world without RMSNorm shows what dispersion does to these sets.
+# Seed 2, the lowest, had losses above 1 at three steps running, 16 to 18 (`data/runs/LOG.md`);
+# whether that squeezed its lengths we do not know.
+#
+# Section 1's world without RMSNorm shows what dispersion does to these sets. There an answer is its
+# prompt's part plus its own, both random. A new prompt draws another prompt's part. A new source
+# scatters the thirty numbers that carry no quality five times as widely (1.0 for 0.2).
 
 # %%
 rows = {}
@@ -554,8 +560,8 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 
 # %% [markdown]
 # **What to see.** *Small world*: lengths scatter on new answers, too, but no set is seen to end
-# above training pairs. So we have no world in which that gap opens: for this half of Fig. 3 our
-# ruler is untested.
+# above training pairs (*new sources* end below). So we have no world in which that gap opens: for
+# this half of Fig. 3 our ruler is untested.
 #
 # *Language model*: on new prompts the cv rises in two seeds and falls in two, undecided (±0.023, as
 # large as the cv itself). At the end no set is seen apart from training pairs.
@@ -643,11 +649,12 @@ pd.DataFrame({"before": order[:, 0], "at the end": order[:, -1]},
              index=[f"seed {run['seed']}" for run in bt]).round(2)
 
 # %% [markdown]
-# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. A third of the watched
-# pairs is still out of order. The pressure that the paper blames, ever larger margins on pairs
-# already in order, may not have had its time: *not reproduced here*, not *refuted*. In Section 1
-# lengths had not scattered at such a margin, either. But differences had grown: a small margin
-# alone need not make them *fall*.
+# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. About a third of the
+# watched pairs is out of order, where gold itself would leave about a quarter (Section 2's labels),
+# and in seed 1 order even fell: with 32 pairs a weak sign that training was short. The pressure
+# that the paper blames, ever larger margins on pairs already in order, may not have had its time:
+# *not reproduced here*, not *refuted*. In Section 1 lengths had not scattered at such a margin,
+# either. But differences had grown: a small margin alone need not make them *fall*.
 #
 # Whether Bradley-Terry *causes* what we saw we do not know: shuffled labels would tell.
 
@@ -782,7 +789,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 # | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
 # | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | more: length or angle? Seeds |
 # | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
-# | training pairs in labelled order | 62 to 69% | near all: more steps, until margins are large |
+# | training pairs in labelled order | 62 to 69% | near all: now watch the differences again |
 
 # %% [markdown]
 # ## What you know now
@@ -791,7 +798,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 # head, by two to three degrees (cosine 0.03 to 0.05). In the small world, too, the cosine came
 # first.
 #
-# **With a final RMSNorm the head never sees how long the raw state is: before you say that norms
-# disperse, ask which norm, and whether it is length at all or direction.**
+# **Before you say that norms disperse, ask three things: raw or normalized? Length or direction?
+# How much of the margin did the cosine make?**
 #
 # Next: **03 · What happens when the rewards of a batch must sum to zero?**
