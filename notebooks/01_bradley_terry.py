@@ -254,8 +254,8 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 #
 # $B\,\nabla^2 L_{BT}$ is the **Fisher information**: what the comparisons tell. Its inverse is,
 # for large samples, the estimate's covariance. The roots of the covariance's diagonal are the
-# **standard errors**; $\pm 1.96$ of them give the 95% interval. (`pinv` leaves out the one direction
-# without information, all up together.)
+# **standard errors**; $\pm 1.96$ of them give the 95% interval. (`pinv` leaves out the one
+# direction without information, all up together.)
 
 # %%
 def hessian(r, D):
@@ -455,9 +455,10 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
 # %% [markdown]
 # ## 7. Size only from contradiction: over-confidence
 #
-# What if nothing contradicts? A reward model gets **one label** a pair and has far more weights than
-# pairs. Then some weights may get every pair right, and the loss wants their margins at $+\infty$.
-# Below *two pairs per weight* even coin-flip labels can usually all be met (Cover, 1965).
+# What if nothing contradicts? A reward model gets **one label** a pair and has far more weights
+# than pairs. Then some weights may get every pair right, and the loss wants their margins at
+# $+\infty$. Below *two pairs per weight* even coin-flip labels can usually all be met (Cover,
+# 1965).
 #
 # A toy: 40 features an answer, so that border lies at 80 pairs. The true reward is linear in the
 # features, labels come from BT. Gradient descent fits 40 weights in 3,000 passes over the same
@@ -630,10 +631,9 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # ## 8. Where a language model keeps the size
 #
-# Which part of a network can grow? A language model carries a vector, the **hidden state**, for
-# each **token** (piece of a word). A
+# A language model carries a vector, the **hidden state**, for each **token** (piece of a word). A
 # reward model takes the last token's, $h(x, y) \in \mathbb{R}^H$, and applies one linear map, the
-# **head** $W_p$ (Eq. 2). It has no bias: BT could not see one. With $\psi$ the
+# **head** $W_p$ (Eq. 2). It has no bias: BT could not see one. Which part can grow? With $\psi$ the
 # angle between $W_p$ and $h$, and $\psi_\Delta$ that between $W_p$ and $h_w - h_l$,
 #
 # $$r = W_p^\top h = \lVert W_p\rVert\,\lVert h\rVert \cos\psi \qquad \text{(Eq. 16)},$$
@@ -643,7 +643,8 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # A margin grows by any of the three factors; BT does not care which. A small learning rate can hold
 # the head almost still: the optimizer Adam moves a weight by about the rate a step, so 1,000 steps
-# at $10^{-5}$ move none by much more than .01. Then two are left. Notebook 02 measures which grows.
+# at $10^{-5}$ move none by much more than .01. Then the other two are left. Notebook 02 measures
+# which of them grows.
 
 # %% [markdown]
 # ## Exercises
@@ -706,11 +707,11 @@ def invisible_directions(count, compared):
 checks.check_invisible_directions(invisible_directions);
 
 # %% [markdown]
-# **4.** *Judge a record.* Back to the four language models of Section 6 (`study_lora`): 900 pairs,
-# one label each, one pass. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
-# claim far more than they know." From a model's margins and the true ones (tensors) return what it
-# claims on average for the answers it prefers, minus the mean probability that the judge of Section
-# 1 agrees. May the sentence stand?
+# **4.** *Judge a record.* Back to the language models of Section 6 (`study_lora`): 900 pairs, one
+# label each, one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair
+# fits they claim far more than they know." From a model's margins and the true ones (tensors)
+# return what it claims on average for the answers it prefers, minus the mean probability that the
+# judge of Section 1 agrees. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
