@@ -11,9 +11,10 @@
 #
 # In **RLHF** (reinforcement learning from human feedback) a language model writes answers to a
 # **prompt**, a **reward model** scores them, and training raises the score. The reward model learns
-# from choices: a judge says which of two answers is better. This notebook builds the loss that
-# turns choices into numbers, and asks what choices do not tell: never the numbers' *zero* (Section
-# 6), and, where training pairs are few, not their *size* (7).
+# from choices: a judge says which of two answers is better.
+#
+# This notebook builds the loss that turns choices into numbers. Then it asks what choices do not
+# tell: never the numbers' *zero* (Section 6), and with few pairs not their *size* (Section 7).
 
 # %% [markdown]
 # "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025);
@@ -75,12 +76,13 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # all judges share. A choice needs none.
 # </details>
 #
-# In the pocket world a program plays the judge. It gives marks, the **gold** score: the sum of
-# five scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). A
-# reward model never sees them, only choices.
+# In the pocket world a program plays the judge. Its mark is the **gold** score: the sum of five
+# scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). A reward
+# model never sees marks, only choices. And these are noisy: in each look the judge misreads a mark
+# by about .64 (standard deviation).
 #
-# **Predict**: the marks are half a point apart, and the judge's noise in each look is a little
-# larger (standard deviation .64). How often will it pick the worse: under 10%, 10 to 20%, more?
+# **Predict**: the two marks are half a point apart. How often will the judge pick the worse answer:
+# under 10%, 10 to 20%, more?
 
 # %% [markdown]
 # ## 1. A comparison is a noisy look at two hidden numbers
@@ -91,8 +93,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # $$P(a \text{ beats } b) = \sigma(r_a - r_b), \qquad \sigma(z) = \frac{1}{1 + e^{-z}}.$$
 #
-# This is the **Bradley-Terry (BT) model**. Only the difference, the **margin** $m = r_a - r_b$,
-# matters.
+# This is the **Bradley-Terry (BT) model**. Only the difference matters, the **margin** $m = r_a -
+# r_b$.
 
 # %% [markdown]
 # <details><summary>Why $\sigma$? (may be skipped)</summary>
@@ -105,9 +107,9 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # </details>
 #
-# Real judges may not obey BT: they may err together, go in circles, prefer length. Our labels are
-# drawn from BT, with $r$ = gold / 0.5 (Gumbel noise has standard deviation 1.28: .64 in marks).
-# The troubles below are those of a *right* model.
+# Real judges may not obey BT. Our labels are drawn from it, so the troubles below are those of a
+# *right* model. The reward is $r$ = gold / 0.5. (Gumbel noise has standard deviation 1.28: .64 in
+# marks.)
 #
 # **Predict**: which margin makes the better answer win 95% of the time?
 
@@ -128,16 +130,16 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 # about 2.9. (Answer 1 describes nothing and gets 4.0: the program sees words and form.)
 # </details>
 #
-# Rewards have a unit, then: each unit of margin multiplies the odds by $e$, and a margin of 8
-# claims 3,000 to 1.
+# So rewards have a unit: each unit of margin multiplies the odds by $e$. A margin of 8 claims 3,000
+# to 1.
 
 # %% [markdown]
 # ## 2. From the probability to the loss
 #
-# We are told which answer was **chosen** ($w$, won) and which **rejected** ($l$, lost). Maximum
-# likelihood asks for the rewards that make these outcomes most probable. We take comparisons to be
-# independent, so log-probabilities add. Minus their mean over the $B$ comparisons is the loss
-# (Eq. 3), in **nats** (natural-log units):
+# Which rewards make the choices that we saw most probable? In each comparison one answer was
+# **chosen** ($w$, won) and one **rejected** ($l$, lost). We take comparisons to be independent, so
+# log-probabilities add. Minus their mean over the $B$ comparisons is the loss (Eq. 3), in **nats**
+# (natural-log units):
 #
 # $$L_{BT} = -\frac{1}{B} \sum_{i=1}^{B} \log \sigma(r_{w,i} - r_{l,i})$$
 
@@ -173,8 +175,8 @@ for margin in (-800.0, 40.0):
 # column, $-1$ in the loser's. With this design matrix $D$ the margins are $Dr$, and $L_{BT}$ is
 # the loss of logistic regression without intercept on the features $D$, with every label 1.
 #
-# So the loss is convex in $r$, and we inherit two troubles: directions that no data touch (the
-# zero, Section 6), and data that can be separated perfectly (the size, 7).
+# So the loss is convex in $r$. We also inherit two troubles: directions that no data touch (the
+# zero, Section 6), and data that can be separated perfectly (the size, Section 7).
 
 # %%
 def design_matrix(winners, losers, count):
@@ -201,7 +203,7 @@ assert torch.isclose(logistic, bt_loss(r_small[winners], r_small[losers])), (
 # = -\sigma(-m)$$
 #
 # and by the chain rule $\partial L_{BT} / \partial r_w = -\sigma(-m)/B$, $\partial L_{BT} /
-# \partial r_l = +\sigma(-m)/B$. The number $\sigma(-m)$ is the probability that the model gave to
+# \partial r_l = +\sigma(-m)/B$. The **push** $\sigma(-m)$ is the probability that the model gave to
 # the outcome that did *not* happen: mistakes push.
 
 # %%
@@ -237,24 +239,23 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # </details>
 #
 # **What to see.** *For one pair with one label there is no margin at which BT is content.* In the
-# loss only contradiction stops it: the same pair judged both ways, or pairs whose shared features
-# let no weights get all of them right.
+# loss only contradiction stops it: the same pair judged both ways, or pairs that no weights get all
+# right.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
-# Eight answers with known rewards, here called strengths, compared at random. Only differences
-# count, so their mean is set to 0. The loss is convex, so Newton's steps find *the* optimum. One
-# margin's loss has the second derivative
-# $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$; as $m = Dr$, the chain rule gives the
-# **Hessian**
+# How well do choices tell the rewards? We compare eight answers at random whose rewards we know
+# (here called strengths, with mean 0). The loss is convex, so Newton's steps find *the* optimum.
+# One margin's loss has the second derivative $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$.
+# As $m = Dr$, the chain rule gives the **Hessian**
 #
 # $$\nabla^2 L_{BT} = \frac{1}{B} D^\top \mathrm{diag}\bigl(\sigma(m)\,\sigma(-m)\bigr) D .$$
 #
 # $B\,\nabla^2 L_{BT}$ is the **Fisher information**: what the comparisons tell. Its inverse is,
-# for large samples, the estimate's covariance; the roots of its diagonal are the **standard
-# errors**, $\pm 1.96$ of them the 95% interval. (A pseudo-inverse leaves out the direction without
-# information, all up together.)
+# for large samples, the estimate's covariance. The roots of the covariance's diagonal are the
+# **standard errors**; $\pm 1.96$ of them give the 95% interval. (`pinv` leaves out the one
+# direction without information, all up together.)
 
 # %%
 def hessian(r, D):
@@ -320,8 +321,7 @@ axes[0].legend(loc="lower right");
 # <details><summary>Answer</summary>
 #
 # By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). No: the difference
-# is .25 $\pm$ .87. They may be equal, or a unit apart. A fit can fail to see a difference; it
-# cannot show that there is none.
+# is .25 $\pm$ .87. They may be equal, or a unit apart.
 # </details>
 #
 # Bad luck, or a bad method? Repeat 300 times.
@@ -339,9 +339,9 @@ for comparisons in (200, 3200):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# Bad luck: 95 to 96% of the intervals hold the truth, as promised. Only 1 fit of 300 to 200
-# comparisons misses three or more. So choices *can* tell a size: here chains of wins lead from
-# every answer to every other.
+# Bad luck: 95 to 96% of the intervals hold the truth, as promised. Of the 300 fits to 200
+# comparisons only one misses three or more. So choices *can* tell a size where they contradict each
+# other: here chains of wins lead from every answer to every other.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
@@ -351,10 +351,11 @@ pd.DataFrame(rows).round(3)
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l)$$
 #
-# No margin changes, nor the loss. $c(x)$ is **not identified**: while rewards are free
-# numbers, no amount of data will tell it. (Shared weights pick some $c(x)$, by their form: no
-# choice demanded it.) Call a prompt's mean reward its **level**: it has no zero. In the Hessian a
-# shift is an eigenvector with eigenvalue zero, one per prompt if comparisons link its answers.
+# No margin changes, nor the loss. $c(x)$ is **not identified**: while rewards are free numbers, no
+# amount of data will tell it. So a prompt's mean reward, its **level**, has no zero.
+#
+# In the Hessian each shift is an eigenvector with eigenvalue zero: one per prompt, if comparisons
+# link its answers.
 
 # %%
 prompts, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
@@ -369,11 +370,11 @@ assert zeros == prompts, "each linked prompt must add exactly one null direction
 assert torch.allclose(hess @ shifts, torch.zeros(count, prompts)), "a shift c(x) must cost nothing"
 
 # %% [markdown]
-# Now on real answers, those of the 160 **dev** prompts (kept for tuning, not for training). We
-# score them with the true reward, then with a copy that adds a random $c(x)$ to every prompt
-# (standard deviation 6, our choice: it sets how far pooled tau falls). **Kendall's tau** says how
-# well they order answers (1: same order, 0: unrelated, -1: reversed), *within* each prompt and
-# averaged, or *pooled* over all prompts.
+# Now on real answers, those of the 160 **dev** prompts (kept for tuning). We score them with the
+# true reward, then with a copy that adds a random $c(x)$ to every prompt (standard deviation 6, our
+# choice: it sets how far pooled tau falls). **Kendall's tau** says how well scores order answers
+# (1: as gold does, 0: unrelated, -1: reversed). We take it *within* each prompt and averaged, or
+# *pooled* over all prompts.
 #
 # **Predict**: which of the three numbers in the table change? Does a picture of shifted rewards
 # still tell a prompt's best answer? And the prompt with the best answers?
@@ -420,9 +421,9 @@ axes[0].set_ylabel("rewards of its four answers (reward units)")
 assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].mean()
 
 # %% [markdown]
-# **What to see** (12 of the 159 prompts). No distance within a prompt changes; BT sees nothing
-# else. True levels scatter by 1.17. Were all prompts alike, chance among four answers would give
-# .66. So what is lost is real.
+# **What to see** (12 of the 159 prompts). No distance within a prompt changes, and BT sees nothing
+# else. The levels that are lost are real: they scatter by 1.17, where chance among four answers
+# alone would give .66.
 #
 # <details><summary>Answer</summary>
 #
@@ -430,9 +431,9 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # the best answers cannot.
 # </details>
 #
-# This $c(x)$ was random. Is a trained network's? The record `study_lora` holds four language
-# models, trained with BT in one pass over 900 pairs (Exercise 4 returns to them). Do they order
-# *new* prompts' levels (means of four answers) as gold does? Random levels: a tau near 0.
+# This $c(x)$ was random. A network shares its weights among prompts: is its $c(x)$ random, too? The
+# record `study_lora` holds four language models, trained with BT in one pass over 900 pairs. Do
+# they order the levels of *new* prompts as gold does? Random levels would give a tau near 0.
 
 # %%
 from bsr_lite.studies.records import read_runs
@@ -454,14 +455,14 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
 # %% [markdown]
 # ## 7. Size only from contradiction: over-confidence
 #
-# Section 5 had at least 200 comparisons for 7 free numbers. A reward model gets **one label** a
-# pair and has far more parameters than pairs. Then perhaps no pair contradicts another: some
-# weights get every pair right, and the loss wants their margins at $+\infty$. Below
-# *two pairs a weight* even coin flips can usually all be met (Cover, 1965).
+# What if nothing contradicts? A reward model gets **one label** a pair and has far more weights
+# than pairs. Then some weights may get every pair right, and the loss wants their margins at
+# $+\infty$. Below *two pairs per weight* even coin-flip labels can usually all be met (Cover,
+# 1965).
 #
-# A toy: 40 features an answer (two pairs a weight: 80), a true reward linear in them, labels from
-# BT. Gradient descent fits the weights in 3,000 passes over the same pairs.
-# A fit's **size** is the norm of its weights: all its margins grow with it.
+# A toy: 40 features an answer, so that border lies at 80 pairs. The true reward is linear in the
+# features, labels come from BT. Gradient descent fits 40 weights in 3,000 passes over the same
+# pairs. A fit's **size** is the norm of its weights: all its margins grow with it.
 
 # %%
 d, STEPS = 40, (1, 2, 3, 5, 10, 20, 30, 100, 300, 1000, 3000)
@@ -491,11 +492,12 @@ def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
             "norm / true norm": weights.norm(dim=0) / truth.norm()}
 
 # %% [markdown]
-# On *fresh* pairs (20,000, drawn anew) a fit **claims** $\sigma(|m|)$ for the answer that it
-# prefers, and is **right** where the pair's label, noisy like all, agrees. Claims minus right is
-# its **over-claim**; above 0 it is **over-confident**. **Predict**: how often is the truth, the
-# ceiling, right? Which fit, to 60, 250 or 2,000 pairs, claims the most, and which is right most
-# often? (Each is drawn and fitted eight times.)
+# We test a fit on 20,000 *fresh* pairs. It **claims** the probability $\sigma(|m|)$ for the answer
+# that it prefers. It is **right** where the pair's label, noisy like all, agrees. Mean claim minus
+# share right is its **over-claim**: above 0 it is **over-confident**.
+#
+# We fit 60, 250 or 2,000 pairs, eight draws of each. **Predict**: how often is the truth itself
+# right? Which fits claim the most? Which are right most often?
 
 # %%
 def show(rows):  # mean (smallest to largest) of eight draws
@@ -559,15 +561,19 @@ right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 # claims .78 and is right .78. With 60 pairs a fit claims .96 and is right .65. With 2,000 it is .79
 # and .77.
 #
-# All fits to 60 pairs (below 80) get every pair right, noise included, and their norm grows on.
-# Those to 250 are contradicted (18% of their pairs stay wrong) and their norms stop, in every draw
-# above the truth's: over-confidence needs no endless margin.
+# All fits to 60 pairs get every pair right, noise included, and their norm grows on. Those to 250
+# are contradicted: 18% of their pairs stay wrong, and their norms stop. Yet they stop above the
+# truth's in every draw: over-confidence needs no endless margin.
 
 # %% [markdown]
-# **Predict**: three cures. Stop after ten passes. Or at that of the eleven recorded passes (1 to
-# 3,000) whose loss on 20,000 *other* fresh pairs is lowest. Or keep the last weights, times the one
-# factor that makes this loss lowest. Which end the over-claim? Does any make the 60-pair fits right
-# more often?
+# Three cures:
+#
+# - *10 passes*: stop there;
+# - *best stop*: of the eleven recorded passes (1 to 3,000) the one with the lowest loss on 20,000
+#   *other* fresh pairs;
+# - *one factor*: the last weights, times the one number that makes this loss lowest.
+#
+# **Predict**: which end the over-claim? Does any make the 60-pair fits right more often?
 
 # %%
 others, factors, stopped, resized = draw_pairs(20_000), torch.linspace(0, 1.5, 151), {}, {}
@@ -587,7 +593,7 @@ for number, w in fits.items():
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
-draw_claims(axes[0], early, ((0.8, 0.62), (0.73, 0.685), (0.6, 0.77)),
+draw_claims(axes[0], early, ((0.85, 0.53), (0.85, 0.57), (0.85, 0.61)),
             "Ten passes: 60 claim too much, 2,000 too little")
 draw_claims(axes[1], resized, ((0.72, 0.66), (0.72, 0.62), (0.72, 0.58)),
             "One factor: claims come true")
@@ -597,8 +603,8 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
-# .11 too much, those to 2,000 .05 too *little*. Chosen on fresh pairs, the stop leaves at most .02
-# on average (at most .05 in a draw), the factor about .01 in any draw.
+# .11 too much, those to 2,000 .05 too *little*. The other two cures are chosen on fresh pairs: in
+# no draw does the best stop leave more than .05, or the factor more than about .01.
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
@@ -613,21 +619,21 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The two chosen on fresh pairs end it (the stop nearly). The factor changes no choice. Ten passes
-# are right .014 $\pm$ .009 more often than 3,000 (eight draws, one truth): going on also turned the
+# The factor ends it, the best stop nearly. The factor changes no choice. Ten passes are right
+# .014 $\pm$ .009 more often than 3,000 (eight draws, one truth): going on also turned the
 # *direction* the wrong way. For the best stop, .008 $\pm$ .015, this is undecided.
 # </details>
 #
-# The 20,000 serve to see clearly: 200 leave .02 of the .31 on average. For 60 pairs the best size
-# is .43 of the true norm. *Over-confidence is a size too great for a direction that is partly
-# wrong.* (Real rewards may need more than one factor.)
+# It does not take 20,000 pairs: a factor chosen on 200 leaves .02 of the .31 on average. Nor is the
+# best size the true one: for 60 pairs it is .43 of it. *Over-confidence is a size too great for a
+# direction that is partly wrong.* (Real rewards may need more than one factor.)
 
 # %% [markdown]
 # ## 8. Where a language model keeps the size
 #
 # A language model carries a vector, the **hidden state**, for each **token** (piece of a word). A
 # reward model takes the last token's, $h(x, y) \in \mathbb{R}^H$, and applies one linear map, the
-# **head** $W_p$ ($p$: projection; Eq. 2). It has no bias: BT could not see one. With $\psi$ the
+# **head** $W_p$ (Eq. 2). It has no bias: BT could not see one. Which part can grow? With $\psi$ the
 # angle between $W_p$ and $h$, and $\psi_\Delta$ that between $W_p$ and $h_w - h_l$,
 #
 # $$r = W_p^\top h = \lVert W_p\rVert\,\lVert h\rVert \cos\psi \qquad \text{(Eq. 16)},$$
@@ -635,9 +641,10 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # \qquad \text{(Eq. 23)}.$$
 
 # %% [markdown]
-# A margin grows by any of the three factors; BT does not care which. The optimizer Adam moves a
-# weight by about its learning rate a step: 1,000 steps at $10^{-5}$ move none by much more than
-# .01. Then only the other two factors are left. Notebook 02 measures which of them grows.
+# A margin grows by any of the three factors; BT does not care which. A small learning rate can hold
+# the head almost still: the optimizer Adam moves a weight by about the rate a step, so 1,000 steps
+# at $10^{-5}$ move none by much more than .01. Then the other two are left. Notebook 02 measures
+# which of them grows.
 
 # %% [markdown]
 # ## Exercises
@@ -700,11 +707,11 @@ def invisible_directions(count, compared):
 checks.check_invisible_directions(invisible_directions);
 
 # %% [markdown]
-# **4.** *Judge a record.* `study_lora` trained language models with BT: 900 pairs, one label each,
-# one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
-# claim far more than they know." From a model's margins and the true ones (tensors) return what it
-# claims on average for the answers it prefers, minus the mean probability that the judge of Section
-# 1 agrees. May the sentence stand?
+# **4.** *Judge a record.* Back to the language models of Section 6 (`study_lora`): 900 pairs, one
+# label each, one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair
+# fits they claim far more than they know." From a model's margins and the true ones (tensors)
+# return what it claims on average for the answers it prefers, minus the mean probability that the
+# judge of Section 1 agrees. May the sentence stand?
 #
 # <details><summary>Hint</summary>
 #
@@ -720,12 +727,12 @@ def overclaim(margins, true_margins):
 checks.check_overclaim(overclaim);
 
 # %% [markdown]
-# The next cell prints it by seed; `seed_interval(numbers)` gives mean and half-width of the 95%
-# interval. Rows are fresh pairs: other answers to training prompts (`in_domain`), new prompts
-# (`prompt_disjoint`), answers to training prompts by language models not seen in training
-# (`response_disjoint`), both new (`mutual_disjoint`). First write down which over-claim would let
-# the sentence stand; then compare both ends of each interval with it. What does an interval cover
-# (four seeds, the same pairs), what not?
+# The next cell prints it by seed, with the 95% interval. Rows are fresh pairs: other answers to
+# training prompts (`in_domain`), new prompts (`prompt_disjoint`), answers to training prompts by
+# language models not seen in training (`response_disjoint`), both new (`mutual_disjoint`).
+#
+# First write down which over-claim would let the sentence stand; then compare both ends of each
+# interval with it. An interval covers the four seeds. What does it not cover?
 
 # %%
 def all_margins(scores):  # per prompt the rewards of its answers; returns those of all pairs
@@ -737,6 +744,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
     numbers = [overclaim(all_margins(run[part]["rewards"]), all_margins(run[part]["gold"]) / 0.5)
                for run in trained]
     print(f"{part:18s}", [x if x is None else round(float(x), 3) for x in numbers])
+    if numbers[0] is not None:
+        print("{:18s} mean {:+.3f} ± {:.3f} (95%)".format("", *seed_interval(numbers)))
 
 # %% [markdown]
 # ## Check yourself
@@ -752,8 +761,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 #
 # 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
-# 3. Not its choices. Its claims grow. The loss can fall only if it claimed too little; on training
-# pairs that are all right it always falls (Section 7).
+# 3. Not its choices. Its claims grow. The loss can fall only if it claimed too little.
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
@@ -764,12 +772,12 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
-# | training pairs wrong | the judge's noise, .22 (Section 7) | near 0: more pairs |
-# | claims minus right, fresh pairs | near 0 (.02) | above (.31): rescale* or stop*; below: go on |
+# | training pairs wrong | near the judge's own noise (Section 7: .22) | near 0: more pairs |
+# | claims minus right, fresh pairs | near 0 | above: rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
 # | rewards of different prompts | trusted if checked | judge across prompts |
 #
-# \* On held-out pairs (for one factor a few hundred do).
+# \* On held-out pairs.
 
 # %% [markdown]
 # ## What you know now
