@@ -231,7 +231,8 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 #
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
 # same outputs. With the original $W$ in place of $W_4$ it does not (Section 6). The reward head
-# $W_p$ (Eq. 2) is new, so it is trained as a whole.
+# $W_p$ (Eq. 2) is new, so it is trained as a whole. Every linear matrix of every layer gets an
+# adapter: seven a layer, here and below of rank 16.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
@@ -277,7 +278,8 @@ Markdown(tables.table(["10 layers, 1,024 tokens; MB", "base", "activations, esti
 # %% [markdown]
 # Now Llama-3.1-8B on an RTX 4060 Ti with 16 GB. The card holds one **pair** at a time, a
 # micro-batch (03). "2,048 tokens" means the prompt and *one* answer. The prompt is a quarter, and
-# both answers share it: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (The loss is BT's.)
+# both answers share it: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (The loss is BT's. A card sold
+# as 16 GB may have $16 \cdot 2^{30}$ bytes, 17.2 times $10^9$. We count 16: the rest is reserve.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -290,7 +292,8 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
 # With adapters every layer adds the same number of bytes. So two and four layers are counted, and a
-# straight line leads to 32. Full fine-tuning lies on no line, and is counted whole.
+# straight line leads to 32. Full fine-tuning lies on no line, and is counted whole. (Its
+# activations are larger than LoRA's, too. We did not look into why.)
 
 # %%
 def counted(length, changes, layers):
@@ -364,7 +367,8 @@ axes[1].legend(loc="upper right", fontsize=8);
 # %% [markdown]
 # **4 bits do not shrink activations.** Yet QLoRA's are smaller here, 21.6 GB against 25.5. That is
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
-# layer, not beside a 4-bit one. Without that copy a layer's two counts agree.
+# layer, not beside a 4-bit one. The H100 saw a difference in our small model, too: 6.43 GB against
+# 7.28 (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`).
 
 # %% [markdown]
 # ## 5. Train, live
@@ -402,16 +406,19 @@ assert before["prompt"] == after["prompt"], "a paired difference needs the same 
 change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
 mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
 figure, axes = plots.panels(2)
-axes[0].plot(["untrained", "after ten steps"], [before["per_prompt"], after["per_prompt"]],
-             color=plots.COLORS["bsr"], linewidth=0.8, alpha=0.4)
+tints = [plots.COLORS["bsr"] if x > 0 else "black" if x < 0 else "#AAAAAA" for x in change]
+apart = torch.linspace(-0.03, 0.03, len(change))  # equal lines, drawn beside one another
+for taus, shift, tint in zip(zip(before["per_prompt"], after["per_prompt"], strict=True), apart,
+                             tints, strict=True):
+    axes[0].plot([0, 1], torch.tensor(taus) + shift, color=tint, linewidth=0.8, alpha=0.6)
 axes[0].plot([before["score"], after["score"]], "o-", color="black", markersize=4)
 axes[0].text(1.04, after["score"], "mean", va="center", fontsize=8)
-axes[0].set_xlim(-0.1, 1.25)
-axes[1].plot(range(len(change)), change.sort().values, "o", color=plots.COLORS["bsr"], markersize=4)
+axes[0].set(xlim=(-0.1, 1.25), xticks=[0, 1], xticklabels=["untrained", "after ten steps"])
+axes[1].scatter(range(len(change)), change.sort().values, 16, [tints[n] for n in change.argsort()])
 axes[1].errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", color="black",
                  capsize=3)
 axes[1].text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center", fontsize=8)
-plots.label(axes[0], "", "Kendall's tau within a prompt",
+plots.label(axes[0], "a line a prompt; colours as on the right", "Kendall's tau within a prompt",
             f"mean tau {before['score']:+.2f} untrained, {after['score']:+.2f} after ten steps")
 plots.label(axes[1], "dev prompts, sorted", "tau after training minus before",
             f"{(change > 0).sum()} prompts rank better, {(change < 0).sum()} worse")
@@ -435,7 +442,7 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 #
 # **What to see.** After ten steps the same prompts score .20 higher (+.03 to +.38 over prompts).
 # Whether more was learned than a length, lesson 07 asks. A machine that computes in 16 bits gets
-# other digits.
+# other digits. (Left, lines are moved by up to .03, so that equal ones stay apart.)
 
 # %% [markdown]
 # ## 6. Which copy is still the model?
@@ -493,6 +500,8 @@ ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. 
            "I like trains.", "Blue."]
 rewards = score_answers(bsr, PROMPT, ANSWERS)
 scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
+Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
+    [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
 # The control is copy 1 without its adapters. For copy 5 the sums of base and change are rounded.
@@ -520,20 +529,22 @@ def off(name, reference=rewards):  # the largest change of any margin
 
 
 figure, axis = plots.panels(1)
+figure.set_figheight(1.2 * figure.get_figheight())
 for place, name in enumerate(reversed(scored)):
     moved = scored[name] - rewards
-    axis.plot([moved.min(), moved.max()], [place - 0.42] * 2, color="black", linewidth=1)
-    for answer, x in enumerate(moved.tolist()):
-        axis.text(x, place + 0.2 * (2 - answer), f"{answer + 1}", color="#4477AA", ha="center",
-                  va="center", fontsize=7, bbox={"color": "white", "pad": 0.3})
+    axis.axhspan(place - 0.5, place + 0.5, color="#F2F2F2" if place % 2 else "white", zorder=-1)
+    axis.plot([moved.min(), moved.max()], [place] * 2, color="black", linewidth=1)
+    for answer, x in enumerate(moved.tolist()):  # digits one below the other, to be read
+        axis.text(x, place + 0.23 * (1.5 - answer), f"{answer + 1}", color="#4477AA", ha="center",
+                  va="center_baseline", fontsize=7)
     axis.text(1.02, place, f"{off(name):.3f}", va="center", transform=axis.get_yaxis_transform())
 axis.text(1.02, len(scored) - 0.5, "largest change\nof a margin", fontsize=8,
           transform=axis.get_yaxis_transform())
-axis.axvline(0, color="grey", linewidth=0.6, zorder=0)
+axis.axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
 axis.grid(False)
 axis.set_yticks(range(len(scored)), list(scored)[::-1])
-axis.set_ylim(-0.6, len(scored) - 0.3)
-plots.label(axis, "reward minus the trained model's; digits: the four answers", "",
+axis.set_ylim(-0.5, len(scored) - 0.5)
+plots.label(axis, "reward minus the trained model's; digits: the four answers of the table", "",
             f"merged into its own base, a margin moves by {off('2 merged'):.3f}; "
             f"into the original, by {off('4 merged into the original'):.3f}")
 
@@ -553,14 +564,14 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base a margin moves by
-# .19; without adapters, by .50. (These are this model's numbers. Whether copy 4 is better or worse,
-# four answers cannot say.) Copy 6, whose embeddings passed through the other format, too, is
-# another base: .04.
-#
-# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged: there copy 2
-# moves a margin by about .03.
+# .19: more than the margin of 1 over 4 was (see the table). Without adapters one moves by .50.
+# (These are this model's numbers. Whether copy 4 is better or worse, four answers cannot say.) Copy
+# 6, whose embeddings passed through the other format, too, is another base: .04.
 
 # %% [markdown]
+# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Expect its copy 2
+# to move margins a little; how far is not recorded here.
+#
 # **Why is copy 5 nearly the control again?** How many codes does training move? To see that the
 # count can see: a change 100 times as large.
 
@@ -609,7 +620,8 @@ print(f"margin of answer 1 over \"Blue.\": {first:+.2f}, in the trained model {t
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
 # token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# table, within rounding. Then Llama-3.1-70B: which cards are ruled out whatever the batch?
+# table, within rounding. Then Llama-3.1-70B: which cards, counted as in Section 4, are ruled out
+# whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -629,10 +641,10 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 
 # %% [markdown]
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
-# with the *square* of the answers' length." `bench_growth` recorded the peak memory of a real step
-# (LoRA, four layers, two pairs) at 64 to 1,024 tokens of prompt and answer. Return the power with
-# which the peak grows, by a least-squares line. Then run the last cell, over all sizes and between
-# neighbours. What may one say, and what not?
+# with the *square* of the answers' length." `bench_growth` recorded the peak memory, the
+# model's weights left out, of a real step on a CPU (LoRA, four layers, two pairs) at 64 to 1,024
+# tokens of prompt and answer. Return the power with which the peak grows, by a least-squares line.
+# Then run the last cell, over all sizes and between neighbours. What may one say, and what not?
 #
 # <details><summary>Hint</summary>
 #
@@ -718,12 +730,12 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Healthy (seen here) | If not, or next, vary |
+# | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | estimate, total | 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the untrained model's, same prompts | +.20 (+.03 to +.38) | steps, learning rate |
-# | rewards after a reload | equal to the bit | the base that the folder names |
-# | margins after merging | moved by .000 (in 16 bits: .03) | the base: as trained? |
+# | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
+# | tau minus the start's, same prompts | here +.20 (+.03 to +.38) | steps, learning rate |
+# | rewards after a reload | equal to the bit, as here | the base that the folder names |
+# | margins after merging | here, trained in 32 bits, moved by .000 | the base: as trained? |
 
 # %% [markdown]
 # ## What you know now

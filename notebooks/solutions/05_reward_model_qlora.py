@@ -56,9 +56,9 @@ print(f"70B: {fixed_memory(68.5e9, 1.05e9, 0.207e9):.1f} GB")
 
 # %% [markdown]
 # 8B: 4.65 GB of base and .67 of what is trained, as in the table; a 16 GB card keeps about 10 for
-# CUDA, activations and lost pieces. 70B rules out every card of 32 GB and below. A card sold as 40
-# GB has 42.9 times $10^9$ bytes, which leaves nothing for a batch. On one of 48 GB some 7 are left:
-# whether that is enough, the tokens of the batch decide.
+# CUDA, activations and lost pieces. 70B rules out every card of 40 GB and below, as we count. (A
+# real one may have 42.9 times $10^9$ bytes: some 2 are left for CUDA and the batch.) On one of 48
+# GB some 7 are left: whether that is enough, the tokens of the batch decide.
 
 # %% [markdown]
 # **2.** Through logarithms a power law is a line, and its slope the exponent.
@@ -81,7 +81,8 @@ print("between neighbours:", [f"{growth_exponent(tokens[n:n + 2], peaks[n:n + 2]
                               for n in range(4)])
 
 # %% [markdown]
-# Not the square: up to 1,024 tokens of prompt and answer memory grows like tokens. But the exponent
+# Not the square: up to 1,024 tokens of prompt and answer, memory beside the weights grows like
+# tokens. (With the weights, which stay the same, the exponent would be smaller.) But the exponent
 # rises at every doubling, from .970 to 1.016. The record ends there, and nothing here says what it
 # is at 32,000. Every size was measured once, so there is no interval. (Attention computes every
 # pair of tokens, which takes *time*; kernels that save memory never hold them all at once.)
