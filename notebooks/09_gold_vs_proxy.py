@@ -236,7 +236,8 @@ for i, (method, gains) in enumerate(split.items()):
 axis.axvline(4.5, color="0.8")
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(6), [*TERMS, "sum of the\nother four"])
-plots.label(axis, "term of gold; a shape a seed; bars: 95% over seeds and prompts",
+plots.label(axis, "term of gold; circle, square, triangle: seeds 0, 1, 2; bars: 95% over seeds and "
+            "prompts",
             "policy minus reference (sd of gold)", "Only complete rose in all six runs")
 axis.set_ylim(top=1.5);
 
@@ -308,7 +309,7 @@ axis.annotate("proxy (full)", (1.57, -3), color=plots.COLORS["bsr"], va="center"
 axis.annotate("gold (open)", (-0.69, -3), color=plots.COLORS["bsr"], ha="right", va="center")
 axis.set_xlim(-1.2, 2)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 or 60 prompts", "",
-            "At equal ending the two highest climbs show no gain of gold")
+            "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
 # **What to see.** **Most of gold's gains are gone, and of four proxies'.** BT 0 and BT 2 keep a
@@ -317,18 +318,20 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # reference can finish.
 #
 # Did BSR 0 exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies hardly moved. That
-# may be **drift**: nothing here pulls a policy back to the reference. To tell, one must train on
-# rewards whose meaning is known.
+# may be **drift**, for nothing pulls a policy back to the reference, or the penalty. What comes
+# without knowledge, only rewards whose meaning is known can show.
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four more rewards
-# (`data/runs/study_rloo_controls`), three seeds each:
+# What does the same training do with a reward that knows nothing? Four of the
+# five rewards of `data/runs/study_rloo_controls`, three seeds each:
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
+#
+# (Left out: gold plus half a point for each "!". Gold rose under it, by 1.1 to 2.0 sds: `LOG.md`.)
 #
 # **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
 
@@ -343,6 +346,9 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 # %% [markdown]
 # Paid for nothing but ending, it writes a word or nothing. How do the six policies compare? All
 # stand beside the same two answers of the reference.
+#
+# Section 2's ± spoke of one run on new prompts. Here "a to b" speaks of new seeds, too, and three
+# are few. So six runs that are decided one by one can make two rows that are not.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -375,18 +381,23 @@ def taught(reward):
 frame({reward: taught(reward) for reward in TAUGHT})
 
 # %%
+left = {reward: [at_equal_ending(run, "gold").mean() for run in group]
+        for reward, group in TAUGHT.items()}
 figure, axis = plots.panels(1)
-for place, (reward, group) in enumerate(TAUGHT.items()):
+for place, reward in enumerate(TAUGHT):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
     _, low, high = rloo.interval(gold_gains(reward))
     axis.plot((low, high), [0.14 - place] * 2, color=tint, linewidth=1)
-    left = [at_equal_ending(run, "gold").mean() for run in group]
-    for values, y, fill in ((gold_gains(reward).mean(1), 0.14, tint), (left, -0.14, "white")):
+    for values, y, fill in ((gold_gains(reward).mean(1), 0.14, tint),
+                            (left[reward], -0.14, "white")):
         axis.plot(values, [y - place] * 3, "o", color=tint, markerfacecolor=fill, markersize=5)
+axis.axvspan(max(left["random numbers"]), min(left["gold"]), color="0.9", linewidth=0)
+axis.annotate("all answers (full)", (1.3, 0.14), ha="right", va="center")
+axis.annotate("at equal ending (open)", (0.92, -0.17), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
+axis.set_xlim(-5.8, 2.8)
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); full: all answers, with 95% over seeds and prompts; "
-            "open: at equal ending", "trained on",
+plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "trained on",
             "At equal ending all six models lie between random numbers and gold")
 
 # %% [markdown]
@@ -394,14 +405,19 @@ plots.label(axis, "gain of gold (sd); full: all answers, with 95% over seeds and
 # (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed.**
 # Why was not looked into.
 #
-# So what a model *knows* is its lead over random numbers: about one sd for BT and for BSR, both
-# undecided. *Gold + error* lies as high, undecided too. Training on gold itself brings about one sd
-# more than *gold + error* and than BSR's models. Beside BT's that is undecided.
+# So what a model *knows* is its lead over random numbers, in the table's second column. For BT, BSR
+# and *gold + error* it is about one sd, each time undecided. Gold's own lead, two sds, is decided.
+#
+# Third column: training on gold itself brings about one sd more than these three. Beside *gold +
+# error* and BSR that is decided, beside BT not.
 
 # %% [markdown]
-# **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much is drift**, at *their*
-# distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie above that: no fall of
-# Section 3 is seen to go beyond drift.
+# **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
+# knowledge**, at *their* distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie
+# above that (in the grey): no fall of Section 3 is seen to need a misled proxy.
+#
+# Is it drift? Or the penalty's push to short answers (random numbers' have 15 tokens on average)?
+# No run here lacks the penalty, so none tells them apart.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -435,7 +451,8 @@ print("asked for:", prompts[45]["count"])
 
 # %% [markdown]
 # **Predict**: gold counts an item where a *line* begins with a number, and a sentence where a full
-# stop is followed by a space. How many items does it count here? How many sentences?
+# stop is followed by a space or the end of the text. Only the stop of a number that begins a line
+# is left out. How many items does it count here? How many sentences?
 #
 # <details><summary>Answer</summary>
 #
@@ -485,20 +502,21 @@ axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
 axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
 plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
-            "Read with list numbers on their own lines, BSR 2 is the best of the six")
+            "Numbers on their own lines: in gold but for complete, BSR 2 is the best of the six")
 
 # %%
-for how, gains in {"as gold counts": split, "read again": read_again}.items():
-    print(f"instruction under BSR, {how}:", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
 ended = np.array([SEVEN[part]["finished"] for part in ("BSR 2", "reference")])[..., 0].all(0)
-print(f"BSR 2, gold read again, {ended.sum()} prompts where both first answers ended:",
-      told(read_again["bsr"][2][ended].sum(1)))
+for how, gains in {"as gold counts": split, "read again": read_again}.items():
+    print(f"{how}: instruction under BSR", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
+    print(f"    gold of BSR 2, {ended.sum()} prompts where both first answers ended:",
+          told(gains["bsr"][2][ended].sum(1)))
 print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from just below the reference to the best of the
-# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided; at equal
-# ending BSR 2's gold stays so. **Gold misjudged how many items and sentences BSR 2 gives.**
+# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided.
+# On the 45 prompts where both first answers ended, gold falls as it is (-.43 ± .33). Read again,
+# that is undecided, too. **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # Its numbering of everything is a mannerism all the same: asked for a story, it gives four points
 # and no story. Gold has no term for that. Only reading shows it.
@@ -559,9 +577,9 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over prom
 
 # %% [markdown]
 # **What to see.** **At equal ending gold falls in five of the eight runs that end**, while all
-# eight proxies rise by more than one sd. But **drift is excluded for none**: only BT's seed 0 falls
-# further than under random numbers, and it went about twice as far (29 nats). BT's seed 1 never
-# ends; its proxy *dis*agrees with gold from the start.
+# eight proxies rise by more than one sd. But **for none is a misled proxy shown to be needed**:
+# only BT's seed 0 falls further than under random numbers, and it went about twice as far (29
+# nats). BT's seed 1 never ends; its proxy *dis*agrees with gold from the start.
 #
 # Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. It is not
 # shown to be a cause.
@@ -694,11 +712,11 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # ## 9. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs and fell in three, not seen to go beyond drift.
+#   two of six runs and fell in three, less than under random numbers.
 # - **What a model adds to random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **Proxy up, gold down at equal ending**: five of nine runs against models of another world.
-#   Drift is excluded for none.
+#   For none is it shown that the proxy misled its policy.
 # - **BSR against BT, spread against BT: undecided.**
 #
 # Unlike the paper (Sec. 3.2): 135M, not 1.5B, no own SFT, LoRA, 16 answers a step, not 128, no KL
@@ -711,8 +729,8 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 #
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
 # with a trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of
-# length N, is gold of the best of n answers without a trick. Return the integer n, 1 to N,
-# at which the expected gold of the pick is highest.
+# length N, is gold of the best of n answers without a trick. Return the expected gold of the pick
+# for n = 1 to N, a tensor. (Where is it highest? One `argmax`, plus 1.)
 #
 # <details><summary>First hint</summary>
 #
@@ -720,11 +738,11 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # </details>
 
 # %%
-def best_size(honest, trick, rate):
+def expected_gold(honest, trick, rate):
     return None
 
 
-checks.check_best_size(best_size);
+checks.check_expected_gold(expected_gold);
 
 # %% [markdown]
 # **2.** Judge the record. BT 0 and BSR 0 were trained once more with the paper's KL price of .05.
@@ -801,7 +819,7 @@ checks.check_learned_to_list(learned_to_list);
 # <details><summary>Answers</summary>
 #
 # 1. The same training on random numbers (the floor) and on gold (the ceiling).
-# 2. Drift: policies trained on random numbers fell further.
+# 2. It needs no misled proxy: policies trained on random numbers fell further.
 # 3. Not shown: without any reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.

@@ -172,15 +172,15 @@ def check_beyond_complete(function: Callable) -> bool:
 
 # ---- 09_gold_vs_proxy ----------------------------------------------------------------------------
 
-def check_best_size(function: Callable) -> bool:
+def check_expected_gold(function: Callable) -> bool:
     """Exercise 1 of notebook 09: best-of-n against a trick.
 
     Hint: no trick is among n answers with probability (1 - rate)^n: weigh honest[n - 1] with that
-    and the trick with the rest; the place of the largest, plus 1"""
+    and the trick with the rest"""
     n = torch.arange(1.0, 65)
-    cases = [((h, t, rate), 1 + ((1 - rate) ** n[:len(h)] * (h - t)).argmax()) for t, rate in (
+    cases = [((h, t, rate), t + (1 - rate) ** n[:len(h)] * (h - t)) for t, rate in (
              (-2.0, 0.0), (-2.0, 0.01), (0.0, 0.1), (9.0, 0.1)) for h in (n.log(), n[:10].sqrt())]
-    return judge(check_best_size, function, cases)
+    return judge(check_expected_gold, function, cases)
 
 
 def check_price_verdict(function: Callable) -> bool:

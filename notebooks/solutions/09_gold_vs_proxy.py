@@ -49,17 +49,17 @@ from bsr_lite.studies.records import drawn, read_runs
 # one. Else it is the trick. A trick that gold likes (the checker has one) is no reason to stop.
 
 # %%
-def best_size(honest, trick, rate):
+def expected_gold(honest, trick, rate):
     n = torch.arange(1, len(honest) + 1)
     harmless = (1 - rate) ** n
-    return (harmless * honest + (1 - harmless) * trick).argmax() + 1
+    return harmless * honest + (1 - harmless) * trick
 
 
-assert checks.check_best_size(best_size)
+assert checks.check_expected_gold(expected_gold)
 
 # %%
 honest = torch.arange(1.0, 65).log()  # gold of the best of n grows about like this
-sizes = {f"one in {round(1 / rate)}": int(best_size(honest, -2.0, rate))
+sizes = {f"one in {round(1 / rate)}": int(expected_gold(honest, -2.0, rate).argmax() + 1)
          for rate in (0.1, 0.03, 0.01, 0.003)}
 pd.DataFrame({"best n": sizes}).rename_axis("tricks")
 
