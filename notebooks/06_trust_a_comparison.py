@@ -519,7 +519,7 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # help). Then two records easily forgotten: *postscript*'s models on labels of people, the spread
 # term in *norms*.
 #
-# **Predict**: how many of the 126 intervals exclude zero? How many of these are costs?
+# **Predict**: how many of the 142 intervals exclude zero? How many of these are costs?
 
 # %%
 MORE = "terms", "lambda", "pocket", "closing_phrase"
@@ -574,8 +574,8 @@ sides = sides.groupby(["study", "method"], sort=False)[["intervals", "costs", "g
 sides[sides.costs + sides.gains > 0]
 
 # %% [markdown]
-# **What to see.** Of the first 110 (the upper eight studies) fifteen exclude zero, all costs:
-# twelve of BSR, three of its level term (*level-1e-2*). With the forgotten sixteen it is 18 of 126,
+# **What to see.** Of the first 126 (the upper eight studies) fifteen exclude zero, all costs:
+# twelve of BSR, three of its level term (*level-1e-2*). With the forgotten sixteen it is 18 of 142,
 # and one is a *gain* of BSR. So "all are costs" depends on where you stop counting.
 #
 # And what was left out? Studies with fewer than three seeds: *study_fast*, *dev_lambda* (a choice
@@ -606,17 +606,17 @@ for name, cells in left_out.items():
 
 # %% [markdown]
 # *dev_lambda* has five costs of six; *PandaLM* has a gain, of the spread term. The intervals of
-# both are over prompts alone: too sure (Section 2). Of *linear*'s 330 twelve exclude zero, fewer than by
-# chance; nine of them are gains (04, Section 8). With a weaker ridge 25 of 27 are costs. In
+# both are over prompts alone: too sure (Section 2). Of *linear*'s 330 twelve exclude zero, fewer
+# than by chance; nine of them are gains (04, Section 8). With a weaker ridge 25 of 27 are costs. In
 # *frozen* and *frozen_long*, from the log `data/runs/LOG.md`, all are. (The two linear ones repeat
 # pairs, not seeds; the last two draw no topics.) So name *all* that you leave out.
 
 # %% [markdown]
-# Is fifteen of 110 more than chance? Suppose that no difference is real and each interval errs once
+# Is fifteen of 126 more than chance? Suppose that no difference is real and each interval errs once
 # in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Two
-# extremes: all 110 err independently, or all of a study at once.
+# extremes: all 126 err independently, or all of a study at once.
 #
-# **Predict** for both: how many of 110 exclude zero on average? How probable are fifteen or more?
+# **Predict** for both: how many of 126 exclude zero on average? How probable are fifteen or more?
 
 # %%
 def chances(blocks, p=0.05):  # of 0, 1, 2, ... errors, if the intervals of a block err at once
@@ -640,7 +640,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# On average 5.5, in both. But fifteen or more come once in 2,500 times if all are independent, once
+# On average 6.3, in both. But fifteen or more come once in 600 times if all are independent, once
 # in five if those of a study err at once.
 # </details>
 #
@@ -842,7 +842,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # | 2. the seeds' share of variance | .46 (0 to .96) | more: add seeds; less: add prompts |
 # | 3. smallest difference found | .034; if seeds scatter most, .13 | plan for .13; add seeds |
 # | 4. ends of the interval | *lora*: tau within ± .05 | one outside: undecided; add seeds |
-# | 5. intervals beyond zero | 18 of 126, by chance 6.3 | name one, then run new seeds |
+# | 5. intervals beyond zero | 18 of 142, by chance 7.1 | name one, then run new seeds |
 
 # %% [markdown]
 # ## What you know now
@@ -852,7 +852,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
 #
 # *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034 (on
-# response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 126
+# response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 142
 # intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*,
 # nowhere *better* or *worse*.
 #
