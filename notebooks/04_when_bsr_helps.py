@@ -676,8 +676,8 @@ Markdown(tables.table(["trained: penalties", "differences to BT that exclude zer
 # BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
 # level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
 # cost of the shift alone. Spread's gain in the plain world is not among them. Centering and L2,
-# which weigh the level a quarter as much as BSR $10^{-2}$, are decided nowhere. (On labels of
-# people notebook 06 finds one gain of BSR.)
+# which weigh the level a quarter as much as BSR $10^{-2}$ or less, are decided nowhere. (On labels
+# of people notebook 06 finds one gain of BSR.)
 
 # %% [markdown]
 # ## Exercises
@@ -836,8 +836,8 @@ if mine is not None:
 # | C: along the signal | 9.12 | .50 | -.164 | undecided |
 
 # %% [markdown]
-# - The rule fits these worlds, in one pass over fresh pairs. *Neutral* it does not explain, and 64
-#   epochs break it.
+# - The rule gives the sign of the spread term in A, B and C, in one pass over fresh pairs. That
+#   level costs B more than spread gained it does not give; 64 epochs break it.
 # - The formula names what shrinks first in a linear head. It did not foretell a language model in
 #   training: there most is undecided, and what is decided set by set in Section 9 is cost.
 #
