@@ -229,16 +229,16 @@ by_set({(CHANGE, "BT, false labels"): since(bt), (CHANGE, "BT, clean"): since(cl
         ("level at epoch 64", "BT, false minus clean"): (bt - clean)[:, -1]})
 
 # %%
-gaps = {(name, labels): small[labels, method] - small[labels, "bt"]  # BSR minus BT
+leads = {(name, labels): small[labels, method] - small[labels, "bt"]  # BSR minus BT
         for name, method in (("1e-2", "bsr"), ("1e-3", "bsr, weak")) for labels in LABELS}
 for name in ("1e-2", "1e-3"):
-    gaps[name, "false minus clean"] = gaps[name, "false"] - gaps[name, "clean"]
+    leads[name, "false minus clean"] = leads[name, "false"] - leads[name, "clean"]
 
 # %%
-columns = {(f"1e-2, epoch {epoch}", what): gaps["1e-2", what][:, look]
+columns = {(f"1e-2, epoch {epoch}", what): leads["1e-2", what][:, look]
            for epoch, look in ((8, 0), (64, -1)) for what in (*LABELS, "false minus clean")}
-columns |= {(f"{name}, change since epoch 8", what): since(gap)
-            for (name, what), gap in sorted(gaps.items())}
+columns |= {(f"{name}, change since epoch 8", what): since(lead)
+            for (name, what), lead in sorted(leads.items())}
 by_set(columns).T.rename_axis(["BSR minus BT", "labels"])
 
 # %%
@@ -703,7 +703,7 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # | dispersion is why | not tested | not tested |
 # | false labels are why* (2; 06.6) | **shown** | not tested |
 # | BSR holds known sources up (2) | **against**, false labels or not | not tested |
-# | BSR counters false labels, new sources (2) | **shown** by epoch 64; after 8 **open** | not tested |
+# | BSR counters false labels, new ones (2) | **shown** by epoch 64, **open** after 8 | not tested |
 # | BSR gains tau (3; 04.6) | *helps* **shown**, three **against** | 14 **open**, 1 **against** |
 # | new sources score lower (4) | **shown** in *helps* | *lora* **open**, *judged* **against** |
 
