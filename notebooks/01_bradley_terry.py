@@ -642,8 +642,9 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 
 # %% [markdown]
 # A margin grows by any of the three factors; BT does not care which. A small learning rate can hold
-# the head almost still: the optimizer Adam moves a weight by about the rate a step, so 1,000 steps
-# at $10^{-5}$ move none by much more than .01. Then the other two are left. Notebook 02 measures
+# the head almost still: the optimizer Adam moves a weight by about the rate a step, so 100 steps
+# at $10^{-5}$ move none by much more than .001. A head of norm 1 and width 576 has weights of about
+# .04, so it stays almost still, and the other two are left. Notebook 02 measures
 # which of them grows.
 
 # %% [markdown]

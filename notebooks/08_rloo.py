@@ -415,9 +415,9 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # reward's scale**.
 
 # %% [markdown]
-# Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in where the KL
-# stands. A loss $\beta\,k(d)$ adds $-\beta\,k'(d)$ to $A$, since $\nabla d = \nabla\log\pi$: for
-# $k_1$ that is $-\beta$, for $k_2$ it is $-\beta\,d$.
+# Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in the KL's
+# estimate and place. A loss $\beta\,k(d)$ adds $-\beta\,k'(d)$ to $A$, since $\nabla d =
+# \nabla\log\pi$: for $k_1$ that is $-\beta$, for $k_2$ it is $-\beta\,d$.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"?
 
@@ -456,7 +456,7 @@ for axis, (place, title) in zip(axes, TITLES.items(), strict=True):
             axis.annotate(f"r = {rewards[arm]:.1f}", (3000, tilted[arm] + 0.02), color=tint,
                           ha="right")
     plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", title)
-figure.suptitle("Where the KL stands decides where RLOO ends (dotted: the tilted reference)",
+figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: tilted reference)",
                 fontsize=10);
 
 # %%
@@ -590,8 +590,8 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # one that lost to them less. (Not each: near $A = 0$ one stands at +7.) That holds *for the
 # answers an update is made from*. It says nothing yet of new ones.
 #
-# The table's -39 nats are a sum over 48 tokens, .8 a token. Section 7's runs begin more gently,
-# with half this rate.
+# The table's -39 nats are a sum over 48 tokens, .8 a token. Section 7's runs begin with half their
+# rate for one step.
 #
 # <details><summary>Answer</summary>
 #
@@ -604,8 +604,8 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 #
 # Three steps cannot show it. Recorded runs (`data/runs/`) made 40 steps of four prompts by the
 # library's loop: no KL price, gold in units of its sd, one unit off for a cut-off answer, a
-# learning rate that falls to 0 from 3e-4, 1e-3 or 3e-3. One run a rate. Then policy and reference
-# answered 64 new prompts.
+# learning rate that falls to 0 from 3e-4, 1e-3 or 3e-3 (the first step has half of it). One run a
+# rate. Then policy and reference answered 64 new prompts.
 #
 # The 64 prompts share ten **subjects** (cats, sewing, ...): the unit of repetition. The policy
 # answered each prompt twice, the reference eight times; terms on record are means over these.
@@ -664,9 +664,9 @@ pd.DataFrame({rate: found[rate].apply(told) for rate in ("3e-4", "1e-3")}).trans
 
 # %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
-# itself?** `study_rloo_controls` has three seeds each of three rewards, all with the penalty, at
-# 1e-3: gold (seed 0 is the run above), random numbers, a constant. All runs answered the same 112
-# new prompts.
+# itself?** `study_rloo_controls` has three seeds each of five rewards; three are here (the others,
+# gold with an error: 09), all with the penalty, at 1e-3: gold (seed 0 is the run above), random
+# numbers, a constant. All runs answered the same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -699,7 +699,7 @@ pd.DataFrame.from_dict(table, orient="index").rename_axis("reward")
 
 # %%
 figure, axis = plots.panels(1)
-places = np.repeat(range(len(moves)), 3)
+places = np.repeat(range(len(moves)), 3) + np.tile((-0.03, 0, 0.03), len(moves))  # a dot a seed
 for i, (name, tint) in enumerate(zip(PARTS, ("black", "#EE7733"), strict=True)):
     axis.plot(places + 0.2 * i - 0.1, np.concatenate(list(moves.values()))[:, i], "o", color=tint,
               markerfacecolor="none", label=name)
@@ -708,7 +708,7 @@ axis.set_xlim(-0.5, 2.5)
 axis.set_xticks(range(len(moves)), moves)
 axis.legend(loc="lower left")
 plots.label(axis, "reward, beside the penalty for being cut off; a dot a seed",
-            "policy minus reference (points)", "Only gold raised the other four terms")
+            "policy minus reference (points)", "Only gold raised the sum of the other four terms")
 
 # %% [markdown]
 # **What to see.** Every run learned to end. Paid for that alone, the policy falls silent: one to
@@ -716,9 +716,9 @@ plots.label(axis, "reward, beside the penalty for being cut off; a dot a seed",
 # closing mark. With random numbers 12 to 17 tokens are left, and the other four terms lost .59 ±
 # .43. Why they do better than a constant was not looked into.
 #
-# **Only gold raised the other four**, together by .46 ± .05 over three seeds: about half of its
-# gain in gold. That half neither loop nor penalty taught. The other half is *complete*. The penalty
-# alone does not bring it, but random numbers may (.40 ± .42).
+# **Of these only gold raised the other four's sum**, by .46 ± .05 over three seeds: about half of
+# its gain in gold. That half neither loop nor penalty taught. The other half is *complete*. The
+# penalty alone does not bring it, but random numbers may (.40 ± .42).
 
 # %% [markdown]
 # ## Exercises

@@ -439,8 +439,8 @@ def habits(found):
 frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 everything. BT
-# 2 stayed, and three gave up lists altogether.
+# **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 all but one.
+# BT 2 stayed, and three gave up lists altogether.
 #
 # So BSR 2 learned a mannerism, and gold was right to punish it? Here is an answer with its line
 # breaks, which Section 1 left out:
@@ -515,11 +515,12 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 # %% [markdown]
 # **What to see.** The other four terms of BSR 2 go from just below the reference to the best of the
 # six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided.
-# On the 45 prompts where both first answers ended, gold falls as it is (-.43 ± .33). Read again,
+# On the 45 prompts where both first answers ended, gold falls as it is (-.43 ± .33; Section
+# 3's -.16 ± .28, undecided, is of all answers that ended, on 60 prompts). Read again,
 # that is undecided, too. **Gold misjudged how many items and sentences BSR 2 gives.**
 #
-# Its numbering of everything is a mannerism all the same: asked for a story, it gives four points
-# and no story. Gold has no term for that. Only reading shows it.
+# Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
+# points and no story. Gold has no term for that. Only reading shows it.
 
 # %% [markdown]
 # ## 6. Proxies from another world
@@ -578,8 +579,9 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over prom
 # %% [markdown]
 # **What to see.** **At equal ending gold falls in five of the eight runs that end**, while all
 # eight proxies rise by more than one sd. But **for none is a misled proxy shown to be needed**:
-# only BT's seed 0 falls further than under random numbers, and it went about twice as far (29
-# nats). BT's seed 1 never ends; its proxy *dis*agrees with gold from the start.
+# only BT's seed 0 falls further than under random numbers, at 29 nats to their 14 to 17: one run,
+# and no run on random numbers went that far. BT's seed 1 never ends; its proxy *dis*agrees with
+# gold from the start.
 #
 # Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. It is not
 # shown to be a cause.
@@ -587,12 +589,11 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over prom
 # %% [markdown]
 # ## 7. The proxy's favourites
 #
-# Can one see a dangerous proxy before any policy is trained? Is its correlation with gold enough?
-# Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`), and make
-# up two proxies that correlate with gold as a trained one does:
-# - **gold + noise**: independent normal noise, 1.2 sds of it;
-# - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick: the proxy
-#   adds 5 sds where gold takes 2 off.
+# Can one see, before searching with it, that a proxy is dangerous? Is its correlation with gold
+# enough? Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`),
+# and make up two proxies that correlate with gold as a trained one does: - **gold + noise**:
+# independent normal noise, 1.2 sds of it; - **gold + rare trick**: less noise, .8 sds, but one
+# answer in a hundred has a trick: the proxy   adds 5 sds where gold takes 2 off.
 
 # %% [markdown]
 # Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
