@@ -161,8 +161,9 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 
 # %% [markdown]
 # That is for a *linear head on fixed states*. In our networks the head stays and the map from $x$
-# to $h$ learns. So read $u$ as a direction of $x$, and its weight as what the whole network makes
-# of it. That the rule carries over is a conjecture: Section 5 tests it, in Section 6 it breaks.
+# to $h$ learns. So read $u$ as a direction of $x$, and its weight as the slope of the network's
+# reward along it. That the rule carries over is a conjecture: Section 5 tests it, in Section 6 it
+# breaks.
 
 # %% [markdown]
 # ## 3. Three questions to three worlds
@@ -202,8 +203,7 @@ figure.suptitle("Spread taxes where centers scatter; evidence lies where segment
 # ## 4. What Bradley-Terry does alone
 #
 # First world A without any penalty. The paper says of BT that norms grow and disperse while the
-# head stays (Fig. 1, 2), and that new sources fall behind (Table 5). Here cv is the standard
-# deviation over the mean.
+# head stays (Fig. 1, 2). Here cv is the standard deviation over the mean.
 #
 # **Predict** tau: does it end higher for new prompts or for new sources?
 
@@ -220,7 +220,7 @@ Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% o
 
 # %% [markdown]
 # Differences grow, norms disperse, the head's norm grows by .002. New sources end behind new
-# prompts.
+# prompts, as in the paper's Table 5.
 #
 # <details><summary>Answer: why?</summary>
 #
@@ -310,25 +310,48 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
 # C the evidence is the same along both, but the signal pays 24 times the tax. In B the level term
 # taxes gold's direction by 288.
 #
-# Names in the record: A is *helps*, B *mean on the signal*, C *hurts*.
+# Does a *network* follow? Regress its rewards on $x$ (new sources, new prompts): ten slopes along
+# the signal, thirty along the nuisance. What share of their lengths under BT does a penalty leave?
 
 # %%
-NAMES = {name: f"{letter} ({name})" for letter, name in WORLDS.items()}
-rows = []
-for letter, world in found.items():
-    end = seen[letter][max(seen[letter])]
-    gap = seed_interval(end["prompt_disjoint"][:, 0] - end["response_disjoint"][:, 0])  # BT's
-    for method, row in world["objectives"].items():
-        shown = gap if method == "bt" else row["difference"]["response_disjoint"]
-        cells = ["{:+.3f} ± {:.3f}".format(*shown), ""][::-1 if method == "bt" else 1]
-        rows.append([f"{NAMES[WORLDS[letter]]}: {method}", *cells,
-                     f"{row['norm_cv']:.2f}", f"{row['level']:+.1f}", f"{row['spread']:.1f}"])
-Markdown(tables.table(["world: objective", "new sources: tau minus BT's", "BT's tau: new prompts "
-                       "minus new sources", "cv of |h|", "mean of s", "variance of s"], rows))
+kept = {}  # of BT's slope, along the signal and along the nuisance: (seeds, methods) each
+for letter, looks in seen.items():
+    slopes = looks[max(looks)]["slopes"].split([worlds.SIGNAL, worlds.NUISANCE], 1)
+    lengths = [part.norm(dim=1) for part in slopes]
+    kept[letter] = [length / length[:, :1] for length in lengths]
+print("B, BSR, signal minus nuisance: {:+.2f} ± {:.2f}".format(
+    *seed_interval((kept["B"][0] - kept["B"][1])[:, 1])))
+
+# %%
+figure, axes = plots.panels(2)
+BESIDE = {"A spread": (-56, 8), "B spread": (-6, -16), "B BSR": (-22, -16), "C spread": (8, -16)}
+for letter, (signal, nuisance) in kept.items():
+    ends = found[letter]["objectives"]
+    for i, name in enumerate(("BSR", "spread"), 1):
+        tint, method = plots.COLORS[name.lower()], METHODS[i]
+        (y, dy), (x, dx) = seed_interval(signal[:, i]), seed_interval(nuisance[:, i])
+        tau, half = ends[method]["difference"]["response_disjoint"]
+        cv = 100 * (ends[method]["norm_cv"] / ends["bt"]["norm_cv"] - 1)
+        axes[0].errorbar(x, y, dy, dx, fmt="o", capsize=2, color=tint)
+        axes[1].errorbar(cv, tau, half, fmt="o", capsize=2, color=tint)
+        axes[0].annotate(f"{letter} {name}: {tau:+.2f}", (x, y), color=tint, xytext=BESIDE.get(
+                         f"{letter} {name}", (-6, 8)), textcoords="offset points")
+        axes[1].annotate(letter, (cv, tau), (6, -4), color=tint, textcoords="offset points")
+axes[0].axline((0, 0), slope=1, color="black", linewidth=0.8)
+axes[0].set(xlim=(0, 1), ylim=(0, 1))
+axes[1].plot(0, 0, "ko")
+axes[1].annotate("BT", (0, 0), (-18, 5), textcoords="offset points")
+axes[1].axhline(0, color="black", linewidth=0.8)
+plots.label(axes[0], "nuisance: share of BT's slope kept", "signal: share kept",
+            "numbers: tau minus BT's, new sources")
+plots.label(axes[1], "change of the norms' cv (%)", "tau minus BT's", "norms calm in all six")
+figure.suptitle("Above the diagonal, where the signal keeps more, tau rises; below it tau falls");
 
 # %% [markdown]
-# *Calm norms are no proof.* BSR and the spread term bring the cv of $\lVert h\rVert$ down in A and
-# in C. Tau rises in A and falls in C.
+# **What to see.** In A more is kept of the signal, in C of the nuisance. So the rule's direction
+# carries over from a linear head. Its sizes do not (Section 7). In B the spread term does as in A;
+# BSR takes more of the signal, and tau falls. And *calm norms are no proof*: the cv of $\lVert
+# h\rVert$ falls in all six, most where tau falls.
 #
 # **The lesson's idea: the spread term taxes away what tells *pairs* apart but hardly the two
 # *answers of a pair*. It helps if that is nuisance that new answers vary in. It costs if it is
@@ -355,6 +378,7 @@ Markdown(tables.table(["world: objective", "new sources: tau minus BT's", "BT's 
 # **Predict** what is left of *BSR minus its spread term* in A and in B.
 
 # %%
+NAMES = {name: f"{letter} ({name})" for letter, name in WORLDS.items()}  # in the record
 CHANGES = {"as it is": {}, "level of 256 pairs": {"level_pairs": 256},
            "fast bias": {"bias_rate": 2e-2}, "both": {"level_pairs": 256, "bias_rate": 2e-2}}
 cost = {}  # BSR minus its spread term, and BSR minus BT: (seeds,) each
@@ -388,10 +412,10 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
 
 # %% [markdown]
 # The record: 32 seeds (in the last two columns 16), more worlds and penalties. *Helps, RMSNorm*
-# normalizes $h$ as a language model does. *Neutral* has all directions alike. *64 epochs* go over
-# 300 pairs drawn as in *helps*. *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR
-# $G$ : 1. Centering weighs both four times, $(r_w + r_l)^2 = 4\,s^2$: its row stands between the
-# two spread rows.
+# normalizes $h$ as a language model does. *Hurts* is C. *Neutral* has all directions alike. *64
+# epochs* go over 300 pairs drawn as in *helps*. *Centering* and *L2* on rewards weigh level and
+# spread 1 : 1, BSR $G$ : 1. Centering weighs both four times, $(r_w + r_l)^2 = 4\,s^2$: its row
+# stands between the two spread rows.
 #
 # **Predict** for *neutral* and for *64 epochs* the sign of spread minus BT.
 
@@ -415,8 +439,9 @@ Markdown((RUNS / "worlds/results.md").read_text().split("\n\nAll sets")[0])
 # term *pays*. We have no tested cause for this.
 
 # %% [markdown]
-# *Level alone* is no good control: a step can lower it by making pairs differ. In *helps* it costs
-# .101, where the level term inside BSR costs .016.
+# *Level alone* is no good control. It is $G\,\bar r^{\,2}$ less the sample variance of $s$
+# (notebook 03), so making pairs differ lowers it. In *helps* it costs .101, where the level term
+# inside BSR costs .016.
 
 # %% [markdown]
 # ## 7. Can it be foretold?
@@ -479,8 +504,8 @@ for part in ("signal", "nuisance"):
 #
 # The sizes are foretold less well. In A at $\lambda = .1$ the formula leaves .6 of the signal's
 # weights, the fit less than half. In B at $10^{-3}$ the fit keeps twice the foretold nuisance.
-# At $10^{-2}$ the formula leaves B's two about
-# alike: by Section 3's rule no change of tau. The network loses .105.
+# At $10^{-2}$ the formula leaves B's two about alike: by Section 3's rule no change of tau. The
+# network keeps less of the signal (Section 5), and loses .105.
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
@@ -661,17 +686,19 @@ MORE = {"study_postscript": "LoRA, postscripts: level, BSR, centering 1e-2, spre
         "study_pocket": "LoRA, plain world, all pairs: BSR 1e-3",
         "study_norms": "full fine-tuning, plain world, four seeds: BSR 1e-3",
         "study_judged": "QLoRA, judged answers: BSR 1e-3, spread 1e-1"}
-rows = []
+rows, listed = [], ""
 for name, trained in MORE.items():
     table = Path(f"data/runs/{name}/results.md").read_text().split("\n\n")[1]
     sets, _, _, *others = (line.strip("| ").split(" | ") for line in table.splitlines())
     told = [(method, part.split()[0], cell.split("; ")[1]) for method, *cells in others
             for part, cell in zip(sets[1:], cells, strict=True)]
     sure = [row for row in told if 3 in map(row[2].count, "+-")]  # mean and both ends of one sign
-    rows.append([f"{trained} (`{name}`)", f"{len(sure)} of {len(told)}",
-                 "; ".join(f"{method}, {part}: {shown}" for method, part, shown in sure)])
-Markdown(tables.table(["trained: penalties", "differences to BT that exclude zero", "these (95%)"],
-                      rows))
+    largest = max(sure, key=lambda row: abs(float(row[2].split()[0])), default=[])
+    rows.append([f"{trained} (`{name}`)", f"{len(sure)} of {len(told)}", ", ".join(largest)])
+    listed += "".join(f"- `{name}`: {', '.join(row)}\n" for row in sure)
+head = ["trained: penalties", "differences to BT that exclude zero", "largest of these (95%)"]
+Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>\n\n{listed}\n"
+         "</details>")
 
 # %% [markdown]
 # **What to see.** Of 134 differences 16 exclude zero; chance alone gives about seven. (They share

@@ -166,6 +166,18 @@ def test_where_prompts_differ_along_the_signal_every_penalty_costs():
     assert difference["level-1e-2"][0] < 0
 
 
+def test_slopes_are_those_of_the_network():
+    """Where tanh is all but linear, r = x . slopes, whatever the mean of x."""
+    world = dataclasses.replace(WORLDS["mean on the signal"], pairs=64)
+    pairs, sets = draw(world, 2)
+    models = {name: x.detach().clone() for name, x in new_models(2, 3).items()}
+    models["w1"] *= 1e-3
+    models["w"][:, 1] *= 5  # one network of three
+    known = (models["w1"] @ models["w2"] @ models["w"])[..., 0].mT  # (S, D, M)
+    torch.testing.assert_close(worlds.look(models, world, pairs, sets)["slopes"], known,
+                               rtol=1e-3, atol=1e-6)
+
+
 def test_the_command_writes_tables_and_figures(tmp_path, monkeypatch, capsys):
     small = {name: dataclasses.replace(world, pairs=64, steps=8 if world.steps > 200 else 200)
              for name, world in WORLDS.items()}

@@ -140,8 +140,8 @@ def length_cv(h: Tensor) -> Tensor:
 
 @torch.no_grad()
 def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str, Tensor]) -> dict:
-    """Scores, norms (on `sets`, too) and the level of rewards, (S, M) each, and |h_w - h_l| of the
-    first, (S, P)."""
+    """Scores, norms (on `sets`, too) and the level of rewards, (S, M) each; |h_w - h_l| of the
+    first, (S, P); and the slopes of a linear regression of r on x, over the last set, (S, D, M)."""
     pairs = pairs[:, :300]
     h, r = forward(models, pairs, world.norm)
     difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
@@ -153,7 +153,8 @@ def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str,
         gold = (x @ gold_direction())[:, None].expand_as(r).numpy()
         row[f"norm_cv, {name}"] = length_cv(h)
         row[name] = torch.from_numpy(agreement(r.numpy(), gold)[1].mean(-1))
-    return row | {"differences": difference[:, 0]}
+    slopes = torch.linalg.lstsq((x - x.mean((1, 2), True)).flatten(1, 2), r.flatten(2).mT)[0]
+    return row | {"differences": difference[:, 0], "slopes": slopes}
 
 
 def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[int, dict]:
@@ -189,9 +190,8 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     step of theory, (I + 2 Q)^-1 I w, I = mean p(1 - p) Sigma_delta BT's information, from the
     world's deviations alone. It holds while p(1 - p) stays what it was.
     """
-    drawn, _ = draw(dataclasses.replace(world, pairs=pairs), seed + 1)
-    x = drawn[seed].double().numpy()  # (n, 2, D)
-    delta, sample = x[:, 0] - x[:, 1], moments(x)
+    x = draw(dataclasses.replace(world, pairs=pairs), seed + 1)[0][seed].double().numpy()
+    delta, sample = x[:, 0] - x[:, 1], moments(x)  # x: (n, 2, D)
     across, within = (by_coordinate(d).double().numpy() for d in (world.across, world.within))
     mean = world.level * gold_direction().double().numpy() / 2
     known = (mean, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
