@@ -72,8 +72,8 @@ from bsr_lite.train_rm import draw_groups
 # Can both readings happen at all? An answer is forty numbers, its quality is linear in ten of them,
 # and labels are Bradley-Terry draws on quality. A network with one hidden layer turns an answer
 # into a state $h$ of 64 numbers. Its head learns at a hundredth of the network's rate, so that it
-# stays. We train it as it is, and with a last operation that scales every state to one length, a
-# **final RMSNorm**.
+# stays. We train it twice: as it is, and with a **final RMSNorm**, a last operation that scales
+# every state to one length.
 #
 # **Predict**: which of the two readings can still happen with a final RMSNorm?
 
@@ -97,7 +97,7 @@ def interval(x):  # (seeds,) -> its mean and 95% interval, as text
     return "{:+.3f} ± {:.3f}".format(*seed_interval(x))
 
 # %%
-figure, (left, middle, right) = plots.panels(3)
+figure, (left, middle, right) = plots.panels(3)  # drawing only
 bins = torch.linspace(0, 17, 35)
 for (name, looks), tint in zip(seen.items(), (plots.COLORS["bt"], "#DDAA33"), strict=True):
     for step, line in ((at[0], "--"), (at[-1], "-")):
@@ -108,19 +108,20 @@ for (name, looks), tint in zip(seen.items(), (plots.COLORS["bt"], "#DDAA33"), st
         plots.seed_curves(axis, at, values / (values[:, :1] if axis is right else 1), name, tint)
         axis.axvline(20, color="grey", linewidth=0.8, linestyle=":")
 for axis, height in ((middle, 0.03), (right, 0.97)):
-    axis.text(23, height, "margin 0.7", fontsize=8, color="grey")
+    axis.text(23, height, "mean margin 0.7", fontsize=8, color="grey")
+middle.text(60, 0.055, "thin: one seed each\nband: 95% interval")
 left.text(8.6, 0.25, "dashed: before\nsolid: after")
 plots.label(left, "$|h_w - h_l|$ of a pair", "density (log)", "differences: the right tail grows")
-plots.label(middle, "step", "cv of $|h|$", "lengths: RMSNorm fixes them")
+plots.label(middle, "step", "cv of $|h|$", "lengths: all equal with RMSNorm")
 plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "differences: grow in both")
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences");
 
 # %% [markdown]
-# A margin is head times difference times **cosine**, that of the angle $\psi_\Delta$ between $W_p$
-# and $h_w - h_l$ (Eq. 23). For averages we *define* it so: mean margin over $\lVert W_p\rVert$
-# times mean $\lVert h_w - h_l\rVert$. **Skewness**, the mean cube of standardized values, is
-# positive where the long tail is right.
+# A margin is head × difference × **cosine**: $\lVert W_p\rVert\,\lVert h_w - h_l\rVert
+# \cos\psi_\Delta$, with $\psi_\Delta$ the angle between $W_p$ and $h_w - h_l$ (Eq. 23). For
+# averages we *define* the cosine so: mean margin / (head × mean difference). **Skewness**, the mean
+# cube of standardized values, is positive where the long tail is right.
 
 # %%
 table = {}
@@ -194,7 +195,7 @@ print(f"{len(pairs)} pairs; rewards of the first {rewards[0]:.2f} (chosen), {rew
 #
 # with one learned **gain** $g_i$ per coordinate. The head sees $h$.
 #
-# **Predict**: the training makes every $u$ three times as long. What happens to the rewards?
+# **Predict**: suppose every $u$ becomes three times as long. What happens to the rewards?
 
 # %%
 gain = model.backbone.norm.weight.detach().cpu()
@@ -231,13 +232,40 @@ for name, x in (("|u|", u), ("|h|", h)):
     print(f"cv of {name}: {x.norm(dim=-1).std() / x.norm(dim=-1).mean():.3f}")
 
 # %% [markdown]
-# Both scatter, the raw one twice as much (cv). Training hardly moves the gains: none is below 0.87,
-# and in Section 5's 32 steps Adam can move one by about 0.0003. So there, too, $\lVert h\rVert$
-# changes because $u$ *turns*.
+# Both scatter, the raw one twice as much. Training hardly moves the gains: none is below 0.87, and
+# in Section 5's 32 steps Adam can move one by about 0.0003. So $\lVert h\rVert$ changes because $u$
+# *turns*.
+
+# %%
+figure, axes = plots.panels(3)  # drawing only: two coordinates, gains 0.9 and 1.5
+ray = torch.arange(91).deg2rad()
+ray = torch.stack([ray.cos(), ray.sin()], 1)  # (91, 2), from 0 to 90 degrees
+ellipse = torch.tensor([0.9, 1.5]) * 2**0.5 * ray
+w, l = ellipse[62], ellipse[12]
+BROWN, BLUE, PURPLE, GREEN, RED = "#994F00", "#4477AA", "#AA3377", "#228833", "#EE6677"
+for axis, title in zip(axes, ("of $u$, $h$ keeps only direction", "difference: length and angle",
+                              "margin: head × difference × cosine"), strict=True):
+    axis.plot(*ellipse.T, color="#BBBBBB")
+    axis.set(xlim=(0, 2.4), ylim=(0, 2.4), aspect="equal", xticks=[], yticks=[], title=title)
+for axis, tip, text, tint, tail in (
+        (0, 0.7 * ray[18], "$u$", BROWN, 0 * l), (0, 2.1 * ray[18], "$3u$", BROWN, 0 * l),
+        (0, ellipse[18], "$h$ of both", "black", 0 * l), (1, w, "$h_w$", "black", 0 * l),
+        (1, l, "$h_l$", "black", 0 * l), (1, w, "", BLUE, l), (2, w, "", BLUE, l),
+        (2, l + torch.tensor([0.5, 1.5]), "$W_p$", PURPLE, l)):
+    axes[axis].annotate("", tip, tail, arrowprops={
+        "arrowstyle": "-|>", "color": tint, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.6})
+    axes[axis].annotate(text, tip, (4, 4), textcoords="offset points", color=tint)
+axes[1].plot(*(ray[20:73] * l.norm()).T, "--", color=GREEN)
+axes[1].plot(*torch.stack([w * l.norm() / w.norm(), w]).T, color=RED, linewidth=4)
+for axis, *place, text, tint in (
+        (0, 0.9, 1.9, "grey: every $h$\nthere can be", "#888888"), (1, 0.45, 0.8, "angle", GREEN),
+        (1, 0.05, 1.5, "length", RED), (1, 1, 1.4, "$h_w - h_l$", BLUE),
+        (2, 0.4, 1, "$h_w - h_l$", BLUE), (2, 1.15, 1.1, "$\\psi_\\Delta$", "black")):
+    axes[axis].text(*place, text, color=tint)
 
 # %% [markdown]
-# **The same for differences.** By the law of cosines, with $\theta$ the angle between $h_w$ and
-# $h_l$,
+# **The same for differences** (middle panel). By the law of cosines, with $\theta$ the angle
+# between $h_w$ and $h_l$,
 #
 # $$\lVert h_w - h_l\rVert^2 =
 # \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
@@ -370,8 +398,8 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # - *response-disjoint*: training prompts, **new sources**;
 # - *mutual-disjoint*: new prompts and new sources, **both new**.
 #
-# On training pairs $h_w$ is the (noisy) chosen answer, elsewhere the better one by gold of a set's
-# first two answers.
+# On training pairs $h_w$ is the (noisy) chosen answer. Elsewhere it is the better by gold of a
+# prompt's first two answers.
 
 # %%
 from bsr_lite.studies.records import read_runs, watched
@@ -414,7 +442,7 @@ heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watc
 
 # %%
 MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
-figure, axes = plots.panels(3)
+figure, axes = plots.panels(3)  # drawing only
 difference, margin = curves("train", *DIFFERENCE), curves("train", "margin")
 for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
     axis.axhline(0, color="grey", linewidth=0.8)
@@ -447,14 +475,14 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four se
 # %% [markdown]
 # **What to see.** *Difference*: in all four seeds it ends **smaller**, on all five sets, the
 # opposite of the paper's Fig. 2 (new sources: undecided as an interval). *Cosine*: it makes the
-# margin, whose rise is undecided only in domain. *Head*: its norm stays, as the learning rate
-# forces it to, and its own turn makes at most 0.008 of the cosine's +0.044 on training pairs.
-# *Length*: the change of mean $\lVert h\rVert$ is undecided on every set.
+# margin, whose rise is undecided only in domain. In seeds 2 and 3 both fall after step 20.
+# *Head*: its norm stays, as the learning rate forces it to. Its own turn makes at most 0.008 of the
+# cosine's +0.044 on training pairs. *Length*: the change of mean $\lVert h\rVert$ is undecided on
+# every set.
 
 # %% [markdown]
-# **Length or direction?** From here on a figure shows the two ends: a grey bar for the start, which
-# all seeds share, and a mark a seed for step 32. **Predict**: is $\lVert h_w - h_l\rVert$ still a
-# matter of direction after training?
+# **Length or direction?** From here on figures show the start, which all seeds share, and step 32.
+# **Predict**: is $\lVert h_w - h_l\rVert$ still a matter of direction after training?
 
 # %%
 def draw_ends(axis, *keys, floor=None):
@@ -478,8 +506,7 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** It is: length's share of the square ends below 2.5% in $h$, and at 2 to 16% in
-# $u$.
+# **What to see.** It is: in $h$ even more than in $u$.
 #
 # **Spread and tail.** The paper's differences also get a longer right tail. Do ours?
 
@@ -504,8 +531,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # 7, in short: undecided in these runs.
 #
 # The right panel shows the cv of a set **minus** that of training pairs. A bar far from zero was
-# there before training: it comes from the 32 prompts and answers that a set holds. Training did
-# only what lies between bar and mark.
+# there before training: it comes from the 32 prompts and answers that a set holds.
 #
 # **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
 
@@ -520,7 +546,8 @@ def draw_gaps(axis, apart):
     for place, gap in enumerate(apart.values()):
         axis.plot(place, gap[0, 0], "_", color="#888888", markersize=20, mew=4)
         for seed, (mark, tint) in enumerate(MARKS.items()):
-            axis.plot(place + 0.12 * (seed - 1.5), gap[seed, -1], mark, color=tint, markersize=5)
+            axis.plot([place + 0.12 * (seed - 1.5)] * 2, gap[seed, [0, -1]], mark + "-", color=tint,
+                      markersize=5, linewidth=1.5, markevery=[1])
     axis.set_xticks(range(len(apart)), apart, fontsize=7.5)
     axis.set_xlim(-0.5, len(apart) - 0.5)
 
@@ -528,6 +555,7 @@ def draw_gaps(axis, apart):
 figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
+right.text(0.45, -0.0088, "lines: what training did", color="grey")
 plots.label(left, "", "cv of $|h|$", "seeds part more than sets")
 plots.label(right, "", "cv of $|h|$ minus train's", "minus train: no set is seen to end apart")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -576,8 +604,8 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 # states, $p_k = \sigma_k / \sum_j \sigma_j$, the **effective rank** is $\exp(-\sum_k p_k \ln p_k)$:
 # $n$ if $n$ directions are used equally, 1 if all states are parallel.
 #
-# Should one subtract the states' mean first? Two changes tell: every state moves 30% of its way
-# towards the mean (no direction is lost), or only 8 directions stay.
+# Should one subtract the states' mean first? We change Section 2's states in two ways: each moves
+# 30% of its way towards the mean (no direction is lost), or only 8 directions stay.
 #
 # **Predict**: which kind of rank, with the mean or without, tells the two apart?
 
@@ -610,7 +638,7 @@ draw_ends(right, *CENTERED)
 plots.label(left, "", "effective rank", "as they are: every set falls in every seed")
 plots.label(right, "", "effective rank", "mean subtracted: two seeds fall, two rise")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Rank falls as states are; without their mean, no loss of directions is decided");
+figure.suptitle("Rank falls as states are; whether directions are lost is undecided");
 
 # %%
 rows = {}
@@ -650,11 +678,13 @@ pd.DataFrame({"before": order[:, 0], "at the end": order[:, -1]},
 
 # %% [markdown]
 # **How far does this reach?** 135M weights and 32 steps are not 8B and 600. About a third of the
-# watched pairs is out of order, where gold itself would leave about a quarter (Section 2's labels),
-# and in seed 1 order even fell: with 32 pairs a weak sign that training was short. The pressure
-# that the paper blames, ever larger margins on pairs already in order, may not have had its time:
-# *not reproduced here*, not *refuted*. In Section 1 lengths had not scattered at such a margin,
-# either. But differences had grown: a small margin alone need not make them *fall*.
+# watched pairs is out of order, and in seed 1 order even fell. Gold itself would leave about a
+# quarter (Section 2's labels). With 32 pairs that is a weak sign that training was short. The
+# pressure that the paper blames, ever larger margins on pairs already in order, may not have had
+# its time: *not reproduced here*, not *refuted*.
+#
+# In Section 1 lengths had not scattered at such a margin, either. But differences had grown: a
+# small margin alone need not make them *fall*.
 #
 # Whether Bradley-Terry *causes* what we saw we do not know: shuffled labels would tell.
 
@@ -684,10 +714,10 @@ checks.check_raw_gradient(raw_gradient);
 # %% [markdown]
 # **2.** Could the difference take over later? Mean margin = head × difference × cosine. `early` and
 # `late`, both (3,), hold the three factors at two times, all positive. Return three numbers: what
-# each adds to the margin's growth. Each depends on its own factor alone and is about 0.01 where
-# that grows by 1%. Their sum depends on the two margins alone. Then run the second
-# cell below: in which seeds is the cosine's part larger **in size** than the difference's? (Two
-# margins fall.) Why not from step 0?
+# each factor adds to the margin's growth. Each number depends on its own factor alone and is about
+# 0.01 where that grows by 1%. Their sum depends on the two margins alone. Then run the second cell
+# below. In which seeds is the cosine's part larger **in size** than the difference's? (Two margins
+# fall.) Why not from step 0?
 #
 # <details><summary>Hint</summary>
 #
@@ -796,7 +826,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # In the language model differences shrank, and the margin grew: on average they turned towards the
 # head, by two to three degrees (cosine 0.03 to 0.05). In the small world, too, the cosine came
-# first.
+# first. It was larger (0.23 at step 20), where differences were a third as long.
 #
 # **Before you say that norms disperse, ask three things: raw or normalized? Length or direction?
 # How much of the margin did the cosine make?**
