@@ -58,8 +58,8 @@ from bsr_lite.studies.records import read_runs
 torch.manual_seed(0);
 
 # %% [markdown]
-# First, three recorded runs of BT (`data/runs/study_lambda`): the embedded language model, cut to
-# ten layers, in 23 steps of 16 pairs (a last step of 7 is left out). Trained are LoRA, small
+# First, three recorded runs of BT (`data/runs/study_lambda`): the language model of notebook 02,
+# cut to ten layers, in 23 steps of 16 pairs (a last step of 7 is left out). Trained are LoRA, small
 # matrices added to the frozen ones, and the **head**, the vector that turns a hidden state into a
 # reward. A seed decides the head's start and the order of pairs.
 
@@ -136,7 +136,7 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # smaller by the factor $(N - G)/(N - 1)$.
 #
 # **Predict**: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
-# $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more (figure)?
+# $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more?
 
 # %%
 N, mu = 256, 0.5
@@ -155,6 +155,7 @@ torch.testing.assert_close(torch.tensor(simulated), torch.tensor(exact), rtol=0.
 assert abs(simulated[-1] - exact[-1]) < 1e-9, "the formula must be exact where nothing is drawn"
 
 # %%
+# drawing only
 figure, axis = plots.panels(1)
 grid = torch.logspace(0, 8, 200, base=2)
 level, spread = grid * mu**2, variance * (N - grid) / (N - 1)
@@ -163,8 +164,8 @@ axis.loglog(sizes, simulated, "o", color=plots.COLORS["bsr"])
 axis.loglog(grid, level, ":", color=plots.COLORS["level"])
 axis.loglog(grid, spread, "--", color=plots.COLORS["spread"])
 axis.axvline(variance / mu**2, color="0.6", linewidth=0.8)
-axis.annotate("$\\mathrm{Var}(s)/\\mu_s^2$ = 7", (7.4, 0.2))
-axis.annotate("penalty: line by the formula,\ndots from 4000 groups", (1.3, 4.5),
+axis.annotate("$\\mathrm{Var}(s)/\\mu_s^2$ = 1.76 / 0.25 = 7", (7.4, 0.2))
+axis.annotate("penalty: line by the formula,\ndots: mean of 4000 groups", (1.3, 4.5),
               color=plots.COLORS["bsr"])
 axis.annotate("level: $G\\mu_s^2$", (45, 6), color=plots.COLORS["level"])
 axis.annotate("spread: $\\mathrm{Var}(s)\\,(N-G)/(N-1)$", (10, 1.05), color=plots.COLORS["spread"])
@@ -172,7 +173,7 @@ axis.set_ylim(0.15, 100)
 axis.set_xticks(sizes, sizes, minor=False)
 axis.minorticks_off()
 plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
-            "At this level the spread costs more in groups below 7, the level in larger ones")
+            "At level 0.5 the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
 # **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7. At $G = 1$ the
@@ -219,17 +220,8 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # $\bar r$. Averaged over many draws, is it pushed by 2/16 more, about 2, or 32?
 
 # %% [markdown]
-# In a batch of $B/G$ groups BSR's push on a reward is $\lambda\,\bar r\,G/B$. Table and
-# figure below average it over 10,000 epochs.
-#
-# <details><summary>Derivation of the average (after the figure)</summary>
-#
-# $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
-#
-# Given pair $i$, the other $G - 1$ have the mean $(N\mu_s - s_i)/(N-1)$ on average. So
-# $E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}$. Multiply by
-# $\lambda G/B$.
-# </details>
+# A batch's $B/G$ penalties are averaged, so BSR's push on a reward is $\lambda\,\bar r\,G/B$. We
+# average it over 10,000 epochs.
 
 # %%
 orders = torch.rand(10_000, N).argsort(1)  # 10,000 epochs, each in its own order
@@ -249,6 +241,7 @@ rows = ["average push", "more on a pair 2 above the level"]
     "simulated, times B/lambda (reward units)", axis=1)
 
 # %%
+# drawing only
 figure, axis = plots.panels(1)
 some = s.argsort()[::5]
 x = s[some] - mu
@@ -275,6 +268,16 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # <details><summary>Answer</summary>
 #
 # About 2: 1.88. The excess is diluted 16 times, and the push is weighted 16 times.
+# </details>
+
+# %% [markdown]
+# <details><summary>The figure's lines, derived</summary>
+#
+# $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
+#
+# Given pair $i$, the other $G - 1$ have the mean $(N\mu_s - s_i)/(N-1)$ on average. So
+# $E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}$. Multiply by
+# $\lambda G/B$.
 # </details>
 
 # %% [markdown]
@@ -344,10 +347,10 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 #
 # A large batch is computed in parts, **micro-batches**, whose gradients are averaged. But a squared
 # mean is no mean of squares. A loss inside a standard trainer penalizes each part's own mean: BSR
-# with a smaller group, so another ratio of level and spread, set by your memory.
+# with a smaller group, so another ratio of level and spread, set by your GPU's memory.
 #
-# **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it: far from zero?
-# With the mean at zero?
+# **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it where
+# the batch's mean is far from zero? Where it is zero?
 
 # %%
 B, lam = 32, 0.1
@@ -368,25 +371,24 @@ def gradient(loss, head, *rest):
     return torch.autograd.grad(loss(head, *rest), head)[0]
 
 # %%
-errors: dict = {}
+errors = []
 for _ in range(20):  # batches and heads
     states = torch.randn(2, B, 24, dtype=torch.float64) + 0.5  # chosen, rejected
     first, common = torch.randn(24, dtype=torch.float64) / 5, states.mean((0, 1))
-    for target in (1.0, 0.0):  # the same head, moved along the mean state to this mean reward
+    for target in (1, 0):  # the same head, moved along the mean state to this mean reward
         head = first + common * (target - first @ common) / (common @ common)
         right = gradient(objective, head, *states)
         for factor in (1, 4):
             wrong = gradient(naive, head, *states, factor) - right
-            errors.setdefault(f"lambda times {factor}", {}).setdefault(
-                f"mean reward {target:.0f}", []).append((wrong.norm() / right.norm()).item())
+            errors.append((target, factor, (wrong.norm() / right.norm()).item()))
 
 # %%
-pd.DataFrame({factor: {where: "{:.2f} ± {:.2f}".format(*seed_interval(values))
-                       for where, values in cells.items()} for factor, cells in errors.items()})
+WHAT = "error of the naive gradient over the right one's length, ± 95%"
+table = pd.DataFrame(errors, columns=["mean reward", "lambda times", WHAT])
+table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
+                  aggfunc=lambda e: "{:.2f} ± {:.2f}".format(*seed_interval(e)))
 
 # %% [markdown]
-# (Error of the naive gradient over the right one's length; 20 draws, ± 95%.)
-#
 # <details><summary>Answer</summary>
 #
 # Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
@@ -435,14 +437,14 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 #
 # $$\frac{\lambda\,|\bar r|\,G/B}{1/(2B)} = 2\,\lambda\,G\,|\bar r| .$$
 #
-# **A $\lambda$ means little without its group size.** Only the *spread's* part needs none: while
-# $G$ is far below $N$, a pair's push beyond the average one is $\lambda\,(s_i - \mu_s)/B$
-# (Section 3), so $2\lambda\,|s_i - \mu_s|$ of BT's.
+# **A $\lambda$ means little without its group size.** Only the *spread's* part does not need
+# it: while $G$ is far below $N$, a pair's push beyond the average one is
+# $\lambda\,(s_i - \mu_s)/B$ (Section 3), so $2\lambda\,|s_i - \mu_s|$ of BT's.
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
 rows = {f"G = {G} ({what}), mean reward 1": [f"{2 * x * G:.2g}×" for x in LAMBDAS]
-        for G, what in ((16, "ours; a GPU of the 8B recipe"),
+        for G, what in ((16, "ours; one GPU of the paper's 8B recipe"),
                         (128, "the paper's batch as one group"))}
 rows["spread: a pair 1 above the level, any G far below N"] = [f"{2 * x:.2g}×" for x in LAMBDAS]
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
@@ -452,8 +454,9 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
 # Per reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
 #
 # But weights are shared, and there pushes add up or cancel. On a linear head with the mean hidden
-# state $\bar h$ the penalty's gradient is $2\lambda G\,\bar r\,\bar h$. How long is it beside BT's
-# on a real head?
+# state $\bar h$ the penalty's gradient is $2\lambda G\,\bar r\,\bar h$.
+#
+# **Predict**: how long is it beside BT's on a real head, less than 3%, 3%, or more?
 
 # %%
 from bsr_lite.batching import pack
@@ -484,26 +487,46 @@ one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1
 mean_reward, sd_s = torch.cat([r_w, r_l]).mean().item(), ((r_w + r_l) / 2).std().item()
 print(f"mean reward {mean_reward:.2f}, sd(s) {sd_s:.2f}, |mean h| "
       f"{mean_hidden.norm():.0f}, mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
-over_bt = {"one reward": f"{2e-3 * 16 * mean_reward:.0%}",
-           "the head, BT's pairs one at a time (mean length)": f"{g_bsr.norm() / one_pair:.0%}",
-           "the head, the real batch": f"{g_bsr.norm() / g_bt.norm():.0%}",
-           "the same, were its mean sd(s) / 4 (level zero)":
-           f"{g_bsr.norm() / g_bt.norm() * sd_s / 4 / mean_reward:.0%}",
-           "the same, the spread's term alone": f"{g_spread.norm() / g_bt.norm():.1%}"}
-pd.DataFrame({"BSR's over BT's, lambda 1e-3, G = 16": over_bt}).rename_axis("gradient on")
+batch = (g_bsr.norm() / g_bt.norm()).item()
+over_bt = {"one reward": 2e-3 * 16 * mean_reward,
+           "the head, one pair of BT\n(mean length)": (g_bsr.norm() / one_pair).item(),
+           "the head, the real batch": batch,
+           "the same, level zero\n(mean reward sd(s) / 4)": batch * sd_s / 4 / mean_reward,
+           "the same, the spread's\nterm alone": (g_spread.norm() / g_bt.norm()).item()}
+
+# %%
+# drawing only
+TEXTS = ("{:.0%}", "along the long $\\bar{{h}}$, BT's along a short $h_w - h_l$: {:.0%}",
+         "BT's pairs point different ways and cancel: {:.0%}", "its sign is chance: {:.0%}",
+         "{:.1%}: what stays on average")
+figure, axis = plots.panels(1)
+axis.axvline(1, color=plots.COLORS["bt"])
+axis.annotate("as large\nas BT's", (1.1, 3.9), color=plots.COLORS["bt"])
+for row, (x, text) in enumerate(zip(over_bt.values(), TEXTS, strict=True)):
+    tint, left = plots.COLORS["spread" if row == 4 else "bsr"], row in (1, 2, 3)
+    axis.plot(x, row, "o", color=tint, markersize=8)
+    axis.annotate(text.format(x), (x, row), (-9 if left else 9, -3), color=tint,
+                  textcoords="offset points", ha="right" if left else "left",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+axis.set(xscale="log", xlim=(5e-4, 3), ylim=(4.5, -0.5))
+axis.set_yticks(range(5), over_bt)
+axis.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
+axis.minorticks_off()
+plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
+            "3% of BT's on one reward, 120% on the head, nearly all of it by the level")
 
 # %% [markdown]
-# **3% on a reward is 120% on the head**, by two steps:
-# - 3% to 40%: a pair's two BT pushes add up to *one* along $h_w - h_l$, which is short (6.2), its
-#   two BSR pushes to *two* along $\bar h$, which is long (41). That is $2 \cdot 41 / 6.2 = 13$
-#   times.
-# - 40% to 120%: the differences of different pairs point different ways and cancel.
+# **What to see: 3% on a reward is 120% on the head.**
+# - 3% to 40%: a pair's two BT pushes add up to *one* along $h_w - h_l$ (length 6.2). Its two BSR
+#   pushes add up to *two* along $\bar h$ (length 41). That is $2 \cdot 41 / 6.2 = 13$ times.
+# - 40% to 120%: BSR's pushes all lie along $\bar h$, while BT's pairs cancel.
 
 # %% [markdown]
-# Nearly all of it is the level's. Were the level zero, this batch would still push along $\bar h$
-# (9%), but the sign of $\bar r$ would change from batch to batch. *The spread's term alone*,
-# $\lambda$ times the variance of the pair means, is what stays on average. Its pushes sum to zero,
-# so the long $\bar h$ drops out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
+# Nearly all of it is the level's. With the level at zero $\bar r$ is about
+# $\mathrm{sd}(s)/\sqrt{16}$. This batch would still push along $\bar h$ (9%), but the sign of
+# $\bar r$ would change from batch to batch. *The spread's term alone*, $\lambda$ times the variance
+# of the pair means, is what stays on average. Its pushes sum to zero, so the long $\bar h$ drops
+# out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
 
 # %% [markdown]
 # The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
@@ -530,9 +553,8 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # the signs are BSR's. Later steps do widen it (Section 8).
 # </details>
 #
-# So at the *start* BSR at $10^{-3}$ weighs as much as BT on this head. With the level at zero,
-# where $\bar r$ is about $\mathrm{sd}(s)/\sqrt{16}$, it would be a tenth. One head, one batch: a
-# scale, not a law.
+# So at the *start* BSR at $10^{-3}$ weighs as much as BT on this head; with the level at
+# zero it would be a tenth. One head, one batch: a scale, not a law.
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
@@ -540,11 +562,11 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # In short: from $\lambda = 10^{-3}$ on the level falls to zero and swings about it. That BSR draws
 # pair means together by more than it shrinks margins, these runs do not show.
 #
-# *The level first*, in the study of the start, now with BSR: a batch is one group, and a seed's
+# *The level first*: the runs of the first table, now with BSR. A batch is one group, and a seed's
 # methods share head and batches.
 #
-# **Predict** from the last table: does $\lambda = 10^{-1}$ bring the batch mean to zero much sooner
-# than $10^{-3}$?
+# **Predict** from Section 7's first steps: does $\lambda = 10^{-1}$ bring the batch mean to zero
+# much sooner than $10^{-3}$?
 
 # %%
 METHODS = ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")
@@ -556,11 +578,10 @@ def crossing(run):
     return str(below[0] + 1) if len(below) else "never"
 
 
-def second_step(method):
-    """After one update, on the same batch: mean reward minus BT's.  Shapes: -> (seeds,)."""
-    ours, bt = (np.array([course(run, "train/reward_mean")[1] for run in record[name]])
-                for name in (method, "bt"))
-    return ours - bt
+def second_step(run):
+    """After one update, on the same batch: mean reward minus BT's of the seed."""
+    ours, bt = (course(r, "train/reward_mean")[1] for r in (run, record["bt"][run["seed"]]))
+    return f"{ours - bt:.2f}"
 
 
 def swing(run):
@@ -568,6 +589,7 @@ def swing(run):
     return f"{np.square(course(run, 'train/reward_mean')[4:23]).mean() ** 0.5:.2f}"
 
 # %%
+# drawing only
 figure, axes = plots.panels(3, sharey=True)
 TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#DE3F55",
          "bsr-1e-2": "#A32A3D", "bsr-1e-1": "#5E0F1C"}  # BSR: the larger lambda, the darker
@@ -587,22 +609,19 @@ for method, place in LABELS.items():
     axes[0].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
 figure.suptitle(
-    "λ = 1e-3 crosses zero by step 4 (dots); a hundred times as much gains one step at most");
+    "At λ = 1e-3 the mean crosses zero by step 4 (dots); a hundredfold λ gains one step at most");
 
 # %%
-seeds = [f"seed {i}" for i in range(3)]
-pd.concat({"mean of step 2 minus BT's": pd.DataFrame(
-               [second_step(m).round(2) for m in METHODS], METHODS, seeds),
-           "first step with a mean below zero": pd.DataFrame(
-               [map(crossing, record[m]) for m in METHODS], METHODS, seeds),
-           "root mean square of the mean, steps 5 to 23": pd.DataFrame(
-               [map(swing, record[m]) for m in METHODS], METHODS, seeds)}, axis=1)
+COLUMNS = {"mean of step 2 minus BT's": second_step, "first step with a mean below zero": crossing,
+           "root mean square of the mean, steps 5 to 23": swing}
+pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
+              for name, f in COLUMNS.items()}, METHODS).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
 # **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4; $10^{-4}$ needs 14
-# to 19 steps. It saturates: after one update $10^{-2}$ (in the
-# table only) has moved the mean as far as $10^{-1}$.
-# Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before it returns.
+# to 19. It saturates: after one update $10^{-2}$ (table only) has moved the mean as far as
+# $10^{-1}$. Crossing is not arriving: in seed 0 $\lambda = 10^{-1}$ shoots to about $-1.8$ before
+# it returns.
 #
 # <details><summary>Answer</summary>
 #
@@ -628,12 +647,16 @@ def point(runs, first, last):
     return np.stack([margin, variance**0.5])
 
 # %%
+# drawing only
 figure, axis = plots.panels(1)
-for method, text, place in (("bt", "BT", (0.297, 0.55)), ("bsr-1e-3", "BSR 1e-3", (0.222, 0.63)),
+for method, text, place in (("bt", "BT (broad)", (0.297, 0.53)),
+                            ("bsr-1e-3", "BSR 1e-3", (0.222, 0.63)),
                             ("bsr-1e-2", "BSR 1e-2", (0.14, 0.43)),
                             ("bsr-1e-1", "BSR 1e-1", (0.095, 0.2))):
     path = np.stack([point(record[method], *steps) for steps in STEPS])  # (5, 2, seeds)
     axis.plot(*path.mean(2).T, "o-", color=TINTS[method], markersize=4)
+    if method == "bt":
+        axis.plot(*path.mean(2).T, color=TINTS[method], linewidth=9, alpha=0.25)
     axis.plot(*path[-1], "o", color=TINTS[method], markerfacecolor="none")
     axis.annotate(text, place, color=TINTS[method])
 axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
@@ -658,25 +681,43 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
 # - *level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
 #   So BSR *over level alone* is what the spread's term does;
-# - *spread alone*: $\lambda\,\mathrm{Var}(s)$, at $10^{-1}$.
+# - *spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$, at $10^{-1}$.
 #
 # **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms?
 
 # %%
 def over(ours, other):
-    """Ours over the other's, paired by seed: 95% intervals."""
+    """Ours over the other's, paired by seed.  Shapes: -> (4, seeds)."""
     early = point(ours, 7, 16)[0] / point(other, 7, 16)[0]
     margin, sd = point(ours, 59, 65) / point(other, 59, 65)
-    return ["{:.3f} ± {:.3f}".format(*seed_interval(x)) for x in (early, margin, sd, sd / margin)]
+    return np.stack([early, margin, sd, sd / margin])
 
 
 terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
-pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(level, bt),
-              "BSR 1e-2 over level 1e-2": over(bsr, level),
-              "spread 1e-1 over BT": over(terms["spread-1e-1"], bt)},
-             ["margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
-              "sd(s) / margin"]).transpose().rename_axis("within a seed, ± 95%", axis=1)
+ratios = {"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(level, bt),
+          "BSR 1e-2 over\nlevel 1e-2": over(bsr, level),
+          "spread 1e-1 over BT": over(terms["spread-1e-1"], bt)}
+
+# %%
+# drawing only
+TERMS = ("bsr", "level", "spread", "spread")
+figure, axes = plots.panels(4, sharey=True)
+for column, (axis, title) in enumerate(zip(axes, (
+        "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
+        "sd(s) / margin, 59 to 65"), strict=True)):
+    axis.axvline(1, color="black", linewidth=0.8)
+    for row, (values, name) in enumerate(zip(ratios.values(), TERMS, strict=True)):
+        mean, half = seed_interval(values[column])
+        axis.errorbar(mean, row, xerr=half, fmt="o", color=plots.COLORS[name], capsize=3)
+        axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, row), (0, 8), ha="center",
+                      textcoords="offset points", color=plots.COLORS[name],
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+    axis.set(xlim=(-0.1, 1.5), ylim=(3.4, -0.6))
+    axis.set_title(title, fontsize=9)
+axes[0].set_yticks(range(4), ratios)
+figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
+figure.suptitle("The spread's term (green) takes about as much off the margin as off sd(s)");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -693,9 +734,10 @@ pd.DataFrame({"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(leve
 # So the spread's term is at work, on both at once.
 
 # %% [markdown]
-# *And the ranking?* The short study compares with BT on four test and two dev sets: 6 of 24
-# comparisons are decided (1.2 would be by chance), all as costs. Two are at $10^{-3}$: one test set
-# and one dev set. In the longer study none of BSR's is decided (04, Section 9).
+# *And the ranking?* The short study's `results.md` compares BSR with BT on four test and two dev
+# sets. 6 of 24 comparisons are decided (1.2 would be by chance), all as costs. Two are at
+# $10^{-3}$: one test set, one dev set. In the longer study none of BSR's is decided (04,
+# Section 9).
 
 # %% [markdown]
 # ## Exercises
