@@ -130,8 +130,8 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %% [markdown]
 # **What to see.** Every prompt has four known sources, drawn at random. A third of the training
-# prompts and all others have the four new ones, too. These are four settings of two
-# small models: what is found speaks of these four.
+# prompts and all others have the four new ones, too. These are four settings of two small models:
+# what is found speaks of these four.
 #
 # <details><summary>Answer</summary>
 #
@@ -209,8 +209,8 @@ for axis, title in zip(axes, titles, strict=True):
     axis.set(xlim=(6, 105), xticks=EPOCHS[1::2])  # room for the names
     plots.label(axis, "epoch", "", title)
 axes[0].set_ylabel("tau (left: minus that at epoch 8)")
-figure.suptitle("False labels or not, BSR loses on prompt-disjoint; on mutual-disjoint false ones "
-                "keep its lead");
+figure.suptitle("False labels or not, BSR loses on prompt-disjoint; on mutual-disjoint it ends "
+                "ahead with false only");
 
 # %% [markdown]
 # **What to see.** Bands are 95% over seeds. In numbers, first BT alone from epoch 8 to 64:
@@ -239,7 +239,7 @@ pd.concat({"BSR": table(small["bsr"], PARTS[:2]), "BSR minus BT": table(lead["bs
            "the same, 1e-3": table(lead["weak"], PARTS[:2])})
 
 # %% [markdown]
-# **New sources** do not fall, so look at BSR's lead itself, at epoch 8 and 64:
+# **New sources**. No fall is seen, so look at BSR's lead itself, at epoch 8 and 64:
 
 # %%
 def at(look):
@@ -269,9 +269,9 @@ for labels in LABELS:  # in-domain, prompt-disjoint
 # beside .018). This is a cost of its own, no answer to false labels.
 #
 # *New sources*: yes, and early. At epoch 64 the third column lies above zero, at +.023 and +.026.
-# That is a sixth of what false labels cost BT there, and more than half of it was there at epoch 8.
-# After epoch 8 the third column is open, and with clean labels BSR loses. At $10^{-3}$
-# mutual-disjoint alone shows an answer, +.020 ± .015.
+# That is about a sixth of what false labels cost BT there. More than half of it was there at epoch
+# 8. After that the third column is open, and with clean labels BSR loses. At $10^{-3}$ BSR counters
+# them on mutual-disjoint alone, +.020 ± .015.
 # </details>
 
 # %% [markdown]
@@ -538,8 +538,8 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 
 # %% [markdown]
 # So a gap belongs to a scorer *and* two sets: on the same two sets, four scorers' gaps run from
-# about 0 to below -.4. By itself a gap convicts nobody. In *lora* no suspected cause
-# was taken away: its gap stays unexplained.
+# about 0 to below -.4. By itself a gap convicts nobody. In *lora* no suspected cause was taken
+# away: its gap stays unexplained.
 
 # %% [markdown]
 # ## 5. Optional: norms and rank
@@ -691,7 +691,7 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # </details>
 #
 # Is BSR the better judge? Open: at $n = 64$ BSR minus BT lies within ± .106, beside BT's own gain
-# of .64. In most prompts both pick the same answer, so there is little to find.
+# of .64. In most prompts both pick the same answer.
 
 # %% [markdown]
 # ## 7. The verdicts
@@ -729,10 +729,10 @@ assert curves["bt"][1].argmax() == 6 > curves["words"][1].argmax(), "BT rises, t
 # | BSR picks better of $n$* (6) | not tested | **open** |
 
 # %% [markdown]
-# *Dispersion is why*: nobody took dispersion away. BSR's rows of Section 2 are judged at $\lambda =
-# 10^{-2}$. At the paper's $10^{-3}$ in-domain with false labels is **open**, and after epoch 8
-# mutual-disjoint is **shown**. *Score lower* is judged on mutual-disjoint. In *helps* BSR gains on
-# new sources; the three **against** are *neutral*, *hurts* and *mean on the signal*.
+# *Dispersion is why*: nobody took dispersion away. BSR's rows of Section 2 are judged at
+# $\lambda = 10^{-2}$. At the paper's $10^{-3}$ in-domain with false labels is **open**, and after
+# epoch 8 mutual-disjoint is **shown**. *Score lower* is judged on mutual-disjoint. In *helps* BSR
+# gains on new sources; the three **against** are *neutral*, *hurts* and *mean on the signal*.
 #
 # The paper's other baselines, Hinge, Norm and DR, are not in this lesson (`data/runs/LOG.md`).
 #
