@@ -326,8 +326,8 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four of the
-# five rewards of `data/runs/study_rloo_controls`, three seeds each:
+# What does the same training do with a reward that knows nothing? Four of the five
+# rewards of `data/runs/study_rloo_controls`, three seeds each:
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
@@ -423,8 +423,8 @@ plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "train
 # no fall of Section 3 is seen to need a misled proxy. But distance is not equal: random numbers'
 # policies went 14 to 17 nats, the models' 14 to 47.
 #
-# Is it drift? Or the penalty's push to short answers (15 tokens under random numbers)?
-# No run here lacks the penalty, so none tells them apart.
+# Is it drift? Or the penalty's push to short answers (15 tokens under random numbers)? No run here
+# lacks the penalty, so none tells them apart.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -447,7 +447,7 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 all but one.
-# BT 2 stayed, and three gave up lists altogether.
+# BT 2 stayed, and three gave up lists.
 #
 # So BSR 2 learned a mannerism, and gold was right to punish it? Here is an answer with its line
 # breaks, which Section 1 left out:
@@ -509,7 +509,7 @@ axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
 axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
 plots.label(axis, "gold without complete, policy minus reference (sd), 95% over 112 prompts", "",
-            "With each number on its own line BSR 2 gains most of the six")
+            "Read with each number on its own line, BSR 2 is the best of the six")
 
 # %%
 ended = np.array([SEVEN[part]["finished"] for part in ("BSR 2", "reference")])[..., 0].all(0)
@@ -595,9 +595,10 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 t
 # %% [markdown]
 # ## 7. The proxy's favourites
 #
-# So far policies moved. Here we only pick among the reference's answers, by a proxy. Does its
-# correlation with gold say how good the picks are? Take 64 recorded answers to each of 112 prompts
-# (`data/runs/best_of_n`), and two made-up proxies that correlate with gold as a trained one does:
+# So far policies moved beyond the reference's answers. Here we only pick among them, by a proxy.
+# Does its correlation with gold say how good the picks are? Take 64 recorded answers to each of 112
+# prompts (`data/runs/best_of_n`), and two made-up proxies that correlate with gold as a trained one
+# does:
 #
 # - **gold + noise**: independent normal noise, 1.2 sds of it;
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
@@ -652,7 +653,7 @@ axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
 axis.axhline(0, color="black", linewidth=0.8)
 plots.label(axis, "the proxy's favourites: top share of the answers; 95% over seeds (or draws) "
             "and prompts", "mean gold (sd above average)",
-            "Three proxies that correlate with gold by .64 or .65, three ends")
+            "The same correlation with gold (.64 or .65), three different ends")
 
 # %%
 def turning(name):
@@ -719,7 +720,7 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # ## 9. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs and fell in three, none of them further than under random numbers.
+#   two of six runs and fell in three, none further than under random numbers.
 # - **What a model adds to random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **Proxy up, gold down at equal ending**: five of the eight runs of Section 6 that end. For none
@@ -794,8 +795,8 @@ for method in ("bt", "bsr"):
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
 # From three boolean tensors (numbered before, numbered after, asked for) return by how much
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
-# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` them
-# first: torch does not subtract booleans.)
+# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` first:
+# torch subtracts no booleans.)
 #
 # Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
 # second number would tell them apart?
