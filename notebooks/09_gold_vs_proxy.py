@@ -77,6 +77,20 @@ def told(values):
     """Mean and half its 95% interval over prompts."""
     return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
 
+# %%
+# Drawing only.
+def two_dots(axis, found):
+    """A full and an open dot a run, 95% over prompts.  Shapes: {run: two of (prompts,)}."""
+    for place, (name, pair) in enumerate(found.items()):
+        tint = plots.COLORS[re.match(r"\w+", name)[0].lower()]
+        dots = [metrics.seed_interval(values) for values in pair if len(values) > 9]
+        ys = (0.12 - place, -0.12 - place)[:len(dots)]
+        axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
+        for (mean, half), y, fill in zip(dots, ys, (tint, "white"), strict=False):
+            axis.errorbar(mean, y, xerr=half, fmt="o", capsize=3, color=tint, markerfacecolor=fill)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks([-place for place in range(len(found))], found)
+
 # %% [markdown]
 # ## 1. The same prompt, before and after
 #
@@ -125,8 +139,8 @@ answers(45, "answer", "ended")
 answers(45, "gold (0 to 5)")
 
 # %% [markdown]
-# **What to see.** The list of BSR 2. The reference was cut off after 48 tokens, and gold likes
-# three policies better, none less.
+# **What to see.** Gold likes BSR 2's list best. The reference was cut off after 48 tokens, and gold
+# likes three policies better, none less.
 
 # %% [markdown]
 # ## 2. One unit
@@ -179,8 +193,9 @@ unit_table.head(6)
 # much of the gain is that?
 
 # %%
-frame({"answers that ended": {name: f"{np.mean(found['finished']):.2f}"
-                              for name, found in SEVEN.items()}})
+frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
+              "tokens": f"{np.mean(found['tokens']):.0f}"}
+       for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # Gold is the sum of five **terms**: *complete* (half for ending, half for closing punctuation,
@@ -289,19 +304,6 @@ for better in (0.0, 0.5):
 # **Predict**: what is left at equal ending of the six proxies' gains, and of gold's?
 
 # %%
-def two_dots(axis, found):
-    """A full and an open dot a run, 95% over prompts.  Shapes: {run: two of (prompts,)}."""
-    for place, (name, pair) in enumerate(found.items()):
-        tint = plots.COLORS[re.match(r"\w+", name)[0].lower()]
-        dots = [metrics.seed_interval(values) for values in pair if len(values) > 9]
-        ys = (0.12 - place, -0.12 - place)[:len(dots)]
-        axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
-        for (mean, half), y, fill in zip(dots, ys, (tint, "white"), strict=False):
-            axis.errorbar(mean, y, xerr=half, fmt="o", capsize=3, color=tint, markerfacecolor=fill)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks([-place for place in range(len(found))], found)
-
-# %%
 figure, axis = plots.panels(1)
 two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
                 for name, run in SIX.items()})
@@ -312,20 +314,20 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone, and of four proxies'.** BT 0 and BT 2 keep a
-# small climb of both. BSR 0 and BSR 2 keep a climb of the proxy, a unit or more, and no gain of
-# gold is seen; under BSR 0 gold fell. This holds for these six policies, on prompts that the
-# reference can finish.
+# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BT 0 and
+# BT 2 keep a small climb of both. BSR 0 and BSR 2 keep a climb of the proxy, of one sd or more. No
+# gain of gold is seen with it; under BSR 0 gold fell. This holds for these six policies, on
+# prompts that the reference can finish.
 #
 # Did BSR 0 exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies hardly moved. That
-# may be **drift**, for nothing pulls a policy back to the reference, or the penalty. What comes
-# without knowledge, only rewards whose meaning is known can show.
+# may be **drift**: nothing pulls a policy back to the reference. Or it is the penalty. Only rewards
+# whose meaning is known can show what comes without knowledge.
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four of the
-# five rewards of `data/runs/study_rloo_controls`, three seeds each:
+# What does the same training do with a reward that knows nothing? Four of the five
+# rewards of `data/runs/study_rloo_controls`, three seeds each:
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
@@ -391,11 +393,14 @@ for place, reward in enumerate(TAUGHT):
     for values, y, fill in ((gold_gains(reward).mean(1), 0.14, tint),
                             (left[reward], -0.14, "white")):
         axis.plot(values, [y - place] * 3, "o", color=tint, markerfacecolor=fill, markersize=5)
-axis.axvspan(max(left["random numbers"]), min(left["gold"]), color="0.9", linewidth=0)
+for reward in ("random numbers", "gold"):
+    axis.axvspan(min(left[reward]), max(left[reward]), color="0.9", linewidth=0)
+    axis.annotate(f"{reward},\nat equal ending", (np.mean(left[reward]), -5.65), ha="center",
+                  va="center")
 axis.annotate("all answers (full)", (1.3, 0.14), ha="right", va="center")
 axis.annotate("at equal ending (open)", (0.92, -0.17), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set_xlim(-5.8, 2.8)
+axis.set(xlim=(-5.8, 2.8), ylim=(-6.1, 0.5))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
 plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "trained on",
             "At equal ending all six models lie between random numbers and gold")
@@ -405,19 +410,21 @@ plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "train
 # (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed.**
 # Why was not looked into.
 #
-# So what a model *knows* is its lead over random numbers, in the table's second column. For BT, BSR
-# and *gold + error* it is about one sd, each time undecided. Gold's own lead, two sds, is decided.
+# So what a model's *knowledge* brings is its lead over random numbers, the table's second column.
+# For BT, BSR and *gold + error* it is about one sd, each time undecided. Gold's own lead, two sds,
+# is decided.
 #
 # Third column: training on gold itself brings about one sd more than these three. Beside *gold +
 # error* and BSR that is decided, beside BT not.
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
-# knowledge**, at *their* distance (KL 14 to 17 nats; the six models' 14 to 47). All six models lie
-# above that (in the grey): no fall of Section 3 is seen to need a misled proxy.
+# knowledge.** All six models lost less (BT 1 only just: its interval in Section 3 reaches -.80). So
+# no fall of Section 3 is seen to need a misled proxy. But distance is not equal: random numbers'
+# policies went 14 to 17 nats, the models' 14 to 47.
 #
-# Is it drift? Or the penalty's push to short answers (random numbers' have 15 tokens on average)?
-# No run here lacks the penalty, so none tells them apart.
+# Is it drift? Or the penalty's push to short answers (15 tokens under random numbers)? No run here
+# lacks the penalty, so none tells them apart.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -440,7 +447,7 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 all but one.
-# BT 2 stayed, and three gave up lists altogether.
+# BT 2 stayed, and three gave up lists.
 #
 # So BSR 2 learned a mannerism, and gold was right to punish it? Here is an answer with its line
 # breaks, which Section 1 left out:
@@ -485,8 +492,8 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
-# stop is a sentence.** BSR 2 writes in one line. It gives as many items as asked in all 52 lists,
-# and gold sees two; as many sentences in 45 of 60 answers, and gold sees four.
+# stop is a sentence.** BSR 2 writes in one line. In all 52 lists it gives as many items as asked;
+# gold sees that in two. In 45 of 60 other answers it gives as many sentences; gold sees four.
 #
 # Let gold read again with each number on its own line. (The proxies learned from gold as it is; we
 # chose this reading after seeing BSR 2's answers.)
@@ -501,8 +508,8 @@ tint = plots.COLORS["bsr"]
 axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
 axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
 axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
-plots.label(axis, "gold but for complete, policy minus reference (sd), 95% over prompts", "",
-            "Numbers on their own lines: in gold but for complete, BSR 2 is the best of the six")
+plots.label(axis, "gold without complete, policy minus reference (sd), 95% over 112 prompts", "",
+            "Read with each number on its own line, BSR 2 is the best of the six")
 
 # %%
 ended = np.array([SEVEN[part]["finished"] for part in ("BSR 2", "reference")])[..., 0].all(0)
@@ -513,11 +520,10 @@ for how, gains in {"as gold counts": split, "read again": read_again}.items():
 print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** The other four terms of BSR 2 go from just below the reference to the best of the
-# six; the other runs hardly move. The fall of *instruction* under BSR becomes undecided.
-# On the 45 prompts where both first answers ended, gold falls as it is (-.43 ± .33; Section
-# 3's -.16 ± .28, undecided, is of all answers that ended, on 60 prompts). Read again,
-# that is undecided, too. **Gold misjudged how many items and sentences BSR 2 gives.**
+# **What to see.** BSR 2 goes from just below the reference to the best of the six; the other runs
+# hardly move. Two falls become undecided: that of *instruction* under BSR, and that of BSR 2's gold
+# at equal ending. (The second is of first answers, on 45 prompts. Section 3's undecided -.16 ± .28
+# is of all answers that ended, on 60.) **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
 # points and no story. Gold has no term for that. Only reading shows it.
@@ -525,10 +531,10 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 # %% [markdown]
 # ## 6. Proxies from another world
 #
-# Do worse proxies show what Section 3 left open, proxy up and gold down? These reward models
-# (`data/runs/study_rloo_style`; 04, Section 9) were trained where every answer ended in a
-# postscript. The policy's prompts are the plain ones. (*spread* is BSR without its level term,
-# here at $10^{-1}$; *BSR* at $10^{-2}$.)
+# Is a policy seen to be misled where its proxy is worse? These reward models
+# (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended in a postscript.
+# The policy's prompts are the plain ones. (*spread* is BSR without its level term, here at
+# $10^{-1}$; *BSR* at $10^{-2}$.)
 #
 # **Predict**: will gold follow these proxies?
 
@@ -566,22 +572,22 @@ floor, far = [at_equal_ending(run, "gold").mean() for run in noise], list(map(di
 figure, axis = plots.panels(1)
 axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
 axis.annotate(f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)",
-              (sum(floor) / 3 + 0.1, -1), ha="center", va="center")
+              (np.mean([min(floor), max(floor)]), -3), ha="center", va="center")
 two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
                 for key in ("proxy", "gold")] for name, run in NINE.items()})
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
 axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
 axis.annotate("never ends", (0.1, -1), va="center")
 axis.set_ylim(-8.5, 1)
-plots.label(axis, "what is left of the gain where both ended (sd), 95% over prompts", "",
+plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
 # %% [markdown]
 # **What to see.** **At equal ending gold falls in five of the eight runs that end**, while all
-# eight proxies rise by more than one sd. But **for none is a misled proxy shown to be needed**:
-# only BT's seed 0 falls further than under random numbers, at 29 nats to their 14 to 17: one run,
-# and no run on random numbers went that far. BT's seed 1 never ends; its proxy *dis*agrees with
-# gold from the start.
+# eight proxies rise by more than one sd. But **for none is a misled proxy shown to be needed**.
+# Only BT's seed 0 falls further than under random numbers. That is one run, at 29 nats, and no run
+# on random numbers went that far. BT's seed 1 never ends; its proxy *dis*agrees with gold from the
+# start.
 #
 # Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. It is not
 # shown to be a cause.
@@ -589,11 +595,14 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over prom
 # %% [markdown]
 # ## 7. The proxy's favourites
 #
-# Can one see, before searching with it, that a proxy is dangerous? Is its correlation with gold
-# enough? Take the reference's 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`),
-# and make up two proxies that correlate with gold as a trained one does: - **gold + noise**:
-# independent normal noise, 1.2 sds of it; - **gold + rare trick**: less noise, .8 sds, but one
-# answer in a hundred has a trick: the proxy   adds 5 sds where gold takes 2 off.
+# So far policies moved beyond the reference's answers. Here we only pick among them, by a proxy.
+# Does its correlation with gold say how good the picks are? Take 64 recorded answers to each of 112
+# prompts (`data/runs/best_of_n`), and two made-up proxies that correlate with gold as a trained one
+# does:
+#
+# - **gold + noise**: independent normal noise, 1.2 sds of it;
+# - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
+#   adds 5 sds for it, and gold takes 2 off.
 
 # %% [markdown]
 # Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
@@ -644,7 +653,7 @@ axis.set_xticks(KEEP, ["all", *(f"1/{64 // keep}" for keep in KEEP[1:])])
 axis.axhline(0, color="black", linewidth=0.8)
 plots.label(axis, "the proxy's favourites: top share of the answers; 95% over seeds (or draws) "
             "and prompts", "mean gold (sd above average)",
-            "Three proxies that correlate alike with gold, three ends")
+            "The same correlation with gold (.64 or .65), three different ends")
 
 # %%
 def turning(name):
@@ -672,14 +681,12 @@ table.head(6)
 #
 # **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
 # let people judge the favourites: the top one of 64 against the top eighth.
-#
-# This is about picking among what the reference says. A policy *moves* beyond that.
 
 # %% [markdown]
 # ## 8. BSR's policies against BT's
 #
-# Is BSR the better teacher? A seed has the same prompts in the same order under both methods: the
-# comparison is paired.
+# Did BSR's policies gain more gold than BT's? A seed has the same prompts in the same order under
+# both methods (paired).
 
 # %%
 def apart(name, other, value, group=runs):
@@ -713,11 +720,11 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # ## 9. What holds here
 #
 # - **Ending explains most of what gold gained beside the reference.** At equal ending gold rose in
-#   two of six runs and fell in three, less than under random numbers.
+#   two of six runs and fell in three, none further than under random numbers.
 # - **What a model adds to random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Proxy up, gold down at equal ending**: five of nine runs against models of another world.
-#   For none is it shown that the proxy misled its policy.
+# - **Proxy up, gold down at equal ending**: five of the eight runs of Section 6 that end. For none
+#   is it shown that the proxy misled its policy.
 # - **BSR against BT, spread against BT: undecided.**
 #
 # Unlike the paper (Sec. 3.2): 135M, not 1.5B, no own SFT, LoRA, 16 answers a step, not 128, no KL
@@ -731,7 +738,7 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
 # with a trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of
 # length N, is gold of the best of n answers without a trick. Return the expected gold of the pick
-# for n = 1 to N, a tensor. (Where is it highest? One `argmax`, plus 1.)
+# for n = 1 to N, a tensor. (The second cell below prints where it is highest.)
 #
 # <details><summary>First hint</summary>
 #
@@ -744,6 +751,12 @@ def expected_gold(honest, trick, rate):
 
 
 checks.check_expected_gold(expected_gold);
+
+# %%
+honest = torch.arange(1.0, 65).log()  # gold of the best of n grows about like this
+for rate in (0.1, 0.03, 0.01):
+    found = expected_gold(honest, -2.0, rate)
+    print(f"rate {rate}: highest at n =", None if found is None else found.argmax().item() + 1)
 
 # %% [markdown]
 # **2.** Judge the record. BT 0 and BSR 0 were trained once more with the paper's KL price of .05.
@@ -782,7 +795,8 @@ for method in ("bt", "bsr"):
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
 # From three boolean tensors (numbered before, numbered after, asked for) return by how much
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
-# alike, 1 where it went from none to all of the asked and stayed elsewhere.
+# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` first:
+# torch subtracts no booleans.)
 #
 # Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
 # second number would tell them apart?
@@ -831,7 +845,7 @@ checks.check_learned_to_list(learned_to_list);
 #
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
-# | tokens, endings | 41 to 25 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
+# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
 # | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
 # | a constant, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
 
@@ -839,7 +853,7 @@ checks.check_learned_to_list(learned_to_list);
 # ## What you know now
 #
 # - A gain that any proxy would bring, such as ending, must be taken out of proxy *and* gold before
-#   you compare them. What a model adds, only a control shows.
+#   you compare them.
 # - For picking, a proxy's correlation with gold says less than the worth of its favourites.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
