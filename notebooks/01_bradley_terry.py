@@ -573,8 +573,8 @@ right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 
 # %% [markdown]
 # **What to see.** Left: all fits to 60 pairs get every pair right, noise included, and their norms
-# grow on. Those to 250 are contradicted, and their norms stop. Yet in every draw they stop above the
-# truth's and claim too much (right): over-confidence needs no endless margin.
+# grow on. Those to 250 are contradicted, and their norms stop. Yet in every draw they stop above
+# the truth's and claim too much (right): over-confidence needs no endless margin.
 
 # %% [markdown]
 # Three cures:
@@ -614,8 +614,8 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
-# .11 too much, those to 2,000 .05 too *little*. The other two cures are chosen on fresh pairs: in
-# no draw does the best stop leave more than .05, or the factor more than about .01.
+# .11 too much, those to 2,000 .05 too *little*. The other two cures, chosen on fresh pairs, leave
+# little: in no draw more than .05 (best stop) or about .01 (factor).
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
