@@ -418,14 +418,13 @@ for axis, r, title in ((axes[0], gold, "True rewards: prompt 11 lies above promp
     for prompt in (10, 11):
         axis.annotate(str(prompt), (prompt, r[prompt].max()), (0, 6), color=plots.COLORS["level"],
                       textcoords="offset points", ha="center")
-    plots.label(axis, "prompt (dash: its level)", "", title)
+    plots.label(axis, "prompt, 12 of the 159 (dash: its level)", "", title)
 axes[0].set_ylabel("rewards of its four answers (reward units)")
 assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].mean()
 
 # %% [markdown]
-# **What to see** (12 of the 159 prompts). No distance within a prompt changes, and BT sees nothing
-# else. The levels that are lost are real: they scatter by 1.17, where chance among four answers
-# alone would give .66.
+# **What to see.** No distance within a prompt changes, and BT sees nothing else. The levels that
+# are lost are real: they scatter by 1.17, where chance among four answers alone would give .66.
 #
 # <details><summary>Answer</summary>
 #
@@ -603,12 +602,12 @@ for number, w in fits.items():
     resized[number] = resize(w[:, -1].T, others)
 
 # %%
-figure, axes = plots.panels(2, sharey=True)
-draw_claims(axes[0], early, ((0.77, 0.58), (0.81, 0.75), (0.57, 0.76)),
-            "Ten passes: 60 claim too much, 2,000 too little")
-draw_claims(axes[1], resized, ((0.72, 0.66), (0.72, 0.62), (0.72, 0.58)),
-            "One factor: claims come true")
-axes[1].set_ylabel("")
+figure, axes = plots.panels(3, sharey=True)
+for axis, columns, title in ((axes[0], early, "Ten passes: off both ways"),
+                             (axes[1], stopped, "Best stop: claims nearly come true"),
+                             (axes[2], resized, "One factor: claims come true")):
+    draw_claims(axis, columns, ((0.83, 0.52), (0.83, 0.56), (0.83, 0.6)), title)
+    axis.label_outer()
 show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
       (("10 passes", early), ("best stop", stopped), ("one factor", resized)) for number in fits})
 
