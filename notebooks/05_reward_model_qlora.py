@@ -11,8 +11,9 @@
 #
 # Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
 # card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
-# is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). What a layer computed is
-# computed again. Which copies of such a model are still the same model?
+# is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). Most of what the layers
+# compute is thrown away, and computed again when needed. Which copies of such a model are still the
+# same model?
 
 # %% [markdown]
 # After it you can
@@ -153,6 +154,7 @@ for b in (64, 4096):
     print(f"absmax of {b:4d} Gaussian numbers: {gauss.view(-1, b).abs().amax(1).mean():.1f} std")
 
 # %%
+# drawing only
 blocks = [b for b in (16, 64, 256, 1024, 4096) if b <= W.numel()]
 figure, (left, right) = plots.panels(2)
 left.hist((W.reshape(-1, 64) / absmax).flatten(), bins=121, color="#BBBBBB")
@@ -162,6 +164,8 @@ for name, place, tint, height in (("NF4", nf4, "#4477AA", -900), ("even", even, 
     right.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
     right.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
     right.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
+left.annotate("the largest of\neach block", (1, 8200), (0.62, 12500), fontsize=8, ha="left",
+              arrowprops={"arrowstyle": "-", "color": "#888888"})
 plots.label(left, "weight / absmax of its block", "weights",
             "NF4 puts its values where the weights are")
 plots.label(right, "weights in a block", "rms error, % of the weights' std",
@@ -179,9 +183,9 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # block, the farther out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, the spikes at $\pm 1$ are each block's own absmax. The bumps beside them
-# are our model's past: its weights were once rounded to 16 even values a block of 32. Gaussian
-# numbers have no such past. Up to blocks of 256 they say the same.
+# **What to see.** Left, the bumps beside the spikes are our model's past: it comes from a file in
+# Q4_1, a format of 16 even values a block of 32. Gaussian numbers have no such past. Up to blocks
+# of 256 they say the same.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -229,10 +233,12 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # $A$'s gradient is zero: it passes through $B$, which is zero. The first step moves $B$ alone.
 # </details>
 #
+# Every linear matrix of every layer gets such an adapter: seven a layer, from here on of rank 16.
+# In the 8B model these are 42 million numbers, .6% of its weights. The reward head $W_p$ (Eq. 2) is
+# new, so it is trained as a whole.
+#
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
-# same outputs. With the original $W$ in place of $W_4$ it does not (Section 6). The reward head
-# $W_p$ (Eq. 2) is new, so it is trained as a whole. Every linear matrix of every layer gets an
-# adapter: seven a layer, here and below of rank 16.
+# same outputs. With the original $W$ in place of $W_4$ it does not (Section 6).
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
@@ -247,6 +253,7 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # shrink?
 
 # %%
+# two settings that differ from the file's: no 4 bits; gradient checkpointing
 PLAIN, AGAIN = "model.quantization=null", "model.gradient_checkpointing=true"
 
 # %%
@@ -271,15 +278,16 @@ Markdown(tables.table(["10 layers, 1,024 tokens; MB", "base", "activations, esti
 # </details>
 #
 # **How far to trust it.** The two columns come from one counter, so they check the fake tensors
-# only. A GPU was asked once, an H100: our small model's activations took .2 to 1.6% more than
-# counted, in six settings. None had checkpointing, none was of 8B. CUDA itself took .2 GB more than
-# we assume, and free pieces too small to use are lost: leave 1 to 2 GB.
+# only. A GPU was asked once, an H100 (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Our small
+# model's activations took .2 to 1.6% more than counted, in six settings. None had checkpointing,
+# none was of 8B. CUDA itself took .2 GB more than we assume, and free pieces too small to use are
+# lost: leave 1 to 2 GB.
 
 # %% [markdown]
-# Now Llama-3.1-8B on an RTX 4060 Ti with 16 GB. The card holds one **pair** at a time, a
-# micro-batch (03). "2,048 tokens" means the prompt and *one* answer. The prompt is a quarter, and
-# both answers share it: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (The loss is BT's. A card sold
-# as 16 GB may have $16 \cdot 2^{30}$ bytes, 17.2 times $10^9$. We count 16: the rest is reserve.)
+# Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds one **pair** at a
+# time, a micro-batch (03). "2,048 tokens" means the prompt, a quarter, and *one* answer. Both
+# answers share the prompt: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may
+# have 17.2 times $10^9$ bytes. We count 16: the rest is reserve.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -291,9 +299,8 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 
 # %% [markdown]
-# With adapters every layer adds the same number of bytes. So two and four layers are counted, and a
-# straight line leads to 32. Full fine-tuning lies on no line, and is counted whole. (Its
-# activations are larger than LoRA's, too. We did not look into why.)
+# Every layer adds the same number of bytes. So two and four layers are counted, and a straight line
+# leads to 32.
 
 # %%
 def counted(length, changes, layers):
@@ -312,8 +319,8 @@ bill = {}
 for length in (2048, 512):
     for way, changes in WAYS.items():
         if (length, way) == (512, "full"):
-            continue  # slow to count, and more than a small card at any length
-        parts = (counted if way == "full" else on_a_line)(length, changes, 32)
+            continue  # the line begins at four layers, and no small card holds its weights
+        parts = on_a_line(length, changes)
         parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
         bill[length, way] = {p: parts[p] / 1e9 for p in (
             "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
@@ -324,13 +331,18 @@ Markdown(tables.table(
       "not counted" if way == "full" else f"{bill[512, way]['total']:.1f}"] for way in WAYS]))
 
 # %%
-assert on_a_line(2048, WAYS["LoRA"], 6) == counted(2048, WAYS["LoRA"], 6), "six layers on the line"
+for way in ("full", "LoRA"):
+    assert on_a_line(2048, WAYS[way], 6) == counted(2048, WAYS[way], 6), "six layers on the line"
+two, four = (counted(16, WAYS["full"], layers) for layers in (2, 4))  # nearly without tokens
+added = {part: four[part] - two[part] for part in ("base", "saved")}
+assert abs(added["saved"] / added["base"] - 2 / 4) < 0.01, "full keeps 2 bytes more a 4-byte weight"
 assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
 fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
 assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
 assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
 
 # %%
+# drawing only
 COLORS = {"base": "#BBBBBB", "trained": "#AA3377", "activations": "#4477AA", "context": "#CCBB44"}
 NAMES = ("frozen base", "adapters, gradients, averages", "activations", "CUDA")
 figure, axes = plots.panels(2, sharey=True)
@@ -340,12 +352,13 @@ for axis, length in zip(axes, (2048, 512), strict=True):
     bottom = torch.zeros(len(some))
     for (part, tint), name in zip(COLORS.items(), NAMES, strict=True):
         height = torch.tensor([bill[length, way][part] for way in some])
-        axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name)
+        bars = axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name)
+        axis.bar_label(bars, [f"{x:.1f}" if x > 1.8 else "" for x in height], label_type="center",
+                       fontsize=8, color="white" if part == "activations" else "black")
         bottom += height
     for place, total in enumerate(bottom.tolist()):
-        inside = 22 < total < 24  # above the bar lies a card's line
-        axis.text(place, total + (-2.5 if inside else 0.9), f"{total:.1f}", ha="center",
-                  fontsize=8, color="white" if inside else "black")
+        above = 24.6 if 22 < total < 24 else total + 0.7  # not on a card's line
+        axis.text(place, above, f"{total:.1f}", ha="center", fontsize=9, weight="bold")
     for limit in (16, 24):
         axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=0)
         axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
@@ -364,13 +377,13 @@ axes[1].legend(loc="upper right", fontsize=8);
 #
 # **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
 # more. With 512 most is the base, so 4 bits do. (The 4-bit base takes 4.7 GB, not 3.8: embeddings
-# stay in 16 bits. Full fine-tuning is off the figure.)
+# stay in 16 bits.)
 
 # %% [markdown]
 # **4 bits do not shrink activations.** Yet QLoRA's are smaller here, 21.6 GB against 25.5. That is
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
 # layer, not beside a 4-bit one. The H100 saw a difference in our small model, too: 6.43 GB against
-# 7.28 (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`).
+# 7.28. Full fine-tuning's are the largest: they hold 16-bit copies of the layers' 32-bit weights.
 
 # %% [markdown]
 # ## 5. Train, live
@@ -407,6 +420,9 @@ assert before["prompt"] == after["prompt"], "a paired difference needs the same 
 # %%
 change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
 mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
+
+# %%
+# drawing only
 figure, axes = plots.panels(2)
 tints = [plots.COLORS["bsr"] if x > 0 else "black" if x < 0 else "#AAAAAA" for x in change]
 apart = torch.linspace(-0.03, 0.03, len(change))  # equal lines, drawn beside one another
@@ -463,8 +479,9 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # | control | 4 bits, as trained | left out |
 
 # %% [markdown]
-# **Predict**: which of them keep every margin? ("Format": 16-bit or 32-bit numbers. Merged models
-# multiply in 32 bits.)
+# A *format* is 16-bit or 32-bit numbers. Merged models multiply in 32 bits.
+#
+# **Predict**: which copies keep every margin?
 
 # %%
 from bsr_lite.scale.merge import merge_reward_model
@@ -506,7 +523,7 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
     [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
-# The control is copy 1 without its adapters. For copy 5 the sums of base and change are rounded.
+# For copy 5 base plus change is rounded to 4 bits again. The control is copy 1 without adapters.
 
 # %%
 again, sums = copies["1 reloaded"], []
@@ -530,6 +547,8 @@ def off(name, reference=rewards):  # the largest change of any margin
     return (scored[name] - reference).max().item() - (scored[name] - reference).min().item()
 
 
+# %%
+# drawing only
 figure, axis = plots.panels(1)
 figure.set_figheight(1.2 * figure.get_figheight())
 for place, name in enumerate(reversed(scored)):
@@ -565,17 +584,17 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 # </details>
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
-# **beside or merged is one function; the base decides.** On the original base a margin moves by
-# .19: more than the margin of 1 over 4 was (see the table). Without adapters one moves by .50.
-# (These are this model's numbers. Whether copy 4 is better or worse, four answers cannot say.) Copy
-# 6, whose embeddings passed through the other format, too, is another base: .04.
+# **beside or merged is one function; the base decides.** On the original base the margin of 1 over
+# 4 moves by .19; it was .13. Without adapters a margin moves by .50. Copy 6 has another base, too:
+# its embeddings passed through the other format. Its margins move by up to .04. (Another training
+# gives other numbers. Whether copy 4 is better or worse, four answers cannot say.)
 
 # %% [markdown]
 # A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Expect its copy 2
 # to move margins a little; how far is not recorded here.
 #
-# **Why is copy 5 nearly the control again?** How many codes does training move? To see that the
-# count can see: a change 100 times as large.
+# Why is copy 5 nearly the control again? **Predict** how many 4-bit codes ten steps moved. (A
+# change 100 times as large checks that the count can see one.)
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
@@ -746,7 +765,8 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # checkpointing shrinks activations. An adapter belongs to the *rounded* base it was trained on:
 # merged anywhere else, nothing fails and the margins change.**
 #
-# - At 2,048 tokens: 163 GB; with adapters 42; with checkpointing, too, 18.5; and with 4 bits 7.8.
+# - At 2,048 tokens full fine-tuning takes 163 GB, adapters 42. Checkpointing leaves 18.5 of these,
+#   and 4 bits 7.8.
 # - Long answers call for checkpointing, short ones for 4 bits.
 # - Ten steps changed no 4-bit code: merge into dequantized weights, and stay there. After longer
 #   training, count again.
