@@ -434,8 +434,9 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # </details>
 #
 # This $c(x)$ was random. A network shares its weights among prompts: is its $c(x)$ random, too? The
-# record `study_lora` holds four language models, trained with BT in one pass over 900 pairs. Do
-# they order the levels of *new* prompts as gold does? Random levels would give a tau near 0.
+# record `study_lora` holds four reward models (language models with a reward output, Section 8),
+# trained with BT in one pass over 900 pairs. Do they order the levels of *new* prompts as gold
+# does? Random levels would give a tau near 0.
 
 # %%
 from bsr_lite.studies.records import read_runs
@@ -445,7 +446,7 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
     taus = [kendall_tau_b(*(torch.tensor(run[part][key]).mean(1) for key in ("rewards", "gold")))
             for run in trained]
     mean, half = seed_interval(taus)
-    print(f"answers of language models {writers}: tau of levels {mean:.2f} ± {half:.2f} (95%)")
+    print(f"answers by writers {writers}: tau of levels {mean:.2f} ± {half:.2f} (95%)")
 
 # %% [markdown]
 # They do, in part (intervals over four seeds). The loss neither asked for this nor guards it.
@@ -523,8 +524,9 @@ print("the truth itself claims {claims:.2f} and is right {right:.2f}".format(**s
 show(rows)
 
 # %% [markdown]
-# **What to see** (mean of eight draws, smallest to largest). The truth claims .78 and is right .78.
-# With 60 pairs a fit claims .96 and is right .65. With 2,000 it is .79 and .77.
+# **What to see** (mean of eight draws, smallest to largest). The fewer the pairs, the more a fit
+# claims (.96, .84, .79) and the less often it is right (.65, .73, .77). The truth claims .78 and is
+# right .78.
 
 # %%
 # Drawing only, may be skipped.
@@ -718,7 +720,7 @@ def invisible_directions(count, compared):
 checks.check_invisible_directions(invisible_directions);
 
 # %% [markdown]
-# **4.** *Judge a record.* Back to the language models of Section 6 (`study_lora`): 900 pairs, one
+# **4.** *Judge a record.* Back to the reward models of Section 6 (`study_lora`): 900 pairs, one
 # label each, one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair
 # fits they claim far more than they know." From a model's margins and the true ones (tensors)
 # return what it claims on average for the answers it prefers, minus the mean probability that the
@@ -740,7 +742,7 @@ checks.check_overclaim(overclaim);
 # %% [markdown]
 # The next cell prints it by seed, with the 95% interval. Rows are fresh pairs: other answers to
 # training prompts (`in_domain`), new prompts (`prompt_disjoint`), answers to training prompts by
-# language models not seen in training (`response_disjoint`), both new (`mutual_disjoint`).
+# writers not seen in training (`response_disjoint`), both new (`mutual_disjoint`).
 #
 # First write down which over-claim would let the sentence stand; then compare both ends of each
 # interval with it. An interval covers the four seeds. What does it not cover?
@@ -772,7 +774,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 #
 # 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
-# 3. Not its choices. Its claims grow. The loss can fall only if it claimed too little.
+# 3. Not its choices. Its claims grow. The loss on *fresh* pairs can fall only if it claimed too
+#    little. The *training* loss of a fit that gets every pair right always falls.
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
@@ -783,7 +786,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
-# | training pairs wrong | near the judge's own noise (Section 7: .22) | near 0: more pairs |
+# | training pairs wrong | near the judge's noise (Section 7: .22) | near 0: more pairs; far above: go on |
 # | claims minus right, fresh pairs | near 0 | above: rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
 # | rewards of different prompts | trusted if checked | judge across prompts |

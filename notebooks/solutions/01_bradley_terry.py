@@ -44,10 +44,10 @@ from bsr_lite.course import checks
 # %% [markdown]
 # **1.** One look at a pair of margin $m$ adds $\sigma(m)\,\sigma(-m)$ to the Fisher information, so
 # $k$ looks give a standard error of $1/\sqrt{k\,\sigma(m)\,\sigma(-m)}$. Set 1.96 of them equal to
-# the half width and solve for $k$. At $m = 0$ and $\pm 1$ it takes 16 looks, at $m = 4$ it takes
-# 218: where the winner is clear, nearly every look says the same. (Only about 4 of the 218 are
-# upsets, so the large-sample formula is rough there.) The interval is the margin's: with the mean
-# fixed at 0 that of each reward is half as wide.
+# the half width and solve for $k$. For a half width of 1 it takes 16 looks at $m = 0$, 20 at $m =
+# 1$, 218 at $m = 4$: where the winner is clear, nearly every look says the same. (Only about 4 of
+# the 218 are upsets, so the large-sample formula is rough there.) The interval is the margin's:
+# with the mean fixed at 0 that of each reward is half as wide.
 
 # %%
 def comparisons_needed(margin, half_width):
