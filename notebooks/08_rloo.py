@@ -607,7 +607,7 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 #
 # Three steps cannot show it. Recorded runs made 40 steps of four prompts by the library's loop,
 # without a KL price. Gold counted in units of its sd; a cut-off answer lost one unit. The learning
-# rate was 3e-4, 1e-3 or 3e-3 (half of it in step 1), falling to 0: one run each.
+# rate was 3e-4, 1e-3 or 3e-3 (half in step 1), falling to 0: one run each.
 #
 # Then the policy answered 64 new prompts twice, the reference eight times; terms on record are
 # means over these. The prompts share ten **subjects** (cats, sewing, ...): the unit of repetition.
