@@ -11,8 +11,8 @@
 #
 # Eight GPUs change where the numbers lie, who computes them, and how long that takes. They must not
 # change the loss. So of each trick that moves work we ask: **does it give the plain way's numbers,
-# and would the test notice if it did not?** Packing and two processes pass here. One obvious way to
-# split a batch fails.
+# and would the test notice if it did not?** With a small model on a CPU, packing and two processes
+# pass; one obvious way to split a batch fails. Nobody has run the 8B config yet.
 
 # %% [markdown]
 # After it you can
@@ -61,16 +61,13 @@ CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
 # %% [markdown]
 # ## 1. The config, and what decides the loss
 #
-# Some lines of a config decide the loss, others only memory and time. `rm_8b_bsr.yaml` follows the
-# paper's 8B recipe; its first lines, not shown, say where it differs.
+# `rm_8b_bsr.yaml` follows the paper's 8B recipe. Its first lines, not shown, say where it differs.
 #
 # **Predict**: two lines decide a training step's memory and speed, but never its loss. Which?
 
 # %%
 text = Path(CONFIG).read_text()
 print(text[text.index("output_dir"):])
-
-# %%
 small, big = load_config("bsr_lite/configs/rm_fast.yaml"), load_config(CONFIG)
 assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they must fill a batch"
 
@@ -124,7 +121,9 @@ for queries, keys in zip(row.query_lengths, row.keys.split(row.key_lengths), str
     for i in range(queries):  # the last query of a segment sees all of its keys
         allowed[start + i, keys[:len(keys) - queries + 1 + i]] = 1
     start += queries
-kinds = row.input_ids[0]
+
+# %%
+# drawing only
 TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0.4, 0.47],
                       [0.75, 0.83, 0.9], [0.87, 0.87, 0.87]])
 rows = torch.full((2 * len(PAIRS), longest), 5)  # padding
@@ -132,14 +131,14 @@ for i, (p, c, r) in enumerate(PAIRS):
     for j, answer in enumerate((c, r)):
         rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1, 2 + j
     rows[2 * i + 1, :p] = 4  # the prompt again
-
-# %%
+kinds = row.input_ids[0]
 figure, (left, right) = plots.panels(2, width_ratios=[1, 1.15])
 left.imshow(TINTS[rows], aspect="auto", interpolation="nearest")
 right.imshow(TINTS[(allowed * kinds[:, None]).long()], aspect="auto", interpolation="nearest")
 ends = torch.tensor([0, *(sum(pair) for pair in PAIRS)]).cumsum(0)
 for axis, middles in ((left, torch.arange(4) * 2 + 0.5), (right, (ends[:-1] + ends[1:]) / 2)):
     axis.set_yticks(middles.tolist(), [f"pair {i}" for i in range(1, 5)])
+    axis.grid(False)
 for x, y, name, tint in ((0.5, 0, "prompt", "white"), (18, 0, "chosen", "white"),
                          (12.5, 1, "rejected", "white"), (0.5, 1, "prompt again", "black"),
                          (30, 1, "padding", "black")):
@@ -149,8 +148,6 @@ plots.label(left, "token of a row", "two rows a pair",
             f"Padded: grey and pale, {1 - packed / padded:.0%} of {padded} tokens, is waste")
 plots.label(right, "token that is looked at", "token that looks, in its colour",
             f"Packed: {packed} tokens; rejected never sees chosen")
-left.grid(False)
-right.grid(False);
 
 # %% [markdown]
 # **What to see.** Left, padding is grey (36%), the second copy of each prompt pale (12%). Right, a
@@ -181,18 +178,17 @@ assert exact < 5e-5, "packing must not change a reward"
 assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
-# Packed differs by rounding; the control moves one of eight rewards by .14. So packing passes, and
-# the test would notice a leak.
+# Packed differs by rounding; the control moves rejected answers' rewards by up to .14. So packing
+# passes, and the test would notice a leak.
 #
-# Does it save time? Our trainer, which packs, was 1.3 to 3.4 times as fast as that of TRL, Hugging
-# Face's library, which pads: medians on one CPU thread, four layers, TRL at its best settings
-# (`data/runs/bench`). How much of that is packing was not measured. No GPU has timed it.
+# Does it save time? TRL, Hugging Face's library, pads. On one CPU thread, with four layers, our
+# trainer was 1.3 to 3.4 times as fast as TRL's at its best settings (medians, `data/runs/bench`).
+# How much of that is packing was not measured. No GPU has timed it.
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
 #
-# Cut over more GPUs, what belongs to weights shrinks. What belongs to the tokens of a micro-batch
-# does not.
+# More GPUs shrink what belongs to weights, not what belongs to the tokens of a micro-batch.
 #
 # Full fine-tuning in fp32 takes 4 bytes a weight, 4 for its gradient and 8 for AdamW's two
 # averages: 16 in all, 128 GB for 8 billion. **FSDP2** (fully sharded data parallel) *cuts* all of
@@ -224,8 +220,8 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 # a reward model has no output layer. The config's `dtype` is that of the products: trained weights
 # stay in fp32, so the 16 bytes hold. *Gathered* is what a GPU holds whole for a moment.
 #
-# **Predict**: from 8 GPUs with 32,768 tokens a micro-batch, which saves more: cutting the
-# micro-batch to a quarter, or then eight times the GPUs?
+# **Predict**: start from 8 GPUs and 32,768 tokens a micro-batch. First take a quarter of the
+# tokens, then eight times the GPUs. Which step saves more?
 
 # %%
 from bsr_lite.scale.dry_run import UTILISATION, memory, step_work, steps_of
@@ -234,27 +230,25 @@ from bsr_lite.scale.fake import meta_model
 less = dataclasses.replace(big, token_budget=8192)
 meta = meta_model(big.model)
 wide, narrow = (memory(config, meta, 8)["FSDP2"] for config in (big, less))
-CUT = ("base", "gradients", "optimizer")
-more = narrow | {part: narrow[part] / 8 for part in CUT}  # on 64 GPUs
+more = narrow | {part: narrow[part] / 8 for part in ("base", "gradients", "optimizer")}  # on 64
 bills = {"8 GPUs,\n32,768 tokens": wide, "8 GPUs,\n8,192 tokens": narrow,
          "64 GPUs,\n8,192 tokens": more}
 
 # %%
+# drawing only
 PARTS = {"weights": (["base"], "#888888"), "gathered": (["gathered"], "#66CCEE"),
          "gradients and AdamW": (["gradients", "optimizer"], "#CCBB44"),
          "activations": (["activations"], "#4477AA")}
-bills = pd.DataFrame({part: {name: sum(bill[k] for k in keys) / 1e9
-                                 for name, bill in bills.items()}
-                          for part, (keys, _) in PARTS.items()})
-
-# %%
+table = pd.DataFrame({part: {name: sum(bill[k] for k in keys) / 1e9
+                             for name, bill in bills.items()}
+                      for part, (keys, _) in PARTS.items()})
 figure, axis = plots.panels(1)
-bottom = 0 * bills["weights"]
+bottom = 0 * table["weights"]
 for part, (_, tint) in PARTS.items():
-    axis.barh(bills.index, bills[part], 0.6, left=bottom, color=tint)
-    axis.text(bottom.iloc[0] + bills[part].iloc[0] / 2, -0.34, part, fontsize=8,
+    axis.barh(table.index, table[part], 0.6, left=bottom, color=tint)
+    axis.text(bottom.iloc[0] + table[part].iloc[0] / 2, -0.34, part, fontsize=8,
               ha="center", va="bottom")
-    bottom += bills[part]
+    bottom += table[part]
 for place, total in enumerate(bottom):
     change = f" ({total - bottom.iloc[place - 1]:+.1f})" if place else ""
     axis.text(total + 0.4, place, f"{total:.1f} GB{change}", fontsize=9, va="center")
@@ -265,9 +259,10 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
             f"then eight times the GPUs {saved.iloc[2]:.0f} GB")
 
 # %% [markdown]
-# **What to see.** Fewer tokens shrink activations. More GPUs then shrink weights, gradients and
-# averages. What is gathered, mostly the embedding and its gradient, stays whole. CUDA's own memory
-# comes on top (`dry_run` adds .6 GB; an H100 took .8).
+# **What to see.** Fewer tokens shrink activations; more GPUs the weights, gradients and averages.
+# What is gathered, mostly the embedding and its gradient, stays whole. Each of 64 GPUs has 2 of the
+# batch's pairs, at most 8,192 tokens. CUDA's own memory comes on top (`dry_run` adds .6 GB; an H100
+# took .8).
 #
 # These bars are counted, not measured. On an H100 the count was 98 to 100% of the small model's
 # measured activations, never too high, *without* checkpointing
@@ -311,18 +306,20 @@ whole, naive = gradient(penalty(values), values), gradient(halves(values), value
 print("mean of all, of each half:", *(f"{v.mean():.2f}" for v in (values, values[:4], values[4:])))
 
 # %%
+# drawing only
 figure, axis = plots.panels(1)
-for name, slope, marker, tint in (("whole batch", whole, "o", "#EE6677"),
+both = f"whole batch\n(mean {values.mean():.2f})"
+for name, slope, marker, tint in ((both, whole, "o", "#EE6677"),
                                   ("each half alone", naive, "s", "#888888")):
     push = -slope[:, 0]  # a step goes against the gradient
     axis.plot(range(1, 9), push, marker, color=tint)
     axis.text(8.15, push[-1], name, fontsize=9, color=tint, va="center")
-for x, name in ((2.5, "GPU 1"), (6.5, "GPU 2")):
-    axis.text(x, -0.02, name, ha="center")
+for x, name, own in ((2.5, "GPU 1", values[:4]), (6.5, "GPU 2", values[4:])):
+    axis.text(x, -0.02, f"{name}: mean reward {own.mean():.2f}", ha="center")
 axis.axvline(4.5, color="black", linewidth=0.8, linestyle="--")
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set(ylim=(-0.023, 0.038), xlim=(0.7, 9.3), xticks=range(1, 9))
-plots.label(axis, "pair", "push on each of the pair's two rewards",
+plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {LAMBDA}$)",
             "The whole batch pushes all rewards up; halves push GPU 1's down")
 
 # %% [markdown]
@@ -378,7 +375,7 @@ assert off[1] > 0.1, "averaging penalties of halves is another loss"
 # batches of 8, each one group. The control is one process with groups of 4: BSR in halves, like
 # ranks that do not exchange.
 #
-# **Predict**: in which digit does each differ from one process?
+# **Predict**: in which digit do two processes differ from one? In which does the control?
 
 # %%
 import sys
@@ -463,13 +460,14 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
 # %% [markdown]
 # A run reaches only a part of the peak on a card's data sheet, the **utilisation**. `dry_run`
 # *assumes* 35%. On an H100 an earlier version of this code reached .2 to 6.1%, with the 135M model.
-# 8B has other matrices: neither is a forecast for it.
 
 # %% [markdown]
-# Why so low? Two suspects. That version computed attention one segment at a time: about .1 s of a
-# step's .19 s at 8,192 tokens (30 layers of 3.3 ms, timed alone, for 7,168 tokens; it is replaced,
-# and not timed again). And perhaps a part of each step is fixed, while the card waits for the CPU
-# to start every operation. Exercise 4 asks how much a fixed part explains.
+# Why so low? Two suspects.
+# - That version computed attention one segment at a time. Timed alone it took about .1 s, of a
+#   step's .19 s (30 layers of 3.3 ms; 7,168 tokens, the step 8,192). It is replaced, and not timed
+#   again.
+# - Perhaps a part of each step is fixed, while the card waits for the CPU to start every operation.
+#   Exercise 4 asks how much that would explain.
 #
 # **Predict**: 596 steps of 524,288 tokens on eight H100s, $989 \cdot 10^{12}$ operations a second
 # each: how many hours at 35%?
@@ -486,9 +484,8 @@ for name in ("a100", "h100", "b200"):
 pd.DataFrame.from_dict(hours, orient="index").round(1)
 
 # %% [markdown]
-# At 6% a run takes six times the hours it takes at 35%, and nothing here shows that 8B lies between
-# the two. (Tokens are an upper bound; communication and evaluation are left out.) So first measure
-# ten steps, and multiply.
+# 8B has other matrices: nothing shows that it lies between 6% and 35%. (Tokens are an upper bound;
+# communication and evaluation are left out.) So first measure ten steps, and multiply.
 
 # %% [markdown]
 # ## 7. Launch it
@@ -503,7 +500,7 @@ pd.DataFrame.from_dict(hours, orient="index").round(1)
 # ```
 
 # %% [markdown]
-# Nobody has run the 8B config yet. If you do, take three seeds of each method, evaluate with
+# If you run it, take three seeds of each method, evaluate with
 # `studies.evaluate --format rm_bench`, and give intervals. The paper's numbers, in two folds, have
 # none.
 
@@ -598,7 +595,7 @@ checks.check_bsr_gradient(bsr_gradient);
 #
 # Three micro-batches have `tokens` (rising), done at `rates` (tokens a second). Return three
 # numbers: the fixed seconds of the line through the first two, those of the line through the last
-# two, and 1 if these differ by at most a tenth of the larger, else 0. Then run the last cell.
+# two, and 1 if these differ by at most a tenth of the larger, else 0. Then run the last code cell.
 #
 # - Which training does the first sentence fit?
 # - At which share of the peak would its largest micro-batch run without the fixed seconds?
@@ -624,7 +621,8 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
     tokens, rates = runs["token budget"].astype(int).tolist(), runs["tokens/s"].tolist()
     mine = fixed_seconds(tokens, rates)
     found[kind] = {f"s, budget {n:,}": round(n / r, 3) for n, r in zip(tokens, rates, strict=True)}
-    found[kind] |= {"of the peak, last": f"{runs['of the published peak'].iloc[-1]:.1%}",
+    share = f"{runs['of the published peak'].iloc[-1]:.1%}"
+    found[kind] |= {f"of the peak, budget {tokens[-1]:,}": share,
                     "your answer": "{:.3f} s, {:.3f} s, {}".format(*mine) if mine else "not yet"}
 pd.DataFrame.from_dict(found, orient="index")
 

@@ -20,7 +20,7 @@
 # %% [markdown]
 # After it you can
 # - tell a symptom that needs a cure from one that only looks odd;
-# - name for each of eight symptoms the comparison to make first, and what it cannot tell;
+# - name for each of eight symptoms the comparison to make first, and what its check misses;
 # - say why a KL estimate may be slightly below zero, and what makes it strongly negative.
 
 # %%
@@ -176,6 +176,15 @@ for name, r in (("before", (new @ healthy).cpu()), ("at 300", torch.tensor(raise
 # before and after.
 
 # %%
+high = torch.tensor(raised["rewards"])  # (P, 2)
+model.classifier.score.bias -= high.mean()  # mend
+mended = evaluate(model, pairs_as_groups(pairs))
+doctor.tell(doctor.level, mended)
+low = torch.tensor(mended["rewards"])
+assert torch.equal(high.diff(dim=1) < 0, low.diff(dim=1) < 0), "a level changes no pair's order"
+
+# %%
+# drawing only
 def draw(axis, rewards, title):
     drawn = torch.as_tensor(rewards)[:24]
     chosen, rejected = drawn[drawn.diff(dim=1)[:, 0].argsort()].T  # r_w - r_l falls
@@ -190,14 +199,6 @@ def draw(axis, rewards, title):
     return chosen, rejected, wrong
 
 
-high = torch.tensor(raised["rewards"])  # (P, 2)
-model.classifier.score.bias -= high.mean()  # mend
-mended = evaluate(model, pairs_as_groups(pairs))
-doctor.tell(doctor.level, mended)
-low = torch.tensor(mended["rewards"])
-assert torch.equal(high.diff(dim=1) < 0, low.diff(dim=1) < 0), "a level changes no pair's order"
-
-# %%
 _, axes = plots.panels(2)
 for axis, rewards, title in zip(axes, (high, low), (
         "A level of 300: 3 of 24 pairs ranked wrongly", "The level subtracted: the same 3"),
@@ -391,10 +392,10 @@ pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
 #
-# Answers in a batch are *padded* to one length, on the right or on the left, with a token of the
-# tokenizer's. Plain transformers reads the reward at the last token that is not
-# `config.pad_token_id`. It does not look at the attention mask for that. If the two tokens are not
-# the same, the padding is taken for the answer.
+# Answers in a batch are *padded* to one length, on the right or on the left, with the tokenizer's
+# padding token. Plain transformers reads the reward at the last token that is not
+# `config.pad_token_id`, whatever the attention mask says. If the two tokens differ, the padding is
+# taken for the answer.
 #
 # The check scores answers alone, padded, and *packed* into one row. It prints the largest change,
 # in standard deviations of the rewards alone.
@@ -427,23 +428,30 @@ plain.config.pad_token_id = 7
 batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:24] for ids in pair]},
                              padding_side="right", return_tensors="pt")
 beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu().view(-1, 2)  # (P, 2)
+alone = torch.tensor(again["rewards"])[:24]
+assert (beside < alone - 1e-3).sum() == 47, "all fall but one"
+torch.testing.assert_close(beside.max(), alone.flatten()[beside.argmax()], rtol=0, atol=1e-3)
+print("ranked rightly: {:.2f} ({:.2f} to {:.2f})".format(
+    *bootstrap_interval((beside.diff(dim=1)[:, 0] < 0).float())))
+
+# %%
+# drawing only
 _, axis = plots.panels()
 _, rejected, wrong = draw(
     axis, beside, "Read at the padding, all rewards but one fall: 11 of 24 pairs ranked wrongly")
 axis.set_xlabel("pair, sorted by chosen minus rejected in the batch")
-alone = torch.tensor(again["rewards"])[:24][beside.diff(dim=1)[:, 0].argsort()]  # same order
-axis.plot(alone[:, 0], "o", color="#999999", markersize=4)
-axis.plot(alone[:, 1], "o", color="#999999", markersize=6, markerfacecolor="none")
-axis.text(11.5, 3, "the same answers alone (grey)", color="#777777", ha="center")
+for place, (w, l) in enumerate(alone[beside.diff(dim=1)[:, 0].argsort()]):  # same order
+    tint = "#EBA06B" if w < l else "#999999"
+    axis.plot(place, w, "o", color=tint, markersize=4)
+    axis.plot(place, l, "o", color=tint, markersize=6, markerfacecolor="none")
+axis.text(11.5, 3, "the same answers alone: grey, ", color="#777777", ha="right")
+axis.text(11.5, 3, "3 pairs ranked wrongly pale", color="#CC7A3D")
 axis.text(11.5, -7.2, "in the batch: chosen filled, rejected open, ", ha="right")
-axis.text(11.5, -7.2, "ranked wrongly orange", color="#D55E00")
+axis.text(11.5, -7.2, "11 pairs ranked wrongly orange", color="#D55E00")
 axis.annotate("the longest answer: no padding", (23, rejected[-1]), (21.8, -5.5), ha="right",
               arrowprops={"arrowstyle": "-", "color": "#777777"})
 axis.set_ylim(-11, 4)
-assert (beside < torch.tensor(again["rewards"])[:24] - 1e-3).sum() == 47, "all fall but one"
-torch.testing.assert_close(beside.max(), alone[-1, 1], rtol=0, atol=1e-3)  # it keeps its reward
-print("ranked rightly: {:.2f} ({:.2f} to {:.2f})".format(
-    *bootstrap_interval(1 - wrong.float())))
+assert wrong.sum() == 11 and (alone.diff(dim=1) > 0).sum() == 3, "as the texts say"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -525,8 +533,8 @@ brief(doctor.accuracy, fallen)
 fallen = torch.tensor(fallen["per_prompt"])
 there = fitted(states(train), start, "bsr", bsr_lambda=0.1)
 right = ((states(pairs) @ there).diff(dim=1)[:, 0] < 0).float()
-for name, x in (("trained with it, too", right), ("that minus the healthy head's", right - fallen),
-                ("whole and healthy minus that", torch.tensor(again["per_prompt"]) - right)):
+for name, x in (("trained with it, too", right), ("won back by that", right - fallen),
+                ("still missing", torch.tensor(again["per_prompt"]) - right)):
     print(name + ": {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(x)))
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
 print(len(last), "different last tokens, among them", last[::3])
@@ -564,6 +572,10 @@ ref = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
 pi = (ref.log() + 0.05 * torch.randn(5)).softmax(0)
 k1 = (pi / ref).log()
 means = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32).mean(1)
+print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of the means {means.std():.4f}")
+
+# %%
+# drawing only
 _, axis = plots.panels()
 counts, edges, bars = axis.hist(means, bins=(torch.arange(-17, 21) / 500).tolist())
 for bar, left in zip(bars, edges[:-1], strict=True):
@@ -577,7 +589,6 @@ for value, text in ((0.0, "zero "), ((pi * k1).sum().item(), " the true KL")):
               transform=axis.get_xaxis_transform())
 plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
             "Near the reference about 4 in 10 means of 32 samples fall below zero")
-print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of the means {means.std():.4f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -590,8 +601,8 @@ print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of the means {means.st
 # the mean lies more than two of its own standard errors below zero.
 
 # %% [markdown]
-# The patient is a tiny policy with random weights. Its LoRA adapter is stirred; without the adapter
-# it is its reference.
+# The patient is a tiny policy. Its weights are random, those of its LoRA adapter as well. Without
+# the adapter it is its reference.
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -655,7 +666,7 @@ pd.DataFrame([
     ["other scores after loading", "rewards before and after", "agree",
      "head", "a random head that was saved"],
     ["scores change with the batch", "rewards alone and in a batch", "agree",
-     "batches", "in bfloat16, errors below half a deviation: it allows them"],
+     "batches", "in bfloat16, an error below half a deviation"],
     ["loss stays at log 2", "a pair's answers, whole and cut", "differ",
      "data", "a head that is not trained"],
     ["accuracy gone with a template", "last tokens of all chats, in training and now", "agree",
