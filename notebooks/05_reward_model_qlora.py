@@ -285,8 +285,8 @@ Markdown(tables.table(["10 layers, 1,024 tokens; MB", "base", "activations, esti
 
 # %% [markdown]
 # Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds one **pair** at a
-# time, a micro-batch (03). "2,048 tokens" means the prompt, a quarter, and *one* answer. Both
-# answers share the prompt: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may
+# time, a micro-batch (03). "2,048 tokens" is a prompt (512) with *one* answer (1,536). Both answers
+# share the prompt: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may
 # have 17.2 times $10^9$ bytes. We count 16: the rest is reserve.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
@@ -378,12 +378,18 @@ axes[1].legend(loc="upper right", fontsize=8);
 # **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
 # more. With 512 most is the base, so 4 bits do. (The 4-bit base takes 4.7 GB, not 3.8: embeddings
 # stay in 16 bits.)
+#
+# By hand, for the last row: what enters 32 layers is $32 \cdot 3584 \cdot 4096$ numbers of 2 bytes,
+# .94 GB. The counter takes the highest moment, so a layer computed again comes on top.
 
 # %% [markdown]
 # **4 bits do not shrink activations.** Yet QLoRA's are smaller here, 21.6 GB against 25.5. That is
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
 # layer, not beside a 4-bit one. The H100 saw a difference in our small model, too: 6.43 GB against
-# 7.28. Full fine-tuning's are the largest: they hold 16-bit copies of the layers' 32-bit weights.
+# 7.28, at 8,064 tokens. (In Section 4's first table all is in 32 bits, so nothing is copied.)
+#
+# 14 of full fine-tuning's 42.1 GB are 16-bit copies of the layers' 32-bit weights. Without them its
+# activations would still be the largest.
 
 # %% [markdown]
 # ## 5. Train, live
@@ -585,9 +591,9 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base the margin of 1 over
-# 4 moves by .19; it was .13. Without adapters a margin moves by .50. Copy 6 has another base, too:
-# its embeddings passed through the other format. Its margins move by up to .04. (Another training
-# gives other numbers. Whether copy 4 is better or worse, four answers cannot say.)
+# 4 moves by .19; it was .13. Without adapters a margin moves by .50. Copy 6 has another base, too,
+# rounded from weights in the other format. Its margins move by up to .04. (Another training gives
+# other numbers. Whether copy 4 is better or worse, four answers cannot say.)
 
 # %% [markdown]
 # A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Expect its copy 2
@@ -616,7 +622,8 @@ print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its 
 print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
 
 # %% [markdown]
-# None: rounding again takes back what was trained, but for the head.
+# None: rounding again takes back what was trained, but for the head. Rounding moved the matrix of
+# Section 2 by 9%, training none by more than .7%. So the base decides, and no code moves.
 #
 # Would one notice copy 4 by the *order* of the answers?
 
@@ -641,8 +648,8 @@ print(f"margin of answer 1 over \"Blue.\": {first:+.2f}, in the trained model {t
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
 # token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# table, within rounding. Then Llama-3.1-70B: which cards, counted as in Section 4, are ruled out
-# whatever the batch?
+# table, within rounding. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80 GB,
+# counted as in Section 4, are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
