@@ -786,7 +786,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
-# | training pairs wrong | near the judge's noise (here .22) | near 0: more pairs; far above: go on |
+# | training pairs wrong | the judge's noise (here .22) | near 0: more pairs; far above: go on |
 # | claims minus right, fresh pairs | near 0 | above: rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
 # | rewards of different prompts | trusted if checked | judge across prompts |
