@@ -202,9 +202,13 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 #
 # An interval over seeds alone misses the second term, one over prompts alone the first.
 #
-# *Mean squares* (MS) estimate the terms. Expected are $V_\text{rest} + P\,V_\text{seed}$ of seeds,
-# $V_\text{rest} + S\,V_\text{prompt}$ of prompts and $V_\text{rest}$. So the variance above is
+# *Mean squares* (MS) estimate the terms. On average that of the seeds is
+# $V_\text{rest} + P\,V_\text{seed}$, that of the prompts $V_\text{rest} + S\,V_\text{prompt}$,
+# that of the rest $V_\text{rest}$. So the variance above is
 # $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} - \mathrm{MS}_\text{rest}) / (S\,P)$.
+#
+# Four seeds know their scatter badly: three times their MS, over its average, follows chi-square
+# with three degrees of freedom. Its middle 95% reach from .216 to 9.348 (`seed_limits`).
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -531,16 +535,13 @@ every = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "hi
 # %%
 FORGOTTEN = {"postscript, people": ("people/llmbar.md", "spread-1e-1", "bsr-1e-2"),
              "norms, spread": ("study_norms_spread/results.md", "spread")}
+PATTERN = r"([-+][.\d]+),? \(?([-+][.\d]+) to ([-+][.\d]+)"  # "+0.069 (+0.014 to +0.123)"
 rows = []
 for study, (path, *methods) in FORGOTTEN.items():
     for line in Path("data/runs", path).read_text().splitlines():
         method = line.split(" |")[0].removeprefix("| ")
-        if method == "method":  # "... | in_domain (accuracy, n=120) | ..."
-            names = re.findall(r"(\S+) \(", line)
-        if method in methods:  # "...; +0.069 (+0.014 to +0.123) | ..."
-            found_here = re.findall(r"; (\S+) \((\S+) to (\S+)\)", line)
-            rows += [[study, method, name, *map(float, ends)]
-                     for name, ends in zip(names, found_here, strict=True)]
+        if method in methods:
+            rows += [[study, method, "", *map(float, x)] for x in re.findall(PATTERN, line)]
 listed = pd.concat([every, pd.DataFrame(rows, columns=every.columns)])
 listed["beyond"] = listed.low * listed.high > 0
 every = listed.iloc[:len(every)]
@@ -548,20 +549,25 @@ every = listed.iloc[:len(every)]
 # %%
 figure, axis = plots.panels()
 figure.set_figheight(6)
+for kind, name in {"bsr": "BSR", "level": "level alone", "spread": "spread alone"}.items():
+    axis.plot([], [], color=plots.COLORS[kind], label=name)
 place, ticks = 0, {}
 for study, group in listed.groupby("study", sort=False):
     ticks[f"{study}: {group.beyond.sum()} of {len(group)}"] = place + (len(group) - 1) / 2
     for row in group.itertuples():
-        tint = "black" if row.beyond else "#BBBBBB"
-        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=1)
+        tint = plots.COLORS[row.method.split("-")[0]] if row.beyond else "#CCCCCC"
+        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=1.5)
         axis.plot(row.mean, place, ".", color=tint, markersize=4)
+        if row.beyond and row.low > 0:
+            axis.annotate("a gain", (row.high, place), (5, -4), textcoords="offset points")
         place += 1
     place += 3  # a gap between studies
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks(list(ticks.values()), list(ticks))
 axis.set_ylim(place, -3)
-plots.label(axis, "method minus BT (tau; accuracy in-domain and on labels of people)", "",
-            f"{listed.beyond.sum()} of {len(listed)} intervals exclude zero (black), "
+axis.legend(frameon=False, title="excludes zero", loc="lower left")
+plots.label(axis, "method minus BT (tau; accuracy, not doubled, in-domain and on labels of people)",
+            "", f"{listed.beyond.sum()} of {len(listed)} intervals exclude zero, "
             f"{(listed.high < 0).sum()} of them costs; chance gives {0.05 * len(listed):.1f}")
 
 # %%
@@ -592,15 +598,14 @@ sides[sides.costs + sides.gains > 0]
 left_out = {"study_fast": [
     cell["difference"] for cell in read_table("data/runs/study_fast")["bsr"].values()]}
 for name, path in {"dev_lambda": "dev_lambda/results.md", "PandaLM": "people/pandalm.md"}.items():
-    left_out[name] = re.findall(  # a sign marks a difference
-        r"([-+][.\d]+),? \(?([-+][.\d]+) to ([-+][.\d]+)", Path("data/runs", path).read_text())
+    left_out[name] = re.findall(PATTERN, Path("data/runs", path).read_text())
 left_out |= {name: [cell["difference"] for world in read_table(f"data/runs/{name}").values()
                     for method in list(world.values())[1:] for cell in method.values()]
              for name in ("linear", "linear_weak_ridge")}
-log = Path("data/runs/LOG.md").read_text()  # "| -.0021 (-.0042 to -.0001) |"
+log = Path("data/runs/LOG.md").read_text()
 for name in ("frozen", "frozen_long"):
     entry = log.split(f"\n## 2026-11-24 `{name}`")[1].split("\n## ")[0]
-    left_out[name] = re.findall(r"\| (\S+) \((\S+) to (\S+)\)", entry)
+    left_out[name] = re.findall(PATTERN, entry)
 
 # %%
 for name, cells in left_out.items():
@@ -697,8 +702,8 @@ for axis, (kind, by_set) in zip(axes, change.items(), strict=True):
         axis.plot(dots, np.full(len(dots), place), ".", color=tint, alpha=0.35)
         axis.errorbar(mean, place + 0.25, xerr=half, fmt="o", capsize=3, color=tint)
     axis.axvline(0, color="black", linewidth=0.8)
-    plots.label(axis, "clean's change minus false's" if "minus" in kind
-                else "change from step 75 to the end", "", kind)
+    plots.label(axis, "clean's change minus false's (tau)" if "minus" in kind
+                else "change from epoch 8 to 64 (tau)", "", kind)
 axes[0].set_yticks(range(4), [test.replace("_", "-") for test in SETS])
 axes[0].invert_yaxis()
 figure.suptitle("From epoch 8 to 64 false labels cost every score .04 to .06 "
@@ -712,8 +717,8 @@ intervals_of.head()
 
 # %% [markdown]
 # **What to see.** A dot is a repetition, the circle their mean with its 95% interval. Only the last
-# panel, paired by repetition, shows the effect of falseness. That one interval lies beyond zero and
-# another does not would be no test of it.
+# panel, paired by repetition, shows the effect of falseness. One interval beyond zero and
+# one that holds zero do not show that the two differ.
 #
 # <details><summary>Answer</summary>
 #
@@ -855,7 +860,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # ## What you know now
 #
 # **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
-# outside. So ask before the run what it could find: with four seeds up to 4.25 standard errors, not
+# outside. So ask before the run what it could find: with four seeds about 4.2 standard errors, not
 # 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
 #
 # *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034 (on

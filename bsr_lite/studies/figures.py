@@ -44,7 +44,7 @@ def study_figure(table: dict):
           "between (full), within (faint) prompts")
     for axis in (left, right):
         axis.set_xticks(places, [s.replace("_", "\n") for s in scenarios])
-        axis.tick_params(axis="x", labelsize=7)
+        axis.tick_params(axis="x", labelsize=7 if len(scenarios) < 7 else 5.5)
         axis.legend(fontsize=7)
     return figure
 
