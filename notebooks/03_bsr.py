@@ -129,8 +129,8 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # spread**, with a weight that does not.
 
 # %% [markdown]
-# The spread has two sources: shifts $c(x)$, and pairs with better answers than others, which is
-# honest quality. BSR cannot tell them apart.
+# The spread has three sources: shifts $c(x)$, the model's errors, and honest quality: pairs with
+# better answers than others. BSR cannot tell them apart.
 #
 # An epoch draws *without* replacement. From $N$ pairs the variance of a group's mean is then
 # smaller by the factor $(N - G)/(N - 1)$.
@@ -489,16 +489,17 @@ print(f"mean reward {mean_reward:.2f}, sd(s) {sd_s:.2f}, |mean h| "
       f"{mean_hidden.norm():.0f}, mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
 batch = (g_bsr.norm() / g_bt.norm()).item()
 over_bt = {"one reward": 2e-3 * 16 * mean_reward,
-           "the head, one pair of BT\n(mean length)": (g_bsr.norm() / one_pair).item(),
-           "the head, the real batch": batch,
-           "the same, level zero\n(mean reward sd(s) / 4)": batch * sd_s / 4 / mean_reward,
-           "the same, the spread's\nterm alone": (g_spread.norm() / g_bt.norm()).item()}
+           "the head, if BT's\npairs all agreed": (g_bsr.norm() / one_pair).item(),
+           "the head, this batch": batch,
+           "this batch, were\nthe level zero": batch * sd_s / 4 / mean_reward,
+           "mean over batches,\nwere the level zero": (g_spread.norm() / g_bt.norm()).item()}
 
 # %%
 # drawing only
 TEXTS = ("{:.0%}", "along the long $\\bar{{h}}$, BT's along a short $h_w - h_l$: {:.0%}",
-         "BT's pairs point different ways and cancel: {:.0%}", "its sign is chance: {:.0%}",
-         "{:.1%}: what stays on average")
+         "BT's pairs point different ways and cancel: {:.0%}",
+         "mean reward ± sd(s) / 4, by chance: {:.0%}",
+         "{:.1%}: the spread's term")
 figure, axis = plots.panels(1)
 axis.axvline(1, color=plots.COLORS["bt"])
 axis.annotate("as large\nas BT's", (1.1, 3.9), color=plots.COLORS["bt"])
@@ -513,7 +514,7 @@ axis.set_yticks(range(5), over_bt)
 axis.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
 axis.minorticks_off()
 plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
-            "3% of BT's on one reward, 120% on the head, nearly all of it by the level")
+            "BSR at 1e-3 is 3% of BT on one reward, but 120% on the head, nearly all by the level")
 
 # %% [markdown]
 # **What to see: 3% on a reward is 120% on the head.**
@@ -522,11 +523,10 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # - 40% to 120%: BSR's pushes all lie along $\bar h$, while BT's pairs cancel.
 
 # %% [markdown]
-# Nearly all of it is the level's. With the level at zero $\bar r$ is about
-# $\mathrm{sd}(s)/\sqrt{16}$. This batch would still push along $\bar h$ (9%), but the sign of
-# $\bar r$ would change from batch to batch. *The spread's term alone*, $\lambda$ times the variance
-# of the pair means, is what stays on average. Its pushes sum to zero, so the long $\bar h$ drops
-# out: 0.1%. (It grows with $\mathrm{sd}(s)$, here .26.)
+# Nearly all of it is the level's. Put the level at zero. One batch still has an $\bar r$ of about
+# $\pm\,\mathrm{sd}(s)/\sqrt{16}$ by chance, and pushes along $\bar h$ (9%). Over many batches these
+# signs cancel. What is left is the gradient of $\lambda\,\mathrm{Var}(s)$, the spread's term. Its
+# pushes sum to zero, so the long $\bar h$ drops out: 0.1%. (It grows with $\mathrm{sd}(s)$: .26.)
 
 # %% [markdown]
 # The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
@@ -559,8 +559,9 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# In short: from $\lambda = 10^{-3}$ on the level falls to zero and swings about it. That BSR draws
-# pair means together by more than it shrinks margins, these runs do not show.
+# In short: at every $\lambda$ tried the batch mean falls below zero. From $10^{-3}$ on it does so
+# by step 4, then swings about zero. That BSR draws pair means together by more than it shrinks
+# margins, these runs do not show.
 #
 # *The level first*: the runs of the first table, now with BSR. A batch is one group, and a seed's
 # methods share head and batches.
@@ -631,8 +632,8 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 
 # %% [markdown]
 # *The spread next.* At $10^{-2}$ and $10^{-1}$ $\mathrm{sd}(s)$ ends well below BT's. Is that the
-# spread's term, or has the model only learned less? As BT learns, margin and $\mathrm{sd}(s)$ both
-# grow. So we draw one against the other.
+# spread's term, or has the model only learned less? In these 23 steps, as BT learns, margin and
+# $\mathrm{sd}(s)$ both grow. So we draw one against the other.
 #
 # **Predict**: where lies the path of a run that has only learned less?
 
@@ -657,15 +658,16 @@ for method, text, place in (("bt", "BT (broad)", (0.297, 0.53)),
     axis.plot(*path.mean(2).T, "o-", color=TINTS[method], markersize=4)
     if method == "bt":
         axis.plot(*path.mean(2).T, color=TINTS[method], linewidth=9, alpha=0.25)
-    axis.plot(*path[-1], "o", color=TINTS[method], markerfacecolor="none")
+    axis.plot(*path[-1], "^" if method == "bt" else "o", color=TINTS[method], fillstyle="none")
     axis.annotate(text, place, color=TINTS[method])
 axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
-              "mean of three seeds (rings: the last, seed by seed)", (-0.04, 0.65))
+              "mean of three seeds (open: the last, seed by seed; BT: triangles)", (-0.04, 0.65))
 axis.set(yscale="log", ylim=(0.1, 0.9), yticks=[0.1, 0.2, 0.4, 0.8])
 axis.set_yticklabels(["0.1", "0.2", "0.4", "0.8"])
 axis.minorticks_off()
 plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
-            "BSR at 1e-2 and 1e-1 comes less far; whether it leaves BT's path is open")
+            "In 23 steps BSR at 1e-2 and 1e-1 gets a smaller margin, "
+            "with an sd(s) near BT's at that margin")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -675,13 +677,14 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 #
 # **What to see.** BSR's paths lie near BT's. In 23 steps $10^{-2}$ comes to a margin of .2, where
 # BT's $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture; three
-# seeds (rings) are too few to say whether the spread's term adds to it.
+# seeds (open marks) are too few to say whether the spread's term adds to it.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
 # - *level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
 #   So BSR *over level alone* is what the spread's term does;
-# - *spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$, at $10^{-1}$.
+# - *spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$, at $10^{-1}$. That is ten times BSR's
+#   $\lambda$, so do not compare the two green rows below in size.
 #
 # **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms?
 
@@ -695,13 +698,13 @@ def over(ours, other):
 
 terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
-ratios = {"BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(level, bt),
-          "BSR 1e-2 over\nlevel 1e-2": over(bsr, level),
-          "spread 1e-1 over BT": over(terms["spread-1e-1"], bt)}
+ratios = {"BSR 1e-2 over\nlevel 1e-2": over(bsr, level),
+          "spread 1e-1 over BT": over(terms["spread-1e-1"], bt),
+          "BSR 1e-2 over BT": over(bsr, bt), "level 1e-2 over BT": over(level, bt)}
 
 # %%
 # drawing only
-TERMS = ("bsr", "level", "spread", "spread")
+TERMS = ("spread", "spread", "bsr", "level")
 figure, axes = plots.panels(4, sharey=True)
 for column, (axis, title) in enumerate(zip(axes, (
         "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
@@ -717,7 +720,8 @@ for column, (axis, title) in enumerate(zip(axes, (
     axis.set_title(title, fontsize=9)
 axes[0].set_yticks(range(4), ratios)
 figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
-figure.suptitle("The spread's term (green) takes about as much off the margin as off sd(s)");
+figure.suptitle(
+    "BSR's slow start is the level's; its spread term takes 8% off margin and sd(s) alike");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -725,13 +729,14 @@ figure.suptitle("The spread's term (green) takes about as much off the margin as
 # The level's: at steps 7 to 16 BSR and level alone have the same margin, well below BT's.
 # </details>
 #
-# **What to see.** In the end BSR's difference from BT at $10^{-2}$ is undecided (first row).
+# **What to see.** In the end BSR's difference from BT at $10^{-2}$ is undecided (third row).
 # - *The spread's term in BSR* (over level alone) takes 8% off margin and $\mathrm{sd}(s)$ alike.
 #   Their ratio falls by 3% at most.
 # - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
 #   margin. The ratio, $.925 \pm .075$, just holds 1: undecided.
 #
-# So the spread's term is at work, on both at once.
+# So the spread's term is at work, on both at once. (Compare runs at the same steps: on average
+# BT's own $\mathrm{sd}(s)$ falls by a fifth between the windows, at an equal margin.)
 
 # %% [markdown]
 # *And the ranking?* The short study's `results.md` compares BSR with BT on four test and two dev
@@ -856,10 +861,11 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | about .3, near BT's | smaller $\lambda$ |
-# | root of `bsr/variance_term` | about .7, near BT's | to lower it (and the margin): smaller $G$ |
+# | root of `bsr/variance_term` | about .7, near BT's | less (and less margin): larger $\lambda$ |
 # | tau minus BT's (04, Section 9) | decided on a test and a dev set, as costs | spread alone (04) |
 #
-# (Three seeds, 23 steps. Swings: root mean square.)
+# (Three seeds, 23 steps. Swings: root mean square. Larger $\lambda$ pulls the level harder,
+# too, unless smaller $G$ keeps $\lambda G$: not run.)
 
 # %% [markdown]
 # ## What you know now
