@@ -93,8 +93,8 @@ def skewness(x):  # (seeds, pairs) -> (seeds,)
     return ((x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)).pow(3).mean(-1)
 
 
-def interval(x):  # (seeds,) -> its mean and 95% interval, as text
-    return "{:+.3f} ± {:.3f}".format(*seed_interval(x))
+def interval(x, digits=3):  # (seeds,) -> its mean and 95% interval, as text
+    return "{:+.{d}f} ± {:.{d}f}".format(*seed_interval(x), d=digits)
 
 # %%
 figure, (left, middle, right) = plots.panels(3)  # drawing only
@@ -237,14 +237,19 @@ for name, x in (("|u|", u), ("|h|", h)):
 # *turns*.
 
 # %%
-figure, axes = plots.panels(3)  # drawing only: two coordinates, gains 0.9 and 1.5
-ray = torch.arange(91).deg2rad()
+ray = torch.arange(91).deg2rad()  # for a sketch with two coordinates, gains 0.9 and 1.5
 ray = torch.stack([ray.cos(), ray.sin()], 1)  # (91, 2), from 0 to 90 degrees
-ellipse = torch.tensor([0.9, 1.5]) * 2**0.5 * ray
+ellipse = torch.tensor([0.9, 1.5]) * 2**0.5 * ray  # every h there can be
 w, l = ellipse[62], ellipse[12]
+drawn = norm_share(w[None], l[None])
+print(f"length's part of the sketch's |h_w - h_l|^2: {drawn:.0%}")
+
+# %%
+figure, axes = plots.panels(3)  # drawing only
 BROWN, BLUE, PURPLE, GREEN, RED = "#994F00", "#4477AA", "#AA3377", "#228833", "#EE6677"
-for axis, title in zip(axes, ("of $u$, $h$ keeps only direction", "difference: length and angle",
-                              "margin: head × difference × cosine"), strict=True):
+for axis, title in zip(axes, (
+        "$h$ depends only on $u$'s direction", "difference: length and angle",
+        "margin: head × difference × cosine"), strict=True):
     axis.plot(*ellipse.T, color="#BBBBBB")
     axis.set(xlim=(0, 2.4), ylim=(0, 2.4), aspect="equal", xticks=[], yticks=[], title=title)
 for axis, tip, text, tint, tail in (
@@ -258,10 +263,12 @@ for axis, tip, text, tint, tail in (
 axes[1].plot(*(ray[20:73] * l.norm()).T, "--", color=GREEN)
 axes[1].plot(*torch.stack([w * l.norm() / w.norm(), w]).T, color=RED, linewidth=4)
 for axis, *place, text, tint in (
-        (0, 0.9, 1.9, "grey: every $h$\nthere can be", "#888888"), (1, 0.45, 0.8, "angle", GREEN),
-        (1, 0.05, 1.5, "length", RED), (1, 1, 1.4, "$h_w - h_l$", BLUE),
-        (2, 0.4, 1, "$h_w - h_l$", BLUE), (2, 1.15, 1.1, "$\\psi_\\Delta$", "black")):
+        (0, 1.2, 1.5, "grey: every $h$\nthere can be\n(gains 0.9 across,\n1.5 up tilt it)", "grey"),
+        (1, 0.45, 0.8, "angle", GREEN), (1, 0.03, 1.5, f"length:\n{drawn:.0%} here", RED),
+        (1, 1, 1.4, "$h_w - h_l$", BLUE), (2, 0.4, 1, "$h_w - h_l$", BLUE),
+        (2, 1.15, 1.1, "$\\psi_\\Delta$", "black")):
     axes[axis].text(*place, text, color=tint)
+figure.suptitle("The head never sees the length of $u$; two $h$ may differ in length and angle");
 
 # %% [markdown]
 # **The same for differences** (middle panel). By the law of cosines, with $\theta$ the angle
@@ -280,14 +287,15 @@ for name, states in (("u", u), ("h", h)):
     a, b = w.norm(dim=-1), l.norm(dim=-1)
     turned = 2 * a * b * (1 - torch.cosine_similarity(w, l))
     torch.testing.assert_close((a - b) ** 2 + turned, (w - l).square().sum(-1), rtol=1e-3, atol=.01)
-    print(f"|{name}_w - {name}_l|^2: {norm_share(w, l):.1%} length, the rest angle")
+    share = ((a - b) ** 2).sum() / (w - l).square().sum()  # one for all 16 pairs: norm_share
+    print(f"|{name}_w - {name}_l|^2: {share:.1%} length, the rest angle")
 print(f"with chosen h 30% longer: {norm_share(1.3 * w, l):.1%} length")
 assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# About 1% of $h$'s, 4% of $u$'s.
+# About 1% of $h$'s (the sketch draws 17%), 4% of $u$'s.
 # </details>
 #
 # So on these pairs $\lVert h_w - h_l\rVert$ measures almost only **direction**. The paper's models
@@ -415,7 +423,8 @@ assert len(bt) == 4, "four seeds are recorded"
 # Three questions were named before looking.
 # 1. Does the mean difference $\lVert h_w - h_l\rVert$ on training pairs rise?
 # 2. Does $\lVert h \rVert$ scatter more on new prompts than before training?
-# 3. Does the effective rank (Section 7) of training states fall *more* than that of new prompts?
+# 3. Does the effective rank (Section 7; of states as they are) fall *more* on training pairs than
+#    on new prompts?
 #
 # All other numbers are for exploring: among twenty intervals one misses by chance.
 
@@ -452,6 +461,8 @@ plots.label(axes[0], "optimizer step", "mean margin", "margin: larger in all fou
 plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: smaller in all four")
 plots.label(axes[2], "optimizer step", "cosine", "cosine: larger in all four")
 axes[1].set_ylim(0, 13.5)
+axes[2].axhspan(-(H**-0.5), H**-0.5, color="#E4E4E4", zorder=0)
+axes[2].text(4, -0.038, "grey: one pair, random head\n(± one standard deviation)", fontsize=8)
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 figure.suptitle("Training pairs: the cosine makes the margin, not larger differences");
 
@@ -475,10 +486,11 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four se
 # %% [markdown]
 # **What to see.** *Difference*: in all four seeds it ends **smaller**, on all five sets, the
 # opposite of the paper's Fig. 2 (new sources: undecided as an interval). *Cosine*: it makes the
-# margin, whose rise is undecided only in domain. In seeds 2 and 3 both fall after step 20.
-# *Head*: its norm stays, as the learning rate forces it to. Its own turn makes at most 0.008 of the
-# cosine's +0.044 on training pairs. *Length*: the change of mean $\lVert h\rVert$ is undecided on
-# every set.
+# margin, whose rise is undecided only in domain. In seeds 2 and 3 both fall after step 20. For
+# scale: with *one* pair's difference a random head makes about ±0.04. Training made the *mean* over
+# pairs about that large. *Head*: its norm stays, as the learning rate forces it to. Its own turn
+# makes at most 0.008 of the cosine's +0.044 on training pairs. *Length*: the change of mean
+# $\lVert h\rVert$ is undecided on every set.
 
 # %% [markdown]
 # **Length or direction?** From here on figures show the start, which all seeds share, and step 32.
@@ -556,8 +568,8 @@ figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
 right.text(0.45, -0.0088, "lines: what training did", color="grey")
-plots.label(left, "", "cv of $|h|$", "seeds part more than sets")
-plots.label(right, "", "cv of $|h|$ minus train's", "minus train: no set is seen to end apart")
+plots.label(left, "", "cv of $|h|$", "seeds differ more than sets")
+plots.label(right, "", "cv of $|h|$ minus train's", "minus train: no set clearly above or below")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
 
@@ -580,22 +592,22 @@ for part, name in SETS.items():
     toy, toy_train = (course(seen["no RMSNorm"], "norm_cv" if p == "train" else f"norm_cv, {p}")
                       for p in (part, "train"))  # (seeds, times) each
     model_cv, model_train = curves(part, *CV), curves("train", *CV)
-    rows[name.replace("\n", " ")] = [interval(x) if x.any() else "" for x in (
+    rows[name.replace("\n", " ")] = [interval(x, 4) if x.any() else "" for x in (
         toy[:, -1] - toy[:, 0], toy[:, -1] - toy_train[:, -1],
         model_cv[:, -1] - model_cv[:, 0], model_cv[:, -1] - model_train[:, -1])]
 pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the end",
                     "language model: change", "language model: minus train's, at the end"])
 
 # %% [markdown]
-# **What to see.** *Small world*: lengths scatter on new answers, too, but no set is seen to end
-# above training pairs (*new sources* end below). So we have no world in which that gap opens: for
-# this half of Fig. 3 our ruler is untested.
+# **What to see.** *Small world*: lengths scatter on new answers, too, but no set ends clearly above
+# training pairs (both sets of new sources end below, *both new* barely). So no world of ours
+# opens that gap: for this half of Fig. 3 our ruler is untested.
 #
 # *Language model*: on new prompts the cv rises in two seeds and falls in two, undecided (±0.023, as
-# large as the cv itself). At the end no set is seen apart from training pairs.
+# large as the cv). No set ends clearly above or below training pairs.
 #
-# *A trap*: in domain and on new prompts the gap rises in every seed (right panel). It began below
-# zero and only closed. All seeds share that start, so an interval over seeds is blind to it.
+# *A trap*: in domain and on new prompts the gap rises in every seed. It began below zero and ends
+# around it, never as far off. All seeds share that start; an interval over them is blind to it.
 
 # %% [markdown]
 # ## 7. Do training states lose directions? (Table 1)
@@ -638,7 +650,7 @@ draw_ends(right, *CENTERED)
 plots.label(left, "", "effective rank", "as they are: every set falls in every seed")
 plots.label(right, "", "effective rank", "mean subtracted: two seeds fall, two rise")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Rank falls as states are; whether directions are lost is undecided");
+figure.suptitle("As they are, states lose rank; whether they lose directions is undecided");
 
 # %%
 rows = {}
@@ -657,9 +669,11 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # **What to see.** *As they are*, every set loses rank in every seed. By itself that is no lost
 # direction. *Mean subtracted*, two seeds fall and two rise: undecided.
 #
-# *New data minus train*: the paper's gap is above zero and grows. On new prompts none is seen to
-# open. Where both are new it rises in every seed by either rank, the paper's way, but both
-# intervals hold zero. (As they are it begins below zero, and only closes.)
+# *New data minus train*: the paper's gap is above zero and grows. On new prompts (question 3:
+# states as they are) ours *falls* in every seed, against the paper. The interval just holds zero,
+# and the gap of 0.11 before training only went to about zero. Where both are new it rises in every
+# seed by either rank, the paper's way, but both intervals hold zero. (As they are it begins below
+# zero and only comes nearer.)
 
 # %% [markdown]
 # ## 8. What holds here?
@@ -667,7 +681,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # The three questions, for this model, 32 steps, four seeds:
 # 1. *Differences* on training pairs do not rise. They shrink in every seed, by 8 to 19%.
 # 2. *Lengths* on new prompts: whether they scatter more is undecided.
-# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided.
+# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided. (In
+#    all four seeds it falls a little less.)
 #
 # How far had training come? The share of the 32 watched training pairs in labelled order:
 
@@ -683,7 +698,7 @@ pd.DataFrame({"before": order[:, 0], "at the end": order[:, -1]},
 # pressure that the paper blames, ever larger margins on pairs already in order, may not have had
 # its time: *not reproduced here*, not *refuted*.
 #
-# In Section 1 lengths had not scattered at such a margin, either. But differences had grown: a
+# In Section 1 lengths had hardly scattered at such a margin, either. But differences had grown: a
 # small margin alone need not make them *fall*.
 #
 # Whether Bradley-Terry *causes* what we saw we do not know: shuffled labels would tell.
@@ -825,8 +840,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 # ## What you know now
 #
 # In the language model differences shrank, and the margin grew: on average they turned towards the
-# head, by two to three degrees (cosine 0.03 to 0.05). In the small world, too, the cosine came
-# first. It was larger (0.23 at step 20), where differences were a third as long.
+# head, by two to three degrees (cosine 0.03 to 0.05). The cosine came first in both worlds.
 #
 # **Before you say that norms disperse, ask three things: raw or normalized? Length or direction?
 # How much of the margin did the cosine make?**
