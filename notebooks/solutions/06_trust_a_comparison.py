@@ -114,12 +114,13 @@ def verdict(low, high, useful):
 assert checks.check_verdict(verdict)
 
 # %%
-verdicts = {}
-for name in ("terms", "lambda"):
-    for method, cells in list(read_table(f"data/runs/study_{name}").items())[1:]:
-        verdicts[name, method] = {  # useful: 2.5 of 100 pairs, as in Section 4
-            test: verdict(*cells[test]["difference"][1:], 0.025 if test == "in_domain" else 0.05)
-            for test in cells}
+JUDGED = {"terms": ("bsr-1e-2", "level-1e-2", "spread-1e-1"),
+          "lambda": ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")}
+judged = {(name, method): read_table(f"data/runs/study_{name}")[method]
+          for name, methods in JUDGED.items() for method in methods}
+verdicts = {key: {  # useful: 2.5 of 100 pairs, as in Section 4
+    test: verdict(*cell["difference"][1:], 0.025 if test == "in_domain" else 0.05)
+    for test, cell in cells.items()} for key, cells in judged.items()}
 pd.DataFrame.from_dict(verdicts, orient="index")
 
 # %% [markdown]
@@ -141,14 +142,13 @@ rows = {key: cells for key, cells in verdicts.items() if key[0] == "lambda"}
 costs = {method: list(cells.values()).count(-1) for (_, method), cells in rows.items()}
 nulls = [v for key, cells in verdicts.items() if key[0] == "terms" for v in cells.values()]
 print("informative nulls of terms:", nulls.count(0), "of", len(nulls))
-cells = [(test, *c["difference"][1:]) for by_set in list(
-    read_table("data/runs/study_terms").values())[1:] for test, c in by_set.items()]
+cells = [(test, *c["difference"][1:]) for (name, _), by_set in judged.items() if name == "terms"
+         for test, c in by_set.items()]
 narrow = sum(high - low < (0.05 if test == "in_domain" else 0.1) for test, low, high in cells)
 print("half-width below the useful difference:", narrow)
 assert (narrow, nulls.count(0), nulls.count(2)) == (7, 4, 14)
 print(costs, "of", sum(map(len, rows.values())))
 assert costs == {"bsr-1e-4": 0, "bsr-1e-3": 2, "bsr-1e-2": 1, "bsr-1e-1": 3}
-for (name, method), cells in verdicts.items():  # no cost or gain that is certainly below .05
-    table = read_table(f"data/runs/study_{name}")[method]
-    ends = [table[test]["difference"][1:] for test, v in cells.items() if abs(v) == 1]
+for key, cells in verdicts.items():  # no cost or gain that is certainly below .05
+    ends = [judged[key][test]["difference"][1:] for test, v in cells.items() if abs(v) == 1]
     assert all(low <= -0.05 or high >= 0.05 for low, high in ends)
