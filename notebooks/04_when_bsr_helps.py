@@ -523,7 +523,8 @@ for part in ("signal", "nuisance"):
 # **What to see.** In *A* BSR takes the nuisance long before the signal. In *C* it is the other way
 # round. In *B* the signal falls as well, in the fits before the nuisance. That is the level term's
 # doing: the spread term alone does in B what it does in A (the check above).
-#
+
+# %% [markdown]
 # The sizes are foretold less well. In A at $\lambda = .1$ the formula leaves .6 of the signal's
 # weights, the fit less than half: the rough information is too large. In B at $10^{-3}$ the fit
 # keeps twice the foretold nuisance: as margins shrink, $p\,(1-p)$ grows, and one step of Newton's
@@ -599,7 +600,8 @@ Markdown(tables.table(["postscript: tau of BT itself", *columns], rows))
 # The count of decided differences proves nothing: twelve of 330, by chance alone 16. Eight of the
 # nine gains with postscripts are on rewritten answers, where BSR, spread and L2 gain nearly the
 # same. Take them as *one* gain.
-#
+
+# %% [markdown]
 # BT's *own* tau is foretold too high, on rewritten answers by .079: about as much as penalties gain
 # there. With the closing phrase it is .25 on the same set, and there 5 of 15 forecasts of
 # differences miss their interval. What agrees with postscripts is a *difference* of two scores, in

@@ -201,7 +201,8 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # \frac{V_\text{rest}}{S\,P}.$$
 #
 # An interval over seeds alone misses the second term, one over prompts alone the first.
-#
+
+# %% [markdown]
 # *Mean squares* (MS) estimate the terms. On average that of the seeds is
 # $V_\text{rest} + P\,V_\text{seed}$, that of the prompts $V_\text{rest} + S\,V_\text{prompt}$,
 # that of the rest $V_\text{rest}$. So the variance above is
