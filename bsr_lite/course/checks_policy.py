@@ -7,8 +7,6 @@ from torch.func import grad
 
 from ..losses import bsr_penalty
 from ..metrics import seed_interval
-from ..studies.records import RECORDED, read_runs
-from ..studies.rloo import gains
 from ..studies.statistics import best_of_n
 from .checks import judge, numbers
 
@@ -183,16 +181,17 @@ def check_expected_gold(function: Callable) -> bool:
     return judge(check_expected_gold, function, cases)
 
 
-def check_price_verdict(function: Callable) -> bool:
-    """Exercise 2 of notebook 09: did a KL price help (1), cost (-1), undecided (0)? On the record.
+def check_ending_alone(function: Callable) -> bool:
+    """Exercise 2 of notebook 09: the part of a gain that ending alone would bring.
 
-    Hint: bsr_lite.metrics.seed_interval of priced - free gives mean and half width; the sign of the
-    mean where it is larger than the half width"""
-    runs, x, y = read_runs(RECORDED / "study_rloo"), numbers(0, 50), numbers(1, 50)
-    pairs = [tuple(torch.tensor(gains(runs[f"{method}-kl{price}"][0]["evaluation"])["gold_gain"])
-                   for price in (0.05, 0.0)) for method in ("bt", "bsr")]
-    cases = [(pairs[0], -1), (pairs[1], 1), ((x, x + y), 0), ((x, x + 0.3 + y / 9), -1)]
-    return judge(check_price_verdict, function, cases)
+    Hint: later - ended.double().mean(), times the mean of (ended one minus cut-off one) over the
+    prompts that have one of each, ended.sum(1) == 1"""
+    value, ended = numbers(0, 30, 2), numbers(1, 30, 2) > 0
+    mixed, signs = ended[:, 0] != ended[:, 1], ended.double() * 2 - 1
+    worth, easy = (signs * value).sum(1)[mixed].mean(), ended.sum(1, keepdim=True)
+    return judge(check_ending_alone, function, [
+        ((value + 2 * easy, ended, later), (later - ended.double().mean()) * worth)
+        for later in (0.95, 0.2)])
 
 
 def check_learned_to_list(function: Callable) -> bool:
