@@ -449,8 +449,8 @@ Markdown((RUNS / "worlds/results.md").read_text().split("\n\nAll sets")[0])
 
 # %% [markdown]
 # *Level alone* is no good control. It is $G\,\bar r^{\,2}$ less the sample variance of $s$
-# (notebook 03), so making pairs differ lowers it. In *helps* it costs .101, where the level term
-# inside BSR costs .016.
+# (notebook 03). On one batch, making pairs differ lowers it; its expectation does not fall. In
+# *helps* it costs .101, where the level term inside BSR costs .016.
 
 # %% [markdown]
 # ## 7. Can it be foretold?
@@ -525,11 +525,14 @@ for part in ("signal", "nuisance"):
 # doing: the spread term alone does in B what it does in A (the check above).
 
 # %% [markdown]
-# The sizes are foretold less well. In A at $\lambda = .1$ the formula leaves .6 of the signal's
-# weights, the fit less than half: the rough information is too large. In B at $10^{-3}$ the fit
-# keeps twice the foretold nuisance: as margins shrink, $p\,(1-p)$ grows, and one step of Newton's
-# method does not see that. At $10^{-2}$ the formula leaves B's two about alike: no change of tau.
-# The network keeps less of the signal (Section 5), and loses .105.
+# The sizes are foretold less well, for two reasons. The rough information is too large. And as
+# margins shrink $p\,(1-p)$ grows, which one step of Newton's method does not see. In A at $\lambda
+# = .1$ the formula leaves .6 of the signal's weights, the fit less than half; in B at $10^{-3}$ the
+# fit keeps twice the foretold nuisance.
+#
+# In B blue counts ten coordinates, and level taxes only gold's direction: at large $\lambda$ what
+# is left is BT's noise in the other nine. At $10^{-2}$ the formula leaves B's two about alike: no
+# change of tau. The network keeps less of the signal (Section 5), and loses .105.
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
@@ -697,8 +700,8 @@ Markdown(tables.table(["", "mean ± 95% over seeds", "by seed", "foretold"], row
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The figure foretells gains for spread and BSR, none for level. No interval decides one. After a
-# failed control that is no surprise.
+# The figure foretells gains for spread and BSR, none for level. No interval decides a gain: no
+# surprise after a failed control. That BSR lies below BT in every seed nothing foretold.
 # </details>
 #
 # Now set by set, with topics counted (judged answers: prompts): every such study of three seeds or
@@ -813,7 +816,8 @@ print("BSR minus BT, the whole cost:", averaged("study_postscript", "bsr-1e-2").
 # %% [markdown]
 # **4.** *Take the gain away.* In A (*helps*) BSR and spread gain. Change **one** of its standard
 # deviations (Section 1's table) so that less is gained. Find three different ones. Which of them
-# leaves spread a gain? (For `across` take .5.) Forecast each in the cell, then run it: ten seconds
+# leaves spread a gain? (Take `within` 1, `across` .5,
+# `new` .2.) Forecast each in the cell, then run it: ten seconds
 # or so, no checker.
 #
 # <details><summary>Hint</summary>
