@@ -221,7 +221,7 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 # stay in fp32, so the 16 bytes hold. *Gathered* is what a GPU holds whole for a moment.
 #
 # **Predict**: start from 8 GPUs and 32,768 tokens a micro-batch. First take a quarter of the
-# tokens, then eight times the GPUs. Which step saves more?
+# tokens, then, with that micro-batch, eight times the GPUs. Which step saves more?
 
 # %%
 from bsr_lite.scale.dry_run import UTILISATION, memory, step_work, steps_of
@@ -260,9 +260,10 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 
 # %% [markdown]
 # **What to see.** Fewer tokens shrink activations; more GPUs the weights, gradients and averages.
-# What is gathered, mostly the embedding and its gradient, stays whole. Each of 64 GPUs has 2 of the
-# batch's pairs, at most 8,192 tokens. CUDA's own memory comes on top (`dry_run` adds .6 GB; an H100
-# took .8).
+# What is gathered, mostly the embedding and its gradient, stays whole. The order matters: the batch
+# stays at 128 pairs, so each of 64 GPUs has 2, at most 8,192 tokens. Going to 64 GPUs first would
+# save all 33 GB, and the smaller budget then nothing. CUDA's own memory comes on top (`dry_run`
+# adds .6 GB; an H100 took .8).
 #
 # These bars are counted, not measured. On an H100 the count was 98 to 100% of the small model's
 # measured activations, never too high, *without* checkpointing
@@ -326,8 +327,10 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 # **What to see.** The mean of all is below zero: the whole batch pushes every reward up by the same
 # amount. In halves GPU 1 sees only its own mean, above zero, and pushes *down*.
 #
-# Halves are BSR with `bsr_group_size: 4`. The official code does just this, with 16 pairs a GPU.
-# Here it is an error: the config fixes $G$, and the number of GPUs must not change it.
+# With half means $\bar r \pm d$ halves cost $\tfrac12 \lambda G\,(\bar r^{\,2} + d^2)$: half the
+# pull on the mean, and a new pull on the difference. Halves are BSR with `bsr_group_size: 4`. The
+# official code does just this, with 16 pairs a GPU. Here it is an error: the config fixes $G$, and
+# the number of GPUs must not change it.
 
 # %% [markdown]
 # The repair: the loss needs the network only through its rewards, and these are few. 128 pairs have
@@ -463,9 +466,9 @@ print(f"8B: {products / 1e9:.1f} billion weights in products, attention adds "
 
 # %% [markdown]
 # Why so low? Two suspects.
-# - That version computed attention one segment at a time. Timed alone it took about .1 s, of a
-#   step's .19 s (30 layers of 3.3 ms; 7,168 tokens, the step 8,192). It is replaced, and not timed
-#   again.
+# - That version computed attention one segment at a time. Timed alone it took 3.3 ms a layer for
+#   7,168 tokens, about .1 s for 30; a step of 8,192 took .19 s. (No share of a step: for 32,768
+#   tokens the same count gives more than that step took.) It is replaced, and not timed again.
 # - Perhaps a part of each step is fixed, while the card waits for the CPU to start every operation.
 #   Exercise 4 asks how much that would explain.
 #
@@ -573,7 +576,7 @@ checks.check_first_stage(first_stage);
 
 # %% [markdown]
 # **3.** *One rank's slice.* `rewards` (B, 2) are the whole batch's, exchanged. Groups are runs of
-# `size` pairs; the loss is `bsr_lambda` times BSR's penalty, averaged over the groups. `mine` (n,)
+# `size` pairs; the loss is $\lambda G\,\bar r^{\,2}$, averaged over the groups. `mine` (n,)
 # holds the indices of this rank's pairs, from several groups. Return the derivative of the loss by
 # each of their rewards, (n, 2), without autograd.
 #
