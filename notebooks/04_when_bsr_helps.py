@@ -191,7 +191,7 @@ for axis, letter in zip(axes, "ABC", strict=True):
         axis.annotate("", (world.level, 0), (0, 0), arrowprops={"arrowstyle": "-|>"})
         axis.annotate("mean state", (-0.3, 0), ha="right", va="center")
     axis.set_aspect("equal")
-    plots.label(axis, "along gold's direction", "", TITLES[letter].replace("prompts ", ""))
+    plots.label(axis, "along gold's direction", "", TITLES[letter])
 axes[0].set_ylabel("along a nuisance coordinate")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3,
               frameon=False)
@@ -418,10 +418,13 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
 
 # %% [markdown]
 # The record has 32 seeds (in the last two columns 16), more worlds and penalties. *Helps* is A,
-# *mean on the signal* B, *hurts* C. - *Helps, RMSNorm* normalizes $h$ as a language model does. -
-# *Neutral* has all directions alike. - *64 epochs* go over 300 pairs drawn as in *helps*. -
-# *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR $G$ : 1. Centering's spread
-# weight, $4 \cdot 10^{-2}$, lies between those of the two spread rows.
+# *mean on the signal* B, *hurts* C.
+#
+# - *Helps, RMSNorm* normalizes $h$ as a language model does.
+# - *Neutral* has all directions alike.
+# - *64 epochs* go over 300 pairs drawn as in *helps*.
+# - *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR $G$ : 1. Centering's spread
+#   weight, $4 \cdot 10^{-2}$, lies between those of the two spread rows.
 #
 # **Predict** for *neutral* and for *64 epochs* the sign of spread minus BT.
 
@@ -469,8 +472,9 @@ def information(name):  # rough and exact; along gold, along a nuisance coordina
     return (p * (1 - p)).mean() * 2 * np.square(world.within), (p * (1 - p) * square).mean(1)
 
 
-rows = [[f"{NAMES.get(name, name)}, {along}", *(f"{x[i]:.3f}" for x in information(name))]
-        for name in ("helps", "hurts", "neutral") for i, along in enumerate(parts)]
+evidence = {name: information(name) for name in ("helps", "hurts", "neutral")}
+rows = [[f"{NAMES.get(name, name)}, {along}", *(f"{x[i]:.3f}" for x in forms)]
+        for name, forms in evidence.items() for i, along in enumerate(parts)]
 Markdown(tables.table(["BT's information along", "rough", "exact"], rows))
 
 # %% [markdown]
@@ -480,7 +484,7 @@ Markdown(tables.table(["BT's information along", "rough", "exact"], rows))
 # %%
 world = worlds.WORLDS["helps"]
 taxes = np.square(world.across) + np.square(world.within) / 2  # a mean of two: half their variance
-rough = information("helps")[0]
+rough, _ = evidence["helps"]
 formula = rough / (rough + 2 * LAMBDA * taxes)
 print("A: of the weights BSR 1e-2 leaves {:.2f} (signal), {:.2f} (nuisance)".format(*formula))
 
