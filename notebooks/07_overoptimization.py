@@ -540,7 +540,7 @@ for place, (name, values) in enumerate(four.items()):
                   color=plots.COLORS["bt"] if name.startswith("BT") else "black")
 axis.plot((1, 1, 2, 2), (-0.065, -0.05, -0.05, -0.065), color=plots.COLORS["bt"])  # a bracket
 axis.annotate(f"false labels' part: {shown(guilty - innocent)}", (1.5, -0.045), ha="center",
-              color=plots.COLORS["bt"])
+              va="bottom", color=plots.COLORS["bt"])
 axis.annotate("beside this rule\nBT loses more: guilty", (-0.1, -0.3))
 axis.annotate("beside this one\nit loses less: innocent", (3, -0.2), ha="center")
 axis.axhline(0, color="black", linewidth=0.8)

@@ -586,9 +586,9 @@ for number, (seen, mark) in enumerate(zip(steps, "os^", strict=True), 1):
 axis.axhline(0, color="black", linewidth=0.8)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.legend(loc="upper left")
-plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a dot an answer",
+plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a mark an answer",
             "change of log π,\nminus the prompt's mean (nats)",
-            "An update raises what beat its siblings")
+            "Beside its siblings, an answer that beat them mostly rose")
 
 # %% [markdown]
 # **What to see.** *Beside its siblings* (the prompt's mean is taken out) an answer that beat them
