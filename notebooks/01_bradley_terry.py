@@ -14,7 +14,8 @@
 # from choices: a judge says which of two answers is better.
 #
 # This notebook builds the loss that turns choices into numbers. Then it asks what choices do not
-# tell: never the numbers' *zero* (Section 6), and with few pairs not their *size* (Section 7).
+# tell: never the numbers' *zero* (Section 6), and with few pairs not their *size*: how far apart
+# they lie (Section 7).
 
 # %% [markdown]
 # "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025);
@@ -239,8 +240,8 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # </details>
 #
 # **What to see.** *For one pair with one label there is no margin at which BT is content.* In the
-# loss only contradiction stops it: the same pair judged both ways, or pairs that no weights get all
-# right.
+# loss itself only contradiction stops a margin's growth: the same pair judged both ways, or a
+# circle of wins ($a$ over $b$, $b$ over $c$, $c$ over $a$).
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
@@ -400,8 +401,9 @@ def pair_loss(r):
 
 
 assert abs(pair_loss(gold) - pair_loss(shifted)) < 1e-9, "the BT loss must not see c(x)"
-print(f"standard deviation of the true levels {gold.mean(1).std():.2f},",
-      f"by chance among four answers alone {gold.var(1).mean().sqrt() / 2:.2f}")
+within = gold.var(1).mean().sqrt()
+print(f"standard deviations: true levels {gold.mean(1).std():.2f}, within a prompt {within:.2f},",
+      f"means of four by chance {within / 2:.2f}")
 pd.DataFrame({name: {"BT loss (nats), noise-free choices": pair_loss(r),
                      "tau within prompts": kendall_tau_b(r, gold).mean().item(),
                      "tau pooled": kendall_tau_b(r.ravel(), gold.ravel()).item()}
@@ -425,31 +427,41 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 
 # %% [markdown]
 # **What to see.** No distance within a prompt changes, and BT sees nothing else. The levels that
-# are lost are real: they scatter by 1.17, where chance among four answers alone would give .66.
+# are lost are real: they scatter by 1.17. Within a prompt rewards scatter by 1.32. So means of four
+# would scatter by half of that, .66, were all prompts alike.
 #
 # <details><summary>Answer</summary>
 #
 # Only the pooled tau: it mixes prompts. A prompt's best answer can still be told, the prompt with
 # the best answers cannot.
 # </details>
-#
-# This $c(x)$ was random. A network shares its weights among prompts: is its $c(x)$ random, too? The
-# record `study_lora` holds four reward models (language models with a reward output, Section 8),
-# trained with BT in one pass over 900 pairs. Do they order the levels of *new* prompts as gold
-# does? Random levels would give a tau near 0.
+
+# %% [markdown]
+# Here a random $c(x)$ drowned the levels. A network shares its weights among prompts: do its levels
+# still carry the true ones? The record `study_lora` holds four reward models (language models with
+# a reward output, Section 8), trained with BT in one pass over 900 pairs. Levels of *new* prompts
+# that are unrelated to gold's would give a tau near 0. For comparison we add a random $c(x)$ of
+# standard deviation 1 to gold.
 
 # %%
 from bsr_lite.studies.records import read_runs
 
 trained = [run["evaluation"]["scenarios"] for run in read_runs(Path("data/runs/study_lora"))["bt"]]
+own = torch.Generator().manual_seed(0)
 for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mutual_disjoint")):
-    taus = [kendall_tau_b(*(torch.tensor(run[part][key]).mean(1) for key in ("rewards", "gold")))
-            for run in trained]
-    mean, half = seed_interval(taus)
-    print(f"answers by writers {writers}: tau of levels {mean:.2f} ± {half:.2f} (95%)")
+    true = torch.tensor(trained[0][part]["gold"]).mean(1) / 0.5  # (240,), levels of new prompts
+    mean, half = seed_interval([kendall_tau_b(torch.tensor(run[part]["rewards"]).mean(1), true)
+                                for run in trained])
+    noisy = true + torch.randn(100, len(true), generator=own)  # (100, 240), a row is a draw
+    print(f"answers by writers {writers}: true levels scatter by {true.std():.2f}\n   tau of the",
+          f"models' levels {mean:.2f} ± {half:.2f} (95%), of gold's plus a random c(x)",
+          f"{kendall_tau_b(noisy, true.expand(100, -1)).mean():.2f}")
 
 # %% [markdown]
-# They do, in part (intervals over four seeds). The loss neither asked for this nor guards it.
+# The models' levels do, in part (240 prompts, intervals over four seeds). The loss neither asked
+# for this nor guards it. Tau does not tell how large a model's $c(x)$ is, or whether it is random:
+# gold plus a random one gives much the same. Nor do the two rows compare writers: where the true
+# levels scatter less, tau falls for gold plus $c(x)$, too.
 #
 # The level matters where rewards of *different* prompts meet, as at a threshold, but not in
 # picking the **best of $n$** sampled answers, nor in **advantages** (rewards minus the prompt's
@@ -463,10 +475,10 @@ torch.testing.assert_close(gold - gold.mean(1, keepdim=True),  # advantages
 # %% [markdown]
 # ## 7. Size only from contradiction: over-confidence
 #
-# What if nothing contradicts? A reward model gets **one label** a pair and has far more weights
-# than pairs. Then some weights may get every pair right, and the loss wants their margins at
-# $+\infty$. Below *two pairs per weight* even coin-flip labels can usually all be met (Cover,
-# 1965).
+# What if nothing contradicts: if some weights get every pair right? This may happen where a reward
+# model gets **one label** a pair and has far more weights than pairs. Then the loss wants all
+# margins at $+\infty$. Below *two pairs per weight* even coin-flip labels can usually all be met
+# (Cover, 1965).
 #
 # A toy: 40 features an answer, so that border lies at 80 pairs. The true reward is linear in the
 # features, labels come from BT. Gradient descent fits 40 weights in 3,000 passes over the same
@@ -640,6 +652,8 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # The factor does not need 20,000 pairs: chosen on 200, it leaves .02 of the .31 on average. Nor is
 # the best size the true one: for 60 pairs it is .43 of it. *Over-confidence is a size too great for
 # a direction that is partly wrong.* (Real rewards may need more than one factor.)
+#
+# This is a toy after 3,000 passes. Exercise 4 judges real reward models after one.
 
 # %% [markdown]
 # ## 8. Where a language model keeps the size
@@ -775,7 +789,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
 # 3. Not its choices. Its claims grow. The loss on *fresh* pairs can fall only if it claimed too
-#    little. The *training* loss of a fit that gets every pair right always falls.
+#    little, each pair weighed by its margin. The *training* loss of a fit that gets every pair
+#    right always falls.
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
