@@ -139,8 +139,8 @@ answers(45, "answer", "ended")
 answers(45, "gold (0 to 5)")
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best. The reference was cut off after 48 tokens, and gold
-# likes three policies better, none less.
+# **What to see.** Gold likes BSR 2's list best. It likes three policies better than the reference,
+# which was cut off after 48 tokens, and none less.
 
 # %% [markdown]
 # ## 2. One unit
@@ -189,8 +189,9 @@ unit_table.head(6)
 # ## 3. The dull explanation: ending
 #
 # Training subtracts a penalty of 1 (an sd of the proxy) from an answer that does not end by
-# itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, whatever the proxy. How
-# much of the gain is that? (The gains above are without the penalty.)
+# itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, unless the proxy pays more
+# for going on (Section 6 has one). How much of the gain is that? (The gains above are without the
+# penalty.)
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -314,14 +315,14 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BT 0 and
-# BT 2 keep a small climb of both. BSR 0 and BSR 2 keep a climb of the proxy, of one sd or more. No
-# gain of gold is seen with it; under BSR 0 gold fell. This holds for these six policies, on
-# prompts that the reference can finish.
+# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BSR 0 and
+# BSR 2 keep a climb of the proxy, of one sd or more. No gain of gold is seen with it. BT 0 and BT 2
+# keep a small climb of both; over first answers alone gold's is undecided (`LOG.md`). All this
+# holds on prompts that the reference can finish.
 #
-# Did BSR 0 exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies hardly moved. That
-# may be **drift**: nothing pulls a policy back to the reference. Or it is the penalty. Only rewards
-# whose meaning is known can show what comes without knowledge.
+# Did BSR 0, whose gold fell, exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies
+# hardly moved. That may be **drift**: nothing pulls a policy back to the reference. Or it is the
+# penalty. Only rewards whose meaning is known can tell.
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
@@ -333,7 +334,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
 #
-# (Left out: gold plus half a point for each "!". Gold rose under it, by 1.1 to 2.0 sds: `LOG.md`.)
+# (The fifth, gold plus half a point for each "!", is in `LOG.md`.)
 #
 # **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
 
@@ -346,8 +347,8 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# Paid for nothing but ending, it writes a word or nothing. How do the six policies compare? All
-# stand beside the same two answers of the reference.
+# At the end of training it writes a word or nothing. How do the six policies compare? All stand
+# beside the same two answers of the reference.
 #
 # Section 2's ± spoke of one run on new prompts. Here "a to b" speaks of new seeds, too, and three
 # are few. So six runs that are decided one by one can make two rows that are not.
@@ -383,53 +384,58 @@ def taught(reward):
 frame({reward: taught(reward) for reward in TAUGHT})
 
 # %%
-left = {reward: [at_equal_ending(run, "gold").mean() for run in group]
-        for reward, group in TAUGHT.items()}
+left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
+        for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
 figure, axis = plots.panels(1)
 for place, reward in enumerate(TAUGHT):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
     _, low, high = rloo.interval(gold_gains(reward))
-    axis.plot((low, high), [0.14 - place] * 2, color=tint, linewidth=1)
-    for values, y, fill in ((gold_gains(reward).mean(1), 0.14, tint),
-                            (left[reward], -0.14, "white")):
-        axis.plot(values, [y - place] * 3, "o", color=tint, markerfacecolor=fill, markersize=5)
+    axis.plot((low, high), [0.2 - place] * 2, color=tint, linewidth=1)
+    axis.plot(gold_gains(reward).mean(1), [0.2 - place] * 3, "o", color=tint, markersize=5)
+    for seed, (mean, half) in enumerate(left[reward]):
+        axis.errorbar(mean, -0.04 - 0.14 * seed - place, xerr=half, fmt="o", color=tint,
+                      markerfacecolor="white", markersize=4, linewidth=0.8)
 for reward in ("random numbers", "gold"):
-    axis.axvspan(min(left[reward]), max(left[reward]), color="0.9", linewidth=0)
-    axis.annotate(f"{reward},\nat equal ending", (np.mean(left[reward]), -5.65), ha="center",
-                  va="center")
-axis.annotate("all answers (full)", (1.3, 0.14), ha="right", va="center")
-axis.annotate("at equal ending (open)", (0.92, -0.17), va="center")
+    means = left[reward][:, 0]
+    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
+    axis.annotate(f"{reward},\nat equal ending", (means.mean(), -5.8), ha="center", va="center")
+axis.annotate("all answers (full)", (1.3, 0.2), ha="right", va="center")
+axis.annotate("at equal ending (open)", (1.1, -0.2), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-5.8, 2.8), ylim=(-6.1, 0.5))
+axis.set(xlim=(-6.2, 3), ylim=(-6.2, 0.5))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "trained on",
+plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over prompts (open)",
+            "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Paid for ending alone, the policy falls silent: gold loses three sds and more.
-# (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed.**
-# Why was not looked into.
+# **What to see.** Trained on *nothing*, the policy falls silent: gold loses three sds and more.
+# (We had foretold .3 to 1.5 *more* gold.) The penalty alone did not do that. After 4 to 7 steps
+# every answer ends, and no gradient is left. AdamW's momentum alone carries the policy from 11 to
+# 19 tokens on to one to four (`LOG.md`).
+#
+# **Random numbers prevent most of the fall in every seed.** They keep sending gradients; why that
+# helps was not looked into.
 #
 # Third column: training on gold itself brings about one sd more than BT, BSR or *gold + error*.
-# Beside *gold + error* and BSR that is decided, beside BT not.
+# Beside BT that is undecided.
 
 # %% [markdown]
 # So a model is to be set beside random numbers, not beside the reference: the table's second
 # column. For BT, BSR and *gold + error* the lead is about one sd, each time undecided. Gold's own
 # lead, two sds, is decided.
 #
-# **Such a lead is not knowledge alone.** It holds what the reward *knows*, and what any consistent
-# reward brings, knowing or not: random numbers give a policy nothing to climb. No run here was paid
-# for something irrelevant that can be learned, such as length.
+# **Such a lead is not knowledge alone.** It also holds what any consistent reward brings: random
+# numbers give a policy nothing to climb. No run here was paid for something irrelevant that can be
+# learned, such as length.
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
-# knowledge.** The models' six policies lost less (BT 1 only just: its interval in Section 3 reaches
-# -.80), or nothing. So no fall of Section 3 is seen to need a misled proxy. But distance is not
-# equal: random numbers' policies went 14 to 17 nats, the models' 14 to 47.
+# knowledge.** The models' six policies lost less, or nothing (BT 1's interval touches that range).
+# So no fall of Section 3 is seen to need a misled proxy. But distance is not equal: random numbers'
+# policies went 14 to 17 nats, the models' 14 to 47.
 #
-# Is it drift? Or the penalty's push to short answers (15 tokens under random numbers)? No run here
-# lacks the penalty, so none tells them apart.
+# Is it drift? Or the penalty? No run here lacks the penalty, so none tells them apart.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -526,9 +532,9 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 
 # %% [markdown]
 # **What to see.** BSR 2 goes from just below the reference to the best of the six; the other runs
-# hardly move. Two falls become undecided: that of *instruction* under BSR, and that of BSR 2's gold
-# at equal ending. (The second is of first answers, on 45 prompts. Section 3's undecided -.16 ± .28
-# is of all answers that ended, on 60.) **Gold misjudged how many items and sentences BSR 2 gives.**
+# hardly move. The fall of *instruction* under BSR becomes undecided. At equal ending BSR 2's gold,
+# first answers, goes from -.43 ± .33 to +.28 ± .43. (With second answers, too, it was undecided
+# from the start: Section 3.) **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
 # points and no story. Gold has no term for that. Only reading shows it.
@@ -551,8 +557,9 @@ style = read_runs(RUNS / "study_rloo_style")
 def row_of(run):
     policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
     correlation = statistics.within_correlation(own["proxy"], own["gold"])
+    gains = rloo.gains(run["evaluation"])
     return {"proxy's correlation with gold": f"{correlation:+.2f}",
-            "gold (sd)": told(rloo.gains(run["evaluation"])["gold_gain"]),
+            "proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
             "ended": f"{np.mean(policy['finished']):.2f}",
             "tokens": f"{np.mean(policy['tokens']):.0f}",
             "an answer (/: a new line, //: a new paragraph)": shorten(
@@ -569,7 +576,7 @@ frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
 
 # %% [markdown]
 # The figure shows them at equal ending, and in grey where random numbers left gold. (Both beside
-# *eight* answers of the reference to a prompt, drawn for these runs.)
+# *eight* answers of the reference, drawn for these runs: so the band is not quite Section 4's.)
 
 # %%
 noise = controls["noise-kl0.0"]
@@ -582,35 +589,26 @@ two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
                 for key in ("proxy", "gold")] for name, run in NINE.items()})
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
 axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
-axis.annotate("never ends", (0.1, -1), va="center")
+gains = rloo.gains(NINE["BT, seed 1"]["evaluation"])
+axis.annotate("never ends; all answers: proxy {:+.1f}, gold {:+.1f}".format(
+    *(gains[f"{key}_gain"].mean() for key in ("proxy", "gold"))), (0.1, -1), va="center")
 axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
 # %%
-def complete_of(found):
-    ended = np.array(found["finished"])[:, 0]
-    return terms(found)[ended, TERMS.index("complete")].mean()
-
-
 moved = [(term_gains(run, lined) - term_gains(run)).sum(1).mean() for run in NINE.values()]
 print(f"read again as in Section 5, gold of no run moves by more than {np.abs(moved).max():.3f} sd")
-both = [NINE["BT, seed 0"]["evaluation"][part] for part in ("policy", "reference")]
-print("complete, BT 0's first answers that ended: {:.2f}, the reference's: {:.2f}".format(
-    *map(complete_of, both)))
 
 # %% [markdown]
-# **What to see.** **At equal ending gold falls in five of the eight runs that end**, while all
-# eight proxies rise by more than one sd. But **for none is a misled proxy shown to be needed**.
-# Only BT's seed 0 falls further than under random numbers. That is one run, at 29 nats, and no run
-# on random numbers went that far. Part of its fall: its answers lack the closing mark. BT's seed 1
-# never ends; its proxy *dis*agrees with gold from the start.
+# **What to see.** **One policy was misled, before any equal ending: BT's seed 1.** Its proxy rose
+# by 2.1 sds, gold fell by .9. It never ends, though the penalty pays for ending, and the controls
+# of Section 4 do end. Its proxy pays more for being cut off: 1.3 sds (`LOG.md`).
 #
-# Section 5's blindness matters little here: no run moves by more than .013 sd.
-
-# %% [markdown]
-# Brevity goes with the fall: those five wrote 7 to 26 tokens, the other three 33 to 42. It is not
-# shown to be a cause.
+# **At equal ending gold falls in five of the other eight**, while all eight proxies rise by more
+# than one sd. For none of these is a misled proxy shown to be needed. Only BT's seed 0 falls
+# further than under random numbers, at 29 nats, where none of theirs went. (Section 5's blindness
+# moves no run's gold by more than .013 sd.)
 
 # %% [markdown]
 # ## 7. The proxy's favourites
@@ -698,7 +696,7 @@ table.head(6)
 # **What to see.** All correlate with gold by .62 to .65. *Noise*: better all the way. *A rare
 # trick*: from the top eighth on worse, for in nearly half of the prompts one of 64 answers has the
 # trick. *Trained proxies*, all four alike: better up to the top one of 64, but .3 below noise
-# there. A rarer trick would not show (Exercise 1).
+# there. A trick of one in a thousand might not show (Exercise 1).
 #
 # **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
 # let people judge the favourites: the top one of 64 against the top eighth.
@@ -736,19 +734,19 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 
 # %% [markdown]
 # **What to see. Undecided**: every interval holds zero, and gold's hold large effects either way.
-# BSR's proxies of Section 1 were climbed further than BT's in every seed. Those of Section 6 were
-# climbed less far in every seed (the first by .02). So nothing follows for BSR.
+# BSR's proxies were climbed further than BT's in every seed of Section 1, and less far in every
+# seed of Section 6 (once by .02). So nothing follows for BSR.
 
 # %% [markdown]
 # ## 9. What holds here
 #
 # - **Does gold follow?** In all six runs, as it is. But ending explains most of that. At equal
-#   ending gold rose in two and fell in three, none further than under random numbers.
-# - **A model's lead over random numbers**, about one sd, is undecided. It would not be knowledge
-#   alone.
+#   ending gold rose in two (undecided over first answers alone) and fell in three, none further
+#   than under random numbers.
+# - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Proxy up, gold down at equal ending**: five of the eight runs of Section 6 that end. For none
-#   is it shown that the proxy misled its policy.
+# - **Misled by its proxy**: one run of Section 6, which never ends. In five of the other eight the
+#   proxy rose and gold fell at equal ending; the cause is open.
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
@@ -763,7 +761,7 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
 # with a trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of
 # length N, is gold of the best of n answers without a trick. Return the expected gold of the pick
-# for n = 1 to N, a tensor. (The second cell below prints where it is highest.)
+# for n = 1 to N, a tensor.
 #
 # <details><summary>First hint</summary>
 #
@@ -779,7 +777,7 @@ checks.check_expected_gold(expected_gold);
 
 # %%
 honest = torch.arange(1.0, 65).log()  # gold of the best of n grows about like this
-for rate in (0.1, 0.03, 0.01):
+for rate in (0.1, 0.01, 0.001):
     found = expected_gold(honest, -2.0, rate)
     print(f"rate {rate}: highest at n =", None if found is None else found.argmax().item() + 1)
 
@@ -788,8 +786,8 @@ for rate in (0.1, 0.03, 0.01):
 #
 # <details><summary>Answer</summary>
 #
-# The rarer the trick, the later the turn. So "rises" up to one of 64 says nothing about the best of
-# a million.
+# The rarer the trick, the later the turn. At one in a thousand there is none up to 64: "rises"
+# cannot see it. With n up to 1000 it turns at 143.
 # </details>
 
 # %% [markdown]
@@ -875,8 +873,8 @@ checks.check_learned_to_list(learned_to_list);
 #
 # 1. The same training on random numbers (*a* floor: they cannot be climbed) and on gold (the
 #    ceiling).
-# 2. It needs no misled proxy: policies trained on random numbers fell further.
-# 3. Not shown: without any reward answers fall silent. Compare with random numbers.
+# 2. It needs no misled proxy: policies trained on random numbers fell, too.
+# 3. Not shown: at equal ending random numbers cost gold. Compare with them.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
 # </details>
@@ -886,17 +884,17 @@ checks.check_learned_to_list(learned_to_list);
 #
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
-# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | 4 tokens: lower the penalty |
+# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | 4 tokens: when did the gradient become 0? |
 # | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
 # | a constant, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
 
 # %% [markdown]
 # ## What you know now
 #
-# - A gain that any proxy would bring, such as ending, must be taken out of proxy *and* gold before
-#   you compare them.
+# - A gain that nearly any proxy would bring, such as ending, must be taken out of proxy *and* gold
+#   before you compare them.
 # - For picking, a proxy's correlation with gold says less than the worth of its favourites.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Train on a constant and on
-# random numbers, three seeds each, to see what comes without knowledge. (They do not show what a
-# consistent reward brings that knows nothing.) Then read the answers: the judge may be blind, too.
+# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
+# too, three seeds, to see what comes without knowledge, and compare answers that ended. Then read
+# the answers: the judge may be blind, too.

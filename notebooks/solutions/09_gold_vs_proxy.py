@@ -59,14 +59,16 @@ def expected_gold(honest, trick, rate):
 assert checks.check_expected_gold(expected_gold)
 
 # %%
-honest = torch.arange(1.0, 65).log()  # gold of the best of n grows about like this
-sizes = {f"one in {round(1 / rate)}": int(expected_gold(honest, -2.0, rate).argmax() + 1)
-         for rate in (0.1, 0.03, 0.01, 0.003)}
-pd.DataFrame({"best n": sizes}).rename_axis("tricks")
+honest = torch.arange(1.0, 1001).log()  # gold of the best of n grows about like this
+sizes = {f"best n up to {most}": {
+    f"one in {round(1 / rate)}": int(expected_gold(honest[:most], -2.0, rate).argmax() + 1)
+    for rate in (0.1, 0.01, 0.001)} for most in (64, 1000)}
+pd.DataFrame(sizes).rename_axis("tricks")
 
 # %% [markdown]
 # Up to some n the search finds better answers, from there it finds the trick. The rarer the trick
-# the later the turn: that no proxy turned up to 64 says nothing about the best of a million.
+# the later the turn. At one in a thousand gold still rises at 64 and turns at 143: "rises" up to
+# 64 cannot see such a trick.
 
 # %% [markdown]
 # **2.** Where one answer ended and one was cut off, the prompt is the same. Over all answers the
