@@ -406,7 +406,7 @@ plots.label(axis, "gain of gold (sd); lines: 95% over seeds and prompts", "train
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Paid for ending alone, the policy falls silent: gold loses three sds and more.
+# **What to see.** Trained on *nothing* the policy falls silent: gold loses three sds and more.
 # (We had foretold .3 to 1.5 *more* gold.) **Random numbers prevent most of that in every seed.**
 # Why was not looked into.
 #
@@ -876,7 +876,7 @@ checks.check_learned_to_list(learned_to_list);
 # 1. The same training on random numbers (*a* floor: they cannot be climbed) and on gold (the
 #    ceiling).
 # 2. It needs no misled proxy: policies trained on random numbers fell further.
-# 3. Not shown: without any reward answers fall silent. Compare with random numbers.
+# 3. Not shown: on a constant reward answers fall silent. Compare with random numbers.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
 # </details>
