@@ -156,14 +156,15 @@ for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
     torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
 
 # %% [markdown]
-# Adding 3 to all rewards only moves that curve by 3. Against $b$ minus the mean reward both tasks
-# have one curve.
+# Draw the variance against $b$. Adding 3 to all rewards moves the curve to the right by 3, no more:
+# against $b$ minus the mean reward both tasks have one curve.
 
 # %%
 mean_reward = (logits.softmax(0) * rewards).sum().item()
 offset = np.linspace(-3.3, 3.3, 661)
 variance = np.array([one_draw(0.0, mean_reward + o)[1] for o in offset])
 at_mean = one_draw(0.0, mean_reward)[1]
+lowest = offset[variance.argmin()]
 
 # %%
 figure, axes = plots.panels(2)
@@ -180,18 +181,18 @@ for axis, shift in zip(axes, (3.0, 0.0), strict=True):
                   arrowprops={"arrowstyle": "-"} if shift else None)
 axes[0].set_ylim(0, 7.5)
 axes[1].set(xlim=(-0.8, 1.2), ylim=(0, 0.3))
-axes[1].plot(offset[variance.argmin()], variance.min(), "v", color="black")
-axes[1].annotate("least noise", (offset[variance.argmin()], variance.min()), (0, -16),
-                 textcoords="offset points", ha="center")
+axes[1].plot(lowest, variance.min(), "v", color="black")
+axes[1].annotate("least noise", (lowest, variance.min()), (0, -16), textcoords="offset points",
+                 ha="center")
 for axis, close, title in zip(axes, ("", ", close-up"), (
         f"No baseline, rewards + 3: {one_draw(3.0, 0.0)[1] / at_mean:.0f} times\n"
         "the variance at b = mean reward",
-        "The bottom is near the mean reward,\nnot at it"), strict=True):
+        f"Least noise: {lowest:.2f} above the mean reward\n"
+        f"(variance {variance.min():.3f}, not {at_mean:.3f})"), strict=True):
     plots.label(axis, f"b minus the mean reward (reward units{close})",
                 "variance of one draw's gradient", title)
 
 # %%
-lowest = offset[variance.argmin()]
 print(f"variance {one_draw(0.0, 0.0)[1]:.3f} without a baseline, {at_mean:.3f} at the mean reward; "
       f"the least, {variance.min():.3f}, at b = the mean reward + {lowest:.2f}")
 
@@ -250,7 +251,8 @@ WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean,
 pd.DataFrame({name: {
     "share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
     "variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
-    "variance, rewards as they are": k_draws(2, rewards, way)[1]}
+    "variance, rewards as they are": k_draws(2, rewards, way)[1],
+    "variance, as they are, K = 4": k_draws(4, rewards, way)[1]}
     for name, way in WAYS.items()}).T.rename_axis("K = 2").round(3)
 
 # %%
@@ -262,7 +264,8 @@ for K in (2, 4):
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased, and its variance is the same at any level of the
 # rewards. Far from zero that is far calmer than no baseline. Where rewards average nearly zero,
-# estimating the level costs: five times the variance of no baseline.
+# estimating the level costs: with one sibling five times the variance of no baseline, with three
+# ($K = 4$, as in Section 6) 2.2 times.
 #
 # <details><summary>Answer</summary>
 #
@@ -402,7 +405,8 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 #
 # So this KL wants **$k_1$ in the reward**, the paper's place, or $k_2$ as a loss: never $k_1$ or
 # $k_3$ as a loss. (All of it for $d$ of whole answers. Summed token by token $k_1$ stays the same;
-# what $k_2$ and $k_3$ pull along does not.)
+# what $k_2$ and $k_3$ pull along does not: as a loss, a token's own price pushes that token alone,
+# not those that led to it.)
 
 # %% [markdown]
 # ## 5. Where does it end?
@@ -581,19 +585,23 @@ steps[0][:K].round(2)
 figure, axis = plots.panels(1)
 for number, (seen, mark) in enumerate(zip(steps, "os^", strict=True), 1):
     change = seen["change of log π (nats)"].to_numpy().reshape(-1, K)
-    axis.plot(seen["A"], (change - change.mean(1, keepdims=True)).flatten(), mark, color="black",
-              markerfacecolor="none", label=f"step {number}")
+    seen["beside"] = (change - change.mean(1, keepdims=True)).flatten()
+    axis.plot(seen["A"], seen["beside"], mark, color="black", markerfacecolor="none",
+              label=f"step {number}")
+every = pd.concat(steps)
+won, lost = every[every["A"] > 0]["beside"], every[every["A"] < 0]["beside"]
 axis.axhline(0, color="black", linewidth=0.8)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.legend(loc="upper left")
 plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a mark an answer",
             "change of log π,\nminus the prompt's mean (nats)",
-            "Beside its siblings, an answer that beat them mostly rose")
+            f"Beside their siblings {(won > 0).sum()} of {len(won)} winners rose, "
+            f"{(lost < 0).sum()} of {len(lost)} losers fell")
 
 # %% [markdown]
 # **What to see.** *Beside its siblings* (the prompt's mean is taken out) an answer that beat them
-# became more probable on average, and one that lost to them less probable. Not each: near $A = 0$
-# one stands at +7. All this is of the answers an update is made from, not yet of new ones.
+# became more probable, and one that lost to them less probable. Not each: one that lost, just left
+# of $A = 0$, stands at +7. All this is of the answers an update is made from, not yet of new ones.
 #
 # The table's -39 nats are a sum over 48 tokens, .8 a token.
 #
@@ -607,7 +615,7 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # ## 7. What did forty steps teach?
 #
 # Three steps cannot show it. Recorded runs made 40 steps of four prompts by the library's loop,
-# without a KL price ($\beta = 0$): nothing holds them at the reference. Gold counted in units of
+# without a KL price ($\beta = 0$), so that what a reward does can show. Gold counted in units of
 # its sd; a cut-off answer lost one unit. The learning rate was 3e-4, 1e-3 or 3e-3 (half in step 1),
 # falling to 0: one run each.
 #
@@ -674,7 +682,8 @@ pd.DataFrame({rate: found[rate].apply(told) for rate in ("3e-4", "1e-3")}).trans
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
 # itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Three of its
 # five are here, three seeds each: gold (seed 0 is the run above), random numbers, a constant. (The
-# others are gold with an error; 09 shows one.) All runs answered the same 112 new prompts.
+# numbers are normal, of sd 1, the penalty's unit: a new one for every text. The other two are gold
+# with an error; 09 shows one.) All runs answered the same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -724,26 +733,29 @@ for i, (reward, tint) in enumerate(zip(moves, ("#EE7733", "#332288", "#882255"),
         right.plot(i + 0.2 * part - 0.1 + np.array([-0.03, 0, 0.03]), moves[reward][:, part], "o",
                    color=tint, markerfacecolor=fill)
 left.legend(loc="upper right", ncols=3)
+right.annotate("complete", (0, 0.64), ha="right", color="#EE7733")
+right.annotate("the other four", (0.05, 0.64), color="#EE7733")
+right.set_ylim(top=0.9)
 left.set_ylim(0, 56)
 right.axhline(0, color="black", linewidth=0.8)
 right.set_xlim(-0.5, 2.5)
 right.set_xticks(range(len(moves)), moves)
 plots.label(left, "step (dot: from here on the gradient is 0)", "tokens an answer, in training",
-            "Paid for ending alone, the policy falls silent")
+            "With a constant the policy falls silent,\nwith random numbers it does not")
 plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
-            "policy minus reference (points)", "Only gold raised the other four's sum")
+            "policy minus reference (points)", "Only gold raised\nthe other four's sum")
 
 # %% [markdown]
-# **What to see.** Every run learned to end. Paid for that alone, the policy falls silent: one to
-# four tokens, and gold falls by more than half. *Complete* stands at .50 to .51: half for ending,
-# almost nothing for the closing mark.
+# **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
+# tokens, and gold falls by more than half. *Complete* stands at .50 to .51: half for ending, almost
+# nothing for the closing mark.
 #
 # Nothing paid for so few tokens. After 4 or 7 steps all answers ended, so every advantage was
 # zero, and so was the gradient. What shortened them further (behind the dots) was the optimizer:
 # AdamW steps along a running mean of *past* gradients.
 #
-# With random numbers 12 to 17 tokens are left, and the other four lost .59 ± .43. Why they do
-# better than a constant was not looked into.
+# Random numbers, too, pay on average for ending alone. They leave 12 to 17 tokens, so that pay is
+# not the whole cause. Why they do better than a constant was not looked into.
 
 # %%
 def gain(run, name):
@@ -757,6 +769,20 @@ pd.DataFrame({"change with gold, mean ± 95% over seeds": {
 # **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain, mostly
 # *instruction* (*topic* is undecided). That half neither loop nor penalty taught. The other half is
 # *complete*: the penalty alone does not bring it, but random numbers may (.40 ± .42).
+#
+# **And a KL price?** `study_rloo` ran this loop on trained reward models (09 asks what they
+# taught): three seeds with $\beta = 0$, one with the paper's .05, rewards in units of their sd.
+
+# %%
+models = read_runs("data/runs/study_rloo")
+pd.DataFrame({f"β = {beta}": {
+    model: ", ".join(f"{np.mean(run['evaluation']['policy']['kl']):.1f}"
+                     for run in models[f"{model.lower()}-kl{beta}"]) for model in ("BT", "BSR")}
+    for beta in ("0.0", "0.05")}).rename_axis("KL in nats, by seed")
+
+# %% [markdown]
+# **What to see.** Both runs with a price stand nearer to the reference than all six without one: at
+# 9.6 and 11.0 nats, not 13.8 or more. What that costs or saves in gold, two runs cannot say.
 
 # %% [markdown]
 # ## Exercises
@@ -885,18 +911,20 @@ pd.DataFrame(table)
 # |---|---|---|
 # | KL at step 1 | 0.00 nats | template, temperature, adapter: other log-probabilities |
 # | share that ended | .41, then .91 or more (1e-3) | the token cap, a penalty for not ending |
+# | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant): the reward |
 # | terms but *complete* | *instruction* +.34 ± .10 (1e-3) | more steps, then the learning rate |
-# | gold for KL, 40 steps | +.59 at 6 nats, +1.05 at 23, +.73 at 33 | $\beta$, rate |
+# | gold for KL, 40 steps | +.59 at 6 nats, +1.05 at 23 | less (+.73 at 33): $\beta$, rate |
 
 # %% [markdown]
 # ## What you know now
 #
 # - A policy gradient needs no derivative of the reward. An independent baseline changes its noise,
 #   not its mean.
-# - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss $k_1$
-#   has none, $k_3$ another's. The price means something only beside the reward's scale.
+# - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss it has
+#   none. Its $\beta$ needs the reward's scale. With a price two runs stayed within 11 nats; six
+#   without went farther.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
-#   the loop on a constant and on random numbers: here they, too, learned to end, but only gold
-#   raised the sum of the other four terms.**
+#   the loop on a constant and on random numbers: here they, too, learned to end; only gold raised
+#   the other four terms' sum.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**

@@ -67,9 +67,9 @@ assert checks.check_answer_logprobs(answer_logprobs)
 # %% [markdown]
 # **3.** $c\,r - \beta' d = c\,(r - \beta d)$ for $\beta' = c\,\beta$. Advantages, hence
 # gradients, are $c$ times as large. A gradient above the clip leaves it with norm 1, whatever $c$:
-# at 1e-3 all 40 recorded norms lie above 8 (`metrics.jsonl`), so for $c \ge 1$ the factor vanishes.
-# Below the clip Adam divides by the gradient's own size. So it matters only where $c$ decides which
-# steps are clipped.
+# at 1e-3 all 40 recorded norms lie above 8 (`metrics.jsonl`), so for $c \ge 1/8$ the factor
+# vanishes. Below the clip Adam divides by the gradient's own size. So it matters only where $c$
+# decides which steps are clipped.
 
 # %%
 def rescaled(beta, c):
