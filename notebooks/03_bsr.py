@@ -59,9 +59,9 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # First, three recorded runs of BT (`data/runs/study_lambda`): the language model of notebook 02,
-# cut to ten layers, in 23 steps of 16 pairs (a last step of 7 is left out). Trained are LoRA, small
-# matrices added to the frozen ones, and the **head**, the vector that turns a hidden state into a
-# reward. A seed decides the head's start and the order of pairs.
+# cut to ten layers, in 23 steps of 16 pairs (a last step of 7 is left out). What is trained: LoRA
+# (small matrices added to the model's own, which stay as they are) and the **head**, the vector
+# that turns a hidden state into a reward. A seed decides the head's start and the order of pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -492,14 +492,14 @@ over_bt = {"one reward": 2e-3 * 16 * mean_reward,
            "the head, if BT's\npairs all agreed": (g_bsr.norm() / one_pair).item(),
            "the head, this batch": batch,
            "this batch, were\nthe level zero": batch * sd_s / 4 / mean_reward,
-           "mean over batches,\nwere the level zero": (g_spread.norm() / g_bt.norm()).item()}
+           "the spread's term,\nthis batch": (g_spread.norm() / g_bt.norm()).item()}
 
 # %%
 # drawing only
 TEXTS = ("{:.0%}", "along the long $\\bar{{h}}$, BT's along a short $h_w - h_l$: {:.0%}",
          "BT's pairs point different ways and cancel: {:.0%}",
          "mean reward ± sd(s) / 4, by chance: {:.0%}",
-         "{:.1%}: the spread's term")
+         "{:.1%}: its pushes sum to zero")
 figure, axis = plots.panels(1)
 axis.axvline(1, color=plots.COLORS["bt"])
 axis.annotate("as large\nas BT's", (1.1, 3.9), color=plots.COLORS["bt"])
@@ -514,10 +514,11 @@ axis.set_yticks(range(5), over_bt)
 axis.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
 axis.minorticks_off()
 plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
-            "BSR at 1e-3 is 3% of BT on one reward, but 120% on the head, nearly all by the level")
+            "BSR at 1e-3 is 3% of BT on one reward, but 120% on seed 0's head, "
+            "nearly all by the level")
 
 # %% [markdown]
-# **What to see: 3% on a reward is 120% on the head.**
+# **What to see: 3% on a reward is 120% on this head.**
 # - 3% to 40%: a pair's two BT pushes add up to *one* along $h_w - h_l$ (length 6.2). Its two BSR
 #   pushes add up to *two* along $\bar h$ (length 41). That is $2 \cdot 41 / 6.2 = 13$ times.
 # - 40% to 120%: BSR's pushes all lie along $\bar h$, while BT's pairs cancel.
@@ -526,7 +527,8 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # Nearly all of it is the level's. Put the level at zero. One batch still has an $\bar r$ of about
 # $\pm\,\mathrm{sd}(s)/\sqrt{16}$ by chance, and pushes along $\bar h$ (9%). Over many batches these
 # signs cancel. What is left is the gradient of $\lambda\,\mathrm{Var}(s)$, the spread's term. Its
-# pushes sum to zero, so the long $\bar h$ drops out: 0.1%. (It grows with $\mathrm{sd}(s)$: .26.)
+# pushes sum to zero, so the long $\bar h$ drops out: in this batch it is 0.1% of BT's. (It grows
+# with $\mathrm{sd}(s)$, here .26.)
 
 # %% [markdown]
 # The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
@@ -554,14 +556,14 @@ pd.DataFrame(rows, columns=["lambda", "change of the mean reward by AdamW's firs
 # </details>
 #
 # So at the *start* BSR at $10^{-3}$ weighs as much as BT on this head; with the level at
-# zero it would be a tenth. One head, one batch: a scale, not a law.
+# zero it would be a tenth. One head, one batch: a scale, not a law. The penalty's gradient grows
+# with $|\bar r|$, and the heads of seeds 1 and 2 start higher (first table): it is heavier there.
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# In short: at every $\lambda$ tried the batch mean falls below zero. From $10^{-3}$ on it does so
-# by step 4, then swings about zero. That BSR draws pair means together by more than it shrinks
-# margins, these runs do not show.
+# Two questions to the records. How soon does the batch mean fall to zero? And does BSR draw pair
+# means together by more than it shrinks margins?
 #
 # *The level first*: the runs of the first table, now with BSR. A batch is one group, and a seed's
 # methods share head and batches.
@@ -627,7 +629,7 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # <details><summary>Answer</summary>
 #
 # No, by one step at most. Section 7's table foretold it: a hundred times the weight, less than
-# twice the first step. Recorded, from other heads: 1.1 to 1.4 times.
+# twice the first step. Recorded: 1.1 to 1.4 times (seed 0 has Section 7's head; LoRA learns, too).
 # </details>
 
 # %% [markdown]
@@ -638,7 +640,7 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # **Predict**: where lies the path of a run that has only learned less?
 
 # %%
-STEPS = ((1, 1), (2, 5), (6, 10), (11, 16), (17, 23))
+STEPS = ((1, 1), (2, 4), (5, 7), (8, 10), (11, 16), (17, 23))
 
 
 def point(runs, first, last):
@@ -650,18 +652,17 @@ def point(runs, first, last):
 # %%
 # drawing only
 figure, axis = plots.panels(1)
-for method, text, place in (("bt", "BT (broad)", (0.297, 0.53)),
+MARKS = {"bt": "^", "bsr-1e-2": "s"}  # the last steps, seed by seed: open, round where not here
+for method, text, place in (("bt", "BT", (0.297, 0.53)),
                             ("bsr-1e-3", "BSR 1e-3", (0.222, 0.63)),
                             ("bsr-1e-2", "BSR 1e-2", (0.14, 0.43)),
                             ("bsr-1e-1", "BSR 1e-1", (0.095, 0.2))):
-    path = np.stack([point(record[method], *steps) for steps in STEPS])  # (5, 2, seeds)
+    path = np.stack([point(record[method], *steps) for steps in STEPS])  # (6, 2, seeds)
     axis.plot(*path.mean(2).T, "o-", color=TINTS[method], markersize=4)
-    if method == "bt":
-        axis.plot(*path.mean(2).T, color=TINTS[method], linewidth=9, alpha=0.25)
-    axis.plot(*path[-1], "^" if method == "bt" else "o", color=TINTS[method], fillstyle="none")
+    axis.plot(*path[-1], MARKS.get(method, "o"), color=TINTS[method], fillstyle="none")
     axis.annotate(text, place, color=TINTS[method])
-axis.annotate("dots: steps 1, 2 to 5, 6 to 10, 11 to 16, 17 to 23;\n"
-              "mean of three seeds (open: the last, seed by seed; BT: triangles)", (-0.04, 0.65))
+axis.annotate("dots: steps 1, 2 to 4, 5 to 7, 8 to 10, 11 to 16, 17 to 23;\nmean of three seeds "
+              "(open: the last, seed by seed; BT: triangles, 1e-2: squares)", (0.125, 0.125))
 axis.set(yscale="log", ylim=(0.1, 0.9), yticks=[0.1, 0.2, 0.4, 0.8])
 axis.set_yticklabels(["0.1", "0.2", "0.4", "0.8"])
 axis.minorticks_off()
@@ -677,7 +678,8 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 #
 # **What to see.** BSR's paths lie near BT's. In 23 steps $10^{-2}$ comes to a margin of .2, where
 # BT's $\mathrm{sd}(s)$ was about as low. Learning less is enough to explain the picture; three
-# seeds (open marks) are too few to say whether the spread's term adds to it.
+# seeds (open marks) are too few to say whether the spread's term adds to it. And the picture sets
+# different steps side by side; the next figure does not.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`: 66 steps, fresh pairs, four seeds):
@@ -721,7 +723,8 @@ for column, (axis, title) in enumerate(zip(axes, (
 axes[0].set_yticks(range(4), ratios)
 figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
 figure.suptitle(
-    "BSR's slow start is the level's; its spread term takes 8% off margin and sd(s) alike");
+    "At λ = 1e-2 BSR's slow start is the level's; its spread term takes 8% (2 to 13) "
+    "off margin and sd(s)");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -735,8 +738,13 @@ figure.suptitle(
 # - *Spread alone* at $10^{-1}$ takes two fifths off $\mathrm{sd}(s)$, but also a third off the
 #   margin. The ratio, $.925 \pm .075$, just holds 1: undecided.
 #
-# So the spread's term is at work, on both at once. (Compare runs at the same steps: on average
-# BT's own $\mathrm{sd}(s)$ falls by a fifth between the windows, at an equal margin.)
+# So the spread's term is at work, on both at once. (All this at the same steps, so on the same
+# batches.)
+
+# %% [markdown]
+# In short: at every $\lambda$ tried the batch mean falls below zero. From $10^{-3}$ on it does so
+# by step 4, then swings about zero. That BSR draws pair means together by more than it shrinks
+# margins, these runs do not show.
 
 # %% [markdown]
 # *And the ranking?* The short study's `results.md` compares BSR with BT on four test and two dev
@@ -851,21 +859,22 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
 # 4. The level's weight halves, the spread's stays.
-# 5. The margin. A run that has only learned less has both lower.
+# 5. The margin. A run that has only learned less has both lower. So has one with the spread's
+#    term: level alone, at the same steps, tells them apart.
 # </details>
 
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen here at $10^{-3}$ | If not, or next, vary |
+# | In your run, watch | Seen at $10^{-3}$ | If not, or next, vary |
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
-# | `train/margin` | about .3, near BT's | smaller $\lambda$ |
-# | root of `bsr/variance_term` | about .7, near BT's | less (and less margin): larger $\lambda$ |
+# | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
+# | root of `bsr/variance_term` | about .7, near BT's | to lower it and margin: larger $\lambda$ |
 # | tau minus BT's (04, Section 9) | decided on a test and a dev set, as costs | spread alone (04) |
 #
-# (Three seeds, 23 steps. Swings: root mean square. Larger $\lambda$ pulls the level harder,
-# too, unless smaller $G$ keeps $\lambda G$: not run.)
+# (Three seeds, 23 steps. Swings: root mean square. Larger $\lambda$ pulls the level harder
+# unless smaller $G$ keeps $\lambda G$: not run.)
 
 # %% [markdown]
 # ## What you know now
