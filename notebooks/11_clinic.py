@@ -95,7 +95,8 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
 # %% [markdown]
 # With a frozen backbone every hidden state is computed only once. `fitted` then trains a head on
 # these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a pull
-# towards the head that it starts from.
+# towards the head that it starts from. `judged` says of rewards of the 48 pairs what the doctor
+# needs to know.
 
 # %%
 def states(pairs):  # last hidden states of both answers, (P, 2, H)
@@ -122,7 +123,16 @@ def fitted(states, start, loss, **options):
 seen, new = states(train), states(pairs)
 
 # %%
-start = model.head_weight.clone()  # drawn from N(0, 1/(H+1)), untrained
+def judged(rewards):  # (P, 2), of `pairs`
+    right = (rewards.diff(dim=1)[:, 0] < 0).float()
+    score, low, high = bootstrap_interval(right)
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs)
+    return {"score": score, "low": low, "high": high, "groups": len(pairs), "rewards":
+            rewards.tolist(), "per_prompt": right.tolist(), "length_score": longer}
+
+
+# %%
+start = model.head_weight.clone().cpu()  # drawn from N(0, 1/(H+1)), untrained
 healthy = fitted(seen, start, "bsr", bsr_lambda=0.1)
 model.head_weight.copy_(healthy)
 model.meta["new_head"] = False  # it is trained now; saving and loading does this by itself
@@ -130,7 +140,7 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 
 # %% [markdown]
 # **What to see.** One line a check. *ok* needs nothing, *look* may be fine, *broken* is to be
-# mended first. Each check asks one question; the section beside it explains its line.
+# mended first.
 #
 # |check|asks|section|
 # |---|---|---|
@@ -141,9 +151,9 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # |level|where do the rewards lie?|1, 2|
 # |accuracy|how many pairs are ranked rightly?|3|
 #
-# *Kept*: the template leaves the chosen text whole. *A second BOS*: the token that begins a text
-# comes twice. Behind the accuracy stands its 95% bootstrap interval over prompts; *longer answer*
-# is the accuracy of "longer wins".
+# *Kept*: the template leaves the chosen text whole. *A second BOS*: a text's first token comes
+# twice. *Repeat a prompt*: it came before, so split by prompts, or training leaks into checking.
+# Behind the accuracy stands its 95% bootstrap interval; *longer answer*: that of "longer wins".
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
@@ -152,13 +162,11 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # to the accuracy, and to the Bradley-Terry loss?
 
 # %%
-number = torch.tensor([300.0])
-model.classifier.score.bias = torch.nn.Parameter(number, requires_grad=False)  # break
-raised = evaluate(model, pairs_as_groups(pairs))
+raised = judged(new @ healthy + 300)  # break
 brief = partial(doctor.tell, advice=False)  # the finding alone, not what to do
 brief(doctor.level, raised)
 brief(doctor.accuracy, raised)
-for name, r in (("before", (new @ healthy).cpu()), ("at 300", torch.tensor(raised["rewards"]))):
+for name, r in (("before", new @ healthy), ("at 300", torch.tensor(raised["rewards"]))):
     print(f"Bradley-Terry loss {name}: {preference_loss('bt', *r.unbind(1)):.3f}")
 
 # %% [markdown]
@@ -177,10 +185,8 @@ for name, r in (("before", (new @ healthy).cpu()), ("at 300", torch.tensor(raise
 
 # %%
 high = torch.tensor(raised["rewards"])  # (P, 2)
-model.classifier.score.bias -= high.mean()  # mend
-mended = evaluate(model, pairs_as_groups(pairs))
-doctor.tell(doctor.level, mended)
-low = torch.tensor(mended["rewards"])
+low = high - high.mean()  # mend
+doctor.tell(doctor.level, judged(low))
 assert torch.equal(high.diff(dim=1) < 0, low.diff(dim=1) < 0), "a level changes no pair's order"
 
 # %%
@@ -225,7 +231,6 @@ torch.testing.assert_close(rloo.leave_one_out_advantages(high),
 ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low)]
 print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0%} at 0")
 assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps grow with it"
-model.classifier.score.bias = None
 
 # %% [markdown]
 # ## 2. "All my rewards are negative"
@@ -266,6 +271,8 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     print(f"{name.upper()}: the mean training reward moves by {(head - sick) @ mean:+.2f}, "
           f"of that {moved:+.2f} along the unseen direction")
     brief(doctor.level, {"rewards": (new @ head).tolist()})
+    wide = (new @ fitted(seen, healthy, name, **options)).diff(dim=1).abs().mean() / 2
+    print(f"          from the healthy head instead: distance to pair mean {wide:.2f}")
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
@@ -288,13 +295,13 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
 lost = seen.clone()
 lost[flip] = lost[flip].flip(1)
-model.head_weight.copy_(fitted(lost, start, "bsr", bsr_lambda=0.1))
-loss = [preference_loss("bt", *(lost @ head).unbind(1)) for head in (start, model.head_weight)]
+learned = fitted(lost, start, "bsr", bsr_lambda=0.1)
+loss = [preference_loss("bt", *(lost @ head).unbind(1)) for head in (start, learned)]
 print(f"{flip.float().mean():.0%} of the labels are turned")
 print(f"training loss {loss[0]:.2f} to {loss[1]:.2f}")
-for name, r in (("these labels", lost @ model.head_weight), ("the right ones", seen @ healthy)):
+for name, r in (("these labels", lost @ learned), ("the right ones", seen @ healthy)):
     print(f"training accuracy with {name}: {(r.diff(dim=1) < 0).float().mean():.2f}")
-brief(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)));
+brief(doctor.accuracy, judged(new @ learned));
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -315,7 +322,7 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over"
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
 turn, ordered = torch.tensor([pair.chosen > pair.rejected for pair in pairs]), new.clone()
 ordered[turn] = ordered[turn].flip(1)  # new pairs in alphabetical order
-for name, head in (("untrained head", start), ("this head", model.head_weight)):
+for name, head in (("untrained head", start), ("this head", learned)):
     first = ((ordered @ head).diff(dim=1)[:, 0] < 0).float()
     print(f"new pairs ranked by the alphabet, {name}: "
           "{:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(first)))
@@ -325,19 +332,54 @@ for name, head in (("untrained head", start), ("this head", model.head_weight)):
 # new pairs by the alphabet, but the untrained head ranks .71 so. It may also have learned the pairs
 # by heart: 576 weights and 80 pairs leave room for that.
 #
-# An interval *below* one half says more: the model has learned something, with the wrong sign for
-# these pairs. Here we turn all 80 training labels, and none of the new pairs'. **Predict** the
+# The untrained head's interval is clear of one half, so a head without training need not be a coin.
+# **Predict**: of how many random heads does the interval lie *below* one half, for the right order?
+
+# %%
+heads = torch.randn(len(start), 1000)  # (H, 1000)
+drawn = ((new @ heads).diff(dim=1)[:, 0] < 0).float().mean(0)  # (1000,), of each the accuracy
+half = 1.96 * (drawn * (1 - drawn) / len(new)).sqrt()  # of a normal 95% interval
+for place, there in (("below", drawn + half < 0.5), ("above", drawn - half > 0.5)):
+    print(f"random heads with the whole interval {place} one half: {there.float().mean():.0%}")
+reach = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(*reach))
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Of a quarter, and of another quarter it lies above.
+# </details>
+#
+# So an accuracy below one half need not have been *learned*. Compare with what random heads reach.
+# Below that it is hardly luck: the model has learned something, with the wrong sign for these
+# pairs. To see it we turn all 80 training labels, and none of the new pairs'. **Predict** the
 # accuracy on new pairs.
 
 # %%
-model.head_weight.copy_(fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1))  # break once more
-assert not doctor.tell(doctor.accuracy, evaluate(model, pairs_as_groups(pairs)))
-both = ((states(pairs) @ model.head_weight).diff(dim=1) > 0).float().mean()
+turned = fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1)  # break once more
+assert not doctor.tell(doctor.accuracy, judged(new @ turned))
+both = ((new @ turned).diff(dim=1) > 0).float().mean()
 print(f"accuracy had the new pairs been turned, too: {both:.2f}")
-model.head_weight.copy_(fitted(seen, start, "bsr", bsr_lambda=0.1))  # mend: labels as they were
-again = evaluate(model, pairs_as_groups(pairs))
+again = judged(new @ healthy)  # mend: trained with the labels as they were
 doctor.tell(doctor.accuracy, again)
-assert again["low"] > 0.5, "with its labels the same training beats a coin"
+assert again["low"] > reach[1], "its whole interval lies above what random heads reach"
+
+# %%
+# drawing only
+_, axis = plots.panels()
+counts, _, _ = axis.hist(drawn, bins=((torch.arange(50) - 0.5) / 48).tolist(), color="#BBBBBB")
+axis.axvspan(*reach, color="black", alpha=0.06, linewidth=0)
+axis.text(reach[0], 1.28 * counts.max(), " 95% of the heads")
+marks = {"turned": turned, "alphabet": learned, "untrained": start, "healthy": healthy}
+marks = {name: judged(new @ head)["score"] for name, head in marks.items()}
+for name, value in marks.items():
+    axis.plot(value, 0, "^", color="#D55E00", markersize=9, clip_on=False, zorder=4)
+    axis.text(value, 1.08 * counts.max(), f"{name}\n{value:.2f}", ha="center", color="#D55E00")
+    axis.vlines(value, 0, 1.05 * counts.max(), color="#D55E00", linewidth=1)
+axis.set_ylim(0, 1.4 * counts.max())
+plots.label(axis, "share of the 48 new pairs ranked rightly", "random heads, of 1000",
+            "Only .10 and .92 lie outside what 95% of random heads reach")
+assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turned", "healthy"]
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -347,17 +389,20 @@ assert again["low"] > 0.5, "with its labels the same training beats a coin"
 #
 # A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
 #
-# Turned labels are one cause. A model that has learned "longer wins" from other data would rank .31
-# of these pairs rightly: below one half, with no label turned. So compare with length before you
-# turn a label. For *ok* the interval must also lie above the *length rule*: here "shorter wins",
-# right in .69.
+# **What to see.** By its accuracy the head of the alphabet cannot be told from a random one.
+#
+# Turned labels are one cause of a low accuracy. A model that has learned "longer wins" from other
+# data would rank .31 of these pairs rightly, with no label turned. So compare with length before
+# you turn a label. For *ok* the interval must also lie above the *length rule*: here "shorter
+# wins", right in .69.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
 #
 # `save_pretrained` saves what it is called on. Here that is the backbone, and the head is no part
-# of it. Loading then draws a new head, $H = 576$ numbers from $N(0, 1/(H+1))$, and plain
-# transformers only warns. The doctor's command looks at the folder, and stops at a broken head.
+# of it. Our loading then draws a new head, $H = 576$ numbers from $N(0, 1/(H+1))$. Plain
+# transformers draws by `initializer_range`, and only warns. The doctor's command looks at the
+# folder, and stops at a broken head.
 #
 # **Predict** the norm of the head that it finds. Will the norm give the fault away?
 
@@ -373,7 +418,7 @@ except SystemExit as end:
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# About 1, as of every new head. That only hints at the fault.
+# About 1, as of every head drawn so. That only hints at the fault.
 # </details>
 #
 # The verdict comes from the folder: the head is not in it. A random head that somebody *saved* can
@@ -387,22 +432,22 @@ loaded = load_reward_model(str(RUNS / "whole")).requires_grad_(False)
 with quiet_loading():
     anew = load_reward_model(str(RUNS / "lost"), dtype="float32").requires_grad_(False)
 doctor.tell(doctor.head, loaded)
-found = {"before saving": again, "backbone saved": evaluate(anew, pairs_as_groups(pairs)),
-         "all saved": evaluate(loaded, pairs_as_groups(pairs))}
-torch.testing.assert_close(torch.tensor(found["all saved"]["rewards"]),
-                           torch.tensor(again["rewards"]), rtol=1e-4, atol=1e-4)
-right = ((new @ torch.randn(576, 1000).to(new)).diff(dim=1)[:, 0] < 0).float().mean(0)  # (1000,)
-print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(
-    *right.quantile(torch.tensor([0.025, 0.975])).tolist()))
-pd.DataFrame({name: [*(f"{r:+.2f}" for r, _ in f["rewards"][:3]), f"{f['score']:.2f}"]
-              for name, f in found.items()},
-             index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3", "accuracy"])
+first = pairs_as_groups(pairs[:3])
+found = {"before saving": again["rewards"][:3], "backbone saved": evaluate(anew, first)["rewards"],
+         "all saved": evaluate(loaded, first)["rewards"]}
+torch.testing.assert_close(*map(torch.tensor, (found["all saved"], found["before saving"])),
+                           rtol=1e-4, atol=1e-4)
+assert torch.equal(anew.head_weight.cpu(), start), "one seed, one draw"
+pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found.items()},
+             index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. The new random head still ranks three
-# quarters rightly. That is the luck of one draw: others rank as many wrongly. So an accuracy of .75
-# alone shows no fault. Three rewards, before and after, show that something changed. The line
-# *head* says what.
+# **What to see.** Saved whole, the rewards are the same. With the backbone alone three rewards,
+# before and after, show that something changed. The line *head* says what.
+#
+# The new head is the very draw that training began from, for the seed is the same. The trained head
+# was pulled towards it: that the rewards lie near is not all chance. And its accuracy is the
+# untrained head's .75 (Section 3): a number that by itself shows no fault.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -424,7 +469,7 @@ def rows(pairs):  # of each pair the tokens of both chats
 
 
 model.classifier.config.pad_token_id = 7  # break; the tokenizer pads with 0
-doctor.tell(doctor.batches, model, rows(pairs)[:4]);
+doctor.tell(doctor.batches, model, rows(pairs)[:2]);
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -460,7 +505,7 @@ for place, (w, l) in enumerate(alone[beside.diff(dim=1)[:, 0].argsort()]):  # sa
     axis.plot(place, w, "o", color=tint, markersize=4)
     axis.plot(place, l, "o", color=tint, markersize=6, markerfacecolor="none")
 axis.text(11.5, 3, "the same answers alone: grey, ", color="#777777", ha="right")
-axis.text(11.5, 3, "3 pairs ranked wrongly pale", color="#CC7A3D")
+axis.text(11.5, 3, "pale orange: 3 pairs ranked wrongly", color="#CC7A3D")
 axis.text(11.5, -7.2, "in the batch: chosen filled, rejected open, ", ha="right")
 axis.text(11.5, -7.2, "11 pairs ranked wrongly orange", color="#D55E00")
 axis.annotate("the longest answer: no padding", (23, rejected[-1]), (21.8, -5.5), ha="right",
@@ -474,14 +519,14 @@ assert wrong.sum() == 11 and (alone.diff(dim=1) > 0).sum() == 3, "as the texts s
 # Eleven. And all rewards but one lie near -9, below every one that was scored alone.
 # </details>
 #
-# **What to see.** The longest answer keeps its reward: its grey and its orange ring coincide.
+# **What to see.** The longest answer keeps its reward: its orange ring covers the grey one.
 #
 # The head was trained at ends of turn, never at padding. So neither the level near -9 nor the order
 # may be read. Whether any order is left, 24 pairs do not tell.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
-assert doctor.tell(doctor.batches, model, rows(pairs)[:4]), "padding must not change a reward"
+assert doctor.tell(doctor.batches, model, rows(pairs)[:2]), "padding must not change a reward"
 
 # %% [markdown]
 # ## 6. "The loss stays at 0.693"
@@ -499,14 +544,14 @@ long = [replace(pair, prompt=[{"role": "user", "content": RULES + pair.prompt[-1
 doctor.tell(doctor.data, long, rows(long), 512)
 
 
-def loss_at(limit):  # of four pairs, each row cut at the limit
-    kept = [[ids[:limit] for ids in pair] for pair in rows(long)[:4]]
+def loss_at(limit):  # of two pairs, each row cut at the limit
+    kept = [[ids[:limit] for ids in pair] for pair in rows(long)[:2]]
     rewards = [torch.cat([model(batching.pack([[ids[:-1], ids[-1:]]])) for ids in pair])
                for pair in kept]
     return preference_loss("bt", *torch.stack(rewards).unbind(1))
 
 
-print(f"loss of four pairs cut at 512: {loss_at(512):.3f}")
+print(f"loss of two pairs cut at 512: {loss_at(512):.3f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -521,11 +566,11 @@ print(f"loss of four pairs cut at 512: {loss_at(512):.3f}")
 
 # %%
 longest = max(len(ids) for pair in rows(long) for ids in pair)
-print(f"longest chat: {longest} tokens; loss of the four pairs whole: {loss_at(longest):.3f}")
+print(f"longest chat: {longest} tokens; loss of the two pairs whole: {loss_at(longest):.3f}")
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# With room for the answers the loss leaves $\log 2$. (Of four pairs: not Section 1's .208 of all.)
+# With room for the answers the loss leaves $\log 2$. (Of two pairs: not Section 1's .208 of all.)
 
 # %% [markdown]
 # ## 7. "With another template accuracy is gone"
@@ -543,11 +588,12 @@ model.tokenizer.chat_template = template.replace(  # break: nothing closes an an
     "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
 assert model.tokenizer.chat_template != template
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
-fallen = evaluate(model, pairs_as_groups(pairs))
+bare = states(pairs)
+fallen = judged(bare @ healthy)
 brief(doctor.accuracy, fallen)
 fallen = torch.tensor(fallen["per_prompt"])
 there = fitted(states(train), start, "bsr", bsr_lambda=0.1)
-right = ((states(pairs) @ there).diff(dim=1)[:, 0] < 0).float()
+right = ((bare @ there).diff(dim=1)[:, 0] < 0).float()
 for name, x in (("trained with it, too", right), ("won back by that", right - fallen),
                 ("still missing", torch.tensor(again["per_prompt"]) - right)):
     print(name + ": {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(x)))
@@ -586,8 +632,10 @@ torch.manual_seed(0)
 ref = torch.tensor([0.4, 0.3, 0.15, 0.1, 0.05])
 pi = (ref.log() + 0.05 * torch.randn(5)).softmax(0)
 k1 = (pi / ref).log()
-means = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32).mean(1)
+samples = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32)
+means, errors = samples.mean(1), samples.std(1) / 32**0.5
 print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of the means {means.std():.4f}")
+print(f"more than two standard errors below zero: {(means + 2 * errors < 0).float().mean():.1%}")
 
 # %%
 # drawing only
@@ -615,7 +663,8 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 # more samples the share below zero falls. As the KL shrinks, it nears one half.
 #
 # A mean slightly below zero may be noise, then: the check says *look*. It says *broken* where the
-# mean lies more than two of its own standard errors below zero.
+# mean lies more than two of its own standard errors below zero. Near zero that befalls a healthy
+# policy, too: here in .7% of the looks. So look twice.
 
 # %% [markdown]
 # The patient is a tiny policy. Its weights are random, those of its LoRA adapter as well. Without
@@ -678,7 +727,7 @@ pd.DataFrame([
      "level", "whether a threshold, or 16 bits, meets it"],
     ["all negative", "mean and distance to pair mean", "neither: only odd",
      "level", "where the level came from"],
-    ["accuracy of 50%", "accuracy on training and new pairs", "both beat a coin",
+    ["accuracy of 50%", "accuracy on training and new pairs", "both beat random heads",
      "accuracy", "which rule it learned; new pairs turned, too"],
     ["other scores after loading", "rewards before and after", "agree",
      "head", "a random head that was saved"],
@@ -777,7 +826,8 @@ if checks.check_mean_k1(mean_k1):
 # **4.** *Four patients.* Each is a copy of the healthy model, with a level and with at most one
 # fault. Read their lines. Below them stand three rewards, here and on the machine that trained it.
 # Return a list of four numbers: the section of each patient's cause, or 0 where nothing needs a
-# cure. One of the ill has no line that says *broken*.
+# cure. One of the ill has no line that says *broken*. And where padding is at fault: which token is
+# `config.pad_token_id`, and which number tells?
 #
 # <details><summary>Hint</summary>
 #
@@ -788,7 +838,7 @@ if checks.check_mean_k1(mean_k1):
 for number in (1, 2, 3, 4):
     patient = checks.patient(number, model)
     print(f"---- patient {number}")
-    doctor.examine(patient, pairs[:24], tell=brief)
+    doctor.examine(patient, pairs[:16], tell=brief)
     now = evaluate(patient, pairs_as_groups(pairs[:3]))["rewards"]
     print("three chosen answers, here", [round(r, 2) for r, _ in now], "where it was trained",
           [round(r - 40, 2) for r, _ in again["rewards"][:3]])
@@ -814,7 +864,7 @@ checks.check_diagnoses(diagnoses);
 # ## Check yourself
 #
 # 1. A colleague's rewards are all between 40 and 44. Is the model broken?
-# 2. Accuracy on new pairs lies clearly *below* one half. Why is that better news than a coin?
+# 2. Accuracy on new pairs lies clearly *below* one half. Was something learned?
 # 3. Rewards differ only in batches. Which two numbers do you compare, and with what third?
 # 4. The loss stays at $\log 2$. Which two causes come to mind?
 # 5. A KL is far below zero. Why can more samples not cure it?
@@ -823,8 +873,8 @@ checks.check_diagnoses(diagnoses);
 # <details><summary>Answers</summary>
 #
 # 1. Not for that reason. Look at accuracy, and whether rewards are kept in 16 bits.
-# 2. It has learned something: compare with "longer wins", then look whether the labels are
-#    turned. A coin has learned nothing.
+# 2. Not for sure: many random heads do as badly. Below what they reach something was learned:
+#    compare with "longer wins", then look whether the labels are turned.
 # 3. `tokenizer.pad_token_id` and `config.pad_token_id`: they must be equal. The third is the id
 #    that ends a chat: neither may be that.
 # 4. Pairs that are equal once cut: each loss is $\log 2$ exactly. Or a head that does not train:

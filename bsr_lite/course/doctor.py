@@ -103,7 +103,7 @@ def level(scores: dict) -> tuple[str, str]:
 def accuracy(scores: dict) -> tuple[str, str]:
     """Against a coin, and against the number of characters.
 
-    Mend: below .5 chosen and rejected may be turned, or length decides;
+    Mend: below .5 an untrained head, turned labels, or length;
     near .5 labels, learning rate, steps; no better than length: judge pairs of like length."""
     rule = 0.5 + abs(scores["length_score"] - 0.5)  # longer wins, or shorter
     text = "{score:.2f} ({low:.2f} to {high:.2f}), {groups} pairs; longer answer {length_score:.2f}"

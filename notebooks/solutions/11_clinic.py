@@ -62,14 +62,28 @@ pd.DataFrame([[f"{level_in_units(recorded[f'{method}-seed{seed}']).item():+.1f}"
              columns=[f"seed {seed}, level in units" for seed in range(4)])
 
 # %% [markdown]
-# Bradley-Terry alone has a level: about six units above zero, with every seed. Its loss does not
-# pin it. Probably the data, the same for all seeds, drag it to the same side; no others were tried.
-# BSR, centering and plain L2 hold it within half a unit of zero.
+# Bradley-Terry alone has a level: here about six units above zero, with every seed. Its loss does
+# not pin it. BSR, centering and plain L2 hold it within half a unit of zero.
 
 # %%
 bt = [level_in_units(r) for name, r in recorded.items() if name.startswith("bt-")]
 others = [level_in_units(r) for name, r in recorded.items() if not name.startswith("bt-")]
 assert min(bt) > 5 and max(abs(x) for x in others) < 1, "only Bradley-Terry has a level"
+
+# %% [markdown]
+# Is it the same number elsewhere? The other studies that keep these rewards of Bradley-Terry:
+
+# %%
+for study in ("study_terms", "study_judged", "study_postscript", "study_closing_phrase"):
+    files = sorted(Path(f"data/runs/{study}").glob("bt-seed*/evaluation.json"))
+    kept = [json.loads(f.read_text())["scenarios"]["in_domain"]["rewards"] for f in files]
+    units = [level_in_units(torch.tensor(rewards)).item() for rewards in kept]
+    print(f"{study:21s}", *(f"{unit:+.1f}" for unit in units))
+    assert min(units) > 1, "a level, and on the same side"
+
+# %% [markdown]
+# The side is the same, the size is not: in `study_terms` the seeds differ more than twofold. So a
+# seed is free to move the level, but all went above zero. Why, we have not tested.
 
 # %% [markdown]
 # **2.** With the right id no row is misread, with another one the padded row, and with the end of
@@ -116,9 +130,9 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 # **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
 # of turn (Section 7). Its head reads other tokens than it was trained on, so the interval of its
 # accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
-# padded on the left it is misread as well, which is what sets this fault apart from the one shown
-# there. Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its
-# three rewards show that something changed. Its chats still end as in training, so it is no
+# padded on the left it is misread as well (8.164 deviations off). That sets this fault apart from
+# the one shown there. Patient 4 has a random head that somebody saved (Section 4): no check knows
+# it. Its three rewards show that something changed. Its chats still end as in training, so it is no
 # template; a norm near 1 hints at a new head.
 
 # %%
