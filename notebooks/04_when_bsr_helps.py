@@ -736,7 +736,7 @@ Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>
          "</details>")
 
 # %% [markdown]
-# **What to see.** Of 152 differences 16 exclude zero; chance alone gives about eight. (They share
+# **What to see.** Of 152 differences 16 exclude zero; at 5% each about eight would. (They share
 # BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
 # level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
 # cost of the shift alone. Spread's gain in the plain world is not among them. Centering and L2,

@@ -183,8 +183,8 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # seed means hardly correlate: 1.1 times on mutual-disjoint. But four seeds only guess correlations:
 # 95% of the .92 is -.36 to 1.00.
 #
-# The interval narrows less, 3.5 times: pairs leave fewer degrees of freedom, so $t$ grows from 2.05
-# to 3.18 (right panel).
+# The interval narrows less, 3.5 times, for $t$ grows (right panel). Unpaired, most of the error is
+# prompts, known from 240: $t$ is 2.05. Paired, what is left is known from four seeds: 3.18.
 # </details>
 #
 # So pair whatever can be paired.
@@ -251,7 +251,8 @@ pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
 #
 # And $t$? It lies between 1.97 (only prompts scatter) and 3.18 (only seeds do). Satterthwaite's
 # rule, in `two_way_interval`, weighs the mean squares: in the sum above the seeds' is .060 of .064.
-# So 3.3 degrees of freedom are left, rounded down to 3.
+# That is more than their .46 of the variance, for a seed's mean square holds the rest, too. So 3.3
+# degrees of freedom are left, rounded down to 3.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -450,7 +451,7 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # - an **informative null** (*no difference that matters*) when it lies inside ± that;
 # - **undecided** when it does not.
 #
-# (Our choice, made *after* the runs: twice the paper's largest gain.)
+# (Our choice, made *after* the runs: about twice the paper's largest gain.)
 
 # %% [markdown]
 # Here is BSR minus BT in four studies, on the sets that all four share: *lora*; *norms* (full
@@ -492,8 +493,8 @@ for axis, pair in zip(axes, (["lora", "norms"], ["judged", "postscript"]), stric
     axis.set(ylim=(len(some) + 0.1, -0.9), xlim=(-0.26, 0.26))
     plots.label(axis, "BSR minus BT (tau; accuracy, doubled)", "", f"{seeds[pair[0]]} seeds each")
     assert seeds[pair[0]] == seeds[pair[1]], "the title speaks of both studies"
-figure.supxlabel("grey: ± .05; dotted: ± .024; dot: informative null (open: by a hair); "
-                 "cross: undecided", fontsize=9)
+figure.supxlabel("grey: ± .05, useful; dotted: ± .024, the paper's largest gain\n"
+                 "dot: informative null (open: by a hair); cross: undecided", fontsize=9)
 figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} intervals hold zero, "
                 f"but only {nulls.inside.sum()} exclude 2.5 in 100 pairs");
 
@@ -506,7 +507,8 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # $\lambda$. (In *lambda*, with 375 pairs and three seeds, mutual-disjoint lies below zero at this
 # $\lambda$: Section 5.)
 #
-# Do not lean on the open circle: it ends at .0499, topics not drawn.
+# Do not lean on the open circle: it ends at .0499, topics not drawn. With .048, exactly twice the
+# paper's gain, it would be undecided.
 
 # %%
 lora = nulls[nulls.study == "lora"]
@@ -529,20 +531,24 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # %%
 MORE = "terms", "lambda", "pocket", "closing_phrase"
 more = {name: read_table(f"data/runs/study_{name}") for name in MORE}
-rows = [[study, method, test, *cell["difference"]] for study, table in (studies | more).items()
+rows = [[study, method, test,  # accuracy doubled, as above
+         *np.multiply(cell["difference"], 2 if cell["metric"] == "accuracy" else 1)]
+        for study, table in (studies | more).items()
         for method, tests in list(table.items())[1:] for test, cell in tests.items()]
 every = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
 
 # %%
-FORGOTTEN = {"postscript, people": ("people/llmbar.md", "spread-1e-1", "bsr-1e-2"),
-             "norms, spread": ("study_norms_spread/results.md", "spread")}
+FORGOTTEN = {  # how many are accuracies: all six, the first
+    "postscript, people": ("people/llmbar.md", 6, "spread-1e-1", "bsr-1e-2"),
+    "norms, spread": ("study_norms_spread/results.md", 1, "spread")}
 PATTERN = r"([-+][.\d]+),? \(?([-+][.\d]+) to ([-+][.\d]+)"  # "+0.069 (+0.014 to +0.123)"
 rows = []
-for study, (path, *methods) in FORGOTTEN.items():
+for study, (path, accuracies, *methods) in FORGOTTEN.items():
     for line in Path("data/runs", path).read_text().splitlines():
         method = line.split(" |")[0].removeprefix("| ")
         if method in methods:
-            rows += [[study, method, "", *map(float, x)] for x in re.findall(PATTERN, line)]
+            rows += [[study, method, "", *np.multiply(list(map(float, x)), 1 + (i < accuracies))]
+                     for i, x in enumerate(re.findall(PATTERN, line))]
 listed = pd.concat([every, pd.DataFrame(rows, columns=every.columns)])
 listed["beyond"] = listed.low * listed.high > 0
 every = listed.iloc[:len(every)]
@@ -560,16 +566,18 @@ for study, group in listed.groupby("study", sort=False):
         axis.plot((row.low, row.high), (place, place), color=tint, linewidth=1.5)
         axis.plot(row.mean, place, ".", color=tint, markersize=4)
         if row.beyond and row.low > 0:
-            axis.annotate("a gain", (row.high, place), (5, -4), textcoords="offset points")
+            axis.annotate("a gain", (row.high, place), (5, 3), textcoords="offset points",
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         place += 1
     place += 3  # a gap between studies
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks(list(ticks.values()), list(ticks))
 axis.set_ylim(place, -3)
 axis.legend(frameon=False, title="excludes zero", loc="lower left")
-plots.label(axis, "method minus BT (tau; accuracy, not doubled, in-domain and on labels of people)",
+plots.label(axis, "method minus BT (tau; accuracy, in-domain and on labels of people, doubled)",
             "", f"{listed.beyond.sum()} of {len(listed)} intervals exclude zero, "
-            f"{(listed.high < 0).sum()} of them costs; chance gives {0.05 * len(listed):.1f}")
+            f"{(listed.high < 0).sum()} of them costs; "
+            f"at 5% each chance gives {0.05 * len(listed):.1f}")
 
 # %%
 shared = every[every.method.str.startswith("bsr") & every["set"].isin(SETS)]  # Section 4's sets
@@ -609,20 +617,26 @@ for name in ("frozen", "frozen_long"):
     left_out[name] = re.findall(PATTERN, entry)
 
 # %%
+CARE = {"study_fast": "two seeds, over prompts alone",
+        "dev_lambda": "over prompts alone; BT has another learning rate",
+        "PandaLM": "one seed, over prompts alone; gain: spread term",
+        "linear": "repeats pairs, not seeds",
+        "linear_weak_ridge": "repeats pairs, not seeds",
+        "frozen": "from the log; no topics drawn", "frozen_long": "from the log; no topics drawn"}
+
+# %%
+rows = {}
 for name, cells in left_out.items():
     ends = np.array(cells, float)[:, 1:]
     gains, costs = (ends > 0).all(1).sum(), (ends < 0).all(1).sum()
-    print(f"{name}: {gains + costs} of {len(cells)} exclude zero (chance {0.05 * len(cells):.1f}): "
-          f"{gains} gains, {costs} costs")
-
+    rows[name] = (len(cells), gains + costs, round(0.05 * len(cells), 1), gains, costs, CARE[name])
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "intervals", "exclude zero", "at 5% each", "gains", "costs", "read with care"])
 
 # %% [markdown]
-# *dev_lambda* has five costs of six (its BT has another learning rate: they hold that, too);
-# *PandaLM* has a gain, of the spread term. The intervals of both are over prompts alone: too sure
-# (Section 2). Of *linear*'s 330 twelve exclude zero, fewer than by chance; nine of them are gains
-# (04, Section 8). With a weaker ridge 25 of 27 are costs. In *frozen* and *frozen_long*, from the
-# log `data/runs/LOG.md`, all are. (The two linear ones repeat pairs, not seeds; the last two draw
-# no topics.) So name *all* that you leave out.
+# *linear* is that of 04, Section 8; *linear_weak_ridge* repeats it with a weaker ridge. Intervals
+# over prompts alone are too sure (Section 2). Gains are among those left out, too. So name *all*
+# that you leave out.
 
 # %% [markdown]
 # Is fifteen more than chance? Suppose that no difference is real and each interval errs once
@@ -656,6 +670,9 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # On average 7.2, in both. But fifteen or more come once in some 170 times if all are independent,
 # once in five if those of a study err at once.
 # </details>
+#
+# (These intervals may err more rarely than 5%: of Section 2's made-up studies 3.3% missed zero. At
+# that rate chance gives about 5 of 160.)
 #
 # So fifteen is more than expected, but these two extremes leave open how rare that is by chance.
 # Intervals of a study share runs, yet are no copies: neither extreme is true. (Nor are studies
@@ -800,10 +817,11 @@ pd.DataFrame({"true difference": (0.01, 0.02, 0.04, 0.06),
 # **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
-# Before you run the cell below: *terms*, BSR and its terms alone, has 15 intervals of tau, six with
-# a half-width below .05, and three of accuracy, one below .025. At most how many of the 18 verdicts
-# can be 0? Afterwards: (a) Where may you say "no difference of .05", where "none at all"? (b) Which
-# $\lambda$ has the most costs? What would you do before you write so?
+# Before you run the cell below: three of *terms*' methods (BSR $10^{-2}$, level $10^{-2}$, spread
+# $10^{-1}$) have 15 intervals of tau, six with a half-width below .05, and three of accuracy, one
+# below .025. At most how many of the 18 verdicts can be 0? Afterwards: (a) Where may you say "no
+# difference of .05", where "none at all"? (b) Which $\lambda$ has the most costs? What would
+# you do before you write so?
 #
 # <details><summary>Hint</summary>
 #
@@ -852,11 +870,11 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0 in 8 seeds: sharing gains nothing |
+# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: sharing costs no training: keep it |
 # | 2. the seeds' share of variance | .46 (0 to .96) | more: add seeds; less: add prompts |
 # | 3. smallest difference found | .034; if seeds scatter most, .13 | plan for .13; add seeds |
 # | 4. ends of the interval | *lora*: tau within ± .05 | one outside: undecided; add seeds |
-# | 5. intervals beyond zero | 18 of 160, by chance 8.0 | name one, then run new seeds |
+# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, then run new seeds |
 
 # %% [markdown]
 # ## What you know now

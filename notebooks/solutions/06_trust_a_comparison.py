@@ -132,7 +132,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # interval holds differences other than zero.
 
 # %% [markdown]
-# (b) 42 intervals, of which 2.1 would exclude zero by chance. Six do, all costs and all of
+# (b) 42 intervals: at 5% each 2.1 would exclude zero by chance. Six do, all costs and all of
 # *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
 # $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) Before you
 # write that $10^{-1}$ costs: name one set and its sign, then run new seeds.
