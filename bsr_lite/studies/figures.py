@@ -153,7 +153,7 @@ def theory_figure(fits: dict):
             axis.text(1.3 * 10 ** np.interp(-high, -np.array(told), np.log10(at)), high, part,
                       color=tint)
         label(axis, r"$\lambda$", "", world)
-    axes[0].set_ylabel("length of the weights / BT's")
+    axes[0].set_ylabel("weights / BT's")
     return figure
 
 

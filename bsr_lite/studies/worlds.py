@@ -184,8 +184,9 @@ def train(world: World, objectives: dict, seeds: int, looks: int = 8) -> dict[in
 # ---- exact fits against theory -------------------------------------------------------------------
 
 def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000) -> list[tuple]:
-    """Per objective (name, coordinates, predicted, fitted): length of the weights relative to BT's.
+    """Per objective (name, "signal" or "nuisance", predicted, fitted): weights relative to BT's.
 
+    signal: along gold's direction; nuisance: length along its thirty coordinates.
     fitted: Newton's method on BT plus the expected penalty. predicted: BT's own weights after one
     step of theory, (I + 2 Q)^-1 I w, I = mean p(1 - p) Sigma_delta BT's information, from the
     world's deviations alone. It holds while p(1 - p) stays what it was.
@@ -193,19 +194,18 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     x = draw(dataclasses.replace(world, pairs=pairs), seed + 1)[0][seed].double().numpy()
     delta, sample = x[:, 0] - x[:, 1], moments(x)  # x: (n, 2, D)
     across, within = (by_coordinate(d).double().numpy() for d in (world.across, world.within))
-    mean = world.level * gold_direction().double().numpy() / 2
-    known = (mean, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
+    gold = gold_direction().double().numpy()
+    known = (world.level * gold / 2, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
     bt = fit(delta, 1e-9 * np.eye(len(across)))
     p = 1 / (1 + np.exp(-delta @ bt))
     information, found = (p * (1 - p)).mean() * known[2], []
     for name, objective in objectives.items():
         fitted = fit(delta, penalty_matrix(family(*objective), *sample, GROUP))
         q = penalty_matrix(family(*objective), *known, GROUP)
-        predicted = np.linalg.solve(information + 2 * q, information @ bt)
-        for part, where in (("signal", slice(SIGNAL)), ("nuisance", slice(SIGNAL, None))):
-            length = np.linalg.norm(bt[where])
-            found.append((name, part, np.linalg.norm(predicted[where]) / length,
-                          np.linalg.norm(fitted[where]) / length))
+        both = np.stack([np.linalg.solve(information + 2 * q, information @ bt), fitted])
+        found.append((name, "signal", *both @ gold / (bt @ gold)))
+        lengths = np.linalg.norm(both[:, SIGNAL:], axis=1)
+        found.append((name, "nuisance", *lengths / np.linalg.norm(bt[SIGNAL:])))
     return found
 
 
