@@ -532,6 +532,8 @@ for part in ("signal", "nuisance"):
     for same, why in (("spread-1e-2", "spread alone does not see B's mean"),
                       ("bsr-1e-2", "without a mean, as in A, BSR is its spread term")):
         assert np.allclose(alone, shares["helps", same, part], atol=1e-4), why
+
+# %%
 rows = [[rf"{NAMES[name]}, $\lambda$ = {method[4:]}, {part}",
          *(f"{x:.2f}" for x in shares[name, method, part])]
         for name, method in (("helps", "bsr-1e-1"), ("mean on the signal", "bsr-1e-3"),
@@ -748,8 +750,7 @@ Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>
 # **What to see.** Of 152 differences 16 exclude zero; at 5% each about eight would. (They share
 # BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
 # level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
-# cost of the shift alone. Spread's gain in the plain world is not among them. (On labels of people
-# notebook 06 finds one gain of BSR.)
+# cost of the shift alone. (On labels of people notebook 06 finds one gain of BSR.)
 #
 # Centering and L2 are decided nowhere. They weigh the level a quarter as much as BSR $10^{-2}$ or
 # less. Yet with postscripts they ran in 32 bits and BT in 16, as did ten runs of `study_terms`:
