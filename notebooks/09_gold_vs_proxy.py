@@ -188,7 +188,7 @@ unit_table.head(6)
 # %% [markdown]
 # ## 3. The dull explanation: ending
 #
-# Training subtracts a penalty of 1 (an sd of the proxy) from an answer that does not end by
+# Training subtracts a penalty of 1 (about an sd of the proxy) from an answer that does not end by
 # itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, unless the proxy pays more
 # for going on (Section 6 has one). How much of the gain is that? (The gains above are without the
 # penalty.)
@@ -350,8 +350,8 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 # At the end of training it writes a word or nothing. How do the six policies compare? All stand
 # beside the same two answers of the reference.
 #
-# Section 2's ± spoke of one run on new prompts. Here "a to b" speaks of new seeds, too, and three
-# are few. So six runs that are decided one by one can make two rows that are not.
+# In Section 2 each of the six gained, on new prompts (±). Whether a seventh run would is another
+# question. Here "a to b" speaks of new seeds, too. With three it can hold zero though no ± did.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -389,20 +389,21 @@ left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) fo
 figure, axis = plots.panels(1)
 for place, reward in enumerate(TAUGHT):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
-    _, low, high = rloo.interval(gold_gains(reward))
-    axis.plot((low, high), [0.2 - place] * 2, color=tint, linewidth=1)
-    axis.plot(gold_gains(reward).mean(1), [0.2 - place] * 3, "o", color=tint, markersize=5)
+    axis.plot(rloo.interval(gold_gains(reward))[1:], [0.2 - place] * 2, color=tint, linewidth=1)
+    axis.plot(gold_gains(reward).mean(1), 0.28 - place - 0.08 * np.arange(3), "o", color=tint,
+              markersize=6, markeredgecolor="white", markeredgewidth=0.6)
     for seed, (mean, half) in enumerate(left[reward]):
         axis.errorbar(mean, -0.04 - 0.14 * seed - place, xerr=half, fmt="o", color=tint,
                       markerfacecolor="white", markersize=4, linewidth=0.8)
 for reward in ("random numbers", "gold"):
     means = left[reward][:, 0]
     axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
-    axis.annotate(f"{reward},\nat equal ending", (means.mean(), -5.8), ha="center", va="center")
-axis.annotate("all answers (full)", (1.3, 0.2), ha="right", va="center")
+    axis.annotate(f"{reward},\nat equal ending", (means.mean() + 0.15, -5.8), ha="center",
+                  va="center")
+axis.annotate("all answers (full)", (2.0, 0.2), va="center")
 axis.annotate("at equal ending (open)", (1.1, -0.2), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-6.2, 3), ylim=(-6.2, 0.5))
+axis.set(xlim=(-6.2, 3.7), ylim=(-6.2, 0.6))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
 plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over prompts (open)",
             "trained on",
@@ -432,8 +433,8 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
 # knowledge.** The models' six policies lost less, or nothing (BT 1's interval touches that range).
-# So no fall of Section 3 is seen to need a misled proxy. But distance is not equal: random numbers'
-# policies went 14 to 17 nats, the models' 14 to 47.
+# So no fall of Section 3 is seen to need a misleading proxy. But distance is not equal: random
+# numbers' policies went 14 to 17 nats, the models' 14 to 47.
 #
 # Is it drift? Or the penalty? No run here lacks the penalty, so none tells them apart.
 
@@ -442,7 +443,8 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
 # asked* numbers its answers where a list is asked for, and nowhere else. A policy that learned *a
-# mannerism* numbers everything, or nothing. **Predict** from Section 1: which of the six is which?
+# mannerism* numbers everything, or nothing. Section 1's prompt asked for a list, so a numbered
+# answer to it may be either. **Guess**: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -542,10 +544,13 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 # %% [markdown]
 # ## 6. Proxies from another world
 #
-# Is a policy seen to be misled where its proxy is worse? These reward models
-# (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended in a postscript.
-# The policy's prompts are the plain ones. (*spread* is BSR without its level term, here at
-# $10^{-1}$; *BSR* at $10^{-2}$.)
+# Is a policy seen to be misled where its proxy is worse? We call it *misled* where it does what its
+# proxy pays for, gold marks that down, and no control does it. That gold fell is not enough: at
+# equal ending it fell under random numbers, too.
+#
+# These reward models (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended
+# in a postscript. The policy's prompts are the plain ones. (*spread* is BSR without its level term,
+# here at $10^{-1}$; *BSR* at $10^{-2}$.)
 #
 # **Predict**: will gold follow these proxies?
 
@@ -590,8 +595,9 @@ two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
 axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
 gains = rloo.gains(NINE["BT, seed 1"]["evaluation"])
-axis.annotate("never ends; all answers: proxy {:+.1f}, gold {:+.1f}".format(
-    *(gains[f"{key}_gain"].mean() for key in ("proxy", "gold"))), (0.1, -1), va="center")
+for key, fill in {"proxy": "0.4", "gold": "white"}.items():
+    axis.plot(gains[f"{key}_gain"].mean(), -1, "s", color="0.4", markerfacecolor=fill)
+axis.annotate("all answers (it never ends)", (0.1, -1), va="center")
 axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
@@ -601,14 +607,14 @@ moved = [(term_gains(run, lined) - term_gains(run)).sum(1).mean() for run in NIN
 print(f"read again as in Section 5, gold of no run moves by more than {np.abs(moved).max():.3f} sd")
 
 # %% [markdown]
-# **What to see.** **One policy was misled, before any equal ending: BT's seed 1.** Its proxy rose
-# by 2.1 sds, gold fell by .9. It never ends, though the penalty pays for ending, and the controls
-# of Section 4 do end. Its proxy pays more for being cut off: 1.3 sds (`LOG.md`).
+# **What to see.** As it is, gold falls beyond its interval in three runs: BT's seeds 0 and 1, BSR's
+# seed 2. **Only BT's seed 1 is shown to be misled.** It never ends, though the penalty pays for
+# ending, and Section 4's controls do end. Among the reference's answers its proxy pays 1.6 for
+# being cut off, in the unit in which the penalty is 1 (`LOG.md`).
 #
 # **At equal ending gold falls in five of the other eight**, while all eight proxies rise by more
-# than one sd. For none of these is a misled proxy shown to be needed. Only BT's seed 0 falls
-# further than under random numbers, at 29 nats, where none of theirs went. (Section 5's blindness
-# moves no run's gold by more than .013 sd.)
+# than one sd. For none is a misleading proxy shown to be needed. Only BT's seed 0 falls further
+# than under random numbers, at 29 nats, where none of theirs went.
 
 # %% [markdown]
 # ## 7. The proxy's favourites
@@ -745,8 +751,8 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 #   than under random numbers.
 # - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Misled by its proxy**: one run of Section 6, which never ends. In five of the other eight the
-#   proxy rose and gold fell at equal ending; the cause is open.
+# - **Shown to be misled by its proxy**: one run of Section 6, which never ends. In five of the
+#   other eight the proxy rose and gold fell at equal ending; the cause is open.
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
@@ -791,8 +797,8 @@ for rate in (0.1, 0.01, 0.001):
 # </details>
 
 # %% [markdown]
-# **2.** Take the dull part out. `value` and `ended`, (P, 2), are the rewards of the reference's two
-# answers to a prompt, and whether they ended. `later` is the share of the policy's answers that
+# **2.** How large is the dull part? `value` and `ended`, (P, 2), are the rewards of the reference's
+# two answers to a prompt, and whether they ended. `later` is the share of the policy's answers that
 # ended. Return the gain that ending alone would bring: how much the share grew, times what an
 # ending is worth. Find that worth among the reference's answers.
 #
@@ -873,7 +879,7 @@ checks.check_learned_to_list(learned_to_list);
 #
 # 1. The same training on random numbers (*a* floor: they cannot be climbed) and on gold (the
 #    ceiling).
-# 2. It needs no misled proxy: policies trained on random numbers fell, too.
+# 2. It needs no misleading proxy: policies trained on random numbers fell, too.
 # 3. Not shown: at equal ending random numbers cost gold. Compare with them.
 # 4. By the worth of its favourites: rare huge errors are picked first.
 # 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.

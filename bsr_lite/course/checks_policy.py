@@ -186,7 +186,7 @@ def check_ending_alone(function: Callable) -> bool:
 
     Hint: later - ended.double().mean(), times the mean of (ended one minus cut-off one) over the
     prompts that have one of each, ended.sum(1) == 1"""
-    value, ended = numbers(0, 30, 2), numbers(1, 30, 2) > 0
+    value, ended = numbers(0, 30, 2), numbers(1, 30, 2) > -0.5
     mixed, signs = ended[:, 0] != ended[:, 1], ended.double() * 2 - 1
     worth, easy = (signs * value).sum(1)[mixed].mean(), ended.sum(1, keepdim=True)
     return judge(check_ending_alone, function, [
