@@ -93,7 +93,7 @@ def level(scores: dict) -> tuple[str, str]:
     """The mean reward against how far rewards lie from their pair's mean; scores: of `evaluate`.
 
     Mend: nothing for ranking (Eq. 3), nor for RL with a baseline. Where a fixed number replaces
-    the reward or is its threshold, or in 16 bits: subtract the mean of fixed answers, or BSR."""
+    the reward or is its threshold: subtract fixed answers' mean, or BSR. In 16 bits: use 32."""
     r = torch.tensor(scores["rewards"])  # (P, 2)
     mean, half = r.mean().item(), r.diff(dim=1).abs().mean().item() / 2
     text = f"{r.min():.2f} to {r.max():.2f}, mean {mean:+.2f}, distance to pair mean {half:.2f}"
