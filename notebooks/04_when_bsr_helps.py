@@ -69,7 +69,8 @@ from bsr_lite.studies.records import read_table
 #
 # Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
 # pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
-# paper's does (Fig. 1). Three such worlds, all ours (`bsr_lite/studies/worlds.py`):
+# paper's does (Fig. 1). Three such worlds, ours, built for this question
+# (`bsr_lite/studies/worlds.py`):
 
 # %%
 WORLDS = dict(zip("ABC", [list(worlds.WORLDS)[i] for i in (0, 2, 4)], strict=True))
@@ -150,9 +151,11 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 #
 # The rough form needs only variances. It is too large along gold: there a large difference makes
 # $p$ sure (Section 7 has both).
-#
-# Where BT's information and the tax mix no directions, as here, one step of Newton's method from
-# BT's own weights leaves a penalized head this share of its weight on $u$:
+
+# %% [markdown]
+# Let BT's information and the tax mix no directions, as here. Near BT's weight $w_0$ on $u$ the
+# loss is about $\tfrac12 I_u (w - w_0)^2 + \lambda\,\mathrm{tax}_u\,w^2$, $\mathrm{tax}_u$ the
+# bracket below. It is least (one step of Newton's method) at this share of $w_0$:
 #
 # $$\text{kept}_u = \frac{I_u}{I_u + 2\lambda\,\bigl(u^\top \Sigma_c\,u + G\,(u^\top
 # \mu_c)^2\bigr)}.$$
@@ -329,6 +332,21 @@ for letter, looks in seen.items():
 print("B, BSR, signal minus nuisance: {:+.2f} ± {:.2f}".format(
     *seed_interval((kept["B"][0] - kept["B"][1])[:, 1])))
 
+# %% [markdown]
+# Do B's slopes carry BSR's fall? Tau of a reward linear in normal $x$ is the arcsine of its
+# correlation with gold, times two over pi. (B's new sources vary alike along all coordinates.)
+
+# %%
+slopes = seen["B"][max(seen["B"])]["slopes"]  # (seeds, 40, methods)
+signal, nuisance = torch.einsum("sdm,d->sm", slopes, gold), slopes[:, worlds.SIGNAL:].norm(dim=1)
+for name, squares in (("gold's direction and nuisance alone", signal**2 + nuisance**2),
+                      ("with the signal's nine other directions", (slopes**2).sum(1))):
+    told = 2 / np.pi * torch.arcsin(signal / squares.sqrt()) @ torch.tensor([-1.0, 1, 0])
+    print(name, "{:+.3f} ± {:.3f}".format(*seed_interval(told)))
+fall = paired("B", "response_disjoint", "bsr")
+for name, values in (("the network", fall), ("in no slope", fall - told)):
+    print(name, "{:+.3f} ± {:.3f}".format(*seed_interval(values)))
+
 # %%
 figure, axes = plots.panels(2)
 BESIDE = {"A spread": (-56, 8, -64, 2), "B spread": (-6, -16, -64, -10),  # left panel, right panel
@@ -357,17 +375,23 @@ axes[1].axhline(0, color="black", linewidth=0.8)
 plots.label(axes[0], "nuisance: share of BT's slope kept", "signal: share kept",
             "numbers: tau minus BT's, new sources")
 plots.label(axes[1], "change of the norms' cv (%)", "tau minus BT's", "norms calm in all six")
-figure.suptitle("Above the diagonal, where the signal keeps more, tau rises; below it tau falls");
+figure.suptitle("Tau rises where the signal keeps more; B's BSR has nearly equal shares and loses");
 
 # %% [markdown]
-# **What to see.** In A more is kept of the signal, in C of the nuisance. So the rule's direction
-# carries over from a linear head. Its sizes do not (Section 7). In B the spread term does as in A;
-# BSR takes more of the signal, and tau falls. And *calm norms are no proof*: the cv of $\lVert
-# h\rVert$ falls in all six, most where tau falls.
+# **What to see.** In A more is kept of the signal, in C of the nuisance. In B the spread term does
+# as in A. In these five points the rule's direction carries over from a linear head. Its sizes do
+# not (Section 7).
 #
+# *BSR in B* keeps nearly equal shares. These alone would lower tau by .039. The signal's nine other
+# directions, all noise, make that .049. The other half of the .105 seen is in no slope; its cause
+# is open.
+#
+# And *calm norms are no proof*: the cv of $\lVert h\rVert$ falls in all six, most where tau falls.
+
+# %% [markdown]
 # **The lesson's idea: the spread term taxes away what tells *pairs* apart but hardly the two
 # *answers of a pair*. It helps if that is nuisance that new answers vary in. It costs if it is
-# quality.**
+# quality.** The level term adds a cost in A and B, most in B, where the mean lies on quality.
 #
 # *Twenty minutes end here.*
 
@@ -387,7 +411,8 @@ figure.suptitle("Above the diagonal, where the signal keeps more, tau rises; bel
 # So estimate the level from 256 pairs, the penalty's expectation unchanged. (Less noise and more
 # data go together.) And let $b_2$ learn ten times as fast.
 #
-# **Predict** what is left of *BSR minus its spread term* in A and in B.
+# **Predict** what is left of *BSR minus its spread term* in A and in B. (In the record A is
+# *helps*, B *mean on the signal*, C *hurts*.)
 
 # %%
 NAMES = {name: f"{letter} ({name})" for letter, name in WORLDS.items()}  # in the record
@@ -423,8 +448,7 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
 # changes the cost by +.015 ± .019.
 
 # %% [markdown]
-# The record has 32 seeds (in the last two columns 16), more worlds and penalties. *Helps* is A,
-# *mean on the signal* B, *hurts* C.
+# The record has 32 seeds (in the last two columns 16), more worlds and penalties.
 #
 # - *Helps, RMSNorm* normalizes $h$ as a language model does.
 # - *Neutral* has all directions alike.
@@ -519,12 +543,14 @@ for axis, (name, weights) in zip(axes, fits.items(), strict=True):
 axes[0].set_ylabel("weights / BT's")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
               frameon=False)
-figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first in B and C");
+figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first in C; "
+                "in B foretold together, fitted signal first");
 
 # %% [markdown]
-# **What to see.** In *A* BSR takes the nuisance long before gold's direction. In *B* and *C* it is
-# the other way round. In B that is the level term's doing: the spread term alone does there what it
-# does in A (checked below).
+# **What to see.** In *A* BSR takes the nuisance long before gold's direction, in *C* the other way
+# round. In *B* the formula lets both fade together; in the fit the signal goes first (numbers
+# below). That the signal fades in B is the level term's doing: the spread term alone does there
+# what it does in A (checked next).
 
 # %%
 for part in ("signal", "nuisance"):
@@ -541,12 +567,13 @@ rows = [[rf"{NAMES[name]}, $\lambda$ = {method[4:]}, {part}",
 Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
 
 # %% [markdown]
-# The order is foretold, the sizes less well. In A the rough information is too large. And in both,
-# as margins shrink, $p\,(1-p)$ grows, which one step of Newton's method does not see.
+# The order is foretold, in B only just; the sizes less well. In A the rough information is too
+# large. And in both, as margins shrink, $p\,(1-p)$ grows, which one step of Newton's method does
+# not see.
 #
 # In B at $10^{-2}$ little is left along gold's direction. Of BT's noise in the signal's nine other
-# coordinates, which level does not tax, the formula leaves .94, as in A. So it foretells that tau
-# falls, as the network's does (Section 5).
+# directions, which level does not tax, the formula leaves .94, as in A. So it foretells that tau
+# falls. The network's falls, too, but there the nine add little (Section 5).
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
@@ -554,10 +581,8 @@ Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
 # Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model, not yet
 # fine-tuned; a linear head fitted exactly to 1,056 pairs; three worlds:
 # - *Plain*: the pocket world.
-# - *Postscript*: every answer ends in `P.S.` and a sentence about something else. In training all
-#   answers to a prompt share it, from new sources each has its own.
-# - *Closing phrase*: `I hope this helps!`, in training mostly on better answers, from new sources
-#   at random.
+# - *Postscript*: every answer ends in `P.S.` and a sentence about something else.
+# - *Closing phrase*: some answers end in `I hope this helps!`.
 #
 # *Prompt-shifted* has the answers of prompt-disjoint, rewritten as new sources' are. Groups have 16
 # pairs from here on.
@@ -569,8 +594,16 @@ Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
 #
 # Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for BT's largest fall.
 # Intervals are by topic.
+
+# %% [markdown]
+# Do the answers to one prompt differ in it?
 #
-# **Predict**: in which of these worlds can a penalty gain, and on which sets?
+# | world | training, new prompts | rewritten (*prompt-shifted*), new sources |
+# |---|---|---|
+# | postscript | no, all share one | yes, each has its own |
+# | closing phrase | yes, mostly on better answers | yes, at random |
+#
+# **Predict**: in which of the three worlds can a penalty gain, and on which sets?
 
 # %%
 linear = read_table(RUNS / "linear")
@@ -707,6 +740,7 @@ Markdown(tables.table(["", "mean ± 95% over seeds", "by seed", "foretold"], row
 # %% [markdown]
 # **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average,
 # yet all three intervals hold zero. The forecasts for BSR and spread lie above their intervals.
+# Hollow is level *alone*: no measure of what level adds to BSR (Section 6).
 #
 # *In the plain world* spread lies above BT in all four seeds, where the forecast was below zero. Of
 # six averages it alone is decided, over seeds with these prompts fixed.
@@ -732,13 +766,14 @@ MORE = {"study_postscript": "LoRA, postscripts: level, BSR, centering 1e-2, spre
         "study_pocket": "LoRA, plain world, all pairs: BSR 1e-3",
         "study_norms": "full fine-tuning, plain world, four seeds: BSR 1e-3",
         "study_judged": "QLoRA, judged answers: BSR 1e-3, spread 1e-1"}
-rows, listed = [], ""
+rows, every, listed = [], [], ""
 for name, trained in MORE.items():
     table = Path(f"data/runs/{name}/results.md").read_text().split("\n\n")[1]
     sets, _, _, *others = (line.strip("| ").split(" | ") for line in table.splitlines())
     told = [(method, part.split()[0], cell.split("; ")[1]) for method, *cells in others
             for part, cell in zip(sets[1:], cells, strict=True)]
     sure = [row for row in told if 3 in map(row[2].count, "+-")]  # mean and both ends of one sign
+    every += told
     largest = max(sure, key=lambda row: abs(float(row[2].split()[0])), default=[])
     rows.append([f"{trained} (`{name}`)", f"{len(sure)} of {len(told)}", ", ".join(largest)])
     listed += "".join(f"- `{name}`: {', '.join(row)}\n" for row in sure)
@@ -751,6 +786,18 @@ Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>
 # BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
 # level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
 # cost of the shift alone. (On labels of people notebook 06 finds one gain of BSR.)
+#
+# At which $\lambda$ are BSR's twelve?
+
+# %%
+for size in ("1e-4", "1e-3", "1e-2", "1e-1"):
+    names = {f"bsr-{size}", "bsr" if size == "1e-3" else ""}  # "bsr" alone: 1e-3, see the table
+    sure = [3 in map(cell.count, "+-") for method, _, cell in every if method in names]
+    print(f"BSR {size}: {sum(sure)} of {len(sure)} exclude zero, by chance {len(sure) / 20:.1f}")
+
+# %% [markdown]
+# Ten are at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 exclude
+# zero, where chance alone gives 1.6: no evidence of a cost. (Both are of `study_lambda`.)
 #
 # Centering and L2 are decided nowhere. They weigh the level a quarter as much as BSR $10^{-2}$ or
 # less. Yet with postscripts they ran in 32 bits and BT in 16, as did ten runs of `study_terms`:
@@ -905,6 +952,9 @@ if mine is not None:
 # **To repeat: BSR's spread term taxes away what tells *pairs* apart but hardly the two *answers of
 # a pair*. It helps if that is nuisance that new answers vary in. It costs if it is quality.**
 #
+# The level term cost wherever that was decided in one pass, most where the mean lies on quality.
+
+# %% [markdown]
 # | World | Pairs differ most along | $G \times$ mean² | Spread alone (32 seeds) | Level adds |
 # |---|---|---|---|---|
 # | A | nuisance: 9.02, in a pair .08 | 0 | +.052 | -.016 |
@@ -912,11 +962,14 @@ if mine is not None:
 # | C | signal: 9.12, in a pair .50 | 0 | -.171 | undecided |
 
 # %% [markdown]
-# - In one pass over fresh pairs the rule gives the signs in A, B and C, with exact information in
-#   *neutral*, too. 64 epochs break it.
+# - In worlds that we built for it, in one pass over fresh pairs, the rule gives the signs of BSR
+#   and of spread, in *neutral* with exact information. It does not give level's cost in A. 64
+#   epochs break it.
 # - The formula names what shrinks first in a linear head. It did not foretell a language model in
-#   training: there most is undecided, and what is decided set by set in Section 9 is cost.
-#
+#   training. There most is undecided. What is decided set by set in Section 9 is cost, BSR's nearly
+#   all at ten times the paper's $\lambda$ or more.
+
+# %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
 # pair* differ in. Then score it on answers of new sources, with the spread term alone beside it.**
 

@@ -111,10 +111,11 @@ for name, a, b in (("BSR minus level", bsr, level), ("level minus spread", level
 
 # %% [markdown]
 # The sentence may not stand. The mean difference of BSR and its level term is nearly zero, but its
-# interval holds an effect of .06 either way, as large as the whole cost. "Undecided" is right,
-# "nothing" is not. And level alone is a poor control: in *helps* it costs .101, where beside the
-# spread term it costs .016 (Section 6). The second sentence may not stand either: level lies below
-# spread in every seed, by .09 on average, and over three seeds even that interval holds zero.
+# interval holds an effect of .06 either way, nearly as large as the whole cost (.072). "Undecided"
+# is right, "nothing" is not. And level alone is a poor control: in *helps* it costs .101, where
+# beside the spread term it costs .016 (Section 6). The second sentence may not stand either: level
+# lies below spread in every seed, by .09 on average, and over three seeds even that interval holds
+# zero.
 
 # %% [markdown]
 # **4.** Evidence: the answers of a pair differ along the nuisance (`within`, .2 to 1). How pairs
