@@ -10,7 +10,7 @@
 # # 10 · What changes between a 135M model on a laptop and 8B on eight GPUs?
 #
 # Eight GPUs change where the numbers lie, who computes them, and how long that takes. They must not
-# change the loss. So of each trick that moves work we ask: **does it give the plain way's numbers,
+# change the loss. So of packing and of splitting we ask: **does it give the plain way's numbers,
 # and would the test notice if it did not?** With a small model on a CPU, packing and two processes
 # pass; one obvious way to split a batch fails. Nobody has run the 8B config yet.
 
@@ -63,7 +63,7 @@ CONFIG = "bsr_lite/configs/rm_8b_bsr.yaml"
 #
 # `rm_8b_bsr.yaml` follows the paper's 8B recipe. Its first lines, not shown, say where it differs.
 #
-# **Predict**: two lines decide a training step's memory and speed, but never its loss. Which?
+# **Predict**: two lines decide a training step's memory and speed, but not its loss. Which?
 
 # %%
 text = Path(CONFIG).read_text()
@@ -75,7 +75,9 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # <details><summary>Answer</summary>
 #
 # `token_budget`, the tokens of a micro-batch, and `gradient_checkpointing`: layers are computed
-# again in the backward pass, not kept. (`dtype` changes the loss, by rounding.)
+# again in the backward pass, not kept. Both leave the loss as it is, to rounding; `dtype` says how
+# coarse rounding is. (That checkpointing keeps gradients is tested with adapters:
+# `tests/test_models.py`.)
 # </details>
 #
 # A line that looks harmless decides the loss: `bsr_group_size: 16`. In the official code each GPU
@@ -107,7 +109,7 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
 # Packed, the row is `prompt | chosen | rejected | prompt | ...`, each prompt once. Positions
 # restart in every pair, and go on from the prompt's end in both answers. `pack` stores two segments
 # a pair: *prompt and chosen*, and *rejected*. Each has *queries*, its own tokens, and *keys*, what
-# they may look at: for *rejected* the prompt and itself.
+# they may look at.
 #
 # **Predict**: which tokens may a token of the rejected answer attend to?
 
@@ -129,8 +131,7 @@ TINTS = torch.tensor([[1, 1, 1], [0.27, 0.47, 0.67], [0.13, 0.53, 0.2], [0.93, 0
 rows = torch.full((2 * len(PAIRS), longest), 5)  # padding
 for i, (p, c, r) in enumerate(PAIRS):
     for j, answer in enumerate((c, r)):
-        rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1, 2 + j
-    rows[2 * i + 1, :p] = 4  # the prompt again
+        rows[2 * i + j, :p], rows[2 * i + j, p:p + answer] = 1 + 3 * j, 2 + j  # 4: prompt again
 kinds = row.input_ids[0]
 figure, (left, right) = plots.panels(2, width_ratios=[1, 1.15])
 left.imshow(TINTS[rows], aspect="auto", interpolation="nearest")
@@ -143,9 +144,10 @@ for x, y, name, tint in ((0.5, 0, "prompt", "white"), (18, 0, "chosen", "white")
                          (12.5, 1, "rejected", "white"), (0.5, 1, "prompt again", "black"),
                          (30, 1, "padding", "black")):
     left.text(x, y, name, fontsize=8, color=tint, va="center")
-right.text(ends[-1] - 45, ends[-1] - 12, "hole", fontsize=8, ha="center", va="center")
+for x, y, name in ((ends[-1] - 45, ends[-1] - 12, "hole"), (135, 30, "white: may not look")):
+    right.text(x, y, name, fontsize=8, ha="center", va="center")
 plots.label(left, "token of a row", "two rows a pair",
-            f"Padded: grey and pale, {1 - packed / padded:.0%} of {padded} tokens, is waste")
+            f"{1 - packed / padded:.0%} of {padded} tokens, grey and pale, are waste")
 plots.label(right, "token that is looked at", "token that looks, in its colour",
             f"Packed: {packed} tokens; rejected never sees chosen")
 
@@ -279,12 +281,12 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 # %% [markdown]
 # **What to see.** Fewer tokens shrink activations; more GPUs the weights, gradients and averages.
 # What is gathered, mostly the embedding and its gradient, stays whole. The order matters: the batch
-# stays at 128 pairs, so each of 64 GPUs has 2, at most 8,192 tokens. Going to 64 GPUs first would
-# save all 33 GB, and the smaller budget then nothing. CUDA's own memory comes on top (`dry_run`
-# adds .6 GB; an H100 took .8).
+# stays at 128 pairs, so each of 64 GPUs has about 2, at most 8,192 tokens. Going to 64 GPUs first
+# would save all 33 GB, and the smaller budget then nothing. CUDA's own memory comes on top
+# (`dry_run` adds .6 GB; an H100 took .8).
 #
 # These bars are counted, not measured. On an H100 the count of the small model's activations,
-# *without* checkpointing, was a little too low in all six settings, by .2 to 1.6%
+# *without* checkpointing, was too low in all six settings, by .2 to 1.6%
 # (`data/runs/gpu_nvidia-h100-80gb-hbm3`). With checkpointing, for 8B, or on several GPUs nothing
 # was measured: leave room.
 
@@ -347,8 +349,10 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 #
 # With half means $\bar r \pm d$ halves cost $\tfrac12 \lambda G\,(\bar r^{\,2} + d^2)$: half the
 # pull on the mean, and a new pull on the difference. Halves are BSR with `bsr_group_size: 4`. The
-# official code does just this, with 16 pairs a GPU. Here it would be a bug: the config fixes $G$,
-# and the number of GPUs must not change it.
+# official code does just this, with 16 pairs a GPU.
+#
+# In `rm_8b_bsr.yaml` the obvious way would hide on eight GPUs: their shares are about 16 pairs,
+# too. On 64 they are about 2: $G$ falls to an eighth, and the pull on the mean with it.
 
 # %% [markdown]
 # The repair: the loss needs the network only through its rewards, and these are few. 128 pairs have
@@ -454,11 +458,18 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 # %% [markdown]
 # **What to see.** Two processes differ from one by at most two millionths, rounding, even after
 # three updates. The control is 7% off in its loss and 50% in its gradient norm at the first step,
-# where the weights are still the same.
+# where the weights are still the same. In steps 2 to 4 its loss is off by .1 to .2%.
 #
 # Here each process held all weights, and LoRA was trained. Every weight trained and cut, FSDP2, is
 # tested with a tiny model in two CPU processes (`tests/test_distributed.py`). No two GPUs have run
 # this code.
+
+# %% [markdown]
+# The live runs are in fp32; the 8B config computes in `bfloat16`. On one H100 the small model, cut
+# to four layers, took BSR steps whose group was cut into five micro-batches (`exactness.json`).
+# Against fp32 on a CPU, the loss was off by up to .9% in bfloat16, and by a millionth in fp32. So
+# in bfloat16 rounding can hide what the control's loss shows in steps 2 to 4: compare in fp32
+# (`model.dtype=float32`).
 
 # %% [markdown]
 # ## 6. Time, which cannot be counted
@@ -493,10 +504,9 @@ print("135M, trained on an H100: % of its peak, by the tokens of a micro-batch")
 # %% [markdown]
 # Why so low? Two suspects.
 # - That version computed attention one segment at a time. Timed alone (`kernels.json`) it took
-#   3.3 ms a layer for 7,168 tokens, about .1 s for 30; a step of 8,192 took .19 s. Do not divide
-#   the two: at 32,768 tokens the same rate makes .45 s of attention, and the step took .38 s. So
-#   timed alone it is slower than within a step; its part is not known. It is replaced, and not
-#   timed again.
+#   3.3 ms a layer for 7,168 tokens. At that rate the attention of 30 layers would need .45 s for
+#   32,768 tokens. But a whole step of *full* took .38 s (Exercise 4). So timed alone it is slower
+#   than within a step; its part is not known. It is replaced, and not timed again.
 # - Perhaps a part of each step is fixed, while the card waits for the CPU to start every operation.
 #   Exercise 4 asks how much that would explain.
 
@@ -533,37 +543,8 @@ pd.DataFrame.from_dict(hours, orient="index").round(1)
 
 # %% [markdown]
 # If you run it, take three seeds of each method, evaluate with
-# `studies.evaluate --format rm_bench`, and give intervals. The paper's numbers, in two folds, have
+# `studies.evaluate --format rm_bench`, and give intervals. The paper's numbers (last section) have
 # none.
-
-# %% [markdown]
-# <details><summary>Reward model: Table 2</summary>
-#
-# Accuracy in % on RM-Bench (pairs whose style is varied), Llama-3.1-8B on Skywork-80K. *Easy*:
-# style helps the better answer; *hard*: it misleads; *math*: one of its subjects.
-#
-# | $\lambda$ | hard | normal | easy | math | overall |
-# |---|---|---|---|---|---|
-# | 0 | 47.8 | 74.0 | 88.4 | 62.1 | 70.1 |
-# | 1e-3 | 52.1 | 73.5 | 85.0 | 61.2 | 70.2 |
-# | 1e-2 | 55.7 | 72.5 | 81.9 | 60.1 | 70.0 |
-#
-# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. *Overall* stays where it was, and *math* loses
-# 2.0.
-# </details>
-
-# %% [markdown]
-# <details><summary>Policy: Table 3, AlpacaEval 2.0</summary>
-#
-# | 1.5B policy | mean length | length-controlled win rate, % |
-# |---|---|---|
-# | before RLOO | 2247 | 2.59 |
-# | RLOO against BT | 2180 | 8.41 |
-# | RLOO against BSR | 1337 | 9.02 |
-#
-# Length-controlled: corrected for the judge's taste for long answers. The .6 points between BT and
-# BSR are undecided (no interval is given).
-# </details>
 
 # %% [markdown]
 # ## Exercises
@@ -587,11 +568,11 @@ def may_attend(prompt, chosen, rejected):
 checks.check_may_attend(may_attend);
 
 # %% [markdown]
-# **2.** *Cut no more than needed.* ZeRO cuts in stages: 0 nothing, 1 AdamW's averages, 2 gradients
-# too, 3 weights too, like FSDP2. By its authors' count only stage 3 sends more between GPUs than
-# stage 0. Return the lowest stage at which full fine-tuning in fp32 fits on `gpus` GPUs, -1 if none
-# does. `weights` is their number; `activations` and `card` are bytes of one GPU. (Ignore what is
-# gathered.)
+# **2.** *Cut no more than needed.* ZeRO, which FSDP2 follows, cuts in stages: 0 nothing, 1 AdamW's
+# averages, 2 gradients too, 3 weights too. By its authors' count only stage 3 sends more between
+# GPUs than stage 0. Return the lowest stage at which full fine-tuning in fp32 fits on `gpus` GPUs,
+# -1 if none does. `weights` is their number; `activations` and `card` are bytes of one GPU. (Ignore
+# what is gathered.)
 #
 # <details><summary>Hint</summary>
 #
@@ -668,22 +649,24 @@ pd.DataFrame.from_dict(found, orient="index")
 # %% [markdown]
 # ## Check yourself
 #
-# 1. Why does no number of GPUs shrink activations as long as the micro-batch stays?
-# 2. Bradley-Terry needs no exchange of rewards. Why does BSR?
-# 3. Two processes and one print the same loss. What else must agree, and what must differ, before
+# 1. In three trials you halve `max_length`, `token_budget`, `bsr_group_size`, one a trial. Which
+#    leaves the loss as it is?
+# 2. Why does no number of GPUs shrink activations as long as the micro-batch stays?
+# 3. Bradley-Terry needs no exchange of rewards. Why does BSR?
+# 4. Two processes and one print the same loss. What else must agree, and what must differ, before
 #    you believe it?
-# 4. All prompts of a batch are equally long, and so are all answers. What does packing still save?
-# 5. A card is used at 6%. Name a cause that a larger model may remove.
+# 5. All prompts of a batch are equally long, and so are all answers. What does packing still save?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. They belong to tokens, not to weights, and each GPU computes its own.
-# 2. BT is a sum over pairs. BSR squares a mean of all rewards of a group.
-# 3. The gradient's norm must agree (a gradient averaged instead of summed leaves the first loss as
+# 1. `token_budget` alone, to rounding. A smaller `max_length` drops pairs, a smaller
+#    `bsr_group_size` is a smaller $G$.
+# 2. They belong to tokens, not to weights, and each GPU computes its own.
+# 3. BT is a sum over pairs. BSR squares a mean of all rewards of a group.
+# 4. The gradient's norm must agree (a gradient averaged instead of summed leaves the first loss as
 #    it is), and another loss, such as BSR in halves, must change both.
-# 4. The second copy of every prompt.
-# 5. It may wait for the CPU to start its operations; larger ones keep it busy.
+# 5. The second copy of every prompt.
 # </details>
 
 # %% [markdown]
@@ -692,7 +675,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # | In your run, watch | Healthy (seen here) | If not, or next, vary |
 # |---|---|---|
 # | packed against alone | rewards within a few 1e-6 in fp32; a leak: .14 | positions, mask |
-# | loss, gradient norm: 1, 2 ranks | within 2e-6 (groups of 4: 7%, 50% off) | exchange; sum |
+# | loss, gradient norm: 1, 2 ranks | within 2e-6 in fp32 (groups of 4: 7%, 50%) | exchange; sum |
 # | measured activations over count | 1.00 to 1.02 (H100, 135M, no checkpointing) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M, earlier code: at best 6% | `token_budget`, GPUs |
 
@@ -705,3 +688,34 @@ pd.DataFrame.from_dict(found, orient="index")
 #
 # **To a colleague**: *BSR looks at a group's mean: GPUs that share a group must share its rewards,
 # or the number of GPUs silently becomes a hyperparameter.*
+
+# %% [markdown]
+# ## For reference: the paper's numbers
+#
+# <details><summary>Reward model: Table 2</summary>
+#
+# Accuracy in % on RM-Bench (pairs whose style is varied), Llama-3.1-8B on Skywork-80K. *Easy*:
+# style helps the better answer; *hard*: it misleads; *math*: one of its subjects.
+#
+# | $\lambda$ | hard | normal | easy | math | overall |
+# |---|---|---|---|---|---|
+# | 0 | 47.8 | 74.0 | 88.4 | 62.1 | 70.1 |
+# | 1e-3 | 52.1 | 73.5 | 85.0 | 61.2 | 70.2 |
+# | 1e-2 | 55.7 | 72.5 | 81.9 | 60.1 | 70.0 |
+#
+# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. *Overall* stays where it was, and *math* loses
+# 2.0.
+# </details>
+
+# %% [markdown]
+# <details><summary>Policy: Table 3, AlpacaEval 2.0</summary>
+#
+# | 1.5B policy | mean length | length-controlled win rate, % |
+# |---|---|---|
+# | before RLOO | 2247 | 2.59 |
+# | RLOO against BT | 2180 | 8.41 |
+# | RLOO against BSR | 1337 | 9.02 |
+#
+# Length-controlled: corrected for the judge's taste for long answers. The .6 points between BT and
+# BSR are undecided (no interval is given).
+# </details>
