@@ -249,11 +249,11 @@ WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean,
         "mean of all K, times K/(K-1)": lambda r: minus_mean(r) * r.shape[1] / (r.shape[1] - 1),
         "leave one out": leave_one_out}
 pd.DataFrame({name: {
-    "share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
-    "variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
-    "variance, rewards as they are": k_draws(2, rewards, way)[1],
-    "variance, as they are, K = 4": k_draws(4, rewards, way)[1]}
-    for name, way in WAYS.items()}).T.rename_axis("K = 2").round(3)
+    "K = 2: share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
+    "K = 2: variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
+    "K = 2: variance, as they are": k_draws(2, rewards, way)[1],
+    "K = 4: variance, as they are": k_draws(4, rewards, way)[1]}
+    for name, way in WAYS.items()}).T.round(3)
 
 # %%
 for K in (2, 4):
@@ -491,14 +491,14 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
 # How does one step look for a language model? Ours has LoRA (notebook 05): only its low-rank
 # *adapter* is trained, and with the adapter *off* it is the reference. The reward is **gold**, the
 # sum of five terms from 0 to 1:
-# - *instruction*: as many sentences or list items as asked for;
+# - *instruction*: as many sentences or items as asked for;
 # - *topic*: words that belong to it;
 # - *complete*: half for ending by itself within 48 tokens, half for a closing mark;
 # - *fresh*: no repetition;
 # - *concise*: the right length for what was asked.
 #
-# An answer that is cut off also pays .57 points, gold's standard deviation (sd) within a prompt.
-# $\beta$ is .02; the paper's .05 belongs to another reward.
+# An answer cut off also pays .57 points, gold's standard deviation (sd) within a prompt. $\beta$ is
+# .02 points a nat, or .035 sd. Section 7 tries .05 sd.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -543,7 +543,7 @@ def whole(ids):
     """log pi of whole answers.  Shapes: P lists [prompt, K answers] -> (P, K)."""
     return torch.stack([tokens.sum() for tokens in policy.logprobs(ids)]).view(-1, K)
 
-
+# %%
 def step(rows, generator):
     ids, texts, ended = roll_out(rows, generator)
     gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
@@ -561,7 +561,8 @@ def step(rows, generator):
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():  # not part of the step: what it did to these answers
         change = whole(ids) - logp
-    seen = {"gold": gold, "d (nats)": logp.detach() - ref, "A": A, "change of log π (nats)": change}
+    seen = {"gold": gold, "reward": reward, "d (nats)": logp.detach() - ref, "A": A,
+            "change of log π (nats)": change}
     return pd.DataFrame({"answer": [" ".join(text.split()) for text in texts], "ended": ended,
                          **{name: x.flatten().cpu().double().numpy() for name, x in seen.items()}})
 
@@ -584,8 +585,8 @@ steps[0][:K].round(2)
 # %%
 figure, axis = plots.panels(1)
 for number, (seen, mark) in enumerate(zip(steps, "os^", strict=True), 1):
-    change = seen["change of log π (nats)"].to_numpy().reshape(-1, K)
-    seen["beside"] = (change - change.mean(1, keepdims=True)).flatten()
+    moved_by = seen["change of log π (nats)"].to_numpy().reshape(-1, K)
+    seen["beside"] = (moved_by - moved_by.mean(1, keepdims=True)).flatten()
     axis.plot(seen["A"], seen["beside"], mark, color="black", markerfacecolor="none",
               label=f"step {number}")
 every = pd.concat(steps)
@@ -597,11 +598,15 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
             "change of log π,\nminus the prompt's mean (nats)",
             f"Beside their siblings {(won > 0).sum()} of {len(won)} winners rose, "
             f"{(lost < 0).sum()} of {len(lost)} losers fell")
+alone = every["change of log π (nats)"]
+print(f"with the prompt's mean left in: {(alone[every['A'] > 0] > 0).sum()} of {len(won)} winners "
+      f"rose, {(alone[every['A'] < 0] < 0).sum()} of {len(lost)} losers fell")
 
 # %% [markdown]
 # **What to see.** *Beside its siblings* (the prompt's mean is taken out) an answer that beat them
 # became more probable, and one that lost to them less probable. Not each: one that lost, just left
-# of $A = 0$, stands at +7. All this is of the answers an update is made from, not yet of new ones.
+# of $A = 0$, stands at +7. With the mean left in, all losers fell, all winners but one rose. All
+# this is of the answers that made the update, not of new ones.
 #
 # The table's -39 nats are a sum over 48 tokens, .8 a token.
 #
@@ -614,10 +619,10 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # %% [markdown]
 # ## 7. What did forty steps teach?
 #
-# Three steps cannot show it. Recorded runs made 40 steps of four prompts by the library's loop,
-# without a KL price ($\beta = 0$), so that what a reward does can show. Gold counted in units of
-# its sd; a cut-off answer lost one unit. The learning rate was 3e-4, 1e-3 or 3e-3 (half in step 1),
-# falling to 0: one run each.
+# Three steps cannot show it. Recorded runs made 40 steps by the library's loop, of four
+# prompts with four answers each. There was no KL price ($\beta = 0$), to show what a reward does.
+# Gold counted in units of its sd; a cut-off answer lost one unit. The learning rate was 3e-4, 1e-3
+# or 3e-3 (half in step 1), falling to 0: one run each.
 #
 # Then the policy answered 64 new prompts twice, the reference eight times; terms on record are
 # means over these. The prompts share ten **subjects** (cats, sewing, ...): the unit of repetition.
@@ -709,8 +714,10 @@ def told_by(answered):
 controls = read_runs("data/runs/study_rloo_controls")
 known = controls["gold-kl0.0"][0]["evaluation"]["reference"]
 table, moves, lengths, last = {"none (reference)": told_by([known])}, {}, {}, {}
+written = {"none (reference)": known}
 for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a constant", "constant")):
     runs = controls[f"{method}-kl0.0"]
+    written[reward] = runs[0]["evaluation"]["policy"]  # of seed 0
     after = [run["evaluation"]["policy"] for run in runs]
     moves[reward] = np.array([parts_of(p) - parts_of(known) for p in after])  # (3 seeds, 2)
     lengths[reward] = np.array([[row["train/length"] for row in run["metrics"]] for run in runs])
@@ -721,6 +728,16 @@ for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a consta
         f"change of {name}, mean ± 95%": told(part)
         for name, part in zip(PARTS, moves[reward].T, strict=True)}
 pd.DataFrame(table).fillna("").rename_axis("reward", axis=1)
+
+# %% [markdown]
+# What do such answers look like? One prompt, picked by us, and the answers of seed 0:
+
+# %%
+new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
+print(new[11]["prompt"])
+pd.DataFrame({reward: {"answer": " ".join(answered["texts"][11].split()),
+                       "gold (0 to 5)": f"{answered['gold'][11][0]:.2f}"}
+              for reward, answered in written.items()}).T.rename_axis("reward")
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -733,29 +750,30 @@ for i, (reward, tint) in enumerate(zip(moves, ("#EE7733", "#332288", "#882255"),
         right.plot(i + 0.2 * part - 0.1 + np.array([-0.03, 0, 0.03]), moves[reward][:, part], "o",
                    color=tint, markerfacecolor=fill)
 left.legend(loc="upper right", ncols=3)
-right.annotate("complete", (0, 0.64), ha="right", color="#EE7733")
-right.annotate("the other four", (0.05, 0.64), color="#EE7733")
+right.annotate("complete", (-0.1, 0.67), ha="center", color="#EE7733")
+right.annotate("the other four", (0.04, 0.37), va="top", color="#EE7733")
 right.set_ylim(top=0.9)
 left.set_ylim(0, 56)
 right.axhline(0, color="black", linewidth=0.8)
 right.set_xlim(-0.5, 2.5)
 right.set_xticks(range(len(moves)), moves)
 plots.label(left, "step (dot: from here on the gradient is 0)", "tokens an answer, in training",
-            "With a constant the policy falls silent,\nwith random numbers it does not")
+            "With a constant the policy falls silent,\nwith random numbers not in 40 steps")
 plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
             "policy minus reference (points)", "Only gold raised\nthe other four's sum")
 
 # %% [markdown]
 # **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
-# tokens, and gold falls by more than half. *Complete* stands at .50 to .51: half for ending, almost
-# nothing for the closing mark.
+# tokens, less than half the gold. *Complete* stands at .50 to .51: half for ending, little for the
+# closing mark.
 #
-# Nothing paid for so few tokens. After 4 or 7 steps all answers ended, so every advantage was
-# zero, and so was the gradient. What shortened them further (behind the dots) was the optimizer:
+# Nothing paid for so few tokens. After 4 or 7 steps all answers ended: every advantage and the
+# gradient were zero. What shortened them further (behind the dots) was the optimizer:
 # AdamW steps along a running mean of *past* gradients.
 #
-# Random numbers, too, pay on average for ending alone. They leave 12 to 17 tokens, so that pay is
-# not the whole cause. Why they do better than a constant was not looked into.
+# Random numbers, too, pay on average for ending alone. After 40 steps they leave 12 to 17 tokens.
+# Their noise may have stopped the fall, or only slowed it (noise fills part of a gradient clipped
+# to norm 1): not looked into.
 
 # %%
 def gain(run, name):
@@ -851,10 +869,10 @@ checks.check_rescaled(rescaled);
 
 # %% [markdown]
 # **4.** *Judge a record.* Someone says of Section 7's runs: "RLOO taught the policy more than to
-# stop." `change` (prompts, 5) is after minus before, *complete* first; `subjects` (prompts,)
-# numbers their subjects. Return what the other four terms gained together: the mean over subjects,
-# and half of its 95% interval (`metrics.seed_interval`). The last cell also takes every prompt for
-# a subject.
+# stop." Two tensors: `change` (prompts, 5), after minus before, *complete* first, and
+# `subjects` (prompts,), each prompt's subject as a number. Return what the other four terms gained
+# together: the mean over subjects, and half of its 95% interval (`metrics.seed_interval`). The last
+# cell also takes every prompt for a subject.
 #
 # - (a) At which rates may the sentence stand?
 # - (b) Does that depend on what counts as one observation?
