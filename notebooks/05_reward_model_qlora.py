@@ -288,12 +288,12 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 
 # %% [markdown]
 # Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds a **pair** at a
-# time, a micro-batch (03). It computes in 16 bits; frozen weights
-# take 16 or 4. What is trained stays in 32: a layer trained so gets a 16-bit copy for its products.
+# time, a micro-batch (03). It computes in 16 bits; frozen weights take 16 or 4. What is trained
+# stays in 32: a layer trained so gets a 16-bit copy for its products.
 #
-# "2,048 tokens" is a prompt (512) with *one* answer (1,536). Both answers
-# share the prompt: $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may
-# have 17.2 times $10^9$ bytes: a reserve.)
+# "2,048 tokens" is a prompt (512) with *one* answer (1,536). Both answers share the prompt:
+# $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may have 17.2 times $10^9$ bytes:
+# a reserve.)
 #
 # **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
 # Which does a 24 GB card need, and which a 16 GB card?
@@ -479,9 +479,9 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
 # Of six sizes tried it is the cheapest whose interval leaves out zero, so this interval flatters.
-# Two larger ones say the same, three others nothing (`data/runs/LOG.md`). Whether more was learned
-# than a length, lesson 07 asks. A machine that computes in 16 bits gets other digits. (Left, lines
-# are moved by up to .03, so that equal ones stay apart.)
+# Two larger ones say the same, three others leave it open (`data/runs/LOG.md`). Whether more was
+# learned than a length, lesson 07 asks. A machine that computes in 16 bits gets other digits.
+# (Left, lines are moved by up to .03, so that equal ones stay apart.)
 
 # %% [markdown]
 # ## 6. Which copy is still the model?
@@ -596,7 +596,7 @@ assert torch.equal(scored["1 reloaded"], rewards), "same adapters, same 4-bit ba
 assert off("2 merged") < near, "merged into the base it was trained on: the same model"
 assert off("3 beside the original", scored["4 merged into the original"]) < near, "one function"
 for name in ("3 beside the original", "4 merged into the original", "5 merged, rounded again"):
-    assert off(name) > 2 * near, f"{name}: a margin moved too little"
+    assert off(name) > max(off("2 merged"), 2e-3), f"{name}: a margin moved too little"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
