@@ -246,8 +246,8 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
-# How well do choices tell the rewards? We compare eight answers at random whose rewards we know
-# (here called strengths, with mean 0). The loss is convex, so Newton's steps find *the* optimum.
+# How well do choices tell rewards? We know those of eight answers (here called strengths, with
+# mean 0) and compare random pairs. The loss is convex, so Newton's steps find *the* optimum.
 # One margin's loss has the second derivative $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$.
 # As $m = Dr$, the chain rule gives the **Hessian**
 #
@@ -427,8 +427,8 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 
 # %% [markdown]
 # **What to see.** No distance within a prompt changes, and BT sees nothing else. The levels that
-# are lost are real: they scatter by 1.17. Within a prompt rewards scatter by 1.32. So means of four
-# would scatter by half of that, .66, were all prompts alike.
+# are lost are real. Within a prompt rewards scatter by 1.32. Were all prompts alike, means of four
+# would scatter by chance alone, by half of that: .66. The levels scatter by more: 1.17.
 #
 # <details><summary>Answer</summary>
 #
@@ -441,7 +441,7 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # still carry the true ones? The record `study_lora` holds four reward models (language models with
 # a reward output, Section 8), trained with BT in one pass over 900 pairs. Levels of *new* prompts
 # that are unrelated to gold's would give a tau near 0. For comparison we add a random $c(x)$ of
-# standard deviation 1 to gold.
+# standard deviation 1 (our choice) to gold.
 
 # %%
 from bsr_lite.studies.records import read_runs
@@ -459,9 +459,10 @@ for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mut
 
 # %% [markdown]
 # The models' levels do, in part (240 prompts, intervals over four seeds). The loss neither asked
-# for this nor guards it. Tau does not tell how large a model's $c(x)$ is, or whether it is random:
-# gold plus a random one gives much the same. Nor do the two rows compare writers: where the true
-# levels scatter less, tau falls for gold plus $c(x)$, too.
+# for this nor guards it. Gold plus our $c(x)$ gives much the same tau, but do not read a $c(x)$ of
+# size 1 off this. Tau sees only order: a systematic $c(x)$, or another scale, could give the same.
+# Nor do the rows compare writers: where true levels scatter less, tau falls for gold plus $c(x)$,
+# too.
 #
 # The level matters where rewards of *different* prompts meet, as at a threshold, but not in
 # picking the **best of $n$** sampled answers, nor in **advantages** (rewards minus the prompt's
@@ -591,7 +592,7 @@ right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
 # the truth's and claim too much (right): over-confidence needs no endless margin.
 
 # %% [markdown]
-# Three cures:
+# Three candidates for a cure:
 #
 # - *10 passes*: stop there;
 # - *best stop*: of the eleven recorded passes (1 to 3,000) the one with the lowest loss on 20,000
@@ -628,7 +629,7 @@ show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
 
 # %% [markdown]
 # **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
-# .11 too much, those to 2,000 .05 too *little*. The other two cures, chosen on fresh pairs, leave
+# .11 too much, those to 2,000 .05 too *little*. The other two, chosen on fresh pairs, leave
 # little: in no draw more than .05 (best stop) or about .01 (factor).
 
 # %%
@@ -800,23 +801,24 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 #
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | first loss | near $\ln 2$ (.69), no opinion | a smaller starting head |
+# | first loss | near $\ln 2$ (.69), no opinion | smaller starting head |
 # | training pairs wrong | the judge's noise (here .22) | near 0: more pairs; far above: go on |
-# | claims minus right, fresh pairs | near 0 | above: rescale* or stop*; below: go on |
+# | share right, fresh pairs | toward the truth's (here .78) | more pairs; no factor moves it |
+# | claims minus this share | near 0 (so is no opinion) | above: rescale* or stop*; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs; no level moves it |
-# | rewards of different prompts | trusted if checked | judge across prompts |
 #
 # \* On held-out pairs.
 
 # %% [markdown]
 # ## What you know now
 #
-# **Bradley-Terry is logistic regression on reward differences: no choice tells the zero; in the
-# loss only contradiction ends the growth of the size, and only fresh pairs tell whether the size is
-# right.**
+# **Bradley-Terry is logistic regression on reward differences. No choice tells the zero. Choices
+# fix the size only where they contradict each other, and only fresh pairs test it.**
 #
-# So trust no order of prompts that you have not checked, and no margin that fresh pairs have not
-# tested.
+# Over-confidence: a size too great for a direction that is partly wrong.
+#
+# So trust no order of prompts that you have not checked (judge across prompts), and no margin that
+# fresh pairs have not tested.
 #
 # Next: **02 · Do hidden norms disperse while a reward model is trained?** measures the three
 # factors of Eq. 23 in a real one.
