@@ -319,8 +319,9 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
 # ## 3. How large a difference could the study have found?
 #
 # A study may find nothing because there is nothing, or because it could not. A **positive
-# control** tells which: add a known difference to every made-up study, and count how many
-# intervals exclude zero. That share is the **power**.
+# control** tells whether it could: add a known difference to every made-up study, and count how
+# many intervals exclude zero. That share is the **power**. (Whether there is nothing it does not
+# tell: Section 4.)
 #
 # The textbooks' rule: a difference of 2.8 standard errors has a power of .80. (1.96 for the
 # interval, .84 for the 80% quantile of the normal distribution.)
@@ -415,7 +416,8 @@ for which, (name, style, tint) in LINES.items():
     curve = [smallest[which, k] for k in PROMPT_COUNTS]
     axis.plot(PROMPT_COUNTS, curve, style, color=tint)
     axis.annotate(name, (PROMPT_COUNTS[-1], curve[-1]), (8, -3), color=tint,
-                  textcoords="offset points")
+                  textcoords="offset points",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 axis.axhline(0.01, color="#777777", linewidth=1, linestyle=":")
 axis.text(55, 0.0094, "a difference of .01", color="#555555", va="top")
 axis.set(xscale="log", yscale="log", xlim=(50, 70_000), ylim=(0.0021, 0.25), xticks=PROMPT_COUNTS)
@@ -457,8 +459,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # Here is BSR minus BT in four studies, on the sets that all four share: *lora*; *norms* (full
 # fine-tuning); *judged* (real judged answers); *postscript* (every answer carries a line about
 # something else). $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. No rule made before the runs
-# picked these four. Section 5 has four more, in which six such intervals exclude zero, all costs.
-# So learn here to read ends, and count there.
+# picked these four. Section 5 has four more, and they look different. So learn here to read ends,
+# and count there.
 #
 # Prompts of one topic are alike. So from here on the columns of Section 2's table $d_{ij}$ are
 # **topics**, a topic's prompts taken together. (*judged* has none on record.)
@@ -584,14 +586,17 @@ shared = every[every.method.str.startswith("bsr") & every["set"].isin(SETS)]  # 
 others = shared[shared.study.isin(MORE)]
 print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} of {len(others)}",
       "exclude zero:", others[others.beyond].groupby(["study", "method"]).size().to_dict())
+print(f"Without the two forgotten records: {every.beyond.sum()} of {len(every)} exclude zero")
 sides = listed.assign(costs=listed.high < 0, gains=listed.low > 0, intervals=1)
 sides = sides.groupby(["study", "method"], sort=False)[["intervals", "costs", "gains"]].sum()
 sides[sides.costs + sides.gains > 0]
 
 # %% [markdown]
-# **What to see.** In the upper eight studies fifteen exclude zero, all costs: twelve of BSR (ten of
-# them at more than the paper's $\lambda$), three of its level term (*level-1e-2*). With the two forgotten records it is 18, and one is a *gain* of
-# BSR. So "all are costs" depends on where you stop counting.
+# **What to see.** In the upper eight studies (144 intervals) fifteen exclude zero, all costs:
+# twelve of BSR (ten of them at more than the paper's $\lambda$), three of its level term
+# (*level-1e-2*). On Section 4's sets its four studies show none, the other four six. With the two
+# forgotten records it is 18, and one is a *gain* of BSR. So "all are costs" depends on where you
+# stop counting.
 #
 # (In *postscript* centering and L2, in *terms* some runs, were trained in 32 bits, their BT in 16.
 # Those differences hold the number format, too; none excludes zero.)
@@ -611,10 +616,11 @@ for name, path in {"dev_lambda": "dev_lambda/results.md", "PandaLM": "people/pan
 left_out |= {name: [cell["difference"] for world in read_table(f"data/runs/{name}").values()
                     for method in list(world.values())[1:] for cell in method.values()]
              for name in ("linear", "linear_weak_ridge")}
-log = Path("data/runs/LOG.md").read_text()
+log, heads = Path("data/runs/LOG.md").read_text(), []
 for name in ("frozen", "frozen_long"):
     entry = log.split(f"\n## 2026-11-24 `{name}`")[1].split("\n## ")[0]
     left_out[name] = re.findall(PATTERN, entry)
+    heads += re.findall(PATTERN, "".join(re.findall(r"\| BSR 1e.*", entry)))  # those of BSR
 
 # %%
 CARE = {"study_fast": "two seeds, over prompts alone",
@@ -622,7 +628,8 @@ CARE = {"study_fast": "two seeds, over prompts alone",
         "PandaLM": "one seed, over prompts alone; gain: spread term",
         "linear": "repeats pairs, not seeds",
         "linear_weak_ridge": "repeats pairs, not seeds",
-        "frozen": "from the log; no topics drawn", "frozen_long": "from the log; no topics drawn"}
+        "frozen": "fifty seeds, only a head; from the log, no topics",
+        "frozen_long": "fifty seeds, only a head; from the log, no topics"}
 
 # %%
 rows = {}
@@ -633,15 +640,28 @@ for name, cells in left_out.items():
 pd.DataFrame.from_dict(rows, orient="index", columns=[
     "intervals", "exclude zero", "at 5% each", "gains", "costs", "read with care"])
 
-# %% [markdown]
-# *linear* is that of 04, Section 8; *linear_weak_ridge* repeats it with a weaker ridge. Intervals
-# over prompts alone are too sure (Section 2). Gains are among those left out, too. So name *all*
-# that you leave out.
+# %%
+ends = np.array(heads, float)[:, 1:]
+beyond = ends[ends.prod(1) > 0]
+print(f"BSR in frozen and frozen_long: {len(beyond)} of {len(ends)} exclude zero,",
+      f"their ends from {beyond.min():.3f} to {beyond.max():.4f}")
 
 # %% [markdown]
-# Is fifteen more than chance? Suppose that no difference is real and each interval errs once
-# in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Two
-# extremes: all err independently, or all of a study at once.
+# *linear* is that of 04, Section 8; *linear_weak_ridge* repeats it with a weaker ridge. Intervals
+# over prompts alone are too sure (Section 2).
+#
+# *frozen* and *frozen_long* train nothing but a head, with fifty seeds. Of their 56 intervals 42
+# exclude zero, all costs. BSR has 21 of the 56: 13 exclude zero, and these lie inside ± .05. So
+# fifty seeds find costs of BSR, all smaller than what Section 4 calls useful. Of a trained backbone
+# that says nothing.
+#
+# Gains are among those left out, too. So name *all* that you leave out.
+
+# %% [markdown]
+# Is fifteen of 144 more than chance? (The two forgotten records are left out here.) Suppose that no
+# difference is real and each interval errs once in twenty. Intervals of a study share BT's runs and
+# prompts, so they tend to err together. Two extremes: all err independently, or all of a study at
+# once.
 #
 # **Predict** for both: how many exclude zero on average? How probable are fifteen or more?
 
@@ -672,7 +692,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # </details>
 #
 # (These intervals may err more rarely than 5%: of Section 2's made-up studies 3.3% missed zero. At
-# that rate chance gives about 5 of 160.)
+# that rate chance gives about 5 of the 144.)
 #
 # So fifteen is more than expected, but these two extremes leave open how rare that is by chance.
 # Intervals of a study share runs, yet are no copies: neither extreme is true. (Nor are studies
@@ -793,7 +813,8 @@ checks.check_best_seeds(best_seeds);
 # difference (it may be negative: compare sizes).
 #
 # Then run the cell below and multiply: which size does a study like ours report, on average, when
-# .01 is true, and when .02 is? Can you tell the two from a reported .024?
+# .01 is true, and when .02 is? The last two columns bound the middle 80% of reports. Can you tell
+# the two from a reported .024?
 #
 # <details><summary>Hint</summary>
 #
@@ -808,20 +829,27 @@ def exaggeration(ends, truth):
 checks.check_exaggeration(exaggeration);
 
 # %%
-shifted = torch.tensor(intervals[:, 2])
-factors = [exaggeration(shifted + truth, truth) for truth in (0.01, 0.02, 0.04, 0.06)]
-pd.DataFrame({"true difference": (0.01, 0.02, 0.04, 0.06),
-              "reported over true": [x if x is None else round(float(x), 2) for x in factors]})
+rows = {}
+for truth in (0.01, 0.02, 0.04, 0.06):
+    ends = torch.tensor(intervals[:, 2]) + truth
+    factors = [exaggeration(one[None], truth) for one in ends[ends.prod(1) > 0]]  # study by study
+    rows[truth] = 3 * [None]
+    if factors[0] is not None:  # None: not attempted yet
+        sizes = truth * np.array([float(x) for x in factors])
+        rows[truth] = [float(exaggeration(ends, truth)), *np.quantile(sizes, (0.1, 0.9))]
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "reported over true", "reported: 10% are below", "90% are below"],
+).rename_axis("true difference").round(3)
 
 # %% [markdown]
 # **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
-# Before you run the cell below: three of *terms*' methods (BSR $10^{-2}$, level $10^{-2}$, spread
+# Before running the cell below: three of *terms*' methods (BSR $10^{-2}$, level $10^{-2}$, spread
 # $10^{-1}$) have 15 intervals of tau, six with a half-width below .05, and three of accuracy, one
 # below .025. At most how many of the 18 verdicts can be 0? Afterwards: (a) Where may you say "no
-# difference of .05", where "none at all"? (b) Which $\lambda$ has the most costs? What would
-# you do before you write so?
+# difference of .05" (accuracy: .025), where "none at all"? (b) Which $\lambda$ has the most costs?
+# What would you do before writing so?
 #
 # <details><summary>Hint</summary>
 #
@@ -849,8 +877,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # ## Check yourself
 #
 # 1. Two methods share prompts, not seeds. What stays in their difference?
-# 2. On response-disjoint an interval hardly narrows beyond a thousand prompts. Why, and when would
-#    it go on?
+# 2. If seeds scatter by .011, an interval hardly narrows beyond a thousand prompts. Why, and when
+#    would it go on?
 # 3. It excludes zero over prompts alone, not over both. Which do you quote?
 # 4. A study of low power excludes your useful gain. Is it excluded?
 # 5. BT falls; another method's interval holds zero. Do they differ?
@@ -870,11 +898,11 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: sharing costs no training: keep it |
-# | 2. the seeds' share of variance | .46 (0 to .96) | more: add seeds; less: add prompts |
+# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: pairing gains little, but is free |
+# | 2. seeds' share of variance | .46 (0 to .96) | near 1: only seeds help; near 0: prompts, too |
 # | 3. smallest difference found | .034; if seeds scatter most, .13 | plan for .13; add seeds |
-# | 4. ends of the interval | *lora*: tau within ± .05 | one outside: undecided; add seeds |
-# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, then run new seeds |
+# | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided; add seeds |
+# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, run new seeds |
 
 # %% [markdown]
 # ## What you know now
