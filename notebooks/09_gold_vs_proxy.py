@@ -254,7 +254,8 @@ axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(6), [*TERMS, "sum of the\nother four"])
 plots.label(axis, "term of gold; circle, square, triangle: seeds 0, 1, 2; bars: 95% over seeds and "
             "prompts",
-            "policy minus reference (sd of gold)", "Only complete rose in all six runs")
+            "policy minus reference (sd of gold)",
+            'Of gold\'s five terms only "complete" rose in all six runs')
 axis.set_ylim(top=1.5);
 
 # %% [markdown]
@@ -308,9 +309,14 @@ for better in (0.0, 0.5):
 figure, axis = plots.panels(1)
 two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
                 for name, run in SIX.items()})
-axis.annotate("proxy (full)", (1.57, -3), color=plots.COLORS["bsr"], va="center")
-axis.annotate("gold (open)", (-0.69, -3), color=plots.COLORS["bsr"], ha="right", va="center")
-axis.set_xlim(-1.2, 2)
+for place, run in enumerate(SIX.values()):
+    for key, y, fill in (("proxy", 0.12, "0.6"), ("gold", -0.12, "white")):
+        axis.plot(rloo.gains(run["evaluation"])[f"{key}_gain"].mean(), y - place, "s", color="0.6",
+                  markerfacecolor=fill, markersize=4)
+axis.annotate("proxy (full)", (1.57, -3.1), color=plots.COLORS["bsr"], va="center")
+axis.annotate("gold (open)", (-0.69, -3.1), color=plots.COLORS["bsr"], ha="right", va="center")
+axis.annotate("squares: the whole gain,\nall answers", (1.37, 0), color="0.4", va="center")
+axis.set_xlim(-1.2, 2.3)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 or 60 prompts", "",
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
@@ -405,18 +411,19 @@ axis.annotate("at equal ending (open)", (1.1, -0.2), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set(xlim=(-6.2, 3.7), ylim=(-6.2, 0.6))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over prompts (open)",
+plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over prompts (open); "
+            "seeds 0, 1, 2 from top to bottom",
             "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
 # **What to see.** Trained on *nothing*, the policy falls silent: gold loses three sds and more.
-# (We had foretold .3 to 1.5 *more* gold.) The penalty alone did not do that. After 4 to 7 steps
-# every answer ends, and no gradient is left. AdamW's momentum alone carries the policy from 11 to
-# 19 tokens on to one to four (`LOG.md`).
+# (We had foretold .3 to 1.5 *more* gold.) The penalty pushes for 4 to 7 steps only. Then every
+# answer ends, at 11 to 19 tokens, and no gradient is left. AdamW's momentum, made of the earlier
+# gradients, pushes on the same way, down to one to four tokens (`LOG.md`).
 #
-# **Random numbers prevent most of the fall in every seed.** They keep sending gradients; why that
-# helps was not looked into.
+# **Within these 40 steps random numbers prevent most of the fall, in every seed.** They keep
+# sending gradients. Whether that stops the fall or only slows it was not looked into.
 #
 # Third column: training on gold itself brings about one sd more than BT, BSR or *gold + error*.
 # Beside BT that is undecided.
@@ -442,9 +449,9 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # ## 5. Read the answers, for gold can be blind, too
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
-# asked* numbers its answers where a list is asked for, and nowhere else. A policy that learned *a
-# mannerism* numbers everything, or nothing. Section 1's prompt asked for a list, so a numbered
-# answer to it may be either. **Guess**: which of the six is which?
+# asked* numbers its answers where a list is asked for, and nowhere else: a first sign, no proof. A
+# policy that learned *a mannerism* numbers everything, or nothing. Section 1's prompt asked for a
+# list, so a numbered answer to it may be either. **Guess**: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -459,11 +466,11 @@ def habits(found):
 frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** BT 0 numbers more lists than the reference and nothing else, BSR 2 all but one.
-# BT 2 stayed, and three gave up lists.
+# **What to see.** BT 0 begins more lists with "1." than the reference, and nothing else (are they
+# lists?). BSR 2 begins all answers so but one. BT 2 stayed, and three gave up lists.
 #
-# So BSR 2 learned a mannerism, and gold was right to punish it? Here is an answer with its line
-# breaks, which Section 1 left out:
+# So BSR 2 learned a mannerism, and gold was right not to follow its proxy (Section 3)? Here is an
+# answer with its line breaks, which Section 1 left out:
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
@@ -508,6 +515,9 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 # stop is a sentence.** BSR 2 writes in one line. In all 52 lists it gives as many items as asked;
 # gold sees that in two. In 45 of 60 other answers it gives as many sentences; gold sees four.
 #
+# **Nor does a "1." make a list.** Of BT 0's 41 numbered answers 11 have the number asked for. In 23
+# no 2 follows (`LOG.md`).
+#
 # Let gold read again with each number on its own line. (The proxies learned from gold as it is; we
 # chose this reading after seeing BSR 2's answers.)
 
@@ -539,7 +549,8 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 # from the start: Section 3.) **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
-# points and no story. Gold has no term for that. Only reading shows it.
+# points and no story. Gold has no term for that. A count showed the numbering; that there is no
+# story, only reading shows.
 
 # %% [markdown]
 # ## 6. Proxies from another world
@@ -611,10 +622,15 @@ print(f"read again as in Section 5, gold of no run moves by more than {np.abs(mo
 # seed 2. **Only BT's seed 1 is shown to be misled.** It never ends, though the penalty pays for
 # ending, and Section 4's controls do end. Among the reference's answers its proxy pays 1.6 for
 # being cut off, in the unit in which the penalty is 1 (`LOG.md`).
-#
+
+# %% [markdown]
 # **At equal ending gold falls in five of the other eight**, while all eight proxies rise by more
 # than one sd. For none is a misleading proxy shown to be needed. Only BT's seed 0 falls further
 # than under random numbers, at 29 nats, where none of theirs went.
+#
+# Does a proxy's correlation with gold tell the runs apart? All nine have less than Section 1's.
+# Only the misled run's is below zero (-.22). Among the other eight the correlation sorts
+# nothing. Where gold fell at equal ending, it is .12 to .45. Where gold rose, it is .13 to .47.
 
 # %% [markdown]
 # ## 7. The proxy's favourites
@@ -627,6 +643,9 @@ print(f"read again as in Section 5, gold of no run moves by more than {np.abs(mo
 # - **gold + noise**: independent normal noise, 1.2 sds of it;
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
 #   adds 5 sds for it, and gold takes 2 off.
+#
+# Whether an answer ended is not on this record: the dull part is in proxy, gold and correlation
+# here.
 
 # %% [markdown]
 # Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
@@ -746,9 +765,9 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # %% [markdown]
 # ## 9. What holds here
 #
-# - **Does gold follow?** In all six runs, as it is. But ending explains most of that. At equal
-#   ending gold rose in two (undecided over first answers alone) and fell in three, none further
-#   than under random numbers.
+# - **Does gold follow?** As it is, in all six runs; ending explains most of that. At equal ending
+#   gold rose in two (undecided over first answers alone) and fell in three, none further than under
+#   random numbers.
 # - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **Shown to be misled by its proxy**: one run of Section 6, which never ends. In five of the
@@ -832,7 +851,8 @@ for name in ("BT 0", "BSR 0"):
 #
 # The proxy keeps 1.2 sds, gold loses .4. At equal ending, too, the proxy was climbed and gold fell.
 # It assumes that an ending is worth as much to the policy's answers as to the reference's, and as
-# much on all prompts as on those with one answer of each.
+# much on all prompts as on those with one answer of each. That worth is known to ± .5 sds of gold
+# only (`LOG.md`).
 # </details>
 
 # %% [markdown]
@@ -899,8 +919,10 @@ checks.check_learned_to_list(learned_to_list);
 #
 # - A gain that nearly any proxy would bring, such as ending, must be taken out of proxy *and* gold
 #   before you compare them.
-# - For picking, a proxy's correlation with gold says less than the worth of its favourites.
+# - **Paid for ending alone**, a policy falls silent, and gold loses 3.5 sds. Within 40 steps random
+#   numbers prevent most of that.
+# - **Equal correlation, unequal picks**: at the top one of 64 trained proxies lie .3 sds below
+#   noise, a made-up rare trick 1.2. Look at the favourites.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
-# too, three seeds, to see what comes without knowledge, and compare answers that ended. Then read
-# the answers: the judge may be blind, too.
+# **To pass on:** a rising reward says that the policy found *something*: train on random numbers,
+# too, to see what comes without knowledge, and read the answers, for the judge may be blind.
