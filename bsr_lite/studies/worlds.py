@@ -19,7 +19,7 @@ from torch.nn.functional import logsigmoid
 from ..errors import ConfigError, run
 from ..metrics import agreement, seed_interval
 from ..runlog import check_folder, environment, phase, write_atomic
-from .quadratic import family, fit, moments, penalty_matrix
+from .quadratic import family, fit, penalty_matrix
 from .tables import in_words, worlds_text
 
 SIGNAL, NUISANCE = 10, 30  # coordinates
@@ -187,12 +187,12 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     """Per objective (name, "signal" or "nuisance", predicted, fitted): weights relative to BT's.
 
     signal: along gold's direction; nuisance: length along its thirty coordinates.
-    fitted: Newton's method on BT plus the expected penalty. predicted: BT's own weights after one
-    step of theory, (I + 2 Q)^-1 I w, I = mean p(1 - p) Sigma_delta BT's information, from the
-    world's deviations alone. It holds while p(1 - p) stays what it was.
+    fitted: Newton's method on BT plus the penalty's expectation in the world. predicted: BT's own
+    weights after one step of theory, (I + 2 Q)^-1 I w, I = mean p(1 - p) Sigma_delta BT's
+    information, from the world's deviations alone. It holds while p(1 - p) stays what it was.
     """
     x = draw(dataclasses.replace(world, pairs=pairs), seed + 1)[0][seed].double().numpy()
-    delta, sample = x[:, 0] - x[:, 1], moments(x)  # x: (n, 2, D)
+    delta = x[:, 0] - x[:, 1]  # x: (n, 2, D)
     across, within = (by_coordinate(d).double().numpy() for d in (world.across, world.within))
     gold = gold_direction().double().numpy()
     known = (world.level * gold / 2, np.diag(across**2 + within**2 / 2), np.diag(2 * within**2))
@@ -200,8 +200,8 @@ def shrink_factors(world: World, objectives: dict, seed: int, pairs: int = 2000)
     p = 1 / (1 + np.exp(-delta @ bt))
     information, found = (p * (1 - p)).mean() * known[2], []
     for name, objective in objectives.items():
-        fitted = fit(delta, penalty_matrix(family(*objective), *sample, GROUP))
         q = penalty_matrix(family(*objective), *known, GROUP)
+        fitted = fit(delta, q)
         both = np.stack([np.linalg.solve(information + 2 * q, information @ bt), fitted])
         found.append((name, "signal", *both @ gold / (bt @ gold)))
         lengths = np.linalg.norm(both[:, SIGNAL:], axis=1)
