@@ -158,3 +158,6 @@ print("prompt-disjoint, change since epoch 8:",
 # On prompt-disjoint the first column alone looks like harm done by false labels. But the second is
 # as far below zero: BSR costs there by itself. On mutual-disjoint the lead is seen with false
 # labels only, and the third column excludes zero: there BSR counters them.
+#
+# The third column alone would mislead about L2: above zero on response-disjoint, though L2 costs
+# with false labels and with clean ones.
