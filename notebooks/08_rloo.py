@@ -64,6 +64,7 @@ from bsr_lite import metrics, plots, rloo
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_rows
 from bsr_lite.generate import prompt_ids, sample
+from bsr_lite.gold import complete_term
 from bsr_lite.policy import load_policy
 from bsr_lite.scorers import pocket_gold, read_prompts
 from bsr_lite.step import loss_scaler
@@ -197,8 +198,8 @@ print(f"variance {one_draw(0.0, 0.0)[1]:.3f} without a baseline, {at_mean:.3f} a
       f"the least, {variance.min():.3f}, at b = the mean reward + {lowest:.2f}")
 
 # %% [markdown]
-# **What to see.** Where rewards average nearly zero, no baseline costs little: a variance of .110,
-# not .092. With 3 added it costs a factor of 67.
+# **What to see.** Where rewards average nearly zero, leaving the baseline out costs little: a
+# variance of .110, not .092. With 3 added it costs a factor of 67.
 #
 # <details><summary>Answer</summary>
 #
@@ -301,7 +302,10 @@ pd.DataFrame({f"gap {gap}": {
 
 # %% [markdown]
 # **What to see.** At equal levels the batch's others are the better baseline: three answers, not
-# one. At a gap of 3 it is the prompt's other answer: the three others bring 4.4 times its variance.
+# one. At a gap of 1 they still are, just. At a gap of 3 it is the prompt's other answer: the three
+# others bring 4.4 times its variance. More answers a prompt calm its own mean, but take nothing off
+# the gap between prompts: hence the own prompt. How large that gap is for real rewards, the toy
+# cannot say.
 #
 # BSR pins the level of the rewards and shrinks the differences between prompts (notebook 03). RLOO
 # sees neither directly: what BSR gains here must come from within the prompt, or from the rewards'
@@ -496,9 +500,11 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
 # - *complete*: half for ending by itself within 48 tokens, half for a closing mark;
 # - *fresh*: no repetition;
 # - *concise*: the right length for what was asked.
-#
-# An answer cut off also pays .57 points, gold's standard deviation (sd) within a prompt. $\beta$ is
-# .02 points a nat, or .035 sd. Section 7 tries .05 sd.
+
+# %% [markdown]
+# Answers are drawn at *temperature* 1, from $\pi$ as it is: otherwise Section 1's formula would not
+# hold. An answer cut off also pays .57 points, gold's standard deviation (sd) within a prompt.
+# $\beta$ is .02 points a nat, or .035 sd. Section 7 tries .05 sd.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -607,8 +613,11 @@ print(f"with the prompt's mean left in: {(alone[every['A'] > 0] > 0).sum()} of {
 # became more probable, and one that lost to them less probable. Not each: one that lost, just left
 # of $A = 0$, stands at +7. With the mean left in, all losers fell, all winners but one rose. All
 # this is of the answers that made the update, not of new ones.
-#
-# The table's -39 nats are a sum over 48 tokens, .8 a token.
+
+# %% [markdown]
+# The table's -39 nats are a sum over 48 tokens, .8 a token. The step is large: AdamW's first moves
+# every weight that has a gradient by about the full rate, however small that gradient. (Section 7's
+# recorded runs halve that rate.)
 #
 # <details><summary>Answer</summary>
 #
@@ -672,8 +681,8 @@ def told(values):
 pd.DataFrame({rate: found[rate].apply(told) for rate in ("3e-4", "1e-3")}).transpose()
 
 # %% [markdown]
-# **What to see.** At 3e-4 *complete* brings .55 of gold's .59 points: nearly all that was learned
-# is to end in time and with a closing mark. *Fresh* gains .03; the other three are undecided.
+# **What to see.** At 3e-4 *complete* brings .55 of gold's .59 points: to end in time, with a
+# closing mark. *Fresh* gains .03. The other three's intervals hold zero, and none reaches .1.
 #
 # At 1e-3 *instruction* gained .34, too, and *topic* .11. These count sentences, items and words;
 # whether an answer is true no term asks. The first table's mountain answer names nothing, and
@@ -785,8 +794,40 @@ pd.DataFrame({"change with gold, mean ± 95% over seeds": {
 
 # %% [markdown]
 # **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain, mostly
-# *instruction* (*topic* is undecided). That half neither loop nor penalty taught. The other half is
-# *complete*: the penalty alone does not bring it, but random numbers may (.40 ± .42).
+# *instruction* (*topic* is undecided). The other half is *complete*: the penalty alone does not
+# bring it, but random numbers may (.40 ± .42).
+#
+# Did ending itself raise the other four? A cut-off answer may lack the last item asked for. The
+# controls cannot say: their answers are far shorter than gold's. So compare within a prompt: the
+# reference's answers that ended with its cut-off ones, then a policy's with the reference's, both
+# ended.
+
+# %%
+def gold_where(answered, ended):
+    """Mean gold of a prompt's answers that ended (or did not), NaN for none.  Shapes: -> (112,)."""
+    kept = np.where(np.array(answered["finished"]) == ended, answered["gold"], np.nan)
+    return pd.DataFrame(kept).mean(axis=1)
+
+
+ending = (gold_where(known, True) - gold_where(known, False)).dropna()
+print(f"reference, ended minus cut off: {told(ending)} points ({len(ending)} prompts)")
+ended = pd.Series([kept[0] for kept in known["finished"]])  # the answers whose text is recorded
+own = pd.Series(map(complete_term, known["texts"], ended))
+print(f"complete, in the recorded texts: {own[ended].mean():.2f} where the answer ended, "
+      f"{own[~ended].mean():.2f} where it was cut off")
+
+# %%
+pd.DataFrame({reward: {f"seed {seed}": told(
+    (gold_where(run["evaluation"]["policy"], True) - gold_where(known, True)).dropna())
+    for seed, run in enumerate(controls[f"{method}-kl0.0"])}
+    for reward, method in (("gold", "gold"), ("random numbers", "noise"))}).rename_axis(
+    "policy minus reference, both ended", axis=1)
+
+# %% [markdown]
+# **What to see** (± 95% over prompts). Among the reference's siblings ending is worth .90 points.
+# That is about *complete*'s own part: .96, not .06 (one text a prompt). So ending leaves the other
+# four about where they were. And where both ended, gold's runs still lead by .47 to .56 points,
+# while random numbers lose. **Gold taught more than to end.**
 #
 # **And a KL price?** `study_rloo` ran this loop on trained reward models (09 asks what they
 # taught): three seeds with $\beta = 0$, one with the paper's .05, rewards in units of their sd.
@@ -869,10 +910,10 @@ checks.check_rescaled(rescaled);
 
 # %% [markdown]
 # **4.** *Judge a record.* Someone says of Section 7's runs: "RLOO taught the policy more than to
-# stop." Two tensors: `change` (prompts, 5), after minus before, *complete* first, and
-# `subjects` (prompts,), each prompt's subject as a number. Return what the other four terms gained
-# together: the mean over subjects, and half of its 95% interval (`metrics.seed_interval`). The last
-# cell also takes every prompt for a subject.
+# stop." Tensors: `change` (prompts, 5), after minus before, *complete* first; `subjects` (prompts,)
+# numbers each prompt's subject. Return what the other four terms gained together (to stop hardly
+# moves them: Section 7): the mean over subjects, and half of its 95% interval
+# (`metrics.seed_interval`). The last cell also takes prompts for subjects.
 #
 # - (a) At which rates may the sentence stand?
 # - (b) Does that depend on what counts as one observation?
@@ -880,7 +921,7 @@ checks.check_rescaled(rescaled);
 #
 # <details><summary>Hint</summary>
 #
-# If the same 64 prompts were written ten times over, should the interval shrink?
+# If the same prompts were written ten times over, should the interval shrink?
 # </details>
 
 # %%
