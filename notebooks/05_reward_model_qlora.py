@@ -19,7 +19,7 @@
 # After it you can
 # - say which trick shrinks which part of a run's memory, and predict it before the run starts;
 # - round a matrix to 4 bits and back, and say what a weight then costs;
-# - say which base an adapter belongs to, and save and merge without changing rewards.
+# - say which base a saved adapter needs, and save and merge without changing rewards.
 #
 # **No 8B model was trained for this page.** Its bytes are counted. Section 4 says how far to trust
 # that.
@@ -167,7 +167,7 @@ for name, place, tint, height in (("NF4", nf4, "#4477AA", -900), ("even", even, 
     right.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
 left.annotate("the largest of\neach block", (1, 8200), (0.62, 12500), fontsize=8, ha="left",
               arrowprops={"arrowstyle": "-", "color": "#888888"})
-plots.label(left, "weight / absmax of its block", "weights",
+plots.label(left, "weight / absmax of its block", "number of weights",
             "NF4 puts its values where the weights are")
 plots.label(right, "weights in a block", "rms error, % of the weights' std",
             "NF4's lead over even values grows with the block")
@@ -185,8 +185,9 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # </details>
 #
 # **What to see.** Left, the bumps beside the spikes are our model's past: it comes from a file in
-# Q4_1, a format of 16 even values a block of 32. Gaussian numbers have no such past. Up to blocks
-# of 256 they say the same.
+# Q4_1, a format in which each block of 32 weights has 16 evenly spaced values. So what is
+# "original" in Section 6 was once in 4 bits, too. Gaussian numbers have no such past. Up to blocks
+# of 256 the dotted lines agree with the solid ones.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -288,15 +289,15 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 
 # %% [markdown]
 # Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds a **pair** at a
-# time, a micro-batch (03). It computes in 16 bits; frozen weights take 16 or 4. What is trained
-# stays in 32: a layer trained so gets a 16-bit copy for its products.
+# time, a micro-batch (03). It computes in 16 bits. Frozen weights lie in 16 or 4 bits, trained ones
+# in 32. A layer trained whole gets a 16-bit copy to multiply with, counted as activations.
 #
 # "2,048 tokens" is a prompt (512) with *one* answer (1,536). Both answers share the prompt:
-# $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A card sold as 16 GB may have 17.2 times $10^9$ bytes:
-# a reserve.)
+# $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A 16 GB card may have 17.2 times $10^9$ bytes: a
+# reserve.)
 #
-# **Predict** for 2,048 tokens: which trick saves more of LoRA's memory, 4 bits or checkpointing?
-# Which does a 24 GB card need, and which a 16 GB card?
+# **Predict** for 2,048 tokens: which saves more of LoRA's memory, 4 bits or checkpointing? Which
+# does a 24 GB card need, which a 16 GB card?
 
 # %%
 WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
@@ -306,7 +307,8 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
 # Every layer adds the same number of bytes. So two depths are counted, and a straight line leads to
-# 32 layers.
+# 32 layers. (Below, full and LoRA are checked at five layers. The other three ways lay on a line to
+# the byte at 1, 2 and 3 layers: `data/runs/LOG.md`.)
 
 # %%
 @functools.cache  # nothing is counted twice
@@ -317,7 +319,7 @@ def counted(length, way, layers):
 
 
 def on_a_line(length, way, layers=32):
-    first = 2 if way in ("full", "LoRA") else 1  # of these two the line begins at two layers
+    first = 2 if way in ("full", "LoRA") else 1  # where the line begins, found by counting
     less, more = counted(length, way, first), counted(length, way, first + 1)
     return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
 
@@ -493,8 +495,8 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # |---|---|---|
 # | 1 | 4 bits, as trained | beside |
 # | 2 | 4 bits, as trained | merged |
-# | 3 | original, not rounded | beside |
-# | 4 | original, not rounded | merged |
+# | 3 | original, as loaded | beside |
+# | 4 | original, as loaded | merged |
 # | 5 | 4 bits, as trained | merged, the sum rounded again |
 # | 6 | 4 bits, rounded from another format | merged |
 # | control | 4 bits, as trained | left out |
@@ -544,6 +546,9 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
     [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
+# The model is no good judge: after ten steps "I like trains." beats the right answer. In this
+# section only one thing counts: do copies give the *same* rewards?
+#
 # For copy 5 base plus change is rounded to 4 bits again. The control is copy 1 without adapters.
 
 # %%
@@ -598,6 +603,15 @@ assert off("3 beside the original", scored["4 merged into the original"]) < near
 for name in ("3 beside the original", "4 merged into the original", "5 merged, rounded again"):
     assert off(name) > max(off("2 merged"), 2e-3), f"{name}: a margin moved too little"
 
+# %%
+bare = copies["3 beside the original"]  # adapters at zero: the change of base alone
+for name, weight in bare.named_parameters():
+    if "lora_B" in name:
+        weight.data.zero_()
+alone = off("control: no adapters", score_answers(bare, PROMPT, ANSWERS))
+print(f"adapters at zero, rounded base or original: a margin moves by {alone:.3f}")
+assert alone > 2e-3, "the base alone must move a margin"
+
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
@@ -606,9 +620,10 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base the margin of 2 over
-# 4 moves by .13. Without adapters a margin moves by .57. Copy 6 has another base, too, rounded from
-# weights in the other format. Its margins move by .004: little, but they move. (Another training
-# gives other numbers. Whether copy 4 is better or worse, four answers cannot say.)
+# 4 moves by .13. Even with adapters at zero, this change of base moves a margin, by .09. Copy 6 has
+# another base, too, rounded from weights in the other format. Its margins move by .004: little, but
+# they move. (Another training gives other numbers. Whether copy 4 is better or worse, four answers
+# cannot say.)
 
 # %% [markdown]
 # A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Expect its copy 2
@@ -637,10 +652,11 @@ print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its 
 print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
 
 # %% [markdown]
-# None: rounding again takes back what was trained, but for the head. A held weight lies *on* one of
-# the 16 values. For another code it must move at least half the smallest gap, .04 of its absmax.
-# That is about a tenth of the weights' standard deviation ($.04 \cdot 2.6$, Section 2). Training
-# moved no matrix by more than .9%.
+# None: rounding again takes back nearly all that was trained, but for the head. The codes are the
+# same, so the trace that is left (.560, not .566) lies in the blocks' absmax. A held weight lies
+# *on* one of the 16 values. For another code it must move at least half the smallest gap, .04 of
+# its absmax. That is about a tenth of the weights' standard deviation ($.04 \cdot 2.6$, Section 2).
+# Training moved no matrix by more than .9%.
 #
 # Small for a code is not small for a reward: without adapters a margin moves by .57, more than on
 # the original base (.13).
@@ -774,7 +790,8 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # 2. Fewer bits: with few tokens the weights are most of the memory.
 # 3. Each one's gradient passes through the other: no adapter would ever move.
 # 4. Absmax lies close to the other weights: no thin tail to waste values on.
-# 5. The adapters learned beside the rounded weights, so rewards change.
+# 5. The base is no longer the one of training: each layer's output moves by the rounding error
+#    $(W - W_4) h$, whatever the adapters are (Exercise 3). So margins change.
 # </details>
 
 # %% [markdown]
@@ -791,7 +808,7 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # ## What you know now
 #
 # **Adapters remove nearly all gradients and averages, 4 bits shrink the frozen weights,
-# checkpointing shrinks activations. An adapter belongs to the *rounded* base it was trained on:
+# checkpointing shrinks activations. A trained model is its adapters *and* its rounded base:
 # merged anywhere else, nothing fails and the margins change.**
 #
 # - At 2,048 tokens full fine-tuning takes 163 GB, adapters 42. Checkpointing leaves 18.5 of these,
