@@ -243,7 +243,7 @@ def check_growth_exponent(function: Callable) -> bool:
 def check_merged_matrix(function: Callable) -> bool:
     """Exercise 3 of notebook 05: the one matrix that a 4-bit layer and its adapter are together.
 
-    Hint: the layer holds values[codes] * absmax, in the layer's shape; its change is
+    Hint: the layer holds values[codes] * absmax, in its own shape; the adapter's change is
     B A, times alpha over the number of A's rows"""
     codes, absmax = torch.arange(24).view(3, 8) % 16, numbers(0, 3, 1).abs()
     A, B, values = numbers(1, 3, 6), numbers(2, 4, 3), numbers(3, 16).sort().values
