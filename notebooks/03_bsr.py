@@ -11,8 +11,8 @@
 #
 # Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
 # in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
-# term that does. The paper's claim: it calms the dispersion of hidden states and makes reward
-# models more robust. Here we take the term apart; notebook 04 asks when it helps.
+# term that does. The paper's claim: it calms the dispersion of hidden states (07, Section 5) and
+# makes reward models more robust. Here we take the term apart; notebook 04 asks when it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
@@ -527,8 +527,7 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # Nearly all of it is the level's. Put the level at zero. One batch still has an $\bar r$ of about
 # $\pm\,\mathrm{sd}(s)/\sqrt{16}$ by chance, and pushes along $\bar h$ (9%). Over many batches these
 # signs cancel. What is left is the gradient of $\lambda\,\mathrm{Var}(s)$, the spread's term. Its
-# pushes sum to zero, so the long $\bar h$ drops out: in this batch it is 0.1% of BT's. (It grows
-# with $\mathrm{sd}(s)$, here .26.)
+# pushes sum to zero, so the long $\bar h$ drops out: in this batch it is 0.1% of BT's.
 
 # %% [markdown]
 # The optimizer bounds all this. AdamW's first step is the *sign* of the gradient times the learning
@@ -629,7 +628,8 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # <details><summary>Answer</summary>
 #
 # No, by one step at most. Section 7's table foretold it: a hundred times the weight, less than
-# twice the first step. Recorded: 1.1 to 1.4 times (seed 0 has Section 7's head; LoRA learns, too).
+# twice the first step. Recorded: 1.1 to 1.4 times. (Seed 0 has Section 7's head. The
+# recorded step is half as long, for the learning rate warms up; LoRA adds to it.)
 # </details>
 
 # %% [markdown]
@@ -639,9 +639,6 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 #
 # **Predict**: where lies the path of a run that has only learned less? And of one whose pair means
 # draw together by more than its margins shrink?
-#
-# (A dot: the mean of three seeds over steps 1, 2 to 4, 5 to 7, 8 to 10, 11 to 16, 17 to 23. Open
-# marks: the last of these, seed by seed.)
 
 # %%
 STEPS = ((1, 1), (2, 4), (5, 7), (8, 10), (11, 16), (17, 23))
@@ -667,8 +664,12 @@ for method, text, place in (("bt", "BT", (0.297, 0.53)),
     if method == "bt":
         margin, sd = path.mean(2).T
         axis.plot(margin, 0.75 * sd, "--", color="0.5")
-axis.annotate("what drawing together would look like:\nBT's margins, sd(s) lower by a quarter",
-              (0.205, 0.235), color="0.4")
+for x, y, text in (
+        (0.205, 0.235, "what drawing together would look like:\nBT's margins, sd(s) lower by a "
+         "quarter"), (-0.022, 0.129, "step 1"), (0.325, 0.8, "steps 17 to 23"),
+        (-0.04, 0.55, "dots: mean of 3 seeds, steps 1, 2 to 4,\n5 to 7, 8 to 10, 11 to 16, "
+         "17 to 23\nopen: the last, seed by seed")):
+    axis.annotate(text, (x, y), color="0.4")
 axis.set(yscale="log", ylim=(0.1, 0.9), yticks=[0.1, 0.2, 0.4, 0.8])
 axis.set_yticklabels(["0.1", "0.2", "0.4", "0.8"])
 axis.minorticks_off()
@@ -682,10 +683,10 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 # On BT's path, but not so far along it. The other leaves BT's path downwards, as the grey line.
 # </details>
 #
-# **What to see.** BSR's paths lie near BT's. In 23 steps $10^{-2}$ comes to a margin of .2. Its
-# path lies a little *above* BT's, with no dot below. Learning less is enough to explain its low
-# $\mathrm{sd}(s)$; three seeds (open marks) are too few to say whether the spread's term adds to
-# it. And the picture sets different steps side by side; the next figure does not.
+# **What to see.** After step 1 the path of $10^{-2}$ lies *above* BT's, at steps 11 to 16 well
+# above. That of $10^{-1}$ wanders to both sides of BT's and ends close to it. Learning less is
+# enough to explain their low $\mathrm{sd}(s)$; three seeds (open marks) are too few to say whether
+# the spread's term adds to it. And the picture sets different steps side by side.
 
 # %% [markdown]
 # A longer study takes the terms apart (`data/runs/study_terms`, four seeds: 66 steps, all pairs of
@@ -694,7 +695,8 @@ plots.label(axis, "mean margin (reward units)", "sd(s) (reward units)",
 #   So BSR *over level alone* is what the spread's term does;
 # - *spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$, at BSR's $10^{-2}$ and at $10^{-1}$.
 #
-# (Left out: BSR at $10^{-3}$, which has no *level alone* beside it, and spread alone at 1.)
+# (Left out: BSR at $10^{-3}$, without a *level alone* beside it. Spread alone at 1: last table,
+# which widens the late window, too. No rule chose the windows.)
 #
 # **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms?
 
@@ -719,7 +721,7 @@ TERMS = ("spread", "spread", "spread", "bsr", "level")
 figure, axes = plots.panels(4, sharey=True)
 for column, (axis, title) in enumerate(zip(axes, (
         "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
-        "sd(s) / margin, 59 to 65"), strict=True)):
+        "their ratio (finer scale)"), strict=True)):
     axis.axvline(1, color="black", linewidth=0.8)
     for row, (values, name) in enumerate(zip(ratios.values(), TERMS, strict=True)):
         mean, half = seed_interval(values[column])
@@ -727,7 +729,7 @@ for column, (axis, title) in enumerate(zip(axes, (
         axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, row), (0, 8), ha="center",
                       textcoords="offset points", color=plots.COLORS[name], fontsize=8,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.set(xlim=(0.4, 1.36) if column else (-0.06, 1.4), ylim=(4.3, -0.7))
+    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(4.3, -0.7))
     axis.set_title(title, fontsize=9)
 axes[0].set_yticks(range(5), ratios)
 figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
@@ -743,27 +745,30 @@ figure.suptitle(
 #
 # **What to see.** In the end BSR's difference from BT at $10^{-2}$ is undecided (fourth row).
 # - *The spread's term in BSR* (over level alone) takes 8% off margin and $\mathrm{sd}(s)$ alike.
-#   Their ratio falls by 3% at most.
+#   Their ratio, $\mathrm{sd}(s)$ over margin, falls by 3% at most.
 # - *Spread alone* takes about as much off BT's at the same $\lambda$: 7% and 8%.
 # - At $10^{-1}$ it takes two fifths off $\mathrm{sd}(s)$, but also a third off the margin.
 #
-# So the spread's term is at work, on both at once. (All this at the same steps, so on the same
-# batches.)
+# So the spread's term is at work, on both at once.
 
 # %%
-# spread alone, seed by seed
-WHAT = ["margin, steps 59 to 65", "sd(s), steps 59 to 65", "sd(s) / margin, 59 to 65"]
-pd.DataFrame({name: [", ".join(f"{x:.3f}" for x in line) for line in ratios[name][1:]]
-              for name in ("spread 1e-2 over BT", "spread 1e-1 over BT")}, WHAT).rename_axis(
-    "seeds 0, 1, 2, 3", axis=1)
+# spread alone over BT: the ratio in other windows, looked at afterwards
+table, starts = {}, (59, 45, 31)
+for name in ("spread-1e-2", "spread-1e-1", "spread-1"):
+    both = [point(terms[name], first, 65) / point(bt, first, 65) for first in starts]
+    lines = [both[0][0], *(sd / margin for margin, sd in both)]
+    table[name] = [f"{m:.3f} ({m - half:.3f} to {m + half:.3f})"
+                   for m, half in map(seed_interval, lines)]
+pd.DataFrame(table, ["margin, steps 59 to 65", *(f"sd(s) / margin, {x} to 65" for x in starts)])
 
 # %% [markdown]
-# The last line is undecided at both $\lambda$ (figure), though below 1 in all four seeds. (At
-# $10^{-2}$ seeds 1 to 3 ran in 32 bits, BT in 16. In seed 0 both ran in 16.)
+# Is spread alone's ratio below 1? At $10^{-1}$ it is on the edge: the interval ends at 1.000. Over
+# steps 45 to 65 it ends below 1, over 31 to 65 above. So it does at $10^{-2}$. At 1, with a fifth
+# of BT's margin, the ratio is undecided. (BT ran in 16 bits; spread at 1, and seeds 1 to 3 at
+# $10^{-2}$, in 32.)
 #
-# In short: at every $\lambda$ tried the batch mean falls below zero. From $10^{-3}$ on it does so
-# by step 4, then swings about zero. That BSR draws pair means together by more than it shrinks
-# margins, these runs do not show.
+# In short: that BSR draws pair means together by more than it shrinks margins, these runs do not
+# show. Whether spread alone does is open.
 
 # %% [markdown]
 # *And the ranking?* The short study's `results.md` compares BSR with BT on four test and two dev
