@@ -153,7 +153,8 @@ table.head()  # standard errors of BSR minus BT, by what is shared (prompts: see
 figure, (left, middle, right) = plots.panels(3)
 left.plot(bt.mean(0), bsr.mean(0), ".", color=plots.COLORS["bsr"], alpha=0.5)
 left.plot([-1, 1], [-1, 1], color="black", linewidth=0.8)
-plots.label(left, "tau of BT, mean of four seeds", "tau of BSR", "a dot a prompt")
+plots.label(left, *(f"tau of {name}, mean of four seeds" for name in ("BT", "BSR")),
+            "a dot a prompt")
 for ends in zip(bt.mean(1), bsr.mean(1), strict=True):
     middle.plot((0, 1), ends, "o-", color=plots.COLORS["bsr"], alpha=0.7)
 middle.set(xticks=(0, 1), xticklabels=("BT", "BSR"), xlim=(-0.4, 1.4))
@@ -173,18 +174,17 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
                 f"{narrower:.1f} times narrower");
 
 # %% [markdown]
-# **What to see.** A prompt that is hard for BT is hard for BSR. These four seeds rank nearly alike
-# under both.
+# **What to see.** A prompt that is hard for BT is hard for BSR. These seeds rank nearly alike.
 #
 # <details><summary>Answer</summary>
 #
 # On response-disjoint the error shrinks 1.8 times for the prompts, another 3.1 times for the seeds.
-# (Column *prompts* leaves out what shared prompts still scatter: little.) Seeds help least where
-# seed means hardly correlate: 1.1 times on mutual-disjoint. But four seeds only guess correlations:
-# 95% of the .92 is -.36 to 1.00.
+# (Column *prompts* counts only the scatter between seeds. What shared prompts add is small: Section
+# 2.) Seeds help least where seed means hardly correlate: 1.1 times on mutual-disjoint. But four
+# seeds only guess correlations: the 95% interval of the .92 is -.36 to 1.00.
 #
-# The interval narrows less, 3.5 times, for $t$ grows (right panel). Unpaired, most of the error is
-# prompts, known from 240: $t$ is 2.05. Paired, what is left is known from four seeds: 3.18.
+# The interval narrows less, 3.5 times, for $t$ grows. Unpaired, most of the error is prompts, known
+# from 240: $t$ is 2.05. Paired, what is left is known from four seeds: 3.18.
 # </details>
 #
 # So pair whatever can be paired.
@@ -208,8 +208,9 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # that of the rest $V_\text{rest}$. So the variance above is
 # $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} - \mathrm{MS}_\text{rest}) / (S\,P)$.
 #
-# Four seeds know their scatter badly: three times their MS, over its average, follows chi-square
-# with three degrees of freedom. Its middle 95% reach from .216 to 9.348 (`seed_limits`).
+# Four seeds know their scatter badly. If seed means are normal (four cannot show it), three times
+# their MS, over its average, follows chi-square with three degrees of freedom. Its middle 95% reach
+# from .216 to 9.348 (`seed_limits`).
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -267,8 +268,8 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
 
 # %% [markdown]
 # Over prompts alone the interval is less than half as wide. Which of the three holds the truth in
-# 95 of 100 studies? Make up studies in which the true difference is zero, with the three standard
-# deviations of this one, and count.
+# 95 of 100 studies? Make up studies of normal numbers with this one's three standard deviations and
+# a true difference of zero, and count.
 #
 # **Predict**: how often does each of the three hold zero?
 
@@ -326,7 +327,7 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
 # The textbooks' rule: a difference of 2.8 standard errors has a power of .80. (1.96 for the
 # interval, .84 for the 80% quantile of the normal distribution.)
 #
-# **Predict**: what is the power at 2.8 standard errors with four seeds?
+# **Predict**: what is the power of this study, four seeds, at 2.8 standard errors?
 
 # %%
 true_error = math.sqrt(sd_seed**2 / 4 + sd_prompt**2 / 240 + sd_rest**2 / 960)
@@ -379,9 +380,9 @@ assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard erro
 #
 # <details><summary>Answer</summary>
 #
-# Under one half. For a power of .80 four independent numbers need 4.25 standard errors. This study
-# needs 4.2: a difference of .034. It finds the paper's largest gain, .024, about every second time,
-# and .01 one time in eight.
+# Under one half. For a power of .80 four independent normal numbers need 4.25 standard errors. This
+# study needs 4.2: a difference of .034. It finds the paper's largest gain, .024, about every second
+# time, and .01 one time in eight.
 # </details>
 
 # %% [markdown]
@@ -463,7 +464,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # and count there.
 #
 # Prompts of one topic are alike. So from here on the columns of Section 2's table $d_{ij}$ are
-# **topics**, a topic's prompts taken together. (*judged* has none on record.)
+# **topics**, each weighed by its number of prompts: the mean stays the same (`metrics.clustered`).
+# (*judged* has none on record.)
 #
 # **Predict**: of these intervals, how many hold zero? How many of those exclude .05?
 
@@ -587,16 +589,22 @@ others = shared[shared.study.isin(MORE)]
 print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} of {len(others)}",
       "exclude zero:", others[others.beyond].groupby(["study", "method"]).size().to_dict())
 print(f"Without the two forgotten records: {every.beyond.sum()} of {len(every)} exclude zero")
-sides = listed.assign(costs=listed.high < 0, gains=listed.low > 0, intervals=1)
-sides = sides.groupby(["study", "method"], sort=False)[["intervals", "costs", "gains"]].sum()
-sides[sides.costs + sides.gains > 0]
+
+# %%
+where = ["Section 4's four" if study in studies else "the other four" if study in MORE
+         else "the forgotten" for study in listed.study]
+of_bsr = listed.beyond & listed.method.str.startswith("bsr")
+above = of_bsr & listed.method.isin(["bsr-1e-2", "bsr-1e-1"])  # 1e-3: the paper's
+sides = pd.DataFrame({"intervals": 1, "costs": listed.high < 0, "gains": listed.low > 0,
+                      "of these BSR": of_bsr, "lambda > 1e-3": above})
+sides = sides.groupby(where, sort=False).sum()
+pd.concat([sides, sides.sum().to_frame("all").T])
 
 # %% [markdown]
-# **What to see.** In the upper eight studies (144 intervals) fifteen exclude zero, all costs:
-# twelve of BSR (ten of them at more than the paper's $\lambda$), three of its level term
-# (*level-1e-2*). On Section 4's sets its four studies show none, the other four six. With the two
-# forgotten records it is 18, and one is a *gain* of BSR. So "all are costs" depends on where you
-# stop counting.
+# **What to see.** In the upper eight studies all fifteen are costs. With the two forgotten records
+# one of 18 is a *gain*. So "all are costs" depends on where you stop counting. Of BSR's thirteen
+# eleven are at more than the paper's $\lambda$. On Section 4's four sets BSR shows none in Section
+# 4's studies, six in the other four.
 #
 # (In *postscript* centering and L2, in *terms* some runs, were trained in 32 bits, their BT in 16.
 # Those differences hold the number format, too; none excludes zero.)
@@ -650,9 +658,8 @@ print(f"BSR in frozen and frozen_long: {len(beyond)} of {len(ends)} exclude zero
 # *linear* is that of 04, Section 8; *linear_weak_ridge* repeats it with a weaker ridge. Intervals
 # over prompts alone are too sure (Section 2).
 #
-# *frozen* and *frozen_long* train nothing but a head, with fifty seeds. Of their 56 intervals 42
-# exclude zero, all costs. BSR has 21 of the 56: 13 exclude zero, and these lie inside ± .05. So
-# fifty seeds find costs of BSR, all smaller than what Section 4 calls useful. Of a trained backbone
+# In *frozen* and *frozen_long* 13 of BSR's 21 intervals exclude zero: all costs, all inside ± .05.
+# So fifty seeds find costs of BSR smaller than what Section 4 calls useful. Of a trained backbone
 # that says nothing.
 #
 # Gains are among those left out, too. So name *all* that you leave out.
@@ -694,10 +701,10 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # (These intervals may err more rarely than 5%: of Section 2's made-up studies 3.3% missed zero. At
 # that rate chance gives about 5 of the 144.)
 #
-# So fifteen is more than expected, but these two extremes leave open how rare that is by chance.
-# Intervals of a study share runs, yet are no copies: neither extreme is true. (Nor are studies
-# independent: all except *judged* share prompts and pairs.) To know whether one of the fifteen is a
-# cost, name its set and sign, then run new seeds.
+# So fifteen is more than expected. The two extremes leave open how rare that is by chance:
+# intervals of a study share runs, yet are no copies. (Nor are studies independent: all except
+# *judged* share prompts and pairs.) To know whether one is a cost, name its set and sign, then run
+# new seeds, on new prompts where you can.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -898,22 +905,22 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: pairing gains little, but is free |
+# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: little gain, but free |
 # | 2. seeds' share of variance | .46 (0 to .96) | near 1: only seeds help; near 0: prompts, too |
 # | 3. smallest difference found | .034; if seeds scatter most, .13 | plan for .13; add seeds |
 # | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided; add seeds |
-# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, run new seeds |
+# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, run new seeds and prompts |
 
 # %% [markdown]
 # ## What you know now
 #
 # **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
-# outside. So ask before the run what it could find: with four seeds about 4.2 standard errors, not
-# 2.8.** A cause takes a control that differs in one thing, and the paired difference to it.
+# outside. So ask before the run what it could find. Where seeds and rest, not prompts, make the
+# error, four seeds need about 4.2 standard errors, not 2.8.** A cause takes a control that differs
+# in one thing, and the paired difference to it.
 #
-# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034 (on
-# response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 160
-# intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*,
-# nowhere *better* or *worse*.
+# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
+# (response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 160
+# intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**

@@ -139,7 +139,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # (b) 42 intervals: at 5% each 2.1 would exclude zero by chance. Six do, all costs and all of
 # *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
 # $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) Before you
-# write that $10^{-1}$ costs: name one set and its sign, then run new seeds.
+# write that $10^{-1}$ costs: name one set and its sign, then run new seeds, on new
+# prompts where you can.
 
 # %%
 rows = {key: cells for key, cells in verdicts.items() if key[0] == "lambda"}
