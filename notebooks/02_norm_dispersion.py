@@ -15,7 +15,7 @@
 # 2. *Lengths* $\lVert h\rVert$ scatter, on data unlike training's most of all (Fig. 3). We measure
 #    this by their **cv**, the coefficient of variation: standard deviation over mean.
 #
-# First a small world where differences grow and lengths scatter, then a language model.
+# First a small world with both, then a language model. (A third sign is rank: Section 7.)
 
 # %% [markdown]
 # After it you can say which hidden norm matters, and split a growing margin into head, difference
@@ -143,7 +143,7 @@ pd.DataFrame(table)
 # %% [markdown]
 # **What to see.** Without RMSNorm this is the paper's picture *at the end*, on training pairs (new
 # data: Section 6). The head hardly moves, differences and their right tail grow, lengths scatter.
-# At step 20 it is not yet. The mean margin has grown by 0.7, mostly by the cosine. Differences are
+# At step 20, not yet: the mean margin has grown by 0.7, mostly by the cosine. Differences are
 # about a tenth larger, and the cv is almost where it was. **The cosine comes first, most of the
 # dispersion later.**
 #
@@ -237,6 +237,14 @@ for name, x in (("|u|", u), ("|h|", h)):
 # Both scatter, the raw one twice as much. Training hardly moves the gains: none is below 0.87, and
 # in Section 5's 32 steps Adam can move one by about 0.0003. So $\lVert h\rVert$ changes because $u$
 # *turns*.
+#
+# **A pair's difference** (middle panel below), by the law of cosines, with $\theta$ the angle
+# between $h_w$ and $h_l$:
+#
+# $$\lVert h_w - h_l\rVert^2 =
+# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
+# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{angle, at common
+# length}}.$$
 
 # %%
 ray = torch.arange(121).deg2rad()  # for a sketch with two coordinates, gains 0.9 and 1.5
@@ -274,14 +282,6 @@ for axis, *place, text, tint in (
 figure.suptitle("The head never sees the length of $u$; two $h$ may differ in length and angle");
 
 # %% [markdown]
-# **The same for differences** (middle panel). By the law of cosines, with $\theta$ the angle
-# between $h_w$ and $h_l$,
-#
-# $$\lVert h_w - h_l\rVert^2 =
-# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
-# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{angle, at common
-# length}}.$$
-#
 # **Predict**: how much of $\lVert h_w - h_l\rVert^2$ is length? And of $\lVert u_w - u_l\rVert^2$?
 
 # %%
@@ -362,8 +362,8 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 # ## 4. Train and measure
 #
 # Which of a margin's three factors moves when this model learns? Back to 30 layers and six steps,
-# measured before and after on 12 training pairs. (So few steps and pairs, and one seed, show how it
-# is done: no result.)
+# measured before and after on 12 training pairs. (So few steps and pairs, one seed: how it is done,
+# no result.)
 #
 # **Predict**: head, difference or cosine?
 
@@ -461,13 +461,14 @@ for axis, values in zip(axes, (margin, difference, margin / (heads * difference)
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
 plots.label(axes[0], "optimizer step", "mean margin", "margin: larger in all four")
-plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$", "differences: end smaller in all four")
+plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$, axis from 8.5",
+            "differences: end smaller in all four")
 plots.label(axes[2], "optimizer step", "cosine", "cosine: larger in all four")
 axes[1].set_ylim(8.5, 13.5)
-axes[1].text(0, 8.6, "axis starts at 8.5", fontsize=8, color="grey")
 axes[1].text(12, 12.8, "seeds 0 and 1:\nup again after step 12", fontsize=8)
-axes[2].axhspan(-(H**-0.5), H**-0.5, color="#E4E4E4", zorder=0)
-axes[2].text(4, -0.038, "shaded: one pair, random head\n(± one standard deviation)", fontsize=8)
+axes[2].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#D9D9D9", zorder=0)
+axes[2].text(13, 0.009, "shaded: random head,\nmean of 32 unrelated\npairs (± one standard\n"
+             "deviation)", fontsize=8)
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 figure.suptitle("Training pairs: the cosine makes the margin, not larger differences");
 
@@ -500,10 +501,11 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four se
 # %% [markdown]
 # **What to see.** *Difference*: in all four seeds it ends **smaller**, on all five sets, the
 # opposite of the paper's Fig. 2 (new sources: undecided as an interval). *Cosine*: it makes the
-# margin, whose rise is undecided only in domain. For scale: with *one* pair's difference a random
-# head makes about ±0.04. Training made the *mean* over pairs about that large. *Head*: its norm
-# stays, as the learning rate forces it to. Its own turn makes about 0.008 at most of the cosine's
-# +0.044 on training pairs. *Length*: the change of mean $\lVert h\rVert$ is undecided on every set.
+# margin, whose rise is undecided only in domain. On training pairs it starts within ±0.01, where
+# random heads lie, and ends at 0.03 to 0.05. (Still small: of *one* pair a random head makes about
+# ±0.04.) *Head*: its norm stays, as the learning rate forces it to. Its own turn makes about 0.008
+# at most of the +0.044 on training pairs. *Length*: the change of mean $\lVert h\rVert$ is
+# undecided on every set.
 
 # %% [markdown]
 # **Length or direction?** From here on figures show the start, which all seeds share, and step 32.
@@ -572,14 +574,13 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
 #
-# You now have the lesson: which norm, which factor. Do new data tell another story? Sections 6 and
-# 7, in short: undecided in these runs.
+# You now have the lesson: which norm, which factor. Do new data tell another story? In short
+# (Sections 6 and 7): undecided here.
 #
-# The right panel of the next figure shows the cv of a set **minus** that of training pairs. A bar
-# far from zero was there before training: it comes from the 32 prompts and answers that a set
-# holds.
+# Next figure, left: the cv on each set. Right: the same **minus** that of training pairs. Before
+# training (grey) such a gap comes from a set's 32 prompts and answers.
 #
-# **Predict**: five sets, four seeds. Do marks of one *set* lie together, or marks of one *seed*?
+# **Predict**, for the left panel: do marks of one *set* lie together, or marks of one *seed*?
 
 # %%
 def gaps(*keys):  # a set minus training pairs
@@ -603,7 +604,7 @@ draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
 right.text(0.45, -0.0088, "lines: what training did", color="grey")
 plots.label(left, "", "cv of $|h|$", "seeds differ more than sets")
-plots.label(right, "", "cv of $|h|$ minus train's", "minus train: no set clearly above or below")
+plots.label(right, "", "cv of $|h|$ minus train's", "minus train: none clearly apart at the end")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
 
@@ -646,12 +647,14 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 # %% [markdown]
 # ## 7. Rank can fall without a direction lost (Table 1)
 #
-# How many directions do hidden states use? With singular values $\sigma_k$ of the matrix of $N$
-# states, $p_k = \sigma_k / \sum_j \sigma_j$, the **effective rank** is $\exp(-\sum_k p_k \ln p_k)$:
-# $n$ if $n$ directions are used equally, 1 if all states are parallel.
+# The paper's third sign: after Bradley-Terry, states of training pairs have a lower **effective
+# rank** than unseen ones, 23.3 against 33.8. If training makes this, *unseen minus training* grows.
+# With singular values $\sigma_k$ of the matrix of $N$ states,
+# $p_k = \sigma_k / \sum_j \sigma_j$, this rank is $\exp(-\sum_k p_k \ln p_k)$: $n$ if $n$
+# directions are used equally, 1 if all states are parallel.
 #
-# Should one subtract the states' mean first? We change Section 2's states in two ways: each moves
-# 30% of its way towards the mean (no direction is lost), or only 8 directions stay.
+# Should one subtract the mean first? Two changes of Section 2's states: each moves 30% of its way
+# towards the mean (no direction is lost), or only 8 directions stay.
 #
 # **Predict**: which kind of rank, with the mean or without, tells the two apart?
 
@@ -674,15 +677,15 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # With the mean subtracted. As they are, rank falls either way, with or without a direction lost.
 # </details>
 #
-# Now the recorded runs, 64 states in every set. **Predict**: do training states lose rank, of
-# either kind, and more than new data's?
+# Now the recorded runs, 64 states a set. **Predict**: do training states lose rank, of either kind,
+# and more than new data's?
 
 # %%
 figure, (left, right) = plots.panels(2)
-draw_ends(left, *RANK)
-draw_ends(right, *CENTERED)
-plots.label(left, "", "effective rank", "as they are: every set falls in every seed")
-plots.label(right, "", "effective rank", "mean subtracted: two seeds fall, two rise")
+draw_ends(left, *RANK, floor=13)
+draw_ends(right, *CENTERED, floor=38)
+plots.label(left, "", "effective rank, axis from 13", "as they are: every set falls in every seed")
+plots.label(right, "", "effective rank, axis from 38", "mean subtracted: two seeds fall, two rise")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("As they are, states lose rank; whether they lose directions is undecided");
 
@@ -703,9 +706,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # **What to see.** *As they are*, every set loses rank in every seed. By itself that is no lost
 # direction. *Mean subtracted*, two fall and two rise: undecided.
 #
-# *New data minus train*: the paper's gap is above zero and grows. On new prompts (question 3) ours
-# *falls* in every seed, against the paper. But the interval just holds zero, and the gap of 0.11
-# only went to about zero.
+# *New data minus train*: on new prompts (question 3) this gap *falls* in every seed, against the
+# paper. But the interval just holds zero, and 0.11 only went to about zero.
 #
 # Where both are new it rises in every seed, the paper's way. But both *changes* hold zero.
 # - *As they are*: from -1.12 to -0.76, only nearer to zero.
@@ -747,15 +749,15 @@ for groups in (draw_groups(model, labelled, recorded), labelled):
 # the paper blames, ever larger margins on pairs already in order, may not have had its time: *not
 # reproduced here*, not *refuted*.
 #
-# In Section 1 lengths had hardly scattered at such a margin, either. But differences had grown: a
-# small margin alone need not make them *fall*.
+# In Section 1, too, lengths had hardly scattered at such a margin. But differences had grown: a
+# small margin need not make them *fall*.
 #
-# Whether Bradley-Terry *causes* what we saw we do not know: shuffled labels would tell.
+# Whether Bradley-Terry *causes* this, shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint; a wrong answer gets a second one from its checker. Solutions are in
+# A fold holds the first hint; a wrong answer gets a second from its checker. Solutions are in
 # `notebooks/solutions/`.
 #
 # **1.** The gradient of the reward $W_p^\top h$ on the raw state $u$, one vector of shape (H,),
@@ -814,8 +816,8 @@ for start in (16, 20, 24):
 #
 # <details><summary>Hint</summary>
 #
-# How often do two coins agree? Then flip whole seeds' signs, in all 24 at once: 8 patterns. How
-# many give 11 or more? Last: what do all seeds share (Sections 5 and 6)?
+# How often do two coins agree? Then flip whole seeds' signs in `moves`: 8 patterns. How many give
+# 11 or more? Last: what do all seeds share (Sections 5 and 6)?
 # </details>
 
 # %%
@@ -893,10 +895,10 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # In the small world without RMSNorm the cosine came first, most of the dispersion later. In the
 # language model, in 32 steps, differences shrank, and whether lengths scatter is undecided. From
-# start to end only the cosine raised its margin: differences turned towards the head, on average by
-# two to three degrees.
+# start to end only the cosine raised its margin: on training pairs differences turned towards the
+# head by two to three degrees.
 #
-# **Before you say that norms disperse, ask three things: raw or normalized? Length or direction?
-# How much of the margin did the cosine make?**
+# **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
+# margin did the cosine make? Was the gap there before training?**
 #
 # Next: **03 · What happens when the rewards of a batch must sum to zero?**
