@@ -18,7 +18,7 @@
 
 # %% [markdown]
 # After it you can
-# - derive the policy gradient, and check by enumeration that an estimate of it is unbiased;
+# - derive the policy gradient, and say which of its estimates are unbiased;
 # - say what a baseline does, why it is taken per prompt, and what leaving one out changes;
 # - put the KL where it does what you think it does;
 # - write the whole loop, and say what it taught.
@@ -504,7 +504,7 @@ pd.DataFrame({"tilted reference": [*tilted.tolist(), 0.0], **{
 # %% [markdown]
 # Answers are drawn at *temperature* 1, from $\pi$ as it is: otherwise Section 1's formula would not
 # hold. An answer cut off also pays .57 points, gold's standard deviation (sd) within a prompt.
-# $\beta$ is .02 points a nat, or .035 sd. Section 7 tries .05 sd.
+# $\beta$ is .02 points a nat, or .035 sd. (Section 7's runs on gold have no price.)
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -612,7 +612,8 @@ print(f"with the prompt's mean left in: {(alone[every['A'] > 0] > 0).sum()} of {
 # **What to see.** *Beside its siblings* (the prompt's mean is taken out) an answer that beat them
 # became more probable, and one that lost to them less probable. Not each: one that lost, just left
 # of $A = 0$, stands at +7. With the mean left in, all losers fell, all winners but one rose. All
-# this is of the answers that made the update, not of new ones.
+# this is of the answers that made the update, not new ones. (In another number format other answers
+# may be drawn: read your own counts.)
 
 # %% [markdown]
 # The table's -39 nats are a sum over 48 tokens, .8 a token. The step is large: AdamW's first moves
@@ -628,10 +629,10 @@ print(f"with the prompt's mean left in: {(alone[every['A'] > 0] > 0).sum()} of {
 # %% [markdown]
 # ## 7. What did forty steps teach?
 #
-# Three steps cannot show it. Recorded runs made 40 steps by the library's loop, of four
-# prompts with four answers each. There was no KL price ($\beta = 0$), to show what a reward does.
-# Gold counted in units of its sd; a cut-off answer lost one unit. The learning rate was 3e-4, 1e-3
-# or 3e-3 (half in step 1), falling to 0: one run each.
+# Recorded runs made 40 steps by the library's loop, of four prompts with four answers each. There
+# was no KL price ($\beta = 0$), to show what a reward does. Gold counted in units of its
+# sd; a cut-off answer lost one unit. The learning rate was 3e-4, 1e-3 or 3e-3 (half in step 1),
+# falling to 0: one run each.
 #
 # Then the policy answered 64 new prompts twice, the reference eight times; terms on record are
 # means over these. The prompts share ten **subjects** (cats, sewing, ...): the unit of repetition.
@@ -696,8 +697,8 @@ pd.DataFrame({rate: found[rate].apply(told) for rate in ("3e-4", "1e-3")}).trans
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
 # itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Three of its
 # five are here, three seeds each: gold (seed 0 is the run above), random numbers, a constant. (The
-# numbers are normal, of sd 1, the penalty's unit: a new one for every text. The other two are gold
-# with an error; 09 shows one.) All runs answered the same 112 new prompts.
+# numbers are normal, of sd 1, the penalty's unit: a new one for every text.) All runs answered the
+# same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -739,7 +740,7 @@ for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a consta
 pd.DataFrame(table).fillna("").rename_axis("reward", axis=1)
 
 # %% [markdown]
-# What do such answers look like? One prompt, picked by us, and the answers of seed 0:
+# One prompt, picked by us, and the answers of seed 0:
 
 # %%
 new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
@@ -781,26 +782,22 @@ plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
 # AdamW steps along a running mean of *past* gradients.
 #
 # Random numbers, too, pay on average for ending alone. After 40 steps they leave 12 to 17 tokens.
-# Their noise may have stopped the fall, or only slowed it (noise fills part of a gradient clipped
-# to norm 1): not looked into.
+# Their noise may have stopped the fall, or only slowed it: not looked into.
 
 # %%
-def gain(run, name):
-    return np.mean(run["evaluation"]["policy"]["terms"][name]) - np.mean(known["terms"][name])
-
-
 pd.DataFrame({"change with gold, mean ± 95% over seeds": {
-    name: told([gain(run, name) for run in controls["gold-kl0.0"]]) for name in TERMS}}).transpose()
+    name: told([np.mean(run["evaluation"]["policy"]["terms"][name]) - np.mean(known["terms"][name])
+                for run in controls["gold-kl0.0"]]) for name in TERMS}}).transpose()
 
 # %% [markdown]
 # **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain, mostly
-# *instruction* (*topic* is undecided). The other half is *complete*: the penalty alone does not
-# bring it, but random numbers may (.40 ± .42).
+# *instruction* (*topic* is undecided). The other half is *complete*. With a constant that rose by
+# .09 only: so few tokens hold hardly a closing mark. With random numbers it rose by .20 to .52:
+# longer answers, many of them closed.
 #
-# Did ending itself raise the other four? A cut-off answer may lack the last item asked for. The
-# controls cannot say: their answers are far shorter than gold's. So compare within a prompt: the
-# reference's answers that ended with its cut-off ones, then a policy's with the reference's, both
-# ended.
+# Did ending itself raise the other four? A cut-off answer may lack the last item. The controls
+# cannot say: their answers are far shorter. So compare within a prompt: the reference's answers
+# that ended with its cut-off ones, then a policy's with the reference's, both ended.
 
 # %%
 def gold_where(answered, ended):
@@ -809,28 +806,35 @@ def gold_where(answered, ended):
     return pd.DataFrame(kept).mean(axis=1)
 
 
-ending = (gold_where(known, True) - gold_where(known, False)).dropna()
-print(f"reference, ended minus cut off: {told(ending)} points ({len(ending)} prompts)")
+def told_over(values):
+    """Over subjects: the mean ± 95%, and how many have a value.  Shapes: (112,) -> text."""
+    means = values.groupby(topic).mean().dropna()
+    return f"{told(means)} ({len(means)} subjects)"
+
+
+topic = pd.Series([row["topic"] for row in new])
 ended = pd.Series([kept[0] for kept in known["finished"]])  # the answers whose text is recorded
-own = pd.Series(map(complete_term, known["texts"], ended))
-print(f"complete, in the recorded texts: {own[ended].mean():.2f} where the answer ended, "
-      f"{own[~ended].mean():.2f} where it was cut off")
+rest = [g[0] for g in known["gold"]] - pd.Series(map(complete_term, known["texts"], ended))
+rest = rest.groupby([topic, ended]).mean().unstack()  # a row a subject
+print("reference, ended minus cut off (points):", told_over(
+    gold_where(known, True) - gold_where(known, False)))
+print("of that the other four, one text a prompt:", told_over(topic.map(rest[True] - rest[False])))
 
 # %%
-pd.DataFrame({reward: {f"seed {seed}": told(
-    (gold_where(run["evaluation"]["policy"], True) - gold_where(known, True)).dropna())
+pd.DataFrame({reward: {f"seed {seed}": told_over(
+    gold_where(run["evaluation"]["policy"], True) - gold_where(known, True))
     for seed, run in enumerate(controls[f"{method}-kl0.0"])}
     for reward, method in (("gold", "gold"), ("random numbers", "noise"))}).rename_axis(
     "policy minus reference, both ended", axis=1)
 
 # %% [markdown]
-# **What to see** (± 95% over prompts). Among the reference's siblings ending is worth .90 points.
-# That is about *complete*'s own part: .96, not .06 (one text a prompt). So ending leaves the other
-# four about where they were. And where both ended, gold's runs still lead by .47 to .56 points,
-# while random numbers lose. **Gold taught more than to end.**
+# **What to see** (± 95% over subjects). Among the reference's siblings ending is worth .90 points,
+# *complete*'s own part included. What it adds to the other four is undecided: .16 ± .19, between a
+# subject's prompts. So trust the second table: where both ended, gold's runs still lead by .44 to
+# .52 points, while random numbers lose. **Gold taught more than to end.**
 #
-# **And a KL price?** `study_rloo` ran this loop on trained reward models (09 asks what they
-# taught): three seeds with $\beta = 0$, one with the paper's .05, rewards in units of their sd.
+# **And a KL price?** `study_rloo` ran this loop on trained reward models (see 09): three seeds with
+# $\beta = 0$, one with the paper's .05, rewards in units of their sd.
 
 # %%
 models = read_runs("data/runs/study_rloo")
@@ -892,8 +896,8 @@ checks.check_answer_logprobs(answer_logprobs);
 # %% [markdown]
 # **3.** Another reward model orders answers alike, but its rewards are $r' = c\,r$ with $c > 0$.
 # Which $\beta'$ has the same best policy as $\beta$ had with $r$? By which factor does the
-# gradient of the loss then grow? Return both. With Section 6's clipping (at norm 1) and optimizer,
-# does that factor matter? (At 1e-3 all 40 recorded gradient norms lie above 8.)
+# gradient of the loss then grow? Return `(β', factor)`. With Section 6's clipping (at norm 1) and
+# optimizer, does it matter? (At 1e-3 all 40 recorded gradient norms lie above 8.)
 #
 # <details><summary>Hint</summary>
 #
@@ -911,9 +915,9 @@ checks.check_rescaled(rescaled);
 # %% [markdown]
 # **4.** *Judge a record.* Someone says of Section 7's runs: "RLOO taught the policy more than to
 # stop." Tensors: `change` (prompts, 5), after minus before, *complete* first; `subjects` (prompts,)
-# numbers each prompt's subject. Return what the other four terms gained together (to stop hardly
-# moves them: Section 7): the mean over subjects, and half of its 95% interval
-# (`metrics.seed_interval`). The last cell also takes prompts for subjects.
+# numbers each prompt's subject. Return what the other four terms gained together: the mean over
+# subjects, and half of its 95% interval (`metrics.seed_interval`). The last cell also takes prompts
+# for subjects.
 #
 # - (a) At which rates may the sentence stand?
 # - (b) Does that depend on what counts as one observation?
@@ -980,8 +984,7 @@ pd.DataFrame(table)
 # - A policy gradient needs no derivative of the reward. An independent baseline changes its noise,
 #   not its mean.
 # - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss it has
-#   none. Its $\beta$ needs the reward's scale. With a price two runs stayed within 11 nats; six
-#   without went farther.
+#   none. Its $\beta$ needs the reward's scale.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
 #   the loop on a constant and on random numbers: here they, too, learned to end; only gold raised
 #   the other four terms' sum.**
