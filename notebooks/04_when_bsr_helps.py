@@ -11,13 +11,13 @@
 #
 # Notebook 03 took BSR's penalty (Eq. 25) apart: it pins the level of the rewards, and it shrinks
 # the spread between pairs. Is a reward model better for it? The paper's Table 5 says yes, by up to
-# .024 of tau on data unlike training's. This lesson asks on which data that can be, and which of
-# the two terms does it.
+# .024 of tau on data unlike training's. On which data can that be, and which of the two terms does
+# it?
 
 # %% [markdown]
 # After it you can
 # - say from how prompts, known answers and new answers vary where BSR helps and where it costs;
-# - tell its two terms apart: BSR against its spread term at the same $\lambda$;
+# - tell its two terms apart;
 # - foretell which direction a penalty takes from a linear head, and judge a forecast.
 #
 # Words from before: *level*, *spread*, the pair mean $s$, the group size $G$ (notebook 03);
@@ -64,15 +64,15 @@ from bsr_lite.studies.records import read_table
 # ## 1. One penalty, three worlds
 #
 # An answer to a prompt is forty numbers, $x = a + b$: $a$ says which prompt, $b$ which answer. Gold
-# is linear in the first ten, the **signal**. It is *one* direction of these ten; the other nine
-# vary as it does, but carry no quality. The other thirty coordinates are **nuisance**. It may be
-# like a topic: it tells prompts apart, and colours all answers to a prompt alike.
+# is linear in the first ten, the *signal coordinates*, and depends on *one* direction of them,
+# **gold's direction** or **the signal**. Their nine other directions vary as it does and carry no
+# quality. The other thirty coordinates are **nuisance**. It may be like a topic: it tells prompts
+# apart, and colours all answers to a prompt alike.
 
 # %% [markdown]
 # Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
 # pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
-# paper's does (Fig. 1). Three such worlds, ours, built for this question
-# (`bsr_lite/studies/worlds.py`):
+# paper's does (Fig. 1). Three such worlds, ours, built for this (`bsr_lite/studies/worlds.py`):
 
 # %%
 WORLDS = dict(zip("ABC", [list(worlds.WORLDS)[i] for i in (0, 2, 4)], strict=True))
@@ -87,8 +87,8 @@ Markdown(tables.table([
 
 # %% [markdown]
 # In each, eight networks are trained with Bradley-Terry (BT), and eight with BSR at $\lambda =
-# 10^{-2}$, ten times the paper's: the same start, the same pairs, the same order. What is scored is
-# tau on answers of **new sources** to training's prompts (*response-disjoint*).
+# 10^{-2}$, ten times the paper's: the same start, the same pairs, the same order. Scored is tau on
+# answers of **new sources** to training's prompts (*response-disjoint*).
 #
 # **Predict** from the table, for each world, the sign of BSR minus BT: +, 0 or -.
 
@@ -96,6 +96,7 @@ Markdown(tables.table([
 METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
 OBJECTIVES = {name: worlds.OBJECTIVES[name] for name in METHODS}
 SEEDS = 8  # worlds of each kind: each has its own states, labels and network
+NAMES = {name: f"{letter} ({name})" for letter, name in WORLDS.items()}  # in the record
 
 # %%
 seen = {letter: worlds.train(worlds.WORLDS[name], OBJECTIVES, SEEDS, looks=1)
@@ -151,8 +152,8 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 # $$I_u = \overline{p\,(1-p)\,(u^\top h_w - u^\top h_l)^2} \approx
 # \overline{p\,(1-p)}\;\,\overline{(u^\top h_w - u^\top h_l)^2}, \qquad p = \sigma(r_w - r_l).$$
 #
-# The rough form needs only variances. It is too large along gold: there a large difference makes
-# $p$ sure (Section 7 has both).
+# The rough form needs only variances. It is too large along gold, where a large difference makes
+# $p$ sure (Section 7).
 
 # %% [markdown]
 # Let BT's information and the tax mix no directions, as in these worlds (drawn pairs mix a little:
@@ -170,29 +171,32 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 # breaks.
 
 # %% [markdown]
-# ## 3. Three questions to three worlds
+# ## 3. Three questions
 #
 # Of a direction ask:
 # 1. How much do *pairs* differ along it (the spread term's tax)? How far does the mean state lie
 #    along it (the level term's)?
 # 2. How much do the two *answers of a pair* differ along it? That is the evidence.
-# 3. Does quality depend on it? If so it is **signal**, else **nuisance**.
+# 3. Does quality depend on it? Only on gold's direction; weight elsewhere is noise. (The nine
+#    others pay gold's spread tax, but no level tax.)
 #
-# Much tax and little evidence: the weight is taxed away. On a signal that is a cost. On a nuisance
-# it is a gain if new answers differ along it, for BT's weight there was noise. Tau sees no common
-# factor: what counts is which of the two keeps the larger *share*.
+# Much tax and little evidence: the weight is taxed away. On the signal that is a cost, elsewhere a
+# gain if new answers differ along it. Tau sees no common factor: what counts is whether signal or
+# noise keeps the larger *share*.
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
 for axis, letter in zip(axes, "ABC", strict=True):
     world = worlds.WORLDS[WORLDS[letter]]
     some, sets = worlds.draw(world, 1)
-    for x, style, name in ((some[0, :40], "-", "a pair's two answers"),
-                           (some[0, :40].mean(1, keepdim=True), ".", "the pair's center"),
-                           (sets["response_disjoint"][0, :1], "x", "new answers to one prompt")):
+    pairs, ring = some[0, :40], {"fillstyle": "none", "markersize": 12, "zorder": 3}
+    mid, new = pairs.mean(1, keepdim=True), sets["response_disjoint"][0, :1]
+    for x, style, tint, look, name in (
+            (pairs, "-", plots.COLORS["bt"], {"linewidth": 1}, "a pair's two answers"),
+            (mid, ".", "#D55E00", {}, "the pair's center"), (mid[:1], "o", "black", ring, None),
+            (new, "x", "black", {"markersize": 9, "mew": 2}, "new answers to the ringed prompt")):
         along = x @ worlds.gold_direction() / 2  # gold's weights are 2 in length
-        tint = {"-": plots.COLORS["bt"], ".": "#D55E00", "x": "black"}[style]
-        axis.plot(along.T, x[..., -1].T, style, color=tint)[0].set_label(name)
+        axis.plot(along.T, x[..., -1].T, style, color=tint, **look)[0].set_label(name)
     if world.level:
         axis.annotate("", (world.level, 0), (0, 0), arrowprops={"arrowstyle": "-|>"})
         axis.annotate("mean state", (-0.3, 0), ha="right", va="center")
@@ -206,8 +210,8 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean; "
 
 # %% [markdown]
 # **What to see.** In A the centers scatter along the nuisance. No pair reaches far along it, but
-# the new answers do. B is A, moved along gold's direction. In C the centers scatter along gold's
-# direction, and pairs are as short along the one as along the other.
+# the new answers do. B is A, moved. In C the centers scatter along the signal, and pairs are as
+# short along it as along the nuisance.
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
@@ -232,8 +236,8 @@ rows.append(["tau, new sources minus new prompts", "", "{:+.3f} ± {:.3f}".forma
 Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% over seeds"], rows))
 
 # %% [markdown]
-# Differences grow, norms disperse, the head's norm grows by .002. New sources end behind new
-# prompts, as in the paper's Table 5.
+# As in the paper, differences grow, norms disperse, the head hardly moves, and new sources end
+# behind new prompts (Table 5).
 #
 # <details><summary>Answer: why?</summary>
 #
@@ -244,12 +248,12 @@ Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% o
 # %% [markdown]
 # ## 5. Which term does it?
 #
-# BSR against its spread term alone (`losses.spread_penalty`) at the same $\lambda$: what is left
-# between the two is what the level term adds.
+# BSR against its spread term alone (`losses.spread_penalty`) at the same $\lambda$: the difference
+# is what the level term adds.
 #
-# **Predict** from Section 1's table, on new sources: in which world does the *spread* term help, in
-# which does it cost? In which does the *level* term cost? (Each pair has a prompt of its own: pairs
-# differ as prompts do.)
+# **Predict** from Section 1's table, on new sources: where does the *spread* term help, where does
+# it cost? Where does the *level* term cost? (Each pair has a prompt of its own: pairs differ as
+# prompts do.)
 
 # %%
 BARS = "difference of tau, same seed\n(bar: mean, 95% over seeds)"
@@ -288,8 +292,8 @@ for axis, (part, name) in zip(axes, (("response_disjoint", "new sources"),
 figure.suptitle("World A: on new sources the spread term gains, level takes a little back");
 
 # %% [markdown]
-# **What to see.** A dot is a seed, a grey line joins one seed's dots. On new sources BSR and its
-# spread term gain. On new prompts all three intervals hold zero.
+# **What to see.** A dot is a seed, a grey line joins one seed's dots. On new prompts all three
+# intervals hold zero.
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
@@ -301,9 +305,9 @@ figure.suptitle("New sources: in B spread gains and level more than undoes it; i
 # %% [markdown]
 # <details><summary>Answer to the predictions</summary>
 #
-# *Spread* helps in A and B. It costs in C, where prompts differ along the signal. *Level* costs
-# most in B, where the mean state lies on the signal. In C what it adds is undecided. In A it costs
-# a little, which the three questions do *not* say (Section 6).
+# *Spread* helps in A and B and costs in C, where prompts differ along the signal. *Level* costs
+# most in B, where the mean state lies on it. In C what it adds is undecided. In A it costs a
+# little, which the three questions do *not* say (Section 6).
 # </details>
 #
 # Section 3's questions, answered with numbers:
@@ -320,11 +324,10 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
 
 # %% [markdown]
 # *Pairs differ far more than the two answers of a pair* along A's nuisance and along C's signal. In
-# C the two answers differ alike along both, but the signal pays 24 times the tax. In B the level
-# term taxes gold's direction by 288.
+# C the two answers differ alike along both, but the signal pays 24 times the tax.
 #
-# Does a *network* follow? Regress its rewards on $x$ (new sources, new prompts). Of BT's slope
-# along gold's direction, and of its thirty along the nuisance, what share does a penalty leave?
+# Does a *network* follow? Regress its rewards on $x$ (new sources, new prompts). Of BT's slopes
+# along signal and nuisance, what share does a penalty leave?
 
 # %%
 kept, gold = {}, worlds.gold_direction() / 2  # of BT's slopes: (seeds, methods) each
@@ -395,16 +398,16 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 
 # %% [markdown]
 # *BSR in B* keeps less of the signal than the spread term does (.36 against .80). By the slopes
-# level should cost B .157; it costs .156. (In A they tell too large a cost.) Against BT they miss
-# B's BSR by .056. They miss the spread terms of A and B by as much, and C's the other way. What
-# they miss is open.
+# level should cost B .157; it costs .156. (In A they tell too large a cost.) Against BT the slopes
+# tell too good a result in A and B, by up to .057. In C they tell too bad a one, by up to .038. Why
+# is open.
 #
 # And *calm norms are no proof*: the cv of $\lVert h\rVert$ falls in all six, most where tau falls.
 
 # %% [markdown]
 # **The lesson's idea: the spread term taxes away what tells *pairs* apart but hardly the two
 # *answers of a pair*. It helps if that is nuisance that new answers vary in. It costs if it is
-# quality.** The level term adds a cost in A and B, most in B, where the mean lies on quality.
+# quality.** The level term adds a cost in A and B.
 #
 # *Twenty minutes end here.*
 
@@ -421,14 +424,13 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 # - *A slow bias*. In 200 steps the network may sooner find another way down, one that gives up
 #   signal.
 #
-# So estimate the level from 256 pairs, the penalty's expectation unchanged. (Less noise and more
-# data go together.) And let $b_2$ learn ten times as fast.
+# So estimate the level from 256 pairs, its expectation unchanged (more data, too). And let $b_2$
+# learn ten times as fast.
 #
-# **Predict** what is left of *BSR minus its spread term* in A and in B. (In the record A is
-# *helps*, B *mean on the signal*, C *hurts*.)
+# **Predict** what is left of *BSR minus its spread term* in A and in B. (In brackets from here on:
+# a world's name in the record.)
 
 # %%
-NAMES = {name: f"{letter} ({name})" for letter, name in WORLDS.items()}  # in the record
 CHANGES = {"as it is": {}, "level of 256 pairs": {"level_pairs": 256},
            "fast bias": {"bias_rate": 2e-2}, "both": {"level_pairs": 256, "bias_rate": 2e-2}}
 cost = {}  # BSR minus its spread term, and BSR minus BT: (seeds,) each
@@ -457,17 +459,17 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
 
 # %% [markdown]
 # **What to see.** In B the quieter level takes away a third of the cost, the fast bias more. With
-# both no cost is seen, and BSR gains. In A noise is a suspect, not convicted: the quieter level
-# changes the cost by +.015 ± .019.
+# both changes BSR gains. In A noise is a suspect, not convicted: the quieter level changes the cost
+# by +.015 ± .019. Both together change it by +.015 ± .015, on the edge.
 #
-# Not tried on the language model: its head has no bias, as the paper's has none (Eq. 2).
+# Not tried on the language model: its head, as the paper's (Eq. 2), has no bias.
 
 # %% [markdown]
-# The record has 32 seeds (in the last two columns 16), more worlds and penalties.
+# The record: 32 seeds (last two columns 16), more worlds and penalties.
 #
-# - *Helps, RMSNorm* normalizes $h$ as a language model does.
+# - *Helps, RMSNorm* is A with $h$ normalized as in a language model.
 # - *Neutral* has all directions alike.
-# - *64 epochs* go over 300 pairs drawn as in *helps*.
+# - *64 epochs* go over 300 pairs drawn as in A.
 # - *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR $G$ : 1. Centering's spread
 #   weight, $4 \cdot 10^{-2}$, lies between those of the two spread rows.
 #
@@ -482,23 +484,26 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
     run_linear(Path("bsr_lite/configs/linear.yaml"))
     for study in ("study_terms", "study_postscript"):
         run_study(Path(f"bsr_lite/configs/{study}.yaml"))
-Markdown((RUNS / "worlds/results.md").read_text().split("\n\nAll sets")[0])
+text = (RUNS / "worlds/results.md").read_text().split("\n\nAll sets")[0]
+for name, shown in NAMES.items():
+    text = text.replace(f"| {name} |", f"| {shown} |")
+Markdown(text)
 
 # %% [markdown]
-# BSR keeps its sign in all three worlds at the paper's $10^{-3}$. With RMSNorm, too, the level term
-# costs. The gain is *not BSR's own*: in *helps* centering gains as much as spread.
+# BSR keeps its sign in A, B and C at the paper's $10^{-3}$. With RMSNorm, too, the level term
+# costs. The gain is *not BSR's own*: in A centering gains as much as spread.
 #
-# *Neutral* looks like a riddle: tax and differences are alike in all directions, yet every penalty
-# costs. But the labels are surest along gold. So the information is least there (Section 7), and
-# counted so, the rule foretells a cost.
+# In *neutral* tax and differences are alike in all directions, yet every penalty costs. But labels
+# are surest along gold. So the information is least there (Section 7), and with that the rule
+# foretells a cost.
 #
 # **64 epochs break the rule.** It foretells a gain, yet the spread term *costs*, and beside it the
-# level term *pays*, with clean labels as well. We have no tested cause for this.
+# level term *pays*, with clean labels as well. The cause is open.
 
 # %% [markdown]
 # *Level alone* is no good control. It is $G\,\bar r^{\,2}$ less the sample variance of $s$
 # (notebook 03). On one batch, making pairs differ lowers it; its expectation does not fall. In
-# *helps* it costs .101, where the level term inside BSR costs .016.
+# A it costs .101, where the level term inside BSR costs .016.
 
 # %% [markdown]
 # ## 7. Can it be foretold?
@@ -523,9 +528,8 @@ rows = [[f"{NAMES.get(name, name)}, {along}", *(f"{x[i]:.3f}" for x in forms)]
 Markdown(tables.table(["BT's information along", "rough", "exact"], rows))
 
 # %% [markdown]
-# Rough and exact agree along the nuisance. Along gold the rough one is too large, in *neutral* and
-# *helps* most. Now the formula with the rough one, first for A and BSR, then beside exact fits: BT
-# on 2,000 pairs plus the penalty's expectation in the world.
+# Now the formula with the rough one, first for A and BSR, then beside exact fits: BT on 2,000 pairs
+# plus the penalty's expectation in the world.
 
 # %%
 world = worlds.WORLDS["helps"]
@@ -544,7 +548,7 @@ torch.testing.assert_close(torch.tensor(formula), torch.tensor(library), rtol=1e
 
 # %% [markdown]
 # **Predict** the curves over $\lambda$ from $10^{-4}$ to 1: in which world does BSR take the signal
-# (gold's direction) before the nuisance?
+# before the nuisance?
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
@@ -563,10 +567,8 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
                 "in B both nearly together");
 
 # %% [markdown]
-# **What to see.** In *A* BSR takes the nuisance long before gold's direction, in *C* the other way
-# round. In *B* both fade nearly together, the signal a little sooner (numbers below). That the
-# signal fades in B is the level term's doing: the spread term alone does there what it does in A
-# (checked next).
+# **What to see.** In B the signal fades a little sooner than the nuisance (numbers below). That is
+# the level term's doing: the spread term alone does there what it does in A (checked next).
 
 # %%
 for part in ("signal", "nuisance"):
@@ -583,22 +585,21 @@ rows = [[rf"{NAMES[name]}, $\lambda$ = {method[4:]}, {part}",
 Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
 
 # %% [markdown]
-# The order is foretold, in B only just; the sizes less well. Along gold the rough information is
-# too large. And as margins shrink, $p\,(1-p)$ grows, which one step of Newton's method does not
-# see.
+# The order is foretold, in B only just; the sizes less well. The information is rough. And as
+# margins shrink, $p\,(1-p)$ grows, which one step of Newton's method does not see.
 #
-# A penalty on drawn pairs can leave more nuisance, for their moments mix it with gold by chance.
-# With those of the 2,000 pairs .69 of B's stays at $10^{-3}$ (`data/runs/LOG.md`).
+# The moments of drawn pairs mix nuisance with gold by chance. With those of the 2,000 pairs .69 of
+# B's nuisance stays at $10^{-3}$ (`data/runs/LOG.md`).
 #
-# In B at $10^{-2}$ little is left along gold's direction. Of BT's noise in the signal's nine other
-# directions, which level does not tax, the formula leaves .94, as in A. So it foretells that tau
-# falls. The network's falls, too (Section 5).
+# In B at $10^{-2}$ the formula leaves .038 of the signal. On the nine others, which level does not
+# tax, it leaves .94 of BT's weights, as in A. That noise stays, so tau should fall. The network's
+# does (Section 5).
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
 #
-# Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model, not yet
-# fine-tuned; a linear head fitted exactly to 1,056 pairs; three worlds:
+# Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model; a linear head
+# fitted exactly to 1,056 pairs; three worlds:
 # - *Plain*: the pocket world.
 # - *Postscript*: every answer ends in `P.S.` and a sentence about something else.
 # - *Closing phrase*: some answers end in `I hope this helps!`.
@@ -607,9 +608,9 @@ Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
 # pairs from here on.
 
 # %% [markdown]
-# The forecast fits no head to labels. It takes gold's own direction, a regression of *gold* on the
-# states, and shrinks it by Section 2's formula. It adds the noise of 1,056 drawn labels, and turns
-# the correlation with gold into tau (`bsr_lite/studies/linear.py`). So it needs gold.
+# The forecast fits no head to labels: it regresses *gold* on the states, shrinks the direction
+# found by Section 2's formula and adds the noise of 1,056 drawn labels. The correlation with gold
+# then gives tau (`bsr_lite/studies/linear.py`). So it needs gold.
 #
 # Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for BT's largest fall.
 # Intervals are by topic.
@@ -670,8 +671,8 @@ for world in ("postscript", "closing_phrase"):
 Markdown(tables.table(["", *columns], rows))
 
 # %% [markdown]
-# **What to see.** On rewritten answers each forecast (tick) lies near its fit (dot). On new sources
-# all five lie higher, and the intervals hold both the tick and zero.
+# **What to see.** On rewritten answers each tick lies near its dot. On new sources all five lie
+# higher, and the intervals hold both the tick and zero.
 #
 # The count of decided differences proves nothing: twelve of 330, by chance alone 16. Eight of the
 # nine gains with postscripts are on rewritten answers, where BSR, spread and L2 gain nearly the
@@ -695,8 +696,8 @@ Markdown(tables.table(["", *columns], rows))
 # ## 9. And a language model that trains?
 #
 # LoRA on ten layers, 66 steps: with postscripts (`data/runs/study_postscript`, three seeds) and in
-# the plain world (`study_terms`, four seeds). Spread alone has ten times BSR's $\lambda$ here, so
-# this section cannot say what the level term adds.
+# the plain world (`study_terms`, four seeds). Spread alone has ten times BSR's $\lambda$ here: what
+# the level term adds cannot be said.
 #
 # Tau is averaged: with postscripts over three sets named before the runs (rewritten answers, both
 # kinds of new sources), in the plain world over all five, chosen afterwards.
@@ -718,8 +719,8 @@ Markdown(tables.table(["what rewriting costs BT's tau", "± 95% over seeds", "by
 
 # %% [markdown]
 # *The positive control failed* on the test set: less than half of what we asked for, and the
-# interval holds zero. On dev, where the postscript was chosen, rewriting costs BT .081 over seeds.
-# With its ten topics counted that is undecided, too (`data/runs/LOG.md`).
+# interval holds zero. On dev, where the postscript was chosen, rewriting costs BT .081 over seeds,
+# undecided with its ten topics counted (`data/runs/LOG.md`).
 #
 # **Predict** from Section 8's figure: which lies above BT with postscripts: level 1e-2 alone, BSR
 # 1e-2, spread 1e-1 alone?
@@ -751,10 +752,12 @@ for axis, name, title in zip(axes, SETS, ("with postscripts, 3 seeds", "plain wo
         axis.plot(place, foretold(name, method), "_", color="black", markersize=26,
                   markeredgewidth=2)
     plots.label(axis, "", "" if axis is axes[1] else f"tau minus BT's:\n{BARS}", title)
-    axis.containers[0][0].set_markerfacecolor("white")  # level *alone*: not what level adds to BSR
+    axis.containers[0][0].set_markerfacecolor("white")
+    axis.lines[0].set(color="grey", linestyle=":")  # zero: two forecasts lie on it
 axes[0].text(1, 0.052, "foretold", ha="center")
-figure.suptitle("With postscripts BSR and level lie below BT in every seed; "
-                "three of six forecasts (black) miss");
+axes[0].text(0, 0.04, "hollow: alone, not\nwhat level adds", ha="center")
+figure.suptitle("Three of six forecasts (black) miss; "
+                "of six averages only spread's in the plain world excludes zero");
 
 # %%
 rows = [[f"{name}: {method} minus BT", "{:+.3f} ± {:.3f}".format(
@@ -764,23 +767,22 @@ rows = [[f"{name}: {method} minus BT", "{:+.3f} ± {:.3f}".format(
 Markdown(tables.table(["", "mean ± 95% over seeds", "by seed", "foretold"], rows))
 
 # %% [markdown]
-# **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average,
-# yet all three intervals hold zero. The forecasts for BSR and spread lie above their intervals.
-# Hollow is level *alone*: no measure of what level adds to BSR (Section 6).
+# **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average:
+# nothing foretold that for BSR. Yet all three intervals hold zero. The forecasts for BSR and spread
+# lie above their intervals.
 #
-# *In the plain world* spread lies above BT in all four seeds, where the forecast was below zero. Of
-# six averages it alone is decided, over seeds with these prompts fixed.
+# *In the plain world* spread lies above BT in all four seeds, where the forecast was below zero.
+# Its interval is over seeds, with these prompts fixed.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The figure foretells gains for spread and BSR, none for level. With postscripts no interval
-# decides a gain: no surprise after a failed control. That BSR lies below BT in every seed nothing
-# foretold.
+# The figure foretells gains for spread and BSR, none for level. No gain is decided: no surprise
+# after a failed control.
 # </details>
 #
 # Now set by set, with topics counted (judged answers: prompts): every such study of three seeds or
-# more, these two and seven others. (Two of them hold the same runs of BSR: full fine-tuning.)
+# more. (Two hold the same runs of BSR: full fine-tuning.)
 
 # %%
 MORE = {"study_postscript": "LoRA, postscripts: level, BSR, centering 1e-2, spread 1e-1, L2 4e-2",
@@ -809,9 +811,9 @@ Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>
 
 # %% [markdown]
 # **What to see.** Of 152 differences 16 exclude zero; at 5% each about eight would. (They share
-# BT's runs, so chance ones come together: notebook 06.) All 16 are costs: twelve of BSR, three of
-# level alone, one of spread. With postscripts three of the five are on *unrewritten* answers: not a
-# cost of the shift alone. (On labels of people notebook 06 finds one gain of BSR.)
+# BT's runs: chance ones come together.) All 16 are costs: twelve of BSR, three of level alone, one
+# of spread. With postscripts three of the five are on *unrewritten* answers: not a cost of the
+# shift alone. (On labels of people notebook 06 finds one gain of BSR.)
 #
 # At which $\lambda$ are BSR's twelve?
 
@@ -823,12 +825,11 @@ for size in ("1e-4", "1e-3", "1e-2", "1e-1"):
 
 # %% [markdown]
 # Ten are at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 exclude
-# zero, where chance alone gives 1.6: no evidence of a cost. (Both are of `study_lambda`.)
+# zero, where chance alone gives 1.6: no evidence of a cost.
 #
 # Centering and L2 are decided nowhere. They weigh the level a quarter as much as BSR $10^{-2}$ or
 # less. Yet with postscripts they ran in 32 bits and BT in 16: weight, kind and format are not told
-# apart. (So did ten runs of `study_terms`: spread 1, three of BSR 1e-3 and of spread 1e-2; not the
-# figure's.)
+# apart. (So did ten runs of `study_terms`, none of them in the figure: `data/runs/LOG.md`.)
 
 # %% [markdown]
 # ## Exercises
@@ -841,8 +842,8 @@ for size in ("1e-4", "1e-3", "1e-2", "1e-1"):
 # mean of $x$ is `mean`; groups have $G$ pairs. From two such triples return the limit of
 # $\text{kept}_u$, with the rough information, along the first over that along the second.
 #
-# Then try it on A, B and C, signal over nuisance: about 301, .78 and .04. (Signal is gold's own
-# direction. Its mean is 0, 3, 0.)
+# Then try it on A, B and C, signal over nuisance: about 301, .78 and .04. (The signal's mean is 0,
+# 3, 0.)
 #
 # <details><summary>Hint</summary>
 #
@@ -860,8 +861,7 @@ checks.check_survival_ratio(survival_ratio);
 # %% [markdown]
 # **2.** Let pair means be normal with mean zero. Then $G\,\bar r^{\,2}$ of one group, and the
 # sample variance of its $G$ pair means, both estimate $\mathrm{Var}(s)$. By which factor is the
-# standard deviation of the first estimate larger? (So is Section 9's spread alone, at ten times
-# BSR's $\lambda$, $G = 16$ and the same $\mathrm{Var}(s)$, quieter than BSR's level?)
+# standard deviation of the first estimate larger?
 #
 # <details><summary>Hint</summary>
 #
@@ -911,14 +911,8 @@ print("BSR minus BT, the whole cost:", averaged("study_postscript", "bsr-1e-2").
 #
 # <details><summary>Hint</summary>
 #
-# A gain needs three things: see the paragraph below Section 3's questions. Which number of the
-# table stands for each?
-# </details>
-#
-# <details><summary>Second hint</summary>
-#
-# Change the second number (the nuisance's) of `across` (to .5, say), of `within` (to 1) or of `new`
-# (to .2). Is all tax gone where `across` is .5?
+# A gain needs three things (Section 3, last paragraph). Which of the nuisance's numbers in the
+# table stands for each? Is all tax gone where its `across` is .5?
 # </details>
 
 # %%
@@ -966,12 +960,13 @@ if mine is not None:
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen here, $10^{-2}$ | If the whole interval is below zero |
-# |---|---|---|
-# | spread alone minus BT, new sources | +.052 ± .007 (A), -.171 ± .010 (C) | leave it out |
-# | BSR minus spread alone, same $\lambda$ | -.016 ± .004 (A) | level costs: try spread alone |
+# | In your run, watch | If the whole interval is below zero |
+# |---|---|
+# | spread alone minus BT, new sources | leave it out |
+# | BSR minus spread alone, same $\lambda$ | level costs: try spread alone |
 #
-# Vary what your pairs differ in. A smaller $\lambda$ is no cure: in C a tenth of BSR's costs .027.
+# Vary what your pairs differ in. A smaller $\lambda$ softens costs and gain. At a tenth BSR's cost
+# in C falls from .182 to .027, in B by about half. Its gain in A falls from .036 to .024.
 
 # %% [markdown]
 # ## What you know now
@@ -982,19 +977,12 @@ if mine is not None:
 # The level term cost wherever that was decided in one pass, most where the mean lies on quality.
 
 # %% [markdown]
-# | World | Pairs differ most along | $G \times$ mean² | Spread alone (32 seeds) | Level adds |
-# |---|---|---|---|---|
-# | A | nuisance: 9.02, in a pair .08 | 0 | +.052 | -.016 |
-# | B | nuisance: 9.02, in a pair .08 | 288 | +.042 | -.143 |
-# | C | signal: 9.12, in a pair .50 | 0 | -.171 | undecided |
-
-# %% [markdown]
 # - In worlds that we built for it, in one pass over fresh pairs, the rule gives the signs of BSR
-#   and of spread, in *neutral* with exact information. It does not give level's cost in A. 64
+#   and of spread, in *neutral* with exact information. It does not give level's cost in A, and 64
 #   epochs break it.
 # - The formula names what shrinks first in a linear head. It did not foretell a language model in
-#   training. There most is undecided. What is decided set by set in Section 9 is cost, BSR's nearly
-#   all at ten times the paper's $\lambda$ or more.
+#   training. There most is undecided, and what is decided set by set is cost, BSR's nearly all at
+#   ten times the paper's $\lambda$ or more.
 
 # %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
