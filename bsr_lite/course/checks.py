@@ -98,9 +98,8 @@ def check_overclaim(function: Callable) -> bool:
     Hint: the claim is never below one half. The judge's probability is: turn the true margin round
     where the model prefers the second answer"""
     margins, true = numbers(0, 6), numbers(1, 6)
-    expected = [torch.where(m > 0, true, -true).sigmoid() for m in (margins, -margins)]
-    cases = [((m, true), (m.abs().sigmoid() - right).mean())
-             for m, right in zip((margins, -margins), expected, strict=True)]
+    cases = [((m, t), (m.abs().sigmoid() - torch.where(m > 0, t, -t).sigmoid()).mean())
+             for m, t in ((margins, true), (-margins, true), (margins / 10, margins))]  # last: < 0
     return judge(check_overclaim, function, cases)
 
 
