@@ -140,7 +140,7 @@ answers(45, "gold (0 to 5)")
 
 # %% [markdown]
 # **What to see.** Gold likes BSR 2's list best. It likes three policies better than the reference,
-# which was cut off after 48 tokens, and none less.
+# none less.
 
 # %% [markdown]
 # ## 2. One unit
@@ -190,8 +190,7 @@ unit_table.head(6)
 #
 # Training subtracts a penalty of 1 (about an sd of the proxy) from an answer that does not end by
 # itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, unless the proxy pays more
-# for going on (Section 6 has one). How much of the gain is that? (The gains above are without the
-# penalty.)
+# for going on. How much of the gain is that? (The gains above are without the penalty.)
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -203,6 +202,10 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
 # which a cut-off answer hardly has), *instruction* (the number asked for), *topic*, *fresh* (no
 # repetition) and *concise*. So its gain splits exactly. Only the first of a prompt's two answers
 # has its text on record: its terms are computed again.
+#
+# ± asks: would *this run* gain on other prompts? The bars below, and "a to b" later, ask: would a
+# *new run*, with a new seed? Three seeds say little of a fourth: these can hold zero, though no
+# ± does.
 #
 # **Predict**: which of the five rose, and did any fall?
 
@@ -284,8 +287,9 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# First a world in which the answer is known. An ending is worth 1.5. One policy learned nothing but
-# to end; the other one's answers are better by .5 besides.
+# First a world in which the answer is known. An ending is worth 1.5, and the better answers do not
+# end more often. One policy learned nothing but to end; the other one's answers are better by .5
+# besides.
 
 # %%
 def made_up_answers(share, better, rng):
@@ -321,26 +325,25 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BSR 0 and
-# BSR 2 keep a climb of the proxy, of one sd or more. No gain of gold is seen with it. BT 0 and BT 2
-# keep a small climb of both; over first answers alone gold's is undecided (`LOG.md`). All this
-# holds on prompts that the reference can finish.
+# **What to see.** **Most of gold's gains are gone**, and most gains of four proxies. BSR 0 and
+# BSR 2 keep one sd or more of the proxy's. No gain of gold is seen with it. BT 0 and BT 2 keep a
+# small climb of both (gold's undecided over first answers alone: `LOG.md`). All this is on prompts
+# that the reference can finish.
 #
 # Did BSR 0, whose gold fell, exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies
-# hardly moved. That may be **drift**: nothing pulls a policy back to the reference. Or it is the
-# penalty. Only rewards whose meaning is known can tell.
+# hardly moved. It may be **drift**: nothing pulls a policy back. Or the penalty. Or **selection**:
+# the reference ends its better answers. (Not seen: they lead by 1.55 ± .20, *complete* alone brings
+# 1.55, `LOG.md`.)
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
 # What does the same training do with a reward that knows nothing? Four of the five
-# rewards of `data/runs/study_rloo_controls`, three seeds each:
+# rewards of `data/runs/study_rloo_controls`, three seeds each (the fifth: `LOG.md`):
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
-#
-# (The fifth, gold plus half a point for each "!", is in `LOG.md`.)
 #
 # **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
 
@@ -355,9 +358,6 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 # %% [markdown]
 # At the end of training it writes a word or nothing. How do the six policies compare? All stand
 # beside the same two answers of the reference.
-#
-# In Section 2 each of the six gained, on new prompts (±). Whether a seventh run would is another
-# question. Here "a to b" speaks of new seeds, too. With three it can hold zero though no ± did.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -422,16 +422,15 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # answer ends, at 11 to 19 tokens, and no gradient is left. AdamW's momentum, made of the earlier
 # gradients, pushes on the same way, down to one to four tokens (`LOG.md`).
 #
-# **Within these 40 steps random numbers prevent most of the fall, in every seed.** They keep
-# sending gradients. Whether that stops the fall or only slows it was not looked into.
+# **Within these 40 steps random numbers prevent most of the fall, in every seed.** Perhaps because
+# they keep sending gradients: not looked into, nor whether the fall only slows.
 #
-# Third column: training on gold itself brings about one sd more than BT, BSR or *gold + error*.
-# Beside BT that is undecided.
+# Third column: training on gold itself brings about one sd more than BT (undecided), BSR or
+# *gold + error*.
 
 # %% [markdown]
-# So a model is to be set beside random numbers, not beside the reference: the table's second
-# column. For BT, BSR and *gold + error* the lead is about one sd, each time undecided. Gold's own
-# lead, two sds, is decided.
+# So set a model beside random numbers, not beside the reference: the second column. For BT, BSR and
+# *gold + error* the lead is about one sd, each time undecided. Gold's own, two sds, is decided.
 #
 # **Such a lead is not knowledge alone.** It also holds what any consistent reward brings: random
 # numbers give a policy nothing to climb. No run here was paid for something irrelevant that can be
@@ -443,15 +442,15 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # So no fall of Section 3 is seen to need a misleading proxy. But distance is not equal: random
 # numbers' policies went 14 to 17 nats, the models' 14 to 47.
 #
-# Is it drift? Or the penalty? No run here lacks the penalty, so none tells them apart.
+# Drift, penalty or selection? No run here rules one of them out.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
 # asked* numbers its answers where a list is asked for, and nowhere else: a first sign, no proof. A
-# policy that learned *a mannerism* numbers everything, or nothing. Section 1's prompt asked for a
-# list, so a numbered answer to it may be either. **Guess**: which of the six is which?
+# policy that learned *a mannerism* numbers everything, or nothing. **Guess**: which of the six is
+# which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -466,8 +465,9 @@ def habits(found):
 frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** BT 0 begins more lists with "1." than the reference, and nothing else (are they
-# lists?). BSR 2 begins all answers so but one. BT 2 stayed, and three gave up lists.
+# **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
+# and never elsewhere (are they lists?). BSR 2 begins all answers so but one. BT 2 stayed, and three
+# gave up lists.
 #
 # So BSR 2 learned a mannerism, and gold was right not to follow its proxy (Section 3)? Here is an
 # answer with its line breaks, which Section 1 left out:
@@ -543,14 +543,13 @@ for how, gains in {"as gold counts": split, "read again": read_again}.items():
 print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** BSR 2 goes from just below the reference to the best of the six; the other runs
-# hardly move. The fall of *instruction* under BSR becomes undecided. At equal ending BSR 2's gold,
-# first answers, goes from -.43 ± .33 to +.28 ± .43. (With second answers, too, it was undecided
-# from the start: Section 3.) **Gold misjudged how many items and sentences BSR 2 gives.**
+# **What to see.** The other five runs hardly move. The fall of *instruction* under BSR becomes
+# undecided. At equal ending BSR 2's gold, first answers, goes from -.43 ± .33 to +.28 ± .43. (With
+# second answers, too, it was undecided from the start: Section 3.) **Gold misjudged how many items
+# and sentences BSR 2 gives.**
 #
 # Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
-# points and no story. Gold has no term for that. A count showed the numbering; that there is no
-# story, only reading shows.
+# points and no story. Gold has no term for that: only reading shows it.
 
 # %% [markdown]
 # ## 6. Proxies from another world
@@ -577,9 +576,7 @@ def row_of(run):
     return {"proxy's correlation with gold": f"{correlation:+.2f}",
             "proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
             "ended": f"{np.mean(policy['finished']):.2f}",
-            "tokens": f"{np.mean(policy['tokens']):.0f}",
-            "an answer (/: a new line, //: a new paragraph)": shorten(
-                policy["texts"][45].replace("\n\n", " // ").replace("\n", " / "), 60)}
+            "tokens": f"{np.mean(policy['tokens']):.0f}"}
 
 
 NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
@@ -587,12 +584,39 @@ NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
 alike = [statistics.within_correlation(*(run["evaluation"]["reference"][key]
                                          for key in ("proxy", "gold"))) for run in SIX.values()]
 print(f"Section 1's six proxies correlate with gold by {min(alike):.2f} to {max(alike):.2f}")
-frame({name: row_of(run) for name, run in NINE.items()}).rename_axis(
-    shorten(prompts[45]["prompt"]))
+frame({name: row_of(run) for name, run in NINE.items()})
 
 # %% [markdown]
-# The figure shows them at equal ending, and in grey where random numbers left gold. (Both beside
-# *eight* answers of the reference, drawn for these runs: so the band is not quite Section 4's.)
+# **Predict**: of the 112 first answers of a run, how many differ?
+
+# %%
+def repeats(run):
+    texts = run["evaluation"]["policy"]["texts"]
+    second = np.mean(["\n\n" in text for text in texts])
+    return {"different answers": len(set(texts)), "with a second paragraph": f"{second:.2f}",
+            "an answer (/: a new line, //: a new paragraph)": shorten(
+                texts[45].replace("\n\n", " // ").replace("\n", " / "), 60),
+            "times it is given": texts.count(texts[45])}
+
+
+frame({name: repeats(run) for name, run in NINE.items()}
+      | {f"random numbers, seed {run['seed']}": repeats(run)
+         for run in controls["noise-kl0.0"]}).rename_axis(shorten(prompts[45]["prompt"]))
+
+# %% [markdown]
+# **What to see.** **Two runs are shown to be misled** (counted after the answers were seen).
+# - *BT's seed 1* never ends, though the penalty pays for ending, and Section 4's controls do end.
+#   Among the reference's answers its proxy pays 1.6 for being cut off, in the unit in which the
+#   penalty is 1.
+# - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". The proxy pays 2.7 sds
+#   for it, gold takes 1.1 off. No control that was paid for texts repeats itself.
+#
+# What was not asked for shows, too: three runs write a second paragraph, where the postscript
+# stood, in .84 to .96 of their answers (reference .26). `LOG.md` has these numbers.
+
+# %% [markdown]
+# And at equal ending? Grey is where random numbers left gold. (The reference has *eight* answers
+# here, so the band is not quite Section 4's.)
 
 # %%
 noise = controls["noise-kl0.0"]
@@ -613,24 +637,15 @@ axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
-# %%
-moved = [(term_gains(run, lined) - term_gains(run)).sum(1).mean() for run in NINE.values()]
-print(f"read again as in Section 5, gold of no run moves by more than {np.abs(moved).max():.3f} sd")
-
 # %% [markdown]
-# **What to see.** As it is, gold falls beyond its interval in three runs: BT's seeds 0 and 1, BSR's
-# seed 2. **Only BT's seed 1 is shown to be misled.** It never ends, though the penalty pays for
-# ending, and Section 4's controls do end. Among the reference's answers its proxy pays 1.6 for
-# being cut off, in the unit in which the penalty is 1 (`LOG.md`).
-
-# %% [markdown]
-# **At equal ending gold falls in five of the other eight**, while all eight proxies rise by more
-# than one sd. For none is a misleading proxy shown to be needed. Only BT's seed 0 falls further
-# than under random numbers, at 29 nats, where none of theirs went.
+# **What to see.** As it is, gold falls beyond ± in three runs (first table). **At equal ending it
+# falls in five of the eight that end**, while all eight proxies rise by more than one sd. Only BT's
+# seed 0 falls further than under random numbers, at 29 nats, where none of theirs went. For the
+# other four a misleading proxy is not shown to be needed. (Read again as in Section 5, gold moves
+# by at most .013 sd: `LOG.md`.)
 #
-# Does a proxy's correlation with gold tell the runs apart? All nine have less than Section 1's.
-# Only the misled run's is below zero (-.22). Among the other eight the correlation sorts
-# nothing. Where gold fell at equal ending, it is .12 to .45. Where gold rose, it is .13 to .47.
+# All nine proxies correlate less with gold than Section 1's. Of the misled runs' one has -.22. The
+# other has +.45, nearly the highest: above zero the correlation sorts nothing.
 
 # %% [markdown]
 # ## 7. The proxy's favourites
@@ -712,10 +727,7 @@ def turning(name):
             "verdict": "turns" if later[2] < 0 else "rises" if later[1] > 0 else "undecided"}
 
 # %%
-table = frame({name: turning(name) for name in curves})
-assert list(table.verdict[["+ noise", "+ rare trick"]]) == ["rises", "turns"], (
-    "a fault shows itself among the favourites")
-table.head(6)
+frame({name: turning(name) for name in curves})
 
 # %% [markdown]
 # **What to see.** All correlate with gold by .62 to .65. *Noise*: better all the way. *A rare
@@ -760,7 +772,7 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 # %% [markdown]
 # **What to see. Undecided**: every interval holds zero, and gold's hold large effects either way.
 # BSR's proxies were climbed further than BT's in every seed of Section 1, and less far in every
-# seed of Section 6 (once by .02). So nothing follows for BSR.
+# seed of Section 6 (once by .02).
 
 # %% [markdown]
 # ## 9. What holds here
@@ -770,8 +782,9 @@ frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
 #   random numbers.
 # - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Shown to be misled by its proxy**: one run of Section 6, which never ends. In five of the
-#   other eight the proxy rose and gold fell at equal ending; the cause is open.
+# - **Shown to be misled by their proxies**: two runs of Section 6. One never ends, one gives most
+#   prompts the same two words. In four others the proxy rose and gold fell at equal ending; the
+#   cause is open.
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
@@ -917,10 +930,11 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # ## What you know now
 #
-# - A gain that nearly any proxy would bring, such as ending, must be taken out of proxy *and* gold
-#   before you compare them.
-# - **Paid for ending alone**, a policy falls silent, and gold loses 3.5 sds. Within 40 steps random
-#   numbers prevent most of that.
+# - Take a gain that nearly any proxy would bring, such as ending, out of proxy *and* gold before
+#   you compare them.
+# - **Paid for ending alone**, a policy falls silent: gold loses 3.5 sds.
+# - **Count the different answers**: one proxy paid 2.7 sds for the same two words on 78 of 112
+#   prompts.
 # - **Equal correlation, unequal picks**: at the top one of 64 trained proxies lie .3 sds below
 #   noise, a made-up rare trick 1.2. Look at the favourites.
 #
