@@ -197,8 +197,6 @@ assert leak > 0.05, "the comparison must notice a leak"
 # %% [markdown]
 # ## 3. Where 8 billion weights go
 #
-# More GPUs shrink what belongs to weights, not what belongs to the tokens of a micro-batch.
-#
 # Full fine-tuning in fp32 takes 4 bytes a weight, 4 for its gradient and 8 for AdamW's two
 # averages: 16 in all, 128 GB for 8 billion. **FSDP2** (fully sharded data parallel) *cuts* all of
 # them over the GPUs, and gathers a layer's weights only while it computes. **Activations**, what
@@ -227,7 +225,8 @@ pd.DataFrame([{"GPUs": gpus, "GB each": sharded(full, gpus) / 1e9}
 #
 # `scale.dry_run` counts the real config on *fake* tensors (notebook 05): 7.5 billion weights, since
 # a reward model has no output layer. The config's `dtype` is that of the products: trained weights
-# stay in fp32, so the 16 bytes hold. *Gathered* is what a GPU holds whole for a moment.
+# stay in fp32, so the 16 bytes hold. *Gathered* is what each GPU holds uncut at the peak:
+# mostly the embedding and its gradient.
 #
 # **Predict**: start from 8 GPUs and 32,768 tokens a micro-batch. First take a quarter of the
 # tokens, then, with that micro-batch, eight times the GPUs. Which step saves more?
@@ -280,15 +279,15 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 
 # %% [markdown]
 # **What to see.** Fewer tokens shrink activations; more GPUs the weights, gradients and averages.
-# What is gathered, mostly the embedding and its gradient, stays whole. The order matters: the batch
-# stays at 128 pairs, so each of 64 GPUs has about 2, at most 8,192 tokens. Going to 64 GPUs first
-# would save all 33 GB, and the smaller budget then nothing. CUDA's own memory comes on top
-# (`dry_run` adds .6 GB; an H100 took .8).
+# What is gathered stays as large. The title's numbers belong to this order: each of 64 GPUs has
+# about 2 of the 128 pairs, at most 8,192 tokens. So 64 GPUs first would save all 33 GB, the
+# smaller budget then nothing. CUDA's own memory comes on top (an H100 took .8 GB; `dry_run` adds
+# .6).
 #
 # These bars are counted, not measured. On an H100 the count of the small model's activations,
 # *without* checkpointing, was too low in all six settings, by .2 to 1.6%
-# (`data/runs/gpu_nvidia-h100-80gb-hbm3`). With checkpointing, for 8B, or on several GPUs nothing
-# was measured: leave room.
+# (`data/runs/gpu_nvidia-h100-80gb-hbm3`). With today's attention, with checkpointing, for 8B, or on
+# several GPUs nothing was measured: leave room.
 
 # %% [markdown]
 # ## 4. A loss that couples all GPUs
@@ -364,9 +363,9 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 # rewards of all, then each part again with a graph.
 
 # %% [markdown]
-# The slices' gradients must be *summed*. A library that averages them loses a factor. The first
-# loss does not show it, and AdamW, which divides by the gradient's own size, nearly hides it. The
-# gradient's norm does show it.
+# The slices' gradients must be *summed*. PyTorch's own data parallelism averages them: the
+# gradient is then too small by the number of ranks. The first loss does not show it. AdamW,
+# which divides by the gradient's own size, nearly hides it. The gradient's norm shows it.
 #
 # **Predict**: five weights see all pairs. How far is their gradient off from the whole batch's with
 # rewards exchanged, and how far with halves?
@@ -466,10 +465,14 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 
 # %% [markdown]
 # The live runs are in fp32; the 8B config computes in `bfloat16`. On one H100 the small model, cut
-# to four layers, took BSR steps whose group was cut into five micro-batches (`exactness.json`).
-# Against fp32 on a CPU, the loss was off by up to .9% in bfloat16, and by a millionth in fp32. So
-# in bfloat16 rounding can hide what the control's loss shows in steps 2 to 4: compare in fp32
-# (`model.dtype=float32`).
+# to four layers, took BSR steps of five micro-batches (`exactness.json`). Against fp32 on a CPU,
+# the loss was off by up to .9% in bfloat16, and by a millionth in fp32. (Two bfloat16 runs were not
+# compared.) So compare *ranks* in fp32 (`model.dtype=float32`): rounding might hide the control's
+# loss in steps 2 to 4.
+#
+# That attention took a call a segment. In bfloat16 an H100 now takes one call for all: no GPU has
+# checked it, and fp32 does not use it. So first compare packed with alone (Section 2) in bfloat16:
+# a leak must exceed rounding.
 
 # %% [markdown]
 # ## 6. Time, which cannot be counted
@@ -504,9 +507,8 @@ print("135M, trained on an H100: % of its peak, by the tokens of a micro-batch")
 # %% [markdown]
 # Why so low? Two suspects.
 # - That version computed attention one segment at a time. Timed alone (`kernels.json`) it took
-#   3.3 ms a layer for 7,168 tokens. At that rate the attention of 30 layers would need .45 s for
-#   32,768 tokens. But a whole step of *full* took .38 s (Exercise 4). So timed alone it is slower
-#   than within a step; its part is not known. It is replaced, and not timed again.
+#   3.3 ms a layer for 7,168 tokens. At that rate 30 layers would need more than all of
+#   *full*'s largest step (Exercise 4). So its part is not known. No GPU has timed its replacement.
 # - Perhaps a part of each step is fixed, while the card waits for the CPU to start every operation.
 #   Exercise 4 asks how much that would explain.
 
@@ -643,8 +645,7 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One call of each setting, the median of five steps: the noise between calls is not known. Seconds
-# are budget over rate.)
+# (One call of each setting, the median of five steps: the noise between calls is not known.)
 
 # %% [markdown]
 # ## Check yourself
@@ -676,7 +677,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # |---|---|---|
 # | packed against alone | rewards within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | loss, gradient norm: 1, 2 ranks | within 2e-6 in fp32 (groups of 4: 7%, 50%) | exchange; sum |
-# | measured activations over count | 1.00 to 1.02 (H100, 135M, no checkpointing) | `token_budget` |
+# | activations over count | 1.00 to 1.02 (135M, earlier code, no checkpointing) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M, earlier code: at best 6% | `token_budget`, GPUs |
 
 # %% [markdown]
@@ -703,8 +704,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # | 1e-3 | 52.1 | 73.5 | 85.0 | 61.2 | 70.2 |
 # | 1e-2 | 55.7 | 72.5 | 81.9 | 60.1 | 70.0 |
 #
-# At 1e-2 *hard* is 7.9 higher and *easy* 6.5 lower. *Overall* stays where it was, and *math* loses
-# 2.0.
+# At 1e-2 *hard* gains 7.9 and *easy* loses 6.5. *Math* loses 2.0; *overall* stays.
 # </details>
 
 # %% [markdown]
