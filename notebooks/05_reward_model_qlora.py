@@ -186,8 +186,8 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 #
 # **What to see.** Left, the bumps beside the spikes are our model's past: it comes from a file in
 # Q4_1, a format in which each block of 32 weights has 16 evenly spaced values. So what is
-# "original" in Section 6 was once in 4 bits, too. Gaussian numbers have no such past. Up to blocks
-# of 256 the dotted lines agree with the solid ones.
+# "original" in Section 6 was once in 4 bits, too. Gaussian numbers (dotted) have no such past, and
+# agree up to blocks of 256.
 
 # %% [markdown]
 # **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
@@ -290,11 +290,11 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # %% [markdown]
 # Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds a **pair** at a
 # time, a micro-batch (03). It computes in 16 bits. Frozen weights lie in 16 or 4 bits, trained ones
-# in 32. A layer trained whole gets a 16-bit copy to multiply with, counted as activations.
+# in 32.
 #
-# "2,048 tokens" is a prompt (512) with *one* answer (1,536). Both answers share the prompt:
-# $512 + 2 \cdot 1536 = 3584$ tokens a pair. (A 16 GB card may have 17.2 times $10^9$ bytes: a
-# reserve.)
+# A quarter of the tokens is the prompt's. So "2,048 tokens" is a prompt of 512 with *one* answer of
+# 1,536. Both answers share the prompt: a pair has $512 + 2 \cdot 1536 = 3584$. At "512 tokens" it
+# has $128 + 2 \cdot 384 = 896$.
 #
 # **Predict** for 2,048 tokens: which saves more of LoRA's memory, 4 bits or checkpointing? Which
 # does a 24 GB card need, which a 16 GB card?
@@ -307,8 +307,7 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
 # Every layer adds the same number of bytes. So two depths are counted, and a straight line leads to
-# 32 layers. (Below, full and LoRA are checked at five layers. The other three ways lay on a line to
-# the byte at 1, 2 and 3 layers: `data/runs/LOG.md`.)
+# 32 layers. (All five ways were once counted at 32: the same table, `data/runs/LOG.md`.)
 
 # %%
 @functools.cache  # nothing is counted twice
@@ -339,6 +338,11 @@ Markdown(tables.table(
      "activations", "CUDA", "total", "total at 512"],
     [[way, *(f"{x:.1f}" for x in bill[2048, way].values()),
       "not counted" if way == "full" else f"{bill[512, way]['total']:.1f}"] for way in WAYS]))
+
+# %% [markdown]
+# Row `full` has no adapters. Its weights, all trained, stand under "base", their gradients and
+# averages beside it. Of its activations 14 GB are 16-bit copies of the layers' weights, to multiply
+# with. (A 16 GB card may have 17.2 times $10^9$ bytes: a reserve.)
 
 # %%
 for way in ("full", "LoRA"):
@@ -397,9 +401,6 @@ axes[1].legend(loc="upper right", fontsize=8);
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
 # layer, not beside a 4-bit one. The H100 saw a difference in our small model, too: 6.43 GB against
 # 7.28, at 8,064 tokens. (In Section 4's first table all is in 32 bits, so nothing is copied.)
-#
-# 14 of full fine-tuning's 42.1 GB are 16-bit copies of the layers' 32-bit weights. Without them its
-# activations would still be the largest.
 
 # %% [markdown]
 # ## 5. Train, live
@@ -407,6 +408,7 @@ axes[1].legend(loc="upper right", fontsize=8);
 # Does it learn? We train six layers for ten steps of eight pairs with BSR (Eq. 25,
 # $\lambda = 10^{-3}$, one group a batch). One seed, so a demonstration. A random head may rank well
 # by luck: the same prompts are scored (Kendall's tau within a prompt) before the first step, too.
+# Whether a rounded base learns *worse* is not tested.
 
 # %%
 import dataclasses
@@ -482,8 +484,8 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
 # Of six sizes tried it is the cheapest whose interval leaves out zero, so this interval flatters.
 # Two larger ones say the same, three others leave it open (`data/runs/LOG.md`). Whether more was
-# learned than a length, lesson 07 asks. A machine that computes in 16 bits gets other digits.
-# (Left, lines are moved by up to .03, so that equal ones stay apart.)
+# learned than a length, lesson 07 asks. In 16 bits digits differ. (Left, lines are moved by up to
+# .03, to stay apart.)
 
 # %% [markdown]
 # ## 6. Which copy is still the model?
@@ -546,8 +548,8 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
     [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
-# The model is no good judge: after ten steps "I like trains." beats the right answer. In this
-# section only one thing counts: do copies give the *same* rewards?
+# The model is no good judge: after ten steps "I like trains." beats the right answer. Here only one
+# thing counts: do copies give the *same* rewards?
 #
 # For copy 5 base plus change is rounded to 4 bits again. The control is copy 1 without adapters.
 
@@ -620,17 +622,16 @@ assert alone > 2e-3, "the base alone must move a margin"
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base the margin of 2 over
-# 4 moves by .13. Even with adapters at zero, this change of base moves a margin, by .09. Copy 6 has
-# another base, too, rounded from weights in the other format. Its margins move by .004: little, but
-# they move. (Another training gives other numbers. Whether copy 4 is better or worse, four answers
-# cannot say.)
+# 4 moves by .13. Even with adapters at zero, this change of base moves a margin, by .09. Copy 6's
+# base, embeddings as well, was loaded in the other format. Its margins move by up to .004. (Another
+# training gives other numbers. Whether copy 4 is better or worse, four answers cannot say.)
 
 # %% [markdown]
-# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Expect its copy 2
-# to move margins a little; how far is not recorded here.
+# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Its copy 2 may
+# move margins a little; how far is not recorded.
 #
-# Why is copy 5 nearly the control again? **Predict** how many 4-bit codes ten steps moved. (A
-# change 100 times as large checks that the count can see one.)
+# Why is copy 5 nearly the control again? **Predict** how many 4-bit codes ten steps moved. (The
+# count's control is a change 100 times as large.)
 
 # %%
 total, moved, shares = 0, {1: 0, 100: 0}, []
@@ -652,14 +653,13 @@ print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its 
 print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
 
 # %% [markdown]
-# None: rounding again takes back nearly all that was trained, but for the head. The codes are the
-# same, so the trace that is left (.560, not .566) lies in the blocks' absmax. A held weight lies
-# *on* one of the 16 values. For another code it must move at least half the smallest gap, .04 of
-# its absmax. That is about a tenth of the weights' standard deviation ($.04 \cdot 2.6$, Section 2).
-# Training moved no matrix by more than .9%.
+# None: rounding again takes back nearly all training, but for the head. The codes are the same, so
+# the trace that is left (.560, not .566) lies in the blocks' absmax. A held weight lies *on* one of
+# the 16 values. For another code it must move at least half the smallest gap, .04 of its absmax:
+# about a tenth of a standard deviation ($.04 \cdot 2.6$, Section 2). On average (rms) training
+# moved a matrix's weights by at most .9% of one. Some may have moved farther; none far enough.
 #
-# Small for a code is not small for a reward: without adapters a margin moves by .57, more than on
-# the original base (.13).
+# Small for a code is not small for a reward: without adapters a margin moves by .57.
 #
 # Would one notice copy 4 by the *order* of the answers?
 
@@ -714,8 +714,7 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 #
 # <details><summary>Hint</summary>
 #
-# On which axes is a power law a straight line? A slope over all sizes can hide what begins at the
-# last one.
+# On which axes is a power law a straight line?
 # </details>
 
 # %%
@@ -811,8 +810,8 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # checkpointing shrinks activations. A trained model is its adapters *and* its rounded base:
 # merged anywhere else, nothing fails and the margins change.**
 #
-# - At 2,048 tokens full fine-tuning takes 163 GB, adapters 42. Checkpointing leaves 18.5 of these,
-#   with 4 bits as well 7.8.
+# - By count, at 2,048 tokens full fine-tuning takes 163 GB, adapters 42. Checkpointing leaves 18.5
+#   of these, with 4 bits as well 7.8.
 # - Long answers call for checkpointing, short ones for 4 bits.
 # - Ten steps changed no 4-bit code: merge into dequantized weights, and stay there. After longer
 #   training, count again.
