@@ -101,9 +101,9 @@ def test_the_penalty_matrix_is_the_expectation():
 
 
 def test_theory_foretells_exact_fits_where_labels_stay_as_uncertain():
-    """Signal and nuisance of three worlds; the formula holds while p (1 - p) is what it was, so
+    """Signal and nuisance of four worlds; the formula holds while p (1 - p) is what it was, so
     that strong penalties come out a third too large at most."""
-    for name in ("helps", "neutral", "hurts"):
+    for name in ("helps", "mean on the signal", "neutral", "hurts"):
         for method, _, predicted, fitted in shrink_factors(WORLDS[name], worlds.FITTED, 0):
             if predicted > 0.1:
                 assert 0.7 < fitted / predicted < 1.25, (name, method)
