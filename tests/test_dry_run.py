@@ -229,12 +229,13 @@ def test_every_way_to_hold_it_is_held_against_a_card(tiny_path, monkeypatch):
 @pytest.mark.parametrize("path", [p for p in sorted(CONFIGS.glob("rm_*.yaml"))
                                   if "_bt" not in p.stem], ids=lambda p: p.name)
 def test_every_shipped_config_dry_runs(path, capsys):
-    """A bt config is its bsr twin but for the objective, says test_config."""
-    module.main(["--config", str(path)])
+    """Two layers of it: what whole ones take is held against their headers, in
+    test_paper_configs. A bt config is its bsr twin but for the objective, says test_config."""
+    module.main(["--config", str(path), "--set", "model.depth=2"])
     rows = {x.split("|")[1].strip(): x for x in capsys.readouterr().out.splitlines() if "|" in x}
     parts = [float(rows[k].split("|")[2]) for k in module.PARTS if k in rows]
     assert float(rows["total"].split("|")[2]) == pytest.approx(sum(parts), abs=0.03)
-    assert any("one GPU" in rows[card] for card in CARDS if card in rows) or "8b" in path.stem
+    assert set(CARDS) & set(rows)
 
 
 def test_it_trains_nothing_and_speaks_once_under_a_launcher(tiny_path, tmp_path, capsys,

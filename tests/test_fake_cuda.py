@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-def test_everything_runs_on_fake_cards_of_three_generations(tmp_path):
+def test_everything_runs_on_fake_cards_of_both_generations(tmp_path):
     """`on_fake_cuda.py` in a process of its own; its failures are in the message."""
     from fake_cuda import compile_guard
     library = compile_guard(tmp_path)
