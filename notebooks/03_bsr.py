@@ -11,8 +11,8 @@
 #
 # Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
 # in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
-# term that does. The paper's claim: it calms the dispersion of hidden states (07, Section 5) and
-# makes reward models more robust. Here we take the term apart. Notebook 04 asks when it helps.
+# term that does. The paper claims that BSR calms the dispersion of hidden states (07, Section 5)
+# and makes reward models more robust. Here we take the term apart. Notebook 04 asks when it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
@@ -59,7 +59,7 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # First, three recorded runs of BT (`data/runs/study_lambda`): notebook 02's model, cut to ten
-# layers, in 23 steps of 16 pairs (a last, smaller step is left out). Trained are LoRA (small
+# layers, in 23 steps of 16 pairs (a last, smaller step is left out). They train LoRA (small
 # matrices added to the model's own, which stay as they are) and the **head**, the vector that turns
 # a hidden state into a reward. A seed decides the head's start and the order of pairs.
 
@@ -135,8 +135,8 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # An epoch draws *without* replacement. From $N$ pairs the variance of a group's mean is then
 # smaller by the factor $(N - G)/(N - 1)$.
 #
-# **Predict**: the penalty when a group is the whole data. And for $\mu_s = 0.5$, $\mathrm{Var}(s) =
-# 1.76$: from which $G$ on does the level cost more?
+# **Predict**: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
+# $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more?
 
 # %%
 N, mu = 256, 0.5
@@ -176,8 +176,7 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
             "At level 0.5 the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
-# **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7. At $G = 1$ the
-# penalty is exactly the mean squared pair mean.
+# **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7.
 #
 # <details><summary>Answer</summary>
 #
@@ -405,7 +404,7 @@ table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
 # - **centering**: $\kappa$ times the mean of $(r_w + r_l)^2 = 4 s^2$;
 # - **L2**: $\kappa$ times the mean of $(r_w^2 + r_l^2)/2 = s^2 + m^2/4$.
 #
-# The mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$. So all are made of three parts.
+# The mean of $s^2$ is $\mu_s^2 + \mathrm{Var}(s)$. So each penalty is a sum of at most three parts:
 
 # %% jupyter={"source_hidden": true}
 r_w, r_l = torch.randn(2, 4096, dtype=torch.float64) * 2 + 0.7
@@ -454,7 +453,7 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
 # But all rewards come from the same weights, where pushes add up or cancel. On a linear head the
 # penalty's gradient is $2\lambda G\,\bar r\,\bar h$, with the mean hidden state $\bar h$.
 #
-# **Predict**: how long is it beside BT's on a real head, less than 3%, 3%, or more?
+# **Predict** its length beside BT's on a real head: less than 3%, 3%, or more?
 
 # %%
 from bsr_lite.batching import pack
@@ -481,31 +480,29 @@ r_w, r_l = h_w @ W, h_l @ W
 torch.testing.assert_close(g_bsr, 2e-3 * 16 * (mean_hidden @ W) * mean_hidden)  # the formula
 
 # %%
-one_pair = (torch.sigmoid(r_l - r_w)[:, None] * (h_w - h_l)).detach().norm(dim=1).mean()
 mean_reward, sd_s = torch.cat([r_w, r_l]).mean().item(), ((r_w + r_l) / 2).std().item()
-print(f"mean reward {mean_reward:.2f}, sd(s) {sd_s:.2f}, |mean h| "
-      f"{mean_hidden.norm():.0f}, mean |h_w - h_l| {(h_w - h_l).norm(dim=1).mean():.1f}")
+print(f"mean reward {mean_reward:.2f}, sd(s) {sd_s:.2f}; length of the mean state "
+      f"{mean_hidden.norm():.0f}, of a pair's difference {(h_w - h_l).norm(dim=1).mean():.1f} "
+      f"on average, of the mean difference {(h_w - h_l).mean(0).norm():.1f}")
 over_bt = {"one reward": 2e-3 * 16 * mean_reward,
-           "the head, if BT's\npairs all agreed": (g_bsr.norm() / one_pair).item(),
-           "the head, this batch": (g_bsr.norm() / g_bt.norm()).item(),
+           "the head,\nthis batch": (g_bsr.norm() / g_bt.norm()).item(),
            "the spread's term,\nthis batch": (g_spread.norm() / g_bt.norm()).item()}
 
 # %%
 # drawing only
-TEXTS = ("{:.0%}", "along the long $\\bar{{h}}$, BT's along a short $h_w - h_l$: {:.0%}",
-         "BT's pairs point different ways and cancel: {:.0%}",
+TEXTS = ("{:.0%}", "BSR along the long mean state, BT along a short mean difference: {:.0%}",
          "{:.1%}: its pushes sum to zero")
 figure, axis = plots.panels(1)
 axis.axvline(1, color=plots.COLORS["bt"])
-axis.annotate("as large\nas BT's", (1.1, 2.9), color=plots.COLORS["bt"])
+axis.annotate("as large\nas BT's", (1.1, 1.9), color=plots.COLORS["bt"])
 for row, (x, text) in enumerate(zip(over_bt.values(), TEXTS, strict=True)):
-    tint, left = plots.COLORS["spread" if row == 3 else "bsr"], row in (1, 2)
+    tint, left = plots.COLORS["spread" if row == 2 else "bsr"], row == 1
     axis.plot(x, row, "o", color=tint, markersize=8)
     axis.annotate(text.format(x), (x, row), (-9 if left else 9, -3), color=tint,
                   textcoords="offset points", ha="right" if left else "left",
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-axis.set(xscale="log", xlim=(5e-4, 3), ylim=(3.5, -0.5))
-axis.set_yticks(range(4), over_bt)
+axis.set(xscale="log", xlim=(5e-4, 3), ylim=(2.5, -0.5))
+axis.set_yticks(range(3), over_bt)
 axis.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
 axis.minorticks_off()
 plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
@@ -513,14 +510,13 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
             "nearly all by the level")
 
 # %% [markdown]
-# **What to see: 3% on a reward is 120% on this head.**
-# - 3% to 40%: a pair's two BT pushes add up to *one* along $h_w - h_l$ (length 6.2). Its two BSR
-#   pushes add up to *two* along $\bar h$ (length 41). That is $2 \cdot 41 / 6.2 = 13$ times.
-# - 40% to 120%: BSR's pushes all lie along $\bar h$, while BT's pairs cancel.
-# - The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%: its pushes sum to zero, so the long
-#   $\bar h$ drops out. Nearly all is the level's.
+# **What to see: 3% on a reward is 120% on this head.** A pair's two BSR pushes add up to *two*
+# along $\bar h$. Its two BT pushes add up to *one* along $h_w - h_l$. And $\bar h$ is long (41). A
+# pair's difference is short (6.2), and the mean difference shorter (2.1), for pairs differ in
+# different directions. Together that is $2 \cdot 41 / 2.1$, about 40 times.
 #
-# So at the *start* BSR at $10^{-3}$ weighs as much as BT. One head, one batch: a scale, not a law.
+# The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%: its pushes sum to zero, so the long
+# $\bar h$ drops out. Nearly all is the level's. One head, one batch: a scale, not a law.
 #
 # <details><summary>Fine print</summary>
 #
@@ -535,7 +531,7 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # means together by more than it shrinks margins?
 #
 # *The level first*: the runs of the first table, now with BSR. A batch is one group. Runs of one
-# seed share first head and batches.
+# seed start from the same head and see the same batches.
 #
 # **Predict**: the penalty's gradient is proportional to $\lambda$. Does $\lambda = 10^{-1}$ bring
 # the batch mean to zero much sooner than $10^{-3}$?
@@ -620,7 +616,7 @@ pd.DataFrame(rows, list(ends), ["mean margin", "sd(s)"]).rename_axis("three seed
 # A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 66 steps).
 # - *Level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
 #   So BSR *over level alone* is what the spread's term does.
-# - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$, at BSR's $10^{-2}$ and at $10^{-1}$.
+# - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$, ten times as much.
 #
 # **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms? And in the end,
 # does the spread's term lower $\mathrm{sd}(s)$ alone, or the margin as well?
@@ -636,13 +632,12 @@ def over(ours, other):
 terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
 ratios = {"BSR 1e-2 over\nlevel alone 1e-2": over(bsr, level),
-          "spread alone 1e-2\nover BT": over(terms["spread-1e-2"], bt),
           "spread alone 1e-1\nover BT": over(terms["spread-1e-1"], bt),
           "BSR 1e-2 over BT": over(bsr, bt)}
 
 # %%
 # drawing only
-TERMS = ("spread", "spread", "spread", "bsr")
+TERMS = ("spread", "spread", "bsr")
 figure, axes = plots.panels(4, sharey=True)
 for column, (axis, title) in enumerate(zip(axes, (
         "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
@@ -654,9 +649,9 @@ for column, (axis, title) in enumerate(zip(axes, (
         axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, row), (0, 8), ha="center",
                       textcoords="offset points", color=plots.COLORS[name], fontsize=8,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(3.3, -0.7))
+    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(2.3, -0.7))
     axis.set_title(title, fontsize=9)
-axes[0].set_yticks(range(4), ratios)
+axes[0].set_yticks(range(3), ratios)
 figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
 figure.suptitle(
     "At λ = 1e-2 BSR's slow start is the level's; its spread term takes 8% (2 to 13) "
@@ -672,26 +667,25 @@ figure.suptitle(
 # **What to see.**
 # - *The spread's term in BSR* (first row) takes 8% off margin and $\mathrm{sd}(s)$ alike. Their
 #   ratio falls by 3% at most.
-# - *Spread alone* takes about as much off BT's at the same $\lambda$. At $10^{-1}$ it takes two
-#   fifths off $\mathrm{sd}(s)$, but also a third off the margin.
+# - *Spread alone*, ten times as heavy, takes two fifths off $\mathrm{sd}(s)$, but also a third off
+#   the margin.
 # - BSR's *whole* difference from BT is undecided in the end (last row).
 
 # %% [markdown]
 # That BSR draws pair means together by more than it shrinks margins, these runs do not show.
-# Whether spread alone does is open: at $10^{-1}$ the ratio's interval ends at 1.000.
+# Whether spread alone does is open: the ratio's interval ends at 1.000.
 #
 # <details><summary>Fine print</summary>
 #
-# No rule chose the windows; with other late ones that interval ends on either side of 1. Left out:
-# BSR at $10^{-3}$, for want of its level alone, and spread alone at 1, whose ratio is undecided. BT
-# ran in 16 bits, some runs of spread alone in 32.
+# No rule chose the windows; with other late windows that interval ends on either side of 1. Left
+# out: BSR at $10^{-3}$, for want of its level alone, and spread alone at $10^{-2}$ and 1, whose
+# ratios are undecided. BT ran in 16 bits, some runs of spread alone in 32.
 # </details>
 
 # %% [markdown]
-# *And the ranking?* In the short study's `results.md` six of 24 differences between BSR and BT are
-# decided, all as costs; 1.2 would be by chance. Two are at $10^{-3}$. Four are at $10^{-2}$ and
-# $10^{-1}$, whose margin was still small: such a cost may pass with more steps. In the longer study
-# none of BSR's is decided (04, Section 9).
+# *And the ranking?* In the shorter study six of 24 differences between BSR and BT are decided, all
+# as costs (`results.md`; 1.2 would be by chance). Two are at $10^{-3}$, four at larger $\lambda$,
+# whose margin was still small. In the longer study none of BSR's is decided (04, Section 9).
 
 # %% [markdown]
 # ## Exercises
@@ -738,8 +732,9 @@ checks.check_same_weights(same_weights);
 # on; what the penalty still costs is the spread". May the sentence stand?
 #
 # Given are batch means $\bar r_t$ and unbiased variances of pair means, both (T,), with one group
-# of $G$ = `group` pairs a step. Estimate the level's share: $\sum_t G\,\mu_t^2$ in $\sum_t G\,\bar
-# r_t^{\,2}$. The level $\mu_t$ may move from step to step. Leave a share below zero as it is.
+# of $G$ = `group` pairs a step. Estimate the level's share: $\sum_t G\,\mu_t^2$ in
+# $\sum_t G\,\bar r_t^{\,2}$. The level $\mu_t$ may move from step to step. Leave a share below zero
+# as it is.
 #
 # *Guess first*: 10, 50 or 90%? Two controls: BT, whose level nothing holds, and 1000 invented runs
 # whose level *is* zero.
@@ -808,14 +803,12 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen at $10^{-3}$ | If not, or next, vary |
+# | In your run, watch | Seen at $10^{-3}$ (Section 8) | If not, or next, vary |
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
 # | root of `bsr/variance_term` | about .7, near BT's | to lower it and margin: larger $\lambda$ |
 # | tau minus BT's (04, Section 9) | decided on a test and a dev set, as costs | spread alone (04) |
-#
-# (Three seeds, 23 steps; swings: root mean square.)
 
 # %% [markdown]
 # ## What you know now
