@@ -514,7 +514,8 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # along $\bar h$. Its two BT pushes add up to *one* along $h_w - h_l$. And $\bar h$ is long (41). A
 # pair's difference is short (6.2), and the mean difference shorter (2.1), for pairs differ in
 # different directions. Together that is $2 \cdot 41 / 2.1$, about 40 times.
-#
+
+# %% [markdown]
 # The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%: its pushes sum to zero, so the long
 # $\bar h$ drops out. Nearly all is the level's. One head, one batch: a scale, not a law.
 #
@@ -679,7 +680,7 @@ figure.suptitle(
 #
 # No rule chose the windows; with other late windows that interval ends on either side of 1. Left
 # out: BSR at $10^{-3}$, for want of its level alone, and spread alone at $10^{-2}$ and 1, whose
-# ratios are undecided. BT ran in 16 bits, some runs of spread alone in 32.
+# ratios are undecided in these windows.
 # </details>
 
 # %% [markdown]
