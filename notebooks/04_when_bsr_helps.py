@@ -20,7 +20,7 @@
 # - foretell which direction a penalty takes from a linear head.
 #
 # Words from before: *level*, *spread*, the pair mean $s$, the group size $G$ (notebook 03);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
+# *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -70,8 +70,9 @@ from bsr_lite.studies.records import read_table
 # colours all answers to a prompt alike.
 
 # %% [markdown]
-# Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$, and sees 6,400
-# pairs once. Its head hardly moves, as the paper's (Fig. 1). Three such worlds, ours:
+# Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
+# pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
+# paper's does (Fig. 1). We built three such worlds:
 
 # %%
 WORLDS = dict(zip("ABC", [list(worlds.WORLDS)[i] for i in (0, 2, 4)], strict=True))
@@ -155,8 +156,9 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 # makes $p$ sure (Section 7).
 
 # %% [markdown]
-# Let neither mix directions, as in these worlds. Near BT's weight $w_0$ along $u$ the loss is about
-# $\tfrac12 I_u (w - w_0)^2 + \lambda\,\mathrm{tax}_u\,w^2$. It is least at this share of $w_0$:
+# How much of a weight is left? Suppose that information and tax mix no directions: nearly so in
+# these worlds. Near BT's weight $w_0$ on $u$ the loss is about $\tfrac12 I_u (w - w_0)^2 +
+# \lambda\,\mathrm{tax}_u\,w^2$. It is least at this share of $w_0$:
 #
 # $$\text{kept}_u = \frac{I_u}{I_u + 2\lambda\,\mathrm{tax}_u}, \qquad \mathrm{tax}_u = u^\top
 # \Sigma_c\,u + G\,(u^\top \mu_c)^2.$$
@@ -205,8 +207,8 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean; "
 
 # %% [markdown]
 # **What to see.** In A the centers scatter along the nuisance. No pair reaches far along it, but
-# the new answers do. B is A, moved. In C the centers scatter along the signal, where pairs are
-# short.
+# the new answers do. B is A, moved. In C the centers scatter along the signal, and pairs are short
+# along both.
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
@@ -247,7 +249,8 @@ Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% o
 # is what the level term adds.
 #
 # **Predict** from Section 1's table, on new sources: where does the *spread* term help, where does
-# it cost? Where does the *level* term cost? (Each pair has a prompt of its own.)
+# it cost? Where does the *level* term cost? (Each pair has a prompt of its own: pairs differ as
+# prompts do.)
 
 # %%
 BARS = "difference of tau, same seed\n(bar: mean, 95% over seeds)"
@@ -368,9 +371,11 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 
 # %% [markdown]
 # **What to see.** In A more is kept of the signal, in C of the nuisance. In B the spread term does
-# as in A; under BSR the signal keeps a little less than the nuisance. The rule's direction carries
-# over from a linear head. Its sizes do not (Section 7), nor do two shares give tau's: BSR in B lies
-# near the line, yet costs .105.
+# as in A; under BSR the signal keeps a little less than the nuisance. So the rule's direction
+# carries over from a linear head to a network.
+#
+# Its sizes do not. Nor does the distance from the line give tau's change: BSR in B lies near it,
+# yet costs .105 (Section 7).
 
 # %% [markdown]
 # And *calm norms are no proof*: the cv of $\lVert h\rVert$ falls in all six, most where tau falls.
@@ -385,8 +390,9 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 # %% [markdown]
 # ## 6. Why does the level term cost?
 #
-# In A there is no level to pin, and still the term takes something back. In B the network has a
-# cheap way to pin it: the bias $b_2$ of its layer $h = W_2\tanh(W_1 x + b_1) + b_2$.
+# In A there is no level to pin, and still the term takes something back. In B there is one, and the
+# network has a cheap way to pin it. The bias $b_2$ of its layer $h = W_2\tanh(W_1 x + b_1) + b_2$
+# moves all rewards alike.
 
 # %% [markdown]
 # Two suspects:
@@ -394,8 +400,8 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 # - *A slow bias*. In 200 steps the network may sooner find another way down, one that gives up
 #   signal.
 #
-# So estimate the level from 256 pairs, its expectation unchanged (more data, too). And let $b_2$
-# learn ten times as fast.
+# So make two changes. Estimate the level from 256 pairs, its expectation unchanged (more data,
+# too). And let $b_2$ learn ten times as fast.
 #
 # **Predict** what is left of *BSR minus its spread term* in A and in B. (In brackets from here on:
 # a world's name in the record.)
@@ -428,7 +434,7 @@ Markdown(tables.table(["BSR minus BT, ± 95% over seeds", "as it is", "both chan
 
 # %% [markdown]
 # **What to see.** In B the quieter level takes away a third of the cost, the fast bias more. With
-# both changes BSR gains there, too. In A whether noise explains the small cost is open.
+# both changes BSR gains there, too. Whether noise explains A's small cost is open.
 
 # %% [markdown]
 # The record: 32 seeds (last two columns 16), more worlds and penalties.
@@ -436,7 +442,8 @@ Markdown(tables.table(["BSR minus BT, ± 95% over seeds", "as it is", "both chan
 # - *Helps, RMSNorm* is A with $h$ normalized as in a language model.
 # - *Neutral* has all directions alike.
 # - *64 epochs* go over 300 pairs drawn as in A.
-# - *Centering* and *L2* on rewards (notebook 03) weigh level and spread alike, BSR $G$ : 1.
+# - *Centering* and *L2* on rewards (notebook 03) weigh level and spread alike. BSR weighs level $G$
+#   times as much.
 #
 # **Predict** for *neutral* and for *64 epochs* the sign of spread minus BT.
 
@@ -458,8 +465,8 @@ Markdown(text)
 # In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain is *not BSR's own*: in A
 # centering gains as much as spread.
 #
-# In *neutral* tax and differences are alike in all directions, yet every penalty costs. Labels are
-# surest along gold, so the information is least there (Section 7). With that the rule foretells it.
+# In *neutral* every penalty costs, though all directions are alike. But labels are surest along
+# gold, so BT's information is least there (Section 7). With that the rule foretells a cost.
 #
 # **64 epochs break the rule.** It foretells a gain. Yet the spread term *costs*, and beside it the
 # level term *pays*, with clean labels as well. The cause is open.
@@ -492,7 +499,8 @@ Markdown(tables.table(["BT's information along", "rough", "exact"], rows))
 
 # %% [markdown]
 # Along gold the rough form is too large, up to four times. Now the formula with it, first for A and
-# BSR, then beside exact fits: BT on 2,000 pairs plus the penalty's expectation in the world.
+# BSR. Then it stands beside exact fits: BT on 2,000 pairs plus the penalty's expectation in the
+# world.
 
 # %%
 world = worlds.WORLDS["helps"]
@@ -533,8 +541,8 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
 # **What to see.** The order is foretold, in B only just: there the signal fades a little sooner.
 # That is the level term's doing. The spread term alone does in B what it does in A (checked next).
 #
-# The sizes are foretold less well, as A's signal at .1 shows. The information is rough. And as
-# margins shrink, $p\,(1-p)$ grows, which the formula does not see.
+# The sizes are foretold less well, as A's signal at .1 shows. One reason: along gold the information
+# is too large.
 
 # %%
 for part in ("signal", "nuisance"):
@@ -544,25 +552,28 @@ for part in ("signal", "nuisance"):
         assert np.allclose(alone, shares["helps", same, part], atol=1e-4), why
 
 # %% [markdown]
-# Why does tau fall in B, if signal and nuisance fade together? Level does not tax the signal
-# coordinates' nine other directions. There the formula leaves .94 at $10^{-2}$, as in A, but of the
-# signal about .04. That noise stays, so tau should fall. The network's does.
+# Why does tau fall in B, if signal and nuisance fade together? At $10^{-2}$ the formula leaves
+# about .04 of the signal. But level does not tax the signal coordinates' nine other directions.
+# There .94 of BT's weights is left, as in A. That noise stays, so tau should fall. The network's
+# does.
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
 #
-# Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model; a linear head
-# fitted exactly to 1,056 pairs, in groups of 16 from here on; three worlds:
+# Does the forecast hold on text (`data/runs/linear`)? The states are a pretrained model's, and stay
+# as they are. A linear head is fitted exactly to 1,056 pairs. Groups have 16 pairs from here on.
+# Three worlds:
 # - *Plain*: the pocket world.
 # - *Postscript*: every answer ends in `P.S.` and a sentence about something else.
 # - *Closing phrase*: some answers end in `I hope this helps!`.
 #
-# *Prompt-shifted* has the answers of prompt-disjoint, rewritten as new sources' are.
+# *Prompt-shifted* has the answers of prompt-disjoint, their endings rewritten as new sources' are.
 
 # %% [markdown]
 # The forecast fits no head to labels. It regresses *gold* on the states, shrinks the direction
 # found by Section 2's formula, and adds the noise of drawn labels (`bsr_lite/studies/linear.py`).
-# So it needs gold. Nor is it blind: *we* chose the postscript's form on dev for BT's largest fall.
+# So it needs gold. Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for
+# BT's largest fall.
 
 # %% [markdown]
 # Do the answers to one prompt differ in their ending?
@@ -615,9 +626,9 @@ Markdown(tables.table(["", *PARTS.values()], rows))
 
 # %% [markdown]
 # *Where the forecast fails.* BT's *own* tau is foretold too high: on rewritten answers by .079,
-# about as much as penalties gain there. With the closing phrase it is .25, and 5 of 15 forecasts of
-# differences miss. What agrees with postscripts is a *difference* of two scores, in a world chosen
-# for it.
+# about as much as penalties gain there. With the closing phrase it is .25 too high on the same set.
+# There 5 of 15 forecasts of differences miss. What agrees with postscripts is a *difference* of two
+# scores, in a world chosen for it.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -630,11 +641,12 @@ Markdown(tables.table(["", *PARTS.values()], rows))
 # ## 9. And a language model that trains?
 #
 # LoRA on ten layers, 66 steps, in two worlds (`data/runs/study_postscript`, `study_terms`). Tau is
-# averaged: with postscripts over three sets named before the runs (rewritten answers, both kinds of
-# new sources), in the plain world over all five, chosen afterwards. Spread alone has ten times
-# BSR's $\lambda$: what the level term adds cannot be said.
+# averaged over sets. With postscripts these are rewritten answers and both kinds of new sources,
+# named before the runs. In the plain world they are all five, chosen afterwards. Spread alone has
+# ten times BSR's $\lambda$: what the level term adds cannot be said.
 #
-# First the control: we asked before that rewriting cost BT .06 or more.
+# First the control. A penalty can gain back only what rewriting costs BT. We asked before the runs
+# that it cost .06 or more.
 
 # %%
 NEW = ("prompt_shifted", "response_disjoint", "mutual_disjoint")
@@ -691,11 +703,11 @@ figure.suptitle("Three of six forecasts (black) miss; "
                 "of six averages only spread's in the plain world excludes zero");
 
 # %% [markdown]
-# **What to see.** *With postscripts* BSR and level lie below BT in every seed, BSR against its
-# forecast. Yet all three intervals hold zero.
+# **What to see.** *With postscripts* BSR and level lie below BT in every seed. BSR was foretold a
+# gain. Yet all three intervals hold zero.
 #
-# *In the plain world* spread lies above BT in all four seeds, against its forecast. That interval
-# is over seeds, with these prompts fixed.
+# *In the plain world* spread lies above BT in all four seeds, against its forecast. Its interval is
+# over seeds, with these prompts fixed.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -735,8 +747,9 @@ Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>
 
 # %% [markdown]
 # **What to see.** Every decided difference is a cost, and twelve of 16 are BSR's. Ten of these are
-# at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 are what chance
-# gives: no evidence of a cost. (On labels of people notebook 06 finds one gain of BSR.)
+# at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 exclude zero,
+# where chance alone gives 1.6: no evidence of a cost. (On labels of people notebook 06 finds one
+# gain of BSR.)
 #
 # <details><summary>Fine print</summary>
 #
@@ -878,8 +891,7 @@ if mine is not None:
 # | spread alone minus BT, new sources | leave it out |
 # | BSR minus spread alone, same $\lambda$ | level costs: try spread alone |
 #
-# Vary what your pairs differ in. A smaller $\lambda$ softens costs and gain: at a tenth C's cost
-# falls from .182 to .027, A's gain from .036 to .024 (Section 6).
+# Vary what your pairs differ in. A smaller $\lambda$ softens costs and gain (Section 6's record).
 
 # %% [markdown]
 # ## What you know now
@@ -891,11 +903,11 @@ if mine is not None:
 
 # %% [markdown]
 # - In worlds built for it, in one pass over fresh pairs, the rule gives the signs of BSR and of
-#   spread; in *neutral* it needs exact information. It does not give level's cost in A, and 64
+#   spread. In *neutral* it needs the exact information. It does not give level's cost in A, and 64
 #   epochs break it.
 # - The formula names what shrinks first in a linear head. It did not foretell a language model in
-#   training. There most is undecided; what is decided set by set is cost, nearly all of BSR's at
-#   ten times the paper's $\lambda$ or more.
+#   training. There most is undecided. What is decided set by set is cost, BSR's mostly at ten times
+#   the paper's $\lambda$ or more.
 
 # %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
