@@ -233,7 +233,7 @@ rows.append(["tau, new sources minus new prompts", "", "{:+.3f} ± {:.3f}".forma
 Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% over seeds"], rows))
 
 # %% [markdown]
-# As in the paper, differences grow, norms disperse, the head hardly moves, and new sources end
+# As in the paper, differences grow, norms disperse, and the head hardly moves. New sources end
 # behind new prompts (Table 5).
 #
 # <details><summary>Answer: why?</summary>
@@ -323,8 +323,8 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
 # *Pairs differ far more than the two answers of a pair* along A's nuisance and along C's signal. In
 # C the two answers differ alike along both, but the signal pays 24 times the tax.
 #
-# Does a *network* follow? Regress its rewards on $x$ (new sources, new prompts). Of BT's slopes
-# along signal and nuisance, what share does a penalty leave?
+# Does a *network* follow? Regress its rewards on $x$, with new sources and new prompts. What share
+# of BT's slopes along signal and nuisance does a penalty leave?
 
 # %%
 kept, gold = {}, worlds.gold_direction() / 2  # of BT's slopes: (seeds, methods) each
@@ -541,8 +541,8 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
 # **What to see.** The order is foretold, in B only just: there the signal fades a little sooner.
 # That is the level term's doing. The spread term alone does in B what it does in A (checked next).
 #
-# The sizes are foretold less well, as A's signal at .1 shows. One reason: along gold the information
-# is too large.
+# The sizes are foretold less well, as A's signal at .1 shows. One reason: the rough information is
+# too large along gold.
 
 # %%
 for part in ("signal", "nuisance"):
@@ -712,7 +712,7 @@ figure.suptitle("Three of six forecasts (black) miss; "
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Gains are foretold for spread and BSR, none for level. None is decided: no surprise after a failed
+# Foretold are gains for spread and BSR, none for level. None is decided: no surprise after a failed
 # control.
 # </details>
 #
