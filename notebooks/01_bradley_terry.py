@@ -230,15 +230,15 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 #
 # **What to see.** *For one pair with one label there is no margin at which BT is content.* In the
 # loss only contradiction stops a margin's growth: the same pair judged both ways, or a circle of
-# wins ($a$ over $b$, $b$ over $c$, $c$ over $a$).
+# wins.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
 # How well do choices tell rewards? We take eight answers whose rewards we know (here called
 # strengths, with mean 0) and compare random pairs. The loss is convex, so Newton's steps find *the*
-# optimum. One margin's second derivative is $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$. As
-# $m = Dr$, the chain rule gives the **Hessian**
+# optimum. They need second derivatives. One margin's is $\frac{d}{dm}[-\sigma(-m)] =
+# \sigma(m)\,\sigma(-m)$. As $m = Dr$, the chain rule gives the **Hessian**
 #
 # $$\nabla^2 L_{BT} = \frac{1}{B} D^\top \mathrm{diag}\bigl(\sigma(m)\,\sigma(-m)\bigr) D .$$
 #
@@ -280,25 +280,23 @@ def simulate(comparisons):
 
 # %% [markdown]
 # **Predict**: we fit the first 200 of 3,200 comparisons, then all of them. By what factor does a
-# typical interval shrink? Two answers are equally strong: will the first fit say so?
+# typical interval shrink?
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
-D, shown = simulate(3200), strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])
+D = simulate(3200)
+shown = strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])  # the two at 0 side by side
 for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is partly luck"),
                                  (axes[1], 3200, "All 3,200: every strength in its place")):
     estimate, C = fit(D[:comparisons])
-    error, gap = C.diagonal().sqrt(), 1.96 * (C[3, 3] + C[4, 4] - 2 * C[3, 4]).sqrt()
-    print(f"{comparisons:5,}: half an interval {1.96 * error.median():.2f} (median); the two equal",
-          f"ones differ by {estimate[4] - estimate[3]:+.2f} ± {gap:.2f}")
+    half = 1.96 * C.diagonal().sqrt()
+    print(f"{comparisons:5,} comparisons: half an interval {half.median():.2f} (median)")
     axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8, label="truth")
-    missed = (estimate - strength).abs() > 1.96 * error
+    missed = (estimate - strength).abs() > half
     axis.plot(shown[missed], estimate[missed], "ks", fillstyle="none", markersize=13,
               label="interval misses the truth")
-    for fill, which in ((plots.COLORS["bt"], strength != 0), ("white", strength == 0)):
-        axis.errorbar(shown[which], estimate[which], 1.96 * error[which], fmt="o", capsize=3,
-                      color=plots.COLORS["bt"], markerfacecolor=fill,
-                      label="the two equal ones (both 0)" if fill == "white" else "estimate")
+    axis.errorbar(shown, estimate, half, fmt="o", capsize=3, color=plots.COLORS["bt"],
+                  label="estimate")
     plots.label(axis, "true strength (reward units)", "", title)
 for ends, place in (("weakest", (-1.75, -0.55)), ("strongest", (0.05, 2.05))):
     axes[0].annotate(f"{ends} two\nchange places", place, color="grey")
@@ -310,8 +308,7 @@ axes[0].legend(loc="lower right");
 #
 # <details><summary>Answer</summary>
 #
-# By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). And no: the
-# difference is .25 $\pm$ .87. They may be equal, or a unit apart.
+# By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$).
 # </details>
 #
 # Bad luck, or a bad method? Repeat 300 times.
@@ -330,25 +327,24 @@ for comparisons in (200, 3200):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# Bad luck: 95 to 96% of the intervals hold the truth, as promised. But of the fits to 200
-# comparisons two in three have a wrong order.
+# Bad luck: 95 to 96% of the intervals hold the truth, as promised. Only one of 300 fits to 200
+# comparisons misses three or more. But two in three have a wrong order.
 #
-# So choices *can* tell a size where they contradict each other. This takes a chain of wins from
-# every answer to every other. An answer that never lost would run off.
+# So choices *can* tell a size where they contradict each other. An answer that never lost would run
+# off to infinity.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
 #
-# In RLHF, answers $y$ compete only within a prompt $x$. That is one BT model per prompt (Eq. 4),
-# tied together by one network. Add any number $c(x)$ to all rewards of a prompt:
+# In RLHF, answers $y$ compete only within a prompt $x$. That is one BT model per prompt (Eq. 4).
+# Add any number $c(x)$ to all rewards of a prompt:
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l)$$
 #
 # No margin changes, nor the loss. $c(x)$ is **not identified**: while rewards are free numbers, no
 # amount of data will tell it. So a prompt's mean reward, its **level**, has no zero.
 #
-# In the Hessian each shift is an eigenvector with eigenvalue zero: one per prompt, if comparisons
-# link its answers.
+# In the Hessian each such shift is an eigenvector with eigenvalue zero.
 
 # %%
 prompts, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
@@ -424,18 +420,17 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 from bsr_lite.studies.records import read_runs
 
 trained = [run["evaluation"]["scenarios"] for run in read_runs(Path("data/runs/study_lora"))["bt"]]
-part = "prompt_disjoint"
+part = "prompt_disjoint"  # new prompts, answers by language models seen in training
 true_level = torch.tensor(trained[0][part]["gold"]).mean(1)  # (240,), of four answers each
 mean, half = seed_interval([kendall_tau_b(torch.tensor(run[part]["rewards"]).mean(1), true_level)
                             for run in trained])
 print(f"tau between the models' levels and the true ones: {mean:.2f} ± {half:.2f} (95%)")
 
 # %% [markdown]
-# In part, then. But the loss neither asked for this nor guards it.
+# In part, then (interval over the four models). But the loss neither asked for this nor guards it.
 #
 # The level matters where rewards of *different* prompts meet. It does not matter for picking the
 # **best of $n$** answers to a prompt, nor for **advantages** (rewards minus the prompt's mean).
-# Notebook 03 adds a term that pulls levels together. It does not find the true ones.
 
 # %%
 assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not change under c(x)"
@@ -477,8 +472,8 @@ def train(features):
 # that it prefers. It is **right** where the pair's noisy label agrees. Mean claim minus share right
 # is its **over-claim**. Above 0 it is **over-confident**.
 #
-# We fit 60, 250 or 2,000 pairs, eight draws of each. **Predict**: how often is the truth itself
-# right? Which fits claim the most? Which are right most often?
+# We fit 60, 250 or 2,000 pairs, eight draws of each. **Predict**: which fits claim the most? Which
+# are right most often?
 
 # %%
 def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
@@ -506,9 +501,8 @@ show(rows)
 # **What to see** (means of eight draws). The fewer the pairs, the more a fit claims and the less
 # often it is right.
 #
-# The next figure shows every draw. To read its right half: sort the fresh pairs by claim and cut
-# them into ten equal bins. Each bin is a point: its mean claim, its share right. For 60 pairs most
-# bins claim nearly 1.
+# To read the next figure's right half: sort the fresh pairs by claim and cut them into ten equal
+# bins. Each bin is a point: its mean claim, its share right. For 60 pairs most bins claim nearly 1.
 
 # %%
 # Drawing only, may be skipped.
@@ -604,9 +598,9 @@ show({name: {f"{number:,} pairs": at[number]["claims - right"] for number in fit
       for name, at in cured.items()})
 
 # %% [markdown]
-# **What to see.** Ten passes are too many for 60 pairs and too few for 2,000: the first fits claim
-# .11 too much, the last .05 too *little*. The other two cures are chosen on fresh pairs and leave
-# .02 or less, on average.
+# **What to see.** Ten passes are too many for 60 pairs and too few for 2,000: the 60-pair fits
+# claim .11 too much, the 2,000-pair fits .05 too *little*. The other two cures are chosen on fresh
+# pairs. They leave .02 or less, on average.
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
@@ -621,18 +615,18 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The factor ends it, the best stop nearly. The factor changes no choice. Ten passes are right .014
-# $\pm$ .009 more often than 3,000 (eight draws, one truth): going on also turned the *direction*
-# the wrong way. For the best stop this is undecided: .008 $\pm$ .015.
+# The factor ends the over-claim, the best stop nearly. The factor changes no choice. Ten passes are
+# right more often than 3,000, by .014 $\pm$ .009 (eight draws, one truth): going on also turned the
+# *direction* the wrong way. With the best stop this is undecided.
 # </details>
 #
-# Even 200 other pairs do for the factor: it then leaves .02 on average.
+# Chosen on only 200 other pairs, the factor leaves .02 on average.
 #
-# Is the true size the best? No. After ten passes the 60-pair fits have nearly the true size (.98)
-# and still claim .11 too much. The factor takes the last weights to .43. *Over-confidence is a size
-# too great for a direction that is partly wrong.*
+# Is the true size the best? No. After ten passes the 60-pair fits have nearly the true size (.98 of
+# it) and still claim .11 too much. The factor shrinks the last weights to .43 of it.
+# *Over-confidence is a size too great for a direction that is partly wrong.*
 #
-# This is a toy. Exercise 4 judges real reward models, after one pass.
+# This is a toy. Exercise 4 judges real reward models.
 
 # %% [markdown]
 # ## 8. Where a language model keeps the size
@@ -646,7 +640,7 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # $$r_w - r_l = W_p^\top (h_w - h_l) = \lVert W_p\rVert\,\lVert h_w - h_l\rVert \cos\psi_\Delta
 # \qquad \text{(Eq. 23)}.$$
 #
-# A margin can grow by any of the last three factors. BT does not care which.
+# So a margin has three factors: head, difference, cosine. BT does not care which one grows.
 
 # %% [markdown]
 # ## Exercises
@@ -713,8 +707,8 @@ checks.check_invisible_directions(invisible_directions);
 # each, in one pass. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
 # claim far more than they know." May the sentence stand?
 #
-# From a model's margins and the true ones (tensors) return what it claims on average for the
-# answers it prefers, minus the mean probability that the judge of Section 1 agrees.
+# From a model's margins and the true ones (tensors) return its mean claim minus the mean
+# probability that the judge of Section 1 agrees with it.
 #
 # <details><summary>Hint</summary>
 #
@@ -730,7 +724,7 @@ def overclaim(margins, true_margins):
 checks.check_overclaim(overclaim);
 
 # %% [markdown]
-# The next cell prints it for four seeds, with the 95% interval. Rows are fresh pairs:
+# The next cell prints this over-claim for four seeds, with the 95% interval. Rows are fresh pairs:
 #
 # - `in_domain`: other answers to training prompts;
 # - `prompt_disjoint`: new prompts;
@@ -789,12 +783,11 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # %% [markdown]
 # ## What you know now
 #
-# **Bradley-Terry is logistic regression on reward differences. No choice tells the zero. Choices
-# fix the size only where they contradict each other, and only fresh pairs test it.**
+# **Choices never tell the zero of a reward. They tell its size only where they contradict each
+# other, and only fresh pairs test it.**
 #
-# Over-confidence: a size too great for a direction that is partly wrong.
-#
-# So trust no order of prompts, and no margin, that you have not checked.
+# Over-confidence is a size too great for a direction that is partly wrong. So trust no order of
+# prompts, and no margin, that you have not checked.
 #
 # Next: **02 · Do hidden norms disperse while a reward model is trained?** measures the three
 # factors of Eq. 23 in a real one.
