@@ -230,7 +230,7 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 #
 # **What to see.** *For one pair with one label there is no margin at which BT is content.* In the
 # loss only contradiction stops a margin's growth: the same pair judged both ways, or a circle of
-# wins.
+# wins ($a$ over $b$, $b$ over $c$, $c$ over $a$).
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
@@ -359,10 +359,10 @@ assert zeros == prompts, "each linked prompt must add exactly one null direction
 assert torch.allclose(hess @ shifts, torch.zeros(count, prompts)), "a shift c(x) must cost nothing"
 
 # %% [markdown]
-# Now on real answers, those of the 160 **dev** prompts (kept for tuning). We score them with the
-# true reward, then with a copy that adds a random $c(x)$ to every prompt (standard deviation 6, our
-# choice). **Kendall's tau** says how well scores order answers: 1 as gold does, 0 unrelated, -1
-# reversed. We take it *within* each prompt and averaged, or *pooled* over all prompts.
+# Now real answers, to the 160 **dev** prompts (kept for tuning). We score them with the true
+# reward. Then we add a random $c(x)$ to every prompt (standard deviation 6, our choice).
+# **Kendall's tau** says how well scores order answers: 1 as gold does, 0 unrelated, -1 reversed. We
+# average it *within* prompts, or *pool* all prompts.
 #
 # **Predict**: what changes: the BT loss, tau within, tau pooled?
 
@@ -414,7 +414,8 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # %% [markdown]
 # These rewards were free numbers. A network shares its weights among prompts: do its levels of
 # *new* prompts carry the true ones? The record `study_lora` holds four reward models trained with
-# BT (language models with a reward output, Section 8), and their rewards on 240 new prompts.
+# BT (language models with a reward output, Section 8). They scored 240 new prompts, answered by the
+# same language models as those of training.
 
 # %%
 from bsr_lite.studies.records import read_runs
@@ -550,10 +551,9 @@ right.plot(*calibration(truth), "k.")
 right.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), ha="right");
 
 # %% [markdown]
-# **What to see.** Left: the fits to 60 pairs get every pair right, noise included, and their size
-# grows on. The fits to 250 pairs are contradicted, and their size stops. But in every draw it stops
-# above the true size, and the fit claims too much (right). So over-confidence needs no endless
-# margin.
+# **What to see.** Left: the 60-pair fits get every pair right, noise included, and their size grows
+# on. The 250-pair fits are contradicted, and their size stops. But in every draw it stops above the
+# true size, and the fit claims too much (right). So over-confidence needs no endless margin.
 
 # %% [markdown]
 # Three candidates for a cure:
@@ -645,8 +645,7 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, a wrong answer gets a second one. Solutions are in
-# `notebooks/solutions/`.
+# A wrong answer gets a second hint. Solutions are in `notebooks/solutions/`.
 #
 # **1.** The true margin of two answers is $m$. How many comparisons of this pair does it take until
 # the 95% interval *of the margin* is no wider than $\pm$ `half_width`? Take the Fisher information
