@@ -16,9 +16,10 @@
 # There are eight symptoms, one a section. We bring each about, compare, and mend it.
 
 # %% [markdown]
-# After it you can - tell a symptom that needs a cure from one that only looks odd; - name for each
-# symptom the comparison to make first, and what its check misses; - say why a KL estimate may be
-# slightly below zero, and what makes it strongly negative.
+# After it you can
+# - tell a symptom that needs a cure from one that only looks odd;
+# - name for each symptom the comparison to make first, and what its check misses;
+# - say why a KL estimate may be slightly below zero, and what makes it strongly negative.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -154,14 +155,14 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # comes twice. *Repeat a prompt*: pairs whose prompt came before among these pairs. Split by
 # prompts, or training leaks into checking.
 #
-# Behind the accuracy stands its 95% bootstrap interval. *Longer answer* is the accuracy of the
-# rule "longer wins".
+# Behind the accuracy stands its 95% bootstrap interval. *Longer answer* is the accuracy of the rule
+# "longer wins".
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
 #
-# Is that an illness? To bring it about we add 300 to every reward. **Predict**: what happens to
-# the accuracy, and to the Bradley-Terry loss?
+# Is that an illness? To bring it about we add 300 to every reward. **Predict**: what happens to the
+# accuracy, and to the Bradley-Terry loss?
 
 # %%
 raised = judged(new @ healthy + 300)  # break
@@ -179,8 +180,8 @@ for name, r in (("before", new @ healthy), ("at 300", torch.tensor(raised["rewar
 # </details>
 #
 # The check compares the mean reward with the *distance to pair mean*: how far rewards lie, on
-# average, from the mean of their pair. It says *look* where the mean exceeds ten such distances,
-# or where all rewards have one sign. It never says *broken*.
+# average, from the mean of their pair. It says *look* where the mean exceeds ten such distances, or
+# where all rewards have one sign. It never says *broken*.
 #
 # Where you want it mended, subtract the mean reward of some fixed answers, here of these 48 pairs.
 # The figure shows 24 of them, before and after.
@@ -238,11 +239,10 @@ assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps gro
 # %% [markdown]
 # ## 2. "All my rewards are negative"
 #
-# Is this one an illness? Bradley-Terry sees only the differences $h_w - h_l$ of its training
-# pairs. Take the mean hidden state $\bar h$ of the training answers, and subtract its projection
-# on the span of these differences. What is left is perpendicular to every difference. We call it
-# the *unseen direction*, and move the head against it until the mean training reward has fallen by
-# 8.
+# Is this one an illness? Bradley-Terry sees only the differences $h_w - h_l$ of its training pairs.
+# Take the mean hidden state $\bar h$ of the training answers, and subtract its projection on the
+# span of these differences. What is left is perpendicular to every difference: the *unseen
+# direction*. We move the head against it until the mean training reward has fallen by 8.
 #
 # **Predict** the training loss after this move.
 
@@ -260,13 +260,13 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Unchanged. Along this direction the two states of every training pair are equal, so Bradley-Terry
-# has no gradient along it.
+# Unchanged. Along this direction the two states of every training pair are equal, so
+# Bradley-Terry has no gradient along it.
 # </details>
 #
 # New pairs are ranked as well as before: negative rewards are no illness either. If you want them
-# around zero, add a term that sees the level: BSR (lesson 03). We train on from the sick head,
-# once with each loss.
+# around zero, add a term that sees the level: BSR (lesson 03). We train on from the sick head, once
+# with each loss.
 
 # %%
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
@@ -279,9 +279,9 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
-# **What to see.** Bradley-Terry moves nothing along the unseen direction. Its mean still rises by
-# 1.4: the directions that it does see carry part of the mean state, so learning to rank drags the
-# level along. BSR brings the mean to zero, mostly along the unseen direction.
+# **What to see.** Bradley-Terry moves nothing along the unseen direction. The mean reward still
+# rises by 1.4: the directions that Bradley-Terry does see carry part of the mean state, so learning
+# to rank drags the level along. BSR brings the mean to zero, mostly along the unseen direction.
 #
 # Here we train to the optimum. In the study `frozen`, of four epochs, BSR hardly moved the level
 # (`data/runs/LOG.md`).
@@ -302,7 +302,7 @@ learned = fitted(lost, start, "bsr", bsr_lambda=0.1)
 loss = [preference_loss("bt", *(lost @ head).unbind(1)) for head in (start, learned)]
 print(f"{flip.float().mean():.0%} of the labels are turned")
 print(f"training loss {loss[0]:.2f} to {loss[1]:.2f}")
-print("its accuracy on the training pairs as handed over, then on new pairs:")
+print("this head on the training pairs as handed over, then on new pairs:")
 handed = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) if turn else pair
           for pair, turn in zip(train, flip, strict=True)]
 brief(doctor.accuracy, judged(lost @ learned, handed))
@@ -320,8 +320,8 @@ print(f"the healthy head on the training pairs as they were: {right:.2f}")
 # own 80 pairs the doctor says *ok*. Only pairs that the head was *not* trained on show the fault:
 # there the interval holds one half. With the right labels the same training gave .98 and .92.
 #
-# Your own run has no such comparison, and overfitting alone can look like this. So read the
-# labels: are they sorted by anything but quality?
+# Your own run has no such comparison, and overfitting alone can look like this. So read the labels:
+# are they sorted by anything but quality?
 
 # %%
 for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over", flip)):
@@ -350,8 +350,8 @@ print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(*reach))
 # Of a quarter, and of another quarter it lies above.
 # </details>
 #
-# A coin's interval would lie there far more rarely. So most of these heads do rank such pairs
-# worse than a coin, and none has learned anything.
+# A coin's interval would lie there far more rarely. So most of these heads do rank such pairs worse
+# than a coin, and none has learned anything.
 #
 # An accuracy below one half, then, need not have been *learned*. Compare it with the range of 95%
 # of random heads. Below that range luck is unlikely: the model has learned something, with the
@@ -402,7 +402,7 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turne
 # .69. It need not lie above random heads: a lucky one may pass.
 #
 # Has a model at 50% learned nothing, then? Its accuracy cannot tell. Read the labels first, then
-# compare with random heads and with length. Only an accuracy below all of them is a reason to
+# compare with random heads and with length. Only an accuracy below all of these is a reason to
 # suspect that most labels are turned.
 
 # %% [markdown]
@@ -429,8 +429,8 @@ except SystemExit as end:
 # About 1, as of every head drawn so. That only hints at the fault.
 # </details>
 #
-# The verdict comes from the folder: no head is in it. A random head that somebody *saved* can
-# pass. Mending means to save the whole model, and to load it once while the old one is there.
+# The verdict comes from the folder: no head is in it. A random head that somebody *saved* can pass.
+# Mending means to save the whole model, and to load it once while the old one is there.
 
 # %%
 from bsr_lite.saving import save_reward_model
@@ -450,10 +450,10 @@ pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found
              index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the backbone alone three rewards,
-# before and after, show that something changed. The line *head* says what.
+# **What to see.** Saved whole, the rewards are the same. With the backbone alone all three differ:
+# something changed, and the line *head* says what.
 #
-# The rewards changed little, for one seed drew this head and the one that training began from.
+# They differ by little, for one seed drew this head and the one that training began from.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -503,11 +503,11 @@ for name, r in (("alone", alone), ("in the batch", beside)):
 # drawing only
 _, axis = plots.panels()
 axis.axline((-4, -4), slope=1, color="#BBBBBB", zorder=1)
-axis.text(-0.2, -0.5, "the same in the batch as alone", color="#777777", ha="right")
+axis.text(-0.5, 0.6, "the same in the batch as alone", color="#777777", ha="right")
 for side, color in ((0, "black"), (1, "white")):
     axis.scatter(alone[:, side], beside[:, side], s=36, facecolors=color, edgecolors="black")
 axis.text(1.2, -7.7, "chosen: filled", ha="center")
-axis.text(-2.4, -8.4, "rejected: open", ha="center")
+axis.text(-3.4, -8.4, "rejected: open", ha="center")
 axis.annotate("the longest answer: no padding", (alone.flatten()[beside.argmax()], beside.max()),
               (-1.6, -4.5), arrowprops={"arrowstyle": "-", "color": "#777777"})
 axis.set_ylim(-11, 3)
@@ -522,8 +522,8 @@ assert (beside < -7).sum() == 47, "as the title says"
 # </details>
 #
 # **What to see.** Only the longest answer keeps its reward: it needs no padding. The head was
-# trained at ends of turn, never at padding. So neither the level near -9 nor the order may be
-# read. Whether any order is left, 24 pairs do not tell.
+# trained at ends of turn, never at padding. So neither the level near -9 nor the order may be read.
+# Whether any order is left, 24 pairs do not tell.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -579,8 +579,8 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 # The reward is read at the last token of the chat. A good template ends every answer in the same
 # **end-of-turn** token. The one below puts nothing behind an answer.
 #
-# **Predict**: how many different last tokens will 48 rejected answers have? How much is left of
-# the accuracy of .92? And how high does a head come that was *trained* with this template, too?
+# **Predict**: how many different last tokens will 48 rejected answers have? How much is left of the
+# accuracy of .92? And how high does a head come that was *trained* with this template, too?
 
 # %%
 template = model.tokenizer.chat_template
@@ -618,9 +618,9 @@ print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows
 # %% [markdown]
 # ## 8. "My KL is negative"
 #
-# Lesson 08 estimates $\mathrm{KL}(\pi \,\|\, \pi_\text{ref})$ by the mean of $k_1 = \log \pi(y) -
-# \log \pi_\text{ref}(y)$ over answers $y$ that $\pi$ sampled. A KL is never negative. A single
-# $k_1$ may well be, and so may the mean of a few.
+# Lesson 08 estimates $\mathrm{KL}(\pi \,\|\, \pi_\text{ref})$ by the mean of
+# $k_1 = \log \pi(y) - \log \pi_\text{ref}(y)$ over answers $y$ that $\pi$ sampled. A KL is never
+# negative. A single $k_1$ may well be, and so may the mean of a few.
 #
 # First a toy: a policy of five words, hardly moved from its reference. **Predict** how often the
 # mean of 32 samples is negative.
@@ -656,12 +656,12 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 # In 42% of these means.
 # </details>
 #
-# **What to see.** The true KL lies just above zero, and the noise of 32 samples is about five
-# times as large. More samples shrink the noise, and with it the share below zero.
+# **What to see.** The true KL lies just above zero, and the noise of 32 samples is about five times
+# as large. More samples shrink the noise, and with it the share below zero.
 #
-# So a mean slightly below zero may be noise: the check says *look*. It says *broken* where the
-# mean lies more than two of its own standard errors below zero. That befalls a healthy policy,
-# too: here .7% of the means. So look twice.
+# So a mean slightly below zero may be noise: the check says *look*. It says *broken* where the mean
+# lies more than two of its own standard errors below zero. That befalls a healthy policy, too: here
+# .7% of the means. So look twice.
 
 # %% [markdown]
 # The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
@@ -740,15 +740,16 @@ pd.DataFrame([
     index=range(1, 9))
 
 # %% [markdown]
-# Your own model and pairs: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where `trl`
-# has columns chosen and rejected. DATA must be pairs that MODEL was *not* trained on: on its
-# training pairs Section 3's sick head is *ok*. Keep them in a file of their own, for of a dataset
-# with several splits *train* is read. Without DATA the command takes the pocket world, and
-# accuracy says nothing of your task. Add `--max-length`, that of training, and `--policy FOLDER`
-# for Section 8's check.
+# For your own model: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where DATA has
+# columns chosen and rejected.
 #
-# For random heads take Section 3's code, with `states` of *your* pairs, from the model *before*
-# training: 17% to 81% is of these 48 pairs alone.
+# - DATA must be pairs that MODEL was *not* trained on: on its training pairs Section 3's sick head
+#   is *ok*. Keep them in a file of their own, for of a dataset with several splits *train* is
+#   read.
+# - Without DATA the command takes the pocket world. Accuracy then says nothing of your task.
+# - `--max-length` is that of training. `--policy FOLDER` adds Section 8's check.
+# - For random heads take Section 3's code, with `states` of *your* pairs, from the model *before*
+#   training: 17% to 81% is of these 48 pairs alone.
 
 # %% [markdown]
 # ## Exercises
@@ -883,17 +884,18 @@ checks.check_diagnoses(diagnoses);
 #    that ends a chat: neither may be that.
 # 4. Pairs that are equal once cut: each loss is $\log 2$ exactly. Or a head that does not train:
 #    zero, exactly $\log 2$; random, near it.
-# 5. Noise shrinks with samples, a wrong sampler's bias does not. </details>
+# 5. Noise shrinks with samples, a wrong sampler's bias does not.
+# </details>
 
 # %% [markdown]
 # ## What you know now
 #
 # **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
-# alone and in a batch, before and after loading. So must the last tokens of all chats, in training
-# and now, and the policy that samples with the one that is scored. The two answers of a pair must
-# differ, even once cut. Where that fails by more than rounding, the pipeline is at fault.
+# alone and in a batch, before and after loading. The last tokens of all chats must agree, in
+# training and now. So must the policy that samples and the one that is scored. A pair's two answers
+# must differ, even once cut. Where that fails by more than rounding, the pipeline is at fault.
 #
-# A check that says *ok* means only "not impossible". It cannot see whether the labels mean what
-# you think, nor whether the model will still be right about answers that a policy finds later
-# (lessons 07 and 09).
+# A check that says *ok* means only "not impossible". It cannot see whether the labels mean what you
+# think, nor whether the model will still be right about answers that a policy finds later (lessons
+# 07 and 09).
 
