@@ -151,12 +151,15 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # |kl, only with a policy|is the sign of the KL possible?|8|
 
 # %% [markdown]
+# Behind the accuracy stands its 95% bootstrap interval. *Longer answer* is the accuracy of the rule
+# "longer wins".
+#
+# <details><summary>Fine print</summary>
+#
 # *Kept*: the template leaves the chosen text whole. *A second BOS*: the token that begins a text
 # comes twice. *Repeat a prompt*: pairs whose prompt came before among these pairs. Split by
 # prompts, or training leaks into checking.
-#
-# Behind the accuracy stands its 95% bootstrap interval. *Longer answer* is the accuracy of the rule
-# "longer wins".
+# </details>
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
@@ -283,7 +286,7 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
 # rises by 1.4: the directions that Bradley-Terry does see carry part of the mean state, so learning
 # to rank drags the level along. BSR brings the mean to zero, mostly along the unseen direction.
 #
-# Here we train to the optimum. In the study `frozen`, of four epochs, BSR hardly moved the level
+# Here we train to the optimum. In the study `frozen`, of four epochs, BSR hardly pinned the level
 # (`data/runs/LOG.md`).
 
 # %% [markdown]
@@ -579,8 +582,8 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 # The reward is read at the last token of the chat. A good template ends every answer in the same
 # **end-of-turn** token. The one below puts nothing behind an answer.
 #
-# **Predict**: how many different last tokens will 48 rejected answers have? How much is left of the
-# accuracy of .92? And how high does a head come that was *trained* with this template, too?
+# **Predict**: how much is left of the accuracy of .92 with the healthy head? And with a head that
+# was *trained* with this template, too?
 
 # %%
 template = model.tokenizer.chat_template
@@ -599,14 +602,14 @@ print(len(last), "different last tokens, among them", last[::3])
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# They have 33. The healthy head keeps .56, and its interval holds one half. A head trained with
-# this template has .83.
+# The healthy head keeps .56, and its interval holds one half. A head trained with this template has
+# .83.
 # </details>
 #
-# **What to see.** The reward is read at punctuation, at a digit, or where an unfinished answer
-# stops. A head trained on such ends does better than the healthy one: that part of the fall comes
-# from training with one template and scoring with another. Whether the missing end itself costs
-# accuracy is undecided: the interval of .83 holds .92.
+# **What to see.** Now the reward is read at 33 different tokens: at punctuation, at a digit, or
+# where an unfinished answer stops. A head trained on such ends does better than the healthy one.
+# That part of the fall comes from training with one template and scoring with another. Whether the
+# missing end itself costs accuracy is undecided: the interval of .83 holds .92.
 #
 # The check cannot know how a model was trained. It says *broken* beside that .83 head, too.
 
@@ -744,8 +747,7 @@ pd.DataFrame([
 # columns chosen and rejected.
 #
 # - DATA must be pairs that MODEL was *not* trained on: on its training pairs Section 3's sick head
-#   is *ok*. Keep them in a file of their own, for of a dataset with several splits *train* is
-#   read.
+#   is *ok*. Keep them in a file of their own: of several splits the command reads *train*.
 # - Without DATA the command takes the pocket world. Accuracy then says nothing of your task.
 # - `--max-length` is that of training. `--policy FOLDER` adds Section 8's check.
 # - For random heads take Section 3's code, with `states` of *your* pairs, from the model *before*
