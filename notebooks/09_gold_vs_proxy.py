@@ -94,9 +94,9 @@ def two_dots(axis, found):
 # %% [markdown]
 # ## 1. The same prompt, before and after
 #
-# In the six runs of `data/runs/study_rloo` RLOO trained the embedded model (135M, LoRA) for 40
-# steps, with 16 answers a step, of at most 48 tokens. Each run had its own proxy, a BT or a BSR
-# reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
+# Six runs are on record in `data/runs/study_rloo`. Each trained the embedded model (135M, LoRA) by
+# 40 steps of RLOO, with 16 answers a step, of at most 48 tokens. Each had its own proxy, a BT or a
+# BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
 # price ($\beta = 0$), so that what a proxy gets wrong can show.
 #
 # The six policies and the reference then gave two answers each to the same 112 new prompts.
@@ -198,16 +198,15 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# Gold is the sum of five **terms**, so its gain splits exactly:
+# All six policies end far more often. What did that bring in gold? Gold is the sum of five
+# **terms**, so its gain splits exactly:
 # - *complete*: half a point for ending, half for closing punctuation;
 # - *instruction*: the number of sentences or items asked for;
 # - *topic*, *fresh* (no repetition) and *concise*.
 #
-# Only first answers have their texts on record.
-#
-# A second kind of interval appears here. ± asks: would *this run* gain on other prompts? The bars,
-# and "a to b" later, ask: would a *new run*, with a new seed? Three seeds say little of a fourth,
-# so bars are wide.
+# The figure shows first answers: only their texts are on record. Its bars are a new kind of
+# interval. ± asks: would *this run* gain on other prompts? The bars, and "a to b" later, ask: would
+# a *new run*, with a new seed? Three seeds say little of a fourth, so the bars are wide.
 #
 # **Predict**: which of the five rose?
 
@@ -265,7 +264,7 @@ axis.set_ylim(top=1.5);
 
 # %% [markdown]
 # **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
-# The sum of the other four is undecided. *Instruction* fell under BSR, but wait for Section 5.
+# The sum of the other four is undecided. (*Instruction* fell under BSR. Section 5 takes that back.)
 
 # %% [markdown]
 # ### At equal ending
@@ -330,9 +329,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # not follow.
 #
 # Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
-# whose proxies hardly moved. It may be **drift**: nothing pulls a policy back. Or the penalty,
-# which pushes to short answers. Or **selection**: the reference may have ended only its better
-# answers.
+# whose proxies hardly moved. Something else may lower gold. Is it there without a proxy?
 #
 # <details><summary>Fine print</summary>
 #
@@ -360,8 +357,7 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# It writes a word, or not even that. How do the six policies compare? All stand beside the same
-# answers of the reference.
+# It writes a word, or not even that. And the six policies, beside the same reference?
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -431,18 +427,22 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # So set a model beside random numbers, not beside the reference: the second column. Gold leads them
 # by two sds. BT, BSR and *gold + error* lead them by about one, each time **undecided**.
 #
-# Nor is such a lead knowledge alone: random numbers give a policy nothing to climb. No run here was
-# paid for something irrelevant that can be learned, such as length.
+# Nor would a lead be knowledge alone. Random numbers give a policy nothing to climb. Any consistent
+# reward does, even one for length, and no run here was paid for that.
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
 # knowledge.** The models' six policies lost less, or nothing. So no fall of Section 3 is seen to
-# need a misleading proxy. Drift, penalty or selection? No run here rules one of them out.
+# need a misleading proxy.
+#
+# What lowers gold, then? Perhaps **drift**: nothing pulls a policy back to the reference. Or the
+# penalty: it pushes to short answers. Or **selection**: the reference ended only its better answers.
+# No run here rules one of them out.
 #
 # <details><summary>Fine print</summary>
 #
-# BT 1's interval touches the range of random numbers. Nor are distances from the reference equal:
-# see the last column.
+# BT 1's interval touches the range of random numbers. Distances from the reference differ, too: see
+# the table's last column.
 # </details>
 
 # %% [markdown]
@@ -577,7 +577,7 @@ frame({name: row_of(run) for name, run in NINE.items()})
 
 # %% [markdown]
 # **What to see.** All nine proxies rose by more than one sd. Gold rose in five runs and fell in
-# three, beyond ±. Now read the answers.
+# three, beyond ±.
 #
 # **Predict**: of the 112 first answers of a run, how many differ?
 
@@ -627,17 +627,18 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 t
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
 # %% [markdown]
-# **What to see.** All eight proxies rose by more than one sd, and **gold fell in five**. Only BT's
-# seed 0 fell further than under random numbers. For the other four a misleading proxy is not shown
-# to be needed.
+# **What to see.** In the eight runs that end, every proxy rose by more than one sd, and **gold fell
+# in five**. Only under BT's seed 0 did it fall further than under random numbers. For the other
+# four a misleading proxy is not shown to be needed.
 #
 # Would the correlation with gold have warned us? Of the misled runs' one has -.22. The other has
 # +.45, nearly the highest of the nine.
 #
 # <details><summary>Fine print</summary>
 #
-# BT's seed 0 also went further from the reference. The reference has eight answers here, two in
-# Section 4. Read again as in Section 5, gold moves by at most .013 sd (`LOG.md`).
+# BT's seed 0 also went further from the reference. The reference has eight answers a prompt here,
+# so the grey band is not quite Section 4's. Read again as in Section 5, gold hardly moves
+# (`LOG.md`).
 # </details>
 
 # %% [markdown]
@@ -722,8 +723,7 @@ frame({name: turning(name) for name in curves})
 # - *Noise*: gold rises all the way.
 # - *Rare trick*: from the top eighth on gold falls. In nearly half of the prompts one of the 64
 #   answers has the trick.
-# - *Trained proxies*, all four alike: gold rises all the way, but ends .3 sds below noise. A still
-#   rarer trick might not show (Exercise 1).
+# - *Trained proxies*, all four alike: gold rises all the way, but ends .3 sds below noise.
 #
 # **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
 # let people judge the favourites.
@@ -767,8 +767,8 @@ frame({"gold, BSR minus BT": apart("bsr", "bt", by_gold),
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
-# The paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a step and a KL
-# price. Here: 135M, LoRA, 16 answers, no price.
+# Unlike here, the paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a step
+# and a KL price.
 
 # %% [markdown]
 # ## Exercises
@@ -804,7 +804,7 @@ for rate in (0.1, 0.01, 0.001):
 # <details><summary>Answer</summary>
 #
 # The rarer the trick, the later the turn. At one in a thousand there is none up to 64: "rises"
-# cannot see it. With n up to 1000 it turns at 143.
+# cannot see it.
 # </details>
 
 # %% [markdown]
