@@ -264,7 +264,7 @@ axis.set_ylim(top=1.5);
 
 # %% [markdown]
 # **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
-# The sum of the other four is undecided. (*Instruction* fell under BSR. Section 5 takes that back.)
+# The sum of the other four is undecided. *Instruction* fell under BSR; Section 5 takes that back.
 
 # %% [markdown]
 # ### At equal ending
@@ -418,7 +418,7 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 
 # %% [markdown]
 # **What to see.** Paid for *nothing* but ending, **the policy falls silent**: gold loses 3.5 sds.
-# (We had foretold a gain.) After 4 to 7 steps every answer ends, all earn the same, and no gradient
+# We had foretold a gain. After 4 to 7 steps every answer ends, all earn the same, and no gradient
 # is left. AdamW's momentum, made of the earlier gradients, shrinks the answers further (`LOG.md`).
 #
 # Random numbers prevent most of that fall, within these 40 steps.
@@ -436,8 +436,8 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 # need a misleading proxy.
 #
 # What lowers gold, then? Perhaps **drift**: nothing pulls a policy back to the reference. Or the
-# penalty: it pushes to short answers. Or **selection**: the reference ended only its better answers.
-# No run here rules one of them out.
+# penalty: it pushes to short answers. Or **selection**: the reference ended only its better
+# answers. No run here rules one of them out.
 #
 # <details><summary>Fine print</summary>
 #
@@ -514,8 +514,8 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 # stop ends a sentence.** BSR 2 writes in one line. All its 52 lists have the number of items asked
 # for; gold sees that in two. BT 0's lists are rarely right: 11 of 41.
 #
-# Let gold read again with each number on its own line. (We chose this reading after seeing BSR 2's
-# answers.)
+# Let gold read again with each number on its own line. We chose this reading after seeing BSR 2's
+# answers.
 
 # %%
 read_again = by_method(lined)
@@ -598,7 +598,7 @@ frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# **What to see.** **Two runs are shown to be misled** (noticed after the answers were seen).
+# **What to see.** **Two runs are shown to be misled**, noticed once the answers were seen.
 # - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". Its proxy pays 2.7 sds
 #   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself.
 # - *BT's seed 1* never ends. The penalty takes 1 from a cut-off answer, but its proxy pays 1.6 for
@@ -759,7 +759,7 @@ frame({"gold, BSR minus BT": apart("bsr", "bt", by_gold),
 # ## 9. What holds here
 #
 # - **Does gold follow?** As it is, in all six runs; ending explains most of that. At equal ending
-#   gold rose in two and fell in three, in none further than under random numbers.
+#   gold rose a little in two and fell in three, in none further than under random numbers.
 # - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
 # - **Shown to be misled by their proxies**: two of Section 6's nine runs. In four others the proxy
@@ -767,8 +767,8 @@ frame({"gold, BSR minus BT": apart("bsr", "bt", by_gold),
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
-# Unlike here, the paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a step
-# and a KL price.
+# Unlike here, the paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a
+# step and a KL price.
 
 # %% [markdown]
 # ## Exercises
