@@ -598,7 +598,7 @@ frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# **What to see.** **Two runs are shown to be misled**, noticed once the answers were seen.
+# **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
 # - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". Its proxy pays 2.7 sds
 #   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself.
 # - *BT's seed 1* never ends. The penalty takes 1 from a cut-off answer, but its proxy pays 1.6 for
