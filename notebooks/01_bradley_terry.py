@@ -14,13 +14,12 @@
 # from choices: a judge says which of two answers is better.
 #
 # This notebook builds the loss that turns choices into numbers. Then it asks what choices do not
-# tell: never the numbers' *zero* (Section 6), and with few pairs not their *size*: how far apart
-# they lie (Section 7).
+# tell. They never tell the numbers' *zero* (Section 6). And few pairs do not tell their *size*: how
+# far apart the numbers lie (Section 7).
 
 # %% [markdown]
 # "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025);
-# "Eq. n" is an equation of it. You need calculus, eigenvalues, 95% intervals and a little PyTorch;
-# logistic regression and Newton's method help.
+# "Eq. n" is an equation of it. You need calculus, eigenvalues, 95% intervals and a little PyTorch.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -73,16 +72,16 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Answer 2: it is about hiking, and it does describe. The marks are harder: they need a scale that
-# all judges share. A choice needs none.
+# Answer 2: it is about hiking, and it describes. Marks are harder: all judges would have to share a
+# scale. A choice needs none.
 # </details>
 #
 # In the pocket world a program plays the judge. Its mark is the **gold** score: the sum of five
 # scores between 0 and 1 (follows the instruction, on topic, complete, fresh, concise). A reward
-# model never sees marks, only choices. And these are noisy: in each look the judge misreads a mark
-# by about .64 (standard deviation).
+# model sees only choices, and these are noisy: in each look the judge misreads a mark by about .64
+# (standard deviation).
 #
-# **Predict**: the two marks are half a point apart. How often will the judge pick the worse answer:
+# **Predict**: two marks are half a point apart. How often will the judge pick the worse answer:
 # under 10%, 10 to 20%, more?
 
 # %% [markdown]
@@ -90,7 +89,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # Give every answer a hidden number $r$, its **reward**. A judge who compares answers $a$ and $b$
 # does not see $r$ but $r$ plus noise, and picks the larger. Let the two noises be independent
-# **Gumbel** variables (a skewed bell: $P(g \le z) = e^{-e^{-z}}$). Then
+# **Gumbel** variables (a skewed bell: $P(g \le z) = e^{-e^{-z}}$). Their difference is below $z$
+# with probability $\sigma(z)$, so
 #
 # $$P(a \text{ beats } b) = \sigma(r_a - r_b), \qquad \sigma(z) = \frac{1}{1 + e^{-z}}.$$
 #
@@ -98,19 +98,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # r_b$.
 
 # %% [markdown]
-# <details><summary>Why $\sigma$? (may be skipped)</summary>
-#
-# $a$ wins if $g_b < m + g_a$. Given $g_a$ this has probability $e^{-e^{-(m +
-# g_a)}} = e^{-t e^{-m}}$ with $t = e^{-g_a}$. And $t$ is exponentially distributed, as
-# $P(t > s) = P(g_a < -\log s) = e^{-s}$. So
-#
-# $$P = \int_0^\infty e^{-t}\, e^{-t e^{-m}}\, dt = \frac{1}{1 + e^{-m}} = \sigma(m).$$
-#
-# </details>
-#
-# Real judges may not obey BT. Our labels are drawn from it, so the troubles below are those of a
-# *right* model. The reward is $r$ = gold / 0.5. (Gumbel noise has standard deviation 1.28: .64 in
-# marks.)
+# Real judges may not obey BT. Our judge does, so the troubles below are those of a *right* model.
+# Its reward is $r$ = gold / 0.5. (Gumbel noise has standard deviation 1.28, which is .64 in marks.)
 #
 # **Predict**: which margin makes the better answer win 95% of the time?
 
@@ -139,8 +128,8 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 #
 # Which rewards make the choices that we saw most probable? In each comparison one answer was
 # **chosen** ($w$, won) and one **rejected** ($l$, lost). We take comparisons to be independent, so
-# log-probabilities add. Minus their mean over the $B$ comparisons is the loss (Eq. 3), in **nats**
-# (natural-log units):
+# their log-probabilities add. The loss is minus their mean over the $B$ comparisons (Eq. 3), in
+# **nats** (natural-log units):
 #
 # $$L_{BT} = -\frac{1}{B} \sum_{i=1}^{B} \log \sigma(r_{w,i} - r_{l,i})$$
 
@@ -157,7 +146,7 @@ pd.DataFrame([{"margin": margin, "loss (nats)": bt_loss(torch.tensor([margin]), 
               for margin in (-2.0, 0.0, 2.0, 4.0)]).round(3)
 
 # %% [markdown]
-# `torch.log(torch.sigmoid(z))` breaks at both ends; the library's `logsigmoid` is the same function
+# `torch.log(torch.sigmoid(z))` breaks at both ends. The library's `logsigmoid` is the same function
 # without the detour.
 
 # %%
@@ -172,12 +161,12 @@ for margin in (-800.0, 40.0):
 # %% [markdown]
 # ## 3. It is logistic regression
 #
-# Put all rewards into one vector $r$ and write one row per comparison: $+1$ in the winner's
-# column, $-1$ in the loser's. With this design matrix $D$ the margins are $Dr$, and $L_{BT}$ is
-# the loss of logistic regression without intercept on the features $D$, with every label 1.
+# Put all rewards into one vector $r$. Write one row per comparison: $+1$ in the winner's column,
+# $-1$ in the loser's. This is the design matrix $D$, and the margins are $Dr$. So $L_{BT}$ is the
+# loss of logistic regression on the features $D$, without intercept, with every label 1.
 #
-# So the loss is convex in $r$. We also inherit two troubles: directions that no data touch (the
-# zero, Section 6), and data that can be separated perfectly (the size, Section 7).
+# We inherit a convex loss and two troubles: directions that no data touch (the zero, Section 6),
+# and data that can be separated perfectly (the size, Section 7).
 
 # %%
 def design_matrix(winners, losers, count):
@@ -240,23 +229,22 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # </details>
 #
 # **What to see.** *For one pair with one label there is no margin at which BT is content.* In the
-# loss itself only contradiction stops a margin's growth: the same pair judged both ways, or a
-# circle of wins ($a$ over $b$, $b$ over $c$, $c$ over $a$).
+# loss only contradiction stops a margin's growth: the same pair judged both ways, or a circle of
+# wins ($a$ over $b$, $b$ over $c$, $c$ over $a$).
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
-# How well do choices tell rewards? We know those of eight answers (here called strengths, with
-# mean 0) and compare random pairs. The loss is convex, so Newton's steps find *the* optimum.
-# One margin's loss has the second derivative $\frac{d}{dm}[-\sigma(-m)] = \sigma(m)\,\sigma(-m)$.
-# As $m = Dr$, the chain rule gives the **Hessian**
+# How well do choices tell rewards? We take eight answers whose rewards we know (here called
+# strengths, with mean 0) and compare random pairs. The loss is convex, so Newton's steps find *the*
+# optimum. They need second derivatives. One margin's is $\frac{d}{dm}[-\sigma(-m)] =
+# \sigma(m)\,\sigma(-m)$. As $m = Dr$, the chain rule gives the **Hessian**
 #
 # $$\nabla^2 L_{BT} = \frac{1}{B} D^\top \mathrm{diag}\bigl(\sigma(m)\,\sigma(-m)\bigr) D .$$
 #
-# $B\,\nabla^2 L_{BT}$ is the **Fisher information**: what the comparisons tell. Its inverse is,
-# for large samples, the estimate's covariance. The roots of the covariance's diagonal are the
-# **standard errors**; $\pm 1.96$ of them give the 95% interval. (No comparison sees
-# all strengths move up together: `pinv` leaves this direction out.)
+# $B\,\nabla^2 L_{BT}$ is the **Fisher information**: what the comparisons tell. For large samples
+# its inverse is the estimate's covariance. The square roots of its diagonal are the **standard
+# errors**; $\pm 1.96$ of them give the 95% interval.
 
 # %%
 def hessian(r, D):
@@ -292,25 +280,23 @@ def simulate(comparisons):
 
 # %% [markdown]
 # **Predict**: we fit the first 200 of 3,200 comparisons, then all of them. By what factor does a
-# typical interval shrink? Two answers are equally strong: will the first fit say so?
+# typical interval shrink?
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
-D, shown = simulate(3200), strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])
+D = simulate(3200)
+shown = strength + torch.tensor([0, 0, 0, -0.06, 0.06, 0, 0, 0])  # the two at 0 side by side
 for axis, comparisons, title in ((axes[0], 200, "200 comparisons: the order is partly luck"),
                                  (axes[1], 3200, "All 3,200: every strength in its place")):
     estimate, C = fit(D[:comparisons])
-    error, gap = C.diagonal().sqrt(), 1.96 * (C[3, 3] + C[4, 4] - 2 * C[3, 4]).sqrt()
-    print(f"{comparisons:5,}: half an interval {1.96 * error.median():.2f} (median); the two equal",
-          f"ones differ by {estimate[4] - estimate[3]:+.2f} ± {gap:.2f}")
+    half = 1.96 * C.diagonal().sqrt()
+    print(f"{comparisons:5,} comparisons: half an interval {half.median():.2f} (median)")
     axis.plot([-1.7, 1.7], [-1.7, 1.7], color="grey", linewidth=0.8, label="truth")
-    missed = (estimate - strength).abs() > 1.96 * error
+    missed = (estimate - strength).abs() > half
     axis.plot(shown[missed], estimate[missed], "ks", fillstyle="none", markersize=13,
               label="interval misses the truth")
-    for fill, which in ((plots.COLORS["bt"], strength != 0), ("white", strength == 0)):
-        axis.errorbar(shown[which], estimate[which], 1.96 * error[which], fmt="o", capsize=3,
-                      color=plots.COLORS["bt"], markerfacecolor=fill,
-                      label="the two equal ones (both 0)" if fill == "white" else "estimate")
+    axis.errorbar(shown, estimate, half, fmt="o", capsize=3, color=plots.COLORS["bt"],
+                  label="estimate")
     plots.label(axis, "true strength (reward units)", "", title)
 for ends, place in (("weakest", (-1.75, -0.55)), ("strongest", (0.05, 2.05))):
     axes[0].annotate(f"{ends} two\nchange places", place, color="grey")
@@ -322,8 +308,7 @@ axes[0].legend(loc="lower right");
 #
 # <details><summary>Answer</summary>
 #
-# By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). No: the difference
-# is .25 $\pm$ .87. They may be equal, or a unit apart.
+# By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$).
 # </details>
 #
 # Bad luck, or a bad method? Repeat 300 times.
@@ -335,7 +320,6 @@ for comparisons in (200, 3200):
     hits = torch.stack([((r - strength).abs() < 1.96 * C.diagonal().sqrt()).double().mean()
                         for r, C in fits])
     rows.append({"comparisons": comparisons, "intervals that hold the truth": hits.mean().item(),
-                 "+-": 1.96 * hits.std().item() / 300**0.5,
                  "fits that miss three or more": (hits < 0.7).double().mean().item(),
                  "fits with a wrong order": sum(not torch.equal(strength[r.argsort()], strength)
                                                 for r, C in fits) / 300})
@@ -343,25 +327,24 @@ for comparisons in (200, 3200):
 pd.DataFrame(rows).round(3)
 
 # %% [markdown]
-# The misses were bad luck: 95 to 96% of the intervals hold the truth, as promised. Of 300 fits to
-# 200 comparisons only one misses three or more. But two in three have a wrong order.
+# Bad luck: 95 to 96% of the intervals hold the truth, as promised. Only one of 300 fits to 200
+# comparisons misses three or more. But two in three have a wrong order.
 #
-# So choices *can* tell a size where they contradict each other. It takes chains of wins from every
-# answer to every other: one that never lost would run off.
+# So choices *can* tell a size where they contradict each other. An answer that never lost would run
+# off to infinity.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
 #
-# In RLHF, answers $y$ compete only within a prompt $x$: one BT model per prompt (Eq. 4), tied
-# together by one network. Add any number $c(x)$ to all rewards of a prompt:
+# In RLHF, answers $y$ compete only within a prompt $x$. That is one BT model per prompt (Eq. 4).
+# Add any number $c(x)$ to all rewards of a prompt:
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l)$$
 #
 # No margin changes, nor the loss. $c(x)$ is **not identified**: while rewards are free numbers, no
 # amount of data will tell it. So a prompt's mean reward, its **level**, has no zero.
 #
-# In the Hessian each shift is an eigenvector with eigenvalue zero: one per prompt, if comparisons
-# link its answers.
+# In the Hessian each such shift is an eigenvector with eigenvalue zero.
 
 # %%
 prompts, K = 5, 4  # 5 prompts, 4 answers each; all 6 pairs within a prompt are compared
@@ -376,13 +359,12 @@ assert zeros == prompts, "each linked prompt must add exactly one null direction
 assert torch.allclose(hess @ shifts, torch.zeros(count, prompts)), "a shift c(x) must cost nothing"
 
 # %% [markdown]
-# Now on real answers, those of the 160 **dev** prompts (kept for tuning). We score them with the
-# true reward, then with a copy that adds a random $c(x)$ to every prompt (standard deviation 6, our
-# choice). **Kendall's tau** says how well scores order answers (1: as gold does, 0: unrelated, -1:
-# reversed). We take it *within* each prompt and averaged, or *pooled* over all prompts.
+# Now real answers, to the 160 **dev** prompts (kept for tuning). We score them with the true
+# reward. Then we add a random $c(x)$ to every prompt (standard deviation 6, our choice).
+# **Kendall's tau** says how well scores order answers: 1 as gold does, 0 unrelated, -1 reversed. We
+# average it *within* prompts, or *pool* all prompts.
 #
-# **Predict**: which change: the BT loss, tau within, tau pooled? Does a picture of shifted rewards
-# still tell a prompt's best answer? And the prompt with the best answers?
+# **Predict**: what changes: the BT loss, tau within, tau pooled?
 
 # %%
 from bsr_lite.metrics import kendall_tau_b, seed_interval
@@ -399,9 +381,6 @@ def pair_loss(r):
 
 
 assert abs(pair_loss(gold) - pair_loss(shifted)) < 1e-9, "the BT loss must not see c(x)"
-within = gold.var(1).mean().sqrt()
-print(f"standard deviations: true levels {gold.mean(1).std():.2f}, within a prompt {within:.2f},",
-      f"means of four by chance {within / 2:.2f}")
 pd.DataFrame({name: {"BT loss (nats), noise-free choices": pair_loss(r),
                      "tau within prompts": kendall_tau_b(r, gold).mean().item(),
                      "tau pooled": kendall_tau_b(r.ravel(), gold.ravel()).item()}
@@ -424,48 +403,35 @@ axes[0].set_ylabel("rewards of its four answers (reward units)")
 assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].mean()
 
 # %% [markdown]
-# **What to see.** No distance within a prompt changes, and BT sees nothing else. The levels that
-# are lost are real. Within a prompt rewards scatter by 1.32. Were all prompts alike, means of four
-# would scatter by half of that, by chance alone: .66. The levels scatter by 1.17.
-#
 # <details><summary>Answer</summary>
 #
-# Only the pooled tau: it mixes prompts. A prompt's best answer can still be told, the prompt with
-# the best answers cannot.
+# Only the pooled tau: it mixes prompts.
 # </details>
+#
+# **What to see.** No distance within a prompt changes, and BT sees nothing else. A prompt's best
+# answer can still be told. The prompt with the best answers cannot.
 
 # %% [markdown]
-# A network shares its weights among prompts: do its levels of *new* prompts still carry the true
-# ones? The record `study_lora` holds four reward models (language models with a reward output,
-# Section 8), trained with BT. For comparison we add a random $c(x)$ of standard deviation 1 (our
-# choice) to gold.
+# These rewards were free numbers. A network shares its weights among prompts: do its levels of
+# *new* prompts carry the true ones? The record `study_lora` holds four reward models trained with
+# BT (language models with a reward output, Section 8). They scored 240 new prompts, answered by the
+# same language models as those of training.
 
 # %%
 from bsr_lite.studies.records import read_runs
 
 trained = [run["evaluation"]["scenarios"] for run in read_runs(Path("data/runs/study_lora"))["bt"]]
-own = torch.Generator().manual_seed(0)
-for writers, part in (("seen in training", "prompt_disjoint"), ("not seen", "mutual_disjoint")):
-    gold_new = torch.tensor(trained[0][part]["gold"]) / 0.5  # (240, 4), answers to new prompts
-    true, chance = gold_new.mean(1), gold_new.var(1).mean().sqrt() / 2  # (240,), as above
-    mean, half = seed_interval([kendall_tau_b(torch.tensor(run[part]["rewards"]).mean(1), true)
-                                for run in trained])
-    noisy = true + torch.randn(100, len(true), generator=own)  # (100, 240), a row is a draw
-    print(f"answers by writers {writers}: true levels scatter by {true.std():.2f} (by chance",
-          f"alone {chance:.2f})\n   tau of the models' levels {mean:.2f} ± {half:.2f} (95%),",
-          f"of gold's plus a random c(x) {kendall_tau_b(noisy, true.expand(100, -1)).mean():.2f}")
+part = "prompt_disjoint"  # new prompts, answers by language models seen in training
+true_level = torch.tensor(trained[0][part]["gold"]).mean(1)  # (240,), of four answers each
+mean, half = seed_interval([kendall_tau_b(torch.tensor(run[part]["rewards"]).mean(1), true_level)
+                            for run in trained])
+print(f"tau between the models' levels and the true ones: {mean:.2f} ± {half:.2f} (95%)")
 
 # %% [markdown]
-# The models' levels do, in part (240 prompts, intervals over four seeds). The loss neither asked
-# for this nor guards it. Gold plus our $c(x)$ gives much the same tau, but tau sees only order: a
-# systematic $c(x)$ could give the same.
+# In part, then (interval over the four models). But the loss neither asked for this nor guards it.
 #
-# Do not read .43 against .58 as "worse for new writers". Their true levels scatter by .84, where
-# chance alone gives .67. So tau falls for gold plus the same $c(x)$, too: from .56 to .45.
-#
-# The level matters where rewards of *different* prompts meet, but not in picking the **best of
-# $n$** answers, nor in **advantages** (rewards minus the prompt's mean). Notebook 03 adds a term
-# that pulls levels together; it does not find the true ones.
+# The level matters where rewards of *different* prompts meet. It does not matter for picking the
+# **best of $n$** answers to a prompt, nor for **advantages** (rewards minus the prompt's mean).
 
 # %%
 assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not change under c(x)"
@@ -473,14 +439,14 @@ assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not chang
 # %% [markdown]
 # ## 7. Size only from contradiction: over-confidence
 #
-# What if nothing contradicts: if some weights get every pair right? This may happen where a reward
-# model gets **one label** a pair and has far more weights than pairs. Then the loss wants all
-# margins at $+\infty$. Below *two pairs per weight* even coin-flip labels can usually all be met
-# (Cover, 1965).
+# What if nothing contradicts, because some weights get every pair right? This may happen where a
+# reward model has far more weights than pairs and sees **one label** a pair. Then the loss wants
+# all margins at $+\infty$. With fewer than *two pairs per weight* even coin-flip labels can usually
+# all be met (Cover, 1965).
 #
-# A toy: 40 features an answer, so that border lies at 80 pairs. The true reward is linear in the
-# features, labels come from BT. Gradient descent fits 40 weights in 3,000 passes over the same
-# pairs. A fit's **size** is the norm of its weights: all its margins grow with it.
+# A toy has 40 weights, so this border lies at 80 pairs. An answer is 40 features, the true reward
+# is linear in them, labels come from BT. Gradient descent passes 3,000 times over the same pairs. A
+# fit's **size** is the norm of its weights: all its margins grow with it.
 
 # %%
 d, STEPS = 40, (1, 2, 3, 5, 10, 20, 30, 100, 300, 1000, 3000)
@@ -504,11 +470,11 @@ def train(features):
 
 # %% [markdown]
 # We test a fit on 20,000 *fresh* pairs. It **claims** the probability $\sigma(|m|)$ for the answer
-# that it prefers. It is **right** where the pair's label, noisy like all, agrees. Mean claim minus
-# share right is its **over-claim**: above 0 it is **over-confident**.
+# that it prefers. It is **right** where the pair's noisy label agrees. Mean claim minus share right
+# is its **over-claim**. Above 0 it is **over-confident**.
 #
-# We fit 60, 250 or 2,000 pairs, eight draws of each. **Predict**: how often is the truth itself
-# right? Which fits claim the most? Which are right most often?
+# We fit 60, 250 or 2,000 pairs, eight draws of each. **Predict**: which fits claim the most? Which
+# are right most often?
 
 # %%
 def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
@@ -518,9 +484,8 @@ def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
             "norm / true norm": weights.norm(dim=0) / truth.norm()}
 
 
-def show(rows):  # mean (smallest to largest) of eight draws
-    return pd.DataFrame(rows).transpose().map(lambda x: "{:.2f} ({:.2f} to {:.2f})".format(
-        *(round(float(v), 2) + 0.0 for v in (x.mean(), x.min(), x.max()))))  # + 0.0: no -0.00
+def show(rows):  # means of eight draws
+    return pd.DataFrame(rows).transpose().map(lambda x: x.mean().item()).round(2) + 0.0
 
 # %%
 fresh, DRAWS, rows, fits = draw_pairs(20_000), 8, {}, {}
@@ -534,11 +499,11 @@ print("the truth itself claims {claims:.2f} and is right {right:.2f}".format(**s
 show(rows)
 
 # %% [markdown]
-# **What to see** (mean of eight draws, smallest to largest). The fewer the pairs, the more a fit
-# claims (.96, .84, .79) and the less often it is right (.65, .73, .77).
+# **What to see** (means of eight draws). The fewer the pairs, the more a fit claims and the less
+# often it is right.
 #
-# The next figure, right: sort the fresh pairs by claim, cut them into ten equal bins. Each gives a
-# point: its mean claim, its share right. For 60 pairs most bins claim nearly 1.
+# To read the next figure's right half: sort the fresh pairs by claim and cut them into ten equal
+# bins. Each bin is a point: its mean claim, its share right. For 60 pairs most bins claim nearly 1.
 
 # %%
 # Drawing only, may be skipped.
@@ -583,24 +548,21 @@ plots.label(left, "passes over the pairs", "norm / true norm",
 draw_claims(right, {number: w[:, -1].T for number, w in fits.items()},
             ((0.57, 0.5), (0.78, 0.565), (0.53, 0.67)), "Fewer pairs, greater over-claim")
 right.plot(*calibration(truth), "k.")
-right.annotate("dots: the truth itself", (0.8, 0.85), ha="right");
+right.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), ha="right");
 
 # %% [markdown]
-# **What to see.** Left: all fits to 60 pairs get every pair right, noise included, and their norms
-# grow on. Those to 250 are contradicted, and their norms stop. Yet in every draw they stop above
-# the truth's and claim too much (right): over-confidence needs no endless margin. (The truth's dots
-# leave the grey line by chance only.)
+# **What to see.** Left: the 60-pair fits get every pair right, noise included, and their size grows
+# on. The 250-pair fits are contradicted, and their size stops. But in every draw it stops above the
+# true size, and the fit claims too much (right). So over-confidence needs no endless margin.
 
 # %% [markdown]
 # Three candidates for a cure:
 #
-# - *10 passes*: stop there;
-# - *best stop*: of the eleven recorded passes (1 to 3,000) the one with the lowest loss on 20,000
-#   *other* fresh pairs;
-# - *one factor*: the last weights, times the one number that makes this loss lowest.
+# - *ten passes*: stop there;
+# - *best stop*: stop where the loss on 20,000 *other* fresh pairs is lowest;
+# - *one factor*: multiply the last weights by the one number that makes this loss lowest.
 #
-# **Predict**: which end the over-claim? Does any make the 60-pair fits right more often? (Read
-# the table's *claims - right* first.)
+# **Predict**: which end the over-claim? Does any make the 60-pair fits right more often?
 
 # %%
 others, factors, stopped, resized = draw_pairs(20_000), torch.linspace(0, 1.5, 151), {}, {}
@@ -625,13 +587,20 @@ for axis, columns, title in ((axes[0], early, "Ten passes: off both ways"),
                              (axes[2], resized, "One factor: claims come true")):
     draw_claims(axis, columns, ((0.83, 0.52), (0.83, 0.56), (0.83, 0.6)), title)
     axis.label_outer()
-show({f"{number:,} pairs, {name}": summary(columns[number]) for name, columns in
-      (("10 passes", early), ("best stop", stopped), ("one factor", resized)) for number in fits})
+
+# %%
+cures = {"ten passes": early, "best stop": stopped, "one factor": resized}
+cured = {name: {number: summary(w[number]) for number in fits} for name, w in cures.items()}
+print("60 pairs, norm / true norm:", ", ".join(f"{name} {at[60]['norm / true norm'].mean():.2f}"
+                                               for name, at in cured.items()))
+print("claims - right:")
+show({name: {f"{number:,} pairs": at[number]["claims - right"] for number in fits}
+      for name, at in cured.items()})
 
 # %% [markdown]
-# **What to see.** After ten passes no norm exceeds 1.01 of the truth's. Yet fits to 60 pairs claim
-# .11 too much, those to 2,000 .05 too *little*. The other two, chosen on fresh pairs, leave
-# little: in no draw more than .05 (best stop) or about .01 (factor).
+# **What to see.** Ten passes are too many for 60 pairs and too few for 2,000: the 60-pair fits
+# claim .11 too much, the 2,000-pair fits .05 too *little*. The other two cures are chosen on fresh
+# pairs. They leave .02 or less, on average.
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
@@ -646,46 +615,41 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The factor ends it, the best stop nearly. The factor changes no choice. Ten passes are right
-# .014 $\pm$ .009 more often than 3,000 (eight draws, one truth): going on also turned the
-# *direction* the wrong way. For the best stop, .008 $\pm$ .015, this is undecided.
+# The factor ends the over-claim, the best stop nearly. The factor changes no choice. Ten passes are
+# right more often than 3,000, by .014 $\pm$ .009 (eight draws, one truth): going on also turned the
+# *direction* the wrong way. With the best stop this is undecided.
 # </details>
 #
-# The factor does not need 20,000 pairs: chosen on 200, it leaves .02 of the .31 on average. Nor is
-# the best size the true one: for 60 pairs it is .43 of it. *Over-confidence is a size too great for
-# a direction that is partly wrong.*
+# Chosen on only 200 other pairs, the factor leaves .02 on average.
 #
-# This is a toy. Exercise 4 judges real reward models after one pass, not 3,000.
+# Is the true size the best? No. After ten passes the 60-pair fits have nearly the true size (.98 of
+# it) and still claim .11 too much. The factor shrinks the last weights to .43 of it.
+# *Over-confidence is a size too great for a direction that is partly wrong.*
+#
+# This is a toy. Exercise 4 judges real reward models.
 
 # %% [markdown]
 # ## 8. Where a language model keeps the size
 #
 # A language model carries a vector, the **hidden state**, for each **token** (piece of a word). A
-# reward model takes the last token's, $h(x, y) \in \mathbb{R}^H$, and applies one linear map, the
-# **head** $W_p$ (Eq. 2). It has no bias: BT could not see one. Which part can grow? With $\psi$ the
-# angle between $W_p$ and $h$, and $\psi_\Delta$ that between $W_p$ and $h_w - h_l$,
+# reward model takes the last token's, $h \in \mathbb{R}^H$, and applies one linear map, the
+# **head** $W_p$ (Eq. 2). With $\psi$ the angle between $W_p$ and $h$, and $\psi_\Delta$ that
+# between $W_p$ and $h_w - h_l$,
 #
 # $$r = W_p^\top h = \lVert W_p\rVert\,\lVert h\rVert \cos\psi \qquad \text{(Eq. 16)},$$
 # $$r_w - r_l = W_p^\top (h_w - h_l) = \lVert W_p\rVert\,\lVert h_w - h_l\rVert \cos\psi_\Delta
 # \qquad \text{(Eq. 23)}.$$
-
-# %% [markdown]
-# A margin grows by any of the three factors; BT does not care which. The optimizer Adam moves a
-# weight by about the learning rate a step: 100 steps at $10^{-5}$ move none by much more than .001.
-# A head of norm 1 and width 576 has weights of about .04, so it stays almost still. No other weight
-# moves further. But millions of them make the state, layer after layer: small moves can add up.
-# With one small rate for all, the other two factors are left. (`study_lora` gave its head a rate of
-# .002: there it could move.)
+#
+# So a margin has three factors: head, difference, cosine. BT does not care which one grows.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, a wrong answer gets a second one. Solutions are in
-# `notebooks/solutions/`.
+# A wrong answer gets a second hint. Solutions are in `notebooks/solutions/`.
 #
 # **1.** The true margin of two answers is $m$. How many comparisons of this pair does it take until
-# the 95% interval *of the margin* is no wider than $\pm$ `half_width`? (Only $m$ is unknown; take
-# the Fisher information at its true value.) Return the smallest whole number.
+# the 95% interval *of the margin* is no wider than $\pm$ `half_width`? Take the Fisher information
+# of $m$ alone, at its true value. Return the smallest whole number.
 #
 # <details><summary>Hint</summary>
 #
@@ -704,9 +668,9 @@ checks.check_comparisons_needed(comparisons_needed);
 
 # %% [markdown]
 # **2.** Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
-# = r_{first} - r_{second}$ (a tensor of any shape; $q$ is a float) the loss of a pair is $-q
-# \log\sigma(m) - (1-q) \log\sigma(-m)$. Return its derivative with respect to $m$, one number for
-# each margin. (Where is it zero? Compare with Section 4.)
+# = r_{first} - r_{second}$ the loss of a pair is $-q \log\sigma(m) - (1-q) \log\sigma(-m)$. Return
+# its derivative with respect to $m$, for a tensor $m$ of any shape and a float $q$. Where is it
+# zero? Compare with Section 4.
 #
 # <details><summary>Hint</summary>
 #
@@ -738,11 +702,12 @@ def invisible_directions(count, compared):
 checks.check_invisible_directions(invisible_directions);
 
 # %% [markdown]
-# **4.** *Judge a record.* Back to the reward models of Section 6 (`study_lora`): 900 pairs, one
-# label each, one pass, four seeds. Someone says: "Millions of weights, 900 labels: like the 60-pair
-# fits they claim far more than they know." From a model's margins and the true ones (tensors)
-# return what it claims on average for the answers it prefers, minus the mean probability that the
-# judge of Section 1 agrees. May the sentence stand?
+# **4.** *Judge a record.* The reward models of Section 6 (`study_lora`) saw 900 pairs, one label
+# each, in one pass. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they
+# claim far more than they know." May the sentence stand?
+#
+# From a model's margins and the true ones (tensors) return its mean claim minus the mean
+# probability that the judge of Section 1 agrees with it.
 #
 # <details><summary>Hint</summary>
 #
@@ -758,11 +723,14 @@ def overclaim(margins, true_margins):
 checks.check_overclaim(overclaim);
 
 # %% [markdown]
-# The next cell prints it by seed, with the 95% interval. Rows are fresh pairs: other answers to
-# training prompts (`in_domain`), new prompts (`prompt_disjoint`), answers to training prompts by
-# writers not seen in training (`response_disjoint`), both new (`mutual_disjoint`).
+# The next cell prints this over-claim for four seeds, with the 95% interval. Rows are fresh pairs:
 #
-# First write down which over-claim would let the sentence stand; then compare both ends of each
+# - `in_domain`: other answers to training prompts;
+# - `prompt_disjoint`: new prompts;
+# - `response_disjoint`: training prompts, answers by language models not seen in training;
+# - `mutual_disjoint`: both new.
+#
+# First write down which over-claim would let the sentence stand. Then compare both ends of each
 # interval with it. An interval covers the four seeds. What does it not cover?
 
 # %%
@@ -792,8 +760,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 #
 # 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
-# 3. Not its choices. Its claims grow. The *training* loss falls where every pair is right, the loss
-#    on *fresh* pairs only if it claimed too little, each pair weighed by its margin.
+# 3. Not its choices. Its claims grow. The *training* loss falls where every pair is right. The loss
+#    on *fresh* pairs falls only if the model claimed too little (wide margins count more).
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
@@ -804,22 +772,21 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | first loss | near $\ln 2$ (.69) | smaller starting head |
-# | training pairs wrong | the judge's noise† (here .22) | near 0: more pairs; far above: go on |
-# | share right, fresh pairs | toward the truth's (here .78) | more pairs; no factor moves it |
-# | claims minus this share | near 0 (so is no opinion) | above: rescale* or stop*; below: go on |
+# | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs; far above: go on |
+# | share right, fresh pairs | toward the truth's (here .78) | more pairs |
+# | claims minus this share | near 0 | above: rescale or stop, by held-out pairs; below: go on |
 # | tau within prompts (truth known) | toward 1 (not pooled!) | more pairs |
 #
-# \* On held-out pairs. † 250 pairs over-claimed at .18.
+# \* No proof: 250-pair fits over-claimed at .18.
 
 # %% [markdown]
 # ## What you know now
 #
-# **Bradley-Terry is logistic regression on reward differences. No choice tells the zero. Choices
-# fix the size only where they contradict each other, and only fresh pairs test it.**
+# **Choices never tell the zero of a reward. They tell its size only where they contradict each
+# other, and only fresh pairs test it.**
 #
-# Over-confidence: a size too great for a direction that is partly wrong.
-#
-# So trust no order of prompts, and no margin, that you have not checked.
+# Over-confidence is a size too great for a direction that is partly wrong. So trust no order of
+# prompts, and no margin, that you have not checked.
 #
 # Next: **02 · Do hidden norms disperse while a reward model is trained?** measures the three
 # factors of Eq. 23 in a real one.

@@ -9,19 +9,18 @@
 # %% [markdown]
 # # 04 · When does BSR help, when does it cost, and which part of it?
 #
-# Notebook 03 took BSR's penalty (Eq. 25) apart: it pins the level of the rewards, and it shrinks
+# Notebook 03 took BSR's penalty (Eq. 25) apart. It pins the level of the rewards, and it shrinks
 # the spread between pairs. Is a reward model better for it? The paper's Table 5 says yes, by up to
-# .024 of tau on data unlike training's. On which data can that be, and which of the two terms does
-# it?
+# .024 of tau on data unlike training's. On which data can that be, and which term does it?
 
 # %% [markdown]
 # After it you can
-# - say from how prompts, known answers and new answers vary where BSR helps and where it costs;
+# - say, from what pairs and new answers differ in, where BSR helps and where it costs;
 # - tell its two terms apart;
-# - foretell which direction a penalty takes from a linear head, and judge a forecast.
+# - foretell which direction a penalty takes from a linear head.
 #
 # Words from before: *level*, *spread*, the pair mean $s$, the group size $G$ (notebook 03);
-# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
+# *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *margin*, *tau* (01).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -63,16 +62,17 @@ from bsr_lite.studies.records import read_table
 # %% [markdown]
 # ## 1. One penalty, three worlds
 #
-# An answer to a prompt is forty numbers, $x = a + b$: $a$ says which prompt, $b$ which answer. Gold
-# is linear in the first ten, the *signal coordinates*, and depends on *one* direction of them,
-# **gold's direction** or **the signal**. Their nine other directions vary as it does and carry no
-# quality. The other thirty coordinates are **nuisance**. It may be like a topic: it tells prompts
-# apart, and colours all answers to a prompt alike.
+# An answer to a prompt is forty numbers, $x = a + b$: $a$ says which prompt, $b$ which answer. The
+# first ten are the *signal coordinates*. Gold depends on *one* direction of them, **gold's
+# direction** or **the signal**. Their nine other directions carry no quality.
+#
+# The other thirty coordinates are **nuisance**. It may be like a topic: it tells prompts apart, and
+# colours all answers to a prompt alike.
 
 # %% [markdown]
 # Labels are BT draws on gold. A network with one hidden layer turns $x$ into $h$; it sees 6,400
 # pairs once. Its head learns at a hundredth of the network's rate, so that it hardly moves, as the
-# paper's does (Fig. 1). Three such worlds, ours, built for this (`bsr_lite/studies/worlds.py`):
+# paper's does (Fig. 1). We built three such worlds:
 
 # %%
 WORLDS = dict(zip("ABC", [list(worlds.WORLDS)[i] for i in (0, 2, 4)], strict=True))
@@ -87,8 +87,8 @@ Markdown(tables.table([
 
 # %% [markdown]
 # In each, eight networks are trained with Bradley-Terry (BT), and eight with BSR at $\lambda =
-# 10^{-2}$, ten times the paper's: the same start, the same pairs, the same order. Scored is tau on
-# answers of **new sources** to training's prompts (*response-disjoint*).
+# 10^{-2}$, ten times the paper's: the same start, pairs and order. Scored is tau on answers of
+# **new sources** to training's prompts (*response-disjoint*).
 #
 # **Predict** from the table, for each world, the sign of BSR minus BT: +, 0 or -.
 
@@ -123,14 +123,14 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # \mathrm{Var}(\bar r)\bigr) = \lambda\,\bigl(G\,\mu^2 + \mathrm{Var}(s)\bigr), \qquad \mu =
 # E[s].$$
 #
-# Now let the reward be linear, $r = W_p^\top h$. A pair's center is $c = (h_w + h_l)/2$; over
-# pairs it has a mean $\mu_c$, the *mean state*, and a covariance $\Sigma_c$. Then the terms are
+# Now let the reward be linear, $r = W_p^\top h$. A pair's *center* is $c = (h_w + h_l)/2$. Over
+# pairs it has a mean $\mu_c$, the *mean state*, and a covariance $\Sigma_c$. The two terms are
 #
 # $$\underbrace{\lambda\,G\,(W_p^\top \mu_c)^2}_{\text{level}} +
 # \underbrace{\lambda\,W_p^\top \Sigma_c\,W_p}_{\text{spread}}.$$
 #
-# Both are a ridge (a squared penalty on weights), a tax on $W_p$. It is high along directions in
-# which *pairs differ from each other*, and along the mean state.
+# Each is a tax on weights. Spread taxes directions in which *pairs differ from each other*, level
+# that of the mean state.
 
 # %%
 G, LAMBDA = 32, 1e-2
@@ -147,42 +147,39 @@ assert abs(np.mean(drawn) / sum(expected) - 1) < 0.02, "the split must hold on a
 
 # %% [markdown]
 # What stands against the tax? Evidence. BT learns from the *difference* of a pair, $h_w - h_l$.
-# Along a direction $u$ its information is
+# How firmly it holds the weight along a direction $u$ is its *information* there:
 #
 # $$I_u = \overline{p\,(1-p)\,(u^\top h_w - u^\top h_l)^2} \approx
 # \overline{p\,(1-p)}\;\,\overline{(u^\top h_w - u^\top h_l)^2}, \qquad p = \sigma(r_w - r_l).$$
 #
-# The rough form needs only variances. It is too large along gold, where a large difference makes
-# $p$ sure (Section 7).
+# The rough form on the right needs only variances. Along gold it is too large: a large difference
+# makes $p$ sure (Section 7).
 
 # %% [markdown]
-# Let BT's information and the tax mix no directions, as in these worlds (drawn pairs mix a little:
-# Section 7). Near BT's weight $w_0$ on $u$ the loss is about $\tfrac12 I_u (w - w_0)^2 +
-# \lambda\,\mathrm{tax}_u\,w^2$, $\mathrm{tax}_u$ the bracket below. It is least (one step of
-# Newton's method) at this share of $w_0$:
+# How much of a weight is left? Suppose that information and tax mix no directions: nearly so in
+# these worlds. Near BT's weight $w_0$ on $u$ the loss is about $\tfrac12 I_u (w - w_0)^2 +
+# \lambda\,\mathrm{tax}_u\,w^2$. It is least at this share of $w_0$:
 #
-# $$\text{kept}_u = \frac{I_u}{I_u + 2\lambda\,\bigl(u^\top \Sigma_c\,u + G\,(u^\top
-# \mu_c)^2\bigr)}.$$
+# $$\text{kept}_u = \frac{I_u}{I_u + 2\lambda\,\mathrm{tax}_u}, \qquad \mathrm{tax}_u = u^\top
+# \Sigma_c\,u + G\,(u^\top \mu_c)^2.$$
 
 # %% [markdown]
-# That is for a *linear head on fixed states*. In our networks the head stays and the map from $x$
-# to $h$ learns. So read $u$ as a direction of $x$, and its weight as the slope of the network's
-# reward along it. That the rule carries over is a conjecture: Section 5 tests it, in Section 6 it
-# breaks.
+# That is for a *linear head on fixed states*. In our networks the map from $x$ to $h$ learns. So
+# read $u$ as a direction of $x$, and its weight as the slope of the network's reward along it. That
+# is a conjecture: Section 5 tests it, in Section 6 it breaks.
 
 # %% [markdown]
 # ## 3. Three questions
 #
 # Of a direction ask:
-# 1. How much do *pairs* differ along it (the spread term's tax)? How far does the mean state lie
-#    along it (the level term's)?
+# 1. How much do *pairs* differ along it? That is the spread term's tax. How far does the mean state
+#    lie along it? That is the level term's.
 # 2. How much do the two *answers of a pair* differ along it? That is the evidence.
-# 3. Does quality depend on it? Only on gold's direction; weight elsewhere is noise. (The nine
-#    others pay gold's spread tax, but no level tax.)
+# 3. Does quality depend on it? Only on gold's direction; weight elsewhere is noise.
 #
-# Much tax and little evidence: the weight is taxed away. On the signal that is a cost, elsewhere a
-# gain if new answers differ along it. Tau sees no common factor: what counts is whether signal or
-# noise keeps the larger *share*.
+# Much tax and little evidence: the weight is taxed away. On the signal that is a cost. Elsewhere it
+# is a gain, if new answers differ along it. Tau sees no common factor: what counts is whether
+# signal or noise keeps the larger *share*.
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
@@ -210,14 +207,14 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean; "
 
 # %% [markdown]
 # **What to see.** In A the centers scatter along the nuisance. No pair reaches far along it, but
-# the new answers do. B is A, moved. In C the centers scatter along the signal, and pairs are as
-# short along it as along the nuisance.
+# the new answers do. B is A, moved. In C the centers scatter along the signal, and pairs are short
+# along both.
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
 #
 # First world A without any penalty. The paper says of BT that norms grow and disperse while the
-# head stays (Fig. 1, 2). Here cv is the standard deviation over the mean.
+# head stays (Fig. 1, 2). Below, cv is the standard deviation over the mean.
 #
 # **Predict** tau: does it end higher for new prompts or for new sources?
 
@@ -236,13 +233,13 @@ rows.append(["tau, new sources minus new prompts", "", "{:+.3f} ± {:.3f}".forma
 Markdown(tables.table(["world A, BT alone", "before", "after", "change, ± 95% over seeds"], rows))
 
 # %% [markdown]
-# As in the paper, differences grow, norms disperse, the head hardly moves, and new sources end
+# As in the paper, differences grow, norms disperse, and the head hardly moves. New sources end
 # behind new prompts (Table 5).
 #
 # <details><summary>Answer: why?</summary>
 #
-# New sources' answers differ along the nuisance, on which BT's weights are noise. New prompts
-# differ along it, too, but answers to *one* prompt hardly do, and tau compares those.
+# Tau compares answers to *one* prompt. Those of new sources differ along the nuisance, on which
+# BT's weights are noise. Those to a new prompt hardly do.
 # </details>
 
 # %% [markdown]
@@ -260,7 +257,7 @@ BARS = "difference of tau, same seed\n(bar: mean, 95% over seeds)"
 TERMS = {"bsr": "BSR - BT", "spread": "its spread term\nalone - BT",
          "level": "what level adds:\nBSR - spread"}
 
-
+# %%
 def paired(world, part, term):
     """Differences of tau, (seeds,): of BSR and spread to BT; of "level", BSR to spread."""
     scores = dict(zip(METHODS, seen[world][max(seen[world])][part].T, strict=True))  # (seeds,) each
@@ -305,9 +302,9 @@ figure.suptitle("New sources: in B spread gains and level more than undoes it; i
 # %% [markdown]
 # <details><summary>Answer to the predictions</summary>
 #
-# *Spread* helps in A and B and costs in C, where prompts differ along the signal. *Level* costs
-# most in B, where the mean state lies on it. In C what it adds is undecided. In A it costs a
-# little, which the three questions do *not* say (Section 6).
+# *Spread* helps in A and B. It costs in C, where prompts differ along the signal. *Level* costs
+# most in B, where the mean state lies on the signal. In A it costs a little, which the three
+# questions do *not* say (Section 6). In C it is undecided.
 # </details>
 #
 # Section 3's questions, answered with numbers:
@@ -326,8 +323,8 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
 # *Pairs differ far more than the two answers of a pair* along A's nuisance and along C's signal. In
 # C the two answers differ alike along both, but the signal pays 24 times the tax.
 #
-# Does a *network* follow? Regress its rewards on $x$ (new sources, new prompts). Of BT's slopes
-# along signal and nuisance, what share does a penalty leave?
+# Does a *network* follow? Regress its rewards on $x$, with new sources and new prompts. What share
+# of BT's slopes along signal and nuisance does a penalty leave?
 
 # %%
 kept, gold = {}, worlds.gold_direction() / 2  # of BT's slopes: (seeds, methods) each
@@ -338,25 +335,6 @@ for letter, looks in seen.items():
 print("B: of the signal BSR leaves {1:.2f}, spread {2:.2f}".format(*kept["B"][0].mean(0)))
 print("B, BSR, signal minus nuisance: {:+.2f} ± {:.2f}".format(
     *seed_interval((kept["B"][0] - kept["B"][1])[:, 1])))
-
-# %% [markdown]
-# Do the slopes carry what tau gains and loses? Tau of a reward linear in normal $x$ is the arcsine
-# of its correlation with gold, times two over pi.
-
-# %%
-rows = []
-for letter, name in WORLDS.items():  # each slope times what new sources' answers vary by along it
-    vary = worlds.by_coordinate(worlds.WORLDS[name].new)[:, None]
-    slopes = seen[letter][max(seen[letter])]["slopes"] * vary  # (seeds, 40, methods)
-    correlation = torch.einsum("sdm,d->sm", slopes, gold) / slopes.norm(dim=1)
-    bt, bsr, spread = 2 / np.pi * torch.arcsin(correlation).T
-    for term, told in (("bsr", bsr - bt), ("spread", spread - bt), ("level", bsr - spread)):
-        change = paired(letter, "response_disjoint", term)
-        rows.append([f"{letter}, {TERMS[term]}".replace("\n", " "),
-                     *("{:+.3f} ± {:.3f}".format(*seed_interval(values))
-                       for values in (told, change, change - told))])
-Markdown(tables.table(["difference of tau, new sources", "the slopes tell", "the network",
-                       "in no slope"], rows))
 
 # %%
 BESIDE = {"A spread": (-58, 8, -64, 2), "B spread": (-66, -18, -64, -10),  # left, right panel
@@ -393,15 +371,13 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 
 # %% [markdown]
 # **What to see.** In A more is kept of the signal, in C of the nuisance. In B the spread term does
-# as in A; under BSR the signal keeps a little less than the nuisance. The rule's direction carries
-# over from a linear head. Its sizes do not (Section 7).
+# as in A; under BSR the signal keeps a little less than the nuisance. So the rule's direction
+# carries over from a linear head to a network.
+#
+# Its sizes do not. Nor does the distance from the line give tau's change: BSR in B lies near it,
+# yet costs .105 (Section 7).
 
 # %% [markdown]
-# *BSR in B* keeps less of the signal than the spread term does (.36 against .80). By the slopes
-# level should cost B .157; it costs .156. (In A they tell too large a cost.) Against BT the slopes
-# tell too good a result in A and B, by up to .057. In C they tell too bad a one, by up to .038. Why
-# is open.
-#
 # And *calm norms are no proof*: the cv of $\lVert h\rVert$ falls in all six, most where tau falls.
 
 # %% [markdown]
@@ -415,17 +391,17 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 # ## 6. Why does the level term cost?
 #
 # In A there is no level to pin, and still the term takes something back. In B there is one, and the
-# network has a cheap way down: the bias $b_2$ of its layer $h = W_2\tanh(W_1 x + b_1) + b_2$.
+# network has a cheap way to pin it. The bias $b_2$ of its layer $h = W_2\tanh(W_1 x + b_1) + b_2$
+# moves all rewards alike.
 
 # %% [markdown]
 # Two suspects:
-# - *Noise*. $\bar r$ is a mean of one batch, 32 pairs: $G\,\bar r^{\,2}$ has the right expectation
-#   and much noise.
+# - *Noise*. $\bar r$ is a mean of only 32 pairs: $G\,\bar r^{\,2}$ is right on average, but noisy.
 # - *A slow bias*. In 200 steps the network may sooner find another way down, one that gives up
 #   signal.
 #
-# So estimate the level from 256 pairs, its expectation unchanged (more data, too). And let $b_2$
-# learn ten times as fast.
+# So make two changes. Estimate the level from 256 pairs, its expectation unchanged (more data,
+# too). And let $b_2$ learn ten times as fast.
 #
 # **Predict** what is left of *BSR minus its spread term* in A and in B. (In brackets from here on:
 # a world's name in the record.)
@@ -451,18 +427,14 @@ for axis, name in zip(axes, ("helps", "mean on the signal"), strict=True):
 figure.suptitle("With 256 pairs for the level and a fast bias no cost of the level term is seen");
 
 # %%
-rows = [[NAMES[name], label, *("{:+.3f} ± {:.3f}".format(*seed_interval(x)) if x.any() else ""
-                               for x in (own, own - cost[name, "as it is"][0], to_bt))]
-        for (name, label), (own, to_bt) in cost.items()]
-Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it is\", same seed",
-                       "BSR minus BT"], rows))
+rows = [[NAMES[name], *("{:+.3f} ± {:.3f}".format(*seed_interval(cost[name, label][1]))
+                        for label in ("as it is", "both"))]
+        for name in ("helps", "mean on the signal")]
+Markdown(tables.table(["BSR minus BT, ± 95% over seeds", "as it is", "both changes"], rows))
 
 # %% [markdown]
 # **What to see.** In B the quieter level takes away a third of the cost, the fast bias more. With
-# both changes BSR gains. In A noise is a suspect, not convicted: the quieter level changes the cost
-# by +.015 ± .019. Both together change it by +.015 ± .015, on the edge.
-#
-# Not tried on the language model: its head, as the paper's (Eq. 2), has no bias.
+# both changes BSR gains there, too. Whether noise explains A's small cost is open.
 
 # %% [markdown]
 # The record: 32 seeds (last two columns 16), more worlds and penalties.
@@ -470,8 +442,8 @@ Markdown(tables.table(["world", "", "BSR minus spread", "its change to \"as it i
 # - *Helps, RMSNorm* is A with $h$ normalized as in a language model.
 # - *Neutral* has all directions alike.
 # - *64 epochs* go over 300 pairs drawn as in A.
-# - *Centering* and *L2* on rewards weigh level and spread 1 : 1, BSR $G$ : 1. Centering's spread
-#   weight, $4 \cdot 10^{-2}$, lies between those of the two spread rows.
+# - *Centering* and *L2* on rewards (notebook 03) weigh level and spread alike. BSR weighs level $G$
+#   times as much.
 #
 # **Predict** for *neutral* and for *64 epochs* the sign of spread minus BT.
 
@@ -490,20 +462,18 @@ for name, shown in NAMES.items():
 Markdown(text)
 
 # %% [markdown]
-# BSR keeps its sign in A, B and C at the paper's $10^{-3}$. With RMSNorm, too, the level term
-# costs. The gain is *not BSR's own*: in A centering gains as much as spread.
+# In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain is *not BSR's own*: in A
+# centering gains as much as spread.
 #
-# In *neutral* tax and differences are alike in all directions, yet every penalty costs. But labels
-# are surest along gold. So the information is least there (Section 7), and with that the rule
-# foretells a cost.
+# In *neutral* every penalty costs, though all directions are alike. But labels are surest along
+# gold, so BT's information is least there (Section 7). With that the rule foretells a cost.
 #
-# **64 epochs break the rule.** It foretells a gain, yet the spread term *costs*, and beside it the
+# **64 epochs break the rule.** It foretells a gain. Yet the spread term *costs*, and beside it the
 # level term *pays*, with clean labels as well. The cause is open.
 
 # %% [markdown]
-# *Level alone* is no good control. It is $G\,\bar r^{\,2}$ less the sample variance of $s$
-# (notebook 03). On one batch, making pairs differ lowers it; its expectation does not fall. In
-# A it costs .101, where the level term inside BSR costs .016.
+# *Level alone* is no good control for the level term inside BSR: in A it costs .101 alone, but .016
+# beside the spread term.
 
 # %% [markdown]
 # ## 7. Can it be foretold?
@@ -528,8 +498,9 @@ rows = [[f"{NAMES.get(name, name)}, {along}", *(f"{x[i]:.3f}" for x in forms)]
 Markdown(tables.table(["BT's information along", "rough", "exact"], rows))
 
 # %% [markdown]
-# Now the formula with the rough one, first for A and BSR, then beside exact fits: BT on 2,000 pairs
-# plus the penalty's expectation in the world.
+# Along gold the rough form is too large, up to four times. Now the formula with it, first for A and
+# BSR. Then it stands beside exact fits: BT on 2,000 pairs plus the penalty's expectation in the
+# world.
 
 # %%
 world = worlds.WORLDS["helps"]
@@ -567,8 +538,11 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
                 "in B both nearly together");
 
 # %% [markdown]
-# **What to see.** In B the signal fades a little sooner than the nuisance (numbers below). That is
-# the level term's doing: the spread term alone does there what it does in A (checked next).
+# **What to see.** The order is foretold, in B only just: there the signal fades a little sooner.
+# That is the level term's doing. The spread term alone does in B what it does in A (checked next).
+#
+# The sizes are foretold less well, as A's signal at .1 shows. One reason: the rough information is
+# too large along gold.
 
 # %%
 for part in ("signal", "nuisance"):
@@ -577,46 +551,32 @@ for part in ("signal", "nuisance"):
                       ("bsr-1e-2", "without a mean, as in A, BSR is its spread term")):
         assert np.allclose(alone, shares["helps", same, part], atol=1e-4), why
 
-# %%
-rows = [[rf"{NAMES[name]}, $\lambda$ = {method[4:]}, {part}",
-         *(f"{x:.3f}" for x in shares[name, method, part])]
-        for name, method in (("helps", "bsr-1e-1"), ("mean on the signal", "bsr-1e-3"),
-                             ("mean on the signal", "bsr-1e-2")) for part in ("signal", "nuisance")]
-Markdown(tables.table(["left of BT's weights", "foretold", "fitted"], rows))
-
 # %% [markdown]
-# The order is foretold, in B only just; the sizes less well. The information is rough. And as
-# margins shrink, $p\,(1-p)$ grows, which one step of Newton's method does not see.
-#
-# The moments of drawn pairs mix nuisance with gold by chance. With those of the 2,000 pairs .69 of
-# B's nuisance stays at $10^{-3}$ (`data/runs/LOG.md`).
-#
-# In B at $10^{-2}$ the formula leaves .038 of the signal. On the nine others, which level does not
-# tax, it leaves .94 of BT's weights, as in A. That noise stays, so tau should fall. The network's
-# does (Section 5).
+# Why does tau fall in B, if signal and nuisance fade together? At $10^{-2}$ the formula leaves
+# about .04 of the signal. But level does not tax the signal coordinates' nine other directions.
+# There .94 of BT's weights is left, as in A. That noise stays, so tau should fall. The network's
+# does.
 
 # %% [markdown]
 # ## 8. Foretold on a language model's states
 #
-# Does the forecast hold on text (`data/runs/linear`)? States of the pretrained model; a linear head
-# fitted exactly to 1,056 pairs; three worlds:
+# Does the forecast hold on text (`data/runs/linear`)? The states are a pretrained model's, and stay
+# as they are. A linear head is fitted exactly to 1,056 pairs. Groups have 16 pairs from here on.
+# Three worlds:
 # - *Plain*: the pocket world.
 # - *Postscript*: every answer ends in `P.S.` and a sentence about something else.
 # - *Closing phrase*: some answers end in `I hope this helps!`.
 #
-# *Prompt-shifted* has the answers of prompt-disjoint, rewritten as new sources' are. Groups have 16
-# pairs from here on.
+# *Prompt-shifted* has the answers of prompt-disjoint, their endings rewritten as new sources' are.
 
 # %% [markdown]
-# The forecast fits no head to labels: it regresses *gold* on the states, shrinks the direction
-# found by Section 2's formula and adds the noise of 1,056 drawn labels. The correlation with gold
-# then gives tau (`bsr_lite/studies/linear.py`). So it needs gold.
-#
-# Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for BT's largest fall.
-# Intervals are by topic.
+# The forecast fits no head to labels. It regresses *gold* on the states, shrinks the direction
+# found by Section 2's formula, and adds the noise of drawn labels (`bsr_lite/studies/linear.py`).
+# So it needs gold. Nor is it blind: *we* had seen fits, and chose the postscript's form on dev for
+# BT's largest fall.
 
 # %% [markdown]
-# Do the answers to one prompt differ in it?
+# Do the answers to one prompt differ in their ending?
 #
 # | world | training, new prompts | rewritten (*prompt-shifted*), new sources |
 # |---|---|---|
@@ -644,65 +604,49 @@ axes[0].set_ylim(4.5, -0.5)
 figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 gain, "
                 "near the forecast");
 
-# %%
-rows = []
-for world, told in tables.foretold(linear).items():  # (objective, set, foretold, mean, low, high)
-    ends = {"gain": {}, "cost": {}}
-    for name, part, _, mean, low, high in told:
-        if low * high > 0:
-            ends["gain" if mean > 0 else "cost"].setdefault(part, []).append(name)
-    rows.append([world, len(told), *("; ".join(f"{part}: {', '.join(names)} ({len(names)})"
-                                     for part, names in sure.items()) for sure in ends.values())])
-Markdown(tables.table(["world", "differences to BT", "gains that exclude zero", "costs that do"],
-                      rows))
+# %% [markdown]
+# **What to see.** On rewritten answers each tick lies near its dot. On new sources all five lie
+# higher, and the intervals (by topic) hold both the tick and zero.
+#
+# BSR, spread and L2 gain nearly the same on rewritten answers: take them as *one* gain. It is weak
+# evidence: of 330 differences twelve exclude zero, by chance 16 (`data/runs/linear/results.md`).
 
 # %%
-columns = ["prompt_disjoint", "prompt_shifted", "response_disjoint", "mutual_disjoint"]
 rows = []
 for world in ("postscript", "closing_phrase"):
     for kind, key in (("fitted", "score"), ("foretold", "predicted_score")):
-        cells = [linear[world]["bt"][part][key] for part in columns]
+        cells = [linear[world]["bt"][part][key] for part in PARTS]
         rows.append([f"{world}: tau of BT, {kind}", *(f"{cell:.3f}" for cell in cells)])
     hits = [(where, low <= guess <= high)
             for _, where, guess, _, low, high in tables.foretold(linear)[world]]
     rows.append([f"{world}: forecasts of differences that miss the fit's interval", *(
         f"{hits.count((part, False))} of {sum(where == part for where, _ in hits)}"
-        for part in columns)])
-Markdown(tables.table(["", *columns], rows))
+        for part in PARTS)])
+Markdown(tables.table(["", *PARTS.values()], rows))
 
 # %% [markdown]
-# **What to see.** On rewritten answers each tick lies near its dot. On new sources all five lie
-# higher, and the intervals hold both the tick and zero.
-#
-# The count of decided differences proves nothing: twelve of 330, by chance alone 16. Eight of the
-# nine gains with postscripts are on rewritten answers, where BSR, spread and L2 gain nearly the
-# same. Take them as *one* gain.
-
-# %% [markdown]
-# BT's *own* tau is foretold too high on rewritten answers and new sources: on the former by .079,
-# about as much as penalties gain there. With the closing phrase it is .25 on the same set, and
-# there 5 of 15 forecasts of differences miss the fit's interval. What agrees with postscripts is a
-# *difference* of two scores, in a world chosen for it.
+# *Where the forecast fails.* BT's *own* tau is foretold too high: on rewritten answers by .079,
+# about as much as penalties gain there. With the closing phrase it is .25 too high on the same set.
+# There 5 of 15 forecasts of differences miss. What agrees with postscripts is a *difference* of two
+# scores, in a world chosen for it.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# With a postscript alone: *pairs* differ in it, the answers of a pair do not. So on sets where it
-# differs among a prompt's answers. A closing phrase tells the two answers apart, so the evidence is
-# on its side.
+# With a postscript alone, where it differs among a prompt's answers: *pairs* differ in it, the
+# answers of a pair do not. A closing phrase tells these apart: evidence is on its side.
 # </details>
 
 # %% [markdown]
 # ## 9. And a language model that trains?
 #
-# LoRA on ten layers, 66 steps: with postscripts (`data/runs/study_postscript`, three seeds) and in
-# the plain world (`study_terms`, four seeds). Spread alone has ten times BSR's $\lambda$ here: what
-# the level term adds cannot be said.
+# LoRA on ten layers, 66 steps, in two worlds (`data/runs/study_postscript`, `study_terms`). Tau is
+# averaged over sets. With postscripts these are rewritten answers and both kinds of new sources,
+# named before the runs. In the plain world they are all five, chosen afterwards. Spread alone has
+# ten times BSR's $\lambda$: what the level term adds cannot be said.
 #
-# Tau is averaged: with postscripts over three sets named before the runs (rewritten answers, both
-# kinds of new sources), in the plain world over all five, chosen afterwards.
-#
-# First the control: we asked before that rewriting cost BT .06 or more.
+# First the control. A penalty can gain back only what rewriting costs BT. We asked before the runs
+# that it cost .06 or more.
 
 # %%
 NEW = ("prompt_shifted", "response_disjoint", "mutual_disjoint")
@@ -718,9 +662,8 @@ for place, part in (("test", ""), ("dev", "dev_")):
 Markdown(tables.table(["what rewriting costs BT's tau", "± 95% over seeds", "by seed"], rows))
 
 # %% [markdown]
-# *The positive control failed* on the test set: less than half of what we asked for, and the
-# interval holds zero. On dev, where the postscript was chosen, rewriting costs BT .081 over seeds,
-# undecided with its ten topics counted (`data/runs/LOG.md`).
+# *The positive control failed* on the test set: rewriting costs less than half of that, and the
+# interval holds zero. On dev it costs more, but there the postscript was chosen.
 #
 # **Predict** from Section 8's figure: which lies above BT with postscripts: level 1e-2 alone, BSR
 # 1e-2, spread 1e-1 alone?
@@ -759,77 +702,61 @@ axes[0].text(0, 0.04, "hollow: alone, not\nwhat level adds", ha="center")
 figure.suptitle("Three of six forecasts (black) miss; "
                 "of six averages only spread's in the plain world excludes zero");
 
-# %%
-rows = [[f"{name}: {method} minus BT", "{:+.3f} ± {:.3f}".format(
-            *seed_interval(averaged(name, method))),
-         ", ".join(f"{d:+.3f}" for d in averaged(name, method)), f"{foretold(name, method):+.3f}"]
-        for name in SETS for method in THREE]
-Markdown(tables.table(["", "mean ± 95% over seeds", "by seed", "foretold"], rows))
-
 # %% [markdown]
-# **What to see.** *With postscripts* BSR and level lie below BT in every seed, by .07 on average:
-# nothing foretold that for BSR. Yet all three intervals hold zero. The forecasts for BSR and spread
-# lie above their intervals.
+# **What to see.** *With postscripts* BSR and level lie below BT in every seed. BSR was foretold a
+# gain. Yet all three intervals hold zero.
 #
-# *In the plain world* spread lies above BT in all four seeds, where the forecast was below zero.
-# Its interval is over seeds, with these prompts fixed.
+# *In the plain world* spread lies above BT in all four seeds, against its forecast. Its interval is
+# over seeds, with these prompts fixed.
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The figure foretells gains for spread and BSR, none for level. No gain is decided: no surprise
-# after a failed control.
+# Foretold are gains for spread and BSR, none for level. None is decided: no surprise after a failed
+# control.
 # </details>
 #
-# Now set by set, with topics counted (judged answers: prompts): every such study of three seeds or
-# more. (Two hold the same runs of BSR: full fine-tuning.)
+# Now set by set, with topics counted, in all nine studies of three seeds or more:
 
 # %%
-MORE = {"study_postscript": "LoRA, postscripts: level, BSR, centering 1e-2, spread 1e-1, L2 4e-2",
-        "study_terms": "LoRA, plain world: level 1e-2, BSR 1e-3, 1e-2, spread 1e-2 to 1",
-        "study_norms_spread": "full fine-tuning, plain world: BSR 1e-3, spread 1e-1",
-        "study_lambda": "LoRA in 24 steps, plain world: BSR 1e-4 to 1e-1",
-        "study_closing_phrase": "LoRA, closing phrase: BSR 1e-2, spread 1e-1",
-        "study_lora": "LoRA, plain world: BSR 1e-3, centering and L2 1e-2",
-        "study_pocket": "LoRA, plain world, all pairs: BSR 1e-3",
-        "study_norms": "full fine-tuning, plain world, four seeds: BSR 1e-3",
-        "study_judged": "QLoRA, judged answers: BSR 1e-3, spread 1e-1"}
-rows, every, listed = [], [], ""
-for name, trained in MORE.items():
-    table = Path(f"data/runs/{name}/results.md").read_text().split("\n\n")[1]
+STUDIES = {"postscript": "LoRA, postscripts", "terms": "LoRA, plain world",
+           "norms_spread": "full fine-tuning", "lambda": "LoRA in 24 steps",
+           "closing_phrase": "LoRA, closing phrase", "lora": "LoRA, plain world",
+           "pocket": "LoRA, all pairs", "norms": "full fine-tuning", "judged": "judged answers"}
+every = []  # (study, penalty, set, "mean (low to high)") of every difference to BT
+for name in STUDIES:
+    table = Path(f"data/runs/study_{name}/results.md").read_text().split("\n\n")[1]
     sets, _, _, *others = (line.strip("| ").split(" | ") for line in table.splitlines())
-    told = [(method, part.split()[0], cell.split("; ")[1]) for method, *cells in others
-            for part, cell in zip(sets[1:], cells, strict=True)]
-    sure = [row for row in told if 3 in map(row[2].count, "+-")]  # mean and both ends of one sign
-    every += told
-    largest = max(sure, key=lambda row: abs(float(row[2].split()[0])), default=[])
-    rows.append([f"{trained} (`{name}`)", f"{len(sure)} of {len(told)}", ", ".join(largest)])
-    listed += "".join(f"- `{name}`: {', '.join(row)}\n" for row in sure)
-head = ["trained: penalties", "differences to BT that exclude zero", "largest of these (95%)"]
-Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>\n\n{listed}\n"
+    every += [(name, "bsr-1e-3" if method == "bsr" else method, part.split()[0],
+               cell.split("; ")[1])
+              for method, *cells in others for part, cell in zip(sets[1:], cells, strict=True)]
+sure = [row for row in every if 3 in map(row[3].count, "+-")]  # mean and both ends of one sign
+assert all(row[3].startswith("-") for row in sure), "every decided difference is a cost"
+
+# %%
+GROUPS = {f"BSR {size}": f"bsr-{size}" for size in ("1e-4", "1e-3", "1e-2", "1e-1")} | {
+    "spread alone": "spread", "level alone": "level", "centering": "centering", "L2": "l2",
+    "all": ""}
+rows = [[title, *(str(sum(row[1].startswith(start) for row in some)) for some in (every, sure))]
+        for title, start in GROUPS.items()]
+rows = [[*row, f"{int(row[1]) / 20:.1f}"] for row in rows]
+listed = "\n".join(f"- {STUDIES[name]} (`study_{name}`): {', '.join(row)}" for name, *row in sure)
+head = ["penalty", "differences to BT", "costs that exclude zero", "by chance, either sign"]
+Markdown(f"{tables.table(head, rows)}\n\n<details><summary>All of them</summary>\n\n{listed}\n\n"
          "</details>")
 
 # %% [markdown]
-# **What to see.** Of 152 differences 16 exclude zero; at 5% each about eight would. (They share
-# BT's runs: chance ones come together.) All 16 are costs: twelve of BSR, three of level alone, one
-# of spread. With postscripts three of the five are on *unrewritten* answers: not a cost of the
-# shift alone. (On labels of people notebook 06 finds one gain of BSR.)
+# **What to see.** Every decided difference is a cost, and twelve of 16 are BSR's. Ten of these are
+# at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 exclude zero,
+# where chance alone gives 1.6: no evidence of a cost. (On labels of people notebook 06 finds one
+# gain of BSR.)
 #
-# At which $\lambda$ are BSR's twelve?
-
-# %%
-for size in ("1e-4", "1e-3", "1e-2", "1e-1"):
-    names = {f"bsr-{size}", "bsr" if size == "1e-3" else ""}  # "bsr" alone: 1e-3, see the table
-    sure = [3 in map(cell.count, "+-") for method, _, cell in every if method in names]
-    print(f"BSR {size}: {sum(sure)} of {len(sure)} exclude zero, by chance {len(sure) / 20:.1f}")
-
-# %% [markdown]
-# Ten are at ten or a hundred times the paper's $\lambda$. At its own, $10^{-3}$, two of 32 exclude
-# zero, where chance alone gives 1.6: no evidence of a cost.
+# <details><summary>Fine print</summary>
 #
-# Centering and L2 are decided nowhere. They weigh the level a quarter as much as BSR $10^{-2}$ or
-# less. Yet with postscripts they ran in 32 bits and BT in 16: weight, kind and format are not told
-# apart. (So did ten runs of `study_terms`, none of them in the figure: `data/runs/LOG.md`.)
+# A study's differences share BT's runs. Two studies hold the same runs of BSR. Judged answers count
+# prompts. Centering and L2 weigh the level less than BSR $10^{-2}$. Some runs used 32 bits where BT
+# used 16 (`data/runs/LOG.md`), none in the figure.
+# </details>
 
 # %% [markdown]
 # ## Exercises
@@ -839,16 +766,15 @@ for size in ("1e-4", "1e-3", "1e-2", "1e-1"):
 # %% [markdown]
 # **1.** Let $\lambda$ grow until little is left of any weight. Which direction survives? Along one
 # direction prompts have the standard deviation `across`, answers to a prompt have `within`, and the
-# mean of $x$ is `mean`; groups have $G$ pairs. From two such triples return the limit of
-# $\text{kept}_u$, with the rough information, along the first over that along the second.
+# mean of $x$ is `mean`. Groups have $G$ pairs. From two such triples return the limit of
+# $\text{kept}_u$ (rough information) along the first over that along the second.
 #
-# Then try it on A, B and C, signal over nuisance: about 301, .78 and .04. (The signal's mean is 0,
-# 3, 0.)
+# On A, B and C, signal over nuisance, it is about 301, .78 and .04. (The signal's mean: 0, 3, 0.)
 #
 # <details><summary>Hint</summary>
 #
-# Which of the two terms in the denominator of $\text{kept}_u$ matters when $\lambda$ is huge? A
-# center averages two answers.
+# Which term in the denominator of $\text{kept}_u$ matters when $\lambda$ is huge? A center averages
+# two answers.
 # </details>
 
 # %%
@@ -881,12 +807,12 @@ checks.check_noise_ratio(noise_ratio);
 # alone"?
 #
 # Write the paired comparison: from two tensors of scores (seeds, sets) the mean of $a - b$, and
-# half its 95% interval over seeds (a t interval: `seed_interval`), as a tensor of two. Average over
-# the sets first. Then run the cell below.
+# half its 95% interval over seeds (`seed_interval`), as a tensor of two. Average over the sets
+# first. Then run the cell below.
 #
 # <details><summary>Hint</summary>
 #
-# An interval that holds zero has two ends. What does each of them say about BSR?
+# An interval that holds zero has two ends. What does each say about BSR?
 # </details>
 
 # %%
@@ -952,8 +878,8 @@ if mine is not None:
 # 2. It lies in the differences: evidence is on its side, and the tax is on centers.
 # 3. From .5 to 1: four times the squared differences, less what $p(1-p)$ loses. The tax hardly
 #    grows (9.1 to 9.5). More signal is kept.
-# 4. $G\,\bar r^2$ is one squared number at every $G$; its weight grows with $G$. More groups of the
-#    same $G$ would, or the level from more pairs at the old weight (Section 6).
+# 4. $G\,\bar r^2$ is one squared number at every $G$; its weight grows with $G$. Quieter: the level
+#    from more pairs at the old weight (Section 6).
 # 5. In C norms calm as well, and signal is what shrank.
 # </details>
 
@@ -965,8 +891,7 @@ if mine is not None:
 # | spread alone minus BT, new sources | leave it out |
 # | BSR minus spread alone, same $\lambda$ | level costs: try spread alone |
 #
-# Vary what your pairs differ in. A smaller $\lambda$ softens costs and gain. At a tenth BSR's cost
-# in C falls from .182 to .027, in B by about half. Its gain in A falls from .036 to .024.
+# Vary what your pairs differ in. A smaller $\lambda$ softens costs and gain (Section 6's record).
 
 # %% [markdown]
 # ## What you know now
@@ -977,12 +902,12 @@ if mine is not None:
 # The level term cost wherever that was decided in one pass, most where the mean lies on quality.
 
 # %% [markdown]
-# - In worlds that we built for it, in one pass over fresh pairs, the rule gives the signs of BSR
-#   and of spread, in *neutral* with exact information. It does not give level's cost in A, and 64
+# - In worlds built for it, in one pass over fresh pairs, the rule gives the signs of BSR and of
+#   spread. In *neutral* it needs the exact information. It does not give level's cost in A, and 64
 #   epochs break it.
 # - The formula names what shrinks first in a linear head. It did not foretell a language model in
-#   training. There most is undecided, and what is decided set by set is cost, BSR's nearly all at
-#   ten times the paper's $\lambda$ or more.
+#   training. There most is undecided. What is decided set by set is cost, BSR's mostly at ten times
+#   the paper's $\lambda$ or more.
 
 # %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a

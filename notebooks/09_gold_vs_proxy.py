@@ -11,14 +11,14 @@
 #
 # Notebook 08 trained a policy on gold itself. Nobody has gold. One trains on a **proxy**, a reward
 # model, and hopes. Here the reward models of notebook 07 train policies while gold looks on. Does
-# gold follow the proxy? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher,
-# as the paper has it (Sec. 3.2)?
+# gold follow? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher, as the
+# paper has it (Sec. 3.2)?
 
 # %% [markdown]
 # After it you can
 # - put proxy and gold into one unit;
 # - find the dull explanation of a gain;
-# - set a reward model's policy beside policies trained on rewards that know nothing;
+# - set a policy beside others whose rewards know nothing;
 # - read the answers for what even the judge does not see.
 #
 # Words from before: *proxy, gold, reference, KL* (notebook 08), *best-of-n* (07), *paired
@@ -94,10 +94,10 @@ def two_dots(axis, found):
 # %% [markdown]
 # ## 1. The same prompt, before and after
 #
-# `data/runs/study_rloo`: the embedded model (135M) as policy, LoRA, 40 steps of RLOO, 16 answers
-# a step, of at most 48 tokens. Each run had its own proxy, a BT or a BSR reward model
-# ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL price
-# ($\beta = 0$), so that what a proxy gets wrong can show.
+# Six runs are on record in `data/runs/study_rloo`. Each trained the embedded model (135M, LoRA) by
+# 40 steps of RLOO, with 16 answers a step, of at most 48 tokens. Each had its own proxy, a BT or a
+# BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
+# price ($\beta = 0$), so that what a proxy gets wrong can show.
 #
 # The six policies and the reference then gave two answers each to the same 112 new prompts.
 
@@ -172,25 +172,25 @@ for name, run in SIX.items():
 unit_table.head(6)
 
 # %% [markdown]
-# **What to see.** Every proxy says that its policy gained more than one sd. Gold agrees that all
-# six gained something, each beyond its 95% interval over prompts (±). Under BT 0 and BT 2 gold
-# gained nearly as much as the proxy, under the other four less than half.
+# **What to see.** Every proxy says that its policy gained more than one sd. Gold says that all six
+# gained, each beyond its 95% interval over prompts (±). But in four runs gold gained less than half
+# of what the proxy did.
 #
 # That invites a story: two proxies were honest and four were exploited. **Predict** before you
 # believe it: what could raise *any* reward of the policy, whatever its proxy knows?
 #
 # <details><summary>Answer</summary>
 #
-# Something that training teaches anyway, if the proxy likes it: to *end*. In Section 1 the
-# reference was cut off, and all six policies ended.
+# Something that training teaches anyway: to *end*. In Section 1 the reference was cut off, and all
+# six policies ended.
 # </details>
 
 # %% [markdown]
 # ## 3. The dull explanation: ending
 #
-# Training subtracts a penalty of 1 (about an sd of the proxy) from an answer that does not end by
-# itself within 48 tokens (`missing_eos_penalty`). So it teaches to end, unless the proxy pays more
-# for going on. How much of the gain is that? (The gains above are without the penalty.)
+# Training takes a penalty of 1, about one sd of the proxy, from every answer that does not end by
+# itself within 48 tokens. So it teaches to end. The gains above leave the penalty out. How much of
+# them does ending explain?
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -198,16 +198,17 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# Gold is the sum of five **terms**: *complete* (half for ending, half for closing punctuation,
-# which a cut-off answer hardly has), *instruction* (the number asked for), *topic*, *fresh* (no
-# repetition) and *concise*. So its gain splits exactly. Only the first of a prompt's two answers
-# has its text on record: its terms are computed again.
+# All six policies end far more often. What did that bring in gold? Gold is the sum of five
+# **terms**, so its gain splits exactly:
+# - *complete*: half a point for ending, half for closing punctuation;
+# - *instruction*: the number of sentences or items asked for;
+# - *topic*, *fresh* (no repetition) and *concise*.
 #
-# ± asks: would *this run* gain on other prompts? The bars below, and "a to b" later, ask: would a
-# *new run*, with a new seed? Three seeds say little of a fourth: these can hold zero, though no
-# ± does.
+# The figure shows first answers: only their texts are on record. Its bars are a new kind of
+# interval. ± asks: would *this run* gain on other prompts? The bars, and "a to b" later, ask: would
+# a *new run*, with a new seed? Three seeds say little of a fourth, so the bars are wide.
 #
-# **Predict**: which of the five rose, and did any fall?
+# **Predict**: which of the five rose?
 
 # %%
 TERMS = ("complete", "instruction", "topic", "fresh", "concise")
@@ -263,8 +264,7 @@ axis.set_ylim(top=1.5);
 
 # %% [markdown]
 # **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
-# *Instruction* fell under BSR (Section 5 takes this back). The sum of the other four is undecided
-# for either method.
+# The sum of the other four is undecided. *Instruction* fell under BSR; Section 5 takes that back.
 
 # %% [markdown]
 # ### At equal ending
@@ -287,9 +287,8 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# First a world in which the answer is known. An ending is worth 1.5, and the better answers do not
-# end more often. One policy learned nothing but to end; the other one's answers are better by .5
-# besides.
+# First a world in which the answer is known. An ending is worth 1.5, and chance says which answers
+# end. One policy learned nothing but to end; the other one's answers are better by .5 besides.
 
 # %%
 def made_up_answers(share, better, rng):
@@ -325,27 +324,29 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone**, and most gains of four proxies. BSR 0 and
-# BSR 2 keep one sd or more of the proxy's. No gain of gold is seen with it. BT 0 and BT 2 keep a
-# small climb of both (gold's undecided over first answers alone: `LOG.md`). All this is on prompts
-# that the reference can finish.
+# **What to see.** **Most of gold's gains are gone**, and most gains of four proxies. BT 0 and BT 2
+# keep a small climb of both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold does
+# not follow.
 #
-# Did BSR 0, whose gold fell, exploit its proxy? Gold fell as far in BT 1 and BSR 1, whose proxies
-# hardly moved. It may be **drift**: nothing pulls a policy back. Or the penalty. Or **selection**:
-# the reference ends its better answers. (Not seen: they lead by 1.55 ± .20, *complete* alone brings
-# 1.55, `LOG.md`.)
+# Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
+# whose proxies hardly moved. Something else may lower gold. Is it there without a proxy?
+#
+# <details><summary>Fine print</summary>
+#
+# Over first answers alone gold's climbs are undecided (`LOG.md`).
+# </details>
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four of the five
-# rewards of `data/runs/study_rloo_controls`, three seeds each (the fifth: `LOG.md`):
+# What does the same training do with a reward that knows nothing? Four of the five rewards of
+# `data/runs/study_rloo_controls`, three seeds each:
 # - *gold* itself;
-# - *gold + error*: each opening word has its own error, now and then a huge one (heavy tails, 07);
+# - *gold + error*: each opening word has its own error, now and then a huge one;
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
 #
-# **Predict**: paid for nothing but ending, what will the policy write? What will gold say of it?
+# **Predict**: paid for nothing but ending, what will the policy write?
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
@@ -356,8 +357,7 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# At the end of training it writes a word or nothing. How do the six policies compare? All stand
-# beside the same two answers of the reference.
+# It writes a word, or not even that. And the six policies, beside the same reference?
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -379,9 +379,9 @@ def distance(run):
 # %%
 def taught(reward):
     policies = [run["evaluation"]["policy"] for run in TAUGHT[reward]]
-    beside = {f"gold, minus trained on {other}": "" if other == reward else shown(rloo.interval(
-        gold_gains(reward) - gold_gains(other)), "+.2f") for other in ("random numbers", "gold")}
-    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"), **beside,
+    lead = rloo.interval(gold_gains(reward) - gold_gains("random numbers"))
+    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
+            "minus random numbers'": "" if reward == "random numbers" else shown(lead, "+.2f"),
             "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
             "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}",
             "KL (nats), by seed": ", ".join(f"{distance(run):.0f}" for run in TAUGHT[reward])}
@@ -417,40 +417,40 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Trained on *nothing*, the policy falls silent: gold loses three sds and more.
-# (We had foretold .3 to 1.5 *more* gold.) The penalty pushes for 4 to 7 steps only. Then every
-# answer ends, at 11 to 19 tokens, and no gradient is left. AdamW's momentum, made of the earlier
-# gradients, pushes on the same way, down to one to four tokens (`LOG.md`).
+# **What to see.** Paid for *nothing* but ending, **the policy falls silent**: gold loses 3.5 sds.
+# We had foretold a gain. After 4 to 7 steps every answer ends, all earn the same, and no gradient
+# is left. AdamW's momentum, made of the earlier gradients, shrinks the answers further (`LOG.md`).
 #
-# **Within these 40 steps random numbers prevent most of the fall, in every seed.** Perhaps because
-# they keep sending gradients: not looked into, nor whether the fall only slows.
-#
-# Third column: training on gold itself brings about one sd more than BT (undecided), BSR or
-# *gold + error*.
+# Random numbers prevent most of that fall, within these 40 steps.
 
 # %% [markdown]
-# So set a model beside random numbers, not beside the reference: the second column. For BT, BSR and
-# *gold + error* the lead is about one sd, each time undecided. Gold's own, two sds, is decided.
+# So set a model beside random numbers, not beside the reference: the second column. Gold leads them
+# by two sds. BT, BSR and *gold + error* lead them by about one, each time **undecided**.
 #
-# **Such a lead is not knowledge alone.** It also holds what any consistent reward brings: random
-# numbers give a policy nothing to climb. No run here was paid for something irrelevant that can be
-# learned, such as length.
+# Nor would a lead be knowledge alone. Random numbers give a policy nothing to climb. Any consistent
+# reward does, even one for length, and no run here was paid for that.
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
-# knowledge.** The models' six policies lost less, or nothing (BT 1's interval touches that range).
-# So no fall of Section 3 is seen to need a misleading proxy. But distance is not equal: random
-# numbers' policies went 14 to 17 nats, the models' 14 to 47.
+# knowledge.** The models' six policies lost less, or nothing. So no fall of Section 3 is seen to
+# need a misleading proxy.
 #
-# Drift, penalty or selection? No run here rules one of them out.
+# What lowers gold, then? Perhaps **drift**: nothing pulls a policy back to the reference. Or the
+# penalty: it pushes to short answers. Or **selection**: the reference ended only its better
+# answers. No run here rules one of them out.
+#
+# <details><summary>Fine print</summary>
+#
+# BT 1's interval touches the range of random numbers. Distances from the reference differ, too: see
+# the table's last column.
+# </details>
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
 #
 # 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
-# asked* numbers its answers where a list is asked for, and nowhere else: a first sign, no proof. A
-# policy that learned *a mannerism* numbers everything, or nothing. **Guess**: which of the six is
-# which?
+# asked* numbers its answers where a list is asked for. A policy that learned *a mannerism* numbers
+# everything, or nothing. **Guess**: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -466,8 +466,7 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
-# and never elsewhere (are they lists?). BSR 2 begins all answers so but one. BT 2 stayed, and three
-# gave up lists.
+# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
 #
 # So BSR 2 learned a mannerism, and gold was right not to follow its proxy (Section 3)? Here is an
 # answer with its line breaks, which Section 1 left out:
@@ -477,9 +476,9 @@ print(repr(SEVEN["BSR 2"]["texts"][45]))
 print("asked for:", prompts[45]["count"])
 
 # %% [markdown]
-# **Predict**: gold counts an item where a *line* begins with a number, and a sentence where a full
-# stop is followed by a space or the end of the text. Only the stop of a number that begins a line
-# is left out. How many items does it count here? How many sentences?
+# **Predict**: gold counts an item where a *line* begins with a number. It counts a sentence at
+# every full stop but that of a number which begins a line. How many items does it count here? How
+# many sentences?
 #
 # <details><summary>Answer</summary>
 #
@@ -512,14 +511,11 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
-# stop is a sentence.** BSR 2 writes in one line. In all 52 lists it gives as many items as asked;
-# gold sees that in two. In 45 of 60 other answers it gives as many sentences; gold sees four.
+# stop ends a sentence.** BSR 2 writes in one line. All its 52 lists have the number of items asked
+# for; gold sees that in two. BT 0's lists are rarely right: 11 of 41.
 #
-# **Nor does a "1." make a list.** Of BT 0's 41 numbered answers 11 have the number asked for. In 23
-# no 2 follows (`LOG.md`).
-#
-# Let gold read again with each number on its own line. (The proxies learned from gold as it is; we
-# chose this reading after seeing BSR 2's answers.)
+# Let gold read again with each number on its own line. We chose this reading after seeing BSR 2's
+# answers.
 
 # %%
 read_again = by_method(lined)
@@ -535,32 +531,26 @@ plots.label(axis, "gold without complete, policy minus reference (sd), 95% over 
             "Read with each number on its own line, BSR 2 is the best of the six")
 
 # %%
-ended = np.array([SEVEN[part]["finished"] for part in ("BSR 2", "reference")])[..., 0].all(0)
 for how, gains in {"as gold counts": split, "read again": read_again}.items():
     print(f"{how}: instruction under BSR", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
-    print(f"    gold of BSR 2, {ended.sum()} prompts where both first answers ended:",
-          told(gains["bsr"][2][ended].sum(1)))
 print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** The other five runs hardly move. The fall of *instruction* under BSR becomes
-# undecided. At equal ending BSR 2's gold, first answers, goes from -.43 ± .33 to +.28 ± .43. (With
-# second answers, too, it was undecided from the start: Section 3.) **Gold misjudged how many items
-# and sentences BSR 2 gives.**
+# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.** The other five runs
+# hardly move. *Instruction* under BSR is now undecided.
 #
-# Its numbering of nearly everything is a mannerism all the same: asked for a story, it gives four
-# points and no story. Gold has no term for that: only reading shows it.
+# BSR 2's numbering is a mannerism all the same: asked for a story, it gives four points and no
+# story. Gold has no term for that. Only reading shows it.
 
 # %% [markdown]
 # ## 6. Proxies from another world
 #
-# Is a policy seen to be misled where its proxy is worse? We call it *misled* where it does what its
-# proxy pays for, gold marks that down, and no control does it. That gold fell is not enough: at
-# equal ending it fell under random numbers, too.
+# A fall of gold convicts no proxy. We call a policy **misled** where it does what its proxy pays
+# for, gold marks that down, and no control does it. Is that seen where proxies are worse?
 #
 # These reward models (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended
-# in a postscript. The policy's prompts are the plain ones. (*spread* is BSR without its level term,
-# here at $10^{-1}$; *BSR* at $10^{-2}$.)
+# in a postscript. The policy's prompts are the plain ones. *Spread* is BSR without its level term,
+# here at $10^{-1}$; *BSR* is at $10^{-2}$.
 #
 # **Predict**: will gold follow these proxies?
 
@@ -575,8 +565,7 @@ def row_of(run):
     gains = rloo.gains(run["evaluation"])
     return {"proxy's correlation with gold": f"{correlation:+.2f}",
             "proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
-            "ended": f"{np.mean(policy['finished']):.2f}",
-            "tokens": f"{np.mean(policy['tokens']):.0f}"}
+            "ended": f"{np.mean(policy['finished']):.2f}"}
 
 
 NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
@@ -587,36 +576,36 @@ print(f"Section 1's six proxies correlate with gold by {min(alike):.2f} to {max(
 frame({name: row_of(run) for name, run in NINE.items()})
 
 # %% [markdown]
+# **What to see.** All nine proxies rose by more than one sd. Gold rose in five runs and fell in
+# three, beyond ±.
+#
 # **Predict**: of the 112 first answers of a run, how many differ?
 
 # %%
+def different(run):
+    return len(set(run["evaluation"]["policy"]["texts"]))
+
+
 def repeats(run):
     texts = run["evaluation"]["policy"]["texts"]
-    second = np.mean(["\n\n" in text for text in texts])
-    return {"different answers": len(set(texts)), "with a second paragraph": f"{second:.2f}",
-            "an answer (/: a new line, //: a new paragraph)": shorten(
-                texts[45].replace("\n\n", " // ").replace("\n", " / "), 60),
+    return {"different answers": different(run), "an answer": shorten(texts[45], 60),
             "times it is given": texts.count(texts[45])}
 
 
-frame({name: repeats(run) for name, run in NINE.items()}
-      | {f"random numbers, seed {run['seed']}": repeats(run)
-         for run in controls["noise-kl0.0"]}).rename_axis(shorten(prompts[45]["prompt"]))
+for method, reward in KNOWN.items():
+    print(f"trained on {reward}:", [different(run) for run in controls[f"{method}-kl0.0"]])
+frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
+    shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# **What to see.** **Two runs are shown to be misled** (counted after the answers were seen).
-# - *BT's seed 1* never ends, though the penalty pays for ending, and Section 4's controls do end.
-#   Among the reference's answers its proxy pays 1.6 for being cut off, in the unit in which the
-#   penalty is 1.
-# - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". The proxy pays 2.7 sds
-#   for it, gold takes 1.1 off. No control that was paid for texts repeats itself.
-#
-# What was not asked for shows, too: three runs write a second paragraph, where the postscript
-# stood, in .84 to .96 of their answers (reference .26). `LOG.md` has these numbers.
+# **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
+# - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". Its proxy pays 2.7 sds
+#   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself.
+# - *BT's seed 1* never ends. The penalty takes 1 from a cut-off answer, but its proxy pays 1.6 for
+#   it (`LOG.md`). Gold fell by .9. Section 4's controls learned to end.
 
 # %% [markdown]
-# And at equal ending? Grey is where random numbers left gold. (The reference has *eight* answers
-# here, so the band is not quite Section 4's.)
+# And at equal ending? Grey is where random numbers left gold.
 
 # %%
 noise = controls["noise-kl0.0"]
@@ -638,33 +627,34 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 t
             "At equal ending five of eight policies raised the proxy and lowered gold")
 
 # %% [markdown]
-# **What to see.** As it is, gold falls beyond ± in three runs (first table). **At equal ending it
-# falls in five of the eight that end**, while all eight proxies rise by more than one sd. Only BT's
-# seed 0 falls further than under random numbers, at 29 nats, where none of theirs went. For the
-# other four a misleading proxy is not shown to be needed. (Read again as in Section 5, gold moves
-# by at most .013 sd: `LOG.md`.)
+# **What to see.** In the eight runs that end, every proxy rose by more than one sd, and **gold fell
+# in five**. Only under BT's seed 0 did it fall further than under random numbers. For the other
+# four a misleading proxy is not shown to be needed.
 #
-# All nine proxies correlate less with gold than Section 1's. Of the misled runs' one has -.22. The
-# other has +.45, nearly the highest: above zero the correlation sorts nothing.
+# Would the correlation with gold have warned us? Of the misled runs' one has -.22. The other has
+# +.45, nearly the highest of the nine.
+#
+# <details><summary>Fine print</summary>
+#
+# BT's seed 0 also went further from the reference. The reference has eight answers a prompt here,
+# so the grey band is not quite Section 4's. Read again as in Section 5, gold hardly moves
+# (`LOG.md`).
+# </details>
 
 # %% [markdown]
 # ## 7. The proxy's favourites
 #
-# So far policies moved beyond the reference's answers. Here we only pick among them, by a proxy.
-# Does its correlation with gold say how good the picks are? Take 64 recorded answers to each of 112
-# prompts (`data/runs/best_of_n`), and two made-up proxies that correlate with gold as a trained one
-# does:
+# Does a proxy's correlation with gold say how good its picks are? Here no policy is trained: we
+# pick among 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`). Two made-up proxies
+# correlate with gold as the trained ones do:
 #
 # - **gold + noise**: independent normal noise, 1.2 sds of it;
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
 #   adds 5 sds for it, and gold takes 2 off.
-#
-# Whether an answer ended is not on this record: the dull part is in proxy, gold and correlation
-# here.
 
 # %% [markdown]
-# Then look at the proxy's **favourites** among the answers to a prompt: the top half, the top
-# quarter, ..., the top one of 64.
+# A proxy's **favourites** are the answers to a prompt that it likes best: the top half, ..., the
+# top one of 64.
 #
 # **Predict**: as the choice gets stricter, whose favourites get better all the way?
 
@@ -721,8 +711,7 @@ def turning(name):
     behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
     agreed = [statistics.within_correlation(*one) for one in PROXIES[name]]
     return {"correlation with gold": f"{np.mean(agreed):.2f}",
-            "gold at top 1/64 (sd)": f"{curves[name][:, -1].mean():.2f}",
-            "minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
+            "top 1/64 minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
             "top 1/64 minus top 1/8": shown(later, "+.2f"),
             "verdict": "turns" if later[2] < 0 else "rises" if later[1] > 0 else "undecided"}
 
@@ -730,19 +719,19 @@ def turning(name):
 frame({name: turning(name) for name in curves})
 
 # %% [markdown]
-# **What to see.** All correlate with gold by .62 to .65. *Noise*: better all the way. *A rare
-# trick*: from the top eighth on worse, for in nearly half of the prompts one of 64 answers has the
-# trick. *Trained proxies*, all four alike: better up to the top one of 64, but .3 below noise
-# there. A trick of one in a thousand might not show (Exercise 1).
+# **What to see.** All correlate with gold by .62 to .65.
+# - *Noise*: gold rises all the way.
+# - *Rare trick*: from the top eighth on gold falls. In nearly half of the prompts one of the 64
+#   answers has the trick.
+# - *Trained proxies*, all four alike: gold rises all the way, but ends .3 sds below noise.
 #
 # **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
-# let people judge the favourites: the top one of 64 against the top eighth.
+# let people judge the favourites.
 
 # %% [markdown]
 # ## 8. BSR's policies against BT's
 #
-# Did BSR's policies gain more gold than BT's? A seed has the same prompts in the same order under
-# both methods (paired).
+# Did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same order.
 
 # %%
 def apart(name, other, value, group=runs):
@@ -753,43 +742,33 @@ def apart(name, other, value, group=runs):
             "by seed": ", ".join(f"{m:+.2f}" for m in (ours - theirs).mean(1))}
 
 
-def own_proxy(run):
-    return rloo.gains(run["evaluation"])["proxy_gain"]
-
-
 def by_gold(run):
     return rloo.gains(run["evaluation"])["gold_gain"]
 
 # %%
-frame({"its own proxy, BSR minus BT": apart("bsr", "bt", own_proxy),
-       "gold, BSR minus BT": apart("bsr", "bt", by_gold),
+frame({"gold, BSR minus BT": apart("bsr", "bt", by_gold),
        "gold but for *complete*, read again, BSR minus BT": apart(
            "bsr", "bt", lambda run: term_gains(run, lined)[:, 1:].sum(1)),
-       "Section 6: its own proxy, BSR minus BT": apart("bsr-1e-2", "bt", own_proxy, style),
        "Section 6: gold, BSR minus BT": apart("bsr-1e-2", "bt", by_gold, style),
        "Section 6: gold, spread minus BT": apart("spread-1e-1", "bt", by_gold, style)})
 
 # %% [markdown]
-# **What to see. Undecided**: every interval holds zero, and gold's hold large effects either way.
-# BSR's proxies were climbed further than BT's in every seed of Section 1, and less far in every
-# seed of Section 6 (once by .02).
+# **What to see. Undecided**: every interval holds zero, and large effects either way.
 
 # %% [markdown]
 # ## 9. What holds here
 #
 # - **Does gold follow?** As it is, in all six runs; ending explains most of that. At equal ending
-#   gold rose in two (undecided over first answers alone) and fell in three, none further than under
-#   random numbers.
+#   gold rose a little in two and fell in three, in none further than under random numbers.
 # - **A model's lead over random numbers**, about one sd, is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Shown to be misled by their proxies**: two runs of Section 6. One never ends, one gives most
-#   prompts the same two words. In four others the proxy rose and gold fell at equal ending; the
-#   cause is open.
+# - **Shown to be misled by their proxies**: two of Section 6's nine runs. In four others the proxy
+#   rose and gold fell at equal ending; the cause is open.
 # - **BSR against BT, spread against BT: undecided.**
 
 # %% [markdown]
-# Unlike the paper (Sec. 3.2): 135M, not 1.5B, no own SFT, LoRA, 16 answers a step, not 128, no KL
-# price.
+# Unlike here, the paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a
+# step and a KL price.
 
 # %% [markdown]
 # ## Exercises
@@ -825,7 +804,7 @@ for rate in (0.1, 0.01, 0.001):
 # <details><summary>Answer</summary>
 #
 # The rarer the trick, the later the turn. At one in a thousand there is none up to 64: "rises"
-# cannot see it. With n up to 1000 it turns at 143.
+# cannot see it.
 # </details>
 
 # %% [markdown]
@@ -862,10 +841,9 @@ for name in ("BT 0", "BSR 0"):
 #
 # <details><summary>Answer</summary>
 #
-# The proxy keeps 1.2 sds, gold loses .4. At equal ending, too, the proxy was climbed and gold fell.
-# It assumes that an ending is worth as much to the policy's answers as to the reference's, and as
-# much on all prompts as on those with one answer of each. That worth is known to ± .5 sds of gold
-# only (`LOG.md`).
+# The proxy keeps 1.2 sds, gold loses .4: as in Section 3, the proxy was climbed and gold fell. It
+# assumes that an ending is worth as much to the policy's answers as to the reference's, and as much
+# on all prompts as on those with one answer of each.
 # </details>
 
 # %% [markdown]
@@ -932,11 +910,10 @@ checks.check_learned_to_list(learned_to_list);
 #
 # - Take a gain that nearly any proxy would bring, such as ending, out of proxy *and* gold before
 #   you compare them.
-# - **Paid for ending alone**, a policy falls silent: gold loses 3.5 sds.
+# - **Paid for ending alone**, a policy falls silent.
 # - **Count the different answers**: one proxy paid 2.7 sds for the same two words on 78 of 112
 #   prompts.
-# - **Equal correlation, unequal picks**: at the top one of 64 trained proxies lie .3 sds below
-#   noise, a made-up rare trick 1.2. Look at the favourites.
+# - **Equal correlation, unequal picks**: look at the favourites.
 #
 # **To pass on:** a rising reward says that the policy found *something*: train on random numbers,
 # too, to see what comes without knowledge, and read the answers, for the judge may be blind.

@@ -9,18 +9,16 @@
 # %% [markdown]
 # # 11 · My reward model looks wrong: where do I look first?
 #
-# "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some of these
-# are no illness. For the others one habit tells where to look: *compare two things that must agree,
-# or must differ.* Rewards before and after loading must agree. A pair's two answers must differ,
-# even cut at the length limit.
+# "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some symptoms
+# are no illness. For the others there is one habit: *compare two things that must agree, or two
+# that must differ.* Rewards before and after loading must agree. A pair's two answers must differ.
 #
-# Eight symptoms, one a section: we bring each about, compare, and mend it. A check says where to
-# begin, not always what is wrong.
+# There are eight symptoms, one a section. We bring each about, compare, and mend it.
 
 # %% [markdown]
 # After it you can
 # - tell a symptom that needs a cure from one that only looks odd;
-# - name for each of eight symptoms the comparison to make first, and what its check misses;
+# - name for each symptom the comparison to make first, and what its check misses;
 # - say why a KL estimate may be slightly below zero, and what makes it strongly negative.
 
 # %%
@@ -74,14 +72,14 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # ## A healthy patient first
 #
 # A check that has never said "ok" proves nothing when it says "broken". So we begin with a healthy
-# model. Its backbone is the first four layers of the embedded model, and it stays frozen. Its
-# **head** is the vector $W_p$ (Eq. 2 of the paper): the reward of an answer is $r = W_p \cdot h$,
-# where $h$ is the hidden state at the last token of the chat.
+# model. Its backbone, the first four layers of the embedded model, stays frozen. Its **head** is
+# the vector $W_p$ (Eq. 2 of the paper): the reward of an answer is $r = W_p \cdot h$, where $h$ is
+# the hidden state at the last token of the chat.
 
 # %% [markdown]
-# The data are pairs of the pocket world: to each prompt the best and the worst answer. 80 pairs
-# are for training, 48 pairs of other prompts for checking. The worst answer is often gibberish or
-# unfinished, so a high accuracy is easily had: a clear control, no measure of a method.
+# The data are pairs of the pocket world: to each prompt its best and its worst answer. We train on
+# 80 pairs and check on 48 pairs of other prompts. The worst answer is often gibberish or
+# unfinished, so a high accuracy is easy: a clear control, but no measure of a method.
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -93,10 +91,10 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
     print(f"{name:9s} {text[:88]}")
 
 # %% [markdown]
-# With a frozen backbone every hidden state is computed only once. `fitted` then trains a head on
-# these states. Its loss is Bradley-Terry's (Eq. 3), or BSR's (Eq. 25), plus a pull
-# towards the head that it starts from. `judged` says of the rewards of pairs what the doctor needs
-# to know.
+# `fitted` trains a head on hidden states, which a frozen backbone computes only once. Its loss is
+# Bradley-Terry's (Eq. 3) or BSR's (Eq. 25), plus a pull towards the head that it starts from.
+#
+# The *doctor* is a list of checks. `judged` collects what it must know of a head's rewards.
 
 # %%
 def states(pairs):  # last hidden states of both answers, (P, 2, H)
@@ -153,16 +151,21 @@ assert doctor.examine(model, pairs), "the positive control: no check says broken
 # |kl, only with a policy|is the sign of the KL possible?|8|
 
 # %% [markdown]
-# *Kept*: the template leaves the chosen text whole. *A second BOS*: a text's first token comes
-# twice. *Repeat a prompt*: pairs whose prompt came before among these pairs; split by prompts, or
-# training leaks into checking. Behind the accuracy stands its 95% bootstrap interval. *Longer
-# answer* is the accuracy of the rule "longer wins".
+# Behind the accuracy stands its 95% bootstrap interval. *Longer answer* is the accuracy of the rule
+# "longer wins".
+#
+# <details><summary>Fine print</summary>
+#
+# *Kept*: the template leaves the chosen text whole. *A second BOS*: the token that begins a text
+# comes twice. *Repeat a prompt*: pairs whose prompt came before among these pairs. Split by
+# prompts, or training leaks into checking.
+# </details>
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
 #
-# Is that an illness? To bring it about we add one number to every reward. **Predict**: what happens
-# to the accuracy, and to the Bradley-Terry loss?
+# Is that an illness? To bring it about we add 300 to every reward. **Predict**: what happens to the
+# accuracy, and to the Bradley-Terry loss?
 
 # %%
 raised = judged(new @ healthy + 300)  # break
@@ -175,16 +178,16 @@ for name, r in (("before", new @ healthy), ("at 300", torch.tensor(raised["rewar
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Nothing, and nothing. Both see $r_w - r_l$ alone, and a number that is added to both cancels
-# (lesson 01).
+# Nothing, and nothing. Both see $r_w - r_l$ alone, and a number that is added to both rewards
+# cancels (lesson 01).
 # </details>
 #
 # The check compares the mean reward with the *distance to pair mean*: how far rewards lie, on
-# average, from the mean of their pair. Where the mean exceeds ten such distances, or all rewards
-# have one sign, it says *look*, never *broken*.
+# average, from the mean of their pair. It says *look* where the mean exceeds ten such distances, or
+# where all rewards have one sign. It never says *broken*.
 #
-# Mending, where you want it, subtracts the mean reward of some fixed answers, here of these 48
-# pairs. The figure shows 24 of them, before and after.
+# Where you want it mended, subtract the mean reward of some fixed answers, here of these 48 pairs.
+# The figure shows 24 of them, before and after.
 
 # %%
 high = torch.tensor(raised["rewards"])  # (P, 2)
@@ -221,32 +224,28 @@ for axis, rewards, title in zip(axes, (high, low), (
 assert wrong.sum() == 3, "as the titles say"
 
 # %% [markdown]
-# Only the numbers on the axis move.
+# **What to see.** Only the numbers on the axis move. When does a level matter, then?
 #
-# So when does a level matter? Not for reinforcement learning with a baseline: leave-one-out
-# advantages (lesson 08) do not contain it. It matters where a fixed number replaces the reward (-1
-# for an unfinished answer) or is compared with it ("accept above 0"). And it matters in
-# 16 bits: near 300 the numbers of bfloat16 are 2 apart.
-#
-# There it counts when we subtract. Rewards that were rounded to one number stay tied, whatever we
-# subtract later. So score in 32 bits, and subtract before anything is rounded.
+# - Not in reinforcement learning with a baseline: leave-one-out advantages (lesson 08) do not
+#   contain it.
+# - Where a fixed number meets the reward: "-1 for an unfinished answer", "accept above 0".
+# - In 16 bits. Near 300 the numbers of bfloat16 are 2 apart, so two rewards may be rounded to one
+#   number. Score in 32 bits, and subtract the level before anything is rounded.
 
 # %%
 torch.testing.assert_close(rloo.leave_one_out_advantages(high),
                            rloo.leave_one_out_advantages(low), rtol=0, atol=1e-2)
-late = high.bfloat16().float() - high.mean()  # rounded first, then the level subtracted
-ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low, late)]
-print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0%} at 0, "
-      f"{ties[2]:.0%} if it is subtracted after rounding")
+ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low)]
+print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0%} at 0")
 assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps grow with it"
 
 # %% [markdown]
 # ## 2. "All my rewards are negative"
 #
 # Is this one an illness? Bradley-Terry sees only the differences $h_w - h_l$ of its training pairs.
-# We take the mean hidden state $\bar h$ of the training answers and subtract its projection on the
-# span of these differences. What is left, the *unseen direction*, is perpendicular to every
-# difference. We move the head against it until the mean training reward has fallen by 8.
+# Take the mean hidden state $\bar h$ of the training answers, and subtract its projection on the
+# span of these differences. What is left is perpendicular to every difference: the *unseen
+# direction*. We move the head against it until the mean training reward has fallen by 8.
 #
 # **Predict** the training loss after this move.
 
@@ -268,9 +267,9 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # Bradley-Terry has no gradient along it.
 # </details>
 #
-# New pairs are ranked as well as before: nothing is wrong with negative rewards either. If you want
-# them around zero, add a term that sees the level: BSR (lesson 03). We train on from the sick head,
-# once with each loss.
+# New pairs are ranked as well as before: negative rewards are no illness either. If you want them
+# around zero, add a term that sees the level: BSR (lesson 03). We train on from the sick head, once
+# with each loss.
 
 # %%
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
@@ -278,29 +277,25 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     moved = (head - sick) @ unseen
     print(f"{name.upper()}: the mean training reward moves by {(head - sick) @ mean:+.2f}, "
           f"of that {moved:+.2f} along the unseen direction")
-    brief(doctor.level, {"rewards": (new @ head).tolist()})
-    wide = (new @ fitted(seen, healthy, name, **options)).diff(dim=1).abs().mean() / 2
-    print(f"          from the healthy head instead: distance to pair mean {wide:.2f}")
+    verdict, _ = doctor.level({"rewards": (new @ head).tolist()})
+    print(f"     mean reward of the new pairs {(new @ head).mean():+.2f}, level {verdict}")
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
-# **What to see.** Bradley-Terry moves nothing along the unseen direction. Its mean still rises by
-# 1.4: the directions that it does see carry part of the mean state, so learning to rank drags the
-# level along. BSR brings the mean to zero, mostly along the unseen direction. (Here the training
-# goes to the optimum. In the study `frozen`, of four epochs, BSR hardly pinned the level:
-# `data/runs/LOG.md`.)
+# **What to see.** Bradley-Terry moves nothing along the unseen direction. The mean reward still
+# rises by 1.4: the directions that Bradley-Terry does see carry part of the mean state, so learning
+# to rank drags the level along. BSR brings the mean to zero, mostly along the unseen direction.
 #
-# The gaps widen with both, for the pull now goes to a trained head, no longer to the untrained one.
-# From the healthy head they widen as much.
+# Here we train to the optimum. In the study `frozen`, of four epochs, BSR hardly pinned the level
+# (`data/runs/LOG.md`).
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
 #
-# Has the model learned nothing? Somewhere between the annotators and the trainer the two answers
-# were put into alphabetical order, in the 80 training pairs alone. The columns are still called
-# chosen and rejected.
+# Has the model learned nothing? Here somebody has put the two answers of each training pair into
+# alphabetical order. The columns are still called chosen and rejected.
 #
-# **Predict** the accuracy on the training pairs, and on new ones.
+# **Predict** the accuracy on the training pairs as handed over, and on new pairs.
 
 # %%
 flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
@@ -310,12 +305,13 @@ learned = fitted(lost, start, "bsr", bsr_lambda=0.1)
 loss = [preference_loss("bt", *(lost @ head).unbind(1)) for head in (start, learned)]
 print(f"{flip.float().mean():.0%} of the labels are turned")
 print(f"training loss {loss[0]:.2f} to {loss[1]:.2f}")
-right = ((seen @ healthy).diff(dim=1) < 0).float().mean()
-print(f"training accuracy with the right labels: {right:.2f}, with these, then of new pairs:")
+print("this head on the training pairs as handed over, then on new pairs:")
 handed = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) if turn else pair
           for pair, turn in zip(train, flip, strict=True)]
 brief(doctor.accuracy, judged(lost @ learned, handed))
-brief(doctor.accuracy, judged(new @ learned));
+brief(doctor.accuracy, judged(new @ learned))
+right = ((seen @ healthy).diff(dim=1) < 0).float().mean()
+print(f"the healthy head on the training pairs as they were: {right:.2f}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -323,32 +319,24 @@ brief(doctor.accuracy, judged(new @ learned));
 # High on the training pairs, near a coin's on new ones.
 # </details>
 #
-# **What to see.** The loss falls, and the head gets most of its training labels right. On its
-# 80 pairs the doctor says *ok*: only pairs that it was *not* trained on show the fault. There the
-# interval holds one half. With the right labels the same training gave .98 and .92.
+# **What to see.** The loss falls, and the head gets most of its training labels right. So on its
+# own 80 pairs the doctor says *ok*. Only pairs that the head was *not* trained on show the fault:
+# there the interval holds one half. With the right labels the same training gave .98 and .92.
 #
-# Your own run has no such twin, and overfitting alone can look like this. So read the labels: are
-# they sorted by anything but quality? Take the rule that you suspect for the label: how often does
-# your model prefer what it prefers on new pairs, how often does the untrained head?
+# Your own run has no such comparison, and overfitting alone can look like this. So read the labels:
+# are they sorted by anything but quality?
 
 # %%
 for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over", flip)):
     first = [(p.chosen < p.rejected) != bool(t) for p, t in zip(train, turned, strict=True)]
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
-turn, ordered = torch.tensor([pair.chosen > pair.rejected for pair in pairs]), new.clone()
-ordered[turn] = ordered[turn].flip(1)  # new pairs in alphabetical order
-for name, head in (("untrained head", start), ("this head", learned)):
-    first = ((ordered @ head).diff(dim=1)[:, 0] < 0).float()
-    print(f"new pairs ranked by the alphabet, {name}: "
-          "{:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(first)))
 
 # %% [markdown]
-# The labels give the rule away. Whether the head has learned it is undecided: it ranks .73 of the
-# new pairs by the alphabet, but the untrained head ranks .71 so. It may also have learned the pairs
-# by heart: 576 weights and 80 pairs leave room for that.
+# The labels give the rule away. Whether the head has learned this rule, or its 80 pairs by heart,
+# we leave open.
 #
-# The untrained head's interval is clear of one half, so a head without training need not be a coin.
-# **Predict**: of how many random heads does the interval lie *below* one half, for the right order?
+# And a head that was never trained: is it a coin? **Predict**: of how many random heads does the
+# whole interval lie *below* one half?
 
 # %%
 heads = torch.randn(len(start), 1000)  # (H, 1000)
@@ -365,26 +353,15 @@ print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(*reach))
 # Of a quarter, and of another quarter it lies above.
 # </details>
 #
-# Why so wide? Perhaps the differences between chosen and rejected point partly the same way: then a
-# head that is right about one pair tends to be right about others. To test it we give every
-# difference a sign at random, which leaves its length. What the differences share then cancels.
-
-# %%
-apart, signs = new[:, 0] - new[:, 1], torch.randn(len(new), 1).sign()  # (P, H), (P, 1)
-coins, signed = torch.randn(len(new), 1000), signs * apart @ heads
-for name, r in (("48 coins each", coins), ("random heads, signs drawn", signed)):
-    inner = (r > 0).float().mean(0).quantile(torch.tensor([0.025, 0.975])).tolist()
-    print("{}: 95% lie from {:.0%} to {:.0%}".format(name, *inner))
-    assert reach[0] < inner[0] - 0.1 and reach[1] > inner[1] + 0.1, "the heads spread wider"
-
-# %% [markdown]
-# With the signs drawn, the heads spread about as wide as coins. So what the differences share had
-# spread them.
+# A coin's interval would lie there far more rarely. So most of these heads do rank such pairs worse
+# than a coin, and none has learned anything.
 #
-# So an accuracy below one half need not have been *learned*. Compare with the range of 95% of
-# random heads. Below it, luck is unlikely: the model has learned something, with the wrong sign for
-# these pairs. To see it we turn all 80 training labels, and none of the new pairs'. **Predict** the
-# accuracy on new pairs.
+# An accuracy below one half, then, need not have been *learned*. Compare it with the range of 95%
+# of random heads. Below that range luck is unlikely: the model has learned something, with the
+# wrong sign for these pairs.
+#
+# To see this we turn all 80 training labels, and none of the new pairs'. **Predict** the accuracy
+# on new pairs.
 
 # %%
 turned = fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1)  # break once more
@@ -418,29 +395,27 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turne
 # .10, about one minus the healthy .92.
 # </details>
 #
-# A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
-#
 # **What to see.** By its accuracy the head of the alphabet cannot be told from a random one.
+#
+# A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
 
 # %% [markdown]
-# Turned labels are one cause of a low accuracy. A model that has learned "longer wins" from other
-# data would rank .31 of these pairs rightly, with no label turned. So compare with length before
-# you turn a label. For *ok* the interval must also lie above the *length rule*: here "shorter
-# wins", right in .69. It need not lie above random heads, so a lucky one may pass.
+# Length, too, can lower an accuracy: the rule "longer wins" ranks .31 of these pairs rightly. So
+# for *ok* the interval must lie above the better of "longer wins" and "shorter wins", here above
+# .69. It need not lie above random heads: a lucky one may pass.
 #
 # Has a model at 50% learned nothing, then? Its accuracy cannot tell. Read the labels first, then
-# compare with random heads and with length. Only an accuracy below random heads, "longer wins" and
-# "shorter wins" is a reason to suspect that most labels are turned.
+# compare with random heads and with length. Only an accuracy below all of these is a reason to
+# suspect that most labels are turned.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
 #
 # `save_pretrained` saves what it is called on. Here that is the backbone, and the head is no part
-# of it. Our loading then draws a new head, $H = 576$ numbers from $N(0, 1/(H+1))$. Plain
-# transformers draws by `initializer_range`, and only warns. The doctor's command looks at the
-# folder, and stops at a broken head.
+# of it. Loading then draws a new head, $H = 576$ numbers from $N(0, 1/(H+1))$. Plain transformers
+# draws one, too, and only warns.
 #
-# **Predict** the norm of the head that it finds. Will the norm give the fault away?
+# **Predict** the norm of the new head. Will the norm give the fault away?
 
 # %%
 with quiet_loading():
@@ -457,8 +432,8 @@ except SystemExit as end:
 # About 1, as of every head drawn so. That only hints at the fault.
 # </details>
 #
-# The verdict comes from the folder: the head is not in it. A random head that somebody *saved* can
-# pass. Mending means to save the whole model, and to load it once while the old one is there.
+# The verdict comes from the folder: no head is in it. A random head that somebody *saved* can pass.
+# Mending means to save the whole model, and to load it once while the old one is there.
 
 # %%
 from bsr_lite.saving import save_reward_model
@@ -478,12 +453,10 @@ pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found
              index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3"])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the backbone alone three rewards,
-# before and after, show that something changed. The line *head* says what.
+# **What to see.** Saved whole, the rewards are the same. With the backbone alone all three differ:
+# something changed, and the line *head* says what.
 #
-# The new head is the very draw that training began from, for the seed is the same. The trained head
-# was pulled towards it: that the rewards lie near is not all chance. And its accuracy is the
-# untrained head's .75 (Section 3): a number that by itself shows no fault.
+# They differ by little, for one seed drew this head and the one that training began from.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -494,7 +467,7 @@ pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found
 # taken for the answer.
 #
 # The check scores answers alone, padded, and *packed* into one row. It prints the largest change,
-# in standard deviations of the rewards alone.
+# in standard deviations of the rewards.
 #
 # **Predict** which rows are read wrongly: those padded on the right, or those padded on the left?
 
@@ -510,12 +483,11 @@ doctor.tell(doctor.batches, model, rows(pairs)[:2]);
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Those padded on the right, unless they are the longest of the batch. On the left the last token is
-# the answer's end, as long as `config.pad_token_id` is not the end of turn itself (Exercise 2).
+# Those padded on the right. Padded on the left, a row ends in the answer's last token, and is read
+# rightly. That fails only if `config.pad_token_id` is the end of turn itself (Exercise 2).
 # </details>
 #
-# Now 24 pairs in one batch, padded on the right. In Section 1 the head ranked 3 of them
-# wrongly. **Predict**: how many are now, and where will the rewards lie?
+# Now 24 pairs in one batch, padded on the right. **Predict**: where will their rewards lie?
 
 # %%
 plain = loaded.classifier
@@ -526,40 +498,35 @@ batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:24] for
 beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu().view(-1, 2)  # (P, 2)
 alone = torch.tensor(again["rewards"])[:24]
 assert (beside < alone - 1e-3).sum() == 47, "all fall but one"
-torch.testing.assert_close(beside.max(), alone.flatten()[beside.argmax()], rtol=0, atol=1e-3)
-print("ranked rightly: {:.2f} ({:.2f} to {:.2f})".format(
-    *bootstrap_interval((beside.diff(dim=1)[:, 0] < 0).float())))
+for name, r in (("alone", alone), ("in the batch", beside)):
+    print(name + ": {:.2f} ({:.2f} to {:.2f}) ranked rightly".format(
+        *bootstrap_interval((r.diff(dim=1)[:, 0] < 0).float())))
 
 # %%
 # drawing only
 _, axis = plots.panels()
-_, rejected, wrong = draw(
-    axis, beside, "Read at the padding, all rewards but one fall: 11 of 24 pairs ranked wrongly")
-axis.set_xlabel("pair, sorted by chosen minus rejected in the batch")
-for place, (w, l) in enumerate(alone[beside.diff(dim=1)[:, 0].argsort()]):  # same order
-    tint = "#EBA06B" if w < l else "#999999"
-    axis.plot(place, w, "o", color=tint, markersize=4)
-    axis.plot(place, l, "o", color=tint, markersize=6, markerfacecolor="none")
-axis.text(11.5, 3, "the same answers alone, filled and open as below: grey, ", color="#777777",
-          ha="right")
-axis.text(11.5, 3, "pale orange: 3 pairs ranked wrongly", color="#CC7A3D")
-axis.text(11.5, -7.2, "in the batch: chosen filled, rejected open, ", ha="right")
-axis.text(11.5, -7.2, "11 pairs ranked wrongly orange", color="#D55E00")
-axis.annotate("the longest answer: no padding", (23, rejected[-1]), (21.8, -5.5), ha="right",
-              arrowprops={"arrowstyle": "-", "color": "#777777"})
-axis.set_ylim(-11, 4)
-assert wrong.sum() == 11 and (alone.diff(dim=1) > 0).sum() == 3, "as the texts say"
+axis.axline((-4, -4), slope=1, color="#BBBBBB", zorder=1)
+axis.text(-0.5, 0.6, "the same in the batch as alone", color="#777777", ha="right")
+for side, color in ((0, "black"), (1, "white")):
+    axis.scatter(alone[:, side], beside[:, side], s=36, facecolors=color, edgecolors="black")
+axis.text(1.2, -7.7, "chosen: filled", ha="center")
+axis.text(-3.4, -8.4, "rejected: open", ha="center")
+axis.annotate("the longest answer: no padding", (alone.flatten()[beside.argmax()], beside.max()),
+              (-1.6, -4.5), arrowprops={"arrowstyle": "-", "color": "#777777"})
+axis.set_ylim(-11, 3)
+plots.label(axis, "reward of an answer alone", "reward in the batch",
+            "Read at the padding, all rewards but one fall, to about -9")
+assert (beside < -7).sum() == 47, "as the title says"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Eleven. And all rewards but one lie near -9, below every one that was scored alone.
+# All but one lie near -9, below every reward that was scored alone.
 # </details>
 #
-# **What to see.** The longest answer keeps its reward: its orange ring covers the grey one.
-#
-# The head was trained at ends of turn, never at padding. So neither the level near -9 nor the order
-# may be read. Whether any order is left, 24 pairs do not tell.
+# **What to see.** Only the longest answer keeps its reward: it needs no padding. The head was
+# trained at ends of turn, never at padding. So neither the level near -9 nor the order may be read.
+# Whether any order is left, 24 pairs do not tell.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -568,8 +535,8 @@ assert doctor.tell(doctor.batches, model, rows(pairs)[:2]), "padding must not ch
 # %% [markdown]
 # ## 6. "The loss stays at 0.693"
 #
-# 0.693 is $\log 2$, the loss of a pair without any difference. Long prompts can bring it about
-# where tokens are cut at a limit. Here a page of rules precedes every prompt.
+# 0.693 is $\log 2$, the loss of a pair without any difference. One cause is a length limit: the
+# tokens beyond it are cut off. Here a page of rules precedes every prompt.
 #
 # **Predict**: of how many pairs will the two chats be equal, whole and cut at 512 tokens?
 
@@ -606,17 +573,17 @@ print(f"longest chat: {longest} tokens; loss of the two pairs whole: {loss_at(lo
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# With room for the answers the loss leaves $\log 2$. (Of two pairs: not Section 1's .208 of all.)
+# With room for the answers the loss leaves $\log 2$. The check does not see another cause: a head
+# that is not trained.
 
 # %% [markdown]
 # ## 7. "With another template accuracy is gone"
 #
 # The reward is read at the last token of the chat. A good template ends every answer in the same
-# **end-of-turn** token. The one below puts nothing behind an answer, so the reward is read at
-# whatever token the answer ends in.
+# **end-of-turn** token. The one below puts nothing behind an answer.
 #
-# **Predict**: at how many different tokens, in 48 rejected answers? How much is left of the
-# accuracy of .92: with the healthy head, and with one that was *trained* with this template, too?
+# **Predict**: how much is left of the accuracy of .92 with the healthy head? And with a head that
+# was *trained* with this template, too?
 
 # %%
 template = model.tokenizer.chat_template
@@ -625,29 +592,27 @@ model.tokenizer.chat_template = template.replace(  # break: nothing closes an an
 assert model.tokenizer.chat_template != template
 doctor.tell(doctor.template, model.tokenizer, pairs, rows(pairs))
 bare = states(pairs)
-fallen = judged(bare @ healthy)
-brief(doctor.accuracy, fallen)
-fallen = torch.tensor(fallen["per_prompt"])
+brief(doctor.accuracy, judged(bare @ healthy))
 there = fitted(states(train), start, "bsr", bsr_lambda=0.1)
-right = ((bare @ there).diff(dim=1)[:, 0] < 0).float()
-for name, x in (("trained with it, too", right), ("won back by that", right - fallen),
-                ("still missing", torch.tensor(again["per_prompt"]) - right)):
-    print(name + ": {:.2f} ({:.2f} to {:.2f})".format(*bootstrap_interval(x)))
+print("a head trained with this template, too:")
+brief(doctor.accuracy, judged(bare @ there))
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
 print(len(last), "different last tokens, among them", last[::3])
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# At 33. Of .92 the healthy head keeps .56, and its interval holds one half. A head trained with
-# this template has .83.
+# The healthy head keeps .56, and its interval holds one half. A head trained with this template has
+# .83.
 # </details>
 #
-# **What to see.** The reward is read at punctuation, at a digit, or at the word (or piece of one)
-# where an unfinished answer stops. A head that was trained on such ends wins .27 back (.10 to .44):
-# that part of the fall comes from training with one template and scoring with another. Whether the
-# missing end itself costs accuracy is undecided: the last interval holds zero. The check cannot
-# know how a model was trained: it says *broken* beside that .83 head, too.
+# **What to see.** Now 48 rejected answers are read at 33 different tokens: at punctuation, at a
+# digit, or where the answer stops unfinished. A head trained on such ends does better than the
+# healthy one.
+# That part of the fall comes from training with one template and scoring with another. Whether the
+# missing end itself costs accuracy is undecided: the interval of .83 holds .92.
+#
+# The check cannot know how a model was trained. It says *broken* beside that .83 head, too.
 
 # %%
 model.tokenizer.chat_template = template  # mend; a head trained without must train again
@@ -659,10 +624,10 @@ print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows
 #
 # Lesson 08 estimates $\mathrm{KL}(\pi \,\|\, \pi_\text{ref})$ by the mean of
 # $k_1 = \log \pi(y) - \log \pi_\text{ref}(y)$ over answers $y$ that $\pi$ sampled. A KL is never
-# negative. A single $k_1$ may well be, and so may the mean of a few. First a toy: a policy of five
-# words, hardly moved from its reference.
+# negative. A single $k_1$ may well be, and so may the mean of a few.
 #
-# **Predict** how often the mean of 32 is negative where the KL is tiny.
+# First a toy: a policy of five words, hardly moved from its reference. **Predict** how often the
+# mean of 32 samples is negative.
 
 # %%
 torch.manual_seed(0)
@@ -696,16 +661,15 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 # </details>
 #
 # **What to see.** The true KL lies just above zero, and the noise of 32 samples is about five times
-# as wide. Near the reference the noise of $n$ samples is about $\sqrt{2\,\mathrm{KL}/n}$. So with
-# more samples the share below zero falls. As the KL shrinks, it nears one half.
+# as large. More samples shrink the noise, and with it the share below zero.
 #
-# A mean slightly below zero may be noise, then: the check says *look*. It says *broken* where the
-# mean lies more than two of its own standard errors below zero. Near zero that befalls a healthy
-# policy, too: here in .7% of the looks. So look twice.
+# So a mean slightly below zero may be noise: the check says *look*. It says *broken* where the mean
+# lies more than two of its own standard errors below zero. That befalls a healthy policy, too: here
+# .7% of the means. So look twice.
 
 # %% [markdown]
-# The patient is a tiny policy. Its weights are random, those of its LoRA adapter as well. Without
-# the adapter it is its reference.
+# The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
+# is its reference.
 
 # %%
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -780,15 +744,15 @@ pd.DataFrame([
     index=range(1, 9))
 
 # %% [markdown]
-# Your own model and pairs: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where `trl`
-# has columns chosen and rejected. DATA must be pairs that MODEL was *not* trained on, in a file of
-# their own: of a dataset with several splits *train* is read. On its training pairs Section 3's
-# sick head is *ok*. Without DATA it takes the pocket world, and accuracy says nothing of your task.
-# Add `--max-length` (that of training) and `--policy FOLDER` (for Section 8's check).
+# For your own model: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where DATA has
+# columns chosen and rejected.
 #
-# The doctor draws no random heads: take Section 3's code, with `states` of *your* pairs, from the
-# model *before* training. 17% to 81% is of these 48 pairs alone. Each check is a short function in
-# `bsr_lite/course/doctor.py`.
+# - DATA must be pairs that MODEL was *not* trained on: on its training pairs Section 3's sick head
+#   is *ok*. Keep them in a file of their own: of several splits the command reads *train*.
+# - Without DATA the command takes the pocket world. Accuracy then says nothing of your task.
+# - `--max-length` is that of training. `--policy FOLDER` adds Section 8's check.
+# - For random heads take Section 3's code, with `states` of *your* pairs, from the model *before*
+#   training: 17% to 81% is of these 48 pairs alone.
 
 # %% [markdown]
 # ## Exercises
@@ -798,10 +762,10 @@ pd.DataFrame([
 
 # %% [markdown]
 # **1.** *Judge recorded models.* Write the level in units of the *distance to pair mean*: shape
-# (P, 2) in, one number out. The cell applies it to `recorded`: 16 models of four methods, four
-# seeds each. Say in advance: if the loss does not see the level, will four seeds have four random
-# levels, or one? Call it a level where its size exceeds one unit. Which methods have one? (The
-# doctor says *look* only beyond ten units or at a single sign: it seeks what looks odd.)
+# (P, 2) in, one number out. The cell applies it to `recorded`: four methods, four seeds each.
+#
+# **Predict**: if a loss does not see the level, will its four seeds have four random levels, or
+# one? Call it a level where its size exceeds one unit. Which methods have one?
 #
 # <details><summary>Hint</summary>
 #
@@ -869,8 +833,9 @@ if checks.check_mean_k1(mean_k1):
 # **4.** *Four patients.* Each is a copy of the healthy model, with a level and with at most one
 # fault. Read their lines. Below them stand three rewards, here and on the machine that trained it.
 # Return a list of four numbers: the section of each patient's cause, or 0 where nothing needs a
-# cure. One of the ill has no line that says *broken*. And where padding is at fault: which token is
-# `config.pad_token_id`, and which number tells?
+# cure. One of the ill has no line that says *broken*.
+#
+# And where padding is at fault: which token is `config.pad_token_id`, and which number tells?
 #
 # <details><summary>Hint</summary>
 #
@@ -917,7 +882,7 @@ checks.check_diagnoses(diagnoses);
 #
 # 1. Not for that reason. Look at accuracy, and whether rewards are kept in 16 bits.
 # 2. Not for sure: many random heads do as badly. Below the range of 95% of them something probably
-#    was: compare with "longer wins", then look whether the labels are turned.
+#    was. Compare with "longer wins", then look whether the labels are turned.
 # 3. `tokenizer.pad_token_id` and `config.pad_token_id`: they must be equal. The third is the id
 #    that ends a chat: neither may be that.
 # 4. Pairs that are equal once cut: each loss is $\log 2$ exactly. Or a head that does not train:
@@ -929,10 +894,11 @@ checks.check_diagnoses(diagnoses);
 # ## What you know now
 #
 # **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
-# alone and in a batch, before and after loading. So must the last tokens of all chats, in training
-# and now, and the policy that samples with the one that is scored. The two answers of a pair must
-# differ, even once cut. Where that fails by more than rounding, the pipeline is at fault.
+# alone and in a batch, before and after loading. The last tokens of all chats must agree, in
+# training and now. So must the policy that samples and the one that is scored. A pair's two answers
+# must differ, even once cut. Where that fails by more than rounding, the pipeline is at fault.
 #
 # A check that says *ok* means only "not impossible". It cannot see whether the labels mean what you
 # think, nor whether the model will still be right about answers that a policy finds later (lessons
 # 07 and 09).
+

@@ -139,4 +139,4 @@ pd.DataFrame({"learned": learned, "numbered, of the asked": {
 
 # %% [markdown]
 # Even both together do not say that a list is a good one: of BT 0's 41, 11 have the number asked
-# for and in 23 no 2 follows (Section 5).
+# for (Section 5).
