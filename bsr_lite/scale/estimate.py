@@ -81,8 +81,8 @@ def estimate(config: RewardModelConfig, card: str | None = None) -> dict[str, in
 def largest_token_budget(config: RewardModelConfig, available: float,
                          card: str | None = None) -> int:
     """The largest token_budget that fits into `available` bytes: a power of two times the longest
-    pair, no more than a whole batch; 0 where one pair does not fit. Memory is a straight line in
-    tokens, drawn by two estimates.
+    pair, no more than a whole batch; 0 where one pair does not fit. Where activations take most,
+    memory is a straight line in tokens: two estimates draw it, and what it promises is counted.
     """
     pair = 2 * config.data.max_length
     one, two = (estimate(dataclasses.replace(config, token_budget=n * pair), card) for n in (1, 2))
@@ -90,7 +90,10 @@ def largest_token_budget(config: RewardModelConfig, available: float,
         return 0
     share = (available - one["total"]) / max(1, two["total"] - one["total"])
     tokens = one["tokens"] + share * (two["tokens"] - one["tokens"])
-    return pair * min(config.batch_size, 2 ** int(math.log2(max(1.0, tokens / pair))))
+    budget = pair * min(config.batch_size, 2 ** int(math.log2(max(1.0, tokens / pair))))
+    while estimate(dataclasses.replace(config, token_budget=budget), card)["total"] > available:
+        budget //= 2  # with few tokens an embedding's gradient may take more, and hide the slope
+    return budget
 
 
 def measure(config: RewardModelConfig) -> int:
