@@ -106,18 +106,19 @@ alone.round(3)
 
 # %% [markdown]
 # BSR ($\lambda = 10^{-3}$) was trained with the same four seeds and scored on the same prompts. So
-# the comparison can be **paired**: same seed, same prompt, BSR minus BT. What both methods share,
-# such as a hard prompt, drops out.
+# the comparison can be **paired**: same seed, same prompt, BSR minus BT. What both share, such as a
+# hard prompt, drops out.
 
 # %% [markdown]
 # The **standard error** of a mean is its standard deviation over imagined repetitions of the study.
 # A **95% interval** is made to hold the true difference in 95 of 100 repetitions.
 #
 # It reaches $t$ standard errors to each side. If the standard error is known, $t$ is 1.96. If it is
-# estimated from four numbers, $t$ is 3.18: they leave only three *degrees of freedom*.
+# estimated from four numbers, $t$ is 3.18. (Four numbers, less one for their mean, are three
+# *degrees of freedom*.)
 #
-# **Predict**: by which factor does the interval of BSR minus BT narrow if both share the prompts?
-# And if they share the seeds, too?
+# **Predict**: by which factor does the interval of BSR minus BT narrow if both methods share the
+# prompts? And if they share the seeds, too?
 
 # %%
 SHARED = ["nothing", "prompts", "prompts and seeds"]
@@ -141,7 +142,7 @@ table["seed means correlate"] = [np.corrcoef(x.mean(1), y.mean(1))[0, 1].round(2
 # %%
 bt, bsr = scores["response_disjoint"]
 mean, low, high, together = statistics.two_way_interval(bsr - bt)
-table.head()  # half-widths of BSR minus BT, by what is shared (prompts: seeds' scatter only)
+table.rename_axis("BSR minus BT, ±, by what is shared")
 
 # %%
 figure, (left, middle, right) = plots.panels(3)
@@ -173,10 +174,11 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint shared prompts make the interval 1.5 times narrower (.091 to .061). Shared
-# seeds make it another 2.3 times narrower (.026), although $t$ grows to 3.18.
+# On response-disjoint shared prompts make the interval 1.5 times narrower (.091 to .061; this one
+# counts only the scatter of seeds). Shared seeds make it another 2.3 times narrower (.026),
+# although $t$ grows to 3.18.
 #
-# On mutual-disjoint seed means hardly correlate, and sharing the seeds brings nothing.
+# On mutual-disjoint seed means hardly correlate. There shared seeds do not make it narrower.
 # </details>
 #
 # So pair whatever can be paired.
@@ -196,8 +198,8 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 
 # %% [markdown]
 # *Mean squares* (MS) estimate the three terms. On average they are $V_\text{rest} +
-# P\,V_\text{seed}$ for seeds, $V_\text{rest} + S\,V_\text{prompt}$ for prompts, and
-# $V_\text{rest}$. So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
+# P\,V_\text{seed}$ for seeds, $V_\text{rest} + S\,V_\text{prompt}$ for prompts, $V_\text{rest}$ for
+# rest. So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
 # \mathrm{MS}_\text{rest}) / (S\,P)$.
 #
 # Four seeds hardly know how much they scatter. `seed_limits` gives a 95% interval of that. It takes
@@ -228,23 +230,17 @@ total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)  # not below 
 assert math.isclose(math.sqrt(total / d.size), together), "the library's standard error is this one"
 freedom = total**2 / (of_seeds**2 / 3 + of_prompts**2 / 239 + of_rest**2 / (3 * 239))
 part = np.square(deviations(d)) / (4, 240, d.size)
-print("standard deviation of the seeds, 95%:", np.round(seed_limits(d), 3).tolist())
-print(f"degrees of freedom: {freedom:.1f}")
+print("standard deviation of the seeds, 95% interval:", np.round(seed_limits(d), 3).tolist())
+print(f"degrees of freedom of t, by Satterthwaite's rule: {freedom:.1f}, rounded down")
 pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
               "standard deviation": np.round(deviations(d), 3),
               "share of the variance of the mean": (part / part.sum()).round(2)},
              index=["seeds", "prompts", "rest"])
 
 # %% [markdown]
-# A single paired difference is nearly all rest (.176). In the *mean* the seeds are divided by 4
-# only. So they make about half of its variance, prompts a twentieth. But the seeds' .011 is a
-# guess: 0 to .058 is possible.
-#
-# <details><summary>Fine print</summary>
-#
-# The interval's $t$ follows from the mean squares, by Satterthwaite's rule. Here 3.3 degrees of
-# freedom are left, rounded down to 3.
-# </details>
+# A single paired difference is nearly all rest (.176). But in the *mean* rest is averaged over 960
+# numbers, seeds over 4. So seeds make about half of its variance, prompts a twentieth. That is a
+# guess from four seeds: their .011 may be anything from 0 to .058.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -316,7 +312,7 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
 # intervals exclude zero. That share is the **power**.
 #
 # Textbooks say: a difference of 2.8 standard errors has a power of .80. (1.96 for the interval, .84
-# for the 80% quantile of the normal distribution.)
+# for the 80%, both from the normal distribution.)
 #
 # **Predict**: what is the power of this study, four seeds, at 2.8 standard errors?
 
@@ -428,14 +424,14 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # %% [markdown]
 # ## 4. Where do the ends of the interval lie?
 #
-# "No significant difference" says little: a study of two prompts finds none either. Read the *ends*
-# of the interval. What lies outside is excluded, at 95%.
+# "No significant difference" says little: a study of two prompts finds none either. Power is for
+# planning. After the run read the *ends* of the interval: what lies outside is excluded, at 95%.
 #
-# An interval without zero says *better* or *worse*, however small. For one that holds zero, say
-# before the run which difference is **useful**. Here it is 2.5 more of 100 pairs in gold's order:
-# .05 of tau (notebook 01), .025 of accuracy (doubled below). The interval is
+# An interval without zero says *better* or *worse*, however small. For one that holds zero you need
+# a **useful** difference, named before the run. Here it is .05 of tau, 2.5 more of 100 pairs in
+# gold's order (.025 of accuracy, doubled below). The interval is
 #
-# - an **informative null** (*no difference that matters*) when it lies inside ± that;
+# - an **informative null** (*no difference that matters*) when it lies inside ± .05;
 # - **undecided** when it does not.
 #
 # We chose .05 *after* our runs: about twice the paper's largest gain.
@@ -446,8 +442,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # in *postscript* $10^{-2}$. No rule made before the runs picked these four. Section 5 has four
 # more, and they look different.
 #
-# Prompts of one topic are alike. So from here on the columns of $d_{ij}$ are topics
-# (`metrics.clustered`), except in *judged*.
+# Prompts of one topic are alike. So from here on the columns of $d_{ij}$ are topics, each weighed
+# by its number of prompts (`metrics.clustered`), except in *judged*.
 #
 # **Predict**: how many of these intervals hold zero? How many of those exclude .05?
 
@@ -485,9 +481,9 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
                 f"but only {nulls.inside.sum()} exclude 2.5 in 100 pairs");
 
 # %% [markdown]
-# **What to see.** *lora* is informative in its three sets of tau: whatever BSR does there is less
-# than .05, at 95% a set. Even the paper's largest gain, .024 (dotted), lies outside. A gain of .01
-# lies inside: *no row says that there is no difference*.
+# **What to see.** All 16 hold zero, but only six exclude .05. Three of the six are *lora*'s sets of
+# tau: whatever BSR does there is less than .05, at 95% a set. Even the paper's largest gain, .024
+# (dotted), lies outside. A gain of .01 lies inside: *no row says that there is no difference*.
 #
 # In-domain *lora* is undecided. And all this speaks of one small model, 900 pairs, one $\lambda$.
 
@@ -500,8 +496,9 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # %% [markdown]
 # ## 5. How many intervals were looked at?
 #
-# Count *all* intervals, not only those you like: every method minus BT, in all studies that train
-# the language model with three seeds or more. Four join those of Section 4:
+# Count *all* intervals, not only those you like: every method minus BT, on test and dev sets, in
+# all studies that train reward models from the language model with three seeds or more. Four join
+# those of Section 4:
 #
 # - *terms*: BSR and each of its terms;
 # - *lambda*: BSR at four $\lambda$;
@@ -571,8 +568,8 @@ print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} o
 # **What to see.** 18 of 160 exclude zero, and 17 of these are costs. The one gain stands in a
 # record that is easily forgotten. Stop counting before it, and "all are costs".
 #
-# Section 4's four studies misled, too. There none of BSR's 16 intervals excludes zero. On the same
-# sets of the other four, 6 of 32 do, all costs. One of the six is at the paper's $\lambda$,
+# Section 4's choice of studies misled, too: none of BSR's 16 intervals excludes zero there. On the
+# same sets of the other four 6 of 32 do, all costs. One of the six is at the paper's $\lambda$,
 # $10^{-3}$.
 
 # %% [markdown]
@@ -581,9 +578,9 @@ print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} o
 # *frozen*, a head with fifty seeds, most of BSR's intervals are costs, all smaller than .05.
 
 # %% [markdown]
-# Is 18 of 160 more than chance? Suppose that no difference is real and that each interval errs once
-# in twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Take
-# two cases: all intervals err independently, or all of a study at once.
+# Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
+# twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Take two
+# cases: all intervals err independently, or all of a study at once.
 #
 # **Predict** for both: how many exclude zero on average? How probable are 18 or more?
 
@@ -683,7 +680,7 @@ for test, by_repetition in change["clean minus false, paired"].items():
 # %% [markdown]
 # Remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels do
 # it is not: "they are learned by heart" needs a second control, without repetition. And nine in ten
-# false labels were learned before epoch 8, so part of the cost may have come earlier.
+# false labels were learned by epoch 8, so part of the cost may have come earlier.
 
 # %% [markdown]
 # ## Exercises
@@ -707,8 +704,8 @@ checks.check_chance_of_agreement(chance_of_agreement);
 # %% [markdown]
 # **2.** Training a seed costs `cost_seed`, having a prompt's answers judged costs `cost_prompt`.
 # Leave out the rest: $\mathrm{Var}(\bar d) = V_\text{seed}/S + V_\text{prompt}/P$. How many seeds
-# (a real number; the checker compares four digits) are best for a `budget`? `sd_seed` and
-# `sd_prompt` are the roots of the two variances. (Not for Section 2: there the rest is half.)
+# (a real number) are best for a `budget`? `sd_seed` and `sd_prompt` are the roots of the two
+# variances. (Not for Section 2: there the rest is half.)
 #
 # <details><summary>Hint</summary>
 #
@@ -816,10 +813,10 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
 # | 1. seed means correlate | .92, a guess from four | near 0: sharing seeds brings little |
-# | 2. scatter of the seeds | .011 (0 to .058) | large: only seeds help |
+# | 2. scatter of the seeds | .011 (0 to .058) | large: only more seeds help |
 # | 3. smallest difference found | .034, perhaps .13 | plan for .13; add seeds |
 # | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided |
-# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, run it anew |
+# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one; new seeds and prompts |
 
 # %% [markdown]
 # ## What you know now
@@ -827,11 +824,11 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
 # outside. So ask before the run what it could find.**
 #
-# Here four seeds need 4.2 standard errors, not 2.8, for seeds and rest make the error. And a cause
-# takes a control that differs in one thing, and the paired difference to it.
+# Here four seeds need 4.2 standard errors, not 2.8, for seeds and rest, not prompts, make the
+# error. And a cause takes a control that differs in one thing, and the paired difference to it.
 #
-# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034, more if seeds
-# scatter more; tau within ± .05; four of 160 intervals, none beyond zero. Verdict: in tau *no
-# difference that matters*, in-domain *undecided*.
+# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
+# (response-disjoint), more if seeds scatter more; tau within ± .05; four of 160 intervals, none
+# beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**
