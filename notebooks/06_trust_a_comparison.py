@@ -301,8 +301,8 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
 # **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss it, not
 # 5. That is if seeds scatter by .011, as estimated. With 0 it would be 5, with .058 even 69.
 #
-# Over both the interval is a little too careful. Quote that one. (Over seeds alone it is right here
-# only because prompts make little of the variance.)
+# Over both the interval is a little too careful. Quote that one. (Seeds alone do well only where
+# prompts make little of the variance.)
 
 # %% [markdown]
 # ## 3. How large a difference could the study have found?
@@ -352,6 +352,7 @@ plots.label(axis, "true difference (tau)", "share of 1,000 studies that find it"
 rule = (abs(normal + 2.8) > 1.96).mean()
 assert abs(rule - 0.8) < 0.01, "the rule of 2.8 is right where the standard error is known"
 assert power(2.8 * true_error) < 0.55, "with four seeds it must not be"
+assert 4 < needed / true_error < 4.5, "four seeds need about 4.2 standard errors here"
 assert power(0) < 0.06, "without an effect at most one study in twenty finds one"
 print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)})
 
@@ -431,8 +432,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # a **useful** difference, named before the run. Here it is .05 of tau, 2.5 more of 100 pairs in
 # gold's order (.025 of accuracy, doubled below). The interval is
 #
-# - an **informative null** (*no difference that matters*) when it lies inside ± .05;
-# - **undecided** when it does not.
+# - an **informative null** (*no difference that matters*) inside ± .05;
+# - **undecided** otherwise.
 #
 # We chose .05 *after* our runs: about twice the paper's largest gain.
 
@@ -485,7 +486,8 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # tau: whatever BSR does there is less than .05, at 95% a set. Even the paper's largest gain, .024
 # (dotted), lies outside. A gain of .01 lies inside: *no row says that there is no difference*.
 #
-# In-domain *lora* is undecided. And all this speaks of one small model, 900 pairs, one $\lambda$.
+# In-domain *lora* is undecided. And all *lora* says is of one small model, 900 pairs, one
+# $\lambda$.
 
 # %%
 lora = nulls[nulls.study == "lora"]
@@ -574,8 +576,9 @@ print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} o
 
 # %% [markdown]
 # Say what you left out, too. Here it is studies with fewer than three seeds, the small worlds (04),
-# and heads on a language model that was not trained. They hold costs and gains (`data/runs`). In
-# *frozen*, a head with fifty seeds, most of BSR's intervals are costs, all smaller than .05.
+# and heads on a language model that was not trained further. They hold costs and gains
+# (`data/runs`). In *frozen* (a head, fifty seeds; see `LOG.md` there) most of BSR's intervals are
+# costs, all smaller than .05.
 
 # %% [markdown]
 # Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
