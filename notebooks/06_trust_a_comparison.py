@@ -9,10 +9,9 @@
 # %% [markdown]
 # # 06 · Can you trust a comparison of two reward models?
 #
-# Two methods were trained, one scores higher. Is it better? The paper's gains on its three disjoint
-# sets are .001 to .024 of tau (Table 5). Differences of that size appear by chance. Before you may
-# say *better*, *worse*, *no difference that matters* or *undecided*, five questions want an answer,
-# one a section:
+# Two methods were trained, and one scores higher. Is it better? The paper's gains on its three
+# disjoint sets are .001 to .024 of tau (Table 5). Differences of that size appear by chance. Before
+# you say *better*, *worse*, *no difference that matters* or *undecided*, ask:
 #
 # 1. Is it paired?
 # 2. Does the interval speak of new seeds *and* new prompts?
@@ -20,7 +19,7 @@
 # 4. Where do the ends of the interval lie?
 # 5. How many intervals were looked at?
 #
-# Section 6 asks another: what is the cause?
+# Section 6 asks for the cause.
 
 # %% [markdown]
 # Words from before: *tau*, *gold*, the rule that makes the true labels (notebook 01); *in-domain*,
@@ -79,9 +78,9 @@ SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 # %% [markdown]
 # ## 1. Is it paired?
 #
-# How far do scores scatter by luck alone? The study *lora*: 900 pairs, LoRA (05) on 10 layers of
-# this repository's small language model, 240 prompts a set, four **seeds**. A seed sets the start
-# (head and adapters) and the order of the batches, nothing else.
+# How far do scores scatter by luck alone? Take the study *lora*: 900 pairs, LoRA (05) on 10 layers
+# of this repository's small language model, 240 prompts a set, four **seeds**. A seed sets the
+# start (head and adapters) and the order of the batches.
 #
 # **Predict**: BT is trained four times, on the same pairs. How far apart are the four scores?
 
@@ -101,25 +100,25 @@ alone.round(3)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Two of the three disjoint sets spread over more than the paper's largest gain: .056 and .083. So
-# one run of a method against one run of another can show such a "gain" where there is none.
+# Two of the three disjoint sets spread by more than the paper's largest gain: .056 and .083. So one
+# run of each of two methods can show such a "gain" where there is none.
 # </details>
 
 # %% [markdown]
 # BSR ($\lambda = 10^{-3}$) was trained with the same four seeds and scored on the same prompts. So
-# the comparison can be **paired**: same seed, same prompt, BSR minus BT. What both methods share,
-# such as a hard prompt, drops out.
+# the comparison can be **paired**: same seed, same prompt, BSR minus BT. What both share, such as a
+# hard prompt, drops out.
 
 # %% [markdown]
 # The **standard error** of a mean is its standard deviation over imagined repetitions of the study.
-# A **95% interval** is made so that in 95 of 100 repetitions it holds the true difference.
+# A **95% interval** is made to hold the true difference in 95 of 100 repetitions.
 #
-# Its half-width is the standard error times a factor $t$: 1.96 where the error is known, 3.18 where
-# it is estimated from four numbers. (Student's t with three *degrees of freedom*, four less one for
-# the mean.)
+# It reaches $t$ standard errors to each side. If the standard error is known, $t$ is 1.96. If it is
+# estimated from four numbers, $t$ is 3.18. (Four numbers, less one for their mean, are three
+# *degrees of freedom*.)
 #
-# **Predict**: by which factor does sharing the prompts shrink the standard error of BSR minus BT?
-# And sharing the seeds, too?
+# **Predict**: by which factor does the interval of BSR minus BT narrow if both methods share the
+# prompts? And if they share the seeds, too?
 
 # %%
 SHARED = ["nothing", "prompts", "prompts and seeds"]
@@ -136,18 +135,14 @@ def errors_and_halves(x, y):  # of the mean of y - x, one row for each of SHARED
 # %%
 scores = {test: (per_prompt("bt", test), per_prompt("bsr", test)) for test in SETS}
 compared = {test: errors_and_halves(*both) for test, both in scores.items()}
-table = pd.DataFrame({test: x[:, 0] for test, x in compared.items()}, index=SHARED).T.round(4)
-table["factor of prompts"] = (table.nothing / table.prompts).round(1)
-table["of seeds"] = (table.prompts / table["prompts and seeds"]).round(1)
+table = pd.DataFrame({test: x[:, 1] for test, x in compared.items()}, index=SHARED).T.round(3)
 table["seed means correlate"] = [np.corrcoef(x.mean(1), y.mean(1))[0, 1].round(2)
                                  for x, y in scores.values()]
 
 # %%
 bt, bsr = scores["response_disjoint"]
 mean, low, high, together = statistics.two_way_interval(bsr - bt)
-r = np.corrcoef(bt.mean(1), bsr.mean(1))[0, 1]  # Fisher: atanh r errs by 1 / sqrt(4 - 3)
-print(f"95% of r = {r:.2f}:", np.tanh(np.arctanh(r) + np.array([-1.96, 1.96])).round(2).tolist())
-table.head()  # standard errors of BSR minus BT, by what is shared (prompts: seeds' scatter only)
+table.rename_axis("BSR minus BT, ±, by what is shared")
 
 # %%
 figure, (left, middle, right) = plots.panels(3)
@@ -174,17 +169,16 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
                 f"{narrower:.1f} times narrower");
 
 # %% [markdown]
-# **What to see.** A prompt that is hard for BT is hard for BSR. These seeds rank nearly alike.
+# **What to see.** A prompt that is hard for BT is hard for BSR (left). Seeds that score high under
+# BT tend to score high under BSR (middle).
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint the error shrinks 1.8 times for the prompts, another 3.1 times for the seeds.
-# (Column *prompts* counts only the scatter between seeds. What shared prompts add is small: Section
-# 2.) Seeds help least where seed means hardly correlate: 1.1 times on mutual-disjoint. But four
-# seeds only guess correlations: the 95% interval of the .92 is -.36 to 1.00.
+# On response-disjoint shared prompts make the interval 1.5 times narrower (.091 to .061; this one
+# counts only the scatter of seeds). Shared seeds make it another 2.3 times narrower (.026),
+# although $t$ grows to 3.18.
 #
-# The interval narrows less, 3.5 times, for $t$ grows. Unpaired, most of the error is prompts, known
-# from 240: $t$ is 2.05. Paired, what is left is known from four seeds: 3.18.
+# On mutual-disjoint seed means hardly correlate. There shared seeds do not make it narrower.
 # </details>
 #
 # So pair whatever can be paired.
@@ -193,7 +187,7 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # ## 2. Does the interval speak of new seeds *and* new prompts?
 #
 # Write $d_{ij}$ for the paired difference of seed $i$ on prompt $j$, $D$ for the true difference,
-# $V$ for a variance, $S$ and $P$ for the numbers of seeds and prompts. *Rest* is what is left, this
+# $S$ and $P$ for the numbers of seeds and prompts, $V$ for a variance. *Rest* is what is left, this
 # seed on this prompt:
 #
 # $$d_{ij} = D + \text{seed}_i + \text{prompt}_j + \text{rest}_{ij}, \qquad
@@ -203,14 +197,13 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # An interval over seeds alone misses the second term, one over prompts alone the first.
 
 # %% [markdown]
-# *Mean squares* (MS) estimate the terms. On average that of the seeds is
-# $V_\text{rest} + P\,V_\text{seed}$, that of the prompts $V_\text{rest} + S\,V_\text{prompt}$,
-# that of the rest $V_\text{rest}$. So the variance above is
-# $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} - \mathrm{MS}_\text{rest}) / (S\,P)$.
+# *Mean squares* (MS) estimate the three terms. On average they are $V_\text{rest} +
+# P\,V_\text{seed}$ for seeds, $V_\text{rest} + S\,V_\text{prompt}$ for prompts, $V_\text{rest}$ for
+# rest. So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
+# \mathrm{MS}_\text{rest}) / (S\,P)$.
 #
-# Four seeds know their scatter badly. If seed means are normal (four cannot show it), three times
-# their MS, over its average, follows chi-square with three degrees of freedom. Its middle 95% reach
-# from .216 to 9.348 (`seed_limits`).
+# Four seeds hardly know how much they scatter. `seed_limits` gives a 95% interval of that. It takes
+# seed means to be normal, which four cannot show.
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -237,23 +230,17 @@ total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)  # not below 
 assert math.isclose(math.sqrt(total / d.size), together), "the library's standard error is this one"
 freedom = total**2 / (of_seeds**2 / 3 + of_prompts**2 / 239 + of_rest**2 / (3 * 239))
 part = np.square(deviations(d)) / (4, 240, d.size)
-ends = np.square(seed_limits(d)) / 4
-print("share of the seeds, 95%:", (ends / (ends + part[1:].sum())).round(2).tolist())
-print(f"seeds + prompts - rest: {total:.4f}; degrees of freedom: {freedom:.1f}")
+print("standard deviation of the seeds, 95% interval:", np.round(seed_limits(d), 3).tolist())
+print(f"degrees of freedom of t, by Satterthwaite's rule: {freedom:.1f}, rounded down")
 pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
               "standard deviation": np.round(deviations(d), 3),
               "share of the variance of the mean": (part / part.sum()).round(2)},
              index=["seeds", "prompts", "rest"])
 
 # %% [markdown]
-# Of a single paired difference nearly all is rest (.176). In the *mean* the seeds are divided by 4
-# only: they make half of its variance, prompts a twentieth. But four seeds hardly know their own
-# share: 0 to .96 is possible.
-#
-# And $t$? It lies between 1.97 (only prompts scatter) and 3.18 (only seeds do). Satterthwaite's
-# rule, in `two_way_interval`, weighs the mean squares: in the sum above the seeds' is .060 of .064.
-# That is more than their .46 of the variance, for a seed's mean square holds the rest, too. So 3.3
-# degrees of freedom are left, rounded down to 3.
+# A single paired difference is nearly all rest (.176). But in the *mean* rest is averaged over 960
+# numbers, seeds over 4. So seeds make about half of its variance, prompts a twentieth. That is a
+# guess from four seeds: their .011 may be anything from 0 to .058.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -268,8 +255,8 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
 
 # %% [markdown]
 # Over prompts alone the interval is less than half as wide. Which of the three holds the truth in
-# 95 of 100 studies? Make up studies of normal numbers with this one's three standard deviations and
-# a true difference of zero, and count.
+# 95 of 100 studies? Make up 1,000 studies of normal numbers with the three standard deviations
+# above and a true difference of zero.
 #
 # **Predict**: how often does each of the three hold zero?
 
@@ -311,21 +298,21 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
     print(f"seeds scatter by {sd:.3f}: {missed:.0%} of the intervals over prompts alone miss zero")
 
 # %% [markdown]
-# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss, not 5,
-# if seeds scatter by .011 as estimated. If by 0, about 5 miss; if by .058, 69. Four seeds exclude
-# neither. Over seeds alone the count is right here, where prompts make little of the variance. Over
-# both the interval is a little too careful. Quote that one.
+# **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss it, not
+# 5. That is if seeds scatter by .011, as estimated. With 0 it would be 5, with .058 even 69.
+#
+# Over both the interval is a little too careful. Quote that one. (Seeds alone do well only where
+# prompts make little of the variance.)
 
 # %% [markdown]
 # ## 3. How large a difference could the study have found?
 #
-# A study may find nothing because there is nothing, or because it could not. A **positive
-# control** tells whether it could: add a known difference to every made-up study, and count how
-# many intervals exclude zero. That share is the **power**. (Whether there is nothing it does not
-# tell: Section 4.)
+# A study may find nothing because there is nothing, or because it could not. A **positive control**
+# tells whether it could: add a known difference to every made-up study, and count how many
+# intervals exclude zero. That share is the **power**.
 #
-# The textbooks' rule: a difference of 2.8 standard errors has a power of .80. (1.96 for the
-# interval, .84 for the 80% quantile of the normal distribution.)
+# Textbooks say: a difference of 2.8 standard errors has a power of .80. (1.96 for the interval, .84
+# for the 80%, both from the normal distribution.)
 #
 # **Predict**: what is the power of this study, four seeds, at 2.8 standard errors?
 
@@ -365,24 +352,18 @@ plots.label(axis, "true difference (tau)", "share of 1,000 studies that find it"
 rule = (abs(normal + 2.8) > 1.96).mean()
 assert abs(rule - 0.8) < 0.01, "the rule of 2.8 is right where the standard error is known"
 assert power(2.8 * true_error) < 0.55, "with four seeds it must not be"
+assert 4 < needed / true_error < 4.5, "four seeds need about 4.2 standard errors here"
 assert power(0) < 0.06, "without an effect at most one study in twenty finds one"
 print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)})
-four = np.random.default_rng(1).standard_normal((100_000, 4))  # four seeds, nothing else
-t = metrics.t_quantile(3)  # 3.18: four numbers leave three degrees of freedom
-lower = four.mean(1) - t * four.std(1, ddof=1) / 2
-ratio = np.quantile(-lower, 0.8) / 0.5  # their mean has a standard error of .5
-print(f"four independent numbers, Student's t: power .80 at {ratio:.2f} standard errors")
-assert 4.2 < ratio < 4.3, "a t interval of four numbers needs 4.25 standard errors, not 2.8"
 
 # %% [markdown]
-# **What to see.** At zero both lines are false alarms, in at most one of twenty studies. The black
-# one rises later, for four seeds tell little of their own scatter.
+# **What to see.** At zero both lines show false alarms. The black one rises later, for four seeds
+# tell little of their own scatter.
 #
 # <details><summary>Answer</summary>
 #
-# Under one half. For a power of .80 four independent normal numbers need 4.25 standard errors. This
-# study needs 4.2: a difference of .034. It finds the paper's largest gain, .024, about every second
-# time, and .01 one time in eight.
+# Under one half. For a power of .80 this study needs 4.2 standard errors: a difference of .034. It
+# finds the paper's largest gain, .024, about every second time, and .01 one time in eight.
 # </details>
 
 # %% [markdown]
@@ -430,44 +411,42 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
             f"and 0 to {most:.3f} is possible (dashed)")
 
 # %% [markdown]
-# **What to see.** Black: from 960 prompts on twice the seeds help more than 13 times the prompts.
-# Dashed: without scatter of seeds prompts are all you need; with .058 they hardly help, and this
-# study (240 prompts) would need a difference of .13. Four seeds do not say which it is. *Plan for
-# the larger.*
+# **What to see.** Black: from 960 prompts on, twice the seeds help more than 13 times the prompts.
+#
+# Dashed: if seeds do not scatter, prompts are all you need. If they scatter by .058, prompts hardly
+# help, and this study (240 prompts) would need a difference of .13. Four seeds do not say which it
+# is. *Plan for the larger.*
 #
 # <details><summary>Answer</summary>
 #
-# About once in four. To find .01 in four of five studies takes, on the black lines, 16 seeds and
-# 960 prompts, or 32 seeds and 240. (Roughly: 300 studies a point.)
+# About once in four.
 # </details>
 
 # %% [markdown]
 # ## 4. Where do the ends of the interval lie?
 #
-# "No significant difference" says little: a study of two prompts finds none either. Read the *ends*
-# of the interval: what lies outside is excluded, at 95%.
+# "No significant difference" says little: a study of two prompts finds none either. Power is for
+# planning. After the run read the *ends* of the interval: what lies outside is excluded, at 95%.
 #
-# An interval without zero says *better* or *worse*, however small. (If you named it before:
-# Section 5.) For one that holds zero, say before the run which difference is **useful**. Here 2.5
-# more of 100 pairs in gold's order: .05 of tau (notebook 01), .025 of accuracy (doubled below). The
-# interval is
-# - an **informative null** (*no difference that matters*) when it lies inside ± that;
-# - **undecided** when it does not.
+# An interval without zero says *better* or *worse*, however small. For one that holds zero you need
+# a **useful** difference, named before the run. Here it is .05 of tau, 2.5 more of 100 pairs in
+# gold's order (.025 of accuracy, doubled below). The interval is
 #
-# (Our choice, made *after* the runs: about twice the paper's largest gain.)
+# - an **informative null** (*no difference that matters*) inside ± .05;
+# - **undecided** otherwise.
+#
+# We chose .05 *after* our runs: about twice the paper's largest gain.
 
 # %% [markdown]
-# Here is BSR minus BT in four studies, on the sets that all four share: *lora*; *norms* (full
-# fine-tuning); *judged* (real judged answers); *postscript* (every answer carries a line about
-# something else). $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. No rule made before the runs
-# picked these four. Section 5 has four more, and they look different. So learn here to read ends,
-# and count there.
+# Here is BSR minus BT in four studies: *lora*; *norms* (full fine-tuning); *judged* (real judged
+# answers); *postscript* (every answer carries a line about something else). $\lambda$ is $10^{-3}$,
+# in *postscript* $10^{-2}$. No rule made before the runs picked these four. Section 5 has four
+# more, and they look different.
 #
-# Prompts of one topic are alike. So from here on the columns of Section 2's table $d_{ij}$ are
-# **topics**, each weighed by its number of prompts: the mean stays the same (`metrics.clustered`).
-# (*judged* has none on record.)
+# Prompts of one topic are alike. So from here on the columns of $d_{ij}$ are topics, each weighed
+# by its number of prompts (`metrics.clustered`), except in *judged*.
 #
-# **Predict**: of these intervals, how many hold zero? How many of those exclude .05?
+# **Predict**: how many of these intervals hold zero? How many of those exclude .05?
 
 # %%
 rows = []
@@ -503,16 +482,12 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
                 f"but only {nulls.inside.sum()} exclude 2.5 in 100 pairs");
 
 # %% [markdown]
-# **What to see.** *lora* is informative in its three sets of tau: at 95% a set, whatever BSR does
-# there is less than .05. Even the paper's largest gain, .024 (dotted), lies outside, a gain of .01
-# inside. In-domain *lora* is undecided: a cost of .05 lies well inside, a gain by a hair.
+# **What to see.** All 16 hold zero, but only six exclude .05. Three of the six are *lora*'s sets of
+# tau: whatever BSR does there is less than .05, at 95% a set. Even the paper's largest gain, .024
+# (dotted), lies outside. A gain of .01 lies inside: *no row says that there is no difference*.
 #
-# *No row says that there is no difference.* And *lora* speaks of this small model, 900 pairs, this
-# $\lambda$. (In *lambda*, with 375 pairs and three seeds, mutual-disjoint lies below zero at this
-# $\lambda$: Section 5.)
-#
-# Do not lean on the open circle: it ends at .0499, topics not drawn. With .048, exactly twice the
-# paper's gain, it would be undecided.
+# In-domain *lora* is undecided. And all *lora* says is of one small model, 900 pairs, one
+# $\lambda$.
 
 # %%
 lora = nulls[nulls.study == "lora"]
@@ -523,12 +498,17 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # %% [markdown]
 # ## 5. How many intervals were looked at?
 #
-# Count *all* intervals, not only those you like. First the differences to BT, on test and dev sets,
-# of every study that trains reward models from the language model with three seeds or more: Section
-# 4's four; *terms* (BSR and each of its terms); *lambda* (BSR at four $\lambda$); *pocket* (BSR
-# $10^{-3}$ on all training pairs); *closing_phrase* (a control, built so that no penalty should
-# help). Then two records easily forgotten: *postscript*'s models on labels of people, the spread
-# term in *norms*.
+# Count *all* intervals, not only those you like: every method minus BT, on test and dev sets, in
+# all studies that train reward models from the language model with three seeds or more. Four join
+# those of Section 4:
+#
+# - *terms*: BSR and each of its terms;
+# - *lambda*: BSR at four $\lambda$;
+# - *pocket*: BSR $10^{-3}$ on all training pairs;
+# - *closing_phrase*: a control, built so that no penalty should help.
+#
+# Two records are easily forgotten: *postscript*'s models on labels of people, and the spread term
+# in *norms*.
 #
 # **Predict**: how many of all these intervals exclude zero? How many of those are costs?
 
@@ -539,23 +519,20 @@ rows = [[study, method, test,  # accuracy doubled, as above
          *np.multiply(cell["difference"], 2 if cell["metric"] == "accuracy" else 1)]
         for study, table in (studies | more).items()
         for method, tests in list(table.items())[1:] for test, cell in tests.items()]
-every = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
 
 # %%
 FORGOTTEN = {  # how many are accuracies: all six, the first
     "postscript, people": ("people/llmbar.md", 6, "spread-1e-1", "bsr-1e-2"),
     "norms, spread": ("study_norms_spread/results.md", 1, "spread")}
 PATTERN = r"([-+][.\d]+),? \(?([-+][.\d]+) to ([-+][.\d]+)"  # "+0.069 (+0.014 to +0.123)"
-rows = []
 for study, (path, accuracies, *methods) in FORGOTTEN.items():
     for line in Path("data/runs", path).read_text().splitlines():
         method = line.split(" |")[0].removeprefix("| ")
         if method in methods:
             rows += [[study, method, "", *np.multiply(list(map(float, x)), 1 + (i < accuracies))]
                      for i, x in enumerate(re.findall(PATTERN, line))]
-listed = pd.concat([every, pd.DataFrame(rows, columns=every.columns)])
+listed = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
 listed["beyond"] = listed.low * listed.high > 0
-every = listed.iloc[:len(every)]
 
 # %%
 figure, axis = plots.panels()
@@ -584,93 +561,31 @@ plots.label(axis, "method minus BT (tau; accuracy, in-domain and on labels of pe
             f"at 5% each chance gives {0.05 * len(listed):.1f}")
 
 # %%
-shared = every[every.method.str.startswith("bsr") & every["set"].isin(SETS)]  # Section 4's sets
+shared = listed[listed.method.str.startswith("bsr") & listed["set"].isin(SETS)]  # Section 4's sets
 others = shared[shared.study.isin(MORE)]
 print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} of {len(others)}",
       "exclude zero:", others[others.beyond].groupby(["study", "method"]).size().to_dict())
-print(f"Without the two forgotten records: {every.beyond.sum()} of {len(every)} exclude zero")
-
-# %%
-where = ["Section 4's four" if study in studies else "the other four" if study in MORE
-         else "the forgotten" for study in listed.study]
-of_bsr = listed.beyond & listed.method.str.startswith("bsr")
-above = of_bsr & listed.method.isin(["bsr-1e-2", "bsr-1e-1"])  # 1e-3: the paper's
-sides = pd.DataFrame({"intervals": 1, "costs": listed.high < 0, "gains": listed.low > 0,
-                      "of these BSR": of_bsr, "lambda > 1e-3": above})
-sides = sides.groupby(where, sort=False).sum()
-pd.concat([sides, sides.sum().to_frame("all").T])
 
 # %% [markdown]
-# **What to see.** In the upper eight studies all fifteen are costs. With the two forgotten records
-# one of 18 is a *gain*. So "all are costs" depends on where you stop counting. Of BSR's thirteen
-# eleven are at more than the paper's $\lambda$. On Section 4's four sets BSR shows none in Section
-# 4's studies, six in the other four.
+# **What to see.** 18 of 160 exclude zero, and 17 of these are costs. The one gain stands in a
+# record that is easily forgotten. Stop counting before it, and "all are costs".
 #
-# (In *postscript* centering and L2, in *terms* some runs, were trained in 32 bits, their BT in 16.
-# Those differences hold the number format, too; none excludes zero.)
+# Section 4's choice of studies misled, too: none of BSR's 16 intervals excludes zero there. On the
+# same sets of the other four 6 of 32 do, all costs. One of the six is at the paper's $\lambda$,
+# $10^{-3}$.
 
 # %% [markdown]
-# And what was left out? Studies with fewer than three seeds: *study_fast*, *dev_lambda* (a choice
-# on dev), *PandaLM* (*postscript*'s models on labels of people). The small worlds (04). And heads
-# on states of the language model, which was not trained there. Below are all that have a table, but
-# for the worlds. Replaced runs, single seeds and a repetition of *study_fast* (two costs) stand in
-# the log.
-
-# %%
-left_out = {"study_fast": [
-    cell["difference"] for cell in read_table("data/runs/study_fast")["bsr"].values()]}
-for name, path in {"dev_lambda": "dev_lambda/results.md", "PandaLM": "people/pandalm.md"}.items():
-    left_out[name] = re.findall(PATTERN, Path("data/runs", path).read_text())
-left_out |= {name: [cell["difference"] for world in read_table(f"data/runs/{name}").values()
-                    for method in list(world.values())[1:] for cell in method.values()]
-             for name in ("linear", "linear_weak_ridge")}
-log, heads = Path("data/runs/LOG.md").read_text(), []
-for name in ("frozen", "frozen_long"):
-    entry = log.split(f"\n## 2026-11-24 `{name}`")[1].split("\n## ")[0]
-    left_out[name] = re.findall(PATTERN, entry)
-    heads += re.findall(PATTERN, "".join(re.findall(r"\| BSR 1e.*", entry)))  # those of BSR
-
-# %%
-CARE = {"study_fast": "two seeds, over prompts alone",
-        "dev_lambda": "over prompts alone; BT has another learning rate",
-        "PandaLM": "one seed, over prompts alone; gain: spread term",
-        "linear": "repeats pairs, not seeds",
-        "linear_weak_ridge": "repeats pairs, not seeds",
-        "frozen": "fifty seeds, only a head; from the log, no topics",
-        "frozen_long": "fifty seeds, only a head; from the log, no topics"}
-
-# %%
-rows = {}
-for name, cells in left_out.items():
-    ends = np.array(cells, float)[:, 1:]
-    gains, costs = (ends > 0).all(1).sum(), (ends < 0).all(1).sum()
-    rows[name] = (len(cells), gains + costs, round(0.05 * len(cells), 1), gains, costs, CARE[name])
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "intervals", "exclude zero", "at 5% each", "gains", "costs", "read with care"])
-
-# %%
-ends = np.array(heads, float)[:, 1:]
-beyond = ends[ends.prod(1) > 0]
-print(f"BSR in frozen and frozen_long: {len(beyond)} of {len(ends)} exclude zero,",
-      f"their ends from {beyond.min():.3f} to {beyond.max():.4f}")
+# Say what you left out, too. Here it is studies with fewer than three seeds, the small worlds (04),
+# and heads on a language model that was not trained further. They hold costs and gains
+# (`data/runs`). In *frozen* (a head, fifty seeds; see `LOG.md` there) most of BSR's intervals are
+# costs, all smaller than .05.
 
 # %% [markdown]
-# *linear* is that of 04, Section 8; *linear_weak_ridge* repeats it with a weaker ridge. Intervals
-# over prompts alone are too sure (Section 2).
+# Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
+# twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Take two
+# cases: all intervals err independently, or all of a study at once.
 #
-# In *frozen* and *frozen_long* 13 of BSR's 21 intervals exclude zero: all costs, all inside ± .05.
-# So fifty seeds find costs of BSR smaller than what Section 4 calls useful. Of a trained backbone
-# that says nothing.
-#
-# Gains are among those left out, too. So name *all* that you leave out.
-
-# %% [markdown]
-# Is fifteen of 144 more than chance? (The two forgotten records are left out here.) Suppose that no
-# difference is real and each interval errs once in twenty. Intervals of a study share BT's runs and
-# prompts, so they tend to err together. Two extremes: all err independently, or all of a study at
-# once.
-#
-# **Predict** for both: how many exclude zero on average? How probable are fifteen or more?
+# **Predict** for both: how many exclude zero on average? How probable are 18 or more?
 
 # %%
 def chances(blocks, p=0.05):  # of 0, 1, 2, ... errors, if the intervals of a block err at once
@@ -682,29 +597,26 @@ def chances(blocks, p=0.05):  # of 0, 1, 2, ... errors, if the intervals of a bl
     return total
 
 
-count, sizes = every.beyond.sum(), every.groupby("study").size()
+count = listed.beyond.sum()
+sizes = listed.groupby(listed.study.str.split(",").str[0]).size()  # "norms, spread" is of norms
 rows = {}
-for kind, blocks in {"all independent": [1] * len(every), "a study's at once": sizes}.items():
+for kind, blocks in {"all independent": [1] * len(listed), "a study's at once": sizes}.items():
     chance = chances(blocks)
-    rows[kind] = chance @ np.arange(len(chance)), chance[0], chance[count:].sum()
-    assert math.isclose(rows[kind][0], 0.05 * len(every)), "to err together leaves the mean"
+    rows[kind] = chance @ np.arange(len(chance)), chance[count:].sum()
+    assert math.isclose(rows[kind][0], 0.05 * len(listed)), "to err together leaves the mean"
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "expected", "chance of none", f"chance of {count} or more"]).round(4)
+    "expected", f"chance of {count} or more"]).round(4)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# On average 7.2, in both. But fifteen or more come once in some 170 times if all are independent,
-# once in five if those of a study err at once.
+# On average 8, in both. But 18 or more have a probability of .001 in the first case and of .15 in
+# the second.
 # </details>
 #
-# (These intervals may err more rarely than 5%: of Section 2's made-up studies 3.3% missed zero. At
-# that rate chance gives about 5 of the 144.)
-#
-# So fifteen is more than expected. The two extremes leave open how rare that is by chance:
-# intervals of a study share runs, yet are no copies. (Nor are studies independent: all except
-# *judged* share prompts and pairs.) To know whether one is a cost, name its set and sign, then run
-# new seeds, on new prompts where you can.
+# So 18 is more than expected, but whether by chance stays open: intervals of a study share runs,
+# yet are no copies. (And all studies but *judged* share prompts and pairs.) To know whether one is
+# a cost, name its set and its sign. Then run new seeds, on new prompts where you can.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -712,9 +624,9 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # A claimed cause takes a **control**: the same training without it, and nothing else changed. After
 # many epochs scores on new data may fall. The claim: *false labels are to blame*.
 #
-# The world *helps* of notebook 04: a small network learns 300 pairs with BT for 600 steps (64
-# epochs). Labels are drawn from BT on gold, so some are false; the control has gold's own. A
-# **repetition** draws states, labels and network; both trainings share all but the false labels.
+# In the world *helps* of notebook 04 a small network learns 300 pairs with BT for 64 epochs (600
+# steps). Labels are drawn from BT on gold, so some are false. The control has gold's own. A
+# **repetition** draws states, labels and network. Both trainings share all but the false labels.
 #
 # **Predict**: in which of the two do scores fall from epoch 8 (step 75) to the end?
 
@@ -738,11 +650,9 @@ change = {kind: {test: unit[test] * (seen[600][test] - seen[75][test])[:, 0].num
                  for test in SETS} for kind, seen in live.items()}
 change["clean minus false, paired"] = {
     test: change["clean labels"][test] - change["false labels"][test] for test in SETS}
-intervals_of = pd.DataFrame(index=SETS, columns=list(change))
 for axis, (kind, by_set) in zip(axes, change.items(), strict=True):
     for place, (test, dots) in enumerate(by_set.items()):
         mean, half = metrics.seed_interval(dots)
-        intervals_of.loc[test, kind] = f"{mean:+.3f} ± {half:.3f}"
         tint = plots.SCENARIO_COLORS[test]
         axis.plot(dots, np.full(len(dots), place), ".", color=tint, alpha=0.35)
         axis.errorbar(mean, place + 0.25, xerr=half, fmt="o", capsize=3, color=tint)
@@ -758,23 +668,22 @@ figure.suptitle("From epoch 8 to 64 false labels cost every score .04 to .06 "
 for test, by_repetition in change["clean minus false, paired"].items():
     mean, half = metrics.seed_interval(by_repetition)
     assert mean - half > 0, f"{test}: falseness alone must cost"
-intervals_of.head()
 
 # %% [markdown]
 # **What to see.** A dot is a repetition, the circle their mean with its 95% interval. Only the last
-# panel, paired by repetition, shows the effect of falseness. One interval beyond zero and
-# one that holds zero do not show that the two differ.
+# panel, paired by repetition, shows the effect of false labels. One interval beyond zero and one
+# that holds zero do not show that the two differ.
 #
 # <details><summary>Answer</summary>
 #
-# With false labels in-domain and prompt-disjoint fall, by .031 and .019; on new sources the
-# intervals hold zero and lie within ± .011. With clean labels all four rise.
+# With false labels in-domain and prompt-disjoint fall. On new sources the intervals hold zero. With
+# clean labels all four rise.
 # </details>
 
 # %% [markdown]
 # Remove the falseness alone, and scores rise: *that* is shown, in this world. *How* false labels do
 # it is not: "they are learned by heart" needs a second control, without repetition. And nine in ten
-# false labels were learned before step 75, so part of the cost may have come earlier.
+# false labels were learned by epoch 8, so part of the cost may have come earlier.
 
 # %% [markdown]
 # ## Exercises
@@ -798,8 +707,8 @@ checks.check_chance_of_agreement(chance_of_agreement);
 # %% [markdown]
 # **2.** Training a seed costs `cost_seed`, having a prompt's answers judged costs `cost_prompt`.
 # Leave out the rest: $\mathrm{Var}(\bar d) = V_\text{seed}/S + V_\text{prompt}/P$. How many seeds
-# (a real number; the checker compares four digits) are best for a `budget`? `sd_seed` and
-# `sd_prompt` are the roots of the two variances. (Not for Section 2: there the rest is half.)
+# (a real number) are best for a `budget`? `sd_seed` and `sd_prompt` are the roots of the two
+# variances. (Not for Section 2: there the rest is half.)
 #
 # <details><summary>Hint</summary>
 #
@@ -816,12 +725,12 @@ checks.check_best_seeds(best_seeds);
 # %% [markdown]
 # **3.** Only what is found gets reported: intervals that exclude zero, on either side. By which
 # factor is the *size* of a reported difference too large, on average? `ends`, a tensor (studies,
-# 2), holds the ends of many intervals; the mean of each is its middle. `truth` is the true
-# difference (it may be negative: compare sizes).
+# 2), holds the ends of many intervals. The mean of each is its middle. `truth` is the true
+# difference, perhaps negative: compare sizes.
 #
-# Then run the cell below and multiply: which size does a study like ours report, on average, when
-# .01 is true, and when .02 is? The last two columns bound the middle 80% of reports. Can you tell
-# the two from a reported .024?
+# Then run the cell below and multiply. Which size does a study like ours report, on average, when
+# .01 is true, and when .02 is? The last two columns bound the middle 80%. Can you tell the two from
+# a reported .024?
 #
 # <details><summary>Hint</summary>
 #
@@ -852,11 +761,12 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
-# Before running the cell below: three of *terms*' methods (BSR $10^{-2}$, level $10^{-2}$, spread
-# $10^{-1}$) have 15 intervals of tau, six with a half-width below .05, and three of accuracy, one
-# below .025. At most how many of the 18 verdicts can be 0? Afterwards: (a) Where may you say "no
-# difference of .05" (accuracy: .025), where "none at all"? (b) Which $\lambda$ has the most costs?
-# What would you do before writing so?
+# Before running the cell below: it has 18 intervals of *terms*. Of 15 in tau, six have a half-width
+# below .05. Of three in accuracy, one has a half-width below .025. At most how many of the 18
+# verdicts can be 0?
+#
+# Afterwards: (a) Where may you say "no difference of .05" (accuracy: .025), where "none at all"?
+# (b) Which $\lambda$ has the most costs? What would you do before writing so?
 #
 # <details><summary>Hint</summary>
 #
@@ -905,22 +815,23 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. seed means correlate | .92 (-.36 to 1.00) | near 0: little gain, but free |
-# | 2. seeds' share of variance | .46 (0 to .96) | near 1: only seeds help; near 0: prompts, too |
-# | 3. smallest difference found | .034; if seeds scatter most, .13 | plan for .13; add seeds |
-# | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided; add seeds |
-# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one, run new seeds and prompts |
+# | 1. seed means correlate | .92, a guess from four | near 0: sharing seeds brings little |
+# | 2. scatter of the seeds | .011 (0 to .058) | large: only more seeds help |
+# | 3. smallest difference found | .034, perhaps .13 | plan for .13; add seeds |
+# | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided |
+# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one; new seeds and prompts |
 
 # %% [markdown]
 # ## What you know now
 #
 # **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
-# outside. So ask before the run what it could find. Where seeds and rest, not prompts, make the
-# error, four seeds need about 4.2 standard errors, not 2.8.** A cause takes a control that differs
-# in one thing, and the paired difference to it.
+# outside. So ask before the run what it could find.**
+#
+# Here four seeds need 4.2 standard errors, not 2.8, for seeds and rest, not prompts, make the
+# error. And a cause takes a control that differs in one thing, and the paired difference to it.
 #
 # *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint, over prompts; more if seeds scatter more); tau within ± .05; four of the 160
-# intervals, none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
+# (response-disjoint), more if seeds scatter more; tau within ± .05; four of 160 intervals, none
+# beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**
