@@ -15,8 +15,8 @@
 # leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*, the other
 # answers to the same prompt.
 #
-# Sections 1 to 5 take it apart on cases small enough to enumerate. Section 6 gives it to a language
-# model. Section 7 asks what 40 recorded steps taught.
+# Sections 1 to 5 try it on cases small enough to enumerate. Section 6 gives it to a language model.
+# Section 7 asks what 40 recorded steps taught.
 
 # %% [markdown]
 # After it you can
@@ -27,7 +27,7 @@
 #
 # Words from before: *gold*, *proxy*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
 # **policy** $\pi$ is the language model in training, the **reference** $\pi_{ref}$ the same model
-# before training. A **bandit** is one decision: pick an "arm", get its reward.
+# before training.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -93,9 +93,9 @@ pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
 # ## 1. Three arms
 #
 # How can one learn from a reward that has no derivative? Take one prompt and three possible
-# answers, with rewards $r = (1, 0.2, -0.5)$. The policy is a softmax of three logits. We want to
-# raise the expected reward $J = \sum_a \pi(a)\, r(a)$. Since $\nabla \pi = \pi \nabla \log \pi$,
-# its gradient is an expectation again:
+# answers, the "arms" of a **bandit**, with rewards $r = (1, 0.2, -0.5)$. The policy is a softmax of
+# three logits. We want to raise the expected reward $J = \sum_a \pi(a)\, r(a)$. Since
+# $\nabla \pi = \pi \nabla \log \pi$, its gradient is an expectation again:
 #
 # $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
 #
@@ -159,7 +159,7 @@ for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
 
 # %% [markdown]
 # Adding 3 to all rewards only moves this curve to the right by 3. Drawn against $b$ minus the mean
-# reward, both tasks share one curve.
+# reward, it is one curve for both tasks.
 
 # %%
 mean_reward = (logits.softmax(0) * rewards).sum().item()
@@ -192,7 +192,7 @@ for axis, close, title in zip(axes, ("", ", close-up"), (
         f"Least noise: {lowest:.2f} above the mean reward\n"
         f"(variance {variance.min():.3f}, not {at_mean:.3f})"), strict=True):
     plots.label(axis, f"b minus the mean reward (reward units{close})",
-                "variance of one draw's\ngradient (reward units²)", title)
+                "" if close else "variance of one draw's\ngradient (reward units²)", title)
 
 # %% [markdown]
 # **What to see.** With 3 added, to have no baseline costs a factor of 67 (left). Where rewards
@@ -237,16 +237,14 @@ def k_draws(K, values, advantage):
 
 # %% [markdown]
 # **Predict** for $K = 2$ and rewards + 3: which of *no baseline*, *mean of all K* and *leave one
-# out* is biased, and which is calmest? What if you multiply the biased one by $K/(K-1)$?
+# out* is biased, and which is calmest?
 
 # %%
 def minus_mean(r):
     return r - r.mean(1, keepdim=True)
 
 
-WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean,
-        "mean of all K, times K/(K-1)": lambda r: minus_mean(r) * r.shape[1] / (r.shape[1] - 1),
-        "leave one out": leave_one_out}
+WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean, "leave one out": leave_one_out}
 pd.DataFrame({name: {
     "share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
     "variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
@@ -267,13 +265,12 @@ for K in (2, 4):
 # <details><summary>Answer</summary>
 #
 # The mean of all $K$ is biased: half the gradient is left. That is why it is the calmest at + 3.
-# Rescaled, it *is* leave-one-out.
 # </details>
 
 # %% [markdown]
 # **Why the same prompt?** Take two prompts with two answers each. Both have Section 1's logits and
-# rewards, but the second's rewards lie higher by a gap. The baseline is the prompt's other answer,
-# or the mean of the batch's three others.
+# rewards, but the second's lie higher by a gap. The baseline is the prompt's other answer, or the
+# mean of the batch's three others.
 
 # %%
 def two_prompts(gap, advantage):
@@ -302,8 +299,7 @@ pd.DataFrame({f"gap {gap}": {
 # real rewards, the toy cannot say.
 #
 # BSR pins the level of the rewards and shrinks the differences between prompts (notebook 03). RLOO
-# sees neither directly. What BSR gains here must come from within the prompt, or from the rewards'
-# scale (Section 5).
+# sees neither: both cancel.
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -312,8 +308,8 @@ pd.DataFrame({f"gap {gap}": {
 # same $A$*, also an **idle** one, which had no part in the reward. What becomes of it?
 #
 # The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token;
-# the second is idle. The baseline is the mean reward, 1/2. Each token has a logit for its 1. There
-# $\nabla\log\pi(y_t)$ is $y_t - \frac12$, so the push is $A\,(y_t - \frac12)$.
+# the second is idle. The baseline is the mean reward, 1/2. A token's logit sets how probable its 1
+# is. At 1/2, $\nabla\log\pi(y_t)$ is $y_t - \frac12$, so the push is $A\,(y_t - \frac12)$.
 #
 # **Predict** either token's push in the four answers, and on average.
 
@@ -398,8 +394,8 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # <details><summary>Answer</summary>
 #
 # $k_1$ and $k_3$ average to the KL, $k_2$ does not. As a loss $k_1$ has gradient *zero* on average,
-# since $E[\nabla \log \pi] = 0$. $k_2$, the biased one, has the gradient of the KL, $k_3$ that of
-# the *other* KL.
+# since $E[\nabla \log \pi] = 0$. $k_2$, the biased one, has the gradient of the KL. $k_3$ has that
+# of the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
 # </details>
 #
 # So, for $d$ of whole answers, this KL wants **$k_1$ in the reward**, the paper's place, or $k_2$
@@ -415,13 +411,13 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # $$E_\pi[r] - \beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) = \beta\log Z - \beta\,\mathrm{KL}(\pi\Vert
 # \pi^*).$$
 #
-# That is largest where the last KL is zero, at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$:
+# The first term is fixed; the second is best at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$:
 # **a $\beta$ means nothing without the reward's scale**.
 
 # %% [markdown]
 # Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in the KL's
 # estimate and place. A loss $\beta\,k(d)$ acts like $-\beta\,k'(d)$ added to $A$, since
-# $\nabla d = \nabla\log\pi$.
+# $\nabla d = \nabla\log\pi$. The code calls $k'(d)$ `slope`.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"?
 
@@ -475,7 +471,8 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 # </details>
 #
 # Does the price hold a language model? In `data/runs/study_rloo/results.md` two runs with
-# $\beta = .05$ end 9.6 and 11.0 nats from the reference. Without a price, runs average 20 and 29.
+# $\beta = .05$ end 9.6 and 11.0 nats from the reference. Without a price, three seeds each average
+# 20 and 29.
 
 # %% [markdown]
 # ## 6. The loop
@@ -587,16 +584,15 @@ axis.axhline(0, color="black", linewidth=0.8)
 axis.axvline(0, color="black", linewidth=0.8)
 axis.legend(loc="upper left")
 plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a mark an answer",
-            "change of log π (nats)", f"{(won > 0).sum()} of {len(won)} winners rose, "
-            f"{(lost < 0).sum()} of {len(lost)} losers fell")
+            "change of log π (nats)",
+            f"{(won > 0).sum()} of {len(won)} answers that beat their siblings rose, "
+            f"{(lost < 0).sum()} of {len(lost)} that lost fell")
 
 # %% [markdown]
 # **What to see.** Answers that beat their siblings became more probable, all but one. Those that
-# lost became less probable. (These are the answers that made the update. In another number format
-# other answers may be drawn: read your own counts.)
-#
-# The table's -39 nats are a sum over 48 tokens. The step is large: AdamW's first one moves every
-# weight by about the full rate.
+# lost became less probable. These are the answers that made the update, not new ones. In another
+# number format others may be drawn: read your own counts. (The table's -39 nats are a sum over 48
+# tokens.)
 #
 # <details><summary>Answer</summary>
 #
@@ -645,12 +641,12 @@ for i, name in enumerate(found["1e-3"]):
         mean, half = metrics.seed_interval(values)
         axis.plot([i + side] * len(values), values, ".", color=tint, alpha=0.35)
         axis.errorbar(i + 1.5 * side, mean, half, fmt="_", capsize=3, markersize=10, color=tint)
-        axis.annotate(f"{mean:+.2f}", (i + 1.95 * side, mean), color=tint, fontsize=8,
-                      va="center", ha="left" if side > 0 else "right")
+        axis.annotate(f"{mean:+.2f}", (i + 1.95 * side, max(mean, 0.02)), color=tint, fontsize=8,
+                      ha="left" if side > 0 else "right")
 axis.annotate("rate 3e-4", (5 - 0.1, 0.83), color="black", ha="right")
 axis.annotate("rate 1e-3", (5 + 0.1, 1.31), color="#EE7733", ha="center")
 axis.axhline(0, color="black", linewidth=0.8)
-axis.set_ylim(top=1.42)
+axis.set(xlim=(-0.5, 5.5), ylim=(-0.22, 1.42))
 axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold"])
 plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
             "bars: 95% over subjects", "policy minus reference (points)",
@@ -661,17 +657,17 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # **What to see.** At 3e-4 the policy learned to complete its answers, and little else: *complete*
 # brings .55 of gold's .59 points. At 1e-3 *instruction* gained .34, too, and *topic* .11.
 #
-# These terms count sentences, items and words. Whether an answer is true, none asks. The first
+# These terms count sentences, items and words. None asks whether an answer is true. The first
 # table's mountain answer names nothing, and gained the whole point of *complete*.
 #
-# One run a rate does not tell a rate from luck. And 1e-3 was kept *because* it gained most on these
-# very prompts. That flatters it: the controls answer others.
+# This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts. The
+# controls below answered other prompts.
 
 # %% [markdown]
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
-# itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Three of its
-# five rewards are here, three seeds each: gold (seed 0 is the run above), random numbers (a new one
-# for every text), and a constant. All runs answered the same 112 new prompts.
+# itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Here are
+# three of its five rewards, three seeds each: gold (seed 0 is the run above), random numbers (a new
+# one for every text), and a constant. All runs answered the same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -746,8 +742,9 @@ plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
 # **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
 # tokens, and less than half the reference's gold.
 #
-# Nothing paid for so few. Once all answers end, every advantage is zero, and so is the gradient
-# (dots). But AdamW steps on along a mean of *past* gradients, and that shortened them further.
+# Nothing paid for being so short. Once all answers end, every advantage is zero, and so is the
+# gradient (dots). But AdamW steps on along a mean of *past* gradients, and that shortened them
+# further.
 #
 # Random numbers, too, pay on average for ending alone. They leave 12 to 17 tokens.
 
@@ -761,8 +758,8 @@ pd.DataFrame({"change with gold, mean ± 95% over seeds": {
 # mostly *instruction*; *topic* is undecided. The other half is *complete*, which random numbers may
 # raise as well (.40 ± .42).
 #
-# Did ending itself raise the other four? A cut-off answer may lack the last item. So compare,
-# prompt by prompt, a policy's answers that ended with the reference's that ended.
+# Did ending itself raise the other four? A cut-off answer may lack the last item. So compare, on
+# the same prompts, a policy's answers that ended with the reference's that ended.
 
 # %%
 def gold_of_ended(answered):
@@ -915,7 +912,7 @@ pd.DataFrame(table)
 # | share that ended | .41, then .91 or more (1e-3) | the token cap, a penalty for not ending |
 # | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant): the reward |
 # | terms but *complete* | *instruction* +.35 ± .14 (1e-3) | more steps, then the learning rate |
-# | gold for KL, 40 steps | +.59 at 6 nats, +1.05 at 23 | less (+.73 at 33): $\beta$, rate |
+# | KL after 40 steps | 23 nats (1e-3) | gained less at 33 (3e-3): $\beta$, rate |
 
 # %% [markdown]
 # ## What you know now
