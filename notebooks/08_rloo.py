@@ -158,8 +158,8 @@ for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
     torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
 
 # %% [markdown]
-# Adding 3 to all rewards only moves this curve to the right by 3. Drawn against $b$ minus the mean
-# reward, it is one curve for both tasks.
+# Adding 3 to all rewards only moves the curve of the variance to the right by 3. Drawn against $b$
+# minus the mean reward, it is one curve for both tasks.
 
 # %%
 mean_reward = (logits.softmax(0) * rewards).sum().item()
@@ -211,9 +211,10 @@ for axis, close, title in zip(axes, ("", ", close-up"), (
 # \hat g = \frac1K \sum_i A_i\, \nabla \log \pi(y_i).$$
 #
 # The others are drawn independently of answer $i$, so
-# $E[b_i \nabla\log\pi(y_i)] = E[b_i]\, E[\nabla\log\pi(y_i)] = 0$: no bias. The mean of *all* $K$
-# contains $r_i/K$ itself. Subtracting that takes $\nabla J/K$ away: $(K-1)/K$ of the gradient is
-# left.
+# $E[b_i \nabla\log\pi(y_i)] = E[b_i]\, E[\nabla\log\pi(y_i)] = 0$: no bias.
+#
+# The mean of *all* $K$ contains $r_i/K$ itself. Subtracting that takes
+# $E[r_i\nabla\log\pi(y_i)]/K = \nabla J/K$ away: $(K-1)/K$ of the gradient is left.
 
 # %%
 def leave_one_out(r):
@@ -237,7 +238,7 @@ def k_draws(K, values, advantage):
 
 # %% [markdown]
 # **Predict** for $K = 2$ and rewards + 3: which of *no baseline*, *mean of all K* and *leave one
-# out* is biased, and which is calmest?
+# out* is biased? Which has the least variance?
 
 # %%
 def minus_mean(r):
@@ -260,11 +261,11 @@ for K in (2, 4):
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased, and a shift of all rewards does not change its
 # variance. With rewards + 3 it is far calmer than no baseline. Where rewards average nearly zero it
-# costs: one sibling is a noisy baseline, with five times the variance of none.
+# costs: one sibling is a noisy baseline, and the variance is five times that of none.
 #
 # <details><summary>Answer</summary>
 #
-# The mean of all $K$ is biased: half the gradient is left. That is why it is the calmest at + 3.
+# The mean of all $K$ is biased: half the gradient is left. That is why it varies least.
 # </details>
 
 # %% [markdown]
@@ -299,7 +300,7 @@ pd.DataFrame({f"gap {gap}": {
 # real rewards, the toy cannot say.
 #
 # BSR pins the level of the rewards and shrinks the differences between prompts (notebook 03). RLOO
-# sees neither: both cancel.
+# sees neither: within a prompt both cancel.
 
 # %% [markdown]
 # ## 3. From arms to answers
