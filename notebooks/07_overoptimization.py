@@ -286,7 +286,7 @@ figure.suptitle("Against BT, BSR falls behind on prompt-disjoint, false labels o
 
 # %% [markdown]
 # **What to see.** Left: with clean labels (dashed) BT rises, with false ones (solid) it falls. BSR
-# ends below BT in both. Middle: its lead sinks with both labels alike, and their difference
+# ends below BT in both. Middle: BSR's lead sinks with both labels alike, and their difference
 # (black) ends at zero. Right: with clean labels the lead sinks to zero, with false ones it stays.
 # Bands and bars are 95% over seeds.
 
@@ -355,10 +355,10 @@ pd.DataFrame({UNITS.get(part, part): {"BT, step 28 to 57": shown(changes[part]),
 # ## 3. Does BSR rank better? The paper's table beside ours
 #
 # The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models, without
-# intervals. Six studies of ours have this $\lambda$ and three or four seeds. *Lora*, *lambda*,
-# *pocket* and *terms* train LoRA on 10 layers, *norms* trains all weights of 30 layers. They draw
-# from the same prompts, so these are not independent looks. *Judged* trains QLoRA on real answers
-# that a GPT-4 judge ranked.
+# intervals. Six studies of ours have this $\lambda$ and three or four seeds. Four train LoRA on 10
+# layers. *Norms* trains all weights of 30 layers. *Judged* trains QLoRA on real answers that a
+# GPT-4 judge ranked. All but *judged* draw from the same prompts, so these are not six independent
+# looks.
 #
 # **Predict**: of eighteen intervals (six studies, three sets), how many exclude zero, and on which
 # side?
@@ -793,7 +793,8 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 # | $\lVert h_w - h_l\rVert$ grows (5; 04.4) | **shown** | *norms* **against**, *lora* **open** |
 # | norms disperse (2; 5; 04.4) | **shown** | **open** |
 # | training data loses more rank (5) | not tested | **open** |
-# | BSR keeps rank up (5) | not tested | *lora* **shown**, but mean subtracted **open**; *norms* **open** |
+# | BSR keeps rank up (5) | not tested | *lora* **shown**, *norms* **open** |
+# | the same, mean subtracted | not tested | **open** |
 # | best-of-$n$ by BT loses gold* (6) | not tested | **against**, $n = 16$ to 64 |
 # | BSR picks better of $n$* (6) | not tested | **open** |
 # </details>
