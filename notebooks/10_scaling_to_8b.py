@@ -11,15 +11,9 @@
 #
 # Eight GPUs change where the numbers lie, who computes them, and how long that takes. They must
 # not change the loss. So of each trick we ask: **does it give the plain way's numbers, and would
-# the test notice if it did not?** On a CPU, with a small model, we test two: a batch without
-# padding, and a batch split over two processes. Both pass. One obvious way to split fails. Nobody
-# has run the 8B config yet.
-
-# %% [markdown]
-# After it you can
-# - say which lines of an 8B config decide the loss, and which only memory and time;
-# - pack a batch without padding, and draw its attention mask;
-# - split a batch-coupled loss (BSR, Eq. 25) over GPUs without changing it.
+# the test notice if it did not?** With a small model on a CPU, two tricks pass: a batch without
+# padding, and a batch split over two processes. One obvious way to split fails. Nobody has run the
+# 8B config yet.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -75,12 +69,12 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# `token_budget` and `gradient_checkpointing`: layers are computed again in the backward pass, not
-# kept. Both leave the loss as it is, to rounding. (`dtype` says how coarse rounding is.)
+# `token_budget` and `gradient_checkpointing`. The second computes layers again in the backward
+# pass, instead of keeping them. Both leave the loss as it is, to rounding.
 # </details>
 #
-# A line that looks harmless decides the loss: `bsr_group_size: 16`. BSR's penalty is $\lambda
-# G\,\bar r^{\,2}$ (Eq. 25, which writes $B$ for $G$). Here $\bar r$ is the mean reward of a group,
+# A line that looks harmless decides the loss: `bsr_group_size: 16`. BSR's penalty (Eq. 25, with
+# $G$ for its $B$) is $\lambda G\,\bar r^{\,2}$. Here $\bar r$ is the mean reward of a group,
 # and $G$ the number of its pairs. In the official code a group is what one GPU holds: 16 pairs. A
 # batch of 128 has 8 groups, and their penalties are averaged.
 
@@ -159,8 +153,8 @@ plots.label(right, "token that is looked at", "token that looks, in its colour",
 # The test compares rewards from the packed row with those of each answer alone. The control fills
 # the hole, and changes nothing else.
 #
-# **Predict**: the rewards' standard deviation is .17. By how much does packing change a reward? By
-# how much does filling the hole?
+# **Predict**: the rewards' standard deviation is .17. By how much does packing change a reward? And
+# filling the hole?
 
 # %%
 from bsr_lite.models import load_reward_model, rewards
@@ -189,8 +183,8 @@ assert leak > 0.05, "the comparison must notice a leak"
 
 # %% [markdown]
 # Packing changes rewards by rounding alone. Filling the hole moves rejected answers' rewards by up
-# to .14. So packing passes, and the test would notice a leak. How much time packing saves was not
-# measured by itself.
+# to .14. So packing passes, and the test would notice a leak. How much time packing alone saves was
+# not measured.
 
 # %% [markdown]
 # ## 3. Where 8 billion weights go
@@ -272,8 +266,7 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 #
 # On an H100 the small model's activations, without checkpointing and with an earlier attention,
 # were .2 to 1.6% above their count (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own memory comes
-# on top, there .8 GB. Trained weights stay in fp32: the config's `dtype` is that of products. On 64
-# GPUs a share, about 2 pairs, has at most 8,192 tokens: a larger budget changes nothing.
+# on top, there .8 GB. The config's `dtype` is that of products; trained weights stay in fp32.
 # </details>
 
 # %% [markdown]
@@ -333,9 +326,10 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 # **What to see.** The mean of all is below zero, so the whole batch pushes every reward up. In
 # halves GPU 1 sees only its own mean, which is above zero, and pushes *down*.
 #
-# Halves are another loss: BSR with groups of 4 instead of 8. In the obvious way the number of GPUs
-# decides $G$. With `rm_8b_bsr.yaml` this would hide on eight GPUs: their shares are about 16 pairs,
-# as the groups are. On 64 the shares are about 2 pairs, and $G$ falls to an eighth.
+# Halves are another loss: BSR with groups of 4 instead of 8. So in the obvious way, as in the
+# official code, the number of GPUs decides $G$. With `rm_8b_bsr.yaml` this would hide on eight
+# GPUs: each has about 16 pairs, as many as a group. On 64 each has about 2, and $G$ falls to an
+# eighth.
 
 # %% [markdown]
 # The repair: exchange rewards. The loss needs the network only through its rewards, and these are
@@ -348,8 +342,8 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 
 # %% [markdown]
 # The slices' gradients must be *summed*. PyTorch's own data parallelism averages them, so the
-# gradient is too small by the number of ranks. The first loss does not show this. AdamW nearly
-# hides it, as it divides by the gradient's own size. The gradient's norm shows it.
+# gradient is too small by the number of ranks. The first loss does not show this; the gradient's
+# norm does.
 #
 # **Predict**: five weights see all pairs. How far is their gradient off from the whole batch's with
 # rewards exchanged? With halves?
@@ -371,8 +365,8 @@ assert off[0] < 1e-12, "slices of dL/dr add up to the whole batch's gradient"
 assert off[1] > 0.1, "averaging penalties of halves is another loss"
 
 # %% [markdown]
-# With rewards exchanged the gradient is the whole batch's, to rounding. In halves it is another
-# one. How far off depends on the rewards; here the halves nearly cancel in the whole.
+# With rewards exchanged and slices summed, the gradient is the whole batch's, to rounding. In
+# halves it is another one. Averaged, it is half as large.
 
 # %% [markdown]
 # ## 5. Two processes, live
@@ -449,11 +443,11 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 
 # %% [markdown]
 # The runs above compute in fp32, the 8B config in `bfloat16`, whose rounding is coarser. On an
-# H100 it moved a small model's loss by up to .9% (`exactness.json`), more than the control does
-# after the first step. So on GPUs compare *ranks* in fp32 (`model.dtype=float32`).
+# H100 such rounding moved a small model's loss by up to .9% (`exactness.json`). The control moves
+# it by less after the first step. So on GPUs compare *ranks* in fp32 (`model.dtype=float32`).
 #
-# Fp32 takes another attention there than bfloat16, whose own no GPU has checked. So first compare
-# packed with alone (Section 2) in bfloat16: a leak must exceed rounding.
+# But on a GPU, fp32 and bfloat16 take different attentions, and no GPU has checked today's bfloat16
+# one. So first compare packed with alone (Section 2) in bfloat16: a leak must exceed rounding.
 #
 # <details><summary>Fine print</summary>
 #
@@ -491,10 +485,9 @@ print("135M, trained on an H100: % of its peak, by the tokens of a micro-batch")
 # save (Section 3) was paid for in time.
 
 # %% [markdown]
-# Why so low? Two suspects, which this record does not tell apart:
-# - that version's attention, one segment at a time (it is replaced; no GPU has timed the new one);
-# - perhaps a fixed part of each step, while the card waits for the CPU to start every operation.
-#   Exercise 4 asks how much this would explain.
+# Why so low? This record does not tell two suspects apart. One is that version's attention, one
+# segment at a time; no GPU has timed the new one. The other is a fixed part of each step, perhaps
+# while the card waits for the CPU. Exercise 4 asks how much this would explain.
 
 # %% [markdown]
 # **Predict**: eight H100s do $989 \cdot 10^{12}$ operations a second each, at their peak. How many
@@ -509,8 +502,9 @@ for share in (UTILISATION, 0.06):
     print(f"{at_peak / share:.1f} hours at {share:.0%}")
 
 # %% [markdown]
-# 8B has other matrices: nothing shows that it lies between 6% and 35%. Communication and evaluation
-# are left out. So first measure ten steps, and multiply.
+# 8B has other matrices: nothing shows that it lies between 6% and 35%. The count takes all pairs
+# at full length, and leaves out communication and evaluation. So first measure ten steps, and
+# multiply.
 
 # %% [markdown]
 # ## 7. Launch it
@@ -526,7 +520,7 @@ for share in (UTILISATION, 0.06):
 
 # %% [markdown]
 # If you run it, take three seeds of each method, evaluate with
-# `studies.evaluate --format rm_bench`, and give intervals. The paper's table (last section) has
+# `studies.evaluate --format rm_bench`, and give intervals. The paper's tables (last section) have
 # none.
 
 # %% [markdown]
@@ -552,10 +546,10 @@ checks.check_may_attend(may_attend);
 
 # %% [markdown]
 # **2.** *Cut no more than needed.* ZeRO, which FSDP2 follows, cuts in stages: 0 nothing, 1 AdamW's
-# averages, 2 gradients too, 3 weights too. Only stage 3 sends more between GPUs than stage 0.
-# Return the lowest stage at which full fine-tuning in fp32 fits on `gpus` GPUs, -1 if none does.
-# `weights` is their number; `activations` and `card` are bytes of one GPU. Ignore what is
-# gathered.
+# averages, 2 gradients too, 3 weights too. By its authors' count only stage 3 sends more between
+# GPUs than stage 0. Return the lowest stage at which full fine-tuning in fp32 fits on `gpus` GPUs,
+# -1 if none does. `weights` is their number; `activations` and `card` are bytes of one GPU. Ignore
+# what is gathered.
 #
 # <details><summary>Hint</summary>
 #
@@ -626,7 +620,7 @@ for kind, runs in speed[speed.what.str.startswith("train")].groupby("what"):
 pd.DataFrame.from_dict(found, orient="index")
 
 # %% [markdown]
-# (One call of each setting, the median of five steps: the noise between calls is not known.)
+# One call of each setting, the median of five steps: the noise between calls is not known.
 
 # %% [markdown]
 # ## Check yourself
@@ -646,8 +640,8 @@ pd.DataFrame.from_dict(found, orient="index")
 #    `bsr_group_size` is a smaller $G$.
 # 2. They belong to tokens, not to weights, and each GPU computes its own.
 # 3. BT is a sum over pairs. BSR squares a mean of all rewards of a group.
-# 4. The gradient's norm must agree (a gradient averaged instead of summed leaves the first loss as
-#    it is), and another loss, such as BSR in halves, must change both.
+# 4. The gradient's norm must agree: an averaged gradient leaves the first loss as it is. Another
+#    loss, such as BSR in halves, must change both.
 # 5. The second copy of every prompt.
 # </details>
 
@@ -658,7 +652,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # |---|---|---|
 # | packed against alone | within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | loss, gradient norm: 1, 2 ranks | within 2e-6 in fp32; groups of 4: 7%, 50% | exchange; sum |
-# | activations over count | 1.00 to 1.02 (135M, earlier code, no checkpointing) | `token_budget` |
+# | activations over count | 1.00 to 1.02 (135M, earlier code) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M, earlier code: at best 6% | `token_budget`, GPUs |
 
 # %% [markdown]
