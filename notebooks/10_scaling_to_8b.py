@@ -264,8 +264,8 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 #
 # <details><summary>Fine print</summary>
 #
-# On an H100 the small model's activations, without checkpointing and with an earlier attention,
-# were .2 to 1.6% above their count (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own memory comes
+# On an H100 the small model's activations, without checkpointing and with this code's
+# earlier attention, were .2 to 1.6% above their count (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own memory comes
 # on top, there .8 GB. The config's `dtype` is that of products; trained weights stay in fp32.
 # </details>
 
@@ -326,10 +326,10 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 # **What to see.** The mean of all is below zero, so the whole batch pushes every reward up. In
 # halves GPU 1 sees only its own mean, which is above zero, and pushes *down*.
 #
-# Halves are another loss: BSR with groups of 4 instead of 8. So in the obvious way, as in the
-# official code, the number of GPUs decides $G$. With `rm_8b_bsr.yaml` this would hide on eight
-# GPUs: each has about 16 pairs, as many as a group. On 64 each has about 2, and $G$ falls to an
-# eighth.
+# Halves are another loss: BSR with groups of 4 instead of 8. The official code does just this, with
+# 16 pairs a GPU. So when a batch stays the same, the number of GPUs decides $G$. With
+# `rm_8b_bsr.yaml` this would hide on eight GPUs: each has about 16 pairs, as many as a group. On 64
+# each has about 2, and $G$ falls to an eighth.
 
 # %% [markdown]
 # The repair: exchange rewards. The loss needs the network only through its rewards, and these are
@@ -366,7 +366,7 @@ assert off[1] > 0.1, "averaging penalties of halves is another loss"
 
 # %% [markdown]
 # With rewards exchanged and slices summed, the gradient is the whole batch's, to rounding. In
-# halves it is another one. Averaged, it is half as large.
+# halves it is another one; how far off depends on the rewards. Averaged, it is half as large.
 
 # %% [markdown]
 # ## 5. Two processes, live
@@ -490,8 +490,8 @@ print("135M, trained on an H100: % of its peak, by the tokens of a micro-batch")
 # while the card waits for the CPU. Exercise 4 asks how much this would explain.
 
 # %% [markdown]
-# **Predict**: eight H100s do $989 \cdot 10^{12}$ operations a second each, at their peak. How many
-# hours do 596 steps take at 35%? At 6%?
+# **Predict**: the run has 596 steps. At its peak each of eight H100s does $989 \cdot 10^{12}$
+# operations a second. How many hours does the run take at 35%? At 6%?
 
 # %%
 from bsr_lite.scale.cards import CARDS
@@ -652,7 +652,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # |---|---|---|
 # | packed against alone | within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | loss, gradient norm: 1, 2 ranks | within 2e-6 in fp32; groups of 4: 7%, 50% | exchange; sum |
-# | activations over count | 1.00 to 1.02 (135M, earlier code) | `token_budget` |
+# | activations over count | 1.00 to 1.02 (135M, earlier code, no checkpointing) | `token_budget` |
 # | seconds of ten steps | 8B: not measured; 135M, earlier code: at best 6% | `token_budget`, GPUs |
 
 # %% [markdown]
