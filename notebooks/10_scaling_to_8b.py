@@ -264,9 +264,10 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 #
 # <details><summary>Fine print</summary>
 #
-# On an H100 the small model's activations, without checkpointing and with this code's
-# earlier attention, were .2 to 1.6% above their count (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own memory comes
-# on top, there .8 GB. The config's `dtype` is that of products; trained weights stay in fp32.
+# On an H100 the small model's activations, without checkpointing and with this code's earlier
+# attention, were .2 to 1.6% above their count (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own
+# memory comes on top, there .8 GB. The config's `dtype` is that of products; trained weights stay
+# in fp32.
 # </details>
 
 # %% [markdown]
