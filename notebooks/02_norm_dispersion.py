@@ -133,6 +133,8 @@ values = {what: course(looks, key) for what, key in (
     ("mean margin", "margin"), ("|W_p|", "head"), ("mean |h_w - h_l|", "difference"),
     ("cv of |h|", "norm_cv"))}
 values["cosine"] = values["mean margin"] / (values["|W_p|"] * values["mean |h_w - h_l|"])
+
+# %%
 table = {"start": {what: f"{x[:, 0].mean():.3f}" for what, x in values.items()}}
 for step in (20, at[-1]):
     table[f"change by step {step}, 95%"] = {
@@ -467,6 +469,8 @@ moved = (heads - heads[:, :1]).abs().max()
 rates = sum(config.learning_rate * schedule(k, 32, config.warmup_ratio) for k in range(32))
 bound = rates * H**0.5  # Adam moves one weight by about the rate a step
 print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
+
+# %%
 angle = (margin / (heads * difference)).acos().rad2deg()  # (seeds, measurements)
 print("angle to the head, change in degrees:", [f"{x:+.1f}" for x in angle[:, -1] - angle[:, 0]])
 
@@ -678,6 +682,8 @@ recorded = load_config(CONFIG)
 watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
 against = sum(tuple(pair.responses[::-1]) in right for pair in watched_here)
 print(f"{against} of {len(watched_here)} labels against gold")
+
+# %%
 order = (32 * curves("train", "score")).round().int()
 pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]},
              index=[f"seed {run['seed']}" for run in bt])
