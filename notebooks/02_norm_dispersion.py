@@ -397,7 +397,7 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # %% [markdown]
 # Every fourth step five sets of 32 pairs were measured: training pairs, and the paper's
 # **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
-# - *in-domain*: other training prompts, other answers of the same sources;
+# - *in-domain*: training prompts, other answers of the same sources;
 # - *prompt-disjoint*: **new prompts**, known sources;
 # - *response-disjoint*: training prompts, **new sources**;
 # - *mutual-disjoint*: new prompts and new sources, **both new**.
@@ -534,7 +534,8 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** It is. Length makes at most 2.5% of $h$'s, and up to 16% of $u$'s.
+# **What to see.** It is. Length makes at most 2.5% of $\lVert h_w - h_l\rVert^2$, and up to 16% of
+# $\lVert u_w - u_l\rVert^2$.
 
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
@@ -660,9 +661,9 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "cha
 # **What to see.** *As they are*, every set loses rank in every seed. By itself that shows no lost
 # direction. *Mean subtracted*, two seeds fall and two rise: undecided.
 #
-# Do training states lose more? Then the gap *new minus train* would grow. On new prompts (question
-# 3, states as they are) it falls in every seed. Where both are new it rises in every seed. Both
-# intervals hold zero: undecided.
+# Do training states lose more? Then the gap *new minus train* would grow. On new prompts, states as
+# they are (question 3), it falls in every seed. Where both are new it rises in every seed, with
+# either kind of rank. All these intervals hold zero: undecided.
 
 # %% [markdown]
 # ## 8. What holds here?
@@ -672,8 +673,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "cha
 # 2. *Lengths* on new prompts: whether they scatter more is undecided.
 # 3. *Rank*: whether that of training states falls more than that of new prompts is undecided.
 #
-# How far had training come? We count the measured training pairs that are in labelled order, and
-# their labels that go against gold:
+# How far had training come? Of the 32 measured training pairs, how many labels go against gold? And
+# how many pairs are in labelled order?
 
 # %%
 right = {(p.chosen, p.rejected) for p in load_scenarios(
@@ -690,10 +691,11 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
 
 # %% [markdown]
 # **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end about a
-# third of the 32 pairs is out of order; gold's own order would leave only 2. Whether more are in
-# order than before training is undecided. So training had not come far. The paper blames a pressure
-# towards ever larger margins on pairs already in order. Here it may not have had its time: *not
-# reproduced here*, not *refuted*.
+# third of the 32 pairs is out of order; gold itself would leave only 2. Whether more are in order
+# than before is undecided. So training had not come far.
+#
+# The paper blames a pressure towards ever larger margins on pairs already in order. Here it may not
+# have had its time. So the paper's dispersion is *not reproduced here*; it is not *refuted*.
 #
 # Yet a small margin need not make differences *fall*. In Section 1, at a mean margin of 0.7, they
 # had grown. Whether Bradley-Terry causes the fall, shuffled labels would tell.
