@@ -130,7 +130,7 @@ codes, absmax = quantize(W, nf4)
 W4 = dequantize(codes, absmax, nf4).view_as(W)
 
 # %% [markdown]
-# Does bitsandbytes, the usual library, do the same?
+# Does bitsandbytes, the usual library, do the same? It packs two codes into a byte.
 
 # %%
 import bitsandbytes.functional as bnb
@@ -185,8 +185,8 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, NF4's values crowd where the weights are. Right, even values do as well in
-# blocks of 16 and fall behind from 64 on. So do they on Gaussian numbers (dotted).
+# **What to see.** Left, NF4's values crowd where the weights are. Right, even values keep up only
+# in blocks of 16. Gaussian numbers (dotted) show the same.
 #
 # <details><summary>Fine print</summary>
 #
@@ -209,9 +209,10 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# 4-bit weights cannot learn: a step is far smaller than the gap between two values (Section 6
-# counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$. Beside it
-# two thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state that enters:
+# Training steps are lost on 4-bit weights: they are far smaller than the gap between two values
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$.
+# Beside it two thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state
+# that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
@@ -287,8 +288,10 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # **How far to trust it.** Both columns come from one counter, so they check only the fake tensors.
 # On a real GPU, an H100, our small model's activations took at most 1.6% more than counted
 # (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B model nor checkpointing was
-# tried there. Leave 1 to 2 GB of a card free: CUDA itself took .2 GB more than we assume, and
-# pieces too small to use are lost.
+# tried there.
+#
+# Leave 1 to 2 GB of a card free: CUDA itself took .2 GB more than we assume, and free pieces too
+# small to use are lost.
 
 # %% [markdown]
 # Now Llama-3.1-8B on a card with 16 GB. The card holds one **pair** at a time, a micro-batch (03).
@@ -388,7 +391,7 @@ axes[1].legend(loc="upper right", fontsize=8);
 #
 # <details><summary>Fine print</summary>
 #
-# Why does QLoRA have fewer activations than LoRA here, if 4 bits do not shrink them? It is
+# In the figure QLoRA has fewer activations than LoRA, though 4 bits do not shrink them. It is
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
 # layer, not beside a 4-bit one.
 # </details>
@@ -468,7 +471,7 @@ print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It may well start at zero: .17 (-.04 to +.36). A mixture: 15 of 30 rank better, 7 worse.
+# It may well start at zero: .17 (-.04 to +.36). A mixture: 15 of 30 prompts rank better, 7 worse.
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
@@ -528,7 +531,7 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
 # The model is no good judge: after ten steps "I like trains." beats the right answer. Here only one
 # thing counts: do copies give the *same* rewards?
 #
-# The control, copy 1 without adapters, shows how far rewards move when training is lost.
+# The control shows how far rewards move without the adapters.
 
 # %%
 again, sums = copies["1 reloaded"], []
@@ -593,8 +596,7 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 # 4 moves by .13. Whether copy 4 is the better or the worse judge, four answers cannot say.
 
 # %% [markdown]
-# Why is copy 5 nearly the control again? **Predict** how many 4-bit codes ten steps moved. A change
-# 100 times as large is the count's control.
+# Why is copy 5 nearly the control? **Predict** how many 4-bit codes ten steps moved.
 
 # %%
 total, moved, farthest = 0, {1: 0, 100: 0}, 0
@@ -617,9 +619,10 @@ print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
       f"with 100 times the change {moved[100] / total:.0%}")
 
 # %% [markdown]
-# None. A held weight lies *on* one of the 16 values. For another code it must move at least half
-# the smallest gap between two values, .04 of its block's absmax. The farthest moved by .023. So
-# rounding again takes back what the adapters learned. Only the head keeps its training.
+# None. The same count sees a change 100 times as large. Before the merge each weight lies *on* one
+# of the 16 values. For another code it must move at least half the smallest gap between two values,
+# .04 of its block's absmax. The farthest moved by .023. So rounding again takes back nearly all
+# that the adapters learned. The head keeps its training.
 #
 # Small for a code is not small for a reward: without adapters a margin moves by .57.
 #
@@ -636,7 +639,7 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
 # %% [markdown]
 # No: all six pairs keep their order, while a margin moves by .13. An order can hide a changed
 # model, so **compare margins, not orders**. A saved model notes how its base was held, and `merge`
-# adds the change to *that* base's values.
+# adds to *that* base.
 #
 # <details><summary>Fine print</summary>
 #
@@ -652,9 +655,9 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
 # %% [markdown]
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
 # token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
-# (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: Section
-# 4's 8B model, 4.7 and .7 GB, within rounding. Then Llama-3.1-70B: which of the cards of 16, 24,
-# 40, 48 and 80 GB, counted as in Section 4, are ruled out whatever the batch?
+# (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
+# model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80
+# GB, counted as in Section 4, are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
