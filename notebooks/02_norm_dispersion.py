@@ -9,13 +9,13 @@
 # %% [markdown]
 # # 02 · Do hidden norms disperse while a reward model is trained?
 #
-# The paper's diagnosis: Bradley-Terry wants ever larger margins, the head $W_p$ does not grow
-# (Fig. 1), so the **hidden states** do. This *dispersion* has two readings.
-# 1. *Differences* $\lVert h_w - h_l\rVert$ grow, and get a right tail (Fig. 2).
-# 2. *Lengths* $\lVert h\rVert$ scatter, on data unlike training's most of all (Fig. 3). We measure
+# Bradley-Terry wants ever larger margins. In the paper's models the head $W_p$ does not grow
+# (Fig. 1), so, the paper says, the **hidden states** do. This *dispersion* has two readings.
+# 1. *Differences* $\lVert h_w - h_l\rVert$ grow, and get a longer right tail (Fig. 2).
+# 2. *Lengths* $\lVert h\rVert$ scatter, most of all on data unlike training's (Fig. 3). We measure
 #    this by their **cv**, the coefficient of variation: standard deviation over mean.
 #
-# First a small world with both, then a language model. (A third sign is rank: Section 7.)
+# We look for both, first in a small world, then in a language model. Section 7 adds a third sign.
 
 # %% [markdown]
 # After it you can say which hidden norm matters, and split a growing margin into head, difference
@@ -69,12 +69,14 @@ from bsr_lite.train_rm import draw_groups
 # %% [markdown]
 # ## 1. A world in which norms disperse
 #
-# Can both readings happen at all? An answer is forty numbers, its quality is linear in ten of them,
-# and labels are Bradley-Terry draws on quality. A network with one hidden layer turns an answer
-# into a state $h$ of 64 numbers. Its head learns at a hundredth of the network's rate, so that it
-# stays. It sees 6400 pairs, each once, in 200 steps of 32; we measure 300 of them. We train it
-# twice: as it is, and with a **final RMSNorm**, a last operation that scales every state to one
-# length.
+# Can both readings happen at all? We begin with a small world.
+# - An answer is forty numbers. Its quality is linear in ten of them.
+# - Labels are Bradley-Terry draws on quality.
+# - A network with one hidden layer turns an answer into a state $h$ of 64 numbers.
+# - The head learns at a hundredth of the network's rate, so that it stays.
+#
+# We train for 200 steps of 32 pairs, twice: as it is, and with a **final RMSNorm**. That is a last
+# operation that scales every state to one length.
 #
 # **Predict**: which of the two readings can still happen with a final RMSNorm?
 
@@ -88,10 +90,6 @@ at = list(seen["final RMSNorm"])  # steps
 # %%
 def course(looks, key):
     return torch.stack([looks[step][key][:, 0] for step in at], 1)  # (seeds, steps)
-
-
-def skewness(x):  # (seeds, pairs) -> (seeds,)
-    return ((x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True)).pow(3).mean(-1)
 
 
 def interval(x, digits=3):  # (seeds,) -> its mean and 95% interval, as text
@@ -119,38 +117,38 @@ figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", nc
 figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences");
 
 # %% [markdown]
-# A margin is head × difference × **cosine**: $\lVert W_p\rVert\,\lVert h_w - h_l\rVert
-# \cos\psi_\Delta$, with $\psi_\Delta$ the angle between $W_p$ and $h_w - h_l$ (Eq. 23). For
-# averages we *define* the cosine so: mean margin / (head × mean difference). **Skewness**, the mean
-# cube of standardized values, is positive where the long tail is right.
+# <details><summary>Answer</summary>
+#
+# The first. With RMSNorm (yellow) the cv stays zero, but the two states of a pair turn apart.
+# </details>
+#
+# What makes the margin grow? A pair's margin is head × difference × **cosine**:
+# $\lVert W_p\rVert\,\lVert h_w - h_l\rVert \cos\psi_\Delta$, with $\psi_\Delta$ the angle between
+# $W_p$ and $h_w - h_l$ (Eq. 23). We split a *mean* margin in the same way. Its cosine is, by
+# definition, mean margin / (head × mean difference). In the world without RMSNorm:
 
 # %%
-table = {}
-for name, looks in seen.items():
-    values = {what: course(looks, key) for what, key in (
-        ("mean margin", "margin"), ("|W_p|", "head"), ("mean |h_w - h_l|", "difference"),
-        ("cv of |h|", "norm_cv"))}
-    values["cosine"] = values["mean margin"] / (values["|W_p|"] * values["mean |h_w - h_l|"])
-    values["skewness of |h_w - h_l|"] = torch.stack(
-        [skewness(looks[step]["differences"]) for step in at], 1)
-    table[name, "start"] = {what: f"{x[:, 0].mean():.3f}" for what, x in values.items()}
-    for step in (20, at[-1]):
-        table[name, f"change by step {step}, 95%"] = {
-            what: interval(x[:, at.index(step)] - x[:, 0]) for what, x in values.items()}
+looks = seen["no RMSNorm"]
+values = {what: course(looks, key) for what, key in (
+    ("mean margin", "margin"), ("|W_p|", "head"), ("mean |h_w - h_l|", "difference"),
+    ("cv of |h|", "norm_cv"))}
+values["cosine"] = values["mean margin"] / (values["|W_p|"] * values["mean |h_w - h_l|"])
+
+# %%
+table = {"start": {what: f"{x[:, 0].mean():.3f}" for what, x in values.items()}}
+for step in (20, at[-1]):
+    table[f"change by step {step}, 95%"] = {
+        what: interval(x[:, at.index(step)] - x[:, 0]) for what, x in values.items()}
 assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leave one length"
 pd.DataFrame(table)
 
 # %% [markdown]
-# **What to see.** Without RMSNorm this is the paper's picture *at the end*, on training pairs (new
-# data: Section 6). The head hardly moves, differences and their right tail grow, lengths scatter.
-# At step 20, not yet: the mean margin has grown by 0.7, mostly by the cosine. Differences are
-# about a tenth larger, and the cv is almost where it was. **The cosine comes first, most of the
-# dispersion later.**
+# **What to see.** *At the end* this is the paper's picture, on training pairs. The head hardly
+# moves, differences and their right tail grow, lengths scatter.
 #
-# <details><summary>Answer</summary>
-#
-# The first, tail included (yellow): the two states of a pair turn apart. The cv stays zero.
-# </details>
+# At step 20 it is not there yet. The mean margin has grown by 0.7, mostly by the cosine.
+# Differences are about a tenth larger, and the cv is almost where it was. **The cosine comes first,
+# most of the dispersion later.**
 
 # %% [markdown]
 # ## 2. A language model, and its last normalization
@@ -219,27 +217,22 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # Nothing. The length of $u$ never reaches the head.
 # </details>
 #
-# So "the hidden norm" has two meanings. The raw $\lVert u\rVert$ may grow and no reward moves (what
-# does change: Exercise 1). The normalized $\lVert h\rVert$ is the one of Eq. 16, and it is bounded:
-# $\min_i|g_i|\sqrt H \le \lVert h\rVert \le \max_i|g_i|\sqrt H$. If all $|g_i|$ were equal, as in
-# Section 1, it would be a constant. All its scatter comes from how $u$'s length is shared out among
-# the coordinates.
+# So "the hidden norm" has two meanings.
+# - The **raw** $\lVert u\rVert$ may grow, and no reward moves. (What does change: Exercise 1.)
+# - The **normalized** $\lVert h\rVert$ is the one of the paper's Eq. 16. If all $|g_i|$ were equal,
+#   as in Section 1, it would be a constant. It can scatter only because the gains differ.
 
 # %%
-(low, high), (least, most) = gain.abs().aminmax(), h.norm(dim=-1).aminmax()
-print(f"|g| is {low:.2f} to {high:.2f}, so |h| may be {low * H**0.5:.0f} to {high * H**0.5:.0f}; "
-      f"here it is {least:.1f} to {most:.1f}")
-assert low * H**0.5 <= least and most <= high * H**0.5, "RMSNorm bounds |h| by its gains"
+low, high = gain.abs().aminmax()
+print(f"the gains |g| go from {low:.2f} to {high:.2f}")
 for name, x in (("|u|", u), ("|h|", h)):
     print(f"cv of {name}: {x.norm(dim=-1).std() / x.norm(dim=-1).mean():.3f}")
 
 # %% [markdown]
-# Both scatter, the raw one twice as much. Training hardly moves the gains: none is below 0.87, and
-# in Section 5's 32 steps Adam can move one by about 0.0003. So $\lVert h\rVert$ changes because $u$
-# *turns*.
+# Both scatter, the raw one twice as much.
 #
-# **A pair's difference** (middle panel below), by the law of cosines, with $\theta$ the angle
-# between $h_w$ and $h_l$:
+# The *difference* of a pair has two parts, a length and an angle (middle panel below). With
+# $\theta$ the angle between $h_w$ and $h_l$, the law of cosines says
 #
 # $$\lVert h_w - h_l\rVert^2 =
 # \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
@@ -298,7 +291,7 @@ assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# About 1% of $h$'s (the sketch draws 17%), 4% of $u$'s.
+# About 1% of $h$'s, 4% of $u$'s. The last line is a control: longer chosen states would show.
 # </details>
 #
 # So on these pairs $\lVert h_w - h_l\rVert$ measures almost only **direction**. The paper's models
@@ -307,9 +300,9 @@ assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 # %% [markdown]
 # ## 3. The training loop
 #
-# A step draws a random batch, cuts it into **micro-batches** that fit in memory, adds up their
-# gradients, **clips** the sum to norm at most 1, and lets Adam move the weights. Bradley-Terry is a
-# mean over pairs: micro-batches weighted by their part of the pairs give the batch's gradient.
+# A step draws a random batch and cuts it into **micro-batches** that fit in memory. It adds up
+# their gradients, **clips** the sum to norm at most 1, and lets Adam move the weights. The loss is
+# a mean over pairs, so a micro-batch counts by its part of the pairs.
 
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
@@ -361,9 +354,9 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 # %% [markdown]
 # ## 4. Train and measure
 #
-# Which of a margin's three factors moves when this model learns? Back to 30 layers and six steps,
-# measured before and after on 12 training pairs. (So few steps and pairs, one seed: how it is done,
-# no result.)
+# Which of a margin's three factors moves when this model learns? We train all 30 layers for six
+# steps and measure 12 training pairs before and after. This shows how it is done; with one seed and
+# so few steps it is no result.
 #
 # **Predict**: head, difference or cosine?
 
@@ -390,27 +383,27 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # <details><summary>Answer</summary>
 #
 # The cosine: it changes sign. It must come first. The head is random, so the cosine starts near 0,
-# and no other factor can lift a product off 0. (The difference rises, by less than a tenth.)
+# and no other factor can lift a product off 0.
 # </details>
 
 # %% [markdown]
 # ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
 #
-# Do larger differences make the margin? `data/runs/study_norms` holds the same config on 512 pairs
-# (32 steps of 16, in 16 bits), four seeds. A seed changes the random head and the order of the
-# batches, nothing else. So intervals below (95%) are about *another head and order*, not about
-# other prompts. An interval that holds zero we call *undecided*.
+# Do larger differences make the margin? `data/runs/study_norms` holds the same training on 512
+# pairs: 32 steps of 16, four seeds. A seed changes the random head and the order of the batches,
+# nothing else. So the 95% intervals below are about *another head and order*, not about other
+# prompts. We call a change *undecided* if its interval holds zero.
 
 # %% [markdown]
-# Every fourth step five sets were measured, 32 pairs each: training pairs, and the paper's
+# Every fourth step five sets of 32 pairs were measured: training pairs, and the paper's
 # **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
-# - *in-domain*: training prompts (not the 32 watched), other answers of the same sources;
+# - *in-domain*: training prompts, other answers of the same sources;
 # - *prompt-disjoint*: **new prompts**, known sources;
 # - *response-disjoint*: training prompts, **new sources**;
 # - *mutual-disjoint*: new prompts and new sources, **both new**.
 #
-# On training pairs $h_w$ is the chosen answer (noisy: Section 8 counts). Elsewhere it is the better
-# by gold of a prompt's first two answers.
+# In training pairs $h_w$ is the chosen answer. In the other sets it is the better by gold of a
+# prompt's first two answers.
 
 # %%
 from bsr_lite.studies.records import read_runs, watched
@@ -426,8 +419,7 @@ assert len(bt) == 4, "four seeds are recorded"
 # Three questions were named before looking.
 # 1. Does the mean difference $\lVert h_w - h_l\rVert$ on training pairs rise?
 # 2. Does $\lVert h \rVert$ scatter more on new prompts than before training?
-# 3. Does the effective rank (Section 7; of states as they are) fall *more* on training pairs than
-#    on new prompts?
+# 3. Does the effective rank (Section 7) fall *more* on training pairs than on new prompts?
 #
 # All other numbers are for exploring: among twenty intervals one misses by chance.
 
@@ -477,14 +469,14 @@ moved = (heads - heads[:, :1]).abs().max()
 rates = sum(config.learning_rate * schedule(k, 32, config.warmup_ratio) for k in range(32))
 bound = rates * H**0.5  # Adam moves one weight by about the rate a step
 print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
-rebound = difference[:, -1] / difference.amin(1) - 1  # (seeds,)
-print("difference, from its lowest to its end:", [f"{x:+.0%}" for x in rebound])
+
+# %%
 angle = (margin / (heads * difference)).acos().rad2deg()  # (seeds, measurements)
 print("angle to the head, change in degrees:", [f"{x:+.1f}" for x in angle[:, -1] - angle[:, 0]])
 
 # %% [markdown]
-# **On the way.** In seeds 0 and 1 the difference falls until step 12, then grows again, by 12%
-# and 6%, with the margin. In seeds 2 and 3 cosine and margin fall, from steps 16 and 20 on.
+# Now all five sets. **Skewness**, the mean cube of the standardized $\lVert h_w - h_l\rVert$, is
+# positive where the long tail is right.
 
 # %%
 rows = {}
@@ -494,21 +486,29 @@ for part, name in SETS.items():
     shares = change(part, *DIFFERENCE) / difference[:, 0]  # (seeds,)
     rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
         interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
-                              change(part, "margin"), change(part, "norm_after", "mean")))]
+                              change(part, "margin"), change(part, "difference_after", "skew")))]
 pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four seeds", *(
-    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "mean |h|"))])
+    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "skewness"))])
 
 # %% [markdown]
-# **What to see.** *Difference*: in all four seeds it ends **smaller**, on all five sets, the
-# opposite of the paper's Fig. 2 (new sources: undecided as an interval). *Cosine*: it makes the
-# margin, whose rise is undecided only in domain. On training pairs it starts within ±0.01, where
-# random heads lie, and ends at 0.03 to 0.05. (Still small: of *one* pair a random head makes about
-# ±0.04.) *Head*: its norm stays, as the learning rate forces it to. Its own turn makes about 0.008
-# at most of the +0.044 on training pairs. *Length*: the change of mean $\lVert h\rVert$ is
-# undecided on every set.
+# **What to see.** On training pairs:
+# - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
+# - *Tail*: whether it gets longer is undecided.
+# - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
+#   margin.
+# - *Head*: its norm stays, as the learning rate forces it to.
+#
+# The other four sets agree: differences end smaller in all four seeds, the tail is undecided.
+#
+# <details><summary>Fine print</summary>
+#
+# Undecided as intervals: the difference on new sources, the margin in domain. The head's own turn
+# makes about 0.008 at most of the cosine's 0.044 on training pairs.
+# </details>
 
 # %% [markdown]
-# **Length or direction?** From here on figures show the start, which all seeds share, and step 32.
+# **Length or direction?** The next figures show the start, which all seeds share, and step 32.
+#
 # **Predict**: is $\lVert h_w - h_l\rVert$ still a matter of direction after training?
 
 # %%
@@ -534,51 +534,15 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 figure.suptitle("What the head sees of a pair differs in direction, not in length");
 
 # %% [markdown]
-# **What to see.** It is: in $h$ even more than in $u$.
-#
-# **Raw or normalized?** The same training pairs, measured in both:
-
-# %%
-rows = {}
-for name, end in (("u", "before"), ("h", "after")):
-    for what, keys in (("mean |x|", (f"norm_{end}", "mean")), ("cv of |x|", (f"norm_{end}", "cv")),
-                       ("mean |x_w - x_l|", (f"difference_{end}", "mean"))):
-        x = curves("train", *keys)
-        rows[what.replace("x", name)] = [f"{x[0, 0]:.3f}", f"{x[0, -1]:.3f}",
-                                         interval(x[:, -1] - x[:, 0])]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "before", "seed 0, at the end", "change, four seeds, 95%"])
-
-# %% [markdown]
-# **What to see.** In seed 0 *raw* norms disperse: $u$ gets longer, its lengths scatter more,
-# differences grow a little. In $h$ of the same pairs the cv hardly moves and differences *shrink*.
-# Who measured $u$ would report dispersion; the head sees $h$. (Over four seeds every change of $u$
-# is undecided.)
-#
-# **Spread and tail.** The paper's differences also get a longer right tail. Do ours?
-
-# %%
-rows = {}
-for part, name in SETS.items():
-    changes = [change(part, "difference_after", key) for key in ("std", "skew")]  # (seeds,) each
-    rows[name.replace("\n", " ")] = [
-        text for x in changes for text in (f"{(x > 0).sum()} of 4", interval(x))]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "std: rises in", "change, 95%", "skewness: rises in", "change, 95% "])
-
-# %% [markdown]
-# **What to see.** Both are undecided on every set. *Std* falls in every seed on three sets,
-# training pairs among them. *Skewness* has one sign in all four seeds only where both are new: it
-# rises, the paper's direction.
+# **What to see.** It is. Length makes at most 2.5% of $\lVert h_w - h_l\rVert^2$, and up to 16% of
+# $\lVert u_w - u_l\rVert^2$.
 
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
 #
-# You now have the lesson: which norm, which factor. Do new data tell another story? In short
-# (Sections 6 and 7): undecided here.
-#
-# Next figure, left: the cv on each set. Right: the same **minus** that of training pairs. Before
-# training (grey) such a gap comes from a set's 32 prompts and answers.
+# Now the second reading. In the next figure the left panel shows the cv on each set. The right
+# panel shows the *gap*: that cv **minus** the cv of training pairs. Grey is before training. A gap
+# there comes from a set's 32 prompts and answers, not from training.
 #
 # **Predict**, for the left panel: do marks of one *set* lie together, or marks of one *seed*?
 
@@ -614,12 +578,7 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # Marks of one seed, on the whole. A single run would have told a clear story, another the opposite.
 # </details>
 #
-# Seed 2, the lowest, had losses above 1 at three steps running, 16 to 18 (`data/runs/LOG.md`);
-# whether that squeezed its lengths we do not know.
-#
-# Section 1's world without RMSNorm shows what dispersion does to these sets. There an answer is its
-# prompt's part plus its own, both random. A new prompt draws another prompt's part. A new source
-# scatters the thirty numbers that carry no quality five times as widely (1.0 for 0.2).
+# Is there a gap where lengths do scatter? Section 1's world without RMSNorm has the same five sets.
 
 # %%
 rows = {}
@@ -635,26 +594,24 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 
 # %% [markdown]
 # **What to see.** *Small world*: lengths scatter on new answers, too, but no set ends clearly above
-# training pairs (both sets of new sources end below). So we do not know whether the cv *would* show
-# a gap between new and training answers: this world has none.
+# training pairs. So we do not know whether the cv *would* show such a gap.
 #
-# *Language model*: on new prompts the cv rises in two seeds and falls in two, undecided (±0.023, as
-# large as the cv). No set ends clearly above or below training pairs.
+# *Language model*: on new prompts the cv rises in two seeds and falls in two: undecided. No set
+# ends clearly above or below training pairs.
 #
-# *A trap*: in domain and on new prompts the gap rises in every seed. It began below zero and ends
-# around it, never as far off. All seeds share that start; an interval over them is blind to it.
+# *A trap*: in domain and on new prompts the gap rises in every seed. But it began below zero and
+# ends around zero. All seeds share that start, so an interval over seeds is blind to it.
 
 # %% [markdown]
 # ## 7. Rank can fall without a direction lost (Table 1)
 #
 # The paper's third sign: after Bradley-Terry, states of training pairs have a lower **effective
-# rank** than unseen ones, 23.3 against 33.8. If training makes this, *unseen minus training* grows.
-# With singular values $\sigma_k$ of the matrix of $N$ states,
-# $p_k = \sigma_k / \sum_j \sigma_j$, this rank is $\exp(-\sum_k p_k \ln p_k)$: $n$ if $n$
-# directions are used equally, 1 if all states are parallel.
+# rank** than unseen ones, 23.3 against 33.8. With singular values $\sigma_k$ of the matrix of $N$
+# states and $p_k = \sigma_k / \sum_j \sigma_j$, this rank is $\exp(-\sum_k p_k \ln p_k)$. It is $n$
+# if $n$ directions are used equally, and 1 if all states are parallel.
 #
-# Should one subtract the mean first? Two changes of Section 2's states: each moves 30% of its way
-# towards the mean (no direction is lost), or only 8 directions stay.
+# Should one subtract the mean first? We change Section 2's states in two ways. Either each moves
+# 30% of its way to the mean: no direction is lost. Or only 8 directions stay.
 #
 # **Predict**: which kind of rank, with the mean or without, tells the two apart?
 
@@ -677,8 +634,7 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # With the mean subtracted. As they are, rank falls either way, with or without a direction lost.
 # </details>
 #
-# Now the recorded runs, 64 states a set. **Predict**: do training states lose rank, of either kind,
-# and more than new data's?
+# Now the recorded runs, 64 states a set. **Predict**: which kind of rank falls?
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -697,22 +653,17 @@ for kind, keys in (("as they are", RANK), ("mean subtracted", CENTERED)):
                     ("new prompts minus train", gap["new\nprompts"]),
                     ("both new minus train", gap["both\nnew"])):
         moved = x[:, -1] - x[:, 0]  # (seeds,)
-        rows[f"{name}, {kind}"] = [f"{x[0, 0]:.2f}", interval(x[:, -1]),
-                                   f"{(moved > 0).sum()} of 4", interval(moved)]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "before", "at the end, 95%", "rises in", "change, 95%"])
+        rows[f"{name}, {kind}"] = [
+            f"{x[0, 0]:.2f}", f"{(moved > 0).sum()} of 4", interval(moved)]
+pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "change, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*, every set loses rank in every seed. By itself that is no lost
-# direction. *Mean subtracted*, two fall and two rise: undecided.
+# **What to see.** *As they are*, every set loses rank in every seed. By itself that shows no lost
+# direction. *Mean subtracted*, two seeds fall and two rise: undecided.
 #
-# *New data minus train*: on new prompts (question 3) this gap *falls* in every seed, against the
-# paper. But the interval just holds zero, and 0.11 only went to about zero.
-#
-# Where both are new it rises in every seed, the paper's way. But both *changes* hold zero.
-# - *As they are*: from -1.12 to -0.76, only nearer to zero.
-# - *Mean subtracted*: from +0.63 to +1.51. It ends clearly above zero, but there it began:
-#   Section 6's trap.
+# Do training states lose more? Then the gap *new minus train* would grow. On new prompts, states as
+# they are (question 3), it falls in every seed. Where both are new it rises in every seed, with
+# either kind of rank. All these intervals hold zero: undecided.
 
 # %% [markdown]
 # ## 8. What holds here?
@@ -720,39 +671,34 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # The three questions, for this model, 32 steps, four seeds:
 # 1. *Differences* on training pairs do not rise. They end 8 to 19% smaller in every seed.
 # 2. *Lengths* on new prompts: whether they scatter more is undecided.
-# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided. (In
-#    all four seeds it falls a little less.)
+# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided.
 #
-# How far had training come? Of the 32 watched training pairs, those in labelled order:
+# How far had training come? Of the 32 measured training pairs, how many labels go against gold? And
+# how many pairs are in labelled order?
+
+# %%
+right = {(p.chosen, p.rejected) for p in load_scenarios(
+    load_config(CONFIG, overrides=["data.label_temperature=0"])).train}  # in gold's order
+recorded = load_config(CONFIG)
+watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
+against = sum(tuple(pair.responses[::-1]) in right for pair in watched_here)
+print(f"{against} of {len(watched_here)} labels against gold")
 
 # %%
 order = (32 * curves("train", "score")).round().int()
-pd.DataFrame({"before, of 32": order[:, 0], "at the end": order[:, -1]},
+pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]},
              index=[f"seed {run['seed']}" for run in bt])
 
 # %% [markdown]
-# How many of these labels go against gold?
-
-# %%
-recorded = load_config(CONFIG)
-labelled = pairs_as_groups(load_scenarios(recorded).train)
-in_gold_order = load_scenarios(load_config(CONFIG, overrides=["data.label_temperature=0"])).train
-right = {(p.chosen, p.rejected) for p in in_gold_order}  # the same pairs
-for groups in (draw_groups(model, labelled, recorded), labelled):
-    against = sum(tuple(pair.responses[::-1]) in right for pair in groups)
-    print(f"{against} of {len(groups)} labels against gold")
-
-# %% [markdown]
-# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. About a third of the
-# watched pairs is out of order. Gold itself would leave only 2. (These 32 happen to be cleaner than
-# all 512.) So most of the disorder is not label noise: training had not come far. The pressure that
-# the paper blames, ever larger margins on pairs already in order, may not have had its time: *not
-# reproduced here*, not *refuted*.
+# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end about a
+# third of the 32 pairs is out of order; gold itself would leave only 2. Whether more are in order
+# than before is undecided. So training had not come far.
 #
-# In Section 1, too, lengths had hardly scattered at such a margin. But differences had grown: a
-# small margin need not make them *fall*.
+# The paper blames a pressure towards ever larger margins on pairs already in order. Here it may not
+# have had its time. So the paper's dispersion is *not reproduced here*; it is not *refuted*.
 #
-# Whether Bradley-Terry *causes* this, shuffled labels would tell.
+# Yet a small margin need not make differences *fall*. In Section 1, at a mean margin of 0.7, they
+# had grown. Whether Bradley-Terry causes the fall, shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
@@ -780,15 +726,17 @@ checks.check_raw_gradient(raw_gradient);
 # %% [markdown]
 # **2.** Could the difference take over later? Mean margin = head × difference × cosine. `early` and
 # `late`, both (3,), hold the three factors at two times, all positive. Return three numbers: what
-# each factor adds to the margin's growth. Each number depends on its own factor alone and is about
-# 0.01 where that grows by 1%. Their sum depends on the two margins alone. Run the second cell
-# below. In which seeds is the difference's part larger **in size** than the cosine's (two margins
-# fall)? Does the start matter? Why not step 0?
+# each factor adds to the margin's growth.
+# - Each depends on its own factor alone, and is about 0.01 where that grows by 1%.
+# - Their sum depends on the two margins alone.
+#
+# Run the second cell. In which seeds is the difference's part larger **in size** than the cosine's?
+# (Two margins fall.) Does the start matter? Why not step 0?
 #
 # <details><summary>Hint</summary>
 #
 # Try `late / early - 1` where two factors double, and where one is fourfold. The margin is fourfold
-# either way. And the sum?
+# in both. And the sum?
 # </details>
 
 # %%
@@ -809,15 +757,16 @@ for start in (16, 20, 24):
 
 # %% [markdown]
 # **3.** Suppose that the sign of a change is a coin toss in each of `seeds` seeds. Of so many
-# `quantities`, how many do you expect to have one sign in all seeds? The second cell below lists
-# every change *minus training's* with one sign in all four seeds. Are there more than you expect?
-# Does that settle it, when all 24 use the same 32 training pairs? In how many did a start gap only
-# get smaller in size?
+# `quantities`, how many do you expect to have one sign in all seeds?
+#
+# The second cell below lists, of 24 changes *minus training's*, those with one sign in all four
+# seeds. Are there more than you expect? Does that settle it, when all use the same 32 training
+# pairs? In how many did a start gap only get smaller?
 #
 # <details><summary>Hint</summary>
 #
-# How often do two coins agree? Then flip whole seeds' signs in `moves`: 8 patterns. How many give
-# 11 or more? Last: what do all seeds share (Sections 5 and 6)?
+# How often do two coins agree? Then flip whole seeds' signs in `moves`, the list of all 24: 8
+# patterns. How many give 11 or more? Last: what do all seeds share (Sections 5 and 6)?
 # </details>
 
 # %%
@@ -893,10 +842,9 @@ print("this model's largest margin:", largest_margin(gain, W))
 # %% [markdown]
 # ## What you know now
 #
-# In the small world without RMSNorm the cosine came first, most of the dispersion later. In the
-# language model, in 32 steps, differences shrank, and whether lengths scatter is undecided. From
-# start to end only the cosine raised its margin: on training pairs differences turned towards the
-# head by two to three degrees.
+# In the small world the cosine came first, most of the dispersion later. In the language model, in
+# 32 steps, training pairs' differences shrank and turned towards the head by two to three degrees:
+# the cosine alone raised the margin. Whether lengths scatter is undecided.
 #
 # **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
 # margin did the cosine make? Was the gap there before training?**

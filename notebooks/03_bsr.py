@@ -83,7 +83,9 @@ pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/re
 
 # %% [markdown]
 # BT asks for **margins**, $m = r_w - r_l$ (chosen minus rejected). But the mean reward rises in all
-# three seeds, by several times the margin. Nothing in BT holds it.
+# three seeds, by several times the margin. BT does not ask for that: its gradients on a pair's
+# rewards sum to zero. But all rewards share the same weights. A step that widens margins can move
+# the mean along, and nothing in BT holds it.
 
 # %% [markdown]
 # ## 1. The penalty
@@ -248,13 +250,14 @@ for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.0),
                               (16, plots.COLORS["spread"], "of 16: 6% flatter", 3.3),
                               (64, "#4DB0A4", "of 64: 25% flatter", 2.5),
                               (256, "0.5", "of all 256: no difference", -0.7)):
-    axis.plot(x, (pushes[G] - pushes[G].mean())[some], "o", color=tint, markersize=4)
+    if G in (16, 256):
+        axis.plot(x, (pushes[G] - pushes[G].mean())[some], "o", color=tint, markersize=4)
     axis.plot(x, (N - G) / (N - 1) * x, color=tint, linewidth=0.9)
     axis.annotate(text, (4.0, height), color=tint)
 axis.axline((0, 0), slope=1 / 16, color="black", linestyle=":", linewidth=1)
-axis.annotate("of 16, were the push only diluted", (4.0, 0.8))
+axis.annotate("of 16, were the push\nonly diluted", (4.0, 0.5))
 axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 epochs", (-4, 2.6))
-axis.set(xlim=(-4.4, 7.5), ylim=(-4.8, 4.8))
+axis.set(xlim=(-4.4, 6.1), ylim=(-4.8, 4.8), xticks=range(-4, 5, 2))
 plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
             "push beyond the average push,\ntimes $B/\\lambda$ (reward units; positive: down)",
             "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
@@ -262,7 +265,7 @@ plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)
 # %% [markdown]
 # **What to see.** The average push is $G\mu_s$ (first row): it grows with the group. How far a high
 # pair is pushed *beyond* it hardly changes while $G$ is far below $N$: 6% less in groups of 16 than
-# in groups of 1. These are Section 2's two terms, level and spread.
+# in groups of 1. These are Section 2's two terms.
 #
 # <details><summary>Answer</summary>
 #
@@ -428,7 +431,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # %% [markdown]
 # ## 7. How heavy is $\lambda$?
 #
-# How heavy are the two terms beside BT? First on *one reward*.
+# Beside BT, first on *one reward*:
 # - BT pushes by $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on: the chosen up, the rejected down.
 # - BSR pushes by $\lambda\,|\bar r|\,G/B$, all one way.
 #
@@ -517,19 +520,10 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 
 # %% [markdown]
 # The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%: its pushes sum to zero, so the long
-# $\bar h$ drops out. Nearly all is the level's. One head, one batch: a scale, not a law.
-#
-# <details><summary>Fine print</summary>
-#
-# At level zero one batch still has an $\bar r$ of about $\pm\,\mathrm{sd}(s)/\sqrt{16}$ by chance,
-# here $0.26/4$ beside 0.90. Over many batches its signs cancel.
-# </details>
+# $\bar h$ drops out. One head, one batch: a scale, not a law.
 
 # %% [markdown]
 # ## 8. What happens in the recorded runs
-#
-# Two questions to the records. How soon does the batch mean fall to zero? And does BSR draw pair
-# means together by more than it shrinks margins?
 #
 # *The level first*: the runs of the first table, now with BSR. A batch is one group. Runs of one
 # seed start from the same head and see the same batches.
@@ -556,20 +550,22 @@ def swing(run):
 figure, axes = plots.panels(3, sharey=True)
 TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#DE3F55",
          "bsr-1e-2": "#A32A3D", "bsr-1e-1": "#5E0F1C"}  # BSR: the larger lambda, the darker
-LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (14.5, -1.25),
-          "bsr-1e-1": (6.5, -1.8)}
+LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (7.5, -1.15),
+          "bsr-1e-2": (7.5, -1.5), "bsr-1e-1": (7.5, -1.85)}
 for seed, axis in enumerate(axes):
     axis.axhline(0, color="black", linewidth=0.8)
     for method in LABELS:
         curve = course(record[method][seed], "train/reward_mean")[:23]
-        axis.plot(range(1, len(curve) + 1), curve, color=TINTS[method])
+        axis.plot(range(1, len(curve) + 1), curve, color=TINTS[method], linewidth=1.2)
         x = crossing(record[method][seed])
         if x != "never":  # a dot where the mean is first below zero
             axis.plot(int(x), curve[int(x) - 1], "o", color=TINTS[method], markersize=5,
                       zorder=3)
     plots.label(axis, "optimizer step", "", f"seed {seed}")
 for method, place in LABELS.items():
-    axes[0].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
+    third = course(record[method][0], "train/reward_mean")[2]
+    name = "BT" if method == "bt" else f"λ = {method[4:]}: {third:.1f} at step 3"
+    axes[0].annotate(name, place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
 figure.suptitle(
     "At λ = 1e-3 the mean crosses zero by step 4 (dots); a hundredfold λ gains one step at most");
@@ -586,13 +582,15 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. AdamW divides every coordinate of the gradient by its own size: its first
-# step is the gradient's *sign* times the learning rate. Where BSR sets the sign, a larger $\lambda$
-# changes nothing.
+# No, by one step at most. Two things take the scale of $\lambda$ away. Gradients longer than 1 are
+# cut to length 1: from $10^{-2}$ on, in each of the first five steps (`train/grad_norm`). And AdamW
+# divides every coordinate by its own running size. These runs cannot tell which does more. Still,
+# in seed 0 a larger $\lambda$ takes the mean further down by step 3 (first panel).
 # </details>
 
 # %% [markdown]
-# *The spread next.* Margin and $\mathrm{sd}(s)$ of the same runs:
+# *The spread next.* Does BSR draw pair means together by more than it shrinks margins?
+# The same runs:
 
 # %%
 def point(runs, first, last):
@@ -614,13 +612,14 @@ pd.DataFrame(rows, list(ends), ["mean margin", "sd(s)"]).rename_axis("three seed
 # cannot tell.
 
 # %% [markdown]
-# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 66 steps).
+# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 steps and a smaller
+# last one).
 # - *Level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
 #   So BSR *over level alone* is what the spread's term does.
 # - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$, ten times as much.
 #
-# **Predict**: BSR at $10^{-2}$ starts slowly here, too. By which of its two terms? And in the end,
-# does the spread's term lower $\mathrm{sd}(s)$ alone, or the margin as well?
+# **Predict**: at $10^{-2}$ BSR's margin again lags behind BT's, at first. By which of its terms? In
+# the end, does the spread's term lower $\mathrm{sd}(s)$ alone, or the margin as well?
 
 # %%
 def over(ours, other):
@@ -632,13 +631,14 @@ def over(ours, other):
 
 terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
-ratios = {"BSR 1e-2 over\nlevel alone 1e-2": over(bsr, level),
-          "spread alone 1e-1\nover BT": over(terms["spread-1e-1"], bt),
-          "BSR 1e-2 over BT": over(bsr, bt)}
+ratios = {"BSR 1e-2 over BT": over(bsr, bt),
+          "level alone 1e-2\nover BT": over(level, bt),
+          "BSR 1e-2 over\nlevel alone 1e-2": over(bsr, level),
+          "spread alone 1e-1\nover BT": over(terms["spread-1e-1"], bt)}
 
 # %%
 # drawing only
-TERMS = ("spread", "spread", "bsr")
+TERMS = ("bsr", "level", "spread", "spread")
 figure, axes = plots.panels(4, sharey=True)
 for column, (axis, title) in enumerate(zip(axes, (
         "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
@@ -650,9 +650,9 @@ for column, (axis, title) in enumerate(zip(axes, (
         axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, row), (0, 8), ha="center",
                       textcoords="offset points", color=plots.COLORS[name], fontsize=8,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(2.3, -0.7))
+    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(3.3, -0.7))
     axis.set_title(title, fontsize=9)
-axes[0].set_yticks(range(3), ratios)
+axes[0].set_yticks(range(4), ratios)
 figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
 figure.suptitle(
     "At λ = 1e-2 BSR's slow start is the level's; its spread term takes 8% (2 to 13) "
@@ -661,16 +661,15 @@ figure.suptitle(
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# By the level's: at steps 7 to 16 BSR has the margin of level alone, well below BT's. In the end
-# the spread's term lowers both.
+# By the level's: early on level alone lags as far as BSR (first two rows). In the end the spread's
+# term lowers both.
 # </details>
 #
 # **What to see.**
-# - *The spread's term in BSR* (first row) takes 8% off margin and $\mathrm{sd}(s)$ alike. Their
+# - *The spread's term in BSR* (third row) takes 8% off margin and $\mathrm{sd}(s)$ alike. Their
 #   ratio falls by 3% at most.
-# - *Spread alone*, ten times as heavy, takes two fifths off $\mathrm{sd}(s)$, but also a third off
-#   the margin.
-# - BSR's *whole* difference from BT is undecided in the end (last row).
+# - *Spread alone* takes two fifths off $\mathrm{sd}(s)$, but also a third off the margin.
+# - BSR's *whole* difference from BT is undecided in the end (first row).
 
 # %% [markdown]
 # That BSR draws pair means together by more than it shrinks margins, these runs do not show.
@@ -679,28 +678,28 @@ figure.suptitle(
 # <details><summary>Fine print</summary>
 #
 # No rule chose the windows; with other late windows that interval ends on either side of 1. Left
-# out: BSR at $10^{-3}$, for want of its level alone, and spread alone at $10^{-2}$ and 1, whose
-# ratios are undecided in these windows.
+# out: BSR at $10^{-3}$, for want of its level alone, and spread alone at $10^{-2}$ and 1. These two
+# lower margin and $\mathrm{sd}(s)$ as well. Which falls by more is undecided.
 # </details>
 
 # %% [markdown]
 # *And the ranking?* In the shorter study six of 24 differences between BSR and BT are decided, all
 # as costs (`results.md`; 1.2 would be by chance). Two are at $10^{-3}$, four at larger $\lambda$,
-# whose margin was still small. In the longer study none of BSR's is decided (04, Section 9).
+# whose margin was still small. In the longer study none is decided (04, Section 9).
 
 # %% [markdown]
 # ## Exercises
 #
-# A wrong answer gets a second hint from its checker. Solutions: `notebooks/solutions/`.
+# Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** At which group size do both terms of the mean penalty weigh the same, when a group is
+# **1.** At which group size do both terms of the mean penalty cost the same, when a group is
 # drawn without replacement from $N$ pairs with level $\mu_s$ and spread $\mathrm{Var}(s)$
 # (divided by $N$)? A real number; for $N \to \infty$ it is $\mathrm{Var}(s)/\mu_s^2$.
 #
 # <details><summary>Hint</summary>
 #
-# Which of the two terms knows about $N$? Write both down for a finite $N$ before you solve.
+# Which of the two terms knows about $N$?
 # </details>
 
 # %%
@@ -804,12 +803,12 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen at $10^{-3}$ (Section 8) | If not, or next, vary |
+# | In your run, watch | Seen at $10^{-3}$ in 24 steps (Section 8) | If not, or next, vary |
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
 # | root of `bsr/variance_term` | about .7, near BT's | to lower it and margin: larger $\lambda$ |
-# | tau minus BT's (04, Section 9) | decided on a test and a dev set, as costs | spread alone (04) |
+# | tau minus BT's (04, Section 9) | two decided of six, as costs; in 66 steps none | spread alone |
 
 # %% [markdown]
 # ## What you know now

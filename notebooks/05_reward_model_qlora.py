@@ -10,19 +10,20 @@
 # # 05 · How does an 8B reward model fit on one small GPU?
 #
 # Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
-# card has 16. Three tricks close the gap. Thin matrices are trained beside a frozen base. The base
-# is held in 4 bits (both together are **QLoRA**, Dettmers et al. 2023). Most of what the layers
-# compute is thrown away, and computed again when needed. Which copies of such a model are still the
-# same model?
+# card has 16. Three tricks close the gap:
+# - thin matrices, *adapters*, are trained beside a frozen base;
+# - the base is held in 4 bits (with adapters: **QLoRA**, Dettmers et al. 2023);
+# - most of what the layers compute is thrown away, and computed again when needed.
+#
+# Once it is trained: which saved copies are still the same model?
 
 # %% [markdown]
 # After it you can
-# - say which trick shrinks which part of a run's memory, and predict it before the run starts;
+# - predict a run's memory, and say which trick shrinks which part of it;
 # - round a matrix to 4 bits and back, and say what a weight then costs;
-# - say which base a saved adapter needs, and save and merge without changing rewards.
+# - save and merge a trained model without changing its rewards.
 #
-# **No 8B model was trained for this page.** Its bytes are counted. Section 4 says how far to trust
-# that.
+# **No 8B model was trained for this page.** Its bytes are counted (Section 4).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -71,8 +72,8 @@ CONFIG = "bsr_lite/configs/rm_qlora_fast_{}.yaml"
 # %% [markdown]
 # ## 1. What one weight costs
 #
-# A weight that is trained in 32 bits comes with three more numbers of 4 bytes: its **gradient**,
-# and two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read.
+# A weight that is trained in 32 bits brings three more numbers of 4 bytes: its **gradient**, and
+# two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read.
 
 # %%
 WEIGHTS = 7.505e9  # Llama-3.1-8B as a reward model: its word scores replaced by one reward head
@@ -82,17 +83,17 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
     [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
-# So freeze the base and hold it in 4 bits. Then something else must learn (Section 3). And a batch
-# adds **activations** (Section 4): what each layer computed, kept for the backward pass.
+# So freeze the base and hold it in 4 bits. Then something else must learn (Section 3).
 
 # %% [markdown]
 # ## 2. Four bits a weight
 #
-# How can 4 bits hold a weight? They name one of 16 values. Trained weights look Gaussian, so
-# **NF4** (4-bit NormalFloat) puts its values at quantiles of a normal distribution: 0, 8 positive
-# and 7 negative ones. Each **block** of 64 weights is divided by its largest absolute value
-# (*absmax*), so it lies in $[-1, 1]$. Of every weight its **code** is kept: the number of the
-# nearest value.
+# Four bits name one of 16 values. Which 16? Trained weights look Gaussian. So **NF4** (4-bit
+# NormalFloat) takes quantiles of a normal distribution: 8 positive ones, 7 negative ones, and 0.
+#
+# Weights are rounded in **blocks** of 64. A block is divided by its largest absolute value, its
+# *absmax*, so it lies in $[-1, 1]$. Of each weight its **code** is kept: the number of the nearest
+# value.
 
 # %%
 normal = torch.distributions.Normal(0.0, 1.0)
@@ -129,7 +130,7 @@ codes, absmax = quantize(W, nf4)
 W4 = dequantize(codes, absmax, nf4).view_as(W)
 
 # %% [markdown]
-# Does bitsandbytes, the usual library, do the same? (It packs two codes into a byte.)
+# Does bitsandbytes, the usual library, do the same? It packs two codes into a byte.
 
 # %%
 import bitsandbytes.functional as bnb
@@ -180,19 +181,23 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It is larger: at 64 by a tenth, at 4,096 by more than a third, at 16 not at all. The larger the
-# block, the farther out its absmax, and the more even values are wasted on a thin tail.
+# It is larger: at 64 by a tenth, at 4,096 by more than a third. The larger the block, the farther
+# out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, the bumps beside the spikes are our model's past: it comes from a file in
-# Q4_1, a format in which each block of 32 weights has 16 evenly spaced values. So what is
-# "original" in Section 6 was once in 4 bits, too. Gaussian numbers (dotted) have no such past, and
-# agree up to blocks of 256.
+# **What to see.** Left, NF4's values crowd where the weights are. Right, even values keep up only
+# in blocks of 16. Gaussian numbers (dotted) show the same.
+#
+# <details><summary>Fine print</summary>
+#
+# The bumps on the left: our model comes from a file in Q4_1, another 4-bit format, of evenly spaced
+# values. So what Section 6 calls "original" was once rounded, too.
+# </details>
 
 # %% [markdown]
-# **The bill.** 4 bits, plus a 32-bit absmax per 64 weights: 4.5 bits. *Double quantization* stores
-# these absmax in 8 bits too, in blocks of 256 with a 32-bit scale each:
-# $4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127$ bits.
+# **The bill.** A code takes 4 bits. A 32-bit absmax for 64 weights adds half a bit. *Double
+# quantization* shrinks that: each absmax is stored in 8 bits, and 256 of them share a 32-bit scale.
+# In all $4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127$ bits.
 
 # %%
 packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4", compress_statistics=True)
@@ -204,15 +209,15 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# 4-bit weights cannot take a learning step: it is far smaller than the gap between two values
-# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is held, here the rounded
-# $W_4$, and learns a change of low rank $k$ beside it, an **adapter**. With $h$ the hidden state
+# Training steps are lost on 4-bit weights: they are far smaller than the gap between two values
+# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$.
+# Beside it two thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state
 # that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
-# $A$ has $k$ rows, $B$ has $k$ columns; $\alpha$ is a constant. $A$ starts random, $B$ at **zero**,
-# so training begins at the *rounded* model.
+# $A$ has $k$ rows and $B$ has $k$ columns, so the rank of $BA$ is at most $k$. $\alpha$ is a
+# constant. $A$ starts random, $B$ at **zero**. So training begins at the *rounded* model.
 #
 # **Predict** the gradients of $A$ and of $B$ at the very first step.
 
@@ -235,22 +240,21 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # $A$'s gradient is zero: it passes through $B$, which is zero. The first step moves $B$ alone.
 # </details>
 #
-# Every linear matrix of every layer gets such an adapter: seven a layer, from here on of rank 16.
-# In the 8B model these are 42 million numbers, .6% of its weights. The reward head $W_p$ (Eq. 2) is
-# new, so it is trained as a whole.
+# Every linear matrix of every layer gets an adapter, from here on of rank 16. In the 8B model these
+# are 42 million numbers. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole.
 #
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
-# same outputs. With the original $W$ in place of $W_4$ it does not (Section 6).
+# same outputs.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
 #
-# Which trick shrinks what a batch takes? `bsr_lite.scale.estimate` runs the training step on *fake*
-# tensors, which have shapes but no memory, and counts the bytes that live at once.
+# A batch adds **activations**: what each layer computed, kept for the backward pass. **Gradient
+# checkpointing** keeps only what enters each layer, and computes the rest again in the backward
+# pass. The price is time: one more forward pass.
 #
-# **Gradient checkpointing** keeps only what enters each layer, and computes the rest again in the
-# backward pass. Backward through a frozen matrix costs about as much as forward: no gradient of the
-# weight is needed. So a second forward is about half more work.
+# How much memory is that? `bsr_lite.scale.estimate` takes a training step on *fake* tensors, which
+# have shapes but no memory, and counts the bytes that live at once.
 #
 # **Predict** for our small model: which is larger, base or activations, and which of them do 4 bits
 # shrink?
@@ -281,20 +285,21 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # shrink the base by less than half: embeddings are not rounded.
 # </details>
 #
-# **How far to trust it.** The two columns come from one counter, so they check the fake tensors
-# only. A GPU was asked once, an H100 (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Our small
-# model's activations took .2 to 1.6% more than counted, in six settings. None had checkpointing,
-# none was of 8B. CUDA itself took .2 GB more than we assume, and free pieces too small to use are
-# lost: leave 1 to 2 GB.
+# **How far to trust it.** Both columns come from one counter, so they check only the fake tensors.
+# On a real GPU, an H100, our small model's activations took at most 1.6% more than counted
+# (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B model nor checkpointing was
+# tried there.
+#
+# Leave 1 to 2 GB of a card free: CUDA itself took .2 GB more than we assume, and free pieces too
+# small to use are lost.
 
 # %% [markdown]
-# Now Llama-3.1-8B, trained with BT on an RTX 4060 Ti with 16 GB. The card holds a **pair** at a
-# time, a micro-batch (03). It computes in 16 bits. Frozen weights lie in 16 or 4 bits, trained ones
-# in 32.
+# Now Llama-3.1-8B on a card with 16 GB. The card holds one **pair** at a time, a micro-batch (03).
+# It computes in 16 bits. Frozen weights have 16 or 4 bits, trained ones 32.
 #
-# A quarter of the tokens is the prompt's. So "2,048 tokens" is a prompt of 512 with *one* answer of
-# 1,536. Both answers share the prompt: a pair has $512 + 2 \cdot 1536 = 3584$. At "512 tokens" it
-# has $128 + 2 \cdot 384 = 896$.
+# "2,048 tokens" means a prompt with *one* answer. A quarter is the prompt's, 512, which leaves
+# 1,536. Both answers share the prompt, so a pair has $512 + 2 \cdot 1536 = 3584$ tokens. At "512
+# tokens" it has $128 + 2 \cdot 384 = 896$.
 #
 # **Predict** for 2,048 tokens: which saves more of LoRA's memory, 4 bits or checkpointing? Which
 # does a 24 GB card need, which a 16 GB card?
@@ -307,7 +312,7 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
 # Every layer adds the same number of bytes. So two depths are counted, and a straight line leads to
-# 32 layers. (All five ways were once counted at 32: the same table, `data/runs/LOG.md`.)
+# 32 layers. (Once all 32 were counted, with the same digits: `data/runs/LOG.md`.)
 
 # %%
 @functools.cache  # nothing is counted twice
@@ -333,23 +338,14 @@ for length in (2048, 512):
         parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
         bill[length, way] = {p: parts[p] / 1e9 for p in (
             "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
-Markdown(tables.table(
-    ["8B, prompt + answer of 2,048 tokens; GB", "base", "adapters, gradients, averages",
-     "activations", "CUDA", "total", "total at 512"],
-    [[way, *(f"{x:.1f}" for x in bill[2048, way].values()),
-      "not counted" if way == "full" else f"{bill[512, way]['total']:.1f}"] for way in WAYS]))
-
-# %% [markdown]
-# Row `full` has no adapters. Its weights, all trained, stand under "base", their gradients and
-# averages beside it. Of its activations 14 GB are 16-bit copies of the layers' weights, to multiply
-# with. (A 16 GB card may have 17.2 times $10^9$ bytes: a reserve.)
+full, lora = bill[2048, "full"], bill[2048, "LoRA"]
+print(f"full, 2,048 tokens: {full['total']:.0f} GB; weights, gradients and averages alone "
+      f"{full['base'] + full['trained']:.0f}")
+print(f"with adapters: gradients, averages and the adapters {lora['trained']:.1f} GB")
 
 # %%
 for way in ("full", "LoRA"):
     assert on_a_line(2048, way, 5) == counted(2048, way, 5), "five layers lie on the line"
-two, three = (counted(16, "full", layers) for layers in (2, 3))  # nearly without tokens
-added = {part: three[part] - two[part] for part in ("base", "saved")}
-assert abs(added["saved"] / added["base"] - 2 / 4) < 0.01, "full keeps 2 bytes more a 4-byte weight"
 assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
 fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
 assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
@@ -385,30 +381,29 @@ axes[1].legend(loc="upper right", fontsize=8);
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of LoRA's 41.8 GB checkpointing saves 23.3, and 4 bits save 10.3 of weights. With adapters a 24 GB
-# card needs only checkpointing. A 16 GB card needs all three tricks, or shorter answers.
+# Checkpointing: it saves 23.3 GB, 4 bits save 10.3 of weights. With adapters a 24 GB card needs
+# only checkpointing. A 16 GB card needs all three tricks, or shorter answers.
 # </details>
 #
 # **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
-# more. With 512 most is the base, so 4 bits do. (The 4-bit base takes 4.7 GB, not 3.8: embeddings
-# stay in 16 bits.)
+# more. With 512 most is the base, so 4 bits do. The 4-bit base takes 4.7 GB, not Section 1's 3.8,
+# since embeddings stay in 16 bits.
 #
-# By hand, for the last row: what enters 32 layers is $32 \cdot 3584 \cdot 4096$ numbers of 2 bytes,
-# .94 GB. The counter takes the highest moment, so a layer computed again comes on top.
-
-# %% [markdown]
-# **4 bits do not shrink activations.** Yet QLoRA's are smaller here, 21.6 GB against 25.5. That is
+# <details><summary>Fine print</summary>
+#
+# In the figure QLoRA has fewer activations than LoRA, though 4 bits do not shrink them. It is
 # software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
-# layer, not beside a 4-bit one. The H100 saw a difference in our small model, too: 6.43 GB against
-# 7.28, at 8,064 tokens. (In Section 4's first table all is in 32 bits, so nothing is copied.)
+# layer, not beside a 4-bit one.
+# </details>
 
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does it learn? We train six layers for ten steps of eight pairs with BSR (Eq. 25,
-# $\lambda = 10^{-3}$, one group a batch). One seed, so a demonstration. A random head may rank well
-# by luck: the same prompts are scored (Kendall's tau within a prompt) before the first step, too.
-# Whether a rounded base learns *worse* is not tested.
+# Do adapters learn beside a rounded base? We train six layers for ten steps of eight pairs with BSR
+# (Eq. 25, $\lambda = 10^{-3}$, one group a batch). A random head may rank well by luck. So the same
+# prompts are scored, by Kendall's tau, before the first step, too.
+#
+# One seed, so a demonstration. Whether a rounded base learns *worse* is not tested.
 
 # %%
 import dataclasses
@@ -444,13 +439,13 @@ worse, same, better = ((change.sign() == x).sum().item() for x in (-1, 0, 1))
 # %%
 # drawing only
 figure, axes = plots.panels(2)
-words = {"as before": "#888888", "better": plots.COLORS["bsr"], "worse": "black"}
+words = {"as before": "#888888", "better": "#0077BB", "worse": "#EE7733"}
 tints = [list(words.values())[int(x)] for x in change.sign()]
 apart = torch.linspace(-0.03, 0.03, len(change))  # equal lines, drawn beside one another
 for taus, shift, tint in zip(zip(before["per_prompt"], after["per_prompt"], strict=True), apart,
                              tints, strict=True):
     axes[0].plot([0, 1], torch.tensor(taus) + shift, color=tint, linewidth=0.8, alpha=0.6)
-MEAN = {"color": "#004488"}
+MEAN = {"color": "black"}
 axes[0].plot([before["score"], after["score"]], "o-", linewidth=2.5, **MEAN)
 axes[0].text(1.04, after["score"], "mean", va="center", fontsize=8, **MEAN)
 axes[0].set(xlim=(-0.1, 1.25), xticks=[0, 1], xticklabels=["untrained", "after ten steps"])
@@ -460,7 +455,8 @@ axes[1].text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center", fontsize=8
 for x, y, count, word in ((worse, -0.36, worse, "worse"), (worse + 2, 0.08, same, "as before"),
                           (worse + same, 0.43, better, "better")):
     axes[1].text(x + 0.3, y, f"{count} {word}", color=words[word], fontsize=8)
-plots.label(axes[0], "a line a prompt; colours as on the right", "Kendall's tau within a prompt",
+plots.label(axes[0], "a line a prompt (moved by up to .03); colours as on the right",
+            "Kendall's tau within a prompt",
             f"mean tau {before['score']:+.2f} untrained, {after['score']:+.2f} after ten steps")
 plots.label(axes[1], "dev prompts, sorted", "tau after training minus before",
             f"a mixture: {better} of {len(change)} prompts rank better")
@@ -469,23 +465,19 @@ for axis in axes:
     axis.axhline(0, color="grey", linewidth=0.6)
 
 # %%
-for name, result in (("untrained", before), ("trained", after)):
-    print(f"{name:10s} dev tau {result['score']:+.2f} "
-          f"({result['low']:+.2f} to {result['high']:+.2f})")
-print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)} prompts: "
-      f"{better} better, {worse} worse, {same} as before")
+print(f"before: dev tau {before['score']:+.2f} ({before['low']:+.2f} to {before['high']:+.2f})")
+print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It could be at zero: .17 (-.04 to +.36). A mixture: 15 of 30 rank better, 7 worse, 8 as before.
+# It may well start at zero: .17 (-.04 to +.36). A mixture: 15 of 30 prompts rank better, 7 worse.
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
-# Of six sizes tried it is the cheapest whose interval leaves out zero, so this interval flatters.
-# Two larger ones say the same, three others leave it open (`data/runs/LOG.md`). Whether more was
-# learned than a length, lesson 07 asks. In 16 bits digits differ. (Left, lines are moved by up to
-# .03, to stay apart.)
+# This flatters: of six sizes tried, this is the cheapest whose interval leaves out zero. For three
+# of them it holds zero (`data/runs/LOG.md`). Whether more than a length was learned, lesson 07
+# asks.
 
 # %% [markdown]
 # ## 6. Which copy is still the model?
@@ -500,39 +492,27 @@ print(f"difference         {mean:+.2f} ({low:+.2f} to {high:+.2f}); {len(change)
 # | 3 | original, as loaded | beside |
 # | 4 | original, as loaded | merged |
 # | 5 | 4 bits, as trained | merged, the sum rounded again |
-# | 6 | 4 bits, rounded from another format | merged |
 # | control | 4 bits, as trained | left out |
-
-# %% [markdown]
-# A *format* is 16-bit or 32-bit numbers. Merged models multiply in 32 bits.
 #
 # **Predict**: which copies keep every margin?
 
 # %%
+import shutil
+
 from bsr_lite.scale.merge import merge_reward_model
 
-folder = RUNS / "bsr" / "model"
+folder, original = RUNS / "bsr" / "model", RUNS / "original"
 size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
 meta = json.loads((folder / "reward_model.json").read_text())
-OTHER = "bfloat16" if meta["dtype"] == "float32" else "float32"
-print(f"adapters and head: {size / 1e6:.1f} MB")
-print(f"base: {meta['quantization']}, rounded from {meta['dtype']}; in copy 6 from {OTHER}")
-
-
-def noted(name, **changes):  # the same files; only the note on how the base is held changes
-    (RUNS / name).mkdir()
-    for file in folder.iterdir():
-        (RUNS / name / file.name).write_bytes(file.read_bytes())
-    (RUNS / name / "reward_model.json").write_text(json.dumps(meta | changes))
-    return RUNS / name
-
+print(f"adapters and head: {size / 1e6:.1f} MB; base: {meta['quantization']}")
+shutil.copytree(folder, original)  # the same files; only the note on how the base is held changes
+(original / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}));
 
 # %%
-original, other_format = noted("original", quantization=None), noted("format", dtype=OTHER)
 places = {"1 reloaded": folder, "2 merged": RUNS / "copy2", "3 beside the original": original,
-          "4 merged into the original": RUNS / "copy4", f"6 rounded from {OTHER}": RUNS / "copy6"}
+          "4 merged into the original": RUNS / "copy4"}
 with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
-    for number, source in ((2, folder), (4, original), (6, other_format)):
+    for number, source in ((2, folder), (4, original)):
         merge_reward_model(source, RUNS / f"copy{number}")  # the base's values + (alpha / k) B A
     copies = {name: load_reward_model(str(place)) for name, place in places.items()}
 
@@ -551,7 +531,7 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
 # The model is no good judge: after ten steps "I like trains." beats the right answer. Here only one
 # thing counts: do copies give the *same* rewards?
 #
-# For copy 5 base plus change is rounded to 4 bits again. The control is copy 1 without adapters.
+# The control shows how far rewards move without the adapters.
 
 # %%
 again, sums = copies["1 reloaded"], []
@@ -605,15 +585,6 @@ assert off("3 beside the original", scored["4 merged into the original"]) < near
 for name in ("3 beside the original", "4 merged into the original", "5 merged, rounded again"):
     assert off(name) > max(off("2 merged"), 2e-3), f"{name}: a margin moved too little"
 
-# %%
-bare = copies["3 beside the original"]  # adapters at zero: the change of base alone
-for name, weight in bare.named_parameters():
-    if "lora_B" in name:
-        weight.data.zero_()
-alone = off("control: no adapters", score_answers(bare, PROMPT, ANSWERS))
-print(f"adapters at zero, rounded base or original: a margin moves by {alone:.3f}")
-assert alone > 2e-3, "the base alone must move a margin"
-
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
@@ -622,42 +593,36 @@ assert alone > 2e-3, "the base alone must move a margin"
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
 # **beside or merged is one function; the base decides.** On the original base the margin of 2 over
-# 4 moves by .13. Even with adapters at zero, this change of base moves a margin, by .09. Copy 6's
-# base, embeddings as well, was loaded in the other format. Its margins move by up to .004. (Another
-# training gives other numbers. Whether copy 4 is better or worse, four answers cannot say.)
+# 4 moves by .13. Whether copy 4 is the better or the worse judge, four answers cannot say.
 
 # %% [markdown]
-# A model trained in 16 bits (on a GPU, a newer CPU) multiplies in 32 once merged. Its copy 2 may
-# move margins a little; how far is not recorded.
-#
-# Why is copy 5 nearly the control again? **Predict** how many 4-bit codes ten steps moved. (The
-# count's control is a change 100 times as large.)
+# Why is copy 5 nearly the control? **Predict** how many 4-bit codes ten steps moved.
 
 # %%
-total, moved, shares = 0, {1: 0, 100: 0}, []
+total, moved, farthest = 0, {1: 0, 100: 0}, 0
 for layer in bsr.backbone.modules():
     if hasattr(layer, "lora_A"):  # PEFT's: a 4-bit base_layer with its adapter
         held = layer.base_layer.weight
         held = bnb.dequantize_4bit(held.data, held.quant_state).float().cpu()
         A, B = (getattr(layer, x)["default"].weight.detach().cpu() for x in ("lora_A", "lora_B"))
         change = layer.scaling["default"] * B @ A
-        codes = quantize(held, nf4)[0]  # absmax in 32 bits here, in 8 in the stored model
+        codes, absmax = quantize(held, nf4)  # absmax in 32 bits here, in 8 in the stored model
         for times in moved:
             moved[times] += (quantize(held + times * change, nf4)[0] != codes).sum().item()
         total += held.numel()
-        shares.append((change.norm() / held.norm()).item())
+        farthest = max(farthest, (change.view_as(codes) / absmax).abs().max().item())
 assert moved[1] < 1e-4 * total, "4 bits cannot hold what ten steps of training change"
 assert moved[100] > 0.01 * total, "the count must see a change that is large enough"
-print(f"a change is {100 * min(shares):.2f}% to {100 * max(shares):.2f}% of its matrix; in 4 bits "
-      f"{moved[1]} of {total / 1e6:.0f} million codes differ")
-print(f"a change 100 times as large: {moved[100] / total:.0%} differ")
+print(f"largest move of a weight: {farthest:.3f} of its block's absmax; "
+      f"half the smallest gap: {nf4.diff().min() / 2:.3f}")
+print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
+      f"with 100 times the change {moved[100] / total:.0%}")
 
 # %% [markdown]
-# None: rounding again takes back nearly all training, but for the head. The codes are the same, so
-# the trace that is left (.560, not .566) lies in the blocks' absmax. A held weight lies *on* one of
-# the 16 values. For another code it must move at least half the smallest gap, .04 of its absmax:
-# about a tenth of a standard deviation ($.04 \cdot 2.6$, Section 2). On average (rms) training
-# moved a matrix's weights by at most .9% of one. Some may have moved farther; none far enough.
+# None. The same count sees a change 100 times as large. Before the merge each weight lies *on* one
+# of the 16 values. For another code it must move at least half the smallest gap between two values,
+# .04 of its block's absmax. The farthest moved by .023. So rounding again takes back nearly all
+# that the adapters learned. The head keeps its training.
 #
 # Small for a code is not small for a reward: without adapters a margin moves by .57.
 #
@@ -672,9 +637,15 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
       f"in the trained model {rewards[up] - rewards[down]:+.2f}")
 
 # %% [markdown]
-# Not on this prompt: all six pairs keep their order, while a margin moves by .13. An order can hide
-# a changed model, so **compare margins, not orders**. A saved model notes how its base was held and
-# from which format it was rounded. `merge` adds the change to *that* base's values.
+# No: all six pairs keep their order, while a margin moves by .13. An order can hide a changed
+# model, so **compare margins, not orders**. A saved model notes how its base was held, and `merge`
+# adds to *that* base.
+#
+# <details><summary>Fine print</summary>
+#
+# A model trained in 16 bits multiplies in 32 once merged. Its copy 2 may move margins a little; how
+# far is not recorded.
+# </details>
 
 # %% [markdown]
 # ## Exercises
@@ -685,8 +656,8 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
 # **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
 # token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# table, within rounding. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80 GB,
-# counted as in Section 4, are ruled out whatever the batch?
+# model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80
+# GB, counted as in Section 4, are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -810,11 +781,9 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # checkpointing shrinks activations. A trained model is its adapters *and* its rounded base:
 # merged anywhere else, nothing fails and the margins change.**
 #
-# - By count, at 2,048 tokens full fine-tuning takes 163 GB, adapters 42. Checkpointing leaves 18.5
-#   of these, with 4 bits as well 7.8.
+# - By count, at 2,048 tokens full fine-tuning takes 163 GB, all three tricks together 7.8.
 # - Long answers call for checkpointing, short ones for 4 bits.
-# - Ten steps changed no 4-bit code: merge into dequantized weights, and stay there. After longer
-#   training, count again.
+# - Ten steps changed no 4-bit code. So after merging do not round again.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**
 

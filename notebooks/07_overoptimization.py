@@ -9,28 +9,29 @@
 # %% [markdown]
 # # 07 · Which of the paper's claims about over-optimization hold here?
 #
-# A reward model of ours reaches tau .35 on known sources' answers to new prompts, and .26 on new
-# sources' answers to training prompts. Over-optimized? **Compared with what?** A fall, a gap or a
-# null says something only beside a control.
+# A reward model of ours reaches tau .35 on answers of *known sources*: models whose answers it was
+# trained on. On answers of *new sources* it reaches .26. Is it over-optimized? **Compared with
+# what?** A lower score says something only beside a control.
 #
 # Two things go by the name of **over-optimization**.
+#
 # - A reward model **overfits** when its score on training data rises, or stays at its ceiling,
 #   while its score on new data falls.
 # - A reward is **exploited** when something that optimizes against it gains reward and *loses*
 #   quality.
 
 # %% [markdown]
-# The paper claims (Part 1) that reward models trained with Bradley-Terry (BT) overfit because
-# hidden norms disperse, and that batch-wise sum-to-zero regularization (BSR) counters it. After the
-# lesson you can tell overfitting from exploitation, and say what a gap between two test sets shows.
+# The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit because
+# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR) counters it. We test both,
+# and then look for exploitation, too.
 
 # %% [markdown]
-# Words from before: *margin*, *tau* (notebook 01), *effective rank* (02), *paired*, *excludes zero*
-# (06), *informative null* (06: the interval holds zero and lies within the useful size, ± .05 of
-# tau). An interval that holds zero leaves a claim **open**. So an informative null is open, too: it
-# excludes a gain of .05, perhaps not one of .01. **Gold** is the preference that decides what is
-# right, in the pocket world a formula. A **policy** writes answers; a **proxy** is a reward that
-# stands in for gold.
+# Words from before: *margin*, *tau*, the *pocket world* (notebook 01), *effective rank* (02),
+# *paired*, *excludes zero* (06). Three more:
+#
+# - A claim is **open** when its interval holds zero: neither shown nor refuted.
+# - **Gold** is the preference that decides what is right, in the pocket world a formula.
+# - A **proxy** is a reward that stands in for gold. A **policy** is what writes answers.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -76,23 +77,23 @@ from bsr_lite.studies.records import read_runs, read_table, watched
 # %% [markdown]
 # ## 1. Four ways to be new
 #
-# A training pair has a prompt and two responses, written by some *source* (a model, or a model
-# under a system prompt). New data can be new in its prompts, its sources, or both (Sec. 2.2):
+# A training pair is a prompt with two responses. Each was written by some *source*: a model, or a
+# model under a system prompt. New data can be new in its prompts, its sources, or both (Sec. 2.2):
 #
 # | | known sources | new sources |
 # |---|---|---|
 # | **training prompts** | in-domain | response-disjoint |
 # | **new prompts** | prompt-disjoint | mutual-disjoint |
 #
-# *In-domain* are the two answers of a training prompt that training left out, scored by accuracy;
-# the others have four answers and are scored by tau, averaged over prompts. *Known* and *new
-# sources* below mean both sets of their column.
+# *In-domain* are two answers of a training prompt that training left out, scored by accuracy. The
+# other sets have four answers to a prompt. They are scored by tau, averaged over prompts. *Known*
+# and *new sources* below mean both sets of their column.
 
 # %% [markdown]
-# Below is every 16th prompt of the pocket world (of training, those whose in-domain answers do not
-# tie).
+# The picture shows every 16th prompt of the pocket world.
 #
-# **Predict**: which two of the four have the very same prompts, so that their scores can be paired?
+# **Predict**: which two of the four sets have the very same prompts, so that their scores can be
+# paired?
 
 # %%
 base = load_config("bsr_lite/configs/rm_fast.yaml")
@@ -139,41 +140,28 @@ plots.label(axis, "source of the response", "every 16th prompt",
 axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %% [markdown]
-# **What to see.** Every prompt has four known sources, drawn at random. A third of the training
-# prompts and all others have the four new ones, too. These are four settings of two small models:
-# what is found speaks of these four.
+# **What to see.** Every prompt has four known sources, drawn at random. The four new sources
+# answer a third of the training prompts and all other prompts. They are settings of two small
+# models.
 #
 # <details><summary>Answer</summary>
 #
-# Prompt- and mutual-disjoint.
+# Prompt- and mutual-disjoint. Between these two only the sources change.
 # </details>
 
 # %% [markdown]
 # ## 2. Does BSR stop overfitting, where there is some?
 #
 # First a place where BT does overfit: notebook 06's small world (*helps* of 04, with 300 pairs, 64
-# epochs). Of 40 coordinates 10 decide gold, the rest are nuisance; .17 of the labels are *false*.
-# **The control** is the same training with *clean* labels, gold's own. BSR has $\lambda = 10^{-2}$,
-# with which it gained in *helps* (04), ten times the paper's. *1e-3* below is the paper's.
+# epochs). Of 40 coordinates 10 decide gold, the rest are nuisance. Of the labels .17 are *false*:
+# against gold.
 #
-# *Train* (labels as given) and *in-domain* are accuracies, the rest is tau; all but *train* are
-# scored by gold. At epoch 8 nearly all training pairs are ordered, so look at what comes *after*.
-
-# %% [markdown]
-# Every number comes three times: with **false** labels, with **clean** ones, and **false minus
-# clean**. BSR *counters* false labels where *BSR minus BT* lies above zero in the first column and
-# in the third. We judge as below; no prediction on record fixed the choice.
+# **The control** is the same training with *clean* labels, gold's own. So every number comes three
+# times: with **false** labels, with **clean** ones, and **false minus clean**. The third is false
+# labels' part.
 #
-# | set | judged by |
-# |---|---|
-# | in-domain, prompt-disjoint: they fall under BT | change since epoch 8 |
-# | response-, mutual-disjoint: no fall is seen | level at epoch 64 (change printed) |
-
-# %% [markdown]
-# Why two columns? A method may lose with any labels, so the first alone says nothing of false ones.
-# The third alone may rise because with false labels there is less to lose.
-#
-# **Predict**: under BT prompt-disjoint falls. Does BSR hold it up? What does it do on new sources?
+# At epoch 8 BT orders nearly all training pairs. So we look at what comes *after*: the change from
+# epoch 8 to epoch 64. *Train* is scored by the labels as given, all else by gold.
 
 # %%
 PARTS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
@@ -203,6 +191,67 @@ def shown(values, interval=metrics.seed_interval):  # in the tables
     return f"{round(mean, 3) + 0.0:+.3f} ± {half:.3f}"  # no -0.000
 
 
+def since(scores):  # (1 + sets, looks, seeds) -> (1 + sets, seeds)
+    return scores[:, -1] - scores[:, 0]
+
+
+UNITS = {part: f"{part} (accuracy)" for part in ("train", "in_domain")}
+
+
+def table(scores, parts, take=since):  # scores: of each column, as `since` takes them
+    rows = [["train", *PARTS].index(part) for part in parts]
+    found = {column: [shown(v) for v in take(x)[rows]] for column, x in scores.items()}
+    return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
+
+# %%
+table(small["bt"], ["train", *PARTS]).rename_axis("BT, change")
+
+# %% [markdown]
+# BT overfits: *train* rises while known sources fall. With clean labels they are not seen to fall,
+# and the third column excludes zero. So false labels are why.
+#
+# On new sources no fall is seen. That is no acquittal: with clean labels they rise by .06.
+
+# %% [markdown]
+# The paper suspects dispersion. It is there: the spread of $\lVert h\rVert$ over its mean grows
+# from .21 to .42 (`data/runs/worlds`). But with clean labels it grows, too, from .24 to .44.
+#
+# So take it away. With a final RMSNorm all $h$ have one length.
+#
+# **Predict**: do known sources still fall?
+
+# %%
+one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
+              for labels, world in LABELS.items()}
+one_length["false minus clean"] = one_length["false"] - one_length["clean"]
+minus = {column: scores - small["bt"][column] for column, scores in one_length.items()}
+assert all(sum(metrics.seed_interval(v)) < 0 for v in since(minus["false"])[1:3]), "a larger fall"
+pd.concat({"BT, RMSNorm": table(one_length, PARTS[:2]),
+           "RMSNorm minus none": table(minus, PARTS[:2])})
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# They fall further: prompt-disjoint by .064. The norm has a cost of its own: with clean labels a
+# rise of .025 becomes a fall of .020.
+#
+# False labels' part is the third column: -.044 with the norm, -.043 without. It does not need
+# dispersion. Whether dispersion adds to it is open.
+# </details>
+
+# %% [markdown]
+# Now BSR with $\lambda = 10^{-2}$, with which it gained in *helps* (04). The paper's is ten times
+# smaller, *1e-3* in the table. BSR's **lead** is BSR minus BT.
+#
+# BSR *counters* false labels where two things hold at epoch 64: its lead is above zero with false
+# labels, and so is the third column. Why both? The first alone may be a lead with any labels. The
+# third alone may come because scores with false labels are lower, so less can be lost. No record
+# fixed this rule in advance.
+#
+# **Predict**: where does BSR end ahead, on prompt-disjoint, on mutual-disjoint, on both, on
+# neither?
+
+# %%
 def draw(axis, name, scores, tint, line, va, bar=None):  # a mean, named; 95%: a band, or a last bar
     mean, half = np.array([metrics.seed_interval(values) for values in scores]).T
     axis.plot(EPOCHS, mean, line, color=tint)
@@ -236,82 +285,19 @@ figure.suptitle("Against BT, BSR falls behind on prompt-disjoint, false labels o
                 "on mutual-disjoint it ends ahead with false labels only");
 
 # %% [markdown]
-# **What to see.** (BSR's *lead* is BSR minus BT.) Left: with clean labels (dashed) BT rises, with
-# false ones (solid) it falls; BSR ends below BT in both. Middle: solid and dashed sink together.
-# Right: dashed sinks to zero, solid stays above. (Bands and bars: 95% over seeds. The left panel
-# shows *changes*, by which prompt-disjoint is judged below, the others *levels*.)
-#
-# In numbers, first BT alone from epoch 8 to 64:
+# **What to see.** Left: with clean labels (dashed) BT rises, with false ones (solid) it falls. BSR
+# ends below BT in both. Middle: BSR's lead sinks with both labels alike, and their difference
+# (black) ends at zero. Right: with clean labels the lead sinks to zero, with false ones it stays.
+# Bands and bars are 95% over seeds.
 
 # %%
-def since(scores):  # (1 + sets, looks, seeds) -> (1 + sets, seeds)
-    return scores[:, -1] - scores[:, 0]
+def at_the_end(scores):
+    return scores[:, -1]
 
 
-UNITS = {part: f"{part} (accuracy)" for part in ("train", "in_domain")}
-
-
-def table(scores, parts, take=since):  # scores: of each column, as `since` takes them
-    rows = [["train", *PARTS].index(part) for part in parts]
-    found = {column: [shown(v) for v in take(x)[rows]] for column, x in scores.items()}
-    return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
-
-# %%
-table(small["bt"], ["train", *PARTS]).rename_axis("BT, change")
-
-# %% [markdown]
-# *Train* rises while known sources fall: BT overfits, and the third column says that false labels
-# are why. On new sources no fall is seen. That is no acquittal: with clean labels they rise by .06.
-#
-# The paper suspects dispersion. It is there: the spread of $\lVert h\rVert$ over its mean grows
-# from .21 to .42 (`data/runs/worlds`). But with clean labels, too, from .24 to .44. Take it away:
-# with a final RMSNorm all $h$ have one length.
-#
-# **Predict**: do known sources still fall?
-
-# %%
-one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
-              for labels, world in LABELS.items()}
-one_length["false minus clean"] = one_length["false"] - one_length["clean"]
-minus = {column: scores - small["bt"][column] for column, scores in one_length.items()}
-assert all(sum(metrics.seed_interval(v)) < 0 for v in since(minus["false"])[1:3]), "a larger fall"
-pd.concat({"BT, RMSNorm": table(one_length, PARTS[:2]),
-           "RMSNorm minus none": table(minus, PARTS[:2])})
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# They fall further: prompt-disjoint by .064. The norm costs by itself: with clean labels a rise of
-# .025 becomes a fall of .020. False labels' part is the third column, -.044 beside -.043 without
-# the norm. It does not need dispersion; whether dispersion adds to it is open. (No prediction is
-# on record.)
-# </details>
-#
-# Now BSR. **Known sources**, from epoch 8 to 64:
-
-# %%
-pd.concat({"BSR": table(small["bsr"], PARTS[:2]), "BSR minus BT": table(lead["bsr"], PARTS[:2]),
-           "the same, 1e-3": table(lead["weak"], PARTS[:2])})
-
-# %% [markdown]
-# **New sources**. No fall is seen, so BSR's lead at epoch 64 decides:
-
-# %%
-def at(look):
-    return lambda scores: scores[:, look]
-
-
-pd.concat({"BT at epoch 64": table(small["bt"], PARTS[2:], at(-1)),
-           "BSR minus BT at epoch 8": table(lead["bsr"], PARTS[2:], at(0)),
-           "BSR minus BT at epoch 64": table(lead["bsr"], PARTS[2:], at(-1)),
-           "its change since epoch 8": table(lead["bsr"], PARTS[2:])})
-
-# %% [markdown]
-# At the paper's $10^{-3}$:
-
-# %%
-pd.concat({"BSR minus BT at epoch 64, 1e-3": table(lead["weak"], PARTS[2:], at(-1)),
-           "its change since epoch 8, 1e-3": table(lead["weak"], PARTS[2:])})
+pd.concat({"BSR minus BT at epoch 64": table(lead["bsr"], PARTS, at_the_end),
+           "its change since epoch 8": table(lead["bsr"], PARTS),
+           "BSR minus BT at epoch 64, 1e-3": table(lead["weak"], PARTS, at_the_end)})
 
 # %%
 bt, clean = small["bt"]["false"], small["bt"]["clean"]
@@ -325,21 +311,19 @@ for labels in LABELS:  # in-domain, prompt-disjoint
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# *Known sources*: no. With false labels prompt-disjoint falls twice as far under BSR, by .036 ±
-# .012. But with clean labels BSR loses as much against BT (.019 beside .018): a cost of its own. An
-# answer to false labels is not seen, within ± .013.
+# *Prompt-disjoint*: no. BSR ends behind BT, by .017 with false labels and by .018 with clean ones.
+# So it has a cost of its own. That it counters false labels is not seen, within ± .011. At the
+# paper's $10^{-3}$ the cost is about .01.
 #
-# *New sources*: yes, by its level at epoch 64, about a sixth of what false labels cost BT. More
-# than half of that was there at epoch 8; its change since is open. At $10^{-3}$ mutual-disjoint is
-# shown, the other open.
-#
-# *Less to lose*: L2 (04) at $10^{-2}$ costs .159 of response-disjoint with false labels, .197 with
-# clean ones (`data/runs/worlds`). Either is 27% of BT's tau, yet the third column is +.038.
+# *Mutual-disjoint*: yes, by .022 with false labels. With clean ones no lead is seen. So BSR
+# counters false labels there, and at $10^{-3}$, too. Response-disjoint agrees at $10^{-2}$ and is
+# open at $10^{-3}$. Whether BSR does so *after* epoch 8 is open: the change of its lead holds
+# zero.
 # </details>
 
 # %% [markdown]
-# And the language model? *lora* (LoRA on 10 layers, 900 pairs, one epoch, four seeds) scored 32
-# prompts of every set on the way. Here is the second half of its epoch.
+# And the language model? *Lora* (LoRA on 10 layers, 900 pairs, four seeds) scored 32 prompts of
+# every set on the way. Here is the second half of its one epoch.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -364,18 +348,17 @@ pd.DataFrame({UNITS.get(part, part): {"BT, step 28 to 57": shown(changes[part]),
               for part in changes})
 
 # %% [markdown]
-# No set falls beyond its interval, so no fall is seen that BSR could counter. But each pair was
-# seen *once*, and within ± .047 the small world's fall (.018) would not be seen.
+# No fall is seen, so there is none that BSR could counter. But each pair was seen only *once*, and
+# an interval of ± .047 would not show the small world's fall, .018.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
 #
 # The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models, without
-# intervals. Six studies of ours have this $\lambda$ and three or four seeds. *Lora*, *lambda*,
-# *pocket* and *terms* train LoRA on 10 layers (900, 375, all and all pairs), *norms* all weights of
-# 30 layers, *judged* QLoRA on real answers that a GPT-4 judge ranked. All but *judged* draw from
-# the same prompts: these are not six independent looks. (In *terms* three of BSR's four seeds ran
-# in 32 bits, BT's in 16.)
+# intervals. Six studies of ours have this $\lambda$ and three or four seeds. Four train LoRA on 10
+# layers. *Norms* trains all weights of 30 layers. *Judged* trains QLoRA on real answers that a
+# GPT-4 judge ranked. All but *judged* draw from the same prompts, so these are not six independent
+# looks.
 #
 # **Predict**: of eighteen intervals (six studies, three sets), how many exclude zero, and on which
 # side?
@@ -391,13 +374,11 @@ ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"]) 
                      for study, method in SAME.items() for part in PARTS[1:]],
                     columns=["study", "set", "mean", "low", "high"])
 names, out = list(SAME), ours[ours.low * ours.high > 0]
-nulls = (ours.low > -0.05) & (ours.high < 0.05) & (ours.low * ours.high < 0)
 inside = [row.low < gain[PARTS.index(row.set) - 1] < row.high  # is the paper's gain in ours?
           for row in ours.itertuples() for gain in PAPER.values()]
 
 # %%
-print(f"{len(ours) - len(out)} hold zero, {nulls.sum()} of them informative nulls; one cost:\n",
-      out.round(3).to_string(index=False))
+print(f"{len(ours) - len(out)} hold zero; one cost:\n", out.round(3).to_string(index=False))
 print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval")
 assert [*out.study + " " + out.set] == ["lambda mutual_disjoint"] and (out.high < 0).all(), "a cost"
 
@@ -414,7 +395,6 @@ for row in ours.itertuples():
         axis.plot(0.1, place, ">", color=tint)
 for index, (axis, part) in enumerate(zip(axes, PARTS[1:], strict=True)):
     axis.plot([gains[index] for gains in PAPER.values()], range(6, 10), "X", color="#888888")
-    axis.axvspan(-0.05, 0.05, color="#eeeeee", zorder=0)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.axhline(5.5, color="#888888", linewidth=0.8)
     axis.grid(visible=False, axis="y")
@@ -423,21 +403,21 @@ axes[0].set(xlim=(-0.095, 0.105), ylim=(9.6, -0.6))
 axes[0].set_yticks(range(10), [*names, *PAPER])
 axes[0].annotate("the paper's:\nno intervals", (-0.09, 7.5), color="#666666", va="center")
 figure.supxlabel("ours: 95% over seeds and topics (judged: prompts); arrow: to "
-                 f"{ours.high.max():.3f}\ngrey: too small to matter; an interval that holds zero "
-                 "and ends inside it is an informative null", size=8)
+                 f"{ours.high.max():.3f}", size=8)
 figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
                 f"zero, {len(out)} is a cost (black)");
 
 # %% [markdown]
-# **What to see.** All of the paper's gains are smaller than .05, the useful size. So an informative
-# null need not exclude them: compare a gain with the interval's end.
+# **What to see.** The paper's gains are small, all below .025.
 #
 # <details><summary>Answer</summary>
 #
-# One, a cost: *lambda*, mutual-disjoint, -.037 (-.073 to -.002). Of eighteen, chance alone would
-# give .9, so alone it convicts nobody (notebook 06, Section 5, counts all looks). In 53 of 72
-# comparisons our interval leaves the paper's gain possible, in 19 it ends below it (other models
-# and data: no refutation of theirs).
+# One, a cost: *lambda*, mutual-disjoint. Of eighteen, chance alone would give .9. So alone it
+# convicts nobody (notebook 06, Section 5).
+#
+# No gain is shown. Nor are most of the paper's excluded. Lay its four models' gains on our
+# eighteen intervals: 53 of 72 lie inside. The other 19 lie above, but with other models and data
+# that is no refutation.
 # </details>
 
 # %% [markdown]
@@ -446,11 +426,11 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # In the paper's Table 5 tau is lower on new sources. A **gap**, below, is tau on new sources minus
 # tau on prompt-disjoint. Is it the model's fault, or are the sets different?
 #
-# Only mutual-disjoint changes the sources alone: it has the prompts of prompt-disjoint (in *judged*
-# part of them). Response-disjoint has other prompts, in *lora* of other topics.
+# In *lora* mutual-disjoint has the very prompts of prompt-disjoint: only the sources change.
+# Response-disjoint has other prompts, too, of other topics.
 #
 # So score a rule that saw no pair, the number of **characters**. Fewer is better in the pocket
-# world, more in *judged* (the sign was chosen on dev, in *judged* on these prompts).
+# world, more in *judged*. (The sign was chosen on dev, in *judged* on these prompts.)
 #
 # **Predict**: in *lora* and in *judged*, does the rule's gap have BT's sign?
 
@@ -502,17 +482,6 @@ found = {(study, part): gaps(study, part) for study in ("lora", "judged") for pa
 ruled = {("lora", part): between(rule["prompt_disjoint"], rule[part], part == "mutual_disjoint")[1]
          for part in PARTS[2:]}  # half widths; judged's rule has but one number a set
 
-
-def by_topic(scores):  # the half width on response-disjoint with whole topics drawn, 20 known ones
-    columns = [metrics.clustered(scores[part], topics[part]) for part in PARTS[1:3]]
-    return between(*columns)[1] / 1.96 * metrics.t_quantile(19)
-
-
-own = {part: np.mean([run["evaluation"]["scenarios"][part]["per_prompt"] for run in runs["bt"]], 0)
-       for part in PARTS[1:]}
-print(f"lora, response-disjoint, over topics: BT ± {by_topic(own):.3f}, "
-      f"rule ± {by_topic(rule):.3f}")
-
 # %%
 figure, axes = plots.panels(2, sharey=True)
 for (study, part), (dots, half, before, after) in found.items():
@@ -541,24 +510,22 @@ figure.suptitle("The mean gap of an untrained rule has BT's sign in all four");
 pd.DataFrame({key: {
     "BT's tau, known to new": "{:.3f} to {:.3f}".format(
         *(studies[key[0]]["bt"][part]["mean"] for part in ("prompt_disjoint", key[1]))),
-    "BT's gap": f"{dots.mean():+.3f} ± {half:.3f}",
-    "the rule's tau": f"{before:.3f} to {after:.3f}",
-    "its gap": f"{after - before:+.3f}" + (f" ± {ruled[key]:.3f}" if key in ruled else "")}
-    for key, (dots, half, before, after) in found.items()}).transpose()
+    "the rule's tau": f"{before:.3f} to {after:.3f}"}
+    for key, (_, _, before, after) in found.items()}).transpose()
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In both, by the means. In *judged* both rise on new sources, the opposite of the paper's table. In
-# *lora*'s response-disjoint both gaps exclude zero over prompts, and over topics (± .082 and ±
-# .094). For BT that speaks of these four models only, and there prompts and topics change, too. In
-# its mutual-disjoint, where sources alone change, both are open.
+# In both, judged by the means. In *judged* BT and the rule both rise on new sources, the opposite
+# of the paper's table. In *lora* both fall. On its response-disjoint both gaps exclude zero over
+# prompts. On its mutual-disjoint, where sources alone change, both are open.
 # </details>
 
 # %% [markdown]
-# Does the rule acquit BT, then? **Would this test convict anybody?** In Section 2's world 30
-# nuisance coordinates are nearly equal among known sources' answers to a prompt, and different
-# among new ones'. Take two rules there: *one signal coordinate*, and *all 40 coordinates alike*.
+# Does the rule acquit BT, then? **Would this test convict anybody?** Go back to Section 2's world.
+# Its 30 nuisance coordinates are nearly equal among known sources' answers to a prompt, and
+# different among new ones'. Take two rules there: *one signal coordinate*, and *all 40 coordinates
+# alike*.
 #
 # **Predict**: beside which does BT look guilty (it loses more than the rule)? And will BT trained
 # on *clean* labels look innocent?
@@ -612,26 +579,26 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Beside the first: there BT loses .155 ± .024 more. Beside the second it loses *less*, by .301 ±
-# .026. *The verdict depends on the rule.* Nor does clean BT look innocent: it loses .114 ± .021
-# more than the first.
+# The first convicts: BT loses .155 ± .024 more. The second acquits: BT loses .301 ± .026 *less*.
+# *The verdict depends on the rule.* Even clean BT looks guilty beside the first: it loses .114 ±
+# .021 more.
+# </details>
 #
 # So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014:
-# that is their part. (Overfitting does not show in the gap here: while it goes on, from epoch 8 to
-# 64, the gap *narrows*, by .025 ± .011.)
-# </details>
-
-# %% [markdown]
-# So a gap belongs to a scorer *and* two sets: on the same two sets, four scorers' gaps run from
-# about 0 to below -.4. By itself a gap convicts nobody.
+# that is their part.
+#
+# Nor does a gap measure overfitting. While BT overfits, from epoch 8 to 64, its gap *narrows*, by
+# .025 ± .011.
+#
+# A gap belongs to a scorer *and* two sets. By itself it convicts nobody.
 
 # %% [markdown]
 # ## 5. Optional: norms and rank
 #
-# The paper's chain: BT widens margins by growing $\lVert h_w - h_l\rVert$ (Eq. 23), norms disperse,
-# and training data collapses to few directions (Table 1: under BT effective rank is 23.3 on
-# training data and 33.8 on new; under BSR the two are alike). In *lora* the frozen final norm fixes
-# $\lVert h\rVert$ (notebook 02): only full fine-tuning, *norms*, can test dispersion.
+# The paper's chain: BT widens margins by growing $\lVert h_w - h_l\rVert$ (Eq. 23). Norms
+# disperse. Training data collapses to few directions: under BT its effective rank is 23.3, that of
+# new data 33.8 (Table 1). In *lora* the frozen final norm fixes $\lVert h\rVert$ (notebook 02). So
+# only *norms*, full fine-tuning, can test dispersion.
 #
 # **Predict** the signs: does $\lVert h_w - h_l\rVert$ grow, and does training data lose more rank
 # than new data?
@@ -664,29 +631,32 @@ pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Neither is seen in *norms*. $\lVert h_w - h_l\rVert$ *falls*, by 1.85 of
-# 12.4. Whether training data loses more rank is open (+.106 ± .112; +: it lost *less*), and so is
-# dispersion (cv). In *lora* all of BT's changes are open.
+# Neither is seen in *norms*. $\lVert h_w - h_l\rVert$ *falls*, by 1.85 of 12.4. Whether training
+# data loses more rank is open: +.106 ± .112, where + means that it lost *less*. Dispersion (cv) is
+# open, too.
+# </details>
 #
-# Of eighteen intervals four (←) exclude zero; by chance .9 would. Two go the paper's way. In
-# *norms* training data's rank falls, by 2.6 ± 2.3. In *lora* BSR keeps rank up (+.486 ± .453). With
-# the mean subtracted both are open: no lost or kept direction is shown (02, Section 7). Two go
-# against it: the fall of $\lVert h_w - h_l\rVert$, and in *lora* BSR's *longer* differences
-# (+.288 ± .192).
+# <details><summary>Fine print</summary>
+#
+# Four of eighteen intervals exclude zero (←), by chance .9 would. Two go the paper's way: training
+# data's rank falls in *norms*, and BSR keeps it up in *lora*. With the mean subtracted both are
+# open (02, Section 7). Two go against it: the fall of $\lVert h_w - h_l\rVert$, and BSR's *longer*
+# differences in *lora*.
 # </details>
 
 # %% [markdown]
 # ## 6. Exploitation: best-of-n
 #
-# Does gold fall when BT's reward is optimized? The plainest way: draw $n$ answers, keep the one the
-# proxy likes best. Where $N = 64$ answers to a prompt are on record, average over *all*
-# $\binom{N}{n}$ draws of $n$ of them. Let $v_{(i)}$ be the value of the answer with $i$ others
-# below it in the proxy's order, $i = 0, \dots, N-1$. It wins when the other $n-1$ come from those
-# $i$:
+# Does gold fall when BT's reward is optimized? The plainest way: draw $n$ answers, keep the one
+# the proxy likes best.
+#
+# With $N = 64$ answers to a prompt on record, average over *all* $\binom{N}{n}$ draws of $n$. Sort
+# them by the proxy. Let $v_{(i)}$ be the value of the answer with $i$ others below it, $i = 0,
+# \dots, N-1$. It wins when the other $n-1$ of its draw come from those $i$:
 #
 # $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
 #
-# It estimates the mean value of what best-of-$n$ keeps; a value may be gold or the proxy itself.
+# It estimates the mean value of what best-of-$n$ keeps. A value may be gold or the proxy itself.
 
 # %%
 def best_of_n(proxy, values, n):
@@ -705,10 +675,11 @@ assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside t
 assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one is any answer"
 
 # %% [markdown]
-# Recorded (`data/runs/best_of_n`): 64 answers of the embedded model to each of 112 new prompts,
-# scored by gold and by *lora*'s reward models. Beside them two positive controls, proxies of known
-# fault: *fewest words*, and *heavy tails*, gold plus noise with rare huge errors (Student's t, two
-# degrees of freedom). *Normal noise* of the same quartiles is *heavy tails*' own control.
+# Recorded (`data/runs/best_of_n`) are 64 answers of the embedded model to each of 112 new prompts,
+# scored by gold and by *lora*'s reward models. Two positive controls are proxies of known fault:
+#
+# - *fewest words*;
+# - *heavy tails*: gold plus noise with rare huge errors (Student's t, two degrees of freedom).
 #
 # **Predict**: which of these curves of gold turn down, if any?
 
@@ -718,7 +689,7 @@ gold, sizes = kept["gold"], picks["n"]  # (112, 64)
 NAMES = {"bt": "BT", "heavy-tailed noise": "heavy tails", "words": "fewest words"}
 proxies = {"bt": [kept[f"bt-seed{seed}"] for seed in range(4)], "words": [-kept["words"] * 1.0]}
 agreed = np.mean([statistics.within_correlation(proxy, gold) for proxy in proxies["bt"]])
-proxies |= noisy_gold(gold, agreed, 4)  # the noise of the record, drawn again
+proxies["heavy-tailed noise"] = noisy_gold(gold, agreed, 4)["heavy-tailed noise"]  # as recorded
 
 
 def gained(proxy, values):  # the pick's gain on a pick at random, (of n, prompts)
@@ -731,7 +702,7 @@ def promised(proxy):  # its own gain, drawn with gold's spread within a prompt
 
 gains = {name: np.array([gained(proxy, gold) for proxy in proxies[name]]) for name in proxies}
 promises = {name: np.mean([promised(proxy) for proxy in proxies[name]], 0) for name in NAMES}
-for name in ("bt", "normal noise", "heavy-tailed noise"):
+for name in ("bt", "heavy-tailed noise"):
     recorded = np.array(picks["methods"][name]["seeds"]) - gold.mean()
     assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
 
@@ -759,83 +730,59 @@ for axis, (name, text) in zip(axes, NAMES.items(), strict=True):
     axis.set_xticks(sizes, sizes)
     band = "prompts; it has no seeds" if name == "words" else "seeds and prompts"
     plots.label(axis, f"n (band: {band})", "", text)
-grey = {"color": "#888888"}  # the tails' own control
-axes[1].plot(sizes, gains["normal noise"].mean((0, 2)), linewidth=1, **grey)
-axes[1].annotate("gold, normal\nnoise", (64, gains["normal noise"][:, -1].mean()), (4, 0),
-                 textcoords="offset points", fontsize=8, va="center", **grey)
 axes[0].set_ylabel("gain (gold's scale: 0 to 5)")
 axes[0].set_ylim(top=1.9)
 figure.suptitle("Gold turns down under both controls, and not under BT up to n = 64");
 
 # %%
-PAIRS = (2, 0), (4, 0), (6, 0), (6, 4)  # places in sizes
-agrees = {name: np.mean([statistics.within_correlation(proxy, gold) for proxy in proxies[name]])
-          for name in proxies}
-rows = {text: [f"{agrees[name]:.2f}"]
-        + [shown(gains[name][:, i] - gains[name][:, j], both) for i, j in PAIRS]
-        + ["prompts" if name == "words" else "seeds and prompts"]
-        for name, text in (NAMES | {"normal noise": "normal noise"}).items()}
-others = (picks["methods"]["bsr"]["difference"][i] for i in (2, 4, 6))
-rows["BSR minus BT"] = ["", *(f"{round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}"
-                              for mean, _, high, _ in others), "", "seeds and prompts"]
-heads = ["correlation with gold", "n = 4", "n = 16", "n = 64", "from 16 to 64", "± over"]
-pd.DataFrame(rows, index=heads).transpose()  # gold's gain on a pick at random, points of gold
-
-# %%
-same = [np.mean(kept[f"bt-seed{s}"].argmax(1) == kept[f"bsr-seed{s}"].argmax(1)) for s in range(4)]
-print(f"BT and BSR of a seed pick the same of 64 in {min(same):.0%} to {max(same):.0%} of prompts")
+rows = {text: [f"{np.mean([statistics.within_correlation(p, gold) for p in proxies[name]]):.2f}"]
+        + [shown(gains[name][:, 6] - gains[name][:, other], both) for other in (0, 4)]
+        for name, text in NAMES.items()}  # places in sizes
+mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
+rows["BSR minus BT"] = ["", f"{round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}", ""]
 peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
 assert peak["bt"] == 6 > max(peak["words"], peak["heavy-tailed noise"]), "BT rises, controls turn"
+heads = ["correlation with gold", "gold's gain at n = 64", "from n = 16 to 64"]
+pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points of gold
 
 # %% [markdown]
-# **What to see.** A proxy, drawn with gold's spread, promises more with every $n$ *by
-# construction*.
+# **What to see.** The proxy promises more with every $n$ *by construction*. Look at gold.
 #
 # <details><summary>Answer</summary>
 #
 # The two controls. From 16 to 64 their proxies rise and gold falls: both are exploited. *Fewest
-# words* ends worse than chance. Without the tails (*normal noise*) gold rises from 16 to 64; but
-# that proxy is better, too: it correlates with gold by .64, the one with tails by .29. Gold of BT's
-# picks still rises there, on answers of one policy, whose source BT knows.
+# words* ends worse than a pick at random.
+#
+# Gold of BT's picks still rises. But BT correlates with gold by .64, the controls by .29 and .33.
+# And these are answers of one policy, whose source BT knows.
 # </details>
 #
 # Is BSR the better judge? Open: at $n = 64$ BSR minus BT lies within ± .106, beside BT's own gain
-# of .64. In most prompts both pick the same answer.
+# of .64.
 
 # %% [markdown]
 # ## 7. The verdicts
 #
 # *Shown*: the interval lies on the claim's side of zero. *Against*: it excludes the claim. *Open*:
-# it holds zero. *Not tested*: nobody looked, or no fall to explain or hold up was seen. A star: a
-# question of ours, not the paper's. In brackets: the section (04.6: Section 6 of notebook 04).
+# it holds zero. *Not tested*: nobody looked, or no fall was seen. A star: a question of ours. In
+# brackets: the section (04.6: Section 6 of notebook 04).
 #
-# The claims: BT overfits, by dispersion or false labels; BSR counters it, and gains tau; new
-# sources score lower; norms disperse; training data loses rank; best-of-$n$ loses gold.
+# The claims: BT overfits, because norms disperse or labels are false. BSR counters it and gains
+# tau. New sources score lower. Training data loses rank. Best-of-$n$ loses gold.
 #
 # **Predict** which hold where, then open the folds.
 
 # %% [markdown]
-# <details><summary>Overfitting</summary>
+# <details><summary>Overfitting and ranking</summary>
 #
 # | claim | small worlds | language model |
 # |---|---|---|
 # | BT overfits (2) | **shown**, known sources | **open** |
-# | dispersion is why (2) | needed: **against**, -.044 ± .012 remains; adds: **open** | not tested |
+# | dispersion is why (2) | needed: **against**; adds: **open** | not tested |
 # | false labels are why* (2; 06.6) | **shown**, without a final norm | not tested |
-# | BSR 1e-2 holds known sources up (2) | **against** | not tested |
-# | the same, 1e-3 | **against**; in-domain, false labels **open** | not tested |
-# | BSR 1e-2 counters false labels, new sources* (2) | **shown**, its change **open** | not tested |
-# | the same, 1e-3* | mutual-disjoint **shown**, response-disjoint **open** | not tested |
-# </details>
-
-# %% [markdown]
-# <details><summary>Ranking</summary>
-#
-# | claim | small worlds | language model |
-# |---|---|---|
-# | BSR 1e-3 gains tau (3; 04.6, new sources) | *helps* **shown** | 17 **open**, 1 **against** |
-# | the same, final RMSNorm | *helps* **shown** | |
-# | the same in *neutral*, *hurts*, *mean on the signal* | **against** | |
+# | BSR holds prompt-disjoint up (2) | **against** | not tested |
+# | BSR counters false labels* (2) | mutual-disjoint, end **shown**, change **open** | not tested |
+# | BSR gains tau (3; 04.6) | *helps* **shown**, others **against** | 17 **open**, 1 **against** |
 # | mutual-disjoint scores lower (4) | *helps* **shown** | *lora* **open**, *judged* **against** |
 # </details>
 
@@ -854,28 +801,31 @@ assert peak["bt"] == 6 > max(peak["words"], peak["heavy-tailed noise"]), "BT ris
 # </details>
 
 # %% [markdown]
-# In the small world BT overfits. Without a final norm false labels are why; dispersion is not
-# needed. BSR does not hold known sources up: it costs, with false labels and with clean ones. On
-# new sources it counters false labels, by its level; its change is open.
+# In the small world BT overfits, and without a final norm false labels are why. Dispersion is not
+# needed. On prompt-disjoint BSR has a cost, whatever the labels. On mutual-disjoint it ends ahead,
+# with false labels only.
 #
-# In the language model most is open or not tested. Decided: gold of BT's picks rises up to
-# $n = 64$; in *judged* new sources score higher; in *norms* $\lVert h_w - h_l\rVert$ does not grow,
-# it falls. The last, a cost (*lambda*) and a rank (*lora*) are each one of eighteen intervals.
+# In the language model most is open or not tested. Two things are decided. Gold of BT's picks
+# rises up to $n = 64$. In *judged* new sources score higher. Three more rest on one interval of
+# eighteen each: in *norms* $\lVert h_w - h_l\rVert$ falls, in *lambda* BSR costs, in *lora* it
+# keeps rank up.
+#
+# Thousands of prompts, and pairs seen often enough to overfit, could change this
+# (`bsr_lite/configs/rm_qlora_t4.yaml`).
 
 # %% [markdown]
-# *Gains tau*: at other $\lambda$ the language model shows costs (04.9), and one gain on labels of
-# people (06.5).
+# <details><summary>Fine print</summary>
 #
-# The paper's other baselines, Hinge, Norm and DR, are not in this lesson (`data/runs/LOG.md`).
-#
-# What would change these verdicts? Thousands of prompts, and pairs seen often enough to overfit:
-# start at `bsr_lite/configs/rm_qlora_t4.yaml`.
+# *Gains tau* is judged at $10^{-3}$. *Helps* gains on new sources; *neutral*, *hurts* and *mean on
+# the signal* lose. At other $\lambda$ the language model shows costs (04.9), and one gain on
+# labels of people (06.5).
+# </details>
 
 # %% [markdown]
 # ## Exercises
 #
 # Each stub returns `None`; its checker then says "not attempted yet". A fold holds the first hint,
-# and a wrong answer gets a second one from its checker. Solutions are in `notebooks/solutions/`.
+# a wrong answer gets a second. Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 6's
@@ -919,9 +869,11 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # %% [markdown]
 # **3.** *Judge a record, and plan the next.* How much of BT's gap on *lora*'s response-disjoint is
 # beyond the rule's? From `model_known, model_new, rule_known, rule_new` (scores of the *same*
-# prompts by model, its seeds averaged, and rule) return a tensor of three: the model's gap minus
-# the rule's; its half width, 1.96 standard errors over prompts (variances with $n - 1$); the number
-# of prompts, the same in both sets, rounded up, at which the half width would be `useful`.
+# prompts by model, its seeds averaged, and rule) return a tensor of three:
+#
+# - the model's gap minus the rule's;
+# - its half width, 1.96 standard errors over prompts (variances with $n - 1$);
+# - the prompts a set, rounded up, at which the half width would be `useful`.
 #
 # Run the last cell: what is shown, of which models? Would it do for mutual-disjoint? For *judged*
 # (one number a set)?
@@ -947,11 +899,12 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # %% [markdown]
 # **4.** *Take the suspected cause away.* From scores of a method and of BT, with false and with
 # clean labels (arrays, one number a seed), return mean and 95% half width of three things: the
-# method's lead with false labels, with clean ones, and the first minus the second.
+# lead with false labels, with clean ones, and the first minus the second.
 #
-# No checker: the last cell must print the row *BSR minus BT at epoch 64*, mutual-disjoint, of
-# Section 2. Then take prompt-disjoint's change since epoch 8. Which column alone would mislead you?
-# And which about L2 (Section 2)?
+# No checker: the last cell must print Section 2's *BSR minus BT at epoch 64*, mutual-disjoint.
+# Then take prompt-disjoint's change since epoch 8. Which column alone would mislead you? And which
+# about L2 (04)? On response-disjoint it costs .159 with false labels, .197 with clean ones
+# (`data/runs/worlds`).
 #
 # <details><summary>Hint</summary>
 #
@@ -992,13 +945,14 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 # <details><summary>Exercises 2 to 4</summary>
 #
 # Exercise 2: .131 beside .193: answers drawn twice move the policy less. Best of 64 moves by 3.2
-# nats at most; "gold still rises" is said of no step beyond that.
+# nats at most. Beyond that nothing was seen.
 #
-# Exercise 3: nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). ± .05 takes 1,390
-# prompts a set, *for these four models*. Over seeds alone it is ± .070: more seeds, too.
-# Mutual-disjoint needs the paired form; *judged* has no scores of the rule by prompt.
+# Exercise 3: nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05
+# takes 1,390 prompts a set, *for these four models*. Mutual-disjoint needs the paired form.
+# *Judged* has no scores of the rule by prompt.
 #
-# Exercise 4: the first, -.018 ± .011: a cost, but not of false labels. About L2 the third.
+# Exercise 4: the first, -.018 ± .011: a cost, but not of false labels. About L2 the third, +.038:
+# there was less to lose.
 # </details>
 
 # %% [markdown]
@@ -1010,23 +964,22 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 # | gap of new sources beyond clean labels' | none | -.041, small world | cleaner labels |
 # | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
 #
-# No clean labels? Turn a further tenth of the labels: if false labels are the cause, the gap should
-# widen (not tried here).
+# No clean labels? Turn a further tenth of the labels: if false labels are the cause, the gap
+# should widen (not tried here).
 
 # %% [markdown]
 # ## What you know now
 #
 # The .35 and .26 of the start differ in sources, prompts and topics at once: that fall stays
-# unexplained. A rule that saw no pair fell, too, from .13 to -.03. BT's gap beyond that: +.070 ±
-# .120 (Exercise 3), nothing shown.
-
-# %% [markdown]
-# | control, same sets | it asks | here |
-# |---|---|---|
-# | the same model earlier | did it fall? | yes, known sources at 64 epochs |
-# | without the suspected cause | is it why? | false labels (no norm); dispersion: not needed |
-# | a rule that never trained | is it the sets? | as you choose the rule |
-# | gold, while a proxy is optimized | is it exploited? | BT: no, up to $n = 64$; controls: yes |
+# unexplained. A rule that saw no pair fell, too, from .13 to -.03. What BT loses beyond it is open
+# (Exercise 3).
+#
+# | control, same sets | it asks |
+# |---|---|
+# | the same model earlier | did it fall? |
+# | without the suspected cause | is it why? |
+# | a rule that never trained | is it the sets? (It depends on the rule.) |
+# | gold, while a proxy is optimized | is it exploited? |
 
 # %% [markdown]
 # **A lower score on new data convicts nobody until you train the same model without the suspected
