@@ -19,8 +19,7 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
     """
     path = Path(source)
     if path.is_file() and path.suffix != ".parquet":
-        yield from (csv_rows if path.suffix in (".csv", ".tsv") else json_rows)(path)
-        return
+        return (yield from (csv_rows if path.suffix in (".csv", ".tsv") else json_rows)(path))
     if not path.exists() and (source.startswith((".", "/")) or path.suffix in (
             ".json", ".jsonl", ".gz", ".csv", ".tsv", ".parquet")):
         raise DataError(f"{source}: no such file; check the path, or data.source of the config")
@@ -37,8 +36,10 @@ def read_rows(source: str, split: str = "train") -> Iterator[dict]:
         what = ("no readable parquet, fetch it again" if path.is_file() else
                 f"no folder with a split {split!r} that datasets reads" if path.exists() else
                 "neither a file nor a dataset that can be loaded")
-        why = " ".join(str(error).split())
-        raise DataError(f"{source}: {what} ({type(error).__name__}: {why})") from error
+        own = isinstance(error, TypeError | AttributeError)  # Python's, of what no JSON should be
+        why = "damaged: write or fetch it again" if own else " ".join(
+            f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{source}: {what} ({why})") from error
 
 
 def distinct(pairs: list[tuple]) -> dict:
@@ -54,9 +55,8 @@ def json_rows(path: Path) -> Iterator[dict]:
     row = 0
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as f:
-            first = next(filter(str.strip, f), "").lstrip()[:1]
+            array = ".json" in path.suffixes and next(filter(str.strip, f), "").lstrip()[:1] == "["
             f.seek(0)
-            array = first == "[" and ".json" in path.suffixes
             values = functools.partial(json.loads, object_pairs_hook=distinct)
             for value in values(f.read()) if array else map(values, filter(str.strip, f)):
                 row += 1

@@ -402,6 +402,9 @@ def saved_to_disk(w):
     assert read_pairs(str(w.folder / "both"), split="test") == [PAIR]
     with refuses("both: no folder with a split 'dev' that datasets reads"):
         read_pairs(str(w.folder / "both"), split="dev")
+    (w.folder / "one/state.json").write_text("null")
+    with refuses(r"one: no folder with a split 'train' .* \(damaged: write or fetch it again\)"):
+        read_pairs(str(w.folder / "one"))
 
 
 @situation("a folder of parquet files, as the hub lays them out", "axolotl #1430", "used")
