@@ -22,8 +22,7 @@
 
 # %% [markdown]
 # The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit because
-# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR) counters it. We test both,
-# and then look for exploitation, too.
+# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR) counters it.
 
 # %% [markdown]
 # Words from before: *margin*, *tau*, the *pocket world* (notebook 01), *effective rank* (02),
@@ -90,8 +89,6 @@ from bsr_lite.studies.records import read_runs, read_table, watched
 # and *new sources* below mean both sets of their column.
 
 # %% [markdown]
-# The picture shows every 16th prompt of the pocket world.
-#
 # **Predict**: which two of the four sets have the very same prompts, so that their scores can be
 # paired?
 
@@ -141,12 +138,11 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 
 # %% [markdown]
 # **What to see.** Every prompt has four known sources, drawn at random. The four new sources
-# answer a third of the training prompts and all other prompts. They are settings of two small
-# models.
+# answer a third of the training prompts and all other prompts.
 #
 # <details><summary>Answer</summary>
 #
-# Prompt- and mutual-disjoint. Between these two only the sources change.
+# Prompt- and mutual-disjoint.
 # </details>
 
 # %% [markdown]
@@ -156,12 +152,12 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 # epochs). Of 40 coordinates 10 decide gold, the rest are nuisance. Of the labels .17 are *false*:
 # against gold.
 #
-# **The control** is the same training with *clean* labels, gold's own. So every number comes three
-# times: with **false** labels, with **clean** ones, and **false minus clean**. The third is false
-# labels' part.
+# **The control** is the same training with *clean* labels, gold's own. Every number comes three
+# times: with **false** labels, with **clean** ones, and **false minus clean**, false labels' part.
 #
-# At epoch 8 BT orders nearly all training pairs. So we look at what comes *after*: the change from
-# epoch 8 to epoch 64. *Train* is scored by the labels as given, all else by gold.
+# At epoch 8 BT orders .99 of the training pairs as labelled, or all with clean labels
+# (`data/runs/worlds`). So we look at the change from epoch 8 to epoch 64. *Train* is scored by the
+# labels as given, all else by gold.
 
 # %%
 PARTS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
@@ -211,6 +207,9 @@ table(small["bt"], ["train", *PARTS]).rename_axis("BT, change")
 # and the third column excludes zero. So false labels are why.
 #
 # On new sources no fall is seen. That is no acquittal: with clean labels they rise by .06.
+#
+# By epoch 8 false labels had cost tau already: prompt-disjoint is at .774, with clean labels at
+# .830 (`data/runs/worlds`).
 
 # %% [markdown]
 # The paper suspects dispersion. It is there: the spread of $\lVert h\rVert$ over its mean grows
@@ -232,8 +231,8 @@ pd.concat({"BT, RMSNorm": table(one_length, PARTS[:2]),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# They fall further: prompt-disjoint by .064. The norm has a cost of its own: with clean labels a
-# rise of .025 becomes a fall of .020.
+# They fall further: prompt-disjoint by .064. With clean labels it falls, too, by .020. Neither
+# suspect is there. So with a final norm there is a third cause, which we have not looked for.
 #
 # False labels' part is the third column: -.044 with the norm, -.043 without. It does not need
 # dispersion. Whether dispersion adds to it is open.
@@ -285,10 +284,13 @@ figure.suptitle("Against BT, BSR falls behind on prompt-disjoint, false labels o
                 "on mutual-disjoint it ends ahead with false labels only");
 
 # %% [markdown]
-# **What to see.** Left: with clean labels (dashed) BT rises, with false ones (solid) it falls. BSR
-# ends below BT in both. Middle: BSR's lead sinks with both labels alike, and their difference
-# (black) ends at zero. Right: with clean labels the lead sinks to zero, with false ones it stays.
-# Bands and bars are 95% over seeds.
+# **What to see.** Curves start at epoch 8. Left: with clean labels (dashed) BT rises, with false
+# ones (solid) it falls. BSR ends below BT in both. Middle: BSR's lead sinks with both labels alike,
+# and their difference (black) ends at zero. Right: with clean labels the lead sinks to zero, with
+# false ones it stays. Bands and bars are 95% over seeds (left bar: false labels, right bar: clean).
+#
+# In the next table the first two blocks are $10^{-2}$. Three intervals of its third column exclude
+# zero.
 
 # %%
 def at_the_end(scores):
@@ -304,9 +306,6 @@ bt, clean = small["bt"]["false"], small["bt"]["clean"]
 up, _ = metrics.seed_interval(since(bt)[0])
 down, half = metrics.seed_interval(since(bt)[2])
 assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-disjoint falls"
-for labels in LABELS:  # in-domain, prompt-disjoint
-    for cost, half in map(metrics.seed_interval, since(lead["bsr"][labels])[1:3]):
-        assert cost + half < 0, "after epoch 8 BSR costs on known sources, whatever the labels"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -316,9 +315,8 @@ for labels in LABELS:  # in-domain, prompt-disjoint
 # paper's $10^{-3}$ the cost is about .01.
 #
 # *Mutual-disjoint*: yes, by .022 with false labels. With clean ones no lead is seen. So BSR
-# counters false labels there, and at $10^{-3}$, too. Response-disjoint agrees at $10^{-2}$ and is
-# open at $10^{-3}$. Whether BSR does so *after* epoch 8 is open: the change of its lead holds
-# zero.
+# counters false labels there, and at $10^{-3}$, too. Whether it does so *after* epoch 8 is open:
+# the change of its lead holds zero.
 # </details>
 
 # %% [markdown]
@@ -348,17 +346,16 @@ pd.DataFrame({UNITS.get(part, part): {"BT, step 28 to 57": shown(changes[part]),
               for part in changes})
 
 # %% [markdown]
-# No fall is seen, so there is none that BSR could counter. But each pair was seen only *once*, and
-# an interval of ± .047 would not show the small world's fall, .018.
+# No fall is seen. But each pair was seen only *once*, and an interval of ± .047 would not show the
+# small world's fall, .018.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
 #
-# The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models, without
-# intervals. Six studies of ours have this $\lambda$ and three or four seeds. Four train LoRA on 10
-# layers. *Norms* trains all weights of 30 layers. *Judged* trains QLoRA on real answers that a
-# GPT-4 judge ranked. All but *judged* draw from the same prompts, so these are not six independent
-# looks.
+# The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models. Six studies
+# of ours have this $\lambda$ and three or four seeds. Four train LoRA on 10 layers. *Norms* trains
+# all weights of 30 layers. *Judged* trains QLoRA on real answers that a GPT-4 judge ranked. All but
+# *judged* draw from the same prompts, so these are not six independent looks.
 #
 # **Predict**: of eighteen intervals (six studies, three sets), how many exclude zero, and on which
 # side?
@@ -413,11 +410,15 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # <details><summary>Answer</summary>
 #
 # One, a cost: *lambda*, mutual-disjoint. Of eighteen, chance alone would give .9. So alone it
-# convicts nobody (notebook 06, Section 5).
+# convicts nobody (06, Section 5).
 #
 # No gain is shown. Nor are most of the paper's excluded. Lay its four models' gains on our
 # eighteen intervals: 53 of 72 lie inside. The other 19 lie above, but with other models and data
 # that is no refutation.
+#
+# Left out are *fast* (two seeds) and heads on a backbone that is not trained: *frozen* and
+# *frozen_long* (`data/runs/LOG.md`). There BSR costs .002 to .007. Five of six intervals exclude
+# zero.
 # </details>
 
 # %% [markdown]
@@ -516,9 +517,9 @@ pd.DataFrame({key: {
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In both, judged by the means. In *judged* BT and the rule both rise on new sources, the opposite
-# of the paper's table. In *lora* both fall. On its response-disjoint both gaps exclude zero over
-# prompts. On its mutual-disjoint, where sources alone change, both are open.
+# In both, judged by the means. In *judged* BT and the rule both rise on new sources. In *lora* both
+# fall. On its response-disjoint both gaps exclude zero over prompts. On its mutual-disjoint, where
+# sources alone change, both are open.
 # </details>
 
 # %% [markdown]
@@ -584,11 +585,9 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # .021 more.
 # </details>
 #
-# So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014:
-# that is their part.
+# So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014.
 #
-# Nor does a gap measure overfitting. While BT overfits, from epoch 8 to 64, its gap *narrows*, by
-# .025 ± .011.
+# Nor does a gap measure overfitting: while BT overfits, it *narrows*, by .025 ± .011.
 #
 # A gap belongs to a scorer *and* two sets. By itself it convicts nobody.
 
@@ -638,10 +637,8 @@ pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
 #
 # <details><summary>Fine print</summary>
 #
-# Four of eighteen intervals exclude zero (←), by chance .9 would. Two go the paper's way: training
-# data's rank falls in *norms*, and BSR keeps it up in *lora*. With the mean subtracted both are
-# open (02, Section 7). Two go against it: the fall of $\lVert h_w - h_l\rVert$, and BSR's *longer*
-# differences in *lora*.
+# Four of eighteen intervals exclude zero (←), by chance .9 would. Two go against the paper, two its
+# way: those of the effective rank. With the mean subtracted these are open (02, Section 7).
 # </details>
 
 # %% [markdown]
@@ -681,6 +678,8 @@ assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one 
 # - *fewest words*;
 # - *heavy tails*: gold plus noise with rare huge errors (Student's t, two degrees of freedom).
 #
+# The table adds *normal noise*, which correlates with gold as weakly as *heavy tails*.
+#
 # **Predict**: which of these curves of gold turn down, if any?
 
 # %%
@@ -689,7 +688,9 @@ gold, sizes = kept["gold"], picks["n"]  # (112, 64)
 NAMES = {"bt": "BT", "heavy-tailed noise": "heavy tails", "words": "fewest words"}
 proxies = {"bt": [kept[f"bt-seed{seed}"] for seed in range(4)], "words": [-kept["words"] * 1.0]}
 agreed = np.mean([statistics.within_correlation(proxy, gold) for proxy in proxies["bt"]])
-proxies["heavy-tailed noise"] = noisy_gold(gold, agreed, 4)["heavy-tailed noise"]  # as recorded
+heavy = noisy_gold(gold, agreed, 4)["heavy-tailed noise"]  # as recorded
+weak = np.mean([statistics.within_correlation(proxy, gold) for proxy in heavy])
+proxies |= {"heavy-tailed noise": heavy, "twin": noisy_gold(gold, weak, 4)["normal noise"]}
 
 
 def gained(proxy, values):  # the pick's gain on a pick at random, (of n, prompts)
@@ -737,40 +738,44 @@ figure.suptitle("Gold turns down under both controls, and not under BT up to n =
 # %%
 rows = {text: [f"{np.mean([statistics.within_correlation(p, gold) for p in proxies[name]]):.2f}"]
         + [shown(gains[name][:, 6] - gains[name][:, other], both) for other in (0, 4)]
-        for name, text in NAMES.items()}  # places in sizes
+        for name, text in (NAMES | {"twin": "normal noise"}).items()}  # places in sizes
 mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
 rows["BSR minus BT"] = ["", f"{round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}", ""]
 peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
-assert peak["bt"] == 6 > max(peak["words"], peak["heavy-tailed noise"]), "BT rises, controls turn"
+assert peak["bt"] == peak["twin"] == 6 > max(peak["words"], peak["heavy-tailed noise"]), "turns"
 heads = ["correlation with gold", "gold's gain at n = 64", "from n = 16 to 64"]
 pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points of gold
 
 # %% [markdown]
-# **What to see.** The proxy promises more with every $n$ *by construction*. Look at gold.
+# **What to see.** The proxy (dashed) promises more with every $n$ *by construction*. It is rescaled
+# to gold's spread within a prompt. Look at gold.
 #
 # <details><summary>Answer</summary>
 #
-# The two controls. From 16 to 64 their proxies rise and gold falls: both are exploited. *Fewest
-# words* ends worse than a pick at random.
+# The two controls. From 16 to 64 their proxies rise and gold falls: both are exploited.
 #
-# Gold of BT's picks still rises. But BT correlates with gold by .64, the controls by .29 and .33.
-# And these are answers of one policy, whose source BT knows.
+# Is low correlation why? *Normal noise* correlates as weakly as *heavy tails*, by .29. Yet gold
+# still rises, by .079 ± .039. So in *heavy tails* the rare huge errors are why. *Fewest words* has
+# no such twin: why it turns is open.
+#
+# Gold of BT's picks still rises. These are answers of one policy, whose source BT knows.
 # </details>
 #
-# Is BSR the better judge? Open: at $n = 64$ BSR minus BT lies within ± .106, beside BT's own gain
-# of .64.
+# Is BSR the better judge? Open: at $n = 64$ BSR minus BT lies within ± .106.
 
 # %% [markdown]
 # ## 7. The verdicts
 #
 # *Shown*: the interval lies on the claim's side of zero. *Against*: it excludes the claim. *Open*:
-# it holds zero. *Not tested*: nobody looked, or no fall was seen. A star: a question of ours. In
-# brackets: the section (04.6: Section 6 of notebook 04).
+# it holds zero. *Not tested*: nobody looked, or no fall was seen. *1 of 18*: one interval of
+# eighteen says so. A star: a question of ours. 04.6: Section 6 of notebook 04.
 #
-# The claims: BT overfits, because norms disperse or labels are false. BSR counters it and gains
-# tau. New sources score lower. Training data loses rank. Best-of-$n$ loses gold.
+# **Predict** which hold where, then open the folds:
 #
-# **Predict** which hold where, then open the folds.
+# - BT overfits. Norms must disperse for that. False labels are why.
+# - BSR holds prompt-disjoint up, counters false labels, gains tau. Mutual-disjoint scores lower.
+# - $\lVert h_w - h_l\rVert$ grows. Norms disperse. Training data loses more rank; BSR keeps it up.
+# - Best-of-$n$ by BT loses gold. BSR picks better.
 
 # %% [markdown]
 # <details><summary>Overfitting and ranking</summary>
@@ -778,11 +783,11 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 # | claim | small worlds | language model |
 # |---|---|---|
 # | BT overfits (2) | **shown**, known sources | **open** |
-# | dispersion is why (2) | needed: **against**; adds: **open** | not tested |
+# | norms must disperse for that (2) | **against** | not tested |
 # | false labels are why* (2; 06.6) | **shown**, without a final norm | not tested |
 # | BSR holds prompt-disjoint up (2) | **against** | not tested |
-# | BSR counters false labels* (2) | mutual-disjoint, end **shown**, change **open** | not tested |
-# | BSR gains tau (3; 04.6) | *helps* **shown**, others **against** | 17 **open**, 1 **against** |
+# | BSR counters false labels* (2) | mutual-disjoint **shown**, prompt- **open** | not tested |
+# | BSR gains tau (3; 04.6) | *helps* **shown**, rest **against** | **open**, 1 of 18 **against** |
 # | mutual-disjoint scores lower (4) | *helps* **shown** | *lora* **open**, *judged* **against** |
 # </details>
 
@@ -791,10 +796,10 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 #
 # | claim | small worlds | language model |
 # |---|---|---|
-# | $\lVert h_w - h_l\rVert$ grows (5; 04.4) | **shown** | *norms* **against**, *lora* **open** |
+# | $\lVert h_w - h_l\rVert$ grows (5; 04.4) | **shown** | **against** (1 of 18), *lora* **open** |
 # | norms disperse (2; 5; 04.4) | **shown** | **open** |
 # | training data loses more rank (5) | not tested | **open** |
-# | BSR keeps rank up (5) | not tested | *lora* **shown**, *norms* **open** |
+# | BSR keeps rank up (5) | not tested | *lora* **shown** (1 of 18), *norms* **open** |
 # | the same, mean subtracted | not tested | **open** |
 # | best-of-$n$ by BT loses gold* (6) | not tested | **against**, $n = 16$ to 64 |
 # | BSR picks better of $n$* (6) | not tested | **open** |
@@ -806,26 +811,22 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 # with false labels only.
 #
 # In the language model most is open or not tested. Two things are decided. Gold of BT's picks
-# rises up to $n = 64$. In *judged* new sources score higher. Three more rest on one interval of
-# eighteen each: in *norms* $\lVert h_w - h_l\rVert$ falls, in *lambda* BSR costs, in *lora* it
-# keeps rank up.
+# rises up to $n = 64$. In *judged* new sources score higher.
 #
-# Thousands of prompts, and pairs seen often enough to overfit, could change this
-# (`bsr_lite/configs/rm_qlora_t4.yaml`).
+# Pairs seen often enough to overfit could change this (`bsr_lite/configs/rm_qlora_t4.yaml`).
 
 # %% [markdown]
 # <details><summary>Fine print</summary>
 #
-# *Gains tau* is judged at $10^{-3}$. *Helps* gains on new sources; *neutral*, *hurts* and *mean on
-# the signal* lose. At other $\lambda$ the language model shows costs (04.9), and one gain on
-# labels of people (06.5).
+# *Counters* is judged at epoch 64: the change since epoch 8 is open. *Gains tau* is judged at
+# $10^{-3}$. *Helps* gains on new sources; *neutral*, *hurts* and *mean on the signal* lose. At
+# other $\lambda$ the language model shows costs (04.9), and one gain on labels of people (06.5).
 # </details>
 
 # %% [markdown]
 # ## Exercises
 #
-# Each stub returns `None`; its checker then says "not attempted yet". A fold holds the first hint,
-# a wrong answer gets a second. Solutions are in `notebooks/solutions/`.
+# A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 6's
@@ -834,7 +835,7 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 #
 # <details><summary>Hint</summary>
 #
-# Do not ask which sample wins. First ask which *value of the proxy* is the largest in a draw.
+# Do not ask which sample wins, but which *value of the proxy* is the largest in a draw.
 # </details>
 
 # %%
@@ -875,12 +876,11 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # - its half width, 1.96 standard errors over prompts (variances with $n - 1$);
 # - the prompts a set, rounded up, at which the half width would be `useful`.
 #
-# Run the last cell: what is shown, of which models? Would it do for mutual-disjoint? For *judged*
-# (one number a set)?
+# Run the last cell: what is shown, of which models? Would it do for mutual-disjoint?
 #
 # <details><summary>Hint</summary>
 #
-# Which scores belong to the same prompt? Look at the picture in Section 1.
+# Which scores belong to the same prompt? See Section 1's picture.
 # </details>
 
 # %%
@@ -898,12 +898,16 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 
 # %% [markdown]
 # **4.** *Take the suspected cause away.* From scores of a method and of BT, with false and with
-# clean labels (arrays, one number a seed), return mean and 95% half width of three things: the
-# lead with false labels, with clean ones, and the first minus the second.
+# clean labels (arrays, one number a seed), return mean and 95% half width of the method's lead
+# with false labels, with clean ones, and of false minus clean.
 #
-# No checker: the last cell must print Section 2's *BSR minus BT at epoch 64*, mutual-disjoint.
-# Then take prompt-disjoint's change since epoch 8. Which column alone would mislead you? And which
-# about L2 (04)? On response-disjoint it costs .159 with false labels, .197 with clean ones
+# No checker: the last cell must print Section 2's lead, mutual-disjoint at epoch 64.
+#
+# Then judge L2 (04). Train it, and put "l2" and "response_disjoint" into the last cell:
+#
+# `small["l2"] = {labels: trained(world, "l2-1e-2") for labels, world in LABELS.items()}`
+#
+# Which column alone would mislead you? BT's tau there is .593, with clean labels .739
 # (`data/runs/worlds`).
 #
 # <details><summary>Hint</summary>
@@ -945,14 +949,15 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 # <details><summary>Exercises 2 to 4</summary>
 #
 # Exercise 2: .131 beside .193: answers drawn twice move the policy less. Best of 64 moves by 3.2
-# nats at most. Beyond that nothing was seen.
+# nats at most.
 #
 # Exercise 3: nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05
-# takes 1,390 prompts a set, *for these four models*. Mutual-disjoint needs the paired form.
-# *Judged* has no scores of the rule by prompt.
+# takes 1,390 prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the
+# paired form.
 #
-# Exercise 4: the first, -.018 ± .011: a cost, but not of false labels. About L2 the third, +.038:
-# there was less to lose.
+# Exercise 4: the third, +.038. L2 costs .159 with false labels, .197 with clean ones. Both are 27%
+# of BT's tau. That is no law: on prompt-disjoint the costs are alike, .179 and .177
+# (`data/runs/worlds`).
 # </details>
 
 # %% [markdown]
@@ -960,12 +965,9 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 #
 # | In your run, watch | healthy | otherwise, seen here | then vary |
 # |---|---|---|---|
-# | prompt-disjoint against training | no fall | -.018 at 64 epochs | fewer epochs; cleaner labels |
+# | prompt-disjoint against training | no fall | -.018 at 64 epochs | fewer epochs |
 # | gap of new sources beyond clean labels' | none | -.041, small world | cleaner labels |
 # | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
-#
-# No clean labels? Turn a further tenth of the labels: if false labels are the cause, the gap
-# should widen (not tried here).
 
 # %% [markdown]
 # ## What you know now

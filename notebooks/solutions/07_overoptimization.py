@@ -155,9 +155,12 @@ print("prompt-disjoint, change since epoch 8:",
       told(lambda x: x[600]["prompt_disjoint"] - x[75]["prompt_disjoint"]))
 
 # %% [markdown]
-# On prompt-disjoint the first column alone looks like harm done by false labels. But the second is
-# as far below zero: BSR costs there by itself. On mutual-disjoint the lead is seen with false
-# labels only, and the third column excludes zero: there BSR counters them.
+# On mutual-disjoint the lead is seen with false labels only, and the third column excludes zero:
+# there BSR counters them. The second line was not asked for. On prompt-disjoint the first column
+# alone looks like harm done by false labels. But the second is as far below zero: BSR costs there
+# by itself.
 #
-# The third column alone would mislead about L2: above zero on response-disjoint, though L2 costs
-# with false labels and with clean ones.
+# L2 counters nothing on response-disjoint: it costs .159 with false labels and .197 with clean ones
+# (`data/runs/worlds`). The third column alone, +.038, would mislead. Either cost is 27% of BT's
+# tau, .593 and .739. That is no law: on prompt-disjoint L2 costs .179 and .177, though BT has .756
+# and .854 there.
