@@ -71,8 +71,7 @@ for name in ("helps", "mean on the signal", "hurts"):
 # %% [markdown]
 # Above 1 the signal survives. In *helps* it does by far. With the mean on the signal it does under
 # the spread term alone, while under BSR the two fade together: no $\lambda$ is good. In *hurts* the
-# nuisance survives. In the rough form BT's sureness of its labels cancels. With the exact
-# information (Section 7) A's 301 is about 76.
+# nuisance survives. These are limits of the formula: an exact fit need not tend to them.
 
 # %% [markdown]
 # **2.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
