@@ -14,16 +14,13 @@
 # Robustness of Reward Models for Language Model Alignment" (the paper): **RLOO** (REINFORCE
 # leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*, the other
 # answers to the same prompt.
-#
-# Sections 1 to 5 try it on cases small enough to enumerate. Section 6 gives it to a language model.
-# Section 7 asks what 40 recorded steps taught.
 
 # %% [markdown]
 # After it you can
 # - derive the policy gradient, and say which of its estimates are unbiased;
 # - say what a baseline does, and why it is taken per prompt;
 # - put the KL where it does what you think it does;
-# - write the whole loop, and say what it taught.
+# - write RLOO's loss, read the whole loop, and say what it taught.
 #
 # Words from before: *gold*, *proxy*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
 # **policy** $\pi$ is the language model in training, the **reference** $\pi_{ref}$ the same model
@@ -136,7 +133,7 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 # the average over many draws tells good from bad.
 #
 # The cure is to subtract a **baseline** $b$ from the reward. The mean stays, since
-# $E[b\, \nabla\log\pi] = b \sum_a \nabla \pi(a) = b\,\nabla 1 = 0$. The variance changes.
+# $E[b\, \nabla\log\pi] = b \sum_a \nabla \pi(a) = b\,\nabla 1 = 0$.
 #
 # **Predict** the variance of one draw's gradient as a function of $b$. What shape has it? Is its
 # minimum at the mean reward?
@@ -299,14 +296,14 @@ pd.DataFrame({f"gap {gap}": {
 # At a gap of 3 they bring 4.4 times the variance: hence the own prompt. How large the gap is for
 # real rewards, the toy cannot say.
 #
-# BSR pins the level of the rewards and shrinks the differences between prompts (notebook 03). RLOO
-# sees neither: within a prompt both cancel.
+# BSR pins the level of rewards and shrinks the differences between prompts (notebook 03). Within a
+# prompt both cancel.
 
 # %% [markdown]
 # ## 3. From arms to answers
 #
 # An arm is now a whole answer $y$ to a prompt $x$. *Every token of an answer is pushed with the
-# same $A$*, also an **idle** one, which had no part in the reward. What becomes of it?
+# same $A$*, also an **idle** one, which had no part in the reward.
 #
 # The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token;
 # the second is idle. The baseline is the mean reward, 1/2. A token's logit sets how probable its 1
@@ -348,8 +345,8 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 
 # %% [markdown]
 # Three estimates of the KL from one answer are in use: $k_1 = d$, $k_2 = d^2/2$, and
-# $k_3 = e^{-d} - 1 + d$. Each can stand in two places. *In the reward* it is a number. *As a loss*,
-# beside the policy loss, it is differentiated.
+# $k_3 = e^{-d} - 1 + d$. Each can stand in two places. *In the reward* it is a number. *As a loss*
+# it is differentiated.
 #
 # **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
 # reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
@@ -400,7 +397,7 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # </details>
 #
 # So, for $d$ of whole answers, this KL wants **$k_1$ in the reward**, the paper's place, or $k_2$
-# as a loss. Never use $k_1$ or $k_3$ as a loss.
+# as a loss.
 
 # %% [markdown]
 # ## 5. Where does it end?
@@ -417,8 +414,8 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 
 # %% [markdown]
 # Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in the KL's
-# estimate and place. A loss $\beta\,k(d)$ acts like $-\beta\,k'(d)$ added to $A$, since
-# $\nabla d = \nabla\log\pi$. The code calls $k'(d)$ `slope`.
+# estimate and place: *$k_1$ in the reward*, *$k_2$ as a loss* and *$k_1$ as a loss*. A loss
+# $\beta\,k(d)$ acts like $-\beta\,k'(d)$ added to $A$, since $\nabla d = \nabla\log\pi$.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"?
 
@@ -440,12 +437,14 @@ def train_bandit(place, beta=1.0, steps=3000, K=4, rate=0.05):
     return torch.stack(path)
 
 # %%
-TITLES = {"k1 in the reward": "k1 in the reward:\nthere, and at rest",
-          "k2 as a loss": "k2 as a loss:\nthere, but shaking",
-          "k1 as a loss": "k1 as a loss:\nno price at all"}
-paths = {place: train_bandit(place) for place in TITLES}
+RUNS = ("k1 in the reward", "k2 as a loss", "k1 as a loss")
+paths = {place: train_bandit(place) for place in RUNS}
 tilted = (log_ref + rewards).softmax(0)  # beta = 1
 assert ((paths["k1 in the reward"][-1] / tilted - 1).abs() < 0.01).all(), "it must end there"
+
+# %%
+ENDS = "there, and at rest", "there, but shaking", "no price at all"
+TITLES = {place: f"{place}:\n{end}" for place, end in zip(RUNS, ENDS, strict=True)}
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
@@ -470,10 +469,11 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 # too, but goes on shaking: its price is added behind the baseline, so the pushes do not vanish.
 # *$k_1$ as a loss* is no price: it ends at the best arm.
 # </details>
-#
-# Does the price hold a language model? In `data/runs/study_rloo/results.md` two runs with
-# $\beta = .05$ end 9.6 and 11.0 nats from the reference. Without a price, three seeds each average
-# 20 and 29.
+
+# %% [markdown]
+# Does the price hold a language model? `data/runs/study_rloo` gives a hint, no verdict. Its rewards
+# come from a model trained with BT and one with BSR, in standard deviations. With $\beta = .05$ one
+# run of each ends 9.6 and 11.0 nats from the reference; six without a price end at 14 to 47.
 
 # %% [markdown]
 # ## 6. The loop
@@ -510,16 +510,19 @@ def roll_out(rows, generator):
     ids = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
     return ids, texts, [a[-1] == stop for a in answers]
 
+# %% [markdown]
+# **Write it first**: a loss whose gradient is the mean of $-\hat g$ over prompts, with Section 4's
+# $R$ in the place of $r$. Put it into `loss_of`. The cell behind compares it with the library's
+# `rloo_loss`.
+#
+# That one has $\rho = \pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers. So
+# a batch can serve several updates. At the first, $\rho = 1$ and the gradient is the same.
+
 # %%
 def loss_of(reward, logp, ref):
     """RLOO's loss, and A.  Shapes: (P, K) each, `logp` with a graph -> scalar, (P, K)."""
     A = leave_one_out(reward - BETA * (logp.detach() - ref))
     return -(A * logp).mean(), A  # the loss has the gradient: minus the mean of A grad log pi
-
-# %% [markdown]
-# The library's `rloo_loss` has $\rho = \pi/\pi_{old}$ in the place of $\log\pi$, where $\pi_{old}$
-# wrote the answers. So a batch can serve several updates. At the first, $\rho = 1$ and the gradient
-# is the same.
 
 # %%
 reward, ref, logp = torch.randn(3, 2, K).unbind()
@@ -606,10 +609,10 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 #
 # Recorded runs made 40 steps by the library's loop, of four prompts with four answers each. Gold
 # was counted in units of its sd; a cut-off answer lost one unit. There was no KL price
-# ($\beta = 0$), to show what a reward does. One run had a learning rate of 3e-4, one of 1e-3.
+# ($\beta = 0$). One run had a learning rate of 3e-4, one of 1e-3.
 #
-# Then each policy answered 64 new prompts. They share ten **subjects** (cats, sewing, ...). A
-# subject is the unit of repetition.
+# Then each policy answered 64 new prompts. They share ten **subjects**. A subject is the unit
+# of repetition.
 #
 # **Predict**: which of gold's terms rose at both rates, and which only at 1e-3?
 
@@ -668,7 +671,8 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
 # itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Here are
 # three of its five rewards, three seeds each: gold (seed 0 is the run above), random numbers (a new
-# one for every text), and a constant. All runs answered the same 112 new prompts.
+# one for every text), and a constant. The two left out are gold with a flaw added
+# (`data/runs/LOG.md`). All runs answered the same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -747,7 +751,7 @@ plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
 # gradient (dots). But AdamW steps on along a mean of *past* gradients, and that shortened them
 # further.
 #
-# Random numbers, too, pay on average for ending alone. They leave 12 to 17 tokens.
+# Random numbers, too, pay on average for ending alone.
 
 # %%
 pd.DataFrame({"change with gold, mean ± 95% over seeds": {
@@ -757,8 +761,7 @@ pd.DataFrame({"change with gold, mean ± 95% over seeds": {
 # %% [markdown]
 # **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain. It is
 # mostly *instruction*; *topic* is undecided. The other half is *complete*, which random numbers may
-# raise as well (.40 ± .42). With a constant *complete* rose by .09 only: answers so short hold
-# hardly a closing mark.
+# raise as well (.40 ± .42).
 #
 # Did ending itself raise the other four? A cut-off answer may lack the last item. So compare, on
 # the same prompts, a policy's answers that ended with the reference's that ended.
@@ -835,8 +838,8 @@ checks.check_answer_logprobs(answer_logprobs);
 # %% [markdown]
 # **3.** Another reward model orders answers alike, but its rewards are $r' = c\,r$ with $c > 0$.
 # Which $\beta'$ has the same best policy as $\beta$ had with $r$? By which factor does the gradient
-# of the loss then grow? Return `(β', factor)`. With Section 6's clipping (at norm 1) and optimizer,
-# does it matter? (At 1e-3 all 40 recorded gradient norms lie above 8.)
+# of the loss then grow? Return `(β', factor)`. Would the factor matter in Section 7's run at 1e-3
+# (clip at norm 1, AdamW, rewards in sds)? All its 40 gradient norms lie above 8.
 #
 # <details><summary>Hint</summary>
 #
@@ -854,12 +857,11 @@ checks.check_rescaled(rescaled);
 # %% [markdown]
 # **4.** *Judge a record*, with a third rate, 3e-3. Someone says: "RLOO taught the policy more than
 # to stop." Tensors: `change` (prompts, 5), after minus before, *complete* first; `subjects`
-# (prompts,) numbers each prompt's subject. Return what the other four terms gained together: the
-# mean over subjects, and half of its 95% interval (`metrics.seed_interval`). The last cell also
-# takes prompts for subjects.
+# (prompts,) numbers each prompt's subject. Return what the other four terms gained: the mean over
+# subjects, and half its 95% interval (`metrics.seed_interval`).
 #
-# - (a) At which rates may the sentence stand?
-# - (b) Does that depend on what counts as one observation?
+# - (a) At which rates may it stand, by the other four *and* by gold where both ended (last row)?
+# - (b) Does that depend on what counts as one observation, a subject or a prompt?
 # - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
 #
 # <details><summary>Hint</summary>
@@ -883,7 +885,9 @@ for rate in RATES:
                    for g in gained)
     table[f"rate {rate}"] = {
         "gold": told(found[rate]["gold"]), "KL": f"{np.mean(saved[rate]['policy']['kl']):.0f} nats",
-        "the other four, over subjects": over, "as if over prompts": as_if}
+        "the other four, over subjects": over, "as if over prompts": as_if,
+        "gold where both ended": told((gold_of_ended(saved[rate]["policy"]) - gold_of_ended(
+            saved[rate]["reference"])).groupby(subjects).mean())}
 pd.DataFrame(table)
 
 # %% [markdown]
@@ -900,7 +904,7 @@ pd.DataFrame(table)
 #
 # 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
 # 2. Nothing: every advantage is zero.
-# 3. $k_1$ as a loss has gradient zero on average. In the reward it has the right one.
+# 3. $k_1$ as a loss has gradient zero on average.
 # 4. No. A whole answer shares one push; with few answers idle tokens ride along.
 # 5. It shows what loop and penalty do when nothing is judged: here they ended every answer and
 #    *cost* gold.
@@ -915,7 +919,7 @@ pd.DataFrame(table)
 # | share that ended | .41, then .91 or more (1e-3) | the token cap, a penalty for not ending |
 # | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant): the reward |
 # | terms but *complete* | *instruction* +.35 ± .14 (1e-3) | more steps, then the learning rate |
-# | KL after 40 steps | 23 nats (1e-3) | gained less at 33 (3e-3): $\beta$, rate |
+# | KL after 40 steps | 12 to 25 nats (gold, `study_rloo_controls`) | 33 (3e-3) gained less: rate |
 
 # %% [markdown]
 # ## What you know now
@@ -925,7 +929,7 @@ pd.DataFrame(table)
 # - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss it has
 #   none. Its $\beta$ needs the reward's scale.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
-#   the loop on a constant and on random numbers: here they, too, learned to end; only gold raised
-#   the other four terms' sum.**
+#   the loop on a constant and on random numbers: here they, too, learned to end; of the three only
+#   gold raised the other four terms' sum.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**
