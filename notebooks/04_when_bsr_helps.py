@@ -286,7 +286,7 @@ for axis, (part, name) in zip(axes, (("response_disjoint", "new sources"),
                                      ("prompt_disjoint", "new prompts")), strict=True):
     draw_paired(axis, {term: paired("A", part, term) for term in TERMS})
     plots.label(axis, "", "" if axis is axes[1] else BARS, name)
-figure.suptitle("World A: on new sources the spread term gains, level takes a little back");
+figure.suptitle("World A: on new sources the spread term gains, level takes nearly a third back");
 
 # %% [markdown]
 # **What to see.** A dot is a seed, a grey line joins one seed's dots. On new prompts all three

@@ -225,7 +225,7 @@ one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
 one_length["false minus clean"] = one_length["false"] - one_length["clean"]
 minus = {column: scores - small["bt"][column] for column, scores in one_length.items()}
 assert all(sum(metrics.seed_interval(v)) < 0 for v in since(minus["false"])[1:3]), "a larger fall"
-pd.concat({"BT, RMSNorm": table(one_length, PARTS[:2]),
+pd.concat({"BT, RMSNorm": table(one_length, ["train", *PARTS[:2]]),
            "RMSNorm minus none": table(minus, PARTS[:2])})
 
 # %% [markdown]
@@ -275,10 +275,11 @@ for axis, test, va in ((axes[1], known, "bottom"), (axes[2], new, "top")):
     draw(axis, "false minus\nclean", third, "black", "-", "bottom")
     axis.annotate(f"false minus clean,\nlevel at 64: {shown(third[-1])}", (8, -0.05), fontsize=9)
 titles = {"change, prompt-disjoint": "tau minus that at epoch 8",
-          "BSR's lead, prompt-disjoint": "tau minus BT's", "BSR's lead, mutual-disjoint": ""}
+          "BSR's lead, prompt-disjoint": "tau minus BT's",
+          "BSR's lead, mutual-disjoint": "tau minus BT's"}
 for axis, (title, unit) in zip(axes, titles.items(), strict=True):
     axis.plot((8, 64), (0, 0), color="black", linewidth=0.8)
-    axis.set(xlim=(6, 105), xticks=EPOCHS[1::2])  # room for the names
+    axis.set(xlim=(6, 105), xticks=(8, 24, 40, 64))  # room for the names
     plots.label(axis, "epoch", unit, title)
 figure.suptitle("Against BT, BSR falls behind on prompt-disjoint, false labels or not;\n"
                 "on mutual-disjoint it ends ahead with false labels only");
