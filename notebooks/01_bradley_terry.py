@@ -766,6 +766,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # 1. Two labs train on the same pairs; one's rewards are all 100 higher. Whose model is better?
 # 2. A fit gets every training pair right. Why is that no good news when judges are noisy?
 # 3. You scale a model's rewards by three. What changes: its choices, its claims, its loss?
+# 4. Why need judges not agree on a scale of marks?
+# 5. Ten people judge each pair instead of one. What happens to endless margins?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
@@ -774,6 +776,8 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
 # 3. Not its choices. Its claims grow. The *training* loss falls where every pair is right. The loss
 #    on *fresh* pairs falls only if the model claimed too little.
+# 4. The loss sees differences within a prompt, and only who won.
+# 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
 # </details>
 
 # %% [markdown]
