@@ -375,8 +375,8 @@ figure.suptitle("Tau rises above the line of equal shares and falls below it");
 # carries over from a linear head to a network.
 #
 # Its sizes do not. In A BSR leaves about half of BT's slope along the nuisance, where the formula
-# says five hundredths (Section 7). Nor does the distance from the line give tau's change: BSR in B lies near
-# it, yet costs .105.
+# says a twentieth (Section 7). Nor does the distance from the line give tau's change: BSR in B lies
+# near it, yet costs .105.
 
 # %% [markdown]
 # And *calm norms are no proof*: the cv of $\lVert h\rVert$ falls in all six, most where tau falls.
