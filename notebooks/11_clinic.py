@@ -93,6 +93,7 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
 # %% [markdown]
 # `fitted` trains a head on hidden states, which a frozen backbone computes only once. Its loss is
 # Bradley-Terry's (Eq. 3) or BSR's (Eq. 25), plus a pull towards the head that it starts from.
+# Without the pull many heads would fit equally well: a head has 576 weights, and 80 pairs are few.
 #
 # The *doctor* is a list of checks. `judged` collects what it must know of a head's rewards.
 
@@ -137,8 +138,8 @@ model.meta["new_head"] = False  # it is trained now; saving and loading does thi
 assert doctor.examine(model, pairs), "the positive control: no check says broken"
 
 # %% [markdown]
-# **What to see.** One line a check. *ok* needs nothing, *look* may be fine, *broken* is to be
-# mended first.
+# **What to see.** One line a check. *ok*: this check found nothing, which does not mean all is
+# well. *look* may be fine, *broken* is to be mended first.
 #
 # |check|asks|section|
 # |---|---|---|
@@ -187,7 +188,6 @@ for name, r in (("before", new @ healthy), ("at 300", torch.tensor(raised["rewar
 # where all rewards have one sign. It never says *broken*.
 #
 # Where you want it mended, subtract the mean reward of some fixed answers, here of these 48 pairs.
-# The figure shows 24 of them, before and after.
 
 # %%
 high = torch.tensor(raised["rewards"])  # (P, 2)
@@ -242,7 +242,7 @@ assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps gro
 # %% [markdown]
 # ## 2. "All my rewards are negative"
 #
-# Is this one an illness? Bradley-Terry sees only the differences $h_w - h_l$ of its training pairs.
+# Bradley-Terry sees only the differences $h_w - h_l$ of its training pairs.
 # Take the mean hidden state $\bar h$ of the training answers, and subtract its projection on the
 # span of these differences. What is left is perpendicular to every difference: the *unseen
 # direction*. We move the head against it until the mean training reward has fallen by 8.
@@ -267,9 +267,8 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # Bradley-Terry has no gradient along it.
 # </details>
 #
-# New pairs are ranked as well as before: negative rewards are no illness either. If you want them
-# around zero, add a term that sees the level: BSR (lesson 03). We train on from the sick head, once
-# with each loss.
+# New pairs are ranked as well as before: negative rewards are no illness either. BSR (lesson 03)
+# adds a term that sees the level. We train on from the sick head, once with each loss.
 
 # %%
 for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
@@ -282,12 +281,9 @@ for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
     assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
 
 # %% [markdown]
-# **What to see.** Bradley-Terry moves nothing along the unseen direction. The mean reward still
-# rises by 1.4: the directions that Bradley-Terry does see carry part of the mean state, so learning
-# to rank drags the level along. BSR brings the mean to zero, mostly along the unseen direction.
-#
-# Here we train to the optimum. In the study `frozen`, of four epochs, BSR hardly pinned the level
-# (`data/runs/LOG.md`).
+# **What to see.** With Bradley-Terry the mean reward still rises by 1.4: the directions that it
+# does see carry part of the mean state, so learning to rank drags the level along. BSR brings the
+# mean to zero, mostly along the unseen direction. How near to zero depends on $\lambda$, here .1.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -353,9 +349,13 @@ print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(*reach))
 # Of a quarter, and of another quarter it lies above.
 # </details>
 #
-# A coin's interval would lie there far more rarely. So most of these heads do rank such pairs worse
-# than a coin, and none has learned anything.
+# Of a coin's 95% intervals roughly 5% miss one half, below or above. So of the 25% of heads that
+# lie below, most do rank such pairs worse than a coin.
 #
+# Why is a head no coin? A coin is tossed anew for each pair. One head ranks all 48. Where their
+# differences $h_w - h_l$ point nearly the same way, it is right on most of them or wrong on most.
+
+# %% [markdown]
 # An accuracy below one half, then, need not have been *learned*. Compare it with the range of 95%
 # of random heads. Below that range luck is unlikely: the model has learned something, with the
 # wrong sign for these pairs.
@@ -395,18 +395,18 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turne
 # .10, about one minus the healthy .92.
 # </details>
 #
-# **What to see.** By its accuracy the head of the alphabet cannot be told from a random one.
+# **What to see.** Of the four marked heads only *turned* and *healthy* lie outside the grey band.
+# By its accuracy *alphabet* cannot be told from a random one.
 #
 # A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
 
 # %% [markdown]
 # Length, too, can lower an accuracy: the rule "longer wins" ranks .31 of these pairs rightly. So
 # for *ok* the interval must lie above the better of "longer wins" and "shorter wins", here above
-# .69. It need not lie above random heads: a lucky one may pass.
+# .69.
 #
-# Has a model at 50% learned nothing, then? Its accuracy cannot tell. Read the labels first, then
-# compare with random heads and with length. Only an accuracy below all of these is a reason to
-# suspect that most labels are turned.
+# Has a model at 50% learned nothing, then? Its accuracy cannot tell. Read the labels first. Only an
+# accuracy below random heads and both rules is a reason to suspect that most labels are turned.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
@@ -456,7 +456,8 @@ pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found
 # **What to see.** Saved whole, the rewards are the same. With the backbone alone all three differ:
 # something changed, and the line *head* says what.
 #
-# They differ by little, for one seed drew this head and the one that training began from.
+# These chosen answers change by little. But one seed drew this head and the one that training
+# began from. With another draw, or for rejected answers, the change may be far larger.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -526,7 +527,6 @@ assert (beside < -7).sum() == 47, "as the title says"
 #
 # **What to see.** Only the longest answer keeps its reward: it needs no padding. The head was
 # trained at ends of turn, never at padding. So neither the level near -9 nor the order may be read.
-# Whether any order is left, 24 pairs do not tell.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -606,11 +606,10 @@ print(len(last), "different last tokens, among them", last[::3])
 # .83.
 # </details>
 #
-# **What to see.** Now 48 rejected answers are read at 33 different tokens: at punctuation, at a
-# digit, or where the answer stops unfinished. A head trained on such ends does better than the
-# healthy one.
-# That part of the fall comes from training with one template and scoring with another. Whether the
-# missing end itself costs accuracy is undecided: the interval of .83 holds .92.
+# **What to see.** Now 48 rejected answers are read at 33 different tokens. A head trained on such
+# ends does better than the healthy one. So at least part of the fall comes from training with one
+# template and scoring with another. Whether the missing end itself costs accuracy is undecided: .83
+# and .92 are only four pairs apart.
 #
 # The check cannot know how a model was trained. It says *broken* beside that .83 head, too.
 
@@ -665,7 +664,7 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 #
 # So a mean slightly below zero may be noise: the check says *look*. It says *broken* where the mean
 # lies more than two of its own standard errors below zero. That befalls a healthy policy, too: here
-# .7% of the means. So look twice.
+# .7% of the means.
 
 # %% [markdown]
 # The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
@@ -713,7 +712,7 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # </details>
 #
 # The check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still
-# positive (Exercise 3). *ok* means "not impossible", not "right".
+# positive (Exercise 3).
 
 # %%
 generate.roll_out = roll_out  # mend
@@ -835,8 +834,6 @@ if checks.check_mean_k1(mean_k1):
 # Return a list of four numbers: the section of each patient's cause, or 0 where nothing needs a
 # cure. One of the ill has no line that says *broken*.
 #
-# And where padding is at fault: which token is `config.pad_token_id`, and which number tells?
-#
 # <details><summary>Hint</summary>
 #
 # One fault can spoil more than one line. Which line could bring about the others?
@@ -894,9 +891,9 @@ checks.check_diagnoses(diagnoses);
 # ## What you know now
 #
 # **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
-# alone and in a batch, before and after loading. The last tokens of all chats must agree, in
-# training and now. So must the policy that samples and the one that is scored. A pair's two answers
-# must differ, even once cut. Where that fails by more than rounding, the pipeline is at fault.
+# alone and in a batch, before and after loading. So must the last tokens of all chats, and the
+# policy that samples with the one that is scored. A pair's two answers must differ, even once cut.
+# Where that fails by more than rounding, the pipeline is at fault.
 #
 # A check that says *ok* means only "not impossible". It cannot see whether the labels mean what you
 # think, nor whether the model will still be right about answers that a policy finds later (lessons

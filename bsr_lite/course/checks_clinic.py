@@ -63,8 +63,8 @@ def check_mean_k1(function: Callable) -> bool:
 def check_diagnoses(function: Callable) -> bool:
     """Exercise 4 of notebook 11: the section of each of four patients' one cause, 0 if it is well.
 
-    Hint: look is no illness where a level explains it, and a level moves no accuracy; where rewards
-    differ from those in training, ask first whether the chats still end as they did"""
+    Hint: return four numbers. Look is no illness where a level explains it, and a level moves no
+    accuracy. Where rewards differ from training's, ask first whether chats still end as they did"""
     def right(_):  # a count, so that a wrong try does not read the answer
         return (f := function()) and sum(a == b for a, b in zip(f, (0, 7, 5, 4), strict=True))
 
