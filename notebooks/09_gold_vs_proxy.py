@@ -79,17 +79,24 @@ def told(values):
 
 # %%
 # Drawing only.
-def two_dots(axis, found):
-    """A full and an open dot a run, 95% over prompts.  Shapes: {run: two of (prompts,)}."""
+def two_dots(axis, found, marks="oo", full=True):
+    """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
         tint = plots.COLORS[re.match(r"\w+", name)[0].lower()]
         dots = [metrics.seed_interval(values) for values in pair if len(values) > 9]
         ys = (0.12 - place, -0.12 - place)[:len(dots)]
         axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
-        for (mean, half), y, fill in zip(dots, ys, (tint, "white"), strict=False):
-            axis.errorbar(mean, y, xerr=half, fmt="o", capsize=3, color=tint, markerfacecolor=fill)
+        fills = (tint if full else "white", "white")
+        for (mean, half), y, mark, fill in zip(dots, ys, marks, fills, strict=False):
+            axis.errorbar(mean, y, xerr=half, fmt=mark, capsize=3, color=tint, markerfacecolor=fill)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks([-place for place in range(len(found))], found)
+
+
+def band(axis, means, text, y):
+    """Grey where a control's seeds lie."""
+    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
+    axis.annotate(text, (np.mean([min(means), max(means)]), y), ha="center", va="center")
 
 # %% [markdown]
 # ## 1. The same prompt, before and after
@@ -189,8 +196,8 @@ unit_table.head(6)
 # ## 3. The dull explanation: ending
 #
 # Training takes a penalty of 1, about one sd of the proxy, from every answer that does not end by
-# itself within 48 tokens. So it teaches to end. The gains above leave the penalty out. How much of
-# them does ending explain?
+# itself within 48 tokens. The gains above leave the penalty out. How much of them does ending
+# explain?
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -204,9 +211,9 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
 # - *instruction*: the number of sentences or items asked for;
 # - *topic*, *fresh* (no repetition) and *concise*.
 #
-# The figure shows first answers: only their texts are on record. Its bars are a new kind of
-# interval. ± asks: would *this run* gain on other prompts? The bars, and "a to b" later, ask: would
-# a *new run*, with a new seed? Three seeds say little of a fourth, so the bars are wide.
+# The figure shows first answers: only their texts are on record. Its bars are 06's intervals over
+# seeds and prompts. ± asks: would *this run* gain on other prompts? The bars, and "a to b" later,
+# ask: would a *new run*, with a new seed? Three seeds say little of a fourth, so the bars are wide.
 #
 # **Predict**: which of the five rose?
 
@@ -287,25 +294,30 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# First a world in which the answer is known. An ending is worth 1.5, and chance says which answers
-# end. One policy learned nothing but to end; the other one's answers are better by .5 besides.
+# Three made-up worlds first. An ending is worth 1.5. In two, chance says which answers end: one
+# policy learned only to end, the other one's answers are better by .5 besides. In the third a
+# policy learned only to end, but good answers end first.
 
 # %%
-def made_up_answers(share, better, rng):
-    ended = rng.random((20_000, 2)) < share
-    return {"finished": ended, "gold": rng.normal(size=ended.shape) + better + 1.5 * ended}
+def made_up_answers(share, better, first, rng):
+    quality, luck = rng.normal(size=(2, 20_000, 2))
+    early = first * quality + np.sqrt(1 - first**2) * luck
+    ended = early > np.quantile(early, 1 - share)
+    return {"finished": ended, "gold": quality + better + 1.5 * ended}
 
 
 rng = np.random.default_rng(0)
-known = made_up_answers(0.4, 0.0, rng)
-for better in (0.0, 0.5):
-    world = {"evaluation": {"reference": known, "policy": made_up_answers(0.95, better, rng)}}
-    whole = np.mean(world["evaluation"]["policy"]["gold"]) - np.mean(known["gold"])
+for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
+    known, policy = made_up_answers(0.4, 0, first, rng), made_up_answers(0.95, better, first, rng)
+    world = {"evaluation": {"reference": known, "policy": policy}}
     rest = at_equal_ending(world, "gold").mean() * statistics.within_sd(known["gold"])
-    print(f"better by {better}: gained {whole:.2f}, at equal ending {rest:.2f}")
-    assert abs(rest - better) < 0.05, "only what is better besides ending must be left"
+    print(f"better by {better}, {'good answers end first' if first else 'ended by chance'}: gained "
+          f"{policy['gold'].mean() - known['gold'].mean():.2f}, at equal ending {rest:.2f}")
+    assert first or abs(rest - better) < 0.05, "only what is better besides ending must be left"
 
 # %% [markdown]
+# In the third world the measure falls, though no answer got worse.
+#
 # **Predict**: what is left at equal ending of the six proxies' gains, and of gold's?
 
 # %%
@@ -329,7 +341,7 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # not follow.
 #
 # Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
-# whose proxies hardly moved. Something else may lower gold. Is it there without a proxy?
+# whose proxies hardly moved. Does it fall without a proxy, too?
 #
 # <details><summary>Fine print</summary>
 #
@@ -396,32 +408,26 @@ figure, axis = plots.panels(1)
 for place, reward in enumerate(TAUGHT):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
     axis.plot(rloo.interval(gold_gains(reward))[1:], [0.2 - place] * 2, color=tint, linewidth=1)
-    axis.plot(gold_gains(reward).mean(1), 0.28 - place - 0.08 * np.arange(3), "o", color=tint,
-              markersize=6, markeredgecolor="white", markeredgewidth=0.6)
+    axis.plot(gold_gains(reward).mean(1), 0.28 - place - 0.08 * np.arange(3), "s", color=tint,
+              markerfacecolor="white", markersize=5)
     for seed, (mean, half) in enumerate(left[reward]):
         axis.errorbar(mean, -0.04 - 0.14 * seed - place, xerr=half, fmt="o", color=tint,
                       markerfacecolor="white", markersize=4, linewidth=0.8)
-for reward in ("random numbers", "gold"):
-    means = left[reward][:, 0]
-    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
-    axis.annotate(f"{reward},\nat equal ending", (means.mean() + 0.15, -5.8), ha="center",
-                  va="center")
-axis.annotate("all answers (full)", (2.0, 0.2), va="center")
-axis.annotate("at equal ending (open)", (1.1, -0.2), va="center")
+    if reward in ("random numbers", "gold"):
+        band(axis, left[reward][:, 0], f"{reward},\nat equal ending", -5.8)
+axis.annotate("all answers (squares)", (2.0, 0.2), va="center")
+axis.annotate("at equal ending (circles)", (1.1, -0.2), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set(xlim=(-6.2, 3.7), ylim=(-6.2, 0.6))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over prompts (open); "
-            "seeds 0, 1, 2 from top to bottom",
-            "trained on",
+plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (squares), prompts (circles); "
+            "seeds 0, 1, 2 from top to bottom", "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
 # **What to see.** Paid for *nothing* but ending, **the policy falls silent**: gold loses 3.5 sds.
 # We had foretold a gain. After 4 to 7 steps every answer ends, all earn the same, and no gradient
 # is left. AdamW's momentum, made of the earlier gradients, shrinks the answers further (`LOG.md`).
-#
-# Random numbers prevent most of that fall, within these 40 steps.
 
 # %% [markdown]
 # So set a model beside random numbers, not beside the reference: the second column. Gold leads them
@@ -432,12 +438,12 @@ plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (full), over pr
 
 # %% [markdown]
 # **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
-# knowledge.** The models' six policies lost less, or nothing. So no fall of Section 3 is seen to
-# need a misleading proxy.
+# knowledge.** The models' six policies lost less, or nothing. Random numbers alone bring falls as
+# large as Section 3's.
 #
 # What lowers gold, then? Perhaps **drift**: nothing pulls a policy back to the reference. Or the
-# penalty: it pushes to short answers. Or **selection**: the reference ended only its better
-# answers. No run here rules one of them out.
+# penalty: it pushes to short answers. Or **selection**, as in the third made-up world. No run here
+# rules one of them out.
 #
 # <details><summary>Fine print</summary>
 #
@@ -469,7 +475,7 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 # and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
 #
 # So BSR 2 learned a mannerism, and gold was right not to follow its proxy (Section 3)? Here is an
-# answer with its line breaks, which Section 1 left out:
+# answer with its line breaks:
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
@@ -522,13 +528,16 @@ read_again = by_method(lined)
 others = {name: [gains[name.split()[0].lower()][int(name.split()[1])][:, 1:].sum(1)
                  for gains in (split, read_again)] for name in SIX}  # the four but for complete
 figure, axis = plots.panels(1)
-two_dots(axis, others)
+for reward in ("random numbers", "gold"):
+    band(axis, [term_gains(run, lined)[:, 1:].sum(1).mean() for run in TAUGHT[reward]],
+         f"trained on\n{reward}", -2)
+two_dots(axis, others, "sD", full=False)
 tint = plots.COLORS["bsr"]
-axis.annotate("gold as it is (full)", (-0.4, -4.9), color=tint, ha="right", va="center")
-axis.annotate("numbers on their\nown lines (open)", (1, -5.05), color=tint, va="center")
-axis.set(xlim=(-1.3, 1.5), ylim=(-5.6, 0.5))
+axis.annotate("gold as it is (square)", (-0.4, -4.9), color=tint, ha="right", va="center")
+axis.annotate("numbers on their own\nlines (diamond)", (1, -5.05), color=tint, va="center")
+axis.set(xlim=(-1.7, 1.6), ylim=(-5.6, 0.5))
 plots.label(axis, "gold without complete, policy minus reference (sd), 95% over 112 prompts", "",
-            "Read with each number on its own line, BSR 2 is the best of the six")
+            "Read with each number on its own line, BSR 2 reaches the policies trained on gold")
 
 # %%
 for how, gains in {"as gold counts": split, "read again": read_again}.items():
@@ -536,8 +545,9 @@ for how, gains in {"as gold counts": split, "read again": read_again}.items():
 print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.** The other five runs
-# hardly move. *Instruction* under BSR is now undecided.
+# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.** BT 0 gains .1, the
+# other four .01 at most. *Instruction* under BSR is now undecided. So is BSR 2's gold at equal
+# ending: over first answers it goes from -.43 ± .33 to +.28 ± .43 (`LOG.md`).
 #
 # BSR 2's numbering is a mannerism all the same: asked for a story, it gives four points and no
 # story. Gold has no term for that. Only reading shows it.
@@ -545,8 +555,8 @@ print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="
 # %% [markdown]
 # ## 6. Proxies from another world
 #
-# A fall of gold convicts no proxy. We call a policy **misled** where it does what its proxy pays
-# for, gold marks that down, and no control does it. Is that seen where proxies are worse?
+# A fall of gold convicts no proxy. We call a policy **misled** if three things hold. It does what
+# its proxy pays for. Gold marks that down. No control that is paid for its texts does it.
 #
 # These reward models (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended
 # in a postscript. The policy's prompts are the plain ones. *Spread* is BSR without its level term,
@@ -600,20 +610,19 @@ frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
 # %% [markdown]
 # **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
 # - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". Its proxy pays 2.7 sds
-#   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself.
+#   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself, but it
+#   pays for no text.
 # - *BT's seed 1* never ends. The penalty takes 1 from a cut-off answer, but its proxy pays 1.6 for
-#   it (`LOG.md`). Gold fell by .9. Section 4's controls learned to end.
+#   it. Gold rates it 1.55 sds below one that ended (`LOG.md`). Section 4's controls learned to end.
 
 # %% [markdown]
-# And at equal ending? Grey is where random numbers left gold.
+# And at equal ending?
 
 # %%
 noise = controls["noise-kl0.0"]
 floor, far = [at_equal_ending(run, "gold").mean() for run in noise], list(map(distance, noise))
 figure, axis = plots.panels(1)
-axis.axvspan(min(floor), max(floor), color="0.9", linewidth=0)
-axis.annotate(f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)",
-              (np.mean([min(floor), max(floor)]), -3), ha="center", va="center")
+band(axis, floor, f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)", -3)
 two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
                 for key in ("proxy", "gold")] for name, run in NINE.items()})
 axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
@@ -624,15 +633,15 @@ for key, fill in {"proxy": "0.4", "gold": "white"}.items():
 axis.annotate("all answers (it never ends)", (0.1, -1), va="center")
 axis.set_ylim(-8.5, 1)
 plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
-            "At equal ending five of eight policies raised the proxy and lowered gold")
+            "Gold fell in five of eight, but only in BT's seed 0 further than under random numbers")
 
 # %% [markdown]
-# **What to see.** In the eight runs that end, every proxy rose by more than one sd, and **gold fell
-# in five**. Only under BT's seed 0 did it fall further than under random numbers. For the other
-# four a misleading proxy is not shown to be needed.
+# **What to see.** In the eight runs that end every proxy rose, and **gold fell in five**. Only in
+# BT's seed 0 did it fall further than under random numbers. The other four are not shown to be
+# misled.
 #
-# Would the correlation with gold have warned us? Of the misled runs' one has -.22. The other has
-# +.45, nearly the highest of the nine.
+# Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
+# other has +.45, nearly the highest of the nine.
 #
 # <details><summary>Fine print</summary>
 #
@@ -705,14 +714,15 @@ plots.label(axis, "the proxy's favourites: top share of the answers; 95% over se
 
 # %%
 def turning(name):
-    """The strictest choice against the top eighth."""
-    later = statistics.two_way_interval(curves[name][:, KEEP.index(1)]
-                                        - curves[name][:, KEEP.index(8)])[:3]
+    """The strictest choice against the top eighth and the top 1/32."""
+    later, last = (statistics.two_way_interval(
+        curves[name][:, -1] - curves[name][:, KEEP.index(keep)])[:3] for keep in (8, 2))
     behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
     agreed = [statistics.within_correlation(*one) for one in PROXIES[name]]
     return {"correlation with gold": f"{np.mean(agreed):.2f}",
             "top 1/64 minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
             "top 1/64 minus top 1/8": shown(later, "+.2f"),
+            "top 1/64 minus top 1/32": shown(last, "+.2f"),
             "verdict": "turns" if later[2] < 0 else "rises" if later[1] > 0 else "undecided"}
 
 # %%
@@ -720,18 +730,17 @@ frame({name: turning(name) for name in curves})
 
 # %% [markdown]
 # **What to see.** All correlate with gold by .62 to .65.
-# - *Noise*: gold rises all the way.
-# - *Rare trick*: from the top eighth on gold falls. In nearly half of the prompts one of the 64
-#   answers has the trick.
-# - *Trained proxies*, all four alike: gold rises all the way, but ends .3 sds below noise.
+# - *Noise*: gold rises up to the last step.
+# - *Rare trick*: from the top eighth on gold falls.
+# - *Trained proxies*, all four alike: the top one is better than the top eighth, but the last step
+#   is undecided. The top one is .3 sds below noise's.
 #
-# **A correlation is an average over all answers; a search lives among the extremes.** Without gold,
-# let people judge the favourites.
+# **A correlation is an average over all answers; a search lives among the extremes.**
 
 # %% [markdown]
 # ## 8. BSR's policies against BT's
 #
-# Did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same order.
+# Did BSR's policies gain more gold? Seeds are paired: the same prompts in the same order.
 
 # %%
 def apart(name, other, value, group=runs):
@@ -809,9 +818,9 @@ for rate in (0.1, 0.01, 0.001):
 
 # %% [markdown]
 # **2.** How large is the dull part? `value` and `ended`, (P, 2), are the rewards of the reference's
-# two answers to a prompt, and whether they ended. `later` is the share of the policy's answers that
-# ended. Return the gain that ending alone would bring: how much the share grew, times what an
-# ending is worth. Find that worth among the reference's answers.
+# two answers to a prompt, and whether they ended (`.double()` before a mean). `later` is the share
+# of the policy's answers that ended. Return the gain that ending alone would bring: how much the
+# share grew, times what an ending is worth. Find that worth among the reference's answers.
 #
 # <details><summary>First hint</summary>
 #
@@ -841,17 +850,16 @@ for name in ("BT 0", "BSR 0"):
 #
 # <details><summary>Answer</summary>
 #
-# The proxy keeps 1.2 sds, gold loses .4: as in Section 3, the proxy was climbed and gold fell. It
-# assumes that an ending is worth as much to the policy's answers as to the reference's, and as much
-# on all prompts as on those with one answer of each.
+# The proxy keeps 1.2 sds, gold loses .4, as in Section 3. It assumes that an ending is worth as
+# much to the policy's answers as to the reference's, and on all prompts as on those with one of
+# each.
 # </details>
 
 # %% [markdown]
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
 # From three boolean tensors (numbered before, numbered after, asked for) return by how much
 # more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
-# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` first:
-# torch subtracts no booleans.)
+# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
 #
 # Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
 # second number would tell them apart?
