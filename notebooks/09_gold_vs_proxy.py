@@ -414,11 +414,11 @@ for place, reward in enumerate(TAUGHT):
         axis.errorbar(mean, -0.04 - 0.14 * seed - place, xerr=half, fmt="o", color=tint,
                       markerfacecolor="white", markersize=4, linewidth=0.8)
     if reward in ("random numbers", "gold"):
-        band(axis, left[reward][:, 0], f"{reward},\nat equal ending", -5.8)
+        band(axis, left[reward][:, 0], reward.replace(" ", "\n"), -5.8)
 axis.annotate("all answers (squares)", (2.0, 0.2), va="center")
 axis.annotate("at equal ending (circles)", (1.1, -0.2), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-6.2, 3.7), ylim=(-6.2, 0.6))
+axis.set(xlim=(-6.2, 3.9), ylim=(-6.2, 0.6))
 axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
 plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (squares), prompts (circles); "
             "seeds 0, 1, 2 from top to bottom", "trained on",
