@@ -79,7 +79,7 @@ def check_verdict(function: Callable) -> bool:
     """Exercise 4 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
 
     Hint: first whether zero lies outside; if not, whether both ends lie within +- useful"""
-    cases = [((0.1, 0.3, 0.5), 1), ((-1, -0.1, 0.5), -1), ((-0.3, -0.1, 0.5), -1),
+    cases = [((0.1, 0.3, 0.5), 1), ((1, 3, 2), 1), ((-1, -0.1, 0.5), -1), ((-0.3, -0.1, 0.5), -1),
              ((-0.2, 0.3, 0.5), 0), ((-0.1, 0.7, 0.5), 2), ((-0.7, 0.1, 0.5), 2), ((-2, 2, 0.5), 2)]
     return judge(check_verdict, function, cases)
 
