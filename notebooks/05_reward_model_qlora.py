@@ -186,12 +186,12 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # </details>
 #
 # **What to see.** Left, NF4's values crowd where the weights are. Right, even values keep up only
-# in blocks of 16. Gaussian numbers (dotted) show the same.
+# in blocks of 16.
 #
 # <details><summary>Fine print</summary>
 #
-# The bumps on the left: our model comes from a file in Q4_1, another 4-bit format, of evenly spaced
-# values. So what Section 6 calls "original" was once rounded, too.
+# The bumps on the left: our model's file is in Q4_1, a 4-bit format of evenly spaced values. So
+# what Section 6 calls "original" was once rounded, too.
 # </details>
 
 # %% [markdown]
@@ -209,10 +209,9 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# Training steps are lost on 4-bit weights: they are far smaller than the gap between two values
-# (Section 6 counts). **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$.
-# Beside it two thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state
-# that enters:
+# Training steps are easily lost on 4-bit weights: in Section 6 ten steps move no weight to another
+# value. **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$. Beside it two
+# thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
@@ -237,14 +236,15 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# $A$'s gradient is zero: it passes through $B$, which is zero. The first step moves $B$ alone.
+# $A$'s gradient is zero: it passes through $B$, which is zero.
 # </details>
 #
 # Every linear matrix of every layer gets an adapter, from here on of rank 16. In the 8B model these
 # are 42 million numbers. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole.
 #
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
-# same outputs.
+# same outputs. The merged model needs no adapter library. But $W'$ does not lie on the 16 values.
+# So it takes at least 16 bits a weight again, 15.0 GB for 8B. For 4 bits it must be rounded again.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
@@ -253,11 +253,11 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # checkpointing** keeps only what enters each layer, and computes the rest again in the backward
 # pass. The price is time: one more forward pass.
 #
-# How much memory is that? `bsr_lite.scale.estimate` takes a training step on *fake* tensors, which
-# have shapes but no memory, and counts the bytes that live at once.
+# `bsr_lite.scale.estimate` takes a training step on *fake* tensors, which have shapes but no
+# memory, and counts the bytes that live at once.
 #
-# **Predict** for our small model: which is larger, base or activations, and which of them do 4 bits
-# shrink?
+# **Predict** for four layers of our small model and 1,024 tokens: which is larger, base or
+# activations, and which do 4 bits shrink?
 
 # %%
 # two settings that differ from the file's: no 4 bits; gradient checkpointing
@@ -297,9 +297,8 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # Now Llama-3.1-8B on a card with 16 GB. The card holds one **pair** at a time, a micro-batch (03).
 # It computes in 16 bits. Frozen weights have 16 or 4 bits, trained ones 32.
 #
-# "2,048 tokens" means a prompt with *one* answer. A quarter is the prompt's, 512, which leaves
-# 1,536. Both answers share the prompt, so a pair has $512 + 2 \cdot 1536 = 3584$ tokens. At "512
-# tokens" it has $128 + 2 \cdot 384 = 896$.
+# "2,048 tokens" means a prompt with *one* answer. A quarter is the prompt's, 512. Both answers
+# share it, so a pair has $512 + 2 \cdot 1536 = 3584$ tokens. At "512 tokens" it has 896.
 #
 # **Predict** for 2,048 tokens: which saves more of LoRA's memory, 4 bits or checkpointing? Which
 # does a 24 GB card need, which a 16 GB card?
@@ -360,8 +359,8 @@ for axis, length in zip(axes, (2048, 512), strict=True):
     bottom = torch.zeros(len(some))
     for (part, tint), name in zip(COLORS.items(), NAMES, strict=True):
         height = torch.tensor([bill[length, way][part] for way in some])
-        bars = axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name)
-        axis.bar_label(bars, [f"{x:.1f}" if x > 1.8 else "" for x in height], label_type="center",
+        axis.bar_label(axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name),
+                       [f"{x:.1f}" if x > 1.8 else "" for x in height], label_type="center",
                        fontsize=8, color="white" if part == "activations" else "black")
         bottom += height
     for place, total in enumerate(bottom.tolist()):
@@ -373,10 +372,11 @@ for axis, length in zip(axes, (2048, 512), strict=True):
         axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
     axis.tick_params(axis="x", labelsize=8)
     axis.set_axisbelow(True)
+axes[0].text(3.45, 40, f"full: {full['total']:.0f} GB, far off this axis", fontsize=9, ha="right")
 plots.label(axes[0], "", "memory, counted (GB)",
             "2,048 tokens: a 16 GB card needs all three tricks")
 plots.label(axes[1], "", "", "512 tokens: adapters and 4 bits suffice on 16 GB")
-axes[1].legend(loc="upper right", fontsize=8);
+axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -386,20 +386,19 @@ axes[1].legend(loc="upper right", fontsize=8);
 # </details>
 #
 # **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
-# more. With 512 most is the base, so 4 bits do. The 4-bit base takes 4.7 GB, not Section 1's 3.8,
-# since embeddings stay in 16 bits.
+# more. With 512 most is the base, so 4 bits do. The 4-bit base takes 4.7 GB, not Section 1's 3.8:
+# embeddings stay in 16 bits, and each block has its absmax.
 #
 # <details><summary>Fine print</summary>
 #
-# In the figure QLoRA has fewer activations than LoRA, though 4 bits do not shrink them. It is
-# software: PEFT, the library of adapters, copies an adapter's input to 32 bits beside a 16-bit
-# layer, not beside a 4-bit one.
+# In the figure QLoRA has fewer activations than LoRA. PEFT, the library of adapters, copies an
+# adapter's input to 32 bits beside a 16-bit layer, not beside a 4-bit one.
 # </details>
 
 # %% [markdown]
 # ## 5. Train, live
 #
-# Do adapters learn beside a rounded base? We train six layers for ten steps of eight pairs with BSR
+# Does a model with a rounded base learn? We train six layers for ten steps of eight pairs with BSR
 # (Eq. 25, $\lambda = 10^{-3}$, one group a batch). A random head may rank well by luck. So the same
 # prompts are scored, by Kendall's tau, before the first step, too.
 #
@@ -428,8 +427,7 @@ before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.toke
 assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
 
 # %% [markdown]
-# **Predict**: where does a random head start? Do most prompts rank better after ten steps, or does
-# the mean hide a mixture?
+# **Predict**: where does a random head start? Do most prompts rank better after ten steps?
 
 # %%
 change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
@@ -471,28 +469,28 @@ print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It may well start at zero: .17 (-.04 to +.36). A mixture: 15 of 30 prompts rank better, 7 worse.
+# It may well start at zero: .17 (-.04 to +.36). Half of the prompts, 15 of 30, rank better.
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
 # This flatters: of six sizes tried, this is the cheapest whose interval leaves out zero. For three
-# of them it holds zero (`data/runs/LOG.md`). Whether more than a length was learned, lesson 07
-# asks.
+# of them it holds zero (`data/runs/LOG.md`). Head and adapters were trained together: what the head
+# alone would gain was not tested. Whether more than a length was learned, lesson 07 asks.
 
 # %% [markdown]
 # ## 6. Which copy is still the model?
 #
-# Only the adapters and the head are saved. Whoever loads them makes the base anew. Must it be the
-# same base?
+# Only the adapters and the head are saved. Whoever loads them makes the base anew. Must it be
+# rounded, as in training?
 #
-# | copy | values of the base | adapters |
-# |---|---|---|
-# | 1 | 4 bits, as trained | beside |
-# | 2 | 4 bits, as trained | merged |
-# | 3 | original, as loaded | beside |
-# | 4 | original, as loaded | merged |
-# | 5 | 4 bits, as trained | merged, the sum rounded again |
-# | control | 4 bits, as trained | left out |
+# | copy | base | adapters | kept here in |
+# |---|---|---|---|
+# | 1 | rounded | beside | 4 bits |
+# | 2 | rounded | merged | 32 bits |
+# | 3 | original | beside | 32 bits |
+# | 4 | original | merged | 32 bits |
+# | 5 | rounded | merged, the sum rounded again | 4 bits |
+# | control | rounded | left out | 4 bits |
 #
 # **Predict**: which copies keep every margin?
 
@@ -528,10 +526,11 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
     [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
-# The model is no good judge: after ten steps "I like trains." beats the right answer. Here only one
-# thing counts: do copies give the *same* rewards?
+# The model is no good judge: "I like trains." beats the right answer. Here only one thing counts:
+# do copies give the *same* rewards?
 #
-# The control shows how far rewards move without the adapters.
+# The next cell turns the reloaded copy into the control: it sets $B$ to zero. Then it makes copy 5:
+# the sum of base and adapters is rounded and put in the base's place.
 
 # %%
 again, sums = copies["1 reloaded"], []
@@ -588,7 +587,8 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals.
+# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals. (Trained in 32 bits; of 16 there is no
+# record.)
 # </details>
 #
 # **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
@@ -622,9 +622,7 @@ print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
 # None. The same count sees a change 100 times as large. Before the merge each weight lies *on* one
 # of the 16 values. For another code it must move at least half the smallest gap between two values,
 # .04 of its block's absmax. The farthest moved by .023. So rounding again takes back nearly all
-# that the adapters learned. The head keeps its training.
-#
-# Small for a code is not small for a reward: without adapters a margin moves by .57.
+# that the adapters changed. The head keeps its training.
 #
 # Would one notice copy 4 by the *order* of the answers?
 
@@ -637,15 +635,9 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
       f"in the trained model {rewards[up] - rewards[down]:+.2f}")
 
 # %% [markdown]
-# No: all six pairs keep their order, while a margin moves by .13. An order can hide a changed
-# model, so **compare margins, not orders**. A saved model notes how its base was held, and `merge`
-# adds to *that* base.
-#
-# <details><summary>Fine print</summary>
-#
-# A model trained in 16 bits multiplies in 32 once merged. Its copy 2 may move margins a little; how
-# far is not recorded.
-# </details>
+# No: all six pairs keep their order. An order can hide a changed model, so **compare margins, not
+# orders**. A saved model notes how its base was held, and `merge` adds to *that* base. If memory
+# counts, keep copy 1.
 
 # %% [markdown]
 # ## Exercises
@@ -723,10 +715,10 @@ def merged_matrix(codes, absmax, values, A, B, alpha):
 checks.check_merged_matrix(merged_matrix);
 
 # %% [markdown]
-# **4.** *The first step.* `gradient` (outputs, inputs) is the loss's in the merged matrix $W'$. $B$
-# is zero. Both $A$ and $B$ take one step of plain gradient descent, of size `rate` times the
-# gradient. By which matrix does $W'$ change? **Predict**, before the last cell: what does twice the
-# `alpha` do to that step?
+# **4.** *The first step.* `gradient` (outputs, inputs) is the derivative of the loss with respect
+# to the merged matrix $W'$. $B$ is zero. Both $A$ and $B$ take one step of plain gradient descent,
+# of size `rate` times the gradient. By which matrix does $W'$ change? **Predict**, before the last
+# cell: what does twice the `alpha` do to that step?
 #
 # <details><summary>Hint</summary>
 #
@@ -761,7 +753,7 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # 3. Each one's gradient passes through the other: no adapter would ever move.
 # 4. Absmax lies close to the other weights: no thin tail to waste values on.
 # 5. The base is no longer the one of training: each layer's output moves by the rounding error
-#    $(W - W_4) h$, whatever the adapters are (Exercise 3). So margins change.
+#    $(W - W_4) h$, whatever the adapters are (Exercise 3).
 # </details>
 
 # %% [markdown]
@@ -777,13 +769,14 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # %% [markdown]
 # ## What you know now
 #
-# **Adapters remove nearly all gradients and averages, 4 bits shrink the frozen weights,
-# checkpointing shrinks activations. A trained model is its adapters *and* its rounded base:
-# merged anywhere else, nothing fails and the margins change.**
+# **From 163 GB to 7.8, by count, with long answers: adapters remove nearly all gradients and
+# averages, 4 bits shrink the frozen weights, checkpointing shrinks activations. A trained model is
+# its head, its adapters *and* its rounded base: merged anywhere else, nothing fails and the margins
+# change.**
 #
-# - By count, at 2,048 tokens full fine-tuning takes 163 GB, all three tricks together 7.8.
 # - Long answers call for checkpointing, short ones for 4 bits.
-# - Ten steps changed no 4-bit code. So after merging do not round again.
+# - After ten steps, rounding again lost nearly all that the adapters had changed. Longer training
+#   was not tried.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**
 
