@@ -268,22 +268,24 @@ torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
 # </details>
 #
 # New pairs are ranked as well as before: negative rewards are no illness either. BSR (lesson 03)
-# adds a term that sees the level. We train on from the sick head, once with each loss.
+# adds a term that sees the level. We train on from the sick head: with Bradley-Terry,
+# then with BSR at three values of $\lambda$.
 
 # %%
-for name, options in (("bt", {}), ("bsr", {"bsr_lambda": 0.1})):
-    head = fitted(seen, sick, name, **options)  # bsr: mend
-    moved = (head - sick) @ unseen
-    print(f"{name.upper()}: the mean training reward moves by {(head - sick) @ mean:+.2f}, "
-          f"of that {moved:+.2f} along the unseen direction")
+table = {}
+for weight in (None, 0.001, 0.01, 0.1):
+    head = fitted(seen, sick, "bsr" if weight else "bt", bsr_lambda=weight)  # bsr: mend
+    moved = ((head - sick) @ mean, (head - sick) @ unseen, (new @ head).mean())
     verdict, _ = doctor.level({"rewards": (new @ head).tolist()})
-    print(f"     mean reward of the new pairs {(new @ head).mean():+.2f}, level {verdict}")
-    assert name == "bsr" or moved.abs() < 0.01, "Bradley-Terry cannot see this direction"
+    table[f"BSR, lambda {weight}" if weight else "BT"] = [*map("{:+.2f}".format, moved), verdict]
+pd.DataFrame(table, index=["mean training reward moves by", "of that along the unseen direction",
+                           "mean reward of the new pairs then", "level"])
 
 # %% [markdown]
 # **What to see.** With Bradley-Terry the mean reward still rises by 1.4: the directions that it
 # does see carry part of the mean state, so learning to rank drags the level along. BSR brings the
-# mean to zero, mostly along the unseen direction. How near to zero depends on $\lambda$, here .1.
+# mean to zero, mostly along the unseen direction. Trained to the end, a $\lambda$ of .001 does
+# as well as .1.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -315,9 +317,9 @@ print(f"the healthy head on the training pairs as they were: {right:.2f}")
 # High on the training pairs, near a coin's on new ones.
 # </details>
 #
-# **What to see.** The loss falls, and the head gets most of its training labels right. So on its
-# own 80 pairs the doctor says *ok*. Only pairs that the head was *not* trained on show the fault:
-# there the interval holds one half. With the right labels the same training gave .98 and .92.
+# **What to see.** On the head's own 80 pairs the doctor says *ok*. Only pairs that it was *not*
+# trained on show the fault: there the interval holds one half. With the right labels the same
+# training gave .98 and .92.
 #
 # Your own run has no such comparison, and overfitting alone can look like this. So read the labels:
 # are they sorted by anything but quality?
@@ -335,25 +337,30 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("as handed over"
 # whole interval lie *below* one half?
 
 # %%
-heads = torch.randn(len(start), 1000)  # (H, 1000)
-drawn = ((new @ heads).diff(dim=1)[:, 0] < 0).float().mean(0)  # (1000,), of each the accuracy
-half = 1.96 * (drawn * (1 - drawn) / len(new)).sqrt()  # of a normal 95% interval
-for place, there in (("below", drawn + half < 0.5), ("above", drawn - half > 0.5)):
-    print(f"random heads with the whole interval {place} one half: {there.float().mean():.0%}")
-reach = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
-print("95% of 1,000 random heads rank {:.0%} to {:.0%} rightly".format(*reach))
+heads, differ = torch.randn(len(start), 1000), new[:, 0] - new[:, 1]  # (H, 1000), (P, H)
+_, sizes, (main, *_) = torch.linalg.svd(differ, full_matrices=False)  # main: (H,), a unit vector
+print(f"one direction holds {sizes[0]**2 / differ.norm()**2:.0%} of all squared differences")
+for name, margins in (("coins", torch.randn(len(new), 1000)),
+                      ("heads without it", (differ - torch.outer(differ @ main, main)) @ heads),
+                      ("random heads", differ @ heads)):  # margins: (P, 1000)
+    drawn = (margins > 0).float().mean(0)  # (1000,), of each the accuracy
+    half = 1.96 * (drawn * (1 - drawn) / len(new)).sqrt()  # of a normal 95% interval
+    reach = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+    print(f"{name:16} {(drawn + half < 0.5).float().mean():3.0%} with the interval below one half;",
+          "95% rank {:.0%} to {:.0%} rightly".format(*reach))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of a quarter, and of another quarter it lies above.
+# Of a quarter.
 # </details>
 #
-# Of a coin's 95% intervals roughly 5% miss one half, below or above. So of the 25% of heads that
-# lie below, most do rank such pairs worse than a coin.
+# Of 1,000 coins 4% have their interval below one half, of random heads 25%. So most of these 25% do
+# rank such pairs worse than a coin.
 #
-# Why is a head no coin? A coin is tossed anew for each pair. One head ranks all 48. Where their
-# differences $h_w - h_l$ point nearly the same way, it is right on most of them or wrong on most.
+# Why is a head no coin? A coin is tossed anew for each pair. One head ranks all 48, and a third of
+# their squared differences $h_w - h_l$ lies along one direction. A head's sign there turns many
+# pairs at once. Without that direction random heads range about as coins do.
 
 # %% [markdown]
 # An accuracy below one half, then, need not have been *learned*. Compare it with the range of 95%
@@ -386,7 +393,7 @@ for name, value in marks.items():
     axis.vlines(value, 0, 1.05 * counts.max(), color="#D55E00", linewidth=1)
 axis.set_ylim(0, 1.4 * counts.max())
 plots.label(axis, "share of the 48 new pairs ranked rightly", "random heads, of 1000",
-            "Only .10 and .92 lie outside what 95% of random heads reach")
+            "Of four heads only turned and healthy lie outside the range of 95% of random ones")
 assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turned", "healthy"]
 
 # %% [markdown]
@@ -395,10 +402,9 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["turne
 # .10, about one minus the healthy .92.
 # </details>
 #
-# **What to see.** Of the four marked heads only *turned* and *healthy* lie outside the grey band.
-# By its accuracy *alphabet* cannot be told from a random one.
+# **What to see.** By its accuracy *alphabet* cannot be told from a random head.
 #
-# A fault that turns the new pairs as well leaves .90: no check sees it. Read a few pairs yourself.
+# A fault that turns the new pairs as well leaves .90: no check sees it.
 
 # %% [markdown]
 # Length, too, can lower an accuracy: the rule "longer wins" ranks .31 of these pairs rightly. So
@@ -448,16 +454,14 @@ found = {"before saving": again["rewards"][:3], "backbone saved": evaluate(anew,
          "all saved": evaluate(loaded, first)["rewards"]}
 torch.testing.assert_close(*map(torch.tensor, (found["all saved"], found["before saving"])),
                            rtol=1e-4, atol=1e-4)
-assert torch.equal(anew.head_weight.cpu(), start), "one seed, one draw"
-pd.DataFrame({name: [f"{r:+.2f}" for r, _ in rewards] for name, rewards in found.items()},
-             index=["chosen, pair 1", "chosen, pair 2", "chosen, pair 3"])
+pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
+              for name, rewards in found.items()},
+             index=[f"pair {n}, {side}" for n in (1, 2, 3) for side in ("chosen", "rejected")])
 
 # %% [markdown]
-# **What to see.** Saved whole, the rewards are the same. With the backbone alone all three differ:
-# something changed, and the line *head* says what.
-#
-# These chosen answers change by little. But one seed drew this head and the one that training
-# began from. With another draw, or for rejected answers, the change may be far larger.
+# **What to see.** Saved whole, the rewards are the same. With the backbone alone all six differ:
+# the chosen answers by .5 at most, the rejected ones by up to 2.9. So compare both answers, and of
+# more than one pair.
 
 # %% [markdown]
 # ## 5. "Scores change with the batch size"
@@ -498,7 +502,6 @@ batch = loaded.tokenizer.pad({"input_ids": [ids for pair in rows(pairs)[:24] for
                              padding_side="right", return_tensors="pt")
 beside = plain(**batch.to(loaded.device)).logits[:, 0].cpu().view(-1, 2)  # (P, 2)
 alone = torch.tensor(again["rewards"])[:24]
-assert (beside < alone - 1e-3).sum() == 47, "all fall but one"
 for name, r in (("alone", alone), ("in the batch", beside)):
     print(name + ": {:.2f} ({:.2f} to {:.2f}) ranked rightly".format(
         *bootstrap_interval((r.diff(dim=1)[:, 0] < 0).float())))
@@ -525,8 +528,8 @@ assert (beside < -7).sum() == 47, "as the title says"
 # All but one lie near -9, below every reward that was scored alone.
 # </details>
 #
-# **What to see.** Only the longest answer keeps its reward: it needs no padding. The head was
-# trained at ends of turn, never at padding. So neither the level near -9 nor the order may be read.
+# **What to see.** The head was trained at ends of turn, never at padding. So neither the level
+# near -9 nor the order may be read.
 
 # %%
 model.classifier.config.pad_token_id = model.tokenizer.pad_token_id  # mend
@@ -596,6 +599,9 @@ brief(doctor.accuracy, judged(bare @ healthy))
 there = fitted(states(train), start, "bsr", bsr_lambda=0.1)
 print("a head trained with this template, too:")
 brief(doctor.accuracy, judged(bare @ there))
+closed, open_ended = ((s @ head).diff(dim=1) < 0 for s, head in ((new, healthy), (bare, there)))
+print(f"right by this head alone: {(open_ended & ~closed).sum()} pairs; by the healthy head alone,",
+      f"with the old template: {(closed & ~open_ended).sum()}")
 last = sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows(pairs)})
 print(len(last), "different last tokens, among them", last[::3])
 
@@ -608,8 +614,8 @@ print(len(last), "different last tokens, among them", last[::3])
 #
 # **What to see.** Now 48 rejected answers are read at 33 different tokens. A head trained on such
 # ends does better than the healthy one. So at least part of the fall comes from training with one
-# template and scoring with another. Whether the missing end itself costs accuracy is undecided: .83
-# and .92 are only four pairs apart.
+# template and scoring with another. Whether the missing end itself costs accuracy is undecided:
+# on six pairs only the healthy head with its template is right, on two only the other head.
 #
 # The check cannot know how a model was trained. It says *broken* beside that .83 head, too.
 
