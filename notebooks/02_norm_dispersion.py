@@ -147,8 +147,11 @@ pd.DataFrame(table)
 # moves, differences and their right tail grow, lengths scatter.
 #
 # At step 20 it is not there yet. The mean margin has grown by 0.7, mostly by the cosine.
-# Differences are about a tenth larger, and the cv is almost where it was. **The cosine comes first,
-# most of the dispersion later.**
+# Differences are about a tenth larger, and the cv is almost where it was.
+#
+# **The cosine comes first.** It must: with a random head it starts near 0, and no other factor can
+# lift a product off 0. Later, too, it does more. From step 20 to the end it doubles; differences
+# grow by half.
 
 # %% [markdown]
 # ## 2. A language model, and its last normalization
@@ -218,7 +221,7 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # </details>
 #
 # So "the hidden norm" has two meanings.
-# - The **raw** $\lVert u\rVert$ may grow, and no reward moves. (What does change: Exercise 1.)
+# - The **raw** $\lVert u\rVert$ may grow, and no reward moves.
 # - The **normalized** $\lVert h\rVert$ is the one of the paper's Eq. 16. If all $|g_i|$ were equal,
 #   as in Section 1, it would be a constant. It can scatter only because the gains differ.
 
@@ -355,8 +358,8 @@ print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in thei
 # ## 4. Train and measure
 #
 # Which of a margin's three factors moves when this model learns? We train all 30 layers for six
-# steps and measure 12 training pairs before and after. This shows how it is done; with one seed and
-# so few steps it is no result.
+# steps and measure 12 training pairs before and after. With one seed and so few steps it is no
+# result.
 #
 # **Predict**: head, difference or cosine?
 
@@ -382,8 +385,7 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The cosine: it changes sign. It must come first. The head is random, so the cosine starts near 0,
-# and no other factor can lift a product off 0.
+# The cosine: it changes sign. As in Section 1, it must come first.
 # </details>
 
 # %% [markdown]
@@ -421,11 +423,13 @@ assert len(bt) == 4, "four seeds are recorded"
 # 2. Does $\lVert h \rVert$ scatter more on new prompts than before training?
 # 3. Does the effective rank (Section 7) fall *more* on training pairs than on new prompts?
 #
-# All other numbers are for exploring: among twenty intervals one misses by chance.
+# All other numbers are for exploring: among twenty intervals one misses by chance. One such number
+# is the differences' **95% quantile**, for their right tail: two of 32 pairs lie beyond it.
 
 # %%
 # in the records' keys "_before" and "_after" mean the final RMSNorm: of u and of h, not of training
 CV, DIFFERENCE = ("norm_after", "cv"), ("difference_after", "mean")
+TAIL = ("difference_after", "quantiles")
 RANK, CENTERED = ("effective_rank_after",), ("effective_rank_centered_after",)
 SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
         "response_disjoint": "new\nsources", "mutual_disjoint": "both\nnew"}
@@ -448,21 +452,24 @@ heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watc
 MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
 figure, axes = plots.panels(3)  # drawing only
 difference, margin = curves("train", *DIFFERENCE), curves("train", "margin")
+tail = curves("train", *TAIL)[..., -1]  # of five quantiles the last, 95%
 for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
     axis.axhline(0, color="grey", linewidth=0.8)
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
-plots.label(axes[0], "optimizer step", "mean margin", "margin: larger in all four")
-plots.label(axes[1], "optimizer step", "mean $|h_w - h_l|$, axis from 8.5",
-            "differences: end smaller in all four")
-plots.label(axes[2], "optimizer step", "cosine", "cosine: larger in all four")
-axes[1].set_ylim(8.5, 13.5)
-axes[1].text(12, 12.8, "seeds 0 and 1:\nup again after step 12", fontsize=8)
+        axes[1].plot(steps, tail[seed], "--", color=tint, linewidth=0.8)
+plots.label(axes[0], "optimizer step", "mean margin", "margin: ends larger")
+plots.label(axes[1], "optimizer step", "$|h_w - h_l|$ (log)", "mean and tail end smaller")
+plots.label(axes[2], "optimizer step", "cosine", "cosine: ends larger")
+axes[1].set(yscale="log", ylim=(8.5, 40), yticks=[10, 15, 20, 25, 30])
+axes[1].yaxis.set(major_formatter="{x:.0f}", minor_formatter="")
+axes[1].text(14, 34.5, "dashed: 95% quantile", fontsize=8)
+axes[1].text(12, 14, "solid: mean; seeds 0 and 1\nup again after step 12", fontsize=8)
 axes[2].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#D9D9D9", zorder=0)
 axes[2].text(13, 0.009, "shaded: random head,\nmean of 32 unrelated\npairs (± one standard\n"
              "deviation)", fontsize=8)
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-figure.suptitle("Training pairs: the cosine makes the margin, not larger differences");
+figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not larger differences");
 
 # %%
 moved = (heads - heads[:, :1]).abs().max()
@@ -472,11 +479,10 @@ print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by ab
 
 # %%
 angle = (margin / (heads * difference)).acos().rad2deg()  # (seeds, measurements)
-print("angle to the head, change in degrees:", [f"{x:+.1f}" for x in angle[:, -1] - angle[:, 0]])
+print("mean angle to head, degrees:", [f"{a:.1f} to {b:.1f}" for a, b in angle[:, [0, -1]]])
 
 # %% [markdown]
-# Now all five sets. **Skewness**, the mean cube of the standardized $\lVert h_w - h_l\rVert$, is
-# positive where the long tail is right.
+# Now all five sets.
 
 # %%
 rows = {}
@@ -486,25 +492,21 @@ for part, name in SETS.items():
     shares = change(part, *DIFFERENCE) / difference[:, 0]  # (seeds,)
     rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
         interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
-                              change(part, "margin"), change(part, "difference_after", "skew")))]
+                              change(part, "margin"), change(part, *TAIL)[:, -1]))]
 pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four seeds", *(
-    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "skewness"))])
+    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "95% quantile"))])
 
 # %% [markdown]
 # **What to see.** On training pairs:
 # - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
-# - *Tail*: whether it gets longer is undecided.
+# - *Tail*: it ends **shorter** in all four (exploring). Its quantile falls from 27 to 25 or less.
 # - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
-#   margin.
-# - *Head*: its norm stays, as the learning rate forces it to.
+#   margin. In seeds 2 and 3 both peak at steps 16 to 20, then fall.
+# - *Head*: its norm stays, as the learning rate forces it to. Its own turn makes at most about
+#   0.008 of the cosine.
 #
-# The other four sets agree: differences end smaller in all four seeds, the tail is undecided.
-#
-# <details><summary>Fine print</summary>
-#
-# Undecided as intervals: the difference on new sources, the margin in domain. The head's own turn
-# makes about 0.008 at most of the cosine's 0.044 on training pairs.
-# </details>
+# In the other four sets differences end smaller in all four seeds, too (on new sources undecided).
+# Their tails are undecided.
 
 # %% [markdown]
 # **Length or direction?** The next figures show the start, which all seeds share, and step 32.
@@ -531,7 +533,7 @@ for axis, key, title in zip(axes, ("norm_share_before", "norm_share_after"), (
 axes[0].yaxis.set(label_text="length's share of $|x_w - x_l|^2$,\n$x = u$ or $h$",
                   major_formatter="{x:.0%}")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("What the head sees of a pair differs in direction, not in length");
+figure.suptitle("After training, too, length is a small part of $|h_w - h_l|^2$");
 
 # %% [markdown]
 # **What to see.** It is. Length makes at most 2.5% of $\lVert h_w - h_l\rVert^2$, and up to 16% of
@@ -540,9 +542,9 @@ figure.suptitle("What the head sees of a pair differs in direction, not in lengt
 # %% [markdown]
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
 #
-# Now the second reading. In the next figure the left panel shows the cv on each set. The right
-# panel shows the *gap*: that cv **minus** the cv of training pairs. Grey is before training. A gap
-# there comes from a set's 32 prompts and answers, not from training.
+# The left panel below shows the cv on each set. The right panel shows the *gap*: that cv **minus**
+# the cv of training pairs. Grey is before training. A gap there comes from a set's 32 prompts and
+# answers, not from training.
 #
 # **Predict**, for the left panel: do marks of one *set* lie together, or marks of one *seed*?
 
@@ -567,6 +569,8 @@ figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
 right.text(0.45, -0.0088, "lines: what training did", color="grey")
+ends = curves("train", "norm_after", "mean")[:, [0, -1]]  # (seeds, 2)
+print("mean |h|, training pairs:", [f"{a:.1f} to {b:.1f}" for a, b in ends])
 plots.label(left, "", "cv of $|h|$", "seeds differ more than sets")
 plots.label(right, "", "cv of $|h|$ minus train's", "minus train: none clearly apart at the end")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -579,6 +583,8 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # </details>
 #
 # Is there a gap where lengths do scatter? Section 1's world without RMSNorm has the same five sets.
+# There all answers to a prompt share a part. New sources' answers vary five times as much around
+# it, in the thirty numbers that do not count.
 
 # %%
 rows = {}
@@ -594,10 +600,11 @@ pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the e
 
 # %% [markdown]
 # **What to see.** *Small world*: lengths scatter on new answers, too, but no set ends clearly above
-# training pairs. So we do not know whether the cv *would* show such a gap.
+# training pairs. Those of new sources end below. So we do not know whether the cv *would* show such
+# a gap.
 #
 # *Language model*: on new prompts the cv rises in two seeds and falls in two: undecided. No set
-# ends clearly above or below training pairs.
+# ends clearly above or below training pairs. The mean length ends between 4% shorter and 6% longer.
 #
 # *A trap*: in domain and on new prompts the gap rises in every seed. But it began below zero and
 # ends around zero. All seeds share that start, so an interval over seeds is blind to it.
@@ -631,7 +638,7 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# With the mean subtracted. As they are, rank falls either way, with or without a direction lost.
+# With the mean subtracted. As they are, rank falls either way.
 # </details>
 #
 # Now the recorded runs, 64 states a set. **Predict**: which kind of rank falls?
@@ -658,8 +665,8 @@ for kind, keys in (("as they are", RANK), ("mean subtracted", CENTERED)):
 pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "change, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*, every set loses rank in every seed. By itself that shows no lost
-# direction. *Mean subtracted*, two seeds fall and two rise: undecided.
+# **What to see.** *As they are*, every set loses rank in every seed. *Mean subtracted*, two seeds
+# fall and two rise: undecided.
 #
 # Do training states lose more? Then the gap *new minus train* would grow. On new prompts, states as
 # they are (question 3), it falls in every seed. Where both are new it rises in every seed, with
@@ -670,11 +677,11 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "cha
 #
 # The three questions, for this model, 32 steps, four seeds:
 # 1. *Differences* on training pairs do not rise. They end 8 to 19% smaller in every seed.
-# 2. *Lengths* on new prompts: whether they scatter more is undecided.
-# 3. *Rank*: whether that of training states falls more than that of new prompts is undecided.
+# 2. *Lengths* on new prompts: undecided.
+# 3. *Rank*, training states against new prompts: undecided.
 #
-# How far had training come? Of the 32 measured training pairs, how many labels go against gold? And
-# how many pairs are in labelled order?
+# How far had training come? Of the 32 training pairs, how many labels go against gold? How many
+# pairs are in labelled order?
 
 # %%
 right = {(p.chosen, p.rejected) for p in load_scenarios(
@@ -695,10 +702,8 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
 # than before is undecided. So training had not come far.
 #
 # The paper blames a pressure towards ever larger margins on pairs already in order. Here it may not
-# have had its time. So the paper's dispersion is *not reproduced here*; it is not *refuted*.
-#
-# Yet a small margin need not make differences *fall*. In Section 1, at a mean margin of 0.7, they
-# had grown. Whether Bradley-Terry causes the fall, shuffled labels would tell.
+# have had its time. So the paper's dispersion is *not reproduced here*, not *refuted*.
+# Whether Bradley-Terry makes differences fall here, shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
@@ -707,8 +712,7 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
 # `notebooks/solutions/`.
 #
 # **1.** The gradient of the reward $W_p^\top h$ on the raw state $u$, one vector of shape (H,),
-# through $h = g \odot u / \mathrm{rms}(u)$. (What is its component along $u$? How does its length
-# depend on $\lVert u\rVert$?)
+# through $h = g \odot u / \mathrm{rms}(u)$. (How does its length depend on $\lVert u\rVert$?)
 #
 # <details><summary>Hint</summary>
 #
@@ -731,7 +735,7 @@ checks.check_raw_gradient(raw_gradient);
 # - Their sum depends on the two margins alone.
 #
 # Run the second cell. In which seeds is the difference's part larger **in size** than the cosine's?
-# (Two margins fall.) Does the start matter? Why not step 0?
+# Does the start matter? Why not step 0?
 #
 # <details><summary>Hint</summary>
 #
@@ -761,7 +765,7 @@ for start in (16, 20, 24):
 #
 # The second cell below lists, of 24 changes *minus training's*, those with one sign in all four
 # seeds. Are there more than you expect? Does that settle it, when all use the same 32 training
-# pairs? In how many did a start gap only get smaller?
+# pairs? How many gaps end nearer to zero, on either side?
 #
 # <details><summary>Hint</summary>
 #
@@ -794,7 +798,7 @@ pd.DataFrame(rows, columns=["quantity", "set", "change minus train's", "gap befo
 
 # %% [markdown]
 # **4.** For given gain and head, both (H,): what is the largest **margin** that any two raw states
-# can have? (A ceiling. How far below it are the margins of Section 5?)
+# can have? (How far below it are the margins of Section 5?)
 #
 # <details><summary>Hint</summary>
 #
@@ -842,9 +846,10 @@ print("this model's largest margin:", largest_margin(gain, W))
 # %% [markdown]
 # ## What you know now
 #
-# In the small world the cosine came first, most of the dispersion later. In the language model, in
-# 32 steps, training pairs' differences shrank and turned towards the head by two to three degrees:
-# the cosine alone raised the margin. Whether lengths scatter is undecided.
+# In the small world norms dispersed, yet the cosine did more for the margin. In the language model,
+# in 32 steps, training pairs' differences shrank. Their mean angle to the head, a right angle at
+# first, fell by two to three degrees: the cosine alone raised the margin. Whether lengths scatter
+# is undecided.
 #
 # **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
 # margin did the cosine make? Was the gap there before training?**

@@ -133,8 +133,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["gap before", "mean gap at
 
 # %% [markdown]
 # And a shared start gap makes seeds agree for a reason that is no dispersion: look at the start
-# before you read a sign. In eight of the eleven a gap that was there before training only got
-# smaller in size, both of the cv of $\lVert h\rVert$ among them. Three grew: the cv of
+# before you read a sign. In eight of the eleven a gap that was there before training ends nearer to
+# zero, on either side of it, both of the cv of $\lVert h\rVert$ among them. Three grew: the cv of
 # $\lVert u\rVert$ fell further below training's on both sets of new sources, and rank with the
 # mean subtracted rose where both are new.
 
