@@ -685,7 +685,7 @@ figure.suptitle(
 # %% [markdown]
 # *And the ranking?* In the shorter study six of 24 differences between BSR and BT are decided, all
 # as costs (`results.md`; 1.2 would be by chance). Two are at $10^{-3}$, four at larger $\lambda$,
-# whose margin was still small. In the longer study none is decided (04, Section 9).
+# whose margin was still small. In the longer study none is decided (06, Section 5).
 
 # %% [markdown]
 # ## Exercises
@@ -808,7 +808,7 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
 # | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
 # | root of `bsr/variance_term` | about .7, near BT's | to lower it and margin: larger $\lambda$ |
-# | tau minus BT's (04, Section 9) | two decided of six, as costs; in 66 steps none | spread alone |
+# | tau minus BT's (06, Section 5) | two decided of six, as costs; in 66 steps none | spread alone |
 
 # %% [markdown]
 # ## What you know now

@@ -137,11 +137,17 @@ assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["acr
     "evidence, or answers without the nuisance, take the whole gain; less difference leaves some")
 
 # %% [markdown]
-# In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left. With
-# evidence BT's weight on the nuisance is no noise to repair. Where new answers hardly differ along
-# the nuisance, its weights decide nothing. Less difference between pairs leaves spread alone a
-# gain: some tax is left. A center's variance along the nuisance is .27 there, a difference's .08.
-# BSR itself is undecided in that world.
+# In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left.
 #
+# - *Evidence* (`within`, .2 to 1). By Section 2's formula the signal still keeps the larger share.
+#   But the nuisance has 25 times the evidence, so BT's noise there has about a twenty-fifth of the
+#   variance. There is hardly anything to gain.
+# - *New answers* (`new`, 1 to .2). They hardly differ along the nuisance: its weights decide
+#   nothing.
+# - *Less difference between pairs* (`across`, 3 to .5) leaves spread alone a gain. Some tax stays:
+#   a center's variance along the nuisance is .27, a difference's .08. And the evidence is as small
+#   as before. BSR itself is undecided in that world.
+
+# %% [markdown]
 # Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same noise
 # does less harm, and there is less to gain: +.017 in place of +.064.
