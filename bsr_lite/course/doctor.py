@@ -103,8 +103,8 @@ def level(scores: dict) -> tuple[str, str]:
 def accuracy(scores: dict) -> tuple[str, str]:
     """Against a coin, and against the number of characters.
 
-    Mend: below .5 an untrained head, turned labels, or length;
-    near .5 labels, learning rate, steps; no better than length: judge pairs of like length."""
+    Mend: if below .5, suspect an untrained head, turned labels, or length. If near .5, suspect
+    labels, learning rate, steps. If no better than length, judge pairs of like length."""
     rule = 0.5 + abs(scores["length_score"] - 0.5)  # longer wins, or shorter
     text = "{score:.2f} ({low:.2f} to {high:.2f}), {groups} pairs; longer answer {length_score:.2f}"
     verdict = "broken" if scores["high"] < 0.5 else "ok" if scores["low"] > rule else "look"

@@ -130,10 +130,10 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 # **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
 # of turn (Section 7). Its head reads other tokens than it was trained on, so the interval of its
 # accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
-# padded on the left it is misread as well (8.164 deviations off). That sets this fault apart from
-# the one shown there. Patient 4 has a random head that somebody saved (Section 4): no check knows
-# it. Its three rewards show that something changed. Its chats still end as in training, so it is no
-# template; a norm near 1 hints at a new head.
+# padded on the left it is misread as well (8.164 deviations off), unlike the one shown there.
+# Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its level is the
+# added -40. Its three rewards show that something changed. Its chats still end as in training, so
+# it is no template; a norm near 1 hints at a new head.
 
 # %%
 def diagnoses():
