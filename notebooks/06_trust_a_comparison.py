@@ -10,8 +10,8 @@
 # # 06 · Can you trust a comparison of two reward models?
 #
 # Two methods were trained, and one scores higher. Is it better? The paper's gains on its three
-# disjoint sets are .001 to .024 of tau (Table 5). Here differences of that size appear by chance.
-# Before you say *better*, *worse*, *no difference that matters* or *undecided*, ask:
+# disjoint sets are .001 to .024 of tau (Table 5). Before you say *better*, *worse*, *no difference
+# that matters* or *undecided*, ask:
 #
 # 1. Is it paired?
 # 2. Does the interval speak of new seeds *and* new prompts?
@@ -22,10 +22,9 @@
 # Section 6 asks for the cause.
 
 # %% [markdown]
-# Words from before: *tau*, *gold*, the rule that makes the true labels (notebook 01); *in-domain*,
-# *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *BSR* (Eq. 25, 03), its *level* and
-# *spread term*, the small worlds, and *dev*, prompts kept for choices (04). **BT** is training with
-# the Bradley-Terry loss alone.
+# Words from before: *BT*, *tau*, *gold*, the rule that makes the true labels (notebook 01);
+# *in-domain*, *prompt-*, *response-* and *mutual-disjoint* (02, Section 5); *BSR* (Eq. 25, 03), its
+# *level* and *spread term*, the small worlds, and *dev*, prompts kept for choices (04).
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -78,9 +77,8 @@ SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 # %% [markdown]
 # ## 1. Is it paired?
 #
-# How far do scores scatter by luck alone? Take the study *lora*: 900 pairs, LoRA (05) on 10 layers
-# of this repository's small language model, 240 prompts a set, four **seeds**. A seed sets the
-# start (head and adapters) and the order of the batches.
+# Take the study *lora*: 900 pairs, LoRA (05) on 10 layers of this repository's small language
+# model, 240 prompts a set, four **seeds**. A seed sets the start and the order of the batches.
 #
 # **Predict**: BT is trained four times, on the same pairs. How far apart are the four scores?
 
@@ -115,8 +113,8 @@ alone.round(3)
 #
 # It reaches $t$ standard errors to each side. If the standard error is known, $t$ is 1.96. If it is
 # estimated from a few numbers, $t$ is larger. Four paired differences have three *degrees of
-# freedom* (four, less one for their mean): $t$ is 3.18. Two separate sets of four have six: $t$ is
-# 2.45.
+# freedom* (four, less one for their mean): $t$ is 3.18. Two methods with four seeds each, not
+# shared, have six: $t$ is 2.45.
 #
 # **Predict**: by which factor does the interval of BSR minus BT narrow if both methods share the
 # prompts? And if they share the seeds, too?
@@ -129,7 +127,7 @@ def errors_and_halves(x, y):  # of the mean of y - x, one row for each of SHARED
     three = [statistics.two_way_interval(v) for v in (x, y, y - x)]  # mean, low, high, error
     errors = np.array([(error, (high - low) / 2) for _, low, high, error in three])
     error = math.hypot(x.mean(1).std(ddof=1), y.mean(1).std(ddof=1)) / math.sqrt(len(x))
-    same_prompts = (error, metrics.t_quantile(2 * len(x) - 2) * error)  # seeds' scatter only
+    same_prompts = (error, metrics.t_quantile(2 * len(x) - 2) * error)  # of the seeds
     return np.array([np.hypot(*errors[:2]), same_prompts, errors[2]])  # squares add, approximately
 
 
@@ -163,7 +161,7 @@ right.plot(np.full(4, 2.25), (bsr - bt).mean(1), "o", color=plots.COLORS["bsr"],
 right.text(2.4, -0.04, "a dot\na seed", color=plots.COLORS["bsr"], va="top", ha="center")
 right.axhline(0, color="black", linewidth=0.8)
 right.set(xticks=range(3), xlim=(-0.5, 2.9), ylim=(-0.11, 0.125),
-          xticklabels=("nothing", "prompts\n(seeds'\nscatter\nonly)", "prompts\nand seeds"))
+          xticklabels=("nothing", "prompts", "prompts\nand seeds"))
 plots.label(right, "shared by the methods", "BSR minus BT (tau), 95% interval",
             "one difference, three intervals")
 narrower = np.divide(*compared["response_disjoint"][[0, 2], 1])
@@ -171,17 +169,22 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
                 f"{narrower:.1f} times narrower");
 
 # %% [markdown]
-# **What to see.** Hard prompts are shared, and so, mostly, are lucky seeds (left, middle).
+# **What to see.** On the right:
+#
+# - *Nothing shared*: most of the error is the prompts' scatter. It is known from 240 numbers, so
+#   $t$ is near 2.
+# - *Prompts shared*: they hardly count now. We take the seeds' scatter only: six degrees.
+# - *Seeds shared, too*: four differences are left: three degrees.
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint shared prompts make the interval 1.5 times narrower (.091 to .061). Shared
-# seeds make it another 2.3 times narrower (.026), although $t$ grows from 2.45 to 3.18.
+# On response-disjoint 1.5 times, then another 2.3 times, although $t$ grows.
 #
-# On mutual-disjoint seed means hardly correlate. There shared seeds do not make it narrower.
+# On mutual-disjoint shared seeds make it *wider* (.019 to .023). The seed means hardly correlate,
+# so the standard error hardly falls. But $t$ grows by 30%.
 # </details>
 #
-# So pair whatever can be paired.
+# So share prompts. Sharing as few as four seeds pays only if their means correlate.
 
 # %% [markdown]
 # ## 2. Does the interval speak of new seeds *and* new prompts?
@@ -202,7 +205,8 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # rest. So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
 # \mathrm{MS}_\text{rest}) / (S\,P)$.
 #
-# Four seeds hardly know how much they scatter. `seed_limits` gives a 95% interval of that.
+# $t$ is 3.18 if the seeds' mean square dominates, near 2 if the prompts' does (*Satterthwaite's
+# rule*). `seed_limits` gives a 95% interval of the seeds' scatter.
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -225,13 +229,11 @@ def seed_limits(d):  # 95%, if seed means are normal: MS of seeds over chi-squar
 # %%
 d = bsr - bt
 of_seeds, of_prompts, of_rest = mean_squares(d)
-total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)  # not below either alone
+total = max(of_seeds + of_prompts - of_rest, of_seeds, of_prompts)  # at least each side's own
 assert math.isclose(math.sqrt(total / d.size), together), "the library's standard error is this one"
 freedom = total**2 / (of_seeds**2 / 3 + of_prompts**2 / 239 + of_rest**2 / (3 * 239))
 part = np.square(deviations(d)) / (4, 240, d.size)
 print("standard deviation of the seeds, 95% interval:", np.round(seed_limits(d), 3).tolist())
-print("estimates on prompt- and mutual-disjoint:", [
-    round(deviations(y - x)[0], 3) for x, y in (scores[SETS[1]], scores[SETS[3]])])
 print(f"degrees of freedom of t, by Satterthwaite's rule: {freedom:.1f}, rounded down")
 pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
               "standard deviation": np.round(deviations(d), 3),
@@ -241,8 +243,7 @@ pd.DataFrame({"mean square": np.round((of_seeds, of_prompts, of_rest), 4),
 # %% [markdown]
 # A single paired difference is nearly all rest (.176). But in the *mean* rest is averaged over 960
 # numbers, seeds over 4. So seeds make about half of its variance, prompts a twentieth. That is a
-# guess from four seeds: their .011 may be anything from 0 to .058. On the other two sets of tau the
-# estimates are .000 and .009.
+# guess from four seeds: their .011 may be anything from 0 to .058.
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -256,8 +257,8 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
              columns=["low", "high"]).assign(width=lambda t: t.high - t.low).round(3)
 
 # %% [markdown]
-# Over prompts alone the interval is less than half as wide. Is it right? Make up 1,000 studies of
-# normal numbers with the three standard deviations above and a true difference of zero.
+# Over prompts alone the interval is less than half as wide. Make up 1,000 studies of normal numbers
+# with the three standard deviations above and a true difference of zero.
 #
 # **Predict**: how often does each of the three hold zero?
 
@@ -266,7 +267,7 @@ rng = np.random.default_rng(0)
 sd_seed, sd_prompt, sd_rest = scatter_here = deviations(d)
 
 
-def made_up(seeds, prompts, scatter=scatter_here):  # a study in which the true difference is zero
+def made_up(seeds, prompts, scatter=scatter_here, rng=rng):  # the true difference is zero
     of_seeds, of_prompts, of_rest = scatter
     return (of_seeds * rng.standard_normal((seeds, 1))
             + of_prompts * rng.standard_normal((1, prompts))
@@ -289,20 +290,28 @@ figure.suptitle(f"If seeds scatter by {sd_seed:.3f}, an interval over prompts al
                 "is too sure of itself");
 
 # %%
-both, prompts_alone = holds[:, 2].mean(), holds[:, 1].mean()
-assert 0.93 < both < 0.99, "the interval over both must hold the truth about as often as it says"
-assert prompts_alone < both - 0.05, "an interval that leaves the seeds out must be too narrow"
-for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals and no more
-    spread = math.sqrt(sd**2 / 4 + sd_prompt**2 / 240 + sd_rest**2 / 960)
-    halves = np.ptp(intervals[:, 1], axis=1) / 2
-    missed = np.mean([math.erfc(x / spread / math.sqrt(2)) for x in halves])  # two-sided, normal
-    print(f"seeds scatter by {sd:.3f}: {missed:.0%} of the intervals over prompts alone miss zero")
+limit = seed_limits(d)[1]
+CASES = {"seeds do not scatter": (0, sd_prompt, sd_rest),
+         f"seeds scatter by {limit:.3f}": (limit, sd_prompt, sd_rest),
+         "prompts scatter by 0.2": (sd_seed, 0.2, sd_rest)}
+shares, fresh = {"as here": holds.mean(0)}, np.random.default_rng(1)
+for case, scatter in CASES.items():
+    ends = np.array([three_intervals(made_up(4, 240, scatter, fresh)) for _ in range(1000)])
+    shares[case] = ((ends[..., 0] < 0) & (ends[..., 1] > 0)).mean(0)
+
+# %%
+assert all(0.93 < x[2] < 0.99 for x in shares.values()), "over both: about as often as it says"
+assert shares["as here"][1] < 0.9, "an interval that leaves the seeds out must be too narrow"
+pd.DataFrame(shares, index=OVER).T.rename_axis("share that holds zero").round(2)
 
 # %% [markdown]
 # **What to see.** Black intervals miss the truth, zero. Over prompts alone 16 of 100 miss it, not
-# 5. That is if seeds scatter by .011, as estimated. With 0 it would be 5, with .058 even 69.
+# 5. If seeds scattered by .058 it would be 68.
 #
-# Over both the interval is a little too careful. Quote that one.
+# Seeds alone do well *here*: the prompts' scatter, which they miss, is a twentieth of the variance.
+# If prompts scattered by .2 instead of .029, only 81 of 100 would hold zero.
+#
+# Over both 94 to 97 hold zero in all four cases. Quote that one.
 
 # %% [markdown]
 # ## 3. How large a difference could the study have found?
@@ -311,8 +320,7 @@ for sd in (0, seed_limits(d)[1]):  # the seeds' scatter moves these intervals an
 # tells whether it could: add a known difference to every made-up study, and count how many
 # intervals exclude zero. That share is the **power**.
 #
-# Textbooks say: a difference of 2.8 standard errors has a power of .80. (1.96 for the interval, .84
-# for the 80%.)
+# Textbooks say: a difference of 2.8 standard errors (1.96 + .84) has a power of .80.
 #
 # **Predict**: what is the power of this study, four seeds, at 2.8 standard errors?
 
@@ -371,8 +379,8 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 # More prompts shrink the last two terms of Section 2's formula. $V_\text{seed}/S$ is left: a floor.
 #
 # **Predict**: the paper trains four seeds, too, and holds out 12,800 prompts. If its seeds
-# scattered by .011, as ours seem to on response-disjoint, how often would it find a difference of
-# .01?
+# scattered by .011 and all else were as in our response-disjoint, how often would it find a
+# difference of .01?
 
 # %%
 SEED_COUNTS, PROMPT_COUNTS = (4, 8, 16, 32), (60, 240, 960, 12_800)
@@ -415,7 +423,7 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 #
 # Dashed: if seeds do not scatter, prompts are all you need. If they scatter by .058, prompts hardly
 # help, and this study (240 prompts) would need a difference of .13. Four seeds do not say which it
-# is. *Plan for the larger.*
+# is.
 #
 # <details><summary>Answer</summary>
 #
@@ -442,9 +450,10 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # answers); *postscript* (every answer carries a line about something else). $\lambda$ is $10^{-3}$,
 # in *postscript* $10^{-2}$. No rule made before the runs picked these four.
 #
-# Prompts of one topic are alike. So from here on the columns of $d_{ij}$ are topics, each weighed
-# by its number of prompts (`metrics.clustered`), except in *judged*. In *lora* that leaves the
-# response-disjoint interval as it was. The prompt-disjoint one grows from ± .013 to ± .016.
+# So far we drew prompts one by one. But prompts of one topic are alike. From here on the columns of
+# $d_{ij}$ are topics, each weighed by its number of prompts. (*judged* names no topics: there they
+# stay prompts.) In *lora* that leaves the response-disjoint interval as it was. The prompt-disjoint
+# one grows from ± .013 to ± .016.
 #
 # **Predict**: how many of these intervals hold zero? How many of those lie within ± .05?
 
@@ -485,12 +494,9 @@ figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} inter
 # **What to see.** All 16 hold zero, but only six lie within ± .05. Nine exclude a *gain* of .05:
 # read each end by itself.
 #
-# Three of the six are *lora*'s sets of tau. They exclude even the paper's largest gain, .024
-# (dotted). But two of the three hold a *cost* of .024, and all hold a gain of .01: *no row says
-# that there is no difference*. With ± .024 as useful, two of the six would be left.
-#
-# In-domain *lora* is undecided. And all *lora* says is of one small model, 900 pairs, one
-# $\lambda$.
+# Three of the six are *lora*'s sets of tau. They exclude even the paper's largest gain, .024.
+# But two of the three hold a *cost* of .024, and all hold a gain of .01: *no row says that there is
+# no difference*. And *lora* speaks of one small model, 900 pairs, one $\lambda$.
 
 # %%
 lora = nulls[nulls.study == "lora"]
@@ -504,19 +510,19 @@ nulls.loc[(nulls.study == "lora") | nulls.hair, ["study", "set", "low", "high"]]
 # %% [markdown]
 # ## 5. How many intervals were looked at?
 #
-# Count *all* intervals, not only those you like: every method minus BT, on test and dev sets, in
-# all studies that train reward models from the language model with three seeds or more. Four join
-# those of Section 4:
+# Count *all* intervals: every method minus BT, on test and dev sets, in all studies that train
+# reward models from the language model with three seeds or more. Four join Section 4's:
 #
-# - *terms*: BSR and each of its terms;
-# - *lambda*: BSR at four $\lambda$;
-# - *pocket*: BSR $10^{-3}$ on all training pairs;
-# - *closing_phrase*: a control, built so that no penalty should help.
+# - *terms*: BSR and each of its terms; all training pairs, four seeds;
+# - *lambda*: BSR at four $\lambda$; 375 pairs, three seeds;
+# - *pocket*: BSR $10^{-3}$; all training pairs;
+# - *closing_phrase*: a control. No penalty should help there.
 #
-# Two records are easily forgotten: *postscript*'s models on labels of people, and the spread term
-# in *norms*.
+# Two more are easily forgotten: the spread term in *norms*, and *postscript*'s models on labels of
+# people (LLMBar's sets *GPTInst*, *Neighbor*, ...). *Prompt-shifted* is prompt-disjoint with
+# rewritten endings (04, Section 8).
 #
-# **Predict**: how many of all these intervals exclude zero? How many of those are costs?
+# **Predict**: how many exclude zero? How many are costs?
 
 # %%
 MORE = "terms", "lambda", "pocket", "closing_phrase"
@@ -573,22 +579,19 @@ plots.label(axis, "method minus BT (tau; accuracy, in-domain and on labels of pe
 # %%
 shared = listed[listed.method.str.startswith("bsr") & listed["set"].isin(SETS)]  # Section 4's sets
 others = shared[shared.study.isin(MORE)].replace({"method": {"bsr": "bsr-1e-3"}})  # of pocket
-print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} of {len(others)}")
-others.groupby("method").agg(exclude_zero=("beyond", "sum"), of=("beyond", "size"))
+paper = others[others.method == "bsr-1e-3"]
+print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} of {len(others)};",
+      f"at 1e-3: {paper.beyond.sum()} of {len(paper)}")
 
 # %% [markdown]
-# **What to see.** 18 of 160 exclude zero, and 17 of these are costs. The one gain stands in a
-# record that is easily forgotten.
+# **What to see.** 17 of the 18 are costs. The one gain stands in a record that is easily forgotten.
 #
 # None of BSR's 16 intervals in Section 4 excludes zero. On the same sets of the other four studies
-# 6 of 32 do, all costs. But two of the six are at $10^{-1}$, which Section 4 never had. At the
-# paper's $\lambda$, $10^{-3}$, it is one of 12. So part of the contrast may be $\lambda$, and part
-# chance.
+# 6 of 32 do, all costs. At the paper's $\lambda$, $10^{-3}$, it is one of 12.
 
 # %% [markdown]
-# Say what you left out, too. Here it is studies with fewer than three seeds, the small worlds (04),
-# and heads on a language model that was not trained further. They hold costs and gains
-# (`data/runs/LOG.md`).
+# Say what you left out, too: studies of fewer than three seeds, the small worlds (04), heads on a
+# language model not trained further. They hold costs and gains (`data/runs/LOG.md`).
 
 # %% [markdown]
 # Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
@@ -624,9 +627,12 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # the second.
 # </details>
 #
-# So 18 is more than expected, but whether by chance stays open: the truth may lie between the two
-# cases. To know whether one is a cost, name its set and its sign. Then run new seeds, on new
-# prompts where you can.
+# Neither case is true. Intervals of a study err together, so not the first. In no study do *all*
+# exclude zero, so not the second. The truth may lie between.
+#
+# 17 of 18 on one side looks like more than chance. But they come from four studies. If each study's
+# side were a fair coin, four would agree once in eight times. So chance is not excluded. To know
+# more, name one cost, its set and its sign. Then run new seeds, on new prompts where you can.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -635,8 +641,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # many epochs scores on new data may fall. The claim: *false labels are to blame*.
 #
 # In the world *helps* of notebook 04 a small network learns 300 pairs with BT for 64 epochs (600
-# steps). Labels are drawn from BT on gold, so some are false. The control has gold's own. A
-# **repetition** draws states, labels and network. Both trainings share all but the false labels.
+# steps). Labels are drawn from BT on gold, so some are false. The control has gold's own,
+# and all else the same. A **repetition** draws states, labels and network.
 #
 # **Predict**: in which of the two do scores fall from epoch 8 (step 75) to the end?
 
@@ -742,8 +748,7 @@ checks.check_best_seeds(best_seeds);
 # difference, perhaps negative: compare sizes.
 #
 # Then run the cell below and multiply. Which size does a study like ours report, on average, when
-# .01 is true, and when .02 is? The last two columns bound the middle 80%. Can you tell the two from
-# a reported .024?
+# .01 is true, and when .02 is? Can you tell the two from a reported .024 (last two columns)?
 #
 # <details><summary>Hint</summary>
 #
@@ -774,12 +779,10 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
-# Before running the cell below: it has 36 intervals of *terms*. Of 30 in tau, 18 have a half-width
-# below .05. Of six in accuracy, two have a half-width below .025. At most how many of the 36
-# verdicts can be 0?
+# Before running the cell below, guess: how many of the 36 verdicts of *terms* are 0?
 #
 # Afterwards: (a) Where may you say "no difference of .05" (accuracy: .025), where "none at all"?
-# (b) Which $\lambda$ has the most costs? What would you do before writing so?
+# (b) *bsr-1e-3* on mutual-disjoint is judged twice. Do the two verdicts contradict each other?
 #
 # <details><summary>Hint</summary>
 #
@@ -839,10 +842,10 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # outside. So ask before the run what it could find.**
 #
 # Here four seeds need 4.2 standard errors, not 2.8. And a cause takes a control that differs in one
-# thing, and the paired difference to it.
+# thing.
 #
 # *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint), more if seeds scatter more; tau within ± .05; four of 160 intervals, none
-# beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
+# (response-disjoint, over single prompts), perhaps .13; tau within ± .05; four of 160 intervals,
+# none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**

@@ -144,11 +144,14 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # interval holds differences other than zero.
 
 # %% [markdown]
-# (b) 60 intervals: at 5% each 3.0 would exclude zero by chance. Six do, all costs and all of
-# *lambda*: $\lambda = 10^{-1}$ has three on its six sets, $10^{-3}$ two, $10^{-2}$ one. (All four
-# $\lambda$ share one BT run a seed, so they miss together; no cost was named before.) Before you
-# write that $10^{-1}$ costs: name one set and its sign, then run new seeds, on new
-# prompts where you can.
+# (b) They do not. In *terms* the verdict is 0: -.003 (-.021 to +.016). In *lambda* it is -1: -.037
+# (-.073 to -.002). Both intervals hold every value from -.021 to -.002. One beyond zero and one
+# that holds zero do not show that the two differ. Nor need they agree: *lambda* trains on fewer
+# pairs. (`data/runs/study_terms/results.md`, `data/runs/study_lambda/results.md`)
+#
+# And the cost is one of six in 60 intervals, where at 5% each chance gives 3.0. All six are of
+# *lambda*, whose four $\lambda$ share one BT run a seed, so they miss together. Before you write
+# that one costs: name its set and its sign, then run new seeds, on new prompts where you can.
 
 # %%
 rows = {key: cells for key, cells in verdicts.items() if key[0] == "lambda"}
