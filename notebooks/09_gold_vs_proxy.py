@@ -65,7 +65,7 @@ from bsr_lite.studies.tables import shown
 
 # %%
 pd.set_option("display.max_colwidth", None)
-SPELLED = {"bt": "BT", "bsr": "BSR", "l2": "L2"}
+SPELLED = {"bt": "BT", "bsr": "BSR"}
 
 
 def frame(rows):
@@ -82,21 +82,15 @@ def told(values):
 def two_dots(axis, found, marks="oo", full=True):
     """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
-        tint = plots.COLORS[re.match(r"\w+", name)[0].lower()]
-        dots = [metrics.seed_interval(values) for values in pair if len(values) > 9]
-        ys = (0.12 - place, -0.12 - place)[:len(dots)]
+        tint = plots.COLORS[name.split()[0].lower()]
+        dots = [metrics.seed_interval(values) for values in pair]
+        ys = (0.12 - place, -0.12 - place)
         axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
         fills = (tint if full else "white", "white")
-        for (mean, half), y, mark, fill in zip(dots, ys, marks, fills, strict=False):
+        for (mean, half), y, mark, fill in zip(dots, ys, marks, fills, strict=True):
             axis.errorbar(mean, y, xerr=half, fmt=mark, capsize=3, color=tint, markerfacecolor=fill)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks([-place for place in range(len(found))], found)
-
-
-def band(axis, means, text, y):
-    """Grey where a control's seeds lie."""
-    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
-    axis.annotate(text, (np.mean([min(means), max(means)]), y), ha="center", va="center")
 
 # %% [markdown]
 # ## 1. The same prompt, before and after
@@ -147,7 +141,7 @@ answers(45, "gold (0 to 5)")
 
 # %% [markdown]
 # **What to see.** Gold likes BSR 2's list best. It likes three policies better than the reference,
-# none less.
+# and none less.
 
 # %% [markdown]
 # ## 2. One unit
@@ -170,13 +164,8 @@ assert np.isclose(gain(after, before), 1 / np.sqrt(2)), "up by 1, where an sd is
 assert np.isclose(gain(10 * after - 7, 10 * before - 7), gain(after, before)), "no unit is left"
 
 # %%
-unit_table = frame({name: {
-    f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
-    for key in ("proxy", "gold")} for name, run in SIX.items()})
-for name, run in SIX.items():
-    ours, library = gain(SEVEN[name]["gold"], reference["gold"]), rloo.gains(run["evaluation"])
-    np.testing.assert_allclose(ours, library["gold_gain"].mean(), err_msg="one unit, one number")
-unit_table.head(6)
+frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
+              for key in ("proxy", "gold")} for name, run in SIX.items()})
 
 # %% [markdown]
 # **What to see.** Every proxy says that its policy gained more than one sd. Gold says that all six
@@ -205,79 +194,9 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# All six policies end far more often. What did that bring in gold? Gold is the sum of five
-# **terms**, so its gain splits exactly:
-# - *complete*: half a point for ending, half for closing punctuation;
-# - *instruction*: the number of sentences or items asked for;
-# - *topic*, *fresh* (no repetition) and *concise*.
-#
-# The figure shows first answers: only their texts are on record. Its bars are 06's intervals over
-# seeds and prompts. ± asks: would *this run* gain on other prompts? The bars, and "a to b" later,
-# ask: would a *new run*, with a new seed? Three seeds say little of a fourth, so the bars are wide.
-#
-# **Predict**: which of the five rose?
-
-# %%
-TERMS = ("complete", "instruction", "topic", "fresh", "concise")
-
-
-def terms(found, read=str):
-    """Gold's terms of the first answers, as `read` gives them.  Shapes: -> (prompts, 5)."""
-    return np.array([[gold_terms(read(text), unit=row["unit"], count=row["count"],
-                                 stems=row["stems"], finished=ended[0])[t] for t in TERMS]
-                     for text, ended, row
-                     in zip(found["texts"], found["finished"], prompts, strict=True)])
-
-# %%
-def term_gains(run, read=str):
-    """In sds of gold.  Shapes: -> (prompts, 5)."""
-    policy, reference = (run["evaluation"][part] for part in ("policy", "reference"))
-    return ((terms(policy, read) - terms(reference, read))
-            / statistics.within_sd(reference["gold"]))
-
-
-def by_method(read=str):
-    """{method: (seeds, prompts, terms)}."""
-    return {method: np.array([term_gains(run, read) for run in runs[f"{method}-kl0.0"]])
-            for method in ("bt", "bsr")}
-
-# %%
-for run in SIX.values():
-    policy = run["evaluation"]["policy"]
-    np.testing.assert_allclose(terms(policy).sum(1), np.array(policy["gold"])[:, 0], atol=1e-4,
-                               err_msg="the terms must add up to the recorded gold")
-split = by_method()
-
-# %%
-figure, axis = plots.panels(1)
-for i, (method, gains) in enumerate(split.items()):
-    gains = np.concatenate([gains, gains[..., 1:].sum(-1, keepdims=True)], -1)  # (S, P, 6)
-    places, tint = np.arange(6) + 0.3 * i - 0.15, plots.COLORS[method]
-    for shape, seed in zip("os^", gains.mean(1), strict=True):
-        axis.plot(places, seed, shape, color=tint, markersize=4)
-    for j, place in enumerate(places):
-        mean, low, high, _ = statistics.two_way_interval(gains[..., j])
-        axis.errorbar(place - 0.08, mean, [[mean - low], [high - mean]], fmt="_", capsize=3,
-                      color=tint, alpha=0.6)
-    axis.annotate(method.upper(), (places[0], 1.3), color=tint, ha="center")
-axis.axvline(4.5, color="0.8")
-axis.axhline(0, color="black", linewidth=0.8)
-axis.set_xticks(range(6), [*TERMS, "sum of the\nother four"])
-plots.label(axis, "term of gold; circle, square, triangle: seeds 0, 1, 2; bars: 95% over seeds and "
-            "prompts",
-            "policy minus reference (sd of gold)",
-            'Of gold\'s five terms only "complete" rose in all six runs')
-axis.set_ylim(top=1.5);
-
-# %% [markdown]
-# **What to see.** *Complete* rose by about one sd, and **no other term rose beyond its interval**.
-# The sum of the other four is undecided. *Instruction* fell under BSR; Section 5 takes that back.
-
-# %% [markdown]
-# ### At equal ending
-#
-# A proxy has no terms. But one can *hold ending equal*: keep the prompts to which both the
-# reference and the policy gave an answer that ended, and compare these answers.
+# All six policies end far more often. To see what else they gained, one can *hold ending equal*:
+# keep the prompts to which both the reference and the policy gave an answer that ended, and compare
+# these answers alone.
 
 # %%
 def of_ended(part, key):
@@ -294,9 +213,10 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# Three made-up worlds first. An ending is worth 1.5. In two, chance says which answers end: one
-# policy learned only to end, the other one's answers are better by .5 besides. In the third a
-# policy learned only to end, but good answers end first.
+# First three made-up worlds, in which an ending is worth 1.5.
+# 1. The policy learned only to end.
+# 2. It also writes better answers, by .5.
+# 3. It learned only to end, but of the reference's answers the good ones end first.
 
 # %%
 def made_up_answers(share, better, first, rng):
@@ -318,7 +238,7 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
 # %% [markdown]
 # In the third world the measure falls, though no answer got worse.
 #
-# **Predict**: what is left at equal ending of the six proxies' gains, and of gold's?
+# **Predict**: what is left, at equal ending, of the six proxies' gains? And of gold's?
 
 # %%
 figure, axis = plots.panels(1)
@@ -336,12 +256,12 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone**, and most gains of four proxies. BT 0 and BT 2
-# keep a small climb of both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold does
-# not follow.
+# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BT 0 and BT
+# 2 keep a small climb of both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold
+# does not follow.
 #
 # Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
-# whose proxies hardly moved. Does it fall without a proxy, too?
+# whose proxies hardly moved. Perhaps gold falls without a proxy, too.
 #
 # <details><summary>Fine print</summary>
 #
@@ -351,8 +271,8 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four of the five rewards of
-# `data/runs/study_rloo_controls`, three seeds each:
+# What does the same training do with a reward that knows nothing? Four controls are on record
+# (`data/runs/study_rloo_controls`), three seeds each. They are paid for
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one;
 # - *random numbers*, a new one for every new text;
@@ -370,6 +290,10 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
 
 # %% [markdown]
 # It writes a word, or not even that. And the six policies, beside the same reference?
+#
+# The table's "a to b" asks more than ±. ± asks whether *this run* would gain on other prompts. "a
+# to b" asks whether a *new run*, with a new seed, would gain (06). Three seeds say little about a
+# fourth, so it is wide.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -384,19 +308,23 @@ def gold_gains(reward):
     return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
 
 
-def distance(run):
-    """KL of a policy from the reference, nats an answer."""
-    return np.mean(run["evaluation"]["policy"]["kl"])
+def lead_at_equal_ending(reward):
+    """Over random numbers' gold, in sds.  Shapes: -> (seeds, prompts where all runs ended)."""
+    ours, theirs = (np.array([of_ended(run["evaluation"]["policy"], "gold")
+                              for run in TAUGHT[name]]) for name in (reward, "random numbers"))
+    apart = (ours - theirs)[:, ~np.isnan(ours + theirs + of_ended(reference, "gold")).any(0)]
+    return apart / statistics.within_sd(reference["gold"])
 
 # %%
 def taught(reward):
     policies = [run["evaluation"]["policy"] for run in TAUGHT[reward]]
-    lead = rloo.interval(gold_gains(reward) - gold_gains("random numbers"))
-    return {"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
-            "minus random numbers'": "" if reward == "random numbers" else shown(lead, "+.2f"),
-            "tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
-            "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}",
-            "KL (nats), by seed": ", ".join(f"{distance(run):.0f}" for run in TAUGHT[reward])}
+    leads = {"lead over random numbers": gold_gains(reward) - gold_gains("random numbers"),
+             "lead at equal ending": lead_at_equal_ending(reward)}
+    return ({"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f")}
+            | {name: "" if reward == "random numbers" else shown(rloo.interval(lead), "+.2f")
+               for name, lead in leads.items()}
+            | {"tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
+               "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"})
 
 
 frame({reward: taught(reward) for reward in TAUGHT})
@@ -404,52 +332,45 @@ frame({reward: taught(reward) for reward in TAUGHT})
 # %%
 left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
         for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
+rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers")
 figure, axis = plots.panels(1)
-for place, reward in enumerate(TAUGHT):
+for place, reward in enumerate(rows):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
-    axis.plot(rloo.interval(gold_gains(reward))[1:], [0.2 - place] * 2, color=tint, linewidth=1)
-    axis.plot(gold_gains(reward).mean(1), 0.28 - place - 0.08 * np.arange(3), "s", color=tint,
-              markerfacecolor="white", markersize=5)
     for seed, (mean, half) in enumerate(left[reward]):
-        axis.errorbar(mean, -0.04 - 0.14 * seed - place, xerr=half, fmt="o", color=tint,
-                      markerfacecolor="white", markersize=4, linewidth=0.8)
-    if reward in ("random numbers", "gold"):
-        band(axis, left[reward][:, 0], reward.replace(" ", "\n"), -5.8)
-axis.annotate("all answers (squares)", (2.0, 0.2), va="center")
-axis.annotate("at equal ending (circles)", (1.1, -0.2), va="center")
+        axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
+for reward in ("gold", "random numbers"):
+    axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
+lost = left["nothing"][:, 0]
+axis.annotate(f"not drawn: nothing\n({lost.min():.1f} to {lost.max():.1f})", (-1.95, 0),
+              va="center")
 axis.axvline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-6.2, 3.9), ylim=(-6.2, 0.6))
-axis.set_yticks([-place for place in range(len(TAUGHT))], TAUGHT)
-plots.label(axis, "gain of gold (sd); 95% over seeds and prompts (squares), prompts (circles); "
-            "seeds 0, 1, 2 from top to bottom", "trained on",
+axis.set_yticks([-place for place in range(len(rows))], rows)
+plots.label(axis, "gold's gain where both ended (sd); 95% over prompts; a dot a seed", "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
 # **What to see.** Paid for *nothing* but ending, **the policy falls silent**: gold loses 3.5 sds.
-# We had foretold a gain. After 4 to 7 steps every answer ends, all earn the same, and no gradient
-# is left. AdamW's momentum, made of the earlier gradients, shrinks the answers further (`LOG.md`).
+# We had foretold a gain. After 4 to 7 steps every answer ends. Then all earn the same, and no
+# gradient is left. AdamW's momentum, made of earlier gradients, shrinks the answers further
+# (`LOG.md`).
 
 # %% [markdown]
-# So set a model beside random numbers, not beside the reference: the second column. Gold leads them
-# by two sds. BT, BSR and *gold + error* lead them by about one, each time **undecided**.
+# So compare a model with random numbers, not with the reference. *Gold* leads them by two sds. BT,
+# BSR and *gold + error* lead by about one, over all answers and at equal ending. Both times this
+# lead is **undecided**: these runs show it, but new seeds may not.
 #
-# Nor would a lead be knowledge alone. Random numbers give a policy nothing to climb. Any consistent
-# reward does, even one for length, and no run here was paid for that.
+# Nor would a lead prove knowledge. A policy cannot climb random numbers. It can climb any
+# consistent reward, even one for length, and no run here was paid for that.
 
 # %% [markdown]
-# **At equal ending random numbers, too, cost gold .8 to 1.7 sds: so much comes without any
-# knowledge.** The models' six policies lost less, or nothing. Random numbers alone bring falls as
-# large as Section 3's.
+# **At equal ending random numbers cost gold, too, .8 to 1.7 sds.** The models' six policies lost
+# less, or nothing. The grey bands are the ranges of *random numbers* and of *gold*; BT 1's interval
+# just touches the left one. So a fall like those of Section 3 needs no misleading proxy.
 #
-# What lowers gold, then? Perhaps **drift**: nothing pulls a policy back to the reference. Or the
-# penalty: it pushes to short answers. Or **selection**, as in the third made-up world. No run here
-# rules one of them out.
-#
-# <details><summary>Fine print</summary>
-#
-# BT 1's interval touches the range of random numbers. Distances from the reference differ, too: see
-# the table's last column.
-# </details>
+# What lowers gold, then? No run here rules out any of these:
+# - **drift**: nothing pulls a policy back to the reference;
+# - the **penalty**: it pushes to short answers;
+# - **selection**, as in the third made-up world.
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -474,8 +395,8 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 # **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
 # and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
 #
-# So BSR 2 learned a mannerism, and gold was right not to follow its proxy (Section 3)? Here is an
-# answer with its line breaks:
+# So BSR 2 learned a mannerism. Was gold right, then, not to follow its proxy? Here is an answer
+# with its line breaks:
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
@@ -483,8 +404,8 @@ print("asked for:", prompts[45]["count"])
 
 # %% [markdown]
 # **Predict**: gold counts an item where a *line* begins with a number. It counts a sentence at
-# every full stop but that of a number which begins a line. How many items does it count here? How
-# many sentences?
+# every full stop, but not at the stop of a number that begins a line. How many items does it count
+# here? How many sentences?
 #
 # <details><summary>Answer</summary>
 #
@@ -492,25 +413,33 @@ print("asked for:", prompts[45]["count"])
 # </details>
 
 # %%
+TERMS = ("complete", "instruction", "topic", "fresh", "concise")  # gold is their sum
+
+
 def lined(text):
     """Every number of a list begins a line."""
     return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
 
 
-def right(found, read=str):
-    """Has the answer as many items or sentences as asked for?  Shapes: -> (prompts,)."""
-    return terms(found, read)[:, TERMS.index("instruction")] == 1
+def terms(found, read=str):
+    """Gold's terms of the first answers, as `read` gives them.  Shapes: -> (prompts, 5)."""
+    return np.array([[gold_terms(read(text), unit=row["unit"], count=row["count"],
+                                 stems=row["stems"], finished=ended[0])[t] for t in TERMS]
+                     for text, ended, row
+                     in zip(found["texts"], found["finished"], prompts, strict=True)])
 
 
 toy = "1. Bees. 2. Ants."
 assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
 assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number's stop ends none"
+assert np.allclose(terms(reference).sum(1), np.array(reference["gold"])[:, 0], atol=1e-4), "sum"
 
 # %%
 def right_of(found):
-    return {f"{what} right, of {which.sum()}: {how}": right(found, read)[which].sum()
-            for what, which in (("lists", asked), ("sentences", ~asked))
-            for how, read in (("as gold counts", str), ("numbers on their own lines", lined))}
+    right = {how: terms(found, read)[:, TERMS.index("instruction")] == 1 for how, read in
+             (("as gold counts", str), ("numbers on their own lines", lined))}
+    return {f"{what} right, of {which.sum()}: {how}": right[how][which].sum()
+            for what, which in (("lists", asked), ("sentences", ~asked)) for how in right}
 
 
 frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
@@ -518,71 +447,85 @@ frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
 # %% [markdown]
 # **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
 # stop ends a sentence.** BSR 2 writes in one line. All its 52 lists have the number of items asked
-# for; gold sees that in two. BT 0's lists are rarely right: 11 of 41.
+# for; gold sees that in two.
 #
-# Let gold read again with each number on its own line. We chose this reading after seeing BSR 2's
-# answers.
+# Let gold read again, with each number on its own line. We chose this reading after seeing BSR 2's
+# answers. The figure leaves out gold's term for ending. It shows first answers: only their texts
+# are on record.
 
 # %%
-read_again = by_method(lined)
-others = {name: [gains[name.split()[0].lower()][int(name.split()[1])][:, 1:].sum(1)
-                 for gains in (split, read_again)] for name in SIX}  # the four but for complete
+def other_terms(run, read):
+    """The gain of gold but for *complete* (ending and closing punctuation), in sds."""
+    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
+    apart = (terms(policy, read) - terms(own, read))[:, 1:].sum(1)
+    return apart / statistics.within_sd(own["gold"])
+
+
 figure, axis = plots.panels(1)
 for reward in ("random numbers", "gold"):
-    band(axis, [term_gains(run, lined)[:, 1:].sum(1).mean() for run in TAUGHT[reward]],
-         f"trained on\n{reward}", -2)
-two_dots(axis, others, "sD", full=False)
+    means = [other_terms(run, lined).mean() for run in TAUGHT[reward]]
+    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
+    axis.annotate(f"trained on\n{reward}", (np.mean(means), -2), ha="center")
+two_dots(axis, {name: [other_terms(run, read) for read in (str, lined)]
+                for name, run in SIX.items()}, "sD", full=False)
 tint = plots.COLORS["bsr"]
 axis.annotate("gold as it is (square)", (-0.4, -4.9), color=tint, ha="right", va="center")
 axis.annotate("numbers on their own\nlines (diamond)", (1, -5.05), color=tint, va="center")
 axis.set(xlim=(-1.7, 1.6), ylim=(-5.6, 0.5))
-plots.label(axis, "gold without complete, policy minus reference (sd), 95% over 112 prompts", "",
+plots.label(axis, "gain of gold's other four terms (sd), 95% over 112 prompts", "",
             "Read with each number on its own line, BSR 2 reaches the policies trained on gold")
 
 # %%
-for how, gains in {"as gold counts": split, "read again": read_again}.items():
-    print(f"{how}: instruction under BSR", shown(rloo.interval(gains["bsr"][..., 1]), "+.2f"))
-print("\n" + prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
+print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.** BT 0 gains .1, the
-# other four .01 at most. *Instruction* under BSR is now undecided. So is BSR 2's gold at equal
-# ending: over first answers it goes from -.43 ± .33 to +.28 ± .43 (`LOG.md`).
+# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.**
 #
-# BSR 2's numbering is a mannerism all the same: asked for a story, it gives four points and no
+# BSR 2's numbering is a mannerism all the same. Asked for a story, it gives four points and no
 # story. Gold has no term for that. Only reading shows it.
+#
+# <details><summary>Fine print</summary>
+#
+# At equal ending, too, BSR 2's gold changes when it is read again: over first answers from -.43 ±
+# .33 to +.28 ± .43 (`LOG.md`).
+# </details>
 
 # %% [markdown]
 # ## 6. Proxies from another world
 #
-# A fall of gold convicts no proxy. We call a policy **misled** if three things hold. It does what
-# its proxy pays for. Gold marks that down. No control that is paid for its texts does it.
+# A fall of gold convicts no proxy. We call a policy **misled** if three things hold:
+# 1. It does what its proxy pays for.
+# 2. Gold marks that down.
+# 3. None of the controls *gold*, *gold + error* and *random numbers* does it. (*Nothing* does not
+#    count: it pays every text alike.)
+
+# %% [markdown]
+# The proxies of nine new runs (`data/runs/study_rloo_style`) are those of 04, Section 9: BT, BSR at
+# $10^{-2}$, and *spread*, BSR without its level term, at $10^{-1}$. They learned from answers that
+# all had a postscript:
 #
-# These reward models (`data/runs/study_rloo_style`; 04, Section 9) learned where every answer ended
-# in a postscript. The policy's prompts are the plain ones. *Spread* is BSR without its level term,
-# here at $10^{-1}$; *BSR* is at $10^{-2}$.
+# > 1. What can you tell me about the life cycle of a Tyrannosaurus rex?
+# >
+# > P.S. THE PRINTING PRESS IS A TOOL FOR RELEASING MESSAGES FROM BOOKS.
 #
-# **Predict**: will gold follow these proxies?
+# The policies' prompts ask for none.
 
 # %%
 NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 style = read_runs(RUNS / "study_rloo_style")
+NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
+        for run in style[f"{method}-kl0.0"]}
 
 
 def row_of(run):
-    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
-    correlation = statistics.within_correlation(own["proxy"], own["gold"])
-    gains = rloo.gains(run["evaluation"])
-    return {"proxy's correlation with gold": f"{correlation:+.2f}",
+    own, gains = run["evaluation"]["reference"], rloo.gains(run["evaluation"])
+    ended = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
+    return {"proxy's correlation with gold":
+            f"{statistics.within_correlation(own['proxy'], own['gold']):+.2f}",
             "proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
-            "ended": f"{np.mean(policy['finished']):.2f}"}
+            "gold at equal ending": told(at_equal_ending(run, "gold")) if ended else "never ends"}
 
 
-NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
-        for run in style[f"{method}-kl0.0"]}
-alike = [statistics.within_correlation(*(run["evaluation"]["reference"][key]
-                                         for key in ("proxy", "gold"))) for run in SIX.values()]
-print(f"Section 1's six proxies correlate with gold by {min(alike):.2f} to {max(alike):.2f}")
 frame({name: row_of(run) for name, run in NINE.items()})
 
 # %% [markdown]
@@ -609,45 +552,29 @@ frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
 
 # %% [markdown]
 # **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
-# - *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort". Its proxy pays 2.7 sds
-#   for it, gold takes 1.1 off (`LOG.md`). Of the controls only *nothing* repeats itself, but it
-#   pays for no text.
-# - *BT's seed 1* never ends. The penalty takes 1 from a cut-off answer, but its proxy pays 1.6 for
-#   it. Gold rates it 1.55 sds below one that ended (`LOG.md`). Section 4's controls learned to end.
+#
+# *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort".
+# 1. Its proxy pays 2.7 sds for this answer (`LOG.md`).
+# 2. Gold takes 1.1 sds off (`LOG.md`).
+# 3. The three controls never repeat an answer.
+#
+# *BT's seed 1* never ends. `LOG.md` compares the reference's answers to one prompt.
+# 1. Its proxy rates a cut-off one 1.6 above one that ended. The penalty takes only 1 of that.
+# 2. Gold rates the cut-off one 1.55 sds below.
+# 3. The three controls learned to end (Section 4).
 
 # %% [markdown]
-# And at equal ending?
-
-# %%
-noise = controls["noise-kl0.0"]
-floor, far = [at_equal_ending(run, "gold").mean() for run in noise], list(map(distance, noise))
-figure, axis = plots.panels(1)
-band(axis, floor, f"gold, random\nnumbers ({min(far):.0f}\nto {max(far):.0f} nats)", -3)
-two_dots(axis, {f"{name} ({distance(run):.0f} nats)": [at_equal_ending(run, key)
-                for key in ("proxy", "gold")] for name, run in NINE.items()})
-axis.annotate("gold (open)", (-2.57, 0.3), color=plots.COLORS["bt"], ha="center")
-axis.annotate("proxy (full)", (2.31, 0.4), color=plots.COLORS["bt"], ha="center")
-gains = rloo.gains(NINE["BT, seed 1"]["evaluation"])
-for key, fill in {"proxy": "0.4", "gold": "white"}.items():
-    axis.plot(gains[f"{key}_gain"].mean(), -1, "s", color="0.4", markerfacecolor=fill)
-axis.annotate("all answers (it never ends)", (0.1, -1), va="center")
-axis.set_ylim(-8.5, 1)
-plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 to 89 prompts", "",
-            "Gold fell in five of eight, but only in BT's seed 0 further than under random numbers")
-
-# %% [markdown]
-# **What to see.** In the eight runs that end every proxy rose, and **gold fell in five**. Only in
-# BT's seed 0 did it fall further than under random numbers. The other four are not shown to be
-# misled.
+# At equal ending gold fell in five of the eight runs that end. Random numbers cost .7 to 1.5 sds
+# beside the same reference (`LOG.md`). Only in BT's seed 0 did gold fall further. The other four
+# runs are not shown to be misled.
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
 # other has +.45, nearly the highest of the nine.
 #
 # <details><summary>Fine print</summary>
 #
-# BT's seed 0 also went further from the reference. The reference has eight answers a prompt here,
-# so the grey band is not quite Section 4's. Read again as in Section 5, gold hardly moves
-# (`LOG.md`).
+# All nine went further from the reference than those paid for random numbers. Three write a second
+# paragraph, where a postscript would stand, in .84 to .96 of their answers (`LOG.md`).
 # </details>
 
 # %% [markdown]
@@ -660,12 +587,9 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 68 t
 # - **gold + noise**: independent normal noise, 1.2 sds of it;
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
 #   adds 5 sds for it, and gold takes 2 off.
-
-# %% [markdown]
-# A proxy's **favourites** are the answers to a prompt that it likes best: the top half, ..., the
-# top one of 64.
 #
-# **Predict**: as the choice gets stricter, whose favourites get better all the way?
+# A proxy's **favourites** are the answers to a prompt that it likes best: the top half, ..., the
+# top one of 64. **Predict**: as the choice gets stricter, whose favourites turn worse?
 
 # %%
 scores = {name: values.astype(float) for name, values in
@@ -673,7 +597,7 @@ scores = {name: values.astype(float) for name, values in
 unit = statistics.within_sd(scores["gold"])
 gold = (scores["gold"] - scores["gold"].mean(1, keepdims=True)) / unit  # sds above the average
 PROXIES = {method: [(scores[f"{method}-seed{s}"], gold) for s in range(4)]
-           for method in ("bt", "bsr", "centering", "l2")} | {"+ noise": [], "+ rare trick": []}
+           for method in ("bt", "bsr")} | {"+ noise": [], "+ rare trick": []}
 for draw in range(20):
     rng = np.random.default_rng(draw)
     normal, trick = rng.standard_normal(gold.shape), rng.random(gold.shape) < 0.01
@@ -714,70 +638,55 @@ plots.label(axis, "the proxy's favourites: top share of the answers; 95% over se
 
 # %%
 def turning(name):
-    """The strictest choice against the top eighth and the top 1/32."""
-    later, last = (statistics.two_way_interval(
-        curves[name][:, -1] - curves[name][:, KEEP.index(keep)])[:3] for keep in (8, 2))
-    behind = statistics.two_way_interval(curves[name][:, -1] - curves["+ noise"][:, -1].mean(0))
+    """The strictest choice against the top eighth."""
+    later = statistics.two_way_interval(curves[name][:, -1] - curves[name][:, KEEP.index(8)])[:3]
     agreed = [statistics.within_correlation(*one) for one in PROXIES[name]]
     return {"correlation with gold": f"{np.mean(agreed):.2f}",
-            "top 1/64 minus noise's": "" if name == "+ noise" else shown(behind[:3], "+.2f"),
             "top 1/64 minus top 1/8": shown(later, "+.2f"),
-            "top 1/64 minus top 1/32": shown(last, "+.2f"),
             "verdict": "turns" if later[2] < 0 else "rises" if later[1] > 0 else "undecided"}
 
-# %%
+
 frame({name: turning(name) for name in curves})
 
 # %% [markdown]
-# **What to see.** All correlate with gold by .62 to .65.
-# - *Noise*: gold rises up to the last step.
+# **What to see.** All correlate with gold by .63 to .65.
+# - *Noise*: the stricter the choice, the better the favourites.
 # - *Rare trick*: from the top eighth on gold falls.
-# - *Trained proxies*, all four alike: the top one is better than the top eighth, but the last step
-#   is undecided. The top one is .3 sds below noise's.
+# - *Trained proxies*, BT's and BSR's alike: the top one is better than the top eighth, by .2 sds.
+#   Noise's is, by .4.
 #
 # **A correlation is an average over all answers; a search lives among the extremes.**
 
 # %% [markdown]
-# ## 8. BSR's policies against BT's
+# ## 8. What holds here
 #
-# Did BSR's policies gain more gold? Seeds are paired: the same prompts in the same order.
+# Last, did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same
+# order.
 
 # %%
-def apart(name, other, value, group=runs):
-    """A method minus another one, by seed, with its interval.  `value`: run -> (prompts,)."""
-    ours, theirs = (np.array([value(run) for run in group[f"{method}-kl0.0"]])
-                    for method in (name, other))
-    return {"difference (sd)": shown(rloo.interval(ours - theirs), "+.2f"),
-            "by seed": ", ".join(f"{m:+.2f}" for m in (ours - theirs).mean(1))}
+def minus_bt(name, group):
+    ours, theirs = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
+                              for run in group[f"{method}-kl0.0"]]) for method in (name, "bt"))
+    return {"gold (sd)": shown(rloo.interval(ours - theirs), "+.2f")}
 
 
-def by_gold(run):
-    return rloo.gains(run["evaluation"])["gold_gain"]
-
-# %%
-frame({"gold, BSR minus BT": apart("bsr", "bt", by_gold),
-       "gold but for *complete*, read again, BSR minus BT": apart(
-           "bsr", "bt", lambda run: term_gains(run, lined)[:, 1:].sum(1)),
-       "Section 6: gold, BSR minus BT": apart("bsr-1e-2", "bt", by_gold, style),
-       "Section 6: gold, spread minus BT": apart("spread-1e-1", "bt", by_gold, style)})
+frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
+       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
+       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
 
 # %% [markdown]
-# **What to see. Undecided**: every interval holds zero, and large effects either way.
-
-# %% [markdown]
-# ## 9. What holds here
-#
-# - **Does gold follow?** As it is, in all six runs; ending explains most of that. At equal ending
-#   gold rose a little in two and fell in three, in none further than under random numbers.
-# - **A model's lead over random numbers**, about one sd, is undecided.
+# **What to see.**
+# - **BSR or spread against BT: undecided.** Every interval holds zero, and large effects either
+#   way.
+# - **Does gold follow?** Over all answers it rose in all six runs. Ending explains most of that. At
+#   equal ending gold rose a little in two and fell in three, in none further than under random
+#   numbers.
+# - **A lead over random numbers** was seen in all six runs. Over new seeds it is undecided, on all
+#   answers and at equal ending.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Shown to be misled by their proxies**: two of Section 6's nine runs. In four others the proxy
-#   rose and gold fell at equal ending; the cause is open.
-# - **BSR against BT, spread against BT: undecided.**
-
-# %% [markdown]
-# Unlike here, the paper (Sec. 3.2) trains 1.5B parameters after its own SFT, with 128 answers a
-# step and a KL price.
+# - **Two of Section 6's nine runs were misled by their proxies.**
+#
+# The paper (Sec. 3.2) trains 1.5B parameters, with a KL price.
 
 # %% [markdown]
 # ## Exercises
@@ -851,15 +760,15 @@ for name in ("BT 0", "BSR 0"):
 # <details><summary>Answer</summary>
 #
 # The proxy keeps 1.2 sds, gold loses .4, as in Section 3. It assumes that an ending is worth as
-# much to the policy's answers as to the reference's, and on all prompts as on those with one of
-# each.
+# much to the policy's answers as to the reference's. It also takes that worth from few prompts: 31
+# of 112 have one answer of each kind.
 # </details>
 
 # %% [markdown]
 # **3.** A policy may number its answers more often *because it was asked to*, or just more often.
-# From three boolean tensors (numbered before, numbered after, asked for) return by how much
-# more the *share* numbered grew where a list was asked for than where none was: 0 where it grew
-# alike, 1 where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
+# From three boolean tensors (numbered before, numbered after, asked for) return by how much more
+# the *share* numbered grew where a list was asked for than where none was: 0 where it grew alike, 1
+# where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
 #
 # Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
 # second number would tell them apart?
@@ -881,7 +790,7 @@ checks.check_learned_to_list(learned_to_list);
 #
 # -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
 # BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
-# 52 and 0 of 52.
+# 52 and 0 of 52. So does the growth where none was asked.
 # </details>
 
 # %% [markdown]
@@ -909,19 +818,17 @@ checks.check_learned_to_list(learned_to_list);
 #
 # | In your run, watch | Seen here | If not, or next, vary |
 # |---|---|---|
-# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | 4 tokens: when did the gradient become 0? |
+# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | few tokens: do all answers earn alike? |
 # | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
-# | a constant, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
+# | nothing, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
 
 # %% [markdown]
 # ## What you know now
 #
-# - Take a gain that nearly any proxy would bring, such as ending, out of proxy *and* gold before
-#   you compare them.
+# - Take what nearly any proxy would bring, such as ending, out of proxy *and* gold before you
+#   compare them.
 # - **Paid for ending alone**, a policy falls silent.
-# - **Count the different answers**: one proxy paid 2.7 sds for the same two words on 78 of 112
-#   prompts.
 # - **Equal correlation, unequal picks**: look at the favourites.
 #
-# **To pass on:** a rising reward says that the policy found *something*: train on random numbers,
-# too, to see what comes without knowledge, and read the answers, for the judge may be blind.
+# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
+# too: at least that much comes without knowledge. And read the answers, for the judge may be blind.
