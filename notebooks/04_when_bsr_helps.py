@@ -328,8 +328,8 @@ Markdown(tables.table(["along", "pairs differ: variance of their centers", "leve
 # *Pairs differ far more than the two answers of a pair* along A's nuisance and along C's signal. In
 # C the two answers differ alike along both, but the signal pays 24 times the tax.
 #
-# Does a *network* follow? Regress its rewards on $x$, on both sets together. What share
-# of BT's slopes along signal and nuisance does a penalty leave?
+# Does a *network* follow? Regress its rewards on $x$, over answers of new sources
+# to new prompts. What share of BT's slopes along signal and nuisance does a penalty leave?
 
 # %%
 kept, gold = {}, worlds.gold_direction() / 2  # of BT's slopes: (seeds, methods) each
@@ -618,7 +618,7 @@ figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie n
 #
 # | world | sets | chosen | record |
 # |---|---|---|---|
-# | postscript | prompt-shifted, response- and mutual-disjoint | before the runs | `study_postscript` |
+# | postscript | prompt-shifted, response-, mutual-disjoint | before the runs | `study_postscript` |
 # | plain | all five | after them | `study_terms` |
 #
 # Spread alone has ten times BSR's $\lambda$. So what the level term adds cannot be said.
@@ -771,8 +771,8 @@ print("BSR minus BT, the whole cost:", averaged("study_postscript", "bsr-1e-2").
 # %% [markdown]
 # **4.** *Take the gain away.* In A (*helps*) BSR and spread gain. Change **one** of its standard
 # deviations (Section 1's table) so that less is gained. Find three different ones. Which of them
-# leaves spread a gain (`across`: try .5)? Forecast each in the cell, then run it: ten seconds or so,
-# no checker.
+# leaves spread a gain (`across`: try .5)? Forecast each in the cell, then run it: ten seconds or
+# so, no checker.
 #
 # <details><summary>Hint</summary>
 #
