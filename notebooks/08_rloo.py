@@ -22,7 +22,7 @@
 # - put the KL where it does what you think it does;
 # - write RLOO's loss, read the whole loop, and say what it taught.
 #
-# Words from before: *gold*, *proxy*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
+# Words from before: *gold*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
 # **policy** $\pi$ is the language model in training, the **reference** $\pi_{ref}$ the same model
 # before training.
 
@@ -72,9 +72,9 @@ torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# What is to be explained: 40 steps of such a loop, recorded in `data/runs/rloo_rate_1e-3`. Each
-# answer earned one number: *gold*, a rule's points (Section 6), less a penalty if it was cut off.
-# Here are two new prompts, picked by us. On one the answer got better, on the other only gold did.
+# What is to be explained: 40 steps of such a loop (`data/runs/rloo_rate_1e-3`). Each answer earned
+# *gold*, a rule's points (Section 6), less a penalty if it was cut off. Here are two new prompts,
+# picked by us. On one the answer got better, on the other only gold did.
 
 # %%
 RATES = ("3e-4", "1e-3", "3e-3")
@@ -96,8 +96,8 @@ pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
 #
 # $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
 #
-# The right side can be *sampled*: draw an answer, push its log-probability in proportion to its
-# reward. That is **REINFORCE**.
+# The right side can be *sampled*. Draw an answer, and push its log-probability in proportion to its
+# reward: **REINFORCE**.
 #
 # **Predict**: how near do 10,000 draws come to the gradient?
 
@@ -155,8 +155,7 @@ for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
     torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
 
 # %% [markdown]
-# Adding 3 to all rewards only moves the curve of the variance to the right by 3. Drawn against $b$
-# minus the mean reward, it is one curve for both tasks.
+# Drawn against $b$ minus the mean reward, both tasks have the same curve.
 
 # %%
 mean_reward = (logits.softmax(0) * rewards).sum().item()
@@ -197,7 +196,7 @@ for axis, close, title in zip(axes, ("", ", close-up"), (
 #
 # <details><summary>Answer</summary>
 #
-# A parabola. Its bottom is .33 above the mean reward. Where exactly is exercise 1.
+# A parabola. Its bottom is .33 above the mean reward (exercise 1).
 # </details>
 
 # %% [markdown]
@@ -224,14 +223,14 @@ torch.testing.assert_close(leave_one_out(toy), torch.tensor([[1.0, -0.5, -0.5]])
 torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy))
 
 # %%
-def k_draws(K, values, advantage):
-    """Moments of the estimate, over every set of K draws."""
-    pi, push, found = logits.softmax(0), grad_log_pi(logits), []
-    for arms in itertools.product(range(3), repeat=K):
-        a = torch.tensor(arms)
-        A = advantage(values[a][None])[0]
-        found.append((pi[a].prod(), (A[:, None] * push[a]).mean(0)))
-    return moments(found)
+def k_draws(K, values, advantage, gaps=(0,), of_batch=False):
+    """Moments of the estimate, over every set of draws: K for each prompt, its rewards up by a gap.
+    `of_batch`: all draws are siblings, not only those of the own prompt."""
+    pi, push = logits.softmax(0), grad_log_pi(logits)
+    arms = torch.tensor(list(itertools.product(range(3), repeat=K * len(gaps))))  # (sets, draws)
+    r = values[arms] + torch.tensor(gaps).repeat_interleave(K)
+    A = advantage(r.view(-1, r.shape[1] if of_batch else K)).view(r.shape)
+    return moments(list(zip(pi[arms].prod(1), (A[..., None] * push[arms]).mean(1), strict=True)))
 
 # %% [markdown]
 # **Predict** for $K = 2$ and rewards + 3: which of *no baseline*, *mean of all K* and *leave one
@@ -246,7 +245,8 @@ WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean, "leave one out"
 pd.DataFrame({name: {
     "share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
     "variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
-    "variance, rewards as they are": k_draws(2, rewards, way)[1]}
+    "variance, rewards as they are": k_draws(2, rewards, way)[1],
+    "as they are, but K = 4": k_draws(4, rewards, way)[1]}
     for name, way in WAYS.items()}).T.round(3).rename_axis("K = 2")
 
 # %%
@@ -258,46 +258,37 @@ for K in (2, 4):
 # %% [markdown]
 # **What to see.** Leave-one-out is unbiased, and a shift of all rewards does not change its
 # variance. With rewards + 3 it is far calmer than no baseline. Where rewards average nearly zero it
-# costs: one sibling is a noisy baseline, and the variance is five times that of none.
+# costs, since one sibling is a noisy baseline: five times the variance. With three siblings, as in
+# our loop, it is 2.2 times.
 #
 # <details><summary>Answer</summary>
 #
-# The mean of all $K$ is biased: half the gradient is left. That is why it varies least.
+# The mean of all $K$ is biased: half the gradient is left. That is why it varies least. But every
+# $A$ is halved alike: the direction stays.
 # </details>
 
 # %% [markdown]
-# **Why the same prompt?** Take two prompts with two answers each. Both have Section 1's logits and
-# rewards, but the second's lie higher by a gap. The baseline is the prompt's other answer, or the
-# mean of the batch's three others.
+# **Why the same prompt?** Take two prompts. Both have Section 1's logits and rewards, but the
+# second's rewards lie higher by a gap. The baseline is the mean of the prompt's own other answers,
+# or of all others in the batch. For gold, our later reward, the gap is typically 1.15 standard
+# deviations of a prompt's answers (`data/runs/LOG.md`). For these arms that is .8.
+#
+# **Predict** the variance: at which gaps do the other prompt's answers help?
 
 # %%
-def two_prompts(gap, advantage):
-    """Moments of the estimate, over every four draws; the last two are the second prompt's."""
-    pi, found = logits.softmax(0), []
-    for arms in itertools.product(range(3), repeat=4):
-        a = torch.tensor(arms)
-        A = advantage((rewards[a] + torch.tensor([0, 0, gap, gap])).view(2, 2)).flatten()
-        found.append((pi[a].prod(), (A[:, None] * grad_log_pi(logits)[a]).mean(0)))
-    return moments(found)
-
-
-def of_batch(r):
-    return leave_one_out(r.reshape(1, 4))
-
-# %%
-torch.testing.assert_close(two_prompts(3, of_batch)[0], two_prompts(3, leave_one_out)[0],
-                           msg="neither is biased")
+torch.testing.assert_close(k_draws(2, rewards, leave_one_out, (0, 3), of_batch=True)[0],
+                           k_draws(2, rewards, leave_one_out, (0, 3))[0], msg="neither is biased")
 pd.DataFrame({f"gap {gap}": {
-    "the prompt's other answer": two_prompts(gap, leave_one_out)[1],
-    "the batch's three others": two_prompts(gap, of_batch)[1]} for gap in (0, 1, 3)}).round(3)
+    f"K = {K}, {who}": k_draws(K, rewards, leave_one_out, (0, gap), who == "whole batch")[1]
+    for K in (2, 4) for who in ("own prompt", "whole batch")} for gap in (0, 0.8, 3)}).round(3)
 
 # %% [markdown]
-# **What to see.** Without a gap the batch's others are the better baseline: three answers, not one.
-# At a gap of 3 they bring 4.4 times the variance: hence the own prompt. How large the gap is for
-# real rewards, the toy cannot say.
+# **What to see.** The batch has more answers: without a gap its mean is the better baseline. A gap
+# makes it a wrong zero. At gold's gap of .8 the batch still wins with two answers a prompt. With
+# four, as in our loop, the own prompt wins by little; at a gap of 3 it wins by far.
 #
-# BSR pins the level of rewards and shrinks the differences between prompts (notebook 03). Within a
-# prompt both cancel.
+# What shifts all rewards of one prompt leaves each $A$ as it is. So RLOO does not see the levels
+# that BSR pins (notebook 03).
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -327,7 +318,7 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # average over answers*.
 #
 # In code, $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the end-of-turn token included**:
-# to stop is a decision, learned as any other. Padding behind it does not count (exercise 2).
+# to stop is a decision, learned as any other.
 
 # %% [markdown]
 # ## 4. Where to put the KL
@@ -391,13 +382,12 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 #
 # <details><summary>Answer</summary>
 #
-# $k_1$ and $k_3$ average to the KL, $k_2$ does not. As a loss $k_1$ has gradient *zero* on average,
-# since $E[\nabla \log \pi] = 0$. $k_2$, the biased one, has the gradient of the KL. $k_3$ has that
-# of the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
+# $k_1$ and $k_3$ average to the KL. As a loss $k_1$ has gradient *zero* on average, since
+# $E[\nabla \log \pi] = 0$. $k_2$ has a wrong mean, but the gradient of the KL. $k_3$ has that of
+# the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
 # </details>
 #
-# So, for $d$ of whole answers, this KL wants **$k_1$ in the reward**, the paper's place, or $k_2$
-# as a loss.
+# So two places pull along this KL: **$k_1$ in the reward**, as in the paper, and $k_2$ as a loss.
 
 # %% [markdown]
 # ## 5. Where does it end?
@@ -413,9 +403,11 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # **a $\beta$ means nothing without the reward's scale**.
 
 # %% [markdown]
-# Does RLOO get there? Three runs on the three arms with $\beta = 1$ differ only in the KL's
-# estimate and place: *$k_1$ in the reward*, *$k_2$ as a loss* and *$k_1$ as a loss*. A loss
-# $\beta\,k(d)$ acts like $-\beta\,k'(d)$ added to $A$, since $\nabla d = \nabla\log\pi$.
+# Does RLOO get there? Three runs on the three arms, with $\beta = 1$, differ only in the KL's
+# estimate and place: *$k_1$ in the reward*, *$k_2$ as a loss* and *$k_1$ as a loss*.
+#
+# A loss $\beta k_1$ has the gradient $\beta\,\nabla\log\pi$: the code subtracts $\beta$ from every
+# $A$. A loss $\beta k_2$ has $\beta\, d\,\nabla\log\pi$: the code subtracts $\beta d$.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"?
 
@@ -471,16 +463,11 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 # </details>
 
 # %% [markdown]
-# Does the price hold a language model? `data/runs/study_rloo` gives a hint, no verdict. Its rewards
-# come from a model trained with BT and one with BSR, in standard deviations. With $\beta = .05$ one
-# run of each ends 9.6 and 11.0 nats from the reference; six without a price end at 14 to 47.
-
-# %% [markdown]
 # ## 6. The loop
 #
-# How does one step look for a language model? Ours has LoRA (notebook 05): only its low-rank
-# *adapter* is trained, and with the adapter *off* it is the reference. The reward is **gold**, the
-# sum of five terms from 0 to 1:
+# Now a language model. Ours has LoRA (notebook 05): only its low-rank *adapter* is trained, and
+# with the adapter *off* it is the reference. The reward is **gold**, the sum of five terms from 0
+# to 1:
 # - *instruction*: as many sentences or items as asked for;
 # - *topic*: words that belong to it;
 # - *complete*: half for ending by itself within 48 tokens, half for a closing mark;
@@ -489,8 +476,8 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 
 # %% [markdown]
 # Answers are drawn at *temperature* 1, from $\pi$ as it is: Section 1's formula asks for that. A
-# cut-off answer pays .57 points, gold's standard deviation (sd) within a prompt. Here $\beta$ is
-# .02 points a nat.
+# cut-off answer pays .57 points, about gold's standard deviation (sd) within a prompt. A nat of $d$
+# costs $\beta$ = .02 points. (The paper's .05 is in units of another reward.)
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -511,12 +498,12 @@ def roll_out(rows, generator):
     return ids, texts, [a[-1] == stop for a in answers]
 
 # %% [markdown]
-# **Write it first**: a loss whose gradient is the mean of $-\hat g$ over prompts, with Section 4's
-# $R$ in the place of $r$. Put it into `loss_of`. The cell behind compares it with the library's
+# **Predict** a loss of one line: its gradient is the mean of $-\hat g$ over prompts, with
+# Section 4's $R$ in the place of $r$. Ours comes next, then a comparison with the library's
 # `rloo_loss`.
 #
-# That one has $\rho = \pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers. So
-# a batch can serve several updates. At the first, $\rho = 1$ and the gradient is the same.
+# That one has $\rho = \pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers.
+# Before any update $\rho = 1$, and the gradient is the same.
 
 # %%
 def loss_of(reward, logp, ref):
@@ -594,9 +581,9 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 
 # %% [markdown]
 # **What to see.** Answers that beat their siblings became more probable, all but one. Those that
-# lost became less probable. These are the answers that made the update, not new ones. In another
-# number format others may be drawn: read your own counts. (The table's -39 nats are a sum over 48
-# tokens.)
+# lost became less probable. An exception is no fault: answers share the weights, so a push on one
+# moves the others. These are the answers that made the update, not new ones. (On another machine
+# read your own counts.)
 #
 # <details><summary>Answer</summary>
 #
@@ -607,9 +594,9 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # %% [markdown]
 # ## 7. What did forty steps teach?
 #
-# Recorded runs made 40 steps by the library's loop, of four prompts with four answers each. Gold
-# was counted in units of its sd; a cut-off answer lost one unit. There was no KL price
-# ($\beta = 0$). One run had a learning rate of 3e-4, one of 1e-3.
+# Recorded runs made 40 steps by the library's loop. A step has four prompts with four answers each.
+# Gold was divided by its sd, and a cut-off answer lost one sd. There was no KL price ($\beta = 0$).
+# One run had a learning rate of 3e-4, one of 1e-3.
 #
 # Then each policy answered 64 new prompts. They share ten **subjects**. A subject is the unit
 # of repetition.
@@ -654,25 +641,25 @@ axis.set(xlim=(-0.5, 5.5), ylim=(-0.22, 1.42))
 axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold"])
 plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
             "bars: 95% over subjects", "policy minus reference (points)",
-            "After 40 steps both runs complete more answers; "
-            'at 1e-3 "instruction" and "topic" rose, too');
+            'After 40 steps both runs complete more answers; at 1e-3 "instruction" rose, too');
 
 # %% [markdown]
 # **What to see.** At 3e-4 the policy learned to complete its answers, and little else: *complete*
-# brings .55 of gold's .59 points. At 1e-3 *instruction* gained .34, too, and *topic* .11.
+# brings .55 of gold's .59 points. (*fresh* rose, too, by .03.) At 1e-3 *instruction* gained .34,
+# and *topic* .11.
 #
-# These terms count sentences, items and words. None asks whether an answer is true. The first
-# table's mountain answer names nothing, and gained the whole point of *complete*.
+# These terms count sentences, items and words. None asks whether an answer is true.
 #
-# This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts. The
-# controls below answered other prompts.
+# This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts.
 
 # %% [markdown]
-# But stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
-# itself?** `study_rloo_controls` keeps penalty and rate (1e-3) and changes the reward. Here are
-# three of its five rewards, three seeds each: gold (seed 0 is the run above), random numbers (a new
-# one for every text), and a constant. The two left out are gold with a flaw added
-# (`data/runs/LOG.md`). All runs answered the same 112 new prompts.
+# Stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
+# itself?** The runs of `study_rloo_controls` keep penalty and rate (1e-3). As reward they have
+# - gold (seed 0 is the run above);
+# - random numbers, a new one for every text;
+# - or a constant.
+#
+# Each has three seeds, and all answered the same 112 new prompts.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -711,7 +698,8 @@ for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a consta
 pd.DataFrame(table).fillna("").rename_axis("reward", axis=1)
 
 # %% [markdown]
-# One prompt, picked by us, and the answers of seed 0:
+# One prompt, picked by us, and the answers of seed 0. (The sunscreen gets all 5 points, since gold
+# does not ask for sense.)
 
 # %%
 new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
@@ -745,13 +733,14 @@ plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
 
 # %% [markdown]
 # **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
-# tokens, and less than half the reference's gold.
+# tokens, and less than half the reference's gold. We had foretold the opposite: that the penalty
+# alone *raises* gold (R1 in `data/runs/LOG.md`).
 #
 # Nothing paid for being so short. Once all answers end, every advantage is zero, and so is the
-# gradient (dots). But AdamW steps on along a mean of *past* gradients, and that shortened them
-# further.
+# gradient (dots). But AdamW steps on along a mean of *past* gradients, so answers shrink on.
 #
-# Random numbers, too, pay on average for ending alone.
+# Random numbers, too, pay on average for ending alone. But siblings get different ones, so the
+# gradient never vanishes (no dots). Why these answers did not fall silent is not shown.
 
 # %%
 pd.DataFrame({"change with gold, mean ± 95% over seeds": {
@@ -759,9 +748,9 @@ pd.DataFrame({"change with gold, mean ± 95% over seeds": {
                 for run in controls["gold-kl0.0"]]) for name in TERMS}}).transpose()
 
 # %% [markdown]
-# **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain. It is
-# mostly *instruction*; *topic* is undecided. The other half is *complete*, which random numbers may
-# raise as well (.40 ± .42).
+# **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain. That is
+# mostly *instruction*. *topic* rose in the one run above, but three seeds leave it undecided. The
+# other half is *complete*, which random numbers may raise as well (.40 ± .42).
 #
 # Did ending itself raise the other four? A cut-off answer may lack the last item. So compare, on
 # the same prompts, a policy's answers that ended with the reference's that ended.
@@ -786,8 +775,8 @@ pd.DataFrame({reward: {f"seed {seed}": told(lead(run["evaluation"]["policy"]))
 
 # %% [markdown]
 # **What to see** (± 95% over subjects). Where both ended, gold's runs still lead the reference, by
-# .44 to .52 points. Random numbers lose. This is of prompts that the reference can finish. There
-# **gold taught more than to end.**
+# .44 to .52 points. Random numbers lose. On prompts that the reference can finish, **gold taught
+# more than to end.**
 
 # %% [markdown]
 # ## Exercises
@@ -836,15 +825,16 @@ def answer_logprobs(logprobs, tokens, stop):
 checks.check_answer_logprobs(answer_logprobs);
 
 # %% [markdown]
-# **3.** Another reward model orders answers alike, but its rewards are $r' = c\,r$ with $c > 0$.
-# Which $\beta'$ has the same best policy as $\beta$ had with $r$? By which factor does the gradient
-# of the loss then grow? Return `(β', factor)`. Would the factor matter in Section 7's run at 1e-3
-# (clip at norm 1, AdamW, rewards in sds)? All its 40 gradient norms lie above 8.
+# **3.** Another reward model gives $r' = c\,r$ with $c > 0$. Which $\beta'$ has the same best
+# policy as $\beta$ had with $r$? By which factor does the gradient of the loss then grow? Return
+# `(β', factor)`.
+#
+# - (a) Would $c$ matter in Section 7's runs, which divide the reward by its own sd?
+# - (b) And in Section 6's loop, which does not, but clips at norm 1 and has AdamW?
 #
 # <details><summary>Hint</summary>
 #
-# $R = r - \beta d$ and $R' = c\,r - \beta' d$: when do they order every two answers alike, whatever
-# their $d$?
+# When do $r - \beta d$ and $c\,r - \beta' d$ order every two answers alike, whatever their $d$?
 # </details>
 
 # %%
@@ -913,13 +903,12 @@ pd.DataFrame(table)
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Healthy (seen here) | If not, or next, vary |
-# |---|---|---|
-# | KL at step 1 | 0.00 nats | template, temperature, adapter: other log-probabilities |
-# | share that ended | .41, then .91 or more (1e-3) | the token cap, a penalty for not ending |
-# | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant): the reward |
-# | terms but *complete* | *instruction* +.35 ± .14 (1e-3) | more steps, then the learning rate |
-# | KL after 40 steps | 12 to 25 nats (gold, `study_rloo_controls`) | 33 (3e-3) gained less: rate |
+# | In your run, watch | Healthy (seen here) | Seen when wrong | Then vary |
+# |---|---|---|---|
+# | KL at step 1 | 0.00 nats | (not seen) | template, adapter |
+# | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant) | reward |
+# | *instruction* | +.35 ± .14 (1e-3) | +.03 (3e-4) | steps, then rate |
+# | KL after 40 steps | 23 nats (1e-3) | 33 nats, less gold (3e-3) | seed, then rate |
 
 # %% [markdown]
 # ## What you know now
@@ -929,7 +918,7 @@ pd.DataFrame(table)
 # - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss it has
 #   none. Its $\beta$ needs the reward's scale.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
-#   the loop on a constant and on random numbers: here they, too, learned to end; of the three only
-#   gold raised the other four terms' sum.**
+#   the loop on a constant and on random numbers: here all learned to end, and only gold raised the
+#   other four terms' sum.**
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**

@@ -66,10 +66,12 @@ assert checks.check_answer_logprobs(answer_logprobs)
 
 # %% [markdown]
 # **3.** $c\,r - \beta' d = c\,(r - \beta d)$ for $\beta' = c\,\beta$. Advantages, hence
-# gradients, are $c$ times as large. A gradient above the clip leaves it with norm 1, whatever $c$.
-# In Section 7's run at 1e-3 all 40 norms lie above 8 (`metrics.jsonl`): for $c \ge 1/8$ the factor
-# vanishes. Below the clip Adam divides by the gradient's own size. So it matters only where $c$
-# decides which steps are clipped.
+# gradients, are $c$ times as large.
+#
+# - (a) No. The sd is $c$ times as large, too, so $c$ cancels before any gradient is taken.
+# - (b) Hardly. A gradient above the clip leaves it with norm 1, whatever $c$. Below the clip Adam
+#   divides by the gradient's own size. So $c$ matters only where it decides which steps are
+#   clipped.
 
 # %%
 def rescaled(beta, c):
