@@ -270,7 +270,7 @@ axes[1].plot(*(ray[20:73] * l.norm()).T, "--", color=GREEN)
 axes[1].plot(*torch.stack([w * l.norm() / w.norm(), w]).T, color=RED, linewidth=4)
 axes[2].plot(*(l + 0.6 * ray[72:115]).T, color="black", linewidth=1)  # from W_p to h_w - h_l
 for axis, *place, text, tint in (
-        (0, 1.2, 1.5, "grey: every $h$\nthere can be; gains\n0.9 across, 1.5 up\nturn $h$ off $u$",
+        (0, 1.2, 1.5, "grey: every $h$.\nGains: 0.9 across,\n1.5 up. Unequal\ngains rotate $u$.",
          "grey"), (1, 0.45, 0.8, "angle", GREEN), (1, 1, 1.4, "$h_w - h_l$", BLUE),
         (1, 0.03, 1.4, f"length:\n{drawn:.0%} of\nsquare", RED), (2, 0.4, 1, "$h_w - h_l$", BLUE),
         (2, 1.15, 1.1, "$\\psi_\\Delta$", "black")):
@@ -303,9 +303,9 @@ assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 # %% [markdown]
 # ## 3. The training loop
 #
-# A step draws a random batch and cuts it into **micro-batches** that fit in memory. It adds up
-# their gradients, **clips** the sum to norm at most 1, and lets Adam move the weights. The loss is
-# a mean over pairs, so a micro-batch counts by its part of the pairs.
+# Does training change this? First, the loop. A step draws a random batch and cuts it into
+# **micro-batches** that fit in memory. It adds up their gradients, **clips** the sum to norm at
+# most 1, and lets Adam move the weights. Each micro-batch is weighted by its share of the pairs.
 
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
@@ -385,7 +385,7 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The cosine: it changes sign. As in Section 1, it must come first.
+# The cosine: it changes sign. The difference rises, too, by 7%. Section 5 has more pairs and seeds.
 # </details>
 
 # %% [markdown]
@@ -479,10 +479,18 @@ print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by ab
 
 # %%
 angle = (margin / (heads * difference)).acos().rad2deg()  # (seeds, measurements)
-print("mean angle to head, degrees:", [f"{a:.1f} to {b:.1f}" for a, b in angle[:, [0, -1]]])
+print("the cosine as an angle, degrees:", [f"{a:.1f} to {b:.1f}" for a, b in angle[:, [0, -1]]])
 
 # %% [markdown]
-# Now all five sets.
+# **What to see.** On training pairs:
+# - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
+# - *Tail*: it ends **shorter** in all four (exploring). Its quantile falls from 27 to 25 or less.
+# - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
+#   margin. In seeds 2 and 3 cosine and margin peak midway, then fall.
+# - *Head*: the small learning rate keeps its norm. Its turn adds at most about 0.008 to the
+#   cosine.
+#
+# Now all five sets: changes from start to end, with 95% intervals.
 
 # %%
 rows = {}
@@ -493,23 +501,18 @@ for part, name in SETS.items():
     rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
         interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
                               change(part, "margin"), change(part, *TAIL)[:, -1]))]
-pd.DataFrame.from_dict(rows, orient="index", columns=["mean |h_w - h_l|, four seeds", *(
-    f"change of {x}, 95%" for x in ("mean |h_w - h_l|", "cosine", "mean margin", "95% quantile"))])
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "mean |h_w - h_l|, four seeds", "mean |h_w - h_l|", "cosine", "mean margin", "95% quantile"])
 
 # %% [markdown]
-# **What to see.** On training pairs:
-# - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
-# - *Tail*: it ends **shorter** in all four (exploring). Its quantile falls from 27 to 25 or less.
-# - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
-#   margin. In seeds 2 and 3 both peak at steps 16 to 20, then fall.
-# - *Head*: its norm stays, as the learning rate forces it to. Its own turn makes at most about
-#   0.008 of the cosine.
-#
-# In the other four sets differences end smaller in all four seeds, too (on new sources undecided).
-# Their tails are undecided.
+# **What to see.** On the other four sets:
+# - *Difference*: smaller in all four seeds, too. On new sources the interval holds zero.
+# - *Cosine* and *margin*: larger. In domain the margin's change is undecided, and the
+#   cosine's interval begins near zero.
+# - *Tail*: undecided.
 
 # %% [markdown]
-# **Length or direction?** The next figures show the start, which all seeds share, and step 32.
+# The next figures show the start, which all seeds share, and step 32.
 #
 # **Predict**: is $\lVert h_w - h_l\rVert$ still a matter of direction after training?
 
@@ -520,7 +523,7 @@ def draw_ends(axis, *keys, floor=None):
               label="before training")
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot([place + 0.12 * (seed - 1.5) for place in range(len(SETS))], values[:, seed, -1],
-                  mark + "-", color=tint, linewidth=0.6, markersize=5, label=f"seed {seed}")
+                  mark, color=tint, markersize=5, label=f"seed {seed}")
     axis.set_xticks(range(len(SETS)), SETS.values(), fontsize=7.5)
     axis.set_ylim(floor)
 
@@ -543,8 +546,8 @@ figure.suptitle("After training, too, length is a small part of $|h_w - h_l|^2$"
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
 #
 # The left panel below shows the cv on each set. The right panel shows the *gap*: that cv **minus**
-# the cv of training pairs. Grey is before training. A gap there comes from a set's 32 prompts and
-# answers, not from training.
+# the cv of training pairs. Grey marks are before training. So a grey gap comes from a set's 32
+# prompts and answers, not from training.
 #
 # **Predict**, for the left panel: do marks of one *set* lie together, or marks of one *seed*?
 
@@ -582,32 +585,28 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # Marks of one seed, on the whole. A single run would have told a clear story, another the opposite.
 # </details>
 #
-# Is there a gap where lengths do scatter? Section 1's world without RMSNorm has the same five sets.
-# There all answers to a prompt share a part. New sources' answers vary five times as much around
-# it, in the thirty numbers that do not count.
+# The table shows each gap before training, its change, and its end.
 
 # %%
 rows = {}
-for part, name in SETS.items():
-    toy, toy_train = (course(seen["no RMSNorm"], "norm_cv" if p == "train" else f"norm_cv, {p}")
-                      for p in (part, "train"))  # (seeds, times) each
-    model_cv, model_train = curves(part, *CV), curves("train", *CV)
-    rows[name.replace("\n", " ")] = [interval(x, 4) if x.any() else "" for x in (
-        toy[:, -1] - toy[:, 0], toy[:, -1] - toy_train[:, -1],
-        model_cv[:, -1] - model_cv[:, 0], model_cv[:, -1] - model_train[:, -1])]
-pd.DataFrame(rows, ["small world: change", "small world: minus train's, at the end",
-                    "language model: change", "language model: minus train's, at the end"])
+for part, name in list(SETS.items())[1:]:
+    gap = gaps(*CV)[name]  # (seeds, measurements)
+    rows[name.replace("\n", " ")] = [
+        interval(change(part, *CV), 4), f"{gap[0, 0]:+.4f}",
+        interval(gap[:, -1] - gap[:, 0], 4), interval(gap[:, -1], 4)]
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "change of the cv, 95%", "gap before", "change of the gap, 95%", "gap at the end, 95%"])
 
 # %% [markdown]
-# **What to see.** *Small world*: lengths scatter on new answers, too, but no set ends clearly above
-# training pairs. Those of new sources end below. So we do not know whether the cv *would* show such
-# a gap.
+# **What to see.** On new prompts the cv rises in two seeds and falls in two: undecided. No gap at
+# the end is clearly above or below zero. The mean length ends between 4% shorter and 6% longer.
 #
-# *Language model*: on new prompts the cv rises in two seeds and falls in two: undecided. No set
-# ends clearly above or below training pairs. The mean length ends between 4% shorter and 6% longer.
+# Would the cv show such a gap? We do not know. In Section 1's world lengths do scatter, yet no
+# set ends clearly above training pairs (`data/runs/LOG.md`).
 #
-# *A trap*: in domain and on new prompts the gap rises in every seed. But it began below zero and
-# ends around zero. All seeds share that start, so an interval over seeds is blind to it.
+# *A trap*: in domain and on new prompts the *change of the gap* is clearly above zero. That looks
+# like dispersion. But the *gap before* was below zero, and the *gap at the end* is near zero:
+# training closed it. All seeds share the gap before, so no interval over seeds warns of it.
 
 # %% [markdown]
 # ## 7. Rank can fall without a direction lost (Table 1)
@@ -680,16 +679,17 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "cha
 # 2. *Lengths* on new prompts: undecided.
 # 3. *Rank*, training states against new prompts: undecided.
 #
-# How far had training come? Of the 32 training pairs, how many labels go against gold? How many
-# pairs are in labelled order?
+# How far had training come? First the labels of the 32 training pairs, then how many are in order.
 
 # %%
 right = {(p.chosen, p.rejected) for p in load_scenarios(
     load_config(CONFIG, overrides=["data.label_temperature=0"])).train}  # in gold's order
 recorded = load_config(CONFIG)
 watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
-against = sum(tuple(pair.responses[::-1]) in right for pair in watched_here)
-print(f"{against} of {len(watched_here)} labels against gold")
+agree, against = (sum(tuple(pair.responses[::way]) in right for pair in watched_here)
+                  for way in (1, -1))
+print(f"{agree} labels as gold orders, {against} against it,",
+      f"{len(watched_here) - agree - against} where gold ties")
 
 # %%
 order = (32 * curves("train", "score")).round().int()
@@ -697,13 +697,14 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
              index=[f"seed {run['seed']}" for run in bt])
 
 # %% [markdown]
-# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end about a
-# third of the 32 pairs is out of order; gold itself would leave only 2. Whether more are in order
-# than before is undecided. So training had not come far.
+# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end 20 to 22 of
+# the 32 pairs are in labelled order. Whether that is more than before is undecided. Only 2
+# of their labels go against gold. Of all 512 labels 120 do (`data/runs/LOG.md`).
 #
-# The paper blames a pressure towards ever larger margins on pairs already in order. Here it may not
-# have had its time. So the paper's dispersion is *not reproduced here*, not *refuted*.
-# Whether Bradley-Terry makes differences fall here, shuffled labels would tell.
+# The paper blames a pressure towards ever larger margins on pairs already in order. It may not have
+# had its time here. So the paper's dispersion is *not reproduced here*, not *refuted*.
+#
+# Do the labels make differences fall, or would any training? Shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
@@ -830,7 +831,7 @@ print("this model's largest margin:", largest_margin(gain, W))
 # 2. The first: the two states of a pair can turn apart. Lengths are one constant.
 # 3. Differences turn towards the head: the cosine grows more than the differences shrink.
 # 4. Not for that reason: states may have moved towards their mean. Subtract it and look again.
-# 5. The gap at the start. All seeds share it, so an interval over seeds is blind to it.
+# 5. The gap at the start. All seeds share it, so no interval over seeds warns of it.
 # </details>
 
 # %% [markdown]
@@ -847,9 +848,8 @@ print("this model's largest margin:", largest_margin(gain, W))
 # ## What you know now
 #
 # In the small world norms dispersed, yet the cosine did more for the margin. In the language model,
-# in 32 steps, training pairs' differences shrank. Their mean angle to the head, a right angle at
-# first, fell by two to three degrees: the cosine alone raised the margin. Whether lengths scatter
-# is undecided.
+# in 32 steps, training pairs' differences shrank. The cosine alone raised the margin. As an angle,
+# it moved by two to three degrees. Whether lengths scatter is undecided.
 #
 # **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
 # margin did the cosine make? Was the gap there before training?**
