@@ -140,8 +140,8 @@ def length_cv(h: Tensor) -> Tensor:
 
 @torch.no_grad()
 def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str, Tensor]) -> dict:
-    """Scores, norms (on `sets`, too) and the level of rewards, (S, M) each; |h_w - h_l| of the
-    first, (S, P); and the slopes of a linear regression of r on x, over the last set, (S, D, M)."""
+    """Scores, norms and the level of rewards, (S, M) each; |h_w - h_l| of the first, (S, P);
+    and the slopes of a linear regression of r on x, over the last set, (S, D, M)."""
     pairs = pairs[:, :300]
     h, r = forward(models, pairs, world.norm)
     difference = h.unflatten(2, (-1, 2)).diff(dim=3)[..., 0, :].norm(dim=-1)  # (S, M, P)
@@ -149,9 +149,8 @@ def look(models: dict[str, Tensor], world: World, pairs: Tensor, sets: dict[str,
            "difference": difference.mean(-1), "head": models["w"].norm(dim=2)[..., 0],
            "margin": -r.diff().mean((2, 3)), "level": r.mean((2, 3)), "spread": r.mean(-1).var(-1)}
     for name, x in sets.items():
-        h, r = forward(models, x, world.norm)
+        r = forward(models, x, world.norm)[1]
         gold = (x @ gold_direction())[:, None].expand_as(r).numpy()
-        row[f"norm_cv, {name}"] = length_cv(h)
         row[name] = torch.from_numpy(agreement(r.numpy(), gold)[1].mean(-1))
     slopes = torch.linalg.lstsq((x - x.mean((1, 2), True)).flatten(1, 2), r.flatten(2).mT)[0]
     return row | {"differences": difference[:, 0], "slopes": slopes}
