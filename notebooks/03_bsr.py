@@ -11,14 +11,14 @@
 #
 # Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
 # in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
-# term that does. The paper claims that BSR calms the dispersion of hidden states (07, Section 5)
-# and makes reward models more robust. Here we take the term apart. Notebook 04 asks when it helps.
+# term that does. The paper claims that it makes reward models more robust. Here we take the term
+# apart. Notebook 04 asks when it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
 #
 # We show it by algebra and simulation: all trained runs have groups of 16. **In a hurry**: Sections
-# 1, 2, 3, 5, 6, Exercise 2.
+# 1, 2, 3, 5, 6, Exercise 2, *What you know now*.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -58,10 +58,10 @@ from bsr_lite.studies.records import read_runs
 torch.manual_seed(0);
 
 # %% [markdown]
-# First, three recorded runs of BT (`data/runs/study_lambda`): notebook 02's model, cut to ten
-# layers, in 23 steps of 16 pairs (a last, smaller step is left out). They train LoRA (small
-# matrices added to the model's own, which stay as they are) and the **head**, the vector that turns
-# a hidden state into a reward. A seed decides the head's start and the order of pairs.
+# First, three recorded runs of BT (`data/runs/study_lambda`). The model is notebook 02's, cut to
+# ten layers. We read 23 steps of 16 pairs. Two things are trained: LoRA, small matrices added to
+# the model's own, and the **head**, the vector that turns a hidden state into a reward. A seed
+# decides the head's start and the order of pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -84,7 +84,7 @@ pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/re
 # %% [markdown]
 # BT asks for **margins**, $m = r_w - r_l$ (chosen minus rejected). But the mean reward rises in all
 # three seeds, by several times the margin. BT does not ask for that: its gradients on a pair's
-# rewards sum to zero. But all rewards share the same weights. A step that widens margins can move
+# rewards sum to zero. But all rewards share weights: a step that widens margins can move
 # the mean along, and nothing in BT holds it.
 
 # %% [markdown]
@@ -116,8 +116,7 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # %% [markdown]
 # ## 2. Two readings of one term
 #
-# As written, the penalty wants the group's sum to be zero. But groups are drawn at random. What
-# does it want **on average**?
+# Groups are drawn at random. What does the penalty want **on average**?
 #
 # Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a mean $\mu_s$, the
 # **level**, and a variance $\mathrm{Var}(s)$, the **spread** (its root: $\mathrm{sd}(s)$). A
@@ -212,6 +211,8 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # Down, below $-4$: away from zero, with everyone else. (The paper words the push as proportional to
 # $r(x, y)$; that would be an L2 penalty.)
 # </details>
+#
+# Both answers of a pair get the same push. Were rewards free numbers, BSR would keep all margins.
 #
 # How can a common push shrink the spread? Groups are drawn anew at every step. A pair with a high
 # mean lifts the mean of every group that it is in. So it is pushed down by more than others.
@@ -334,8 +335,7 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 #
 # <details><summary>Answer</summary>
 #
-# Only the penalty and pooled tau. (A little of the penalty is left: it sees two of the four
-# answers.)
+# Only the penalty and pooled tau.
 # </details>
 #
 # **Whatever compares answers of one prompt is blind to this. A gain there must come through shared
@@ -397,8 +397,7 @@ table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
 # </details>
 #
 # **No $\lambda$ mends both.** There is an exact way, for the loss depends on the network only
-# through $2B$ rewards. It needs one more forward pass, and one micro-batch's graph at a time:
-# Exercise 4, and `train_rm`.
+# through $2B$ rewards. It costs one more forward pass: Exercise 4.
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -437,26 +436,26 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 #
 # $$\text{BSR over BT:}\qquad \frac{\lambda\,|\bar r|\,G/B}{1/(2B)} = 2\,\lambda\,G\,|\bar r| .$$
 #
-# **A $\lambda$ means little without its group size.** Only the *spread's* part does not need it.
-# While $G$ is far below $N$, a pair's push beyond the average one is $\lambda\,(s_i - \mu_s)/B$
-# (Section 3). Over BT's that is $2\lambda\,|s_i - \mu_s|$.
+# **A $\lambda$ means little without its group size.** The *spread's* part does not need it: it is
+# $\lambda\,|s_i - \mu_s|/B$ (Section 3, $G$ far below $N$). Over BT's that is
+# $2\lambda\,|s_i - \mu_s|$.
 
 # %%
 LAMBDAS = (1e-4, 1e-3, 1e-2, 1e-1)
-rows = {f"G = {G} ({what}), mean reward 1": [f"{2 * x * G:.2g}×" for x in LAMBDAS]
-        for G, what in ((16, "ours; one GPU of the paper's 8B recipe"),
-                        (128, "the paper's batch as one group"))}
-rows["spread: a pair 1 above the level, any G far below N"] = [f"{2 * x:.2g}×" for x in LAMBDAS]
+rows = {f"level: mean reward 1, G = {G}": [f"{2 * x * G:.2g}×" for x in LAMBDAS]
+        for G in (16, 128)}
+rows["spread: a pair 1 above the level"] = [f"{2 * x:.2g}×" for x in LAMBDAS]
 pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
 
 # %% [markdown]
-# On one reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
+# $G = 16$ is ours, and one GPU of the paper's 8B recipe; 128 is the paper's whole batch. On one
+# reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
 #
 # But all rewards come from the same weights, where pushes add up or cancel. On a linear head the
 # penalty's gradient is $2\lambda G\,\bar r\,\bar h$, with the mean hidden state $\bar h$.
 #
-# **Predict** its length beside BT's on a real head: less than 3%, 3%, or more?
+# **Predict** its length beside BT's on a new head, before the first step: under 3%, 3%, or more?
 
 # %%
 from bsr_lite.batching import pack
@@ -513,10 +512,9 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
             "nearly all by the level")
 
 # %% [markdown]
-# **What to see: 3% on a reward is 120% on this head.** A pair's two BSR pushes add up to *two*
-# along $\bar h$. Its two BT pushes add up to *one* along $h_w - h_l$. And $\bar h$ is long (41). A
-# pair's difference is short (6.2), and the mean difference shorter (2.1), for pairs differ in
-# different directions. Together that is $2 \cdot 41 / 2.1$, about 40 times.
+# **What to see: 3% on a reward is 120% on this head.** BSR's gradient lies along $\bar h$, which is
+# long: 41. BT's is, early on, about half the mean of $h_w - h_l$. That is short, half of 2.1, for
+# pairs differ in different directions. So the 3% grow about 40 times.
 
 # %% [markdown]
 # The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%: its pushes sum to zero, so the long
@@ -525,8 +523,11 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # %% [markdown]
 # ## 8. What happens in the recorded runs
 #
-# *The level first*: the runs of the first table, now with BSR. A batch is one group. Runs of one
-# seed start from the same head and see the same batches.
+# *First the level.* The runs are those of the first table, now with BSR. Runs of one seed start
+# from the same head and see the same batches.
+#
+# **Clipping** cuts a gradient longer than 1 to length 1. **AdamW** divides every coordinate of the
+# gradient by its usual size.
 #
 # **Predict**: the penalty's gradient is proportional to $\lambda$. Does $\lambda = 10^{-1}$ bring
 # the batch mean to zero much sooner than $10^{-3}$?
@@ -548,24 +549,22 @@ def swing(run):
 # %%
 # drawing only
 figure, axes = plots.panels(3, sharey=True)
-TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#DE3F55",
-         "bsr-1e-2": "#A32A3D", "bsr-1e-1": "#5E0F1C"}  # BSR: the larger lambda, the darker
-LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (7.5, -1.15),
-          "bsr-1e-2": (7.5, -1.5), "bsr-1e-1": (7.5, -1.85)}
+TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#E0354D",
+         "bsr-1e-1": "#4A0A14"}  # BSR: the larger lambda, the darker
+LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (9, -0.9),
+          "bsr-1e-1": (6.5, -1.6)}
 for seed, axis in enumerate(axes):
     axis.axhline(0, color="black", linewidth=0.8)
     for method in LABELS:
         curve = course(record[method][seed], "train/reward_mean")[:23]
         axis.plot(range(1, len(curve) + 1), curve, color=TINTS[method], linewidth=1.2)
         x = crossing(record[method][seed])
-        if x != "never":  # a dot where the mean is first below zero
+        if x != "never":
             axis.plot(int(x), curve[int(x) - 1], "o", color=TINTS[method], markersize=5,
                       zorder=3)
     plots.label(axis, "optimizer step", "", f"seed {seed}")
 for method, place in LABELS.items():
-    third = course(record[method][0], "train/reward_mean")[2]
-    name = "BT" if method == "bt" else f"λ = {method[4:]}: {third:.1f} at step 3"
-    axes[0].annotate(name, place, color=TINTS[method])
+    axes[0].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
 figure.suptitle(
     "At λ = 1e-3 the mean crosses zero by step 4 (dots); a hundredfold λ gains one step at most");
@@ -577,19 +576,20 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
               for name, f in COLUMNS.items()}, METHODS).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
-# **What to see.** From $10^{-3}$ on the batch mean crosses zero at step 3 or 4; $10^{-4}$ needs 14
-# to 19. Crossing is not arriving: the mean overshoots, and then swings about zero (last column).
+# **What to see.** At $10^{-3}$ and above the mean crosses zero at step 3 or 4. At $10^{-4}$ it
+# takes 14 to 19 steps. Then it swings about zero (last column).
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. Two things take the scale of $\lambda$ away. Gradients longer than 1 are
-# cut to length 1: from $10^{-2}$ on, in each of the first five steps (`train/grad_norm`). And AdamW
-# divides every coordinate by its own running size. These runs cannot tell which does more. Still,
-# in seed 0 a larger $\lambda$ takes the mean further down by step 3 (first panel).
+# No, by one step at most. Clipping and AdamW take most of $\lambda$'s *scale* away. At $10^{-2}$
+# and above each of the first five steps is clipped (`train/grad_norm`).
 # </details>
+#
+# But the *ratio* of a gradient's parts stays. The heavier the level, the less of each step is BT's.
+# That may be where the margin goes in the next table.
 
 # %% [markdown]
-# *The spread next.* Does BSR draw pair means together by more than it shrinks margins?
+# *Then the spread.* Does BSR draw pair means together by more than it shrinks margins?
 # The same runs:
 
 # %%
@@ -607,19 +607,20 @@ rows = [["{:.2f} ± {:.2f}".format(*seed_interval(x)) for x in both] for both in
 pd.DataFrame(rows, list(ends), ["mean margin", "sd(s)"]).rename_axis("three seeds, ± 95%", axis=1)
 
 # %% [markdown]
-# At $10^{-2}$ and $10^{-1}$ $\mathrm{sd}(s)$ ends well below BT's. So does the margin, and both
-# grow while BT learns. Has the spread's term acted, or has the model only learned less? This table
-# cannot tell.
+# At $10^{-2}$ and $10^{-1}$ margin and $\mathrm{sd}(s)$ end well below BT's. Both grow while a
+# model learns. Has the spread's term acted, or has the model only learned less? This table cannot
+# tell.
 
 # %% [markdown]
-# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 steps and a smaller
-# last one).
-# - *Level alone*: BSR's loss at $10^{-2}$ minus $\lambda$ times the batch's variance of pair means.
-#   So BSR *over level alone* is what the spread's term does.
-# - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$, ten times as much.
+# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 whole steps).
+# - *Level alone*: BSR's loss at $10^{-2}$, minus $\lambda$ times the variance of the batch's pair
+#   means. What is left of the penalty is $\lambda G\mu_s^2$ on average (Section 2).
+# - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$.
 #
-# **Predict**: at $10^{-2}$ BSR's margin again lags behind BT's, at first. By which of its terms? In
-# the end, does the spread's term lower $\mathrm{sd}(s)$ alone, or the margin as well?
+# BSR *over level alone* shows what the spread's term does inside BSR.
+#
+# **Predict**: early on BSR's margin is far below BT's. Which of its terms does that? At the end,
+# does the spread's term lower only $\mathrm{sd}(s)$, or the margin too?
 
 # %%
 def over(ours, other):
@@ -631,61 +632,63 @@ def over(ours, other):
 
 terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
-ratios = {"BSR 1e-2 over BT": over(bsr, bt),
-          "level alone 1e-2\nover BT": over(level, bt),
-          "BSR 1e-2 over\nlevel alone 1e-2": over(bsr, level),
-          "spread alone 1e-1\nover BT": over(terms["spread-1e-1"], bt)}
+ratios = {"BSR\nover BT": over(bsr, bt), "level alone\nover BT": over(level, bt),
+          "BSR over\nlevel alone": over(bsr, level), "spread alone": over(terms["spread-1e-1"], bt)}
+print("BSR over BT, steps 59 to 65: margin {:.2f} ± {:.2f}, sd(s) {:.2f} ± {:.2f}".format(
+    *seed_interval(ratios["BSR\nover BT"][1]), *seed_interval(ratios["BSR\nover BT"][2])))
 
 # %%
 # drawing only
-TERMS = ("bsr", "level", "spread", "spread")
-figure, axes = plots.panels(4, sharey=True)
-for column, (axis, title) in enumerate(zip(axes, (
-        "margin, steps 7 to 16", "margin, steps 59 to 65", "sd(s), steps 59 to 65",
-        "sd(s) / margin (finer scale)"), strict=True)):
-    axis.axvline(1, color="black", linewidth=0.8)
-    for row, (values, name) in enumerate(zip(ratios.values(), TERMS, strict=True)):
-        mean, half = seed_interval(values[column])
-        axis.errorbar(mean, row, xerr=half, fmt="o", color=plots.COLORS[name], capsize=3)
-        axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, row), (0, 8), ha="center",
-                      textcoords="offset points", color=plots.COLORS[name], fontsize=8,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
-    axis.set(xlim=((-0.06, 1.4), (0.3, 1.36), (0.3, 1.36), (0.75, 1.35))[column], ylim=(3.3, -0.7))
-    axis.set_title(title, fontsize=9)
-axes[0].set_yticks(range(4), ratios)
-figure.supxlabel("ratio within a seed, mean of four, 95% interval (1: no difference)", fontsize=9)
-figure.suptitle(
-    "At λ = 1e-2 BSR's slow start is the level's; its spread term takes 8% (2 to 13) "
-    "off margin and sd(s)");
+figure, axes = plots.panels(2, width_ratios=(1, 1.4))
+early, in_bsr, alone = [x[0] for x in ratios.values()][:3], *list(ratios.values())[2:]
+SERIES = [(axes[0], i, early[i], plots.COLORS[name], "o")
+          for i, name in enumerate(("bsr", "level", "spread"))]
+for i in range(3):
+    SERIES += [(axes[1], i - 0.2, in_bsr[i + 1], plots.COLORS["spread"], "o"),
+               (axes[1], i + 0.25, alone[i + 1], "#00423B", "s")]
+for axis, y, values, tint, marker in SERIES:
+    mean, half = seed_interval(values)
+    axis.errorbar(mean, y, xerr=half, fmt=marker, color=tint, capsize=3)
+    axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, y), (0, 7), ha="center", color=tint,
+                  textcoords="offset points", fontsize=8,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+for axis in axes:
+    axis.axvline(1, color="black", linewidth=0.8, zorder=0)
+axes[0].set(xlim=(-0.05, 1.2), ylim=(2.5, -0.6))
+axes[0].set_yticks(range(3), list(ratios)[:3])
+axes[1].set(xlim=(0.3, 1.1), ylim=(2.6, -0.6))
+axes[1].set_yticks(range(3), ["margin", "sd(s)", "sd(s) / margin"])
+axes[1].annotate("in BSR, 1e-2:\nBSR over level alone", (0.31, -0.15), color=plots.COLORS["spread"])
+axes[1].annotate("alone, 1e-1:\nover BT", (0.31, 0.37), color="#00423B")
+WHERE = "ratio within a seed, mean of four, 95% interval"
+plots.label(axes[0], WHERE, "", "λ = 1e-2, margin of steps 7 to 16:\nthe slow start is the level's")
+plots.label(axes[1], WHERE, "", "The spread's term, steps 59 to 65:\nit lowers margin and sd(s)")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# By the level's: early on level alone lags as far as BSR (first two rows). In the end the spread's
-# term lowers both.
+# The level's: level alone starts as far behind BT. At the end the spread's term lowers both.
 # </details>
 #
-# **What to see.**
-# - *The spread's term in BSR* (third row) takes 8% off margin and $\mathrm{sd}(s)$ alike. Their
-#   ratio falls by 3% at most.
-# - *Spread alone* takes two fifths off $\mathrm{sd}(s)$, but also a third off the margin.
-# - BSR's *whole* difference from BT is undecided in the end (first row).
+# **What to see** at the end (right).
+# - *In BSR* the spread's term takes 8% off margin and $\mathrm{sd}(s)$ alike. Their ratio falls by
+#   3% at most.
+# - *Alone*, at ten times the weight, it takes two fifths off $\mathrm{sd}(s)$, a third off the
+#   margin.
+# - Whether BSR *as a whole* differs from BT is undecided (line above).
 
 # %% [markdown]
-# That BSR draws pair means together by more than it shrinks margins, these runs do not show.
-# Whether spread alone does is open: the ratio's interval ends at 1.000.
-#
-# <details><summary>Fine print</summary>
-#
-# No rule chose the windows; with other late windows that interval ends on either side of 1. Left
-# out: BSR at $10^{-3}$, for want of its level alone, and spread alone at $10^{-2}$ and 1. These two
-# lower margin and $\mathrm{sd}(s)$ as well. Which falls by more is undecided.
-# </details>
+# So these runs do not show that BSR draws pair means together by more than it shrinks margins. For
+# spread alone it is open: the ratio's interval ends at 1.000. No rule chose the windows. With other
+# late windows it ends on either side of 1. (Not shown: BSR at $10^{-3}$, spread alone at $10^{-2}$
+# and 1.)
 
 # %% [markdown]
-# *And the ranking?* In the shorter study six of 24 differences between BSR and BT are decided, all
-# as costs (`results.md`; 1.2 would be by chance). Two are at $10^{-3}$, four at larger $\lambda$,
-# whose margin was still small. In the longer study none is decided (06, Section 5).
+# *And the ranking?* The shorter study compares four $\lambda$ with BT on six test sets (tau on
+# five, accuracy on one). Six of these 24 differences are decided, all as costs in tau
+# (`data/runs/study_lambda/results.md`; 1.2 would be by chance). Two are at $10^{-3}$: $-.04$ and
+# $-.05$, where BT has about .3. Four are at larger $\lambda$: $-.12$ to $-.21$. In the longer study
+# none is decided (06, Section 5).
 
 # %% [markdown]
 # ## Exercises
@@ -796,8 +799,8 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
 # 4. The level's weight halves, the spread's stays.
-# 5. The margin. A run that has only learned less has both lower. So has one with the spread's term:
-#    level alone, at the same steps, tells them apart.
+# 5. The margin. A run that has only learned less has both lower. So has one with the spread's term.
+#    Level alone, at the same steps, tells them apart.
 # </details>
 
 # %% [markdown]
@@ -805,16 +808,19 @@ checks.check_accumulated_gradient(accumulated_gradient);
 #
 # | In your run, watch | Seen at $10^{-3}$ in 24 steps (Section 8) | If not, or next, vary |
 # |---|---|---|
-# | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | above zero: more $\lambda G$ |
+# | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | larger $\lambda$; see margin |
 # | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
-# | root of `bsr/variance_term` | about .7, near BT's | to lower it and margin: larger $\lambda$ |
-# | tau minus BT's (06, Section 5) | two decided of six, as costs; in 66 steps none | spread alone |
+# | root of `bsr/variance_term` | about .7, near BT's | larger $\lambda$ (lowers margins too) |
+# | tau minus BT's | lower on two of six sets; in 66 steps none decided | spread alone |
 
 # %% [markdown]
 # ## What you know now
 #
-# **BSR is two penalties in one: it pulls the level to zero with weight $\lambda G$, and the pair
-# means together with weight $\lambda$. Change the group, and you change the regularizer.**
+# **BSR is two penalties in one: on the level, with weight $\lambda G$, and on the spread of pair
+# means, with weight $\lambda$. Change the group, and you change the regularizer.**
+#
+# In the trained runs, all in groups of 16, the batch mean crossed zero by step 4 at $10^{-3}$. The
+# spread's term at $10^{-2}$ shrank margins about as much as the spread.
 
 # %% [markdown]
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**
