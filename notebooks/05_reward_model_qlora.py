@@ -14,8 +14,6 @@
 # - thin matrices, *adapters*, are trained beside a frozen base;
 # - the base is held in 4 bits (with adapters: **QLoRA**, Dettmers et al. 2023);
 # - most of what the layers compute is thrown away, and computed again when needed.
-#
-# Once it is trained: which saved copies are still the same model?
 
 # %% [markdown]
 # After it you can
@@ -83,13 +81,11 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
     [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
-# So freeze the base and hold it in 4 bits. Then something else must learn (Section 3).
-
-# %% [markdown]
 # ## 2. Four bits a weight
 #
-# Four bits name one of 16 values. Which 16? Trained weights look Gaussian. So **NF4** (4-bit
-# NormalFloat) takes quantiles of a normal distribution: 8 positive ones, 7 negative ones, and 0.
+# So the base is frozen and held in 4 bits. Four bits name one of 16 values. Which 16? Trained
+# weights look Gaussian. So **NF4** (4-bit NormalFloat) takes quantiles of a normal distribution: 8
+# positive ones, 7 negative ones, and 0.
 #
 # Weights are rounded in **blocks** of 64. A block is divided by its largest absolute value, its
 # *absmax*, so it lies in $[-1, 1]$. Of each weight its **code** is kept: the number of the nearest
@@ -97,8 +93,8 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
 
 # %%
 normal = torch.distributions.Normal(0.0, 1.0)
-# The outermost quantile lies half a step from the end. A step is 1/16 for 16 values, 1/15 for 15;
-# bitsandbytes takes the mean of both.
+# TAIL is the probability of the outermost quantile: 1 minus half a step. A step of probability is
+# 1/16 for 16 values and 1/15 for 15; bitsandbytes takes the mean of both.
 TAIL = 1 - (1 / 32 + 1 / 30) / 2
 
 
@@ -185,19 +181,18 @@ right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (102
 # out its absmax, and the more even values are wasted on a thin tail.
 # </details>
 #
-# **What to see.** Left, NF4's values crowd where the weights are. Right, even values keep up only
-# in blocks of 16.
+# **What to see.** Right, even values keep up only in blocks of 16.
 #
-# <details><summary>Fine print</summary>
-#
-# The bumps on the left: our model's file is in Q4_1, a 4-bit format of evenly spaced values. So
-# what Section 6 calls "original" was once rounded, too.
-# </details>
+# The bumps on the left: our model's file is in a 4-bit format of evenly spaced values (Q4_1). So
+# Section 6's "original" was rounded, too.
 
 # %% [markdown]
 # **The bill.** A code takes 4 bits. A 32-bit absmax for 64 weights adds half a bit. *Double
 # quantization* shrinks that: each absmax is stored in 8 bits, and 256 of them share a 32-bit scale.
 # In all $4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127$ bits.
+#
+# This saves memory, not work: for each product the matrix is made again from its codes, then
+# dropped.
 
 # %%
 packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4", compress_statistics=True)
@@ -209,9 +204,9 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # %% [markdown]
 # ## 3. What learns: an adapter
 #
-# Training steps are easily lost on 4-bit weights: in Section 6 ten steps move no weight to another
-# value. **LoRA** (Hu et al. 2021) leaves the matrix as it is, here the rounded $W_4$. Beside it two
-# thin matrices $A$ and $B$ are trained, an **adapter**. With $h$ the hidden state that enters:
+# Training steps are easily lost on 4-bit weights (Section 6). **LoRA** (Hu et al. 2021) leaves the
+# matrix as it is, here the rounded $W_4$. Beside it two thin matrices $A$ and $B$ are trained, an
+# **adapter**. With $h$ the hidden state that enters:
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 #
@@ -239,12 +234,12 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # $A$'s gradient is zero: it passes through $B$, which is zero.
 # </details>
 #
-# Every linear matrix of every layer gets an adapter, from here on of rank 16. In the 8B model these
+# Every linear matrix of every layer gets an adapter, of rank 16. In the 8B model these
 # are 42 million numbers. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole.
 #
 # **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
-# same outputs. The merged model needs no adapter library. But $W'$ does not lie on the 16 values.
-# So it takes at least 16 bits a weight again, 15.0 GB for 8B. For 4 bits it must be rounded again.
+# same outputs. But $W'$ does not lie on the 16 values. So it takes at least 16 bits a weight again,
+# 15.0 GB for 8B. For 4 bits it must be rounded again.
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
@@ -256,8 +251,8 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # `bsr_lite.scale.estimate` takes a training step on *fake* tensors, which have shapes but no
 # memory, and counts the bytes that live at once.
 #
-# **Predict** for four layers of our small model and 1,024 tokens: which is larger, base or
-# activations, and which do 4 bits shrink?
+# **Predict** for four layers of our small model, in 32 bits, and 1,024 tokens: which is larger,
+# base or activations? Which of the two do 4 bits shrink?
 
 # %%
 # two settings that differ from the file's: no 4 bits; gradient checkpointing
@@ -281,27 +276,30 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Activations are larger, until checkpointing shrinks them. 4 bits leave them as they are, and
-# shrink the base by less than half: embeddings are not rounded.
+# Activations are larger, until checkpointing shrinks them. Here 4 bits shrink only the base, by
+# less than half: embeddings are not rounded.
 # </details>
 #
-# **How far to trust it.** Both columns come from one counter, so they check only the fake tensors.
-# On a real GPU, an H100, our small model's activations took at most 1.6% more than counted
-# (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B model nor checkpointing was
-# tried there.
-#
-# Leave 1 to 2 GB of a card free: CUDA itself took .2 GB more than we assume, and free pieces too
-# small to use are lost.
+# **A rule.** Say each layer keeps *one* vector a token, as wide as a hidden state. Here these are
+# $4 \cdot 1024 \cdot 576$ numbers of 4 bytes, 9.4 MB. LoRA's 191 MB are 20 times as much, so about
+# 20 vectors. Checkpointing keeps one, and all 20 only in the layer that is computed again.
 
 # %% [markdown]
-# Now Llama-3.1-8B on a card with 16 GB. The card holds one **pair** at a time, a micro-batch (03).
-# It computes in 16 bits. Frozen weights have 16 or 4 bits, trained ones 32.
+# **How far to trust the count.** Both columns of activations come from one counter, and would share
+# its errors. On an H100 our small model's activations took at most 1.6% more than counted
+# (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). CUDA itself took .2 GB more than we assume.
+# Neither an 8B model nor checkpointing was tried there.
+
+# %% [markdown]
+# Now Llama-3.1-8B: 32 layers, hidden states of 4,096 numbers, in 16 bits. The card holds one
+# **pair** at a time (03).
 #
-# "2,048 tokens" means a prompt with *one* answer. A quarter is the prompt's, 512. Both answers
-# share it, so a pair has $512 + 2 \cdot 1536 = 3584$ tokens. At "512 tokens" it has 896.
+# A prompt with *one* answer may have 2,048 tokens, of which 512 are the prompt's. A pair is one
+# prompt and two answers, so it has $512 + 2 \cdot 1536 = 3584$ tokens. (With 512 for 2,048, the
+# figure's right half, it has 896.)
 #
-# **Predict** for 2,048 tokens: which saves more of LoRA's memory, 4 bits or checkpointing? Which
-# does a 24 GB card need, which a 16 GB card?
+# **Predict** for 2,048 tokens, by the rule: which saves more of LoRA's memory, 4 bits or
+# checkpointing? Which does a 24 GB card need, which a 16 GB card?
 
 # %%
 WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
@@ -310,8 +308,9 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 
 # %% [markdown]
-# Every layer adds the same number of bytes. So two depths are counted, and a straight line leads to
-# 32 layers. (Once all 32 were counted, with the same digits: `data/runs/LOG.md`.)
+# From the third layer on, often from the second, each layer adds the same number of bytes. So two
+# depths are counted, and a straight line leads to 32 layers. (Once all 32 were counted, with the
+# same digits: `data/runs/LOG.md`.)
 
 # %%
 @functools.cache  # nothing is counted twice
@@ -322,7 +321,7 @@ def counted(length, way, layers):
 
 
 def on_a_line(length, way, layers=32):
-    first = 2 if way in ("full", "LoRA") else 1  # where the line begins, found by counting
+    first = 2 if way in ("full", "LoRA") else 1  # the smallest depth on the line
     less, more = counted(length, way, first), counted(length, way, first + 1)
     return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
 
@@ -381,26 +380,27 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Checkpointing: it saves 23.3 GB, 4 bits save 10.3 of weights. With adapters a 24 GB card needs
-# only checkpointing. A 16 GB card needs all three tricks, or shorter answers.
-# </details>
+# Checkpointing. By the rule a token has $20 \cdot 32$ vectors, with checkpointing $32 + 20$: 18.8
+# and 1.5 GB. Counted are 25.5 and 2.2. The rule is too low, but right about which saves more. With
+# adapters a 24 GB card needs only checkpointing. A 16 GB card needs all three tricks, or shorter
+# answers.
 #
+# 4 bits save 14.3 GB, of which 10.3 are weights. The rest is activations. Beside a 16-bit layer
+# PEFT, the library of adapters, copies an adapter's input to 32 bits. Beside a 4-bit layer it makes
+# no copy.
+# </details>
+
+# %% [markdown]
 # **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
 # more. With 512 most is the base, so 4 bits do. The 4-bit base takes 4.7 GB, not Section 1's 3.8:
 # embeddings stay in 16 bits, and each block has its absmax.
-#
-# <details><summary>Fine print</summary>
-#
-# In the figure QLoRA has fewer activations than LoRA. PEFT, the library of adapters, copies an
-# adapter's input to 32 bits beside a 16-bit layer, not beside a 4-bit one.
-# </details>
 
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does a model with a rounded base learn? We train six layers for ten steps of eight pairs with BSR
-# (Eq. 25, $\lambda = 10^{-3}$, one group a batch). A random head may rank well by luck. So the same
-# prompts are scored, by Kendall's tau, before the first step, too.
+# Does a model with a rounded base learn? We cut our model to its first six layers, and train it for
+# ten steps of eight pairs with BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch). A random head
+# may rank well by luck, so the same prompts are scored before training, too (Kendall's tau).
 #
 # One seed, so a demonstration. Whether a rounded base learns *worse* is not tested.
 
@@ -469,7 +469,7 @@ print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It may well start at zero: .17 (-.04 to +.36). Half of the prompts, 15 of 30, rank better.
+# It may well start at zero: .17 (-.04 to +.36). Half of the prompts rank better.
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
@@ -480,8 +480,8 @@ print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 # %% [markdown]
 # ## 6. Which copy is still the model?
 #
-# Only the adapters and the head are saved. Whoever loads them makes the base anew. Must it be
-# rounded, as in training?
+# Only the adapters and the head are saved, and the base is made anew. Must it be rounded, as in
+# training?
 #
 # | copy | base | adapters | kept here in |
 # |---|---|---|---|
@@ -526,11 +526,11 @@ Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
     [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
 
 # %% [markdown]
-# The model is no good judge: "I like trains." beats the right answer. Here only one thing counts:
-# do copies give the *same* rewards?
+# The model is no good judge: "I like trains." beats the right answer. But do copies give the *same*
+# rewards?
 #
-# The next cell turns the reloaded copy into the control: it sets $B$ to zero. Then it makes copy 5:
-# the sum of base and adapters is rounded and put in the base's place.
+# The next cell turns the reloaded copy into the control ($B$ set to zero), then into copy 5 (the
+# sum, rounded).
 
 # %%
 again, sums = copies["1 reloaded"], []
@@ -588,13 +588,13 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals. (Trained in 32 bits; of 16 there is no
-# record.)
+# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals.
 # </details>
 #
-# **What to see.** A row's line is as long as the largest change of a margin. Copies 3 and 4 agree:
-# **beside or merged is one function; the base decides.** On the original base the margin of 2 over
-# 4 moves by .13. Whether copy 4 is the better or the worse judge, four answers cannot say.
+# **What to see.** A row's line is as long as the largest change of a margin. (A digit's height in
+# its row means nothing.) Copies 3 and 4 agree: **beside or merged is one function; the base
+# decides.** On the original base the margin of 2 over 4 moves by .13, about a fifth of the
+# control's .57. Which copy judges better, four answers cannot say.
 
 # %% [markdown]
 # Why is copy 5 nearly the control? **Predict** how many 4-bit codes ten steps moved.
@@ -620,10 +620,10 @@ print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
       f"with 100 times the change {moved[100] / total:.0%}")
 
 # %% [markdown]
-# None. The same count sees a change 100 times as large. Before the merge each weight lies *on* one
-# of the 16 values. For another code it must move at least half the smallest gap between two values,
-# .04 of its block's absmax. The farthest moved by .023. So rounding again takes back nearly all
-# that the adapters changed. The head keeps its training.
+# None. Before the merge each weight lies *on* one of the 16 values. For another code it must move
+# at least half the smallest gap between two values, .04 of its block's absmax. The farthest moved
+# by .023. So rounding again takes back nearly all that the adapters changed. Not all: where a
+# block's absmax moves, all its weights move with it.
 #
 # Would one notice copy 4 by the *order* of the answers?
 
@@ -637,8 +637,7 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
 
 # %% [markdown]
 # No: all six pairs keep their order. An order can hide a changed model, so **compare margins, not
-# orders**. A saved model notes how its base was held, and `merge` adds to *that* base. If memory
-# counts, keep copy 1.
+# orders**. A saved model notes how its base was held, and `merge` adds to *that* base.
 
 # %% [markdown]
 # ## Exercises
@@ -650,11 +649,11 @@ print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
 # token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
 # (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
 # model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80
-# GB, counted as in Section 4, are ruled out whatever the batch?
+# GB are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
-# Three kinds of numbers. For which of them does anyone keep more than the number itself?
+# For which of the three does anyone keep more than the number itself?
 # </details>
 
 # %%
@@ -672,7 +671,7 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
 # with the *square* of the answers' length." `bench_growth` recorded the peak memory, the
 # model's weights left out, of a real step on a CPU (LoRA, four layers, two pairs) at 64 to 1,024
-# tokens of prompt and answer. Return the power with which the peak grows (one number), by a
+# tokens of prompt and answer. Return the power with which the peak grows, by a
 # least-squares line. Then run the last cell, over all sizes and between neighbours. What may one
 # say, and what not?
 #
@@ -763,7 +762,7 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the start's, same prompts | here +.22 (+.02 to +.44) | steps, learning rate |
+# | tau minus the start's, same prompts | above zero, as is its interval | more steps or prompts |
 # | rewards after a reload | equal to the bit, as here | the base that the folder names |
 # | margins after merging | here, trained in 32 bits, moved by .000 | the base: as trained? |
 
@@ -775,9 +774,8 @@ print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f
 # its head, its adapters *and* its rounded base: merged anywhere else, nothing fails and the margins
 # change.**
 #
-# - Long answers call for checkpointing, short ones for 4 bits.
-# - After ten steps, rounding again lost nearly all that the adapters had changed. Longer training
-#   was not tried.
+# - After ten steps, rounding again lost nearly all that the adapters had changed.
+# - Not tried: longer training, and merging in 16 bits, in which an 8B model computes.
 #
 # Next: **06 · Can you trust a comparison of two reward models?**
 
