@@ -147,9 +147,6 @@ pd.DataFrame(rows).set_index("").round(3)
 # The best factor (Section 7) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
 # below 1: a little over-confident. In the other rows it may be 1. The 60-pair fits needed about
 # .06 (norm .43 instead of 7.40): the verdict stays.
-#
-# Calm does not mean good: these models claim little (.62 to .65) and are right about as seldom,
-# where perfect rewards would agree .74 to .76.
 
 # %% [markdown]
 # Why so calm? One pass is not 3,000, and Section 7's 60-pair fits, too, claimed less after ten
