@@ -59,9 +59,9 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # First, three recorded runs of BT (`data/runs/study_lambda`). The model is notebook 02's, cut to
-# ten layers. We read 23 steps of 16 pairs. Two things are trained: LoRA, small matrices added to
-# the model's own, and the **head**, the vector that turns a hidden state into a reward. A seed
-# decides the head's start and the order of pairs.
+# ten layers. We read 23 steps of 16 pairs, here and later without the last, smaller step. Two
+# things are trained: LoRA, small matrices added to the model's own, and the **head**, the vector
+# that turns a hidden state into a reward. A seed decides the head's start and the order of pairs.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -177,11 +177,10 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
             "At level 0.5 the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
-# **What to see.** The terms cross near $G = \mathrm{Var}(s)/\mu_s^2$, here 7.
-#
 # <details><summary>Answer</summary>
 #
-# $N\mu_s^2$: there is only one such group, so its mean does not vary. And from 7 on.
+# $N\mu_s^2$: there is only one such group, so its mean does not vary. And from about
+# $\mathrm{Var}(s)/\mu_s^2 = 7$ on.
 # </details>
 
 # %% [markdown]
@@ -212,21 +211,21 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # $r(x, y)$; that would be an L2 penalty.)
 # </details>
 #
-# Both answers of a pair get the same push. Were rewards free numbers, BSR would keep all margins.
+# Were rewards free numbers, such a common push would keep all margins.
 #
-# How can a common push shrink the spread? Groups are drawn anew at every step. A pair with a high
+# How can it shrink the spread? Groups are drawn anew at every step. A pair with a high
 # mean lifts the mean of every group that it is in. So it is pushed down by more than others.
 
 # %% [markdown]
-# A batch's $B/G$ penalties are averaged, so BSR's push on a reward is $\lambda\,\bar r\,G/B$. We
-# keep $B$ and change $G$, and give pushes in units of $\lambda/B$.
+# A batch's $B/G$ penalties are averaged, so BSR's push on a reward is $\lambda\,\bar r\,G/B$. Here
+# a batch is all 256 pairs, cut into groups of $G$. We give pushes in units of $\lambda/B$.
 #
 # **Predict**: a pair's mean lies 2 above the level. In groups of 1 it is pushed down by 2 more than
 # an average pair. In a group of 16 only a sixteenth of its excess reaches $\bar r$. Over many
-# draws, is it pushed by 2/16 more, about 2, or 32?
+# orders, is it pushed by 2/16 more, about 2, or 32?
 
 # %%
-orders = torch.rand(10_000, N).argsort(1)  # 10,000 epochs, each in its own order
+orders = torch.rand(10_000, N).argsort(1)  # the pairs in 10,000 orders
 pushes, table = {}, {}
 for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
     push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # times lambda / B
@@ -247,26 +246,26 @@ rows = ["average push", "more on a pair 2 above the level"]
 figure, axis = plots.panels(1)
 some = s.argsort()[::5]
 x = s[some] - mu
-for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.0),
-                              (16, plots.COLORS["spread"], "of 16: 6% flatter", 3.3),
-                              (64, "#4DB0A4", "of 64: 25% flatter", 2.5),
-                              (256, "0.5", "of all 256: no difference", -0.7)):
+for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.3),
+                              (16, plots.COLORS["spread"], "of 16: 6% flatter", 3.6),
+                              (64, "#4DB0A4", "of 64: 25% flatter", 2.9),
+                              (256, "0.5", "of all 256: no difference", -0.3)):
     if G in (16, 256):
         axis.plot(x, (pushes[G] - pushes[G].mean())[some], "o", color=tint, markersize=4)
     axis.plot(x, (N - G) / (N - 1) * x, color=tint, linewidth=0.9)
     axis.annotate(text, (4.0, height), color=tint)
 axis.axline((0, 0), slope=1 / 16, color="black", linestyle=":", linewidth=1)
-axis.annotate("of 16, were the push\nonly diluted", (4.0, 0.5))
-axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 epochs", (-4, 2.6))
-axis.set(xlim=(-4.4, 6.1), ylim=(-4.8, 4.8), xticks=range(-4, 5, 2))
+axis.annotate("of 16, were the push\nonly diluted", (4.0, 1.5))
+axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 orders", (-4, 3.4))
+axis.set(xlim=(-4.4, 6.1), ylim=(4.8, -4.8), xticks=range(-4, 5, 2))
 plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
-            "push beyond the average push,\ntimes $B/\\lambda$ (reward units; positive: down)",
+            "pushed down more than on average,\ntimes $B/\\lambda$ (reward units)",
             "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
 
 # %% [markdown]
 # **What to see.** The average push is $G\mu_s$ (first row): it grows with the group. How far a high
-# pair is pushed *beyond* it hardly changes while $G$ is far below $N$: 6% less in groups of 16 than
-# in groups of 1. These are Section 2's two terms.
+# pair is pushed *beyond* it hardly changes while $G$ is far below $N$. These are Section 2's two
+# terms.
 #
 # <details><summary>Answer</summary>
 #
@@ -299,12 +298,13 @@ def advantages(r):
 
 # %%
 def world():
-    """Gold of 200 prompts with 4 answers, and three reward models."""
+    """Gold of 200 prompts with 4 answers, and four reward models."""
     gold = torch.rand(200, 1, dtype=torch.float64) + torch.rand(200, 4) - 1  # prompt's + answer's
     noise, c = 0.3 * torch.randn(200, 4), 2 * torch.randn(200, 1) + 1
     raw = gold + noise + c
     return gold, {"raw: gold + noise + c(x)": raw, "prompt mean away": raw - raw.mean(1, True),
-                  "control: a third of the noise": gold + noise / 3 + c}
+                  "control: a third of the noise": gold + noise / 3 + c,
+                  "raw, c(x) a quarter": gold + noise + c / 4}
 
 # %%
 def labelled(r, gold):
@@ -323,7 +323,7 @@ MEASURES = {"BSR penalty": lambda r, gold: losses.bsr_penalty(*labelled(r, gold)
 # %%
 worlds = [world() for _ in range(20)]
 for _, models in worlds:
-    raw, away, _ = models.values()
+    raw, away, *_ = models.values()
     torch.testing.assert_close(advantages(raw), advantages(away), msg="RLOO must not see c(x)")
 found = {name: {measure: [f(models[name], gold) for gold, models in worlds]
                 for measure, f in MEASURES.items()} for name in models}
@@ -338,16 +338,18 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # Only the penalty and pooled tau.
 # </details>
 #
+# Pooled tau rises, for this $c(x)$ is large. With a quarter of it (last column) it would fall, from
+# .40 to .29: gold's own differences between prompts go too.
+#
 # **Whatever compares answers of one prompt is blind to this. A gain there must come through shared
-# weights**: a step that lowers the penalty moves margins as well (Section 8).
+# weights** (Section 8).
 
 # %% [markdown]
 # ## 5. A micro-batch's own mean is BSR with a smaller group
 #
 # A large batch is computed in parts, **micro-batches**, whose gradients are averaged. A loss inside
-# a standard trainer sees one part at a time, and penalizes that part's own mean. But the square of
-# a mean is not the mean of squares. You get BSR with a smaller group: another ratio of level and
-# spread, set by your GPU's memory.
+# a standard trainer sees one part at a time, and penalizes that part's own mean. You get BSR with a
+# smaller group: another ratio of level and spread, set by your GPU's memory.
 #
 # **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it where the
 # batch's mean is far from zero? Where it is zero?
@@ -396,8 +398,7 @@ table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
 # mean, at $4\lambda$ four times as far.
 # </details>
 #
-# **No $\lambda$ mends both.** There is an exact way, for the loss depends on the network only
-# through $2B$ rewards. It costs one more forward pass: Exercise 4.
+# **No $\lambda$ mends both.** The exact way costs one more forward pass: Exercise 4.
 
 # %% [markdown]
 # ## 6. Its relatives: the same two terms, other ratios
@@ -449,8 +450,9 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
     "BSR's push over BT's, by lambda", axis=1)
 
 # %% [markdown]
-# $G = 16$ is ours, and one GPU of the paper's 8B recipe; 128 is the paper's whole batch. On one
-# reward $\lambda = 10^{-3}$ at $G = 16$ is a 3% correction by the level, .2% by the spread.
+# $G = 16$ is ours, and one GPU of the paper's 8B recipe; 128 is the paper's whole batch. At
+# $\lambda = 10^{-3}$, $G = 16$ and mean reward 1 the level's push is 3% of BT's. The spread's, on a
+# pair 1 above the level, is .2%.
 #
 # But all rewards come from the same weights, where pushes add up or cancel. On a linear head the
 # penalty's gradient is $2\lambda G\,\bar r\,\bar h$, with the mean hidden state $\bar h$.
@@ -543,8 +545,9 @@ def crossing(run):
 
 
 def swing(run):
-    """Root mean square of the batch means of steps 5 to 23."""
-    return f"{np.square(course(run, 'train/reward_mean')[4:23]).mean() ** 0.5:.2f}"
+    """Root mean square of the batch means after the crossing, to step 23."""
+    later = course(run, "train/reward_mean")[int(crossing(run)):23]
+    return f"{np.square(later).mean() ** 0.5:.2f}"
 
 # %%
 # drawing only
@@ -571,26 +574,27 @@ figure.suptitle(
 
 # %%
 COLUMNS = {"first step with a mean below zero": crossing,
-           "root mean square of the mean, steps 5 to 23": swing}
+           "root mean square of the later means": swing}
 pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
               for name, f in COLUMNS.items()}, METHODS).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
 # **What to see.** At $10^{-3}$ and above the mean crosses zero at step 3 or 4. At $10^{-4}$ it
-# takes 14 to 19 steps. Then it swings about zero (last column).
+# takes 14 to 19 steps. After that its usual distance from zero is .1 to .7 (last column).
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. Clipping and AdamW take most of $\lambda$'s *scale* away. At $10^{-2}$
-# and above each of the first five steps is clipped (`train/grad_norm`).
+# No, by one step at most. At $10^{-3}$ BSR's gradient is already longer than BT's (Section 7). A
+# larger $\lambda$ adds length, and clipping and AdamW take length away. Seed 0's first gradient is
+# 1.2 long at $10^{-3}$, 112 at $10^{-1}$ (`train/grad_norm`). Clipping cuts both to 1. At $10^{-4}$
+# BT's gradient is the longer one.
 # </details>
 #
-# But the *ratio* of a gradient's parts stays. The heavier the level, the less of each step is BT's.
-# That may be where the margin goes in the next table.
+# Clipping keeps the direction. The larger $\lambda$, the less of it is BT's. That may be where the
+# margin goes in the next table.
 
 # %% [markdown]
 # *Then the spread.* Does BSR draw pair means together by more than it shrinks margins?
-# The same runs:
 
 # %%
 def point(runs, first, last):
@@ -612,12 +616,10 @@ pd.DataFrame(rows, list(ends), ["mean margin", "sd(s)"]).rename_axis("three seed
 # tell.
 
 # %% [markdown]
-# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 whole steps).
+# A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 steps).
 # - *Level alone*: BSR's loss at $10^{-2}$, minus $\lambda$ times the variance of the batch's pair
 #   means. What is left of the penalty is $\lambda G\mu_s^2$ on average (Section 2).
 # - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$.
-#
-# BSR *over level alone* shows what the spread's term does inside BSR.
 #
 # **Predict**: early on BSR's margin is far below BT's. Which of its terms does that? At the end,
 # does the spread's term lower only $\mathrm{sd}(s)$, or the margin too?
@@ -634,8 +636,9 @@ terms = read_runs(Path("data/runs/study_terms"))
 bt, bsr, level = (terms[name] for name in ("bt", "bsr-1e-2", "level-1e-2"))
 ratios = {"BSR\nover BT": over(bsr, bt), "level alone\nover BT": over(level, bt),
           "BSR over\nlevel alone": over(bsr, level), "spread alone": over(terms["spread-1e-1"], bt)}
-print("BSR over BT, steps 59 to 65: margin {:.2f} ± {:.2f}, sd(s) {:.2f} ± {:.2f}".format(
-    *seed_interval(ratios["BSR\nover BT"][1]), *seed_interval(ratios["BSR\nover BT"][2])))
+for name, x in (("BSR", ratios["BSR\nover BT"]), ("spread alone", over(terms["spread-1e-2"], bt))):
+    print(f"{name} at 1e-2 over BT, steps 59 to 65:", "margin {:.2f} ± {:.2f}, sd(s) {:.2f} ± "
+          "{:.2f}".format(*seed_interval(x[1]), *seed_interval(x[2])))
 
 # %%
 # drawing only
@@ -649,17 +652,17 @@ for i in range(3):
 for axis, y, values, tint, marker in SERIES:
     mean, half = seed_interval(values)
     axis.errorbar(mean, y, xerr=half, fmt=marker, color=tint, capsize=3)
-    axis.annotate(f"{mean:.3f} ± {half:.3f}", (mean, y), (0, 7), ha="center", color=tint,
+    axis.annotate(f"{mean:.2f} ± {half:.2f}", (mean, y), (0, 7), ha="center", color=tint,
                   textcoords="offset points", fontsize=8,
                   bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})
 for axis in axes:
     axis.axvline(1, color="black", linewidth=0.8, zorder=0)
 axes[0].set(xlim=(-0.05, 1.2), ylim=(2.5, -0.6))
 axes[0].set_yticks(range(3), list(ratios)[:3])
-axes[1].set(xlim=(0.3, 1.1), ylim=(2.6, -0.6))
+axes[1].set(xlim=(0.3, 1.1), ylim=(3.2, -0.6))
 axes[1].set_yticks(range(3), ["margin", "sd(s)", "sd(s) / margin"])
-axes[1].annotate("in BSR, 1e-2:\nBSR over level alone", (0.31, -0.15), color=plots.COLORS["spread"])
-axes[1].annotate("alone, 1e-1:\nover BT", (0.31, 0.37), color="#00423B")
+axes[1].legend(axes[1].containers[:2], ["in BSR at 1e-2: BSR over level alone",
+                                        "alone at 1e-1: over BT"], loc="lower left", fontsize=8)
 WHERE = "ratio within a seed, mean of four, 95% interval"
 plots.label(axes[0], WHERE, "", "λ = 1e-2, margin of steps 7 to 16:\nthe slow start is the level's")
 plots.label(axes[1], WHERE, "", "The spread's term, steps 59 to 65:\nit lowers margin and sd(s)")
@@ -670,25 +673,25 @@ plots.label(axes[1], WHERE, "", "The spread's term, steps 59 to 65:\nit lowers m
 # The level's: level alone starts as far behind BT. At the end the spread's term lowers both.
 # </details>
 #
-# **What to see** at the end (right).
+# **What to see** at the end (right, and in the two lines above).
 # - *In BSR* the spread's term takes 8% off margin and $\mathrm{sd}(s)$ alike. Their ratio falls by
 #   3% at most.
-# - *Alone*, at ten times the weight, it takes two fifths off $\mathrm{sd}(s)$, a third off the
-#   margin.
-# - Whether BSR *as a whole* differs from BT is undecided (line above).
+# - *Alone at the same weight* it takes off about as much (second line).
+# - *Alone at ten times the weight*: a third off the margin, two fifths off $\mathrm{sd}(s)$.
+# - Whether BSR *as a whole* differs from BT is undecided (first line).
 
 # %% [markdown]
 # So these runs do not show that BSR draws pair means together by more than it shrinks margins. For
-# spread alone it is open: the ratio's interval ends at 1.000. No rule chose the windows. With other
-# late windows it ends on either side of 1. (Not shown: BSR at $10^{-3}$, spread alone at $10^{-2}$
-# and 1.)
+# spread alone at $10^{-1}$ it is open: the ratio's interval ends at 1. No rule chose the steps.
+# With other late steps that interval's upper end lies below or just above 1. (Not shown: BSR at
+# $10^{-3}$, spread alone at 1.)
 
 # %% [markdown]
-# *And the ranking?* The shorter study compares four $\lambda$ with BT on six test sets (tau on
-# five, accuracy on one). Six of these 24 differences are decided, all as costs in tau
-# (`data/runs/study_lambda/results.md`; 1.2 would be by chance). Two are at $10^{-3}$: $-.04$ and
-# $-.05$, where BT has about .3. Four are at larger $\lambda$: $-.12$ to $-.21$. In the longer study
-# none is decided (06, Section 5).
+# *And the ranking?* The shorter study compares four $\lambda$ with BT on six test sets
+# (`data/runs/study_lambda/results.md`). Six of these 24 differences are decided; by chance it would
+# be about one. All six are costs in tau. Two are at $10^{-3}$: $-.04$ and $-.05$, where BT's tau is
+# about .3. Four are at larger $\lambda$: $-.12$ to $-.21$. In the longer study none is decided (06,
+# Section 5).
 
 # %% [markdown]
 # ## Exercises
@@ -789,29 +792,27 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. All pairs of a group get the same push. Why do pair means draw together all the same?
 # 3. A BSR model beats BT on pooled tau, and is no better on tau within prompts. What may have
 #    happened?
-# 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
-# 5. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
+# 4. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. The level's weight stays, the spread's falls to an eighth.
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
-# 3. Prompts' offsets shrank. Nothing within a prompt need have changed.
-# 4. The level's weight halves, the spread's stays.
-# 5. The margin. A run that has only learned less has both lower. So has one with the spread's term.
+# 3. Large offsets of prompts shrank. Nothing within a prompt need have changed.
+# 4. The margin. A run that has only learned less has both lower. So has one with the spread's term.
 #    Level alone, at the same steps, tells them apart.
 # </details>
 
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Seen at $10^{-3}$ in 24 steps (Section 8) | If not, or next, vary |
+# | In your run, watch | Seen at $10^{-3}$ (Section 8) | If not, or next, vary |
 # |---|---|---|
 # | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | larger $\lambda$; see margin |
 # | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
 # | root of `bsr/variance_term` | about .7, near BT's | larger $\lambda$ (lowers margins too) |
-# | tau minus BT's | lower on two of six sets; in 66 steps none decided | spread alone |
+# | tau minus BT's | lower on two of six sets; longer study: none decided | spread alone (04) |
 
 # %% [markdown]
 # ## What you know now
