@@ -115,9 +115,17 @@ alone.round(3)
 # estimated from a few numbers, $t$ is larger. Four paired differences have three *degrees of
 # freedom* (four, less one for their mean): $t$ is 3.18. Two methods with four seeds each, not
 # shared, have six: $t$ is 2.45.
+
+# %% [markdown]
+# Three intervals of BSR minus BT:
 #
-# **Predict**: by which factor does the interval of BSR minus BT narrow if both methods share the
-# prompts? And if they share the seeds, too?
+# - *Nothing shared*: each method's own, over seeds and prompts; the squares of the half-widths are
+#   added.
+# - *Prompts shared*: prompts hardly count now, so over the seeds only: six degrees.
+# - *Seeds shared, too*: of the paired differences, over seeds and prompts: three degrees.
+#
+# **Predict**: which narrows the interval more, shared prompts or shared seeds? Can shared seeds
+# make it wider?
 
 # %%
 SHARED = ["nothing", "prompts", "prompts and seeds"]
@@ -169,16 +177,13 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
                 f"{narrower:.1f} times narrower");
 
 # %% [markdown]
-# **What to see.** On the right:
-#
-# - *Nothing shared*: most of the error is the prompts' scatter. It is known from 240 numbers, so
-#   $t$ is near 2.
-# - *Prompts shared*: they hardly count now. We take the seeds' scatter only: six degrees.
-# - *Seeds shared, too*: four differences are left: three degrees.
+# **What to see.** On the right: with nothing shared most of the error is the prompts' scatter. It
+# is known from 240 numbers, so $t$ is near 2.
 #
 # <details><summary>Answer</summary>
 #
-# On response-disjoint 1.5 times, then another 2.3 times, although $t$ grows.
+# That differs by set. On response-disjoint prompts narrow it 1.5 times, then seeds 2.3 times,
+# although $t$ grows.
 #
 # On mutual-disjoint shared seeds make it *wider* (.019 to .023). The seed means hardly correlate,
 # so the standard error hardly falls. But $t$ grows by 30%.
@@ -200,13 +205,20 @@ figure.suptitle("Response-disjoint: sharing prompts and seeds makes the interval
 # An interval over seeds alone misses the second term, one over prompts alone the first.
 
 # %% [markdown]
-# *Mean squares* (MS) estimate the three terms. On average they are $V_\text{rest} +
-# P\,V_\text{seed}$ for seeds, $V_\text{rest} + S\,V_\text{prompt}$ for prompts, $V_\text{rest}$ for
-# rest. So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
+# Three *mean squares* (MS) estimate the terms:
+#
+# - of seeds: $P$ times the variance of the seed means; on average $V_\text{rest} +
+#   P\,V_\text{seed}$;
+# - of prompts: $S$ times the variance of the prompt means; on average $V_\text{rest} +
+#   S\,V_\text{prompt}$;
+# - of rest: the mean square of what both leave; on average $V_\text{rest}$.
+#
+# So the variance above is $(\mathrm{MS}_\text{seed} + \mathrm{MS}_\text{prompt} -
 # \mathrm{MS}_\text{rest}) / (S\,P)$.
 #
-# $t$ is 3.18 if the seeds' mean square dominates, near 2 if the prompts' does (*Satterthwaite's
-# rule*). `seed_limits` gives a 95% interval of the seeds' scatter.
+# *Satterthwaite's rule* gives its degrees of freedom: if the seeds' MS dominates, $t$ is 3.18; if
+# the prompts' does, near 2. `seed_limits` is a 95% interval of the seeds' scatter; 9.348 and 0.216
+# cut 2.5% off chi-square's two ends.
 
 # %%
 def mean_squares(d):  # (seeds, prompts) -> of seeds, of prompts, of the rest
@@ -257,8 +269,8 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
              columns=["low", "high"]).assign(width=lambda t: t.high - t.low).round(3)
 
 # %% [markdown]
-# Over prompts alone the interval is less than half as wide. Make up 1,000 studies of normal numbers
-# with the three standard deviations above and a true difference of zero.
+# Make up 1,000 studies of normal numbers with the three standard deviations above and a true
+# difference of zero.
 #
 # **Predict**: how often does each of the three hold zero?
 
@@ -427,7 +439,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 #
 # <details><summary>Answer</summary>
 #
-# About once in four.
+# About once in four. The standard error is near $.011/\sqrt 4$, and .01 is 1.8 of these. In
+# Section 3's first figure 1.8 standard errors are .015: read the black line there.
 # </details>
 
 # %% [markdown]
@@ -452,8 +465,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 #
 # So far we drew prompts one by one. But prompts of one topic are alike. From here on the columns of
 # $d_{ij}$ are topics, each weighed by its number of prompts. (*judged* names no topics: there they
-# stay prompts.) In *lora* that leaves the response-disjoint interval as it was. The prompt-disjoint
-# one grows from ± .013 to ± .016.
+# stay prompts.) *lora*'s sets with new prompts have 20 topics, the others 65 and 66
+# (`data/runs/LOG.md`): 19 degrees of freedom or more, beside the seeds' three.
 #
 # **Predict**: how many of these intervals hold zero? How many of those lie within ± .05?
 
@@ -471,9 +484,9 @@ nulls["inside"] = nulls.null & (nulls.low > -0.05) & (nulls.high < 0.05)
 nulls["hair"] = nulls.inside & (nulls[["low", "high"]].abs().max(axis=1) > 0.049)
 
 # %%
-figure, axes = plots.panels(2, sharex=True)
-for axis, pair in zip(axes, (["lora", "norms"], ["judged", "postscript"]), strict=True):
-    some = nulls[nulls.study.isin(pair)]
+figure, axes = plots.panels(2)
+for axis, reach, few in zip(axes, (0.11, 0.26), (True, False), strict=True):
+    some = nulls[(nulls.study == "lora") == few]
     axis.axvspan(-0.05, 0.05, color="#DDDDDD", linewidth=0)
     for x, style in ((0, "-"), (-0.024, ":"), (0.024, ":")):
         axis.axvline(x, color="black", linewidth=0.8, linestyle=style)
@@ -482,17 +495,17 @@ for axis, pair in zip(axes, (["lora", "norms"], ["judged", "postscript"]), stric
                       fmt="o" if row.inside else "x" if row.null else "D", capsize=3,
                       color="black", markerfacecolor="white" if row.hair else "black")
     axis.set_yticks(range(len(some)), some.study + ", " + some.set)
-    axis.set(ylim=(len(some) + 0.1, -0.9), xlim=(-0.26, 0.26))
-    plots.label(axis, "BSR minus BT (tau; accuracy, doubled)", "", f"{seeds[pair[0]]} seeds each")
-    assert seeds[pair[0]] == seeds[pair[1]], "the title speaks of both studies"
+    axis.set(ylim=(len(some) - 0.5, -0.5), xlim=(-reach, reach))
+    plots.label(axis, "BSR minus BT (tau; accuracy, doubled)", "",
+                ", ".join(f"{study}: {seeds[study]} seeds" for study in some.study.unique()))
 figure.supxlabel("grey: ± .05, useful; dotted: ± .024, the paper's largest gain\n"
                  "dot: informative null (open: by a hair); cross: undecided", fontsize=9)
 figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} intervals hold zero, "
                 f"but only {nulls.inside.sum()} lie within ± .05");
 
 # %% [markdown]
-# **What to see.** All 16 hold zero, but only six lie within ± .05. Nine exclude a *gain* of .05:
-# read each end by itself.
+# **What to see.** Only six lie within ± .05. But nine exclude a *gain* of .05: read each end by
+# itself.
 #
 # Three of the six are *lora*'s sets of tau. They exclude even the paper's largest gain, .024.
 # But two of the three hold a *cost* of .024, and all hold a gain of .01: *no row says that there is
@@ -557,7 +570,7 @@ for study, group in listed.groupby("study", sort=False):
     n = group.beyond.sum()
     ticks[f"{study}: {n} of {len(group)}"] = place + (len(group) - 1) / 2 + 2 * n
     for row in group.itertuples():
-        tint = plots.COLORS[row.method.split("-")[0]] if row.beyond else "#CCCCCC"
+        tint = "black" if row.beyond else "#CCCCCC"
         place += 2 * row.beyond  # room for its name
         axis.plot((row.low, row.high), (place, place), color=tint, linewidth=1.5)
         axis.plot(row.mean, place, ".", color=tint, markersize=4)
@@ -584,55 +597,52 @@ print(f"BSR on Section 4's sets, the other four studies: {others.beyond.sum()} o
       f"at 1e-3: {paper.beyond.sum()} of {len(paper)}")
 
 # %% [markdown]
-# **What to see.** 17 of the 18 are costs. The one gain stands in a record that is easily forgotten.
+# **What to see.** 17 of the 18 are costs (none touches zero). The one gain stands in a record that
+# is easily forgotten.
 #
-# None of BSR's 16 intervals in Section 4 excludes zero. On the same sets of the other four studies
-# 6 of 32 do, all costs. At the paper's $\lambda$, $10^{-3}$, it is one of 12.
+# BSR in Section 4: none of 16 excludes zero. In the other four studies, on the same sets, 6 of 32
+# do, all costs. At the paper's $\lambda$, $10^{-3}$, it is one of 12.
 
 # %% [markdown]
-# Say what you left out, too: studies of fewer than three seeds, the small worlds (04), heads on a
-# language model not trained further. They hold costs and gains (`data/runs/LOG.md`).
+# Left out: studies of fewer than three seeds, the small worlds (04), heads on a language model not
+# trained further. They hold costs and gains (`data/runs/LOG.md`).
 
 # %% [markdown]
 # Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
-# twenty. Intervals of a study share BT's runs and prompts, so they tend to err together. Take two
-# cases: all intervals err independently, or all of a study at once.
+# twenty. Intervals of a study share BT's runs and prompts, so they are correlated. How much we do
+# not know. At 0 each errs by itself, at 1 all of a study at once.
 #
-# **Predict** for both: how many exclude zero on average? How probable are 18 or more?
+# **Predict** for 0 and 1: how many exclude zero on average? How probable are 18 or more?
 
 # %%
-def chances(blocks, p=0.05):  # of 0, 1, 2, ... errors, if the intervals of a block err at once
-    total = np.ones(1)
-    for size in blocks:
-        block = np.zeros(size + 1)
-        block[[0, -1]] = 1 - p, p
-        total = np.convolve(total, block)  # the number of errors of two independent blocks
-    return total
-
-
-count = listed.beyond.sum()
 sizes = listed.groupby(listed.study.str.split(",").str[0]).size()  # "norms, spread" is of norms
-rows = {}
-for kind, blocks in {"all independent": [1] * len(listed), "a study's at once": sizes}.items():
-    chance = chances(blocks)
-    rows[kind] = chance @ np.arange(len(chance)), chance[count:].sum()
-    assert math.isclose(rows[kind][0], 0.05 * len(listed)), "to err together leaves the mean"
+rows, fresh, many = {}, np.random.default_rng(0), 50_000
+for alike in (0, 0.3, 0.5, 0.7, 1):  # correlation of the intervals of a study
+    sides = np.zeros((2, many))  # gains and costs
+    for size in sizes:
+        z = (math.sqrt(alike) * fresh.standard_normal((many, 1))
+             + math.sqrt(1 - alike) * fresh.standard_normal((many, size)))
+        sides += [(z > 1.96).sum(1), (z < -1.96).sum(1)]
+    enough = sides.sum(0) >= listed.beyond.sum()
+    rows[alike] = sides.sum() / many, enough.mean(), (enough & (sides.min(0) <= 1)).mean()
+    assert abs(rows[alike][0] - 0.05 * len(listed)) < 0.3, "to err together leaves the mean"
 pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "expected", f"chance of {count} or more"]).round(4)
+    "expected", "18 or more", "and at most one on the other side"]).rename_axis(
+    "correlation").round(3)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# On average 8, in both. But 18 or more have a probability of .001 in the first case and of .15 in
-# the second.
+# On average 8, in both. But 18 or more have a probability of .001 at 0 and of .16 at 1.
 # </details>
 #
-# Neither case is true. Intervals of a study err together, so not the first. In no study do *all*
-# exclude zero, so not the second. The truth may lie between.
+# At 1 that is nearly always one large study, all of whose intervals err. We saw four studies, with
+# *some* intervals beyond zero in each. So the truth is likely in between.
 #
-# 17 of 18 on one side looks like more than chance. But they come from four studies. If each study's
-# side were a fair coin, four would agree once in eight times. So chance is not excluded. To know
-# more, name one cost, its set and its sign. Then run new seeds, on new prompts where you can.
+# And 17 of the 18 are on one side. The last column judges number and side together. (We chose it
+# after seeing the 17.) It says .01 to .06 for correlations of .3 to .7. That suggests costs, but
+# does not show which. So name one cost, its set and its sign. Then run new seeds, on new prompts
+# where you can.
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -644,7 +654,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # steps). Labels are drawn from BT on gold, so some are false. The control has gold's own,
 # and all else the same. A **repetition** draws states, labels and network.
 #
-# **Predict**: in which of the two do scores fall from epoch 8 (step 75) to the end?
+# **Predict**: in which of the two do scores fall from epoch 8 (step 75), the first taken in
+# training, to the end?
 
 # %%
 REPETITIONS = 32
@@ -687,8 +698,7 @@ for test, by_repetition in change["clean minus false, paired"].items():
 
 # %% [markdown]
 # **What to see.** A dot is a repetition, the circle their mean with its 95% interval. Only the last
-# panel, paired by repetition, shows the effect of false labels. One interval beyond zero and one
-# that holds zero do not show that the two differ.
+# panel, paired by repetition, shows the effect of false labels.
 #
 # <details><summary>Answer</summary>
 #
@@ -707,11 +717,6 @@ for test, by_repetition in change["clean minus false, paired"].items():
 # **1.** A report says: "better in all four seeds". Suppose that the methods are equal, so that a
 # seed is a fair coin. How probable is it that at least `k` of `seeds` agree, on either side? (`k`
 # is more than half of them.) Then: from how many seeds on is "all agree" rarer than .05?
-#
-# <details><summary>Hint</summary>
-#
-# Write all sequences of signs for three seeds. How many are as one-sided as "all agree"?
-# </details>
 
 # %%
 def chance_of_agreement(k, seeds):
@@ -749,11 +754,6 @@ checks.check_best_seeds(best_seeds);
 #
 # Then run the cell below and multiply. Which size does a study like ours report, on average, when
 # .01 is true, and when .02 is? Can you tell the two from a reported .024 (last two columns)?
-#
-# <details><summary>Hint</summary>
-#
-# Which studies find a small effect: those whose luck was good, bad or middling?
-# </details>
 
 # %%
 def exaggeration(ends, truth):
@@ -831,9 +831,9 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # |---|---|---|
 # | 1. seed means correlate | .92, a guess from four | near 0: sharing seeds brings little |
 # | 2. scatter of the seeds | .011 (0 to .058) | large: only more seeds help |
-# | 3. smallest difference found | .034, perhaps .13 | plan for .13; add seeds |
+# | 3. smallest difference found | response-disjoint .034, perhaps .13 | plan for .13; add seeds |
 # | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided |
-# | 5. intervals beyond zero | 18 of 160 (5% each: 8.0) | name one; new seeds and prompts |
+# | 5. intervals beyond zero | 18 of 160, *lora* none (chance: 8.0) | name one; new seeds, prompts |
 
 # %% [markdown]
 # ## What you know now
@@ -844,8 +844,6 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # Here four seeds need 4.2 standard errors, not 2.8. And a cause takes a control that differs in one
 # thing.
 #
-# *lora*'s BSR by the five questions: paired; over seeds and topics; could find .034
-# (response-disjoint, over single prompts), perhaps .13; tau within ± .05; four of 160 intervals,
-# none beyond zero. Verdict: in tau *no difference that matters*, in-domain *undecided*.
+# Verdict on *lora*'s BSR: in tau *no difference that matters*, in-domain *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**
