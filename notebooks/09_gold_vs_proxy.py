@@ -96,8 +96,9 @@ def two_dots(axis, found, marks="oo", full=True):
 # ## 1. The same prompt, before and after
 #
 # Six runs are on record in `data/runs/study_rloo`. Each trained the embedded model (135M, LoRA) by
-# 40 steps of RLOO, with 16 answers a step, of at most 48 tokens. Each had its own proxy, a BT or a
-# BSR reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
+# 40 steps of RLOO, with 16 answers a step, of at most 48 tokens. An answer that had not ended by
+# then paid a penalty of 1, about one sd of the proxy. Each run had its own proxy, a BT or a BSR
+# reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
 # price ($\beta = 0$), so that what a proxy gets wrong can show.
 #
 # The six policies and the reference then gave two answers each to the same 112 new prompts.
@@ -140,13 +141,12 @@ answers(45, "answer", "ended")
 answers(45, "gold (0 to 5)")
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best. It likes three policies better than the reference,
-# and none less.
+# **What to see.** Gold likes BSR 2's list best, and no policy less than the reference.
 
 # %% [markdown]
 # ## 2. One unit
 #
-# How far did proxy and gold rise? Gold runs from 0 to 5, a reward model's numbers have no unit. So
+# Gold runs from 0 to 5, a reward model's numbers have no unit. So
 # count both in **their own standard deviation (sd) among the reference's answers to one prompt**:
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
@@ -172,21 +172,21 @@ frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gai
 # gained, each beyond its 95% interval over prompts (±). But in four runs gold gained less than half
 # of what the proxy did.
 #
-# That invites a story: two proxies were honest and four were exploited. **Predict** before you
-# believe it: what could raise *any* reward of the policy, whatever its proxy knows?
+# That invites a story: two proxies were honest and four were exploited. **Predict**: what
+# could raise proxy *and* gold without better writing?
 #
 # <details><summary>Answer</summary>
 #
-# Something that training teaches anyway: to *end*. In Section 1 the reference was cut off, and all
-# six policies ended.
+# To *end*. In Section 1 the reference was cut off, and all six policies ended.
 # </details>
 
 # %% [markdown]
 # ## 3. The dull explanation: ending
 #
-# Training takes a penalty of 1, about one sd of the proxy, from every answer that does not end by
-# itself within 48 tokens. The gains above leave the penalty out. How much of them does ending
-# explain?
+# The penalty teaches a policy to end. The gains above leave it out. But gold has a term for ending,
+# and the proxies learned from gold's labels. So both rate an ended answer of the reference above a
+# cut-off one to the same prompt: gold by 1.65 sds, every proxy by more (`data/runs/LOG.md`, "The
+# recorded RLOO policies learned to end"). How much of the gains does ending explain?
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -265,20 +265,21 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
 #
 # <details><summary>Fine print</summary>
 #
-# Over first answers alone gold's climbs are undecided (`LOG.md`).
+# Over first answers alone gold's climbs are undecided (same entry of `LOG.md`).
 # </details>
 
 # %% [markdown]
 # ## 4. Controls: rewards whose meaning is known
 #
-# What does the same training do with a reward that knows nothing? Four controls are on record
-# (`data/runs/study_rloo_controls`), three seeds each. They are paid for
+# What does the same training do with a reward that knows nothing? Five controls are on record
+# (`data/runs/study_rloo_controls`), three seeds each. Here are four. They are paid for
 # - *gold* itself;
 # - *gold + error*: each opening word has its own error, now and then a huge one;
 # - *random numbers*, a new one for every new text;
 # - *nothing*: a constant, so that only the penalty for not ending is left.
 #
-# **Predict**: paid for nothing but ending, what will the policy write?
+# From 08 you know that *nothing* falls silent. **Predict**: how far does gold under a BT model lead
+# gold under random numbers?
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
@@ -289,11 +290,10 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# It writes a word, or not even that. And the six policies, beside the same reference?
+# And the six policies, beside the same reference?
 #
-# The table's "a to b" asks more than ±. ± asks whether *this run* would gain on other prompts. "a
-# to b" asks whether a *new run*, with a new seed, would gain (06). Three seeds say little about a
-# fourth, so it is wide.
+# ± asks whether *this run* would gain on other prompts. The table's "a to b" asks more: would a
+# *new run*, with a new seed, gain (06)? Three seeds say little about a fourth, so it is wide.
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -320,11 +320,12 @@ def taught(reward):
     policies = [run["evaluation"]["policy"] for run in TAUGHT[reward]]
     leads = {"lead over random numbers": gold_gains(reward) - gold_gains("random numbers"),
              "lead at equal ending": lead_at_equal_ending(reward)}
-    return ({"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f")}
+    equal = np.mean([at_equal_ending(run, "gold").mean() for run in TAUGHT[reward]])
+    return ({"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
+             "gold at equal ending": f"{equal:+.2f}"}
             | {name: "" if reward == "random numbers" else shown(rloo.interval(lead), "+.2f")
                for name, lead in leads.items()}
-            | {"tokens": f"{np.mean([policy['tokens'] for policy in policies]):.0f}",
-               "ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"})
+            | {"ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"})
 
 
 frame({reward: taught(reward) for reward in TAUGHT})
@@ -340,37 +341,34 @@ for place, reward in enumerate(rows):
         axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
 for reward in ("gold", "random numbers"):
     axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
-lost = left["nothing"][:, 0]
-axis.annotate(f"not drawn: nothing\n({lost.min():.1f} to {lost.max():.1f})", (-1.95, 0),
-              va="center")
+    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -3), ha="center", va="center")
+axis.annotate("not drawn: nothing", (-1.95, 0), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(rows))], rows)
-plots.label(axis, "gold's gain where both ended (sd); 95% over prompts; a dot a seed", "trained on",
+plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 or 60 prompts",
+            "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** Paid for *nothing* but ending, **the policy falls silent**: gold loses 3.5 sds.
-# We had foretold a gain. After 4 to 7 steps every answer ends. Then all earn the same, and no
-# gradient is left. AdamW's momentum, made of earlier gradients, shrinks the answers further
-# (`LOG.md`).
-
-# %% [markdown]
-# So compare a model with random numbers, not with the reference. *Gold* leads them by two sds. BT,
-# BSR and *gold + error* lead by about one, over all answers and at equal ending. Both times this
-# lead is **undecided**: these runs show it, but new seeds may not.
+# **What to see.** Random numbers teach ending, too. So compare a model with them, not with the
+# reference. *Gold* leads them by two sds. BT, BSR and *gold + error* lead by about one, over all
+# answers and at equal ending. Both times this lead is **undecided** over new seeds.
 #
 # Nor would a lead prove knowledge. A policy cannot climb random numbers. It can climb any
-# consistent reward, even one for length, and no run here was paid for that.
+# consistent reward, even one for length.
 
 # %% [markdown]
-# **At equal ending random numbers cost gold, too, .8 to 1.7 sds.** The models' six policies lost
-# less, or nothing. The grey bands are the ranges of *random numbers* and of *gold*; BT 1's interval
-# just touches the left one. So a fall like those of Section 3 needs no misleading proxy.
+# **At equal ending random numbers cost gold 1.4 sds.** Over all answers they cost only .4: nearly
+# all of them ended, and ending pays. The models' six policies lost less at equal ending, or nothing
+# (BT 1's interval touches the range of random numbers). So a fall like those of Section 3 needs no
+# misleading proxy.
 #
 # What lowers gold, then? No run here rules out any of these:
 # - **drift**: nothing pulls a policy back to the reference;
 # - the **penalty**: it pushes to short answers;
-# - **selection**, as in the third made-up world.
+# - **selection**, as in the third made-up world. But it is not seen: over eight answers a prompt
+#   the ended ones lead by 1.55 sds. Gold's term for ending alone brings that (`LOG.md`,
+#   `study_rloo_style`).
 
 # %% [markdown]
 # ## 5. Read the answers, for gold can be blind, too
@@ -482,13 +480,7 @@ print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 # **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.**
 #
 # BSR 2's numbering is a mannerism all the same. Asked for a story, it gives four points and no
-# story. Gold has no term for that. Only reading shows it.
-#
-# <details><summary>Fine print</summary>
-#
-# At equal ending, too, BSR 2's gold changes when it is read again: over first answers from -.43 ±
-# .33 to +.28 ± .43 (`LOG.md`).
-# </details>
+# story. Gold has no term for that.
 
 # %% [markdown]
 # ## 6. Proxies from another world
@@ -502,10 +494,8 @@ print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 # %% [markdown]
 # The proxies of nine new runs (`data/runs/study_rloo_style`) are those of 04, Section 9: BT, BSR at
 # $10^{-2}$, and *spread*, BSR without its level term, at $10^{-1}$. They learned from answers that
-# all had a postscript:
+# all had a postscript, such as
 #
-# > 1. What can you tell me about the life cycle of a Tyrannosaurus rex?
-# >
 # > P.S. THE PRINTING PRESS IS A TOOL FOR RELEASING MESSAGES FROM BOOKS.
 #
 # The policies' prompts ask for none.
@@ -550,32 +540,40 @@ for method, reward in KNOWN.items():
 frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
     shorten(prompts[45]["prompt"]))
 
+# %%
+first, second = (NINE[f"BT, seed {seed}"]["evaluation"] for seed in (0, 1))
+same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
+known = second["reference"]
+cut_off = known | {"finished": ~np.array(known["finished"])}
+for key in ("proxy", "gold"):
+    repeated = np.array(first["policy"][key])[same, 0] - np.mean(first["reference"][key], 1)[same]
+    apart = of_ended(cut_off, key) - of_ended(known, key)  # of the reference's, to one prompt
+    sds = [statistics.within_sd(run["reference"][key]) for run in (first, second)]
+    print(f"{key} (sd): seed 0, repeated answer minus reference {told(repeated / sds[0])}; "
+          f"seed 1, cut off minus ended {told(apart[~np.isnan(apart)] / sds[1])}")
+print(f"penalty on seed 1's proxy (sd): {1 / statistics.within_sd(known['proxy']):.2f}")
+
 # %% [markdown]
 # **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
 #
 # *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort".
-# 1. Its proxy pays 2.7 sds for this answer (`LOG.md`).
-# 2. Gold takes 1.1 sds off (`LOG.md`).
+# 1. Its proxy pays 2.7 sds for it.
+# 2. Gold takes 1.1 sds off.
 # 3. The three controls never repeat an answer.
 #
-# *BT's seed 1* never ends. `LOG.md` compares the reference's answers to one prompt.
-# 1. Its proxy rates a cut-off one 1.6 above one that ended. The penalty takes only 1 of that.
-# 2. Gold rates the cut-off one 1.55 sds below.
+# *BT's seed 1* never ends.
+# 1. Its proxy rates a cut-off answer of the reference 1.3 sds above an ended one. The penalty takes
+#    only .8 of that.
+# 2. Gold rates it 1.55 sds below.
 # 3. The three controls learned to end (Section 4).
 
 # %% [markdown]
 # At equal ending gold fell in five of the eight runs that end. Random numbers cost .7 to 1.5 sds
-# beside the same reference (`LOG.md`). Only in BT's seed 0 did gold fall further. The other four
-# runs are not shown to be misled.
+# beside the same reference (`LOG.md`, `study_rloo_style`; Section 4 has a smaller sample of it).
+# Only BT's seed 0 fell further. The other four runs are not shown to be misled.
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
 # other has +.45, nearly the highest of the nine.
-#
-# <details><summary>Fine print</summary>
-#
-# All nine went further from the reference than those paid for random numbers. Three write a second
-# paragraph, where a postscript would stand, in .84 to .96 of their answers (`LOG.md`).
-# </details>
 
 # %% [markdown]
 # ## 7. The proxy's favourites
@@ -660,7 +658,7 @@ frame({name: turning(name) for name in curves})
 # %% [markdown]
 # ## 8. What holds here
 #
-# Last, did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same
+# Did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same
 # order.
 
 # %%
@@ -676,17 +674,16 @@ frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
 
 # %% [markdown]
 # **What to see.**
-# - **BSR or spread against BT: undecided.** Every interval holds zero, and large effects either
-#   way.
-# - **Does gold follow?** Over all answers it rose in all six runs. Ending explains most of that. At
-#   equal ending gold rose a little in two and fell in three, in none further than under random
-#   numbers.
-# - **A lead over random numbers** was seen in all six runs. Over new seeds it is undecided, on all
-#   answers and at equal ending.
+# - **BSR or spread against BT: undecided.** Every interval is wide and holds zero.
+# - **Does gold follow?** Over all answers it rose in all six runs. Ending would account for most of
+#   that, unless good answers end first (not seen). At equal ending gold rose a little in two and
+#   fell in three, in none further than under random numbers.
+# - **Random numbers** teach ending, too, yet under them gold did not rise on average. All six runs
+#   led them. Over new seeds this is undecided.
 # - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Two of Section 6's nine runs were misled by their proxies.**
+# - **Two of Section 6's nine runs were misled.**
 #
-# The paper (Sec. 3.2) trains 1.5B parameters, with a KL price.
+# The paper trains 1.5B parameters, with a KL price.
 
 # %% [markdown]
 # ## Exercises
@@ -733,7 +730,7 @@ for rate in (0.1, 0.01, 0.001):
 #
 # <details><summary>First hint</summary>
 #
-# The prompts to which both answers ended may be the easy ones. Which prompts allow a fair
+# The prompts to which both answers ended may be the easy ones. Which prompts allow a fairer
 # comparison?
 # </details>
 
@@ -760,8 +757,9 @@ for name in ("BT 0", "BSR 0"):
 # <details><summary>Answer</summary>
 #
 # The proxy keeps 1.2 sds, gold loses .4, as in Section 3. It assumes that an ending is worth as
-# much to the policy's answers as to the reference's. It also takes that worth from few prompts: 31
-# of 112 have one answer of each kind.
+# much to the policy's answers as to the reference's, and that good answers do not end first: in
+# the third made-up world it, too, finds a loss where there is none. And few prompts tell that
+# worth: 31 of 112 have one answer of each kind.
 # </details>
 
 # %% [markdown]
@@ -790,7 +788,7 @@ checks.check_learned_to_list(learned_to_list);
 #
 # -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
 # BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
-# 52 and 0 of 52. So does the growth where none was asked.
+# 52 and 0 of 52.
 # </details>
 
 # %% [markdown]
@@ -820,14 +818,12 @@ checks.check_learned_to_list(learned_to_list);
 # |---|---|---|
 # | tokens, endings | 41 to 26 tokens, .4 to .95 ended | few tokens: do all answers earn alike? |
 # | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
-# | nothing, random numbers | gold -3.5, -.4 sds | no gain beyond random numbers: more seeds |
 
 # %% [markdown]
 # ## What you know now
 #
 # - Take what nearly any proxy would bring, such as ending, out of proxy *and* gold before you
 #   compare them.
-# - **Paid for ending alone**, a policy falls silent.
 # - **Equal correlation, unequal picks**: look at the favourites.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,

@@ -100,6 +100,8 @@ pd.DataFrame.from_dict(rows, orient="index").round(2)
 # As at equal ending (Section 3), two proxies keep a climb, of 1.05 sds and more: those of BSR 0 and
 # BSR 2. The other four keep .26 at most. No gold keeps more than .2. There is no interval here. The
 # rest also rests on one worth of an ending: the reference's, on prompts with one answer of each.
+# Where good answers end first, that worth is too high: in the lesson's third made-up world this
+# rule, too, finds a loss where there is none.
 
 # %% [markdown]
 # **3.** A difference of differences. What grew everywhere alike cancels.
