@@ -497,7 +497,7 @@ for axis, reach, few in zip(axes, (0.11, 0.26), (True, False), strict=True):
     axis.set_yticks(range(len(some)), some.study + ", " + some.set)
     axis.set(ylim=(len(some) - 0.5, -0.5), xlim=(-reach, reach))
     plots.label(axis, "BSR minus BT (tau; accuracy, doubled)", "",
-                ", ".join(f"{study}: {seeds[study]} seeds" for study in some.study.unique()))
+                "seeds: " + ", ".join(f"{study} {seeds[study]}" for study in some.study.unique()))
 figure.supxlabel("grey: ± .05, useful; dotted: ± .024, the paper's largest gain\n"
                  "dot: informative null (open: by a hair); cross: undecided", fontsize=9)
 figure.suptitle(f"In these four studies {nulls.null.sum()} of {len(nulls)} intervals hold zero, "
