@@ -128,7 +128,7 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 
 # %% [markdown]
 # **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
-# of turn (Section 7). Its head reads other tokens than it was trained on, so the interval of its
+# of turn (Section 7). Its head reads other tokens than it was trained on, and the interval of its
 # accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
 # padded on the left it is misread as well (8.164 deviations off), unlike the one shown there.
 # Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its level is the
