@@ -122,8 +122,7 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
              index=[f"logit of r = {r:.1f}" for r in rewards]).T.round(4)
 
 # %% [markdown]
-# **What to see.** All three means lie within 1.3 standard errors of the gradient. The estimate is
-# right, but noisy: a hundred draws would have ten times that error.
+# **What to see.** All three means lie within 1.3 standard errors of the gradient.
 
 # %% [markdown]
 # ## 2. Baselines
@@ -155,7 +154,8 @@ for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
     torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
 
 # %% [markdown]
-# Drawn against $b$ minus the mean reward, both tasks have the same curve.
+# Adding 3 raises the mean reward by 3. So, drawn against $b$ minus the mean reward, both tasks
+# have the same curve.
 
 # %%
 mean_reward = (logits.softmax(0) * rewards).sum().item()
@@ -224,8 +224,8 @@ torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy
 
 # %%
 def k_draws(K, values, advantage, gaps=(0,), of_batch=False):
-    """Moments of the estimate, over every set of draws: K for each prompt, its rewards up by a gap.
-    `of_batch`: all draws are siblings, not only those of the own prompt."""
+    """Moments of the estimate, over every set of draws. `gaps`: one a prompt, added to its rewards.
+    `of_batch`: all draws are siblings, not only the K of the own prompt."""
     pi, push = logits.softmax(0), grad_log_pi(logits)
     arms = torch.tensor(list(itertools.product(range(3), repeat=K * len(gaps))))  # (sets, draws)
     r = values[arms] + torch.tensor(gaps).repeat_interleave(K)
@@ -270,7 +270,7 @@ for K in (2, 4):
 # %% [markdown]
 # **Why the same prompt?** Take two prompts. Both have Section 1's logits and rewards, but the
 # second's rewards lie higher by a gap. The baseline is the mean of the prompt's own other answers,
-# or of all others in the batch. For gold, our later reward, the gap is typically 1.15 standard
+# or of all others in the batch. For gold (Section 6) the gap is typically 1.15 standard
 # deviations of a prompt's answers (`data/runs/LOG.md`). For these arms that is .8.
 #
 # **Predict** the variance: at which gaps do the other prompt's answers help?
@@ -285,7 +285,8 @@ pd.DataFrame({f"gap {gap}": {
 # %% [markdown]
 # **What to see.** The batch has more answers: without a gap its mean is the better baseline. A gap
 # makes it a wrong zero. At gold's gap of .8 the batch still wins with two answers a prompt. With
-# four, as in our loop, the own prompt wins by little; at a gap of 3 it wins by far.
+# four, as in our loop, the own prompt wins by little, at a gap of 3 by far. (.137 is half of the
+# last table's .273: two prompts are averaged.)
 #
 # What shifts all rewards of one prompt leaves each $A$ as it is. So RLOO does not see the levels
 # that BSR pins (notebook 03).
@@ -406,8 +407,9 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # Does RLOO get there? Three runs on the three arms, with $\beta = 1$, differ only in the KL's
 # estimate and place: *$k_1$ in the reward*, *$k_2$ as a loss* and *$k_1$ as a loss*.
 #
-# A loss $\beta k_1$ has the gradient $\beta\,\nabla\log\pi$: the code subtracts $\beta$ from every
-# $A$. A loss $\beta k_2$ has $\beta\, d\,\nabla\log\pi$: the code subtracts $\beta d$.
+# A price in the reward comes before the baseline, a price as a loss after it. A loss $\beta k_1$
+# has the gradient $\beta\,\nabla\log\pi$: the code subtracts $\beta$ from the finished $A$. For
+# $\beta k_2$ it subtracts $\beta d$.
 #
 # **Predict**: which runs end at the tilted policy? Which at "always the best arm"?
 
@@ -499,11 +501,10 @@ def roll_out(rows, generator):
 
 # %% [markdown]
 # **Predict** a loss of one line: its gradient is the mean of $-\hat g$ over prompts, with
-# Section 4's $R$ in the place of $r$. Ours comes next, then a comparison with the library's
-# `rloo_loss`.
+# Section 4's $R$ in the place of $r$.
 #
-# That one has $\rho = \pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers.
-# Before any update $\rho = 1$, and the gradient is the same.
+# The library's has $\pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers.
+# Before any update its gradient is the same.
 
 # %%
 def loss_of(reward, logp, ref):
@@ -580,10 +581,11 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
             f"{(lost < 0).sum()} of {len(lost)} that lost fell")
 
 # %% [markdown]
-# **What to see.** Answers that beat their siblings became more probable, all but one. Those that
-# lost became less probable. An exception is no fault: answers share the weights, so a push on one
-# moves the others. These are the answers that made the update, not new ones. (On another machine
-# read your own counts.)
+# **What to see.** Answers that beat their siblings became more probable, all but one here. Those
+# that lost became less probable. Answers share the weights, so a push on one also moves the others.
+# These are the answers that made the update, not new ones.
+#
+# One update took 39 nats off an answer. That is a sum over its 48 tokens, .8 nats each.
 #
 # <details><summary>Answer</summary>
 #
@@ -595,11 +597,12 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # ## 7. What did forty steps teach?
 #
 # Recorded runs made 40 steps by the library's loop. A step has four prompts with four answers each.
-# Gold was divided by its sd, and a cut-off answer lost one sd. There was no KL price ($\beta = 0$).
-# One run had a learning rate of 3e-4, one of 1e-3.
+# Gold was divided by its sd, and a cut-off answer lost one sd. There was no KL price ($\beta = 0$):
+# nothing held the policy back. With a learning rate of 3e-4 the KL came to 6 nats, with 1e-3 to 23
+# (Exercise 4).
 #
-# Then each policy answered 64 new prompts. They share ten **subjects**. A subject is the unit
-# of repetition.
+# Then each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the
+# unit of repetition.
 #
 # **Predict**: which of gold's terms rose at both rates, and which only at 1e-3?
 
@@ -648,8 +651,6 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # brings .55 of gold's .59 points. (*fresh* rose, too, by .03.) At 1e-3 *instruction* gained .34,
 # and *topic* .11.
 #
-# These terms count sentences, items and words. None asks whether an answer is true.
-#
 # This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts.
 
 # %% [markdown]
@@ -659,7 +660,8 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # - random numbers, a new one for every text;
 # - or a constant.
 #
-# Each has three seeds, and all answered the same 112 new prompts.
+# Each has three seeds. All answered the same 112 new prompts on 20 subjects, each policy twice, the
+# reference eight times.
 #
 # **Predict**: how long are their answers, and what becomes of gold's other four terms?
 
@@ -698,8 +700,7 @@ for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a consta
 pd.DataFrame(table).fillna("").rename_axis("reward", axis=1)
 
 # %% [markdown]
-# One prompt, picked by us, and the answers of seed 0. (The sunscreen gets all 5 points, since gold
-# does not ask for sense.)
+# One prompt, picked by us, and the answers of seed 0. (Gold does not ask for sense.)
 
 # %%
 new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
@@ -734,13 +735,14 @@ plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
 # %% [markdown]
 # **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
 # tokens, and less than half the reference's gold. We had foretold the opposite: that the penalty
-# alone *raises* gold (R1 in `data/runs/LOG.md`).
+# alone *raises* gold (R1 in `data/runs/LOG.md`). *complete* rose by .09 only: half of it is for a
+# closing mark, and hardly an answer has one (same record).
 #
-# Nothing paid for being so short. Once all answers end, every advantage is zero, and so is the
-# gradient (dots). But AdamW steps on along a mean of *past* gradients, so answers shrink on.
+# Once all answers end, every advantage is zero, and so is the gradient (dots). But AdamW steps on
+# along a mean of *past* gradients, so answers shrink on.
 #
-# Random numbers, too, pay on average for ending alone. But siblings get different ones, so the
-# gradient never vanishes (no dots). Why these answers did not fall silent is not shown.
+# Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
+# the gradient never vanishes. Why these answers did not fall silent is not shown.
 
 # %%
 pd.DataFrame({"change with gold, mean ± 95% over seeds": {
@@ -763,26 +765,26 @@ def gold_of_ended(answered):
 
 
 def lead(policy):
-    """Policy minus reference where both ended, a mean a subject.  Shapes: -> (20 subjects,)."""
+    """Policy minus reference where both ended, over subjects, and on how many prompts."""
     difference = gold_of_ended(policy) - gold_of_ended(known)
-    return difference.groupby([row["topic"] for row in new]).mean()
+    means = difference.groupby([row["topic"] for row in new]).mean()  # (20 subjects,)
+    return f"{told(means)} ({difference.count()})"
 
 # %%
-pd.DataFrame({reward: {f"seed {seed}": told(lead(run["evaluation"]["policy"]))
+pd.DataFrame({reward: {f"seed {seed}": lead(run["evaluation"]["policy"])
     for seed, run in enumerate(controls[f"{method}-kl0.0"])}
     for reward, method in (("gold", "gold"), ("random numbers", "noise"))}).rename_axis(
-    "gold where both ended, policy minus reference", axis=1)
+    "gold where both ended, policy minus reference (prompts)", axis=1)
 
 # %% [markdown]
-# **What to see** (± 95% over subjects). Where both ended, gold's runs still lead the reference, by
-# .44 to .52 points. Random numbers lose. On prompts that the reference can finish, **gold taught
-# more than to end.**
+# **What to see** (± 95% over subjects). Where both ended, gold's runs lead the reference, by
+# .44 to .52 points. Random numbers lose. On the prompts that the reference can finish, 89 of 112,
+# **gold taught more than to end.**
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint; a wrong answer gets a second one from its checker. Solutions are in
-# `notebooks/solutions/`.
+# Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** The constant baseline with the smallest variance for one draw, given probabilities,
@@ -829,8 +831,9 @@ checks.check_answer_logprobs(answer_logprobs);
 # policy as $\beta$ had with $r$? By which factor does the gradient of the loss then grow? Return
 # `(β', factor)`.
 #
-# - (a) Would $c$ matter in Section 7's runs, which divide the reward by its own sd?
-# - (b) And in Section 6's loop, which does not, but clips at norm 1 and has AdamW?
+# - (a) Would $c$ matter in Section 7's runs? They divide the reward by its own sd.
+# - (b) In Section 6's loop, which number beside $\beta$ is in points? Once it is scaled, too, does
+#   $c$ still matter, behind clip and AdamW?
 #
 # <details><summary>Hint</summary>
 #
@@ -850,8 +853,8 @@ checks.check_rescaled(rescaled);
 # (prompts,) numbers each prompt's subject. Return what the other four terms gained: the mean over
 # subjects, and half its 95% interval (`metrics.seed_interval`).
 #
-# - (a) At which rates may it stand, by the other four *and* by gold where both ended (last row)?
-# - (b) Does that depend on what counts as one observation, a subject or a prompt?
+# - (a) At which rates may it stand, by the other four *and* by gold where both ended?
+# - (b) Which interval may you use, subjects' or prompts'? Does a verdict hang on it?
 # - (c) 3e-3 went farther than 1e-3 and gained less: what must you see to blame the rate?
 #
 # <details><summary>Hint</summary>
@@ -884,7 +887,7 @@ pd.DataFrame(table)
 # ## Check yourself
 #
 # 1. All rewards of one prompt rise by 10. What happens to RLOO's push? And without a baseline?
-# 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach now?
+# 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach?
 # 3. Someone adds $\beta d$ to the loss, and the policy drifts as before. Why?
 # 4. A closing phrase that the reward ignores grows more frequent. Must it have been paid?
 # 5. Why does a run that gains gold need one with a constant reward beside it?
@@ -905,7 +908,6 @@ pd.DataFrame(table)
 #
 # | In your run, watch | Healthy (seen here) | Seen when wrong | Then vary |
 # |---|---|---|---|
-# | KL at step 1 | 0.00 nats | (not seen) | template, adapter |
 # | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant) | reward |
 # | *instruction* | +.35 ± .14 (1e-3) | +.03 (3e-4) | steps, then rate |
 # | KL after 40 steps | 23 nats (1e-3) | 33 nats, less gold (3e-3) | seed, then rate |

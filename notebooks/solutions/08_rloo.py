@@ -68,10 +68,13 @@ assert checks.check_answer_logprobs(answer_logprobs)
 # **3.** $c\,r - \beta' d = c\,(r - \beta d)$ for $\beta' = c\,\beta$. Advantages, hence
 # gradients, are $c$ times as large.
 #
-# - (a) No. The sd is $c$ times as large, too, so $c$ cancels before any gradient is taken.
-# - (b) Hardly. A gradient above the clip leaves it with norm 1, whatever $c$. Below the clip Adam
-#   divides by the gradient's own size. So $c$ matters only where it decides which steps are
-#   clipped.
+# - (a) No. The sd is $c$ times as large, too, so $c$ cancels. The penalty there is one sd.
+# - (b) The penalty of .57. Unscaled, it makes $c$ matter. Take a cut-off answer of gold 4 and an
+#   ended one of gold 2.5. With $c = 1$ the cut-off one wins, 3.43 to 2.5. With $c = .1$ it loses,
+#   -.17 to .25.
+#
+#   With penalty and $\beta$ scaled, $c$ hardly matters. Above the clip a gradient leaves with norm
+#   1. Below it Adam divides by the gradient's own size. Only which steps are clipped changes.
 
 # %%
 def rescaled(beta, c):
@@ -88,9 +91,9 @@ assert checks.check_rescaled(rescaled)
 #   than half as large (+.17 ± .08 and +.20 ± .13).
 # - At 3e-4 both are undecided: +.04 ± .10 each, next to .55 of *complete*.
 #
-# Over prompts, as if they were independent, no verdict changes here: intervals are ± .08, .12 and
-# .08, not .10, .15 and .08. To blame the rate for 3e-3 takes several seeds at both rates, compared
-# at the same KL (33 against 23 here).
+# Use the interval over subjects: prompts of one subject may be alike. Over prompts it is narrower
+# at two rates, but no verdict changes here. To blame the rate for 3e-3 takes several seeds at both
+# rates, compared at the same KL (33 against 23 here).
 
 # %%
 def beyond_complete(change, subjects):
