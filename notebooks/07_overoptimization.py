@@ -22,11 +22,11 @@
 
 # %% [markdown]
 # The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit because
-# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR) counters it.
+# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR, Eq. 25) counters it.
 
 # %% [markdown]
-# Words from before: *margin*, *tau*, the *pocket world* (notebook 01), *effective rank* (02),
-# *paired*, *excludes zero* (06). Three more:
+# Words from before: *tau*, the *pocket world* (notebook 01), *paired*, *excludes zero* (06). Three
+# more:
 #
 # - A claim is **open** when its interval holds zero: neither shown nor refuted.
 # - **Gold** is the preference that decides what is right, in the pocket world a formula.
@@ -89,8 +89,8 @@ from bsr_lite.studies.records import read_runs, read_table, watched
 # and *new sources* below mean both sets of their column.
 
 # %% [markdown]
-# **Predict**: which two of the four sets have the very same prompts, so that their scores can be
-# paired?
+# **Predict**: which two of the four sets have, in the pocket world, the very same prompts, so that
+# their scores can be paired?
 
 # %%
 base = load_config("bsr_lite/configs/rm_fast.yaml")
@@ -146,14 +146,14 @@ axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
 # </details>
 
 # %% [markdown]
-# ## 2. Does BSR stop overfitting, where there is some?
+# ## 2. Where BT falls, does BSR fall less?
 #
-# First a place where BT does overfit: notebook 06's small world (*helps* of 04, with 300 pairs, 64
+# First a place where BT does fall: notebook 06's small world (*helps* of 04, with 300 pairs, 64
 # epochs). Of 40 coordinates 10 decide gold, the rest are nuisance. Of the labels .17 are *false*:
 # against gold.
 #
-# **The control** is the same training with *clean* labels, gold's own. Every number comes three
-# times: with **false** labels, with **clean** ones, and **false minus clean**, false labels' part.
+# **The control** is the same training with *clean* labels, gold's own. *False minus clean* is the
+# difference that false labels make.
 #
 # By epoch 8 BT orders .99 of the training pairs as labelled. With clean labels it orders them all
 # (`data/runs/worlds`). So we look at the change from there to epoch 64. *Train* is scored by the
@@ -171,13 +171,8 @@ def trained(world, objective):  # scores of train and the four sets, (5, looks, 
     return np.stack([[looks[step][part][:, 0] for step in STEPS] for part in ["train", *PARTS]])
 
 
-METHODS = {"bt": "bt", "bsr": "bsr-1e-2", "weak": "bsr-1e-3"}  # weak: the paper's lambda
-small = {}
-for method, objective in METHODS.items():
-    own = {labels: trained(world, objective) for labels, world in LABELS.items()}
-    small[method] = own | {"false minus clean": own["false"] - own["clean"]}
-lead = {method: {column: own[column] - small["bt"][column] for column in own}
-        for method, own in small.items()}  # BSR minus BT
+small = {objective: {labels: trained(world, objective) for labels, world in LABELS.items()}
+         for objective in ("bt", "bsr-1e-3", "bsr-1e-2")}
 noisy, control = (worlds.draw(world, SEEDS)[0] for world in LABELS.values())
 print(f"false labels: {(noisy != control).flatten(2).any(-1).float().mean():.2f} of the pairs")
 
@@ -194,17 +189,22 @@ def since(scores):  # (1 + sets, looks, seeds) -> (1 + sets, seeds)
 UNITS = {part: f"{part} (accuracy)" for part in ("train", "in_domain")}
 
 
-def table(scores, parts, take=since):  # scores: of each column, as `since` takes them
+def table(columns, parts):  # columns: by name, (1 + sets, seeds)
     rows = [["train", *PARTS].index(part) for part in parts]
-    found = {column: [shown(v) for v in take(x)[rows]] for column, x in scores.items()}
+    found = {name: [shown(v) for v in values[rows]] for name, values in columns.items()}
     return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
 
+
+def changes(scores):
+    false, clean = (since(scores[labels]) for labels in LABELS)
+    return {"false": false, "clean": clean, "false minus clean": false - clean}
+
 # %%
-table(small["bt"], ["train", *PARTS]).rename_axis("BT, change")
+table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 
 # %% [markdown]
 # BT overfits: *train* rises while known sources fall. With clean labels they are not seen to fall,
-# and the third column excludes zero. So false labels are why.
+# and false minus clean excludes zero. So false labels are why.
 #
 # On new sources no fall is seen. That is no acquittal: with clean labels they rise by .06.
 
@@ -219,89 +219,72 @@ table(small["bt"], ["train", *PARTS]).rename_axis("BT, change")
 # %%
 one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
               for labels, world in LABELS.items()}
-one_length["false minus clean"] = one_length["false"] - one_length["clean"]
-minus = {column: scores - small["bt"][column] for column, scores in one_length.items()}
-assert all(sum(metrics.seed_interval(v)) < 0 for v in since(minus["false"])[1:3]), "a larger fall"
-pd.concat({"BT, RMSNorm": table(one_length, ["train", *PARTS[:2]]),
-           "RMSNorm minus none": table(minus, PARTS[:2])})
+table(changes(one_length), ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# They fall further: prompt-disjoint by .064. With clean labels it falls, too, by .020. There no
-# label is false, and all $h$ have one length. So with a final norm there is a third cause, which we
-# have not looked for.
+# They fall, prompt-disjoint by .064. So a fall needs no dispersion. False minus clean is -.044 with
+# the norm and -.043 without: false labels do their harm here, too.
 #
-# False labels' part is the third column: -.044 with the norm, -.043 without. So false labels do
-# their harm without dispersion. Whether dispersion adds to it is open.
+# With clean labels it falls by .020. There no label is false, so with a final norm something else
+# does harm as well. We have not looked for it.
 # </details>
 
 # %% [markdown]
-# Now BSR with $\lambda = 10^{-2}$, with which it gained in *helps* (04). The paper's is ten times
-# smaller, *1e-3* in the table. BSR's **lead** is BSR minus BT.
+# Now BSR with false labels, at the paper's $\lambda = 10^{-3}$ and at $10^{-2}$, where it gained in
+# *helps* (04).
 #
-# BSR *counters* false labels where two things hold at epoch 64. Its lead is above zero with false
-# labels. So is the third column, false minus clean. One is not enough:
-#
-# - BSR may lead as far with clean labels. Then false labels are not why.
-# - BSR may end behind with both, but less far with false ones. That is no lead.
-#
-# No record fixed this rule in advance.
-#
-# **Predict**: where does BSR end ahead, on prompt-disjoint, on mutual-disjoint, on both, on
-# neither?
+# **Predict**: where BT falls, in-domain and on prompt-disjoint, does BSR fall less?
 
 # %%
-def draw(axis, name, scores, tint, line, va, bar=None):  # a mean, named; 95%: a band, or a last bar
+def draw(axis, name, scores, tint, line, band):  # a mean, named; band: 95% over seeds
     mean, half = np.array([metrics.seed_interval(values) for values in scores]).T
     axis.plot(EPOCHS, mean, line, color=tint)
-    if bar is None:
+    if band:
         axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-    else:
-        axis.errorbar(bar, mean[-1], half[-1], color=tint, capsize=2, linewidth=1)
-    axis.annotate(name, (69, mean[-1]), color=tint, fontsize=9, va=va)
+    axis.annotate(name, (66, mean[-1]), color=tint, fontsize=9, va="center")
 
 # %%
 # drawing only
-figure, axes = plots.panels(3, sharey=True)
-known, new = (1 + PARTS.index(part) for part in ("prompt_disjoint", "mutual_disjoint"))
-for labels, line in (("false", "-"), ("clean", "--")):
-    for method in ("bt", "bsr"):
-        tau, tint = small[method][labels][known], plots.COLORS[method]
-        draw(axes[0], f"{method.upper()}, {labels}", tau - tau[0], tint, line, "center")
-for axis, test, va in ((axes[1], known, "bottom"), (axes[2], new, "top")):
-    noisy_lead, clean_lead, third = (column[test] for column in lead["bsr"].values())
-    draw(axis, "false", noisy_lead, tint, "-", va, bar=62)
-    draw(axis, "clean", clean_lead, tint, "--", "top", bar=66)
-    draw(axis, "false minus\nclean", third, "black", "-", "bottom")
-    axis.annotate(f"false minus clean,\nlevel at 64: {shown(third[-1])}", (8, -0.05), fontsize=9)
-titles = {"change, prompt-disjoint": "tau minus that at epoch 8",
-          "BSR's lead, prompt-disjoint": "tau minus BT's",
-          "BSR's lead, mutual-disjoint": "tau minus BT's"}
+figure, axes = plots.panels(2, sharey=True)
+fell = {objective: scores["false"][1 + PARTS.index("prompt_disjoint")]
+        for objective, scores in small.items()}
+fell = {objective: tau - tau[0] for objective, tau in fell.items()}
+draw(axes[0], "BT", fell["bt"], plots.COLORS["bt"], "-", False)
+for objective, line in (("bsr-1e-3", "--"), ("bsr-1e-2", "-")):
+    name, tint = objective.replace("bsr-", "BSR "), plots.COLORS["bsr"]
+    draw(axes[0], name, fell[objective], tint, line, False)
+    draw(axes[1], name, fell[objective] - fell["bt"], tint, line, True)
+titles = {"each method's own change": "epoch",
+          "BSR's change minus BT's": "epoch (band: 95% over seeds)"}
 for axis, (title, unit) in zip(axes, titles.items(), strict=True):
     axis.plot((8, 64), (0, 0), color="black", linewidth=0.8)
-    axis.set(xlim=(6, 105), xticks=(8, 24, 40, 64))  # room for the names
-    plots.label(axis, "epoch", unit, title)
-figure.suptitle("Against BT, BSR falls behind on prompt-disjoint, false labels or not;\n"
-                "on mutual-disjoint it ends ahead with false labels only");
+    axis.set(xlim=(6, 85), xticks=range(8, 65, 8))  # room for the names
+    plots.label(axis, unit, "", title)
+axes[0].set_ylabel("tau minus that at epoch 8")
+figure.suptitle("On prompt-disjoint, where BT falls, BSR falls further");
 
 # %% [markdown]
-# **What to see.** Left: with clean labels (dashed) BT rises, with false ones (solid) it falls.
-# Middle: BSR's lead sinks with both. Their difference (black) ends at zero. Right: with clean
-# labels the lead sinks to zero, with false ones it stays. Bands and bars are 95% over seeds (left
-# bar: false labels, right bar: clean).
-#
-# In the next table the first two blocks are $10^{-2}$. Of its third column's twelve intervals three
-# exclude zero, all on new sources. Chance alone would give .6.
+# **What to see.** Both methods fall (left). The difference of the two (right) ends below zero at
+# both $\lambda$. Next, the same in-domain, and the scores on new sources.
 
 # %%
-def at_the_end(scores):
-    return scores[:, -1]
+def compared(take):  # BT, and how far BSR is above it
+    own = {objective: take(scores["false"]) for objective, scores in small.items()}
+    return {"BT": own["bt"]} | {f"BSR {weight} minus BT": own[f"bsr-{weight}"] - own["bt"]
+                                for weight in ("1e-3", "1e-2")}
 
 
-pd.concat({"BSR minus BT at epoch 64": table(lead["bsr"], PARTS, at_the_end),
-           "its change since epoch 8": table(lead["bsr"], PARTS),
-           "BSR minus BT at epoch 64, 1e-3": table(lead["weak"], PARTS, at_the_end)})
+pd.concat({"change since epoch 8": table(compared(since), PARTS[:2]),
+           "score at epoch 64": table(compared(lambda scores: scores[:, -1]), PARTS[2:])})
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# No. On prompt-disjoint BSR falls further than BT: by .009 at $10^{-3}$, by .018 at $10^{-2}$.
+# In-domain it falls further at $10^{-2}$. At $10^{-3}$ that is open.
+# </details>
 
 # %%
 bt, clean = small["bt"]["false"], small["bt"]["clean"]
@@ -310,21 +293,8 @@ down, half = metrics.seed_interval(since(bt)[2])
 assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-disjoint falls"
 
 # %% [markdown]
-# <details><summary>Answer</summary>
-#
-# *Prompt-disjoint*: no. BSR ends behind BT, by .017 with false labels and by .018 with clean ones.
-# So it has a cost of its own. That it counters false labels is not seen, within ± .011. At the
-# paper's $10^{-3}$ the cost is about .01.
-#
-# *Mutual-disjoint*: yes, by .022 with false labels. With clean ones no lead is seen. So BSR
-# counters false labels there, at both $\lambda$. On response-disjoint it does so at $10^{-2}$; at
-# $10^{-3}$ that is open.
-# </details>
-
-# %% [markdown]
-# So does BSR stop overfitting? **No: where BT falls, BSR ($10^{-2}$) ends lower still.** On new
-# sources no fall of BT is seen, but false labels cost it tau. There BSR ends ahead. It was ahead at
-# epoch 8 already, and its lead is not seen to grow.
+# So BSR does not stop the fall. On new sources, where no fall of BT is seen, it ends *ahead* of BT:
+# on mutual-disjoint by .018 ± .010 at $10^{-3}$. Are false labels why? That is Exercise 4.
 
 # %% [markdown]
 # And the language model? *Lora* (LoRA on 10 layers, 900 pairs, four seeds) scored 32 prompts of
@@ -344,29 +314,25 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
 runs = read_runs(RUNS / "study_lora")
 steps = watched(runs["bt"], "train", "score")[0]
 looks = [steps.index(step) for step in (28, 57)]
-large = {method: {part: np.array(watched(runs[method], part, "score")[1]).T[looks]
-                  for part in ["train", *PARTS]} for method in ("bt", "bsr")}
-changes = {part: (scores[-1] - scores[0]) for part, scores in large["bt"].items()}
-apart = {part: large["bsr"][part][-1] - large["bt"][part][-1] for part in large["bt"]}
-pd.DataFrame({UNITS.get(part, part): {"BT, step 28 to 57": shown(changes[part]),
-                                      "BSR minus BT at step 57": shown(apart[part])}
-              for part in changes})
+scores = np.array([np.array(watched(runs["bt"], part, "score")[1]).T[looks]
+                   for part in ["train", *PARTS]])
+table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 
 # %% [markdown]
 # No fall is seen. But each pair was seen only *once*, and an interval of ± .047 would not show the
 # small world's fall, .018.
 #
 # A *head alone*, on the model's frozen states, did fall: after 32 epochs its tau was .02 to .06
-# lower than after 4. With BSR it was lower still. This record is retired (*frozen_long*,
-# `data/runs/LOG.md`). It has no clean-label control, and no interval for the fall.
+# lower than after 4. With BSR it was lower still. This retired record (*frozen_long*,
+# `data/runs/LOG.md`) has no clean-label control, and no interval for the fall.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
 #
 # The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models. Six studies
-# of ours have this $\lambda$ and three or four seeds. Four train LoRA on 10 layers. *Norms* trains
-# all weights of 30 layers. *Judged* trains QLoRA on real answers that a GPT-4 judge ranked. All but
-# *judged* draw from the same prompts, so these are not six independent looks.
+# of ours have this $\lambda$. Four train LoRA on 10 layers. *Norms* trains all weights of 30
+# layers. *Judged* trains QLoRA on real answers that a GPT-4 judge ranked. All but *judged* draw
+# from the same prompts, so these are not six independent looks.
 #
 # **Predict**: of eighteen intervals (six studies, three sets), how many exclude zero, and on which
 # side?
@@ -386,9 +352,8 @@ inside = [row.low < gain[PARTS.index(row.set) - 1] < row.high  # is the paper's 
           for row in ours.itertuples() for gain in PAPER.values()]
 
 # %%
-print(f"{len(ours) - len(out)} hold zero; one cost:\n", out.round(3).to_string(index=False))
+print(f"{len(ours) - len(out)} hold zero; not:\n", out.round(3).to_string(index=False))
 print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval")
-assert [*out.study + " " + out.set] == ["lambda mutual_disjoint"] and (out.high < 0).all(), "a cost"
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
@@ -423,11 +388,11 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # One, a cost: *lambda*, mutual-disjoint. Of eighteen, chance alone would give .9. So alone it
 # convicts nobody (06, Section 5).
 #
-# No gain is shown. Nor are most of the paper's excluded: 53 of 72 lie inside our intervals, 19
-# above. With other models and data that is no refutation.
+# No gain is shown. Nor are most of the paper's excluded: 53 of 72 lie inside our intervals. With
+# other models and data that is no refutation.
 #
-# Left out are *fast* (two seeds) and a head alone, *frozen* and *frozen_long*. There BSR costs .002
-# to .007 (`data/runs/LOG.md`). Five of six intervals exclude zero.
+# Left out are *fast* (two seeds) and a head alone (*frozen*, *frozen_long*). With a head alone BSR
+# costs .002 to .007, and five of six intervals exclude zero (`data/runs/LOG.md`).
 # </details>
 
 # %% [markdown]
@@ -511,12 +476,12 @@ axes[0].annotate("BT (a small\ndot a seed)", (-0.45, 0.03), color=plots.COLORS["
 axes[0].annotate("rule: no pair seen", (0.2, -0.22), fontsize=9)
 axes[1].annotate("rule (hollow: no\ninterval recorded)", (0.22, 0.225), fontsize=9, va="center")
 axes[0].set_ylabel("tau minus that on prompt-disjoint")
-assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), \
-    "the sets alone move a rule that learned nothing the way they move BT"
 figure.supxlabel("bar: 95% over prompts, for these seeds", fontsize=8)
 figure.suptitle("The mean gap of an untrained rule has BT's sign in all four");
 
 # %%
+assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), \
+    "the mean gap of a rule that learned nothing has the sign of BT's"
 pd.DataFrame({key: {
     "BT's tau, known to new": "{:.3f} to {:.3f}".format(
         *(studies[key[0]]["bt"][part]["mean"] for part in ("prompt_disjoint", key[1]))),
@@ -526,16 +491,15 @@ pd.DataFrame({key: {
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In both, judged by the means. In *judged* BT and the rule both rise on new sources. In *lora* both
-# fall. On its response-disjoint both gaps exclude zero over prompts. On its mutual-disjoint, where
-# sources alone change, both are open.
+# In both, judged by the means. In *judged* BT and the rule both rise on new sources, in *lora* both
+# fall. On *lora*'s mutual-disjoint, where sources alone change, either gap is open.
 # </details>
 
 # %% [markdown]
 # Does the rule acquit BT, then? **Would this test convict anybody?** Go back to Section 2's world.
 # Its 30 nuisance coordinates are nearly equal among known sources' answers to a prompt, and
-# different among new ones'. Take two rules there: *one signal coordinate*, and *all 40 coordinates
-# alike*.
+# different among new ones'. Take two rules there: *one signal coordinate*, and the *plain sum of
+# all 40*.
 #
 # **Predict**: beside which does BT look guilty (it loses more than the rule)? And will BT trained
 # on *clean* labels look innocent?
@@ -550,17 +514,17 @@ def rule_gap(weights):  # (seeds,)
     return np.subtract(new, known)
 
 # %%
-def gap(scores):  # (1 + sets, looks, seeds) -> (looks, seeds); 0 is train
-    return scores[1 + PARTS.index("mutual_disjoint")] - scores[1 + PARTS.index("prompt_disjoint")]
+def gap(scores):  # (1 + sets, looks, seeds) -> (seeds,), at epoch 64; 0 is train
+    known, new = (1 + PARTS.index(part) for part in ("prompt_disjoint", "mutual_disjoint"))
+    return scores[new, -1] - scores[known, -1]
 
 
-early, guilty, innocent = gap(bt)[0], gap(bt)[-1], gap(clean)[-1]  # epoch 8; 64; 64, clean labels
+guilty, innocent = gap(bt), gap(clean)
 rules = {"one signal coordinate": rule_gap(torch.eye(len(true))[0]),
-         "all 40 coordinates alike": rule_gap(torch.ones(len(true)))}
+         "plain sum of all 40": rule_gap(torch.ones(len(true)))}
 for name, own in rules.items():
     print(f"BT's gap at 64, minus that of {name}: {shown(guilty - own)}, "
           f"clean labels {shown(innocent - own)}")
-print(f"BT's gap, epoch 8 to 64, false labels: {shown(guilty - early)}")
 
 # %%
 one, alike = rules
@@ -595,63 +559,9 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # </details>
 #
 # So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014.
-#
-# Nor does a gap measure overfitting: while BT overfits, it *narrows*, by .025 ± .011.
-#
-# A gap belongs to a scorer *and* two sets.
 
 # %% [markdown]
-# ## 5. Optional: norms and rank
-#
-# The paper's chain: BT widens margins by growing $\lVert h_w - h_l\rVert$ (Eq. 23). Norms
-# disperse. Training data collapses to few directions: under BT its effective rank is 23.3, that of
-# new data 33.8 (Table 1). In *lora* the frozen final norm fixes $\lVert h\rVert$ (notebook 02). So
-# only *norms*, full fine-tuning, can test dispersion.
-#
-# **Predict** the signs: does $\lVert h_w - h_l\rVert$ grow, and does training data lose more rank
-# than new data?
-
-# %%
-ROWS = {"mean |h_w - h_l|": ("difference_after", "mean"), "cv of |h| (sd over mean)":
-        ("norm_after", "cv"), "effective rank": ("effective_rank_after",),
-        "rank, mean subtracted": ("effective_rank_centered_after",)}
-norms, tracks = read_runs(RUNS / "study_norms"), {}
-for study, own in (("norms", norms), ("lora", runs)):
-    for name, keys in ROWS.items():  # of training data: (seeds, times)
-        tracks[study, name] = {m: np.array(watched(own[m], "train", *keys)[1])
-                               for m in ("bt", "bsr")}
-    tracks[study, "rank minus prompt-disjoint's"] = {
-        m: track - np.array(watched(own[m], "prompt_disjoint", "effective_rank_after")[1])
-        for m, track in tracks[study, "effective rank"].items()}
-
-# %%
-def marked(values):  # an arrow where the interval excludes zero
-    mean, half = metrics.seed_interval(values)
-    return shown(values) + " ←" * (abs(mean) > half)
-
-
-del tracks["lora", "cv of |h| (sd over mean)"]  # fixed by the frozen norm
-pd.DataFrame({name: {"start": f"{track['bt'][:, 0].mean():.3f}",
-                     "BT: change to the end": marked(track["bt"][:, -1] - track["bt"][:, 0]),
-                     "BSR minus BT at the end": marked(track["bsr"][:, -1] - track["bt"][:, -1])}
-              for name, track in tracks.items()}).transpose()  # rank of 64 states; 95% over seeds
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Neither is seen in *norms*. $\lVert h_w - h_l\rVert$ *falls*, by 1.85 of 12.4. Whether training
-# data loses more rank is open: +.106 ± .112, where + means that it lost *less*. Dispersion (cv) is
-# open, too.
-# </details>
-#
-# <details><summary>Fine print</summary>
-#
-# Four of eighteen intervals exclude zero (←), by chance .9 would. Two go against the paper, two its
-# way: those of the effective rank. With the mean subtracted these are open (02, Section 7).
-# </details>
-
-# %% [markdown]
-# ## 6. Exploitation: best-of-n
+# ## 5. Exploitation: best-of-n
 #
 # Does gold fall when BT's reward is optimized? The plainest way: draw $n$ answers, keep the one
 # the proxy likes best.
@@ -757,25 +667,23 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 
 # %% [markdown]
 # **What to see.** The proxy (dashed, rescaled to gold's spread within a prompt) rises *by
-# construction*. A gap between the lines is not yet exploitation. BT correlates with gold by .64, so
+# construction*. A gap between the lines is not yet exploitation: BT correlates with gold by .64, so
 # gold should gain about .64 of what the dashed line does. Look whether gold turns.
 #
 # <details><summary>Answer</summary>
 #
-# *Heavy tails* and *fewest words*, our positive controls (06). From 16 to 64 both proxies rise and
-# gold falls: both are exploited.
+# *Heavy tails* and *fewest words*. From 16 to 64 both proxies rise and gold falls: both are
+# exploited.
 #
-# Is low correlation why? *Normal noise* correlates as weakly as *heavy tails*. Yet gold rises, by
-# .079 ± .039. So the rare huge errors are why. Why *fewest words* turns is open.
+# *Normal noise* correlates as weakly as *heavy tails*, yet gold rises. So low correlation is not
+# why, the rare huge errors are. Why *fewest words* turns is open.
 #
-# Gold of BT's picks rises. These are answers of one policy, whose source BT knows.
+# Gold of BT's picks rises. These are answers of one policy, whose source BT knows. Whether BSR
+# picks better is open (last row).
 # </details>
 
 # %% [markdown]
-# Is BSR the better judge? Open: see the last row.
-
-# %% [markdown]
-# ## 7. The verdicts
+# ## 6. The verdicts
 #
 # Every claim gets one of four words.
 #
@@ -791,20 +699,21 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 # 3. BSR gains tau.
 # 4. Best-of-$n$ by BT loses gold.
 #
-# A star marks a claim of ours. Brackets name the section; 04.6 is Section 6 of notebook 04. Section
-# 5 judges $\lVert h_w - h_l\rVert$ and rank.
+# A star marks a claim of ours. Brackets name the section: 04.6 is notebook 04's Section 6.
 
 # %% [markdown]
 # <details><summary>Claims about BT</summary>
 #
 # | claim | small worlds | language model |
 # |---|---|---|
-# | it overfits (2) | known sources **shown** | **open**; head alone: fell, no interval |
-# | norms disperse (2; 5; 04.4) | **shown** | **open** |
+# | it overfits (2) | known sources **shown** | **open** |
+# | norms disperse (2; 02.8) | **shown** | **open** |
 # | norms must disperse for a fall (2) | **against** | not tested |
 # | false labels are why* (2; 06.6) | **shown**, without a final norm | not tested |
 # | mutual-disjoint scores lower (4) | *helps* **shown** | *lora* **open**, *judged* **against** |
-# | best-of-$n$ by BT loses gold* (6) | not tested | **against**, $n = 16$ to 64 |
+# | best-of-$n$ by BT loses gold* (5) | not tested | **against**, $n = 16$ to 64 |
+#
+# *Judged* speaks of its three models: Section 4's bars are over prompts only.
 # </details>
 
 # %% [markdown]
@@ -812,22 +721,22 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 #
 # | claim | small worlds | language model |
 # |---|---|---|
-# | it stops the fall (2) | **against** | not tested; head alone **against** |
-# | it counters false labels* (2) | new sources **shown**, known **open** | not tested |
-# | it gains tau (3; 04.6) | *helps* **shown**, 3 worlds **against** | **open**; head **against** |
-# | it picks better of $n$* (6) | not tested | **open** |
+# | stops the fall, $10^{-3}$ (2) | prompts **against**, in-domain **open** | head **against** |
+# | stops the fall, $10^{-2}$ (2) | both **against** | head **against** |
+# | ends ahead on new sources*, both $\lambda$ (2) | **shown** | not tested |
+# | gains tau, $10^{-3}$ (3) | *helps* **shown**, others **against** | **open**; head **against** |
 #
-# *Gains tau* is judged at $10^{-3}$, in small worlds on new sources. In the language model one
-# interval of eighteen is a cost, of a head alone five of six. At other $\lambda$ there are costs
-# (04.9), and one gain on labels of people (06.5).
+# *Prompts* is prompt-disjoint, *head* a head alone. *Others* are three worlds of 04.6. At other
+# $\lambda$ there are costs in the language model (04.9), and one gain on labels of people (06.5).
 # </details>
 
 # %% [markdown]
 # In the small world BT overfits, and without a final norm false labels are why. Dispersion is not
-# needed. BSR does not stop the fall. On new sources it ends ahead, with false labels only.
+# needed. BSR does not stop the fall. On new sources it ends ahead.
 #
-# In the language model two things are decided. Gold of BT's picks rises up to $n = 64$. In *judged*
-# new sources score higher. Training that repeats its pairs could decide more.
+# In the language models that we trained two things are decided. Gold of BT's picks rises up to
+# $n = 64$. In *judged* new sources score higher. Of a head alone two more: BSR neither stops its
+# fall nor gains tau.
 
 # %% [markdown]
 # ## Exercises
@@ -835,7 +744,7 @@ pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points 
 # A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 6's
+# **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 5's
 # function breaks ties as its sort happens to leave them. Write the estimate in which ties are
 # broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of $N$ samples.
 #
@@ -859,7 +768,7 @@ checks.check_best_of_n_with_ties(best_of_n_with_ties);
 # Now a policy has a handful of answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$,
 # all above zero, in ascending order of reward. What is the exact KL for $n$ *independent* draws?
 # Compare it with the bound for two answers of probability 1/2 and $n = 2$. And how far can Section
-# 6's best of 64 have moved?
+# 5's best of 64 have moved?
 #
 # <details><summary>Hint</summary>
 #
@@ -903,18 +812,17 @@ scores = [np.mean([run["evaluation"]["scenarios"][part]["per_prompt"] for run in
 print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), useful=0.05))
 
 # %% [markdown]
-# **4.** *Take the suspected cause away.* From scores of a method and of BT, with false and with
-# clean labels (arrays, one number a seed), return mean and 95% half width of the method's lead
-# with false labels, with clean ones, and of false minus clean.
+# **4.** *Take the suspected cause away.* A method's *lead* is its score minus BT's. It *counters*
+# false labels, we say, where both hold (not fixed in advance):
 #
-# No checker: the last cell must print Section 2's lead, mutual-disjoint at epoch 64.
+# 1. Its lead with false labels is above zero.
+# 2. So is false minus clean: that lead minus the one with clean labels.
 #
-# Then judge L2 (04). Train it, and put "l2" and "response_disjoint" into the last cell:
+# From four arrays of scores, one number a seed, return mean and 95% half width of the lead with
+# false labels (Section 2's), with clean ones, and of false minus clean.
 #
-# `small["l2"] = {labels: trained(world, "l2-1e-2") for labels, world in LABELS.items()}`
-#
-# Which column alone would mislead you? BT's tau there is .593, with clean labels .739
-# (`data/runs/worlds`).
+# Then judge L2 (04): run the commented line, put "l2-1e-2" and "response_disjoint" into the last
+# cell. Which condition alone would mislead?
 #
 # <details><summary>Hint</summary>
 #
@@ -922,13 +830,15 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # </details>
 
 # %%
-def third_column(method_false, method_clean, bt_false, bt_clean):
+def leads(method_false, method_clean, bt_false, bt_clean):
     return None
+
+# small["l2-1e-2"] = {labels: trained(world, "l2-1e-2") for labels, world in LABELS.items()}
 
 # %%
 test = 1 + PARTS.index("mutual_disjoint")
-print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
-                     for labels in ("false", "clean"))))
+print(leads(*(small[method][labels][test, -1] for method in ("bsr-1e-2", "bt")
+              for labels in ("false", "clean"))))
 
 # %% [markdown]
 # ## Check yourself
@@ -961,8 +871,9 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 # takes 1,390 prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the
 # paired form.
 #
-# Exercise 4: the third, +.038. L2 costs .159 with false labels, .197 with clean ones. Both are 27%
-# of BT's tau.
+# Exercise 4: BSR counters false labels: both conditions hold. L2 does not: with false labels it
+# ends .159 below BT. Its false minus clean is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone
+# would mislead. Either cost is 27% of BT's tau, and that tau is smaller with false labels.
 # </details>
 
 # %% [markdown]
@@ -982,13 +893,6 @@ print(third_column(*(small[method][labels][test, -1] for method in ("bsr", "bt")
 # The .35 and .26 of the start differ in sources, prompts and topics at once: that fall stays
 # unexplained. A rule that saw no pair fell, too, from .13 to -.03. What BT loses beyond it is open
 # (Exercise 3).
-#
-# | control, same sets | it asks |
-# |---|---|
-# | the same model earlier | did it fall? |
-# | without the suspected cause | is it why? |
-# | a rule that never trained | is it the sets? (It depends on the rule.) |
-# | gold, while a proxy is optimized | is it exploited? |
 
 # %% [markdown]
 # **A lower score on new data convicts nobody until you train the same model without the suspected
