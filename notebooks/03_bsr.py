@@ -792,7 +792,8 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 2. All pairs of a group get the same push. Why do pair means draw together all the same?
 # 3. A BSR model beats BT on pooled tau, and is no better on tau within prompts. What may have
 #    happened?
-# 4. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
+# 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
+# 5. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
@@ -800,7 +801,8 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # 1. The level's weight stays, the spread's falls to an eighth.
 # 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
 # 3. Large offsets of prompts shrank. Nothing within a prompt need have changed.
-# 4. The margin. A run that has only learned less has both lower. So has one with the spread's term.
+# 4. The level's weight halves, the spread's stays.
+# 5. The margin. A run that has only learned less has both lower. So has one with the spread's term.
 #    Level alone, at the same steps, tells them apart.
 # </details>
 
