@@ -18,8 +18,7 @@
 # We look for both, first in a small world, then in a language model. Section 7 adds a third sign.
 
 # %% [markdown]
-# After it you can say which hidden norm matters, and split a growing margin into head, difference
-# and cosine.
+# After it you can split a growing margin into head, difference and cosine.
 #
 # Words from before (notebook 01): *margin*, *head*, *hidden state*, the *pocket world* and *gold*.
 
@@ -147,11 +146,11 @@ pd.DataFrame(table)
 # moves, differences and their right tail grow, lengths scatter.
 #
 # At step 20 it is not there yet. The mean margin has grown by 0.7, mostly by the cosine.
-# Differences are about a tenth larger, and the cv is almost where it was.
+# Differences are only a tenth larger.
 #
 # **The cosine comes first.** It must: with a random head it starts near 0, and no other factor can
-# lift a product off 0. Later, too, it does more. From step 20 to the end it doubles; differences
-# grow by half.
+# lift a product off 0. Later, too, it does more. From step 20 to the end (start plus
+# change) it doubles, from 0.25 to 0.51. Differences grow by half, from 2.7 to 4.1.
 
 # %% [markdown]
 # ## 2. A language model, and its last normalization
@@ -333,28 +332,6 @@ def train_bt(model, pairs, config):
     return losses
 
 # %% [markdown]
-# It is the loop of `python -m bsr_lite.train_rm`: a two-layer model in fp32 has the same losses
-# with either.
-
-# %%
-from bsr_lite.runlog import read_metrics
-from bsr_lite.train_rm import train
-
-small = load_config(CONFIG, overrides=[
-    "data.max_pairs=24", "batch_size=8", "eval_groups=2", "eval_every=100", "watch=[]",
-    "model.depth=2", "model.dtype=float32"])
-few = load_scenarios(small)
-with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
-    ours = load_reward_model(small.model.name, depth=2, dtype="float32", seed=small.seed)
-    here = train_bt(ours, pair_tokens(few.train, ours.tokenizer, small.data.max_length)[0], small)
-    small.output_dir = folder + "/run"
-    train(small, scenarios=few)
-    theirs = [row["train/loss"] for row in read_metrics(small.output_dir)]
-rtol = 1e-3 if torch.cuda.is_available() else 1e-5  # a GPU adds up in another order every time
-torch.testing.assert_close(torch.tensor(here), torch.tensor(theirs), rtol=rtol, atol=1e-6)
-print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in theirs])
-
-# %% [markdown]
 # ## 4. Train and measure
 #
 # Which of a margin's three factors moves when this model learns? We train all 30 layers for six
@@ -389,12 +366,34 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # </details>
 
 # %% [markdown]
+# Section 3's loop is that of `python -m bsr_lite.train_rm`. A two-layer model in fp32 has the same
+# losses with either.
+
+# %%
+from bsr_lite.runlog import read_metrics
+from bsr_lite.train_rm import train
+
+small = load_config(CONFIG, overrides=[
+    "data.max_pairs=24", "batch_size=8", "eval_groups=2", "eval_every=100", "watch=[]",
+    "model.depth=2", "model.dtype=float32"])
+few = load_scenarios(small)
+with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as folder:
+    ours = load_reward_model(small.model.name, depth=2, dtype="float32", seed=small.seed)
+    here = train_bt(ours, pair_tokens(few.train, ours.tokenizer, small.data.max_length)[0], small)
+    small.output_dir = folder + "/run"
+    train(small, scenarios=few)
+    theirs = [row["train/loss"] for row in read_metrics(small.output_dir)]
+rtol = 1e-3 if torch.cuda.is_available() else 1e-5  # a GPU adds up in another order every time
+torch.testing.assert_close(torch.tensor(here), torch.tensor(theirs), rtol=rtol, atol=1e-6)
+print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in theirs])
+
+# %% [markdown]
 # ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
 #
 # Do larger differences make the margin? `data/runs/study_norms` holds the same training on 512
-# pairs: 32 steps of 16, four seeds. A seed changes the random head and the order of the batches,
-# nothing else. So the 95% intervals below are about *another head and order*, not about other
-# prompts. We call a change *undecided* if its interval holds zero.
+# pairs: 32 steps of 16, four seeds. A seed changes only the random head and the order of the
+# batches. So the 95% intervals below are about those, not about other prompts. We call a change
+# *undecided* if its interval holds zero.
 
 # %% [markdown]
 # Every fourth step five sets of 32 pairs were measured: training pairs, and the paper's
@@ -450,24 +449,21 @@ heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watc
 
 # %%
 MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
-figure, axes = plots.panels(3)  # drawing only
+figure, axes = plots.panels(4)  # drawing only
 difference, margin = curves("train", *DIFFERENCE), curves("train", "margin")
 tail = curves("train", *TAIL)[..., -1]  # of five quantiles the last, 95%
-for axis, values in zip(axes, (margin, difference, margin / (heads * difference)), strict=True):
+for axis, values, title in zip(
+        axes, (margin, difference, tail, margin / (heads * difference)),
+        ("mean margin: larger", "mean $|h_w - h_l|$: smaller", "its 95% quantile: less",
+         "cosine: larger"), strict=True):
     axis.axhline(0, color="grey", linewidth=0.8)
     for seed, (mark, tint) in enumerate(MARKS.items()):
         axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
-        axes[1].plot(steps, tail[seed], "--", color=tint, linewidth=0.8)
-plots.label(axes[0], "optimizer step", "mean margin", "margin: ends larger")
-plots.label(axes[1], "optimizer step", "$|h_w - h_l|$ (log)", "mean and tail end smaller")
-plots.label(axes[2], "optimizer step", "cosine", "cosine: ends larger")
-axes[1].set(yscale="log", ylim=(8.5, 40), yticks=[10, 15, 20, 25, 30])
-axes[1].yaxis.set(major_formatter="{x:.0f}", minor_formatter="")
-axes[1].text(14, 34.5, "dashed: 95% quantile", fontsize=8)
-axes[1].text(12, 14, "solid: mean; seeds 0 and 1\nup again after step 12", fontsize=8)
-axes[2].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#D9D9D9", zorder=0)
-axes[2].text(13, 0.009, "shaded: random head,\nmean of 32 unrelated\npairs (± one standard\n"
-             "deviation)", fontsize=8)
+    plots.label(axis, "optimizer step", "", title)
+axes[1].text(1, 3, "seeds 0 and 1 up\nagain after step 12", fontsize=8)
+axes[3].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#D9D9D9", zorder=0)
+axes[3].text(11, 0.009, "shaded: random\nhead, mean of\n32 unrelated\npairs (± one s.d.)",
+             fontsize=8)
 figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
 figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not larger differences");
 
@@ -477,18 +473,15 @@ rates = sum(config.learning_rate * schedule(k, 32, config.warmup_ratio) for k in
 bound = rates * H**0.5  # Adam moves one weight by about the rate a step
 print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
 
-# %%
-angle = (margin / (heads * difference)).acos().rad2deg()  # (seeds, measurements)
-print("the cosine as an angle, degrees:", [f"{a:.1f} to {b:.1f}" for a, b in angle[:, [0, -1]]])
-
 # %% [markdown]
 # **What to see.** On training pairs:
 # - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
 # - *Tail*: it ends **shorter** in all four (exploring). Its quantile falls from 27 to 25 or less.
 # - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
-#   margin. In seeds 2 and 3 cosine and margin peak midway, then fall.
-# - *Head*: the small learning rate keeps its norm. Its turn adds at most about 0.008 to the
-#   cosine.
+#   margin. In seeds 2 and 3 cosine and margin peak midway, then fall. Seed 2 was unsteady, with
+#   losses above 1 (`data/runs/LOG.md`). We keep it.
+# - *Head*: its length stays near 1, and it moves by at most about 0.008. That changes a cosine by
+#   no more.
 #
 # Now all five sets: changes from start to end, with 95% intervals.
 
@@ -546,10 +539,10 @@ figure.suptitle("After training, too, length is a small part of $|h_w - h_l|^2$"
 # ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
 #
 # The left panel below shows the cv on each set. The right panel shows the *gap*: that cv **minus**
-# the cv of training pairs. Grey marks are before training. So a grey gap comes from a set's 32
-# prompts and answers, not from training.
+# the cv of training pairs. Grey marks are before training: they come from a set's 32 prompts and
+# answers.
 #
-# **Predict**, for the left panel: do marks of one *set* lie together, or marks of one *seed*?
+# **Predict**: what changes the cv at the end more, another set or another seed?
 
 # %%
 def gaps(*keys):  # a set minus training pairs
@@ -572,8 +565,6 @@ figure, (left, right) = plots.panels(2)
 draw_ends(left, *CV, floor=0)
 draw_gaps(right, gaps(*CV))
 right.text(0.45, -0.0088, "lines: what training did", color="grey")
-ends = curves("train", "norm_after", "mean")[:, [0, -1]]  # (seeds, 2)
-print("mean |h|, training pairs:", [f"{a:.1f} to {b:.1f}" for a, b in ends])
 plots.label(left, "", "cv of $|h|$", "seeds differ more than sets")
 plots.label(right, "", "cv of $|h|$ minus train's", "minus train: none clearly apart at the end")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -582,7 +573,7 @@ figure.suptitle("Lengths on new data are not seen to scatter more than on traini
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Marks of one seed, on the whole. A single run would have told a clear story, another the opposite.
+# Another seed, on the whole. One run would have told a clear story, another the opposite.
 # </details>
 #
 # The table shows each gap before training, its change, and its end.
@@ -599,14 +590,15 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 
 # %% [markdown]
 # **What to see.** On new prompts the cv rises in two seeds and falls in two: undecided. No gap at
-# the end is clearly above or below zero. The mean length ends between 4% shorter and 6% longer.
+# the end is clearly off zero. In seed 2 all cvs shrink to a third or less, and gaps with them.
+# Ratios to training's cv are undecided, too (`data/runs/LOG.md`).
 #
-# Would the cv show such a gap? We do not know. In Section 1's world lengths do scatter, yet no
-# set ends clearly above training pairs (`data/runs/LOG.md`).
+# We do not know if the cv would show such a gap. In Section 1's world lengths scatter, yet no set
+# ends clearly above training pairs (also there).
 #
-# *A trap*: in domain and on new prompts the *change of the gap* is clearly above zero. That looks
-# like dispersion. But the *gap before* was below zero, and the *gap at the end* is near zero:
-# training closed it. All seeds share the gap before, so no interval over seeds warns of it.
+# *A trap*: in domain and on new prompts the *change of the gap* is clearly above zero. But the
+# *gap before* was below zero, and training closed it. All seeds share the gap before, so no
+# interval over seeds warns of it.
 
 # %% [markdown]
 # ## 7. Rank can fall without a direction lost (Table 1)
@@ -640,7 +632,9 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # With the mean subtracted. As they are, rank falls either way.
 # </details>
 #
-# Now the recorded runs, 64 states a set. **Predict**: which kind of rank falls?
+# Now the recorded runs. A set has 64 states, so its ranks cannot be compared with those above.
+#
+# **Predict**: which kind of rank falls?
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -660,16 +654,24 @@ for kind, keys in (("as they are", RANK), ("mean subtracted", CENTERED)):
                     ("both new minus train", gap["both\nnew"])):
         moved = x[:, -1] - x[:, 0]  # (seeds,)
         rows[f"{name}, {kind}"] = [
-            f"{x[0, 0]:.2f}", f"{(moved > 0).sum()} of 4", interval(moved)]
-pd.DataFrame.from_dict(rows, orient="index", columns=["before", "rises in", "change, 95%"])
+            f"{x[0, 0]:.2f}", f"{(moved > 0).sum()} of 4", interval(moved), interval(x[:, -1])]
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "before", "rises in", "change, 95%", "at the end, 95%"])
 
 # %% [markdown]
-# **What to see.** *As they are*, every set loses rank in every seed. *Mean subtracted*, two seeds
-# fall and two rise: undecided.
+# <details><summary>Answer</summary>
 #
-# Do training states lose more? Then the gap *new minus train* would grow. On new prompts, states as
-# they are (question 3), it falls in every seed. Where both are new it rises in every seed, with
-# either kind of rank. All these intervals hold zero: undecided.
+# As they are: every set, in every seed. Smaller deviations would do that; they were not recorded.
+# With the mean subtracted it is undecided.
+# </details>
+#
+# **What to see.** The paper's sign is a gap *at the end*: new states above training's.
+# - *New prompts, as they are* (question 3): the gap ends at 0.0 ± 0.1. Its change is undecided.
+# - *Both new, mean subtracted*: the gap ends at 1.5 ± 1.1, with the paper's sign. It began at 0.6.
+#   Whether training widened it is undecided.
+# - *Both new, as they are*: the gap began below zero and ends below zero.
+#
+# All but question 3 is exploring.
 
 # %% [markdown]
 # ## 8. What holds here?
@@ -698,8 +700,10 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
 
 # %% [markdown]
 # **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end 20 to 22 of
-# the 32 pairs are in labelled order. Whether that is more than before is undecided. Only 2
-# of their labels go against gold. Of all 512 labels 120 do (`data/runs/LOG.md`).
+# the 32 pairs are in labelled order. Whether that is more than before is undecided.
+#
+# Only 2 of the 32 labels go against gold. Of all 512 labels 120 do (`data/runs/LOG.md`). So these
+# pairs tell little about fitting wrong labels.
 #
 # The paper blames a pressure towards ever larger margins on pairs already in order. It may not have
 # had its time here. So the paper's dispersion is *not reproduced here*, not *refuted*.
@@ -765,13 +769,13 @@ for start in (16, 20, 24):
 # `quantities`, how many do you expect to have one sign in all seeds?
 #
 # The second cell below lists, of 24 changes *minus training's*, those with one sign in all four
-# seeds. Are there more than you expect? Does that settle it, when all use the same 32 training
-# pairs? How many gaps end nearer to zero, on either side?
+# seeds. Are there more than you expect? All share 32 training pairs, so they may move together.
+# Flip the signs of whole seeds in `moves`, the list of all 24: 8 patterns. How many give 11 or
+# more? And how many gaps end nearer to zero, on either side?
 #
 # <details><summary>Hint</summary>
 #
-# How often do two coins agree? Then flip whole seeds' signs in `moves`, the list of all 24: 8
-# patterns. How many give 11 or more? Last: what do all seeds share (Sections 5 and 6)?
+# How often do two coins agree? Last: what do all seeds share (Sections 5 and 6)?
 # </details>
 
 # %%
@@ -785,7 +789,7 @@ checks.check_agree_by_chance(agree_by_chance);
 KINDS = {"mean |h_w - h_l|": DIFFERENCE, "std |h_w - h_l|": ("difference_after", "std"),
          "cv |h|": CV, "cv |u|": ("norm_before", "cv"), "rank": RANK,
          "rank, mean subtracted": CENTERED}
-rows, moves = [], []  # moves: all 24 changes by seed, for the hint
+rows, moves = [], []  # moves: all 24 changes by seed
 for kind, keys in KINDS.items():
     for part, gap in gaps(*keys).items():
         moved = gap[:, -1] - gap[:, 0]  # (seeds,)
@@ -848,8 +852,8 @@ print("this model's largest margin:", largest_margin(gain, W))
 # ## What you know now
 #
 # In the small world norms dispersed, yet the cosine did more for the margin. In the language model,
-# in 32 steps, training pairs' differences shrank. The cosine alone raised the margin. As an angle,
-# it moved by two to three degrees. Whether lengths scatter is undecided.
+# in 32 steps, training pairs' differences shrank. The cosine alone raised the margin. Whether
+# lengths scatter is undecided.
 #
 # **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
 # margin did the cosine make? Was the gap there before training?**
