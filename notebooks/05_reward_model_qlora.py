@@ -294,9 +294,9 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # Now Llama-3.1-8B: 32 layers, hidden states of 4,096 numbers, in 16 bits. The card holds one
 # **pair** at a time (03).
 #
-# A prompt with *one* answer may have 2,048 tokens, of which 512 are the prompt's. A pair is one
-# prompt and two answers, so it has $512 + 2 \cdot 1536 = 3584$ tokens. (With 512 for 2,048, the
-# figure's right half, it has 896.)
+# A prompt with *one* answer may have 2,048 tokens. A quarter of them is the prompt's. A pair is one
+# prompt and two answers, so it has $512 + 2 \cdot 1536 = 3584$ tokens. At 512 tokens, the figure's
+# right half, it has $128 + 2 \cdot 384 = 896$.
 #
 # **Predict** for 2,048 tokens, by the rule: which saves more of LoRA's memory, 4 bits or
 # checkpointing? Which does a 24 GB card need, which a 16 GB card?
@@ -469,7 +469,7 @@ print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# It may well start at zero: .17 (-.04 to +.36). Half of the prompts rank better.
+# At .17, but the interval holds zero (-.04 to +.36). Half of the prompts rank better.
 # </details>
 #
 # **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
@@ -593,8 +593,8 @@ for name in ("3 beside the original", "4 merged into the original", "5 merged, r
 #
 # **What to see.** A row's line is as long as the largest change of a margin. (A digit's height in
 # its row means nothing.) Copies 3 and 4 agree: **beside or merged is one function; the base
-# decides.** On the original base the margin of 2 over 4 moves by .13, about a fifth of the
-# control's .57. Which copy judges better, four answers cannot say.
+# decides.** On the original base the margin of 2 over 4 moves by .13. In the control the largest
+# change is .57 (2 over 3). Which copy judges better, four answers cannot say.
 
 # %% [markdown]
 # Why is copy 5 nearly the control? **Predict** how many 4-bit codes ten steps moved.

@@ -327,9 +327,9 @@ plots.label(axis, "pair", f"push on each of a pair's two\nrewards ($\\lambda = {
 # **What to see.** In halves GPU 1 sees only its own mean, which is above zero, and pushes *down*.
 #
 # Halves are another loss: BSR with groups of 4 instead of 8. The official code does just this. So
-# when a batch stays the same, the number of GPUs decides $G$. With `rm_8b_bsr.yaml` this would hide
-# on eight GPUs: each has about 16 pairs, as many as a group. On 64 each has about 2, and $G$ falls
-# to an eighth.
+# when a batch stays the same, the number of GPUs decides $G$. With `rm_8b_bsr.yaml` on
+# eight GPUs each has about 16 pairs, as many as a group: $G$ would be right by chance, though the
+# pairs are others. On 64 each has about 2. Then $G$ is an eighth, and so is the level's push (03).
 
 # %% [markdown]
 # The repair: exchange rewards. The loss needs the network only through its rewards, and these are
@@ -436,16 +436,16 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 # 7% off in its loss and 50% in its gradient norm at the first step, where the weights are still the
 # same. So splitting passes, and the test would notice another loss.
 #
-# Later the control's loss is nearly that of one process. We did not examine why. Look at
-# `train/reward_mean` in `one` and `other`.
+# Later the control's loss is nearly that of one process. We did not examine why.
 #
 # Here each process held all weights, and LoRA was trained. FSDP2 was tested only with a tiny model
 # in two CPU processes (`tests/test_distributed.py`). No two GPUs have run this code.
 
 # %% [markdown]
-# On eight GPUs the 8B run would hide a wrong group (Section 4). Its $\lambda$ is small, too. And it
-# computes in `bfloat16`. On an H100, with an earlier attention, this rounding moved a small model's
-# loss by up to .9%, and BT's gradient by up to 4% (`exactness.json`).
+# On eight GPUs the 8B run could hide a wrong group: $G$ is right by chance there (Section 4), and
+# $\lambda$ is small. And it computes in `bfloat16`. On an H100, with an earlier attention, this
+# rounding moved a small model's loss by up to .9%, and BT's gradient by up to 4%
+# (`exactness.json`).
 #
 # So first repeat this section's comparison in fp32 on one and two GPUs: in `run`, drop
 # `CUDA_VISIBLE_DEVICES`. There the whole batch is one group, so a wrong group shows.
@@ -652,7 +652,7 @@ pd.DataFrame.from_dict(found, orient="index")
 # |---|---|---|
 # | packed against alone | within a few 1e-6 in fp32; a leak: .14 | positions, mask |
 # | first loss, 1 and 2 ranks, fp32 | equal to 1e-8; groups of 4: 7% off | exchange of rewards |
-# | first gradient norm, the same | equal to 1e-8; groups of 4: 50% off | sum, not average |
+# | first gradient norm, the same | equal to 1e-8; averaged, groups of 4: 50% off | sum; exchange |
 # | activations over count | 1.00 to 1.02 (135M, earlier code) | `token_budget` |
 # | seconds of ten steps | not measured for 8B | `token_budget`, GPUs |
 
