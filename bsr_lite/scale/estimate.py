@@ -91,7 +91,8 @@ def largest_token_budget(config: RewardModelConfig, available: float,
     share = (available - one["total"]) / max(1, two["total"] - one["total"])
     tokens = one["tokens"] + share * (two["tokens"] - one["tokens"])
     budget = pair * min(config.batch_size, 2 ** int(math.log2(max(1.0, tokens / pair))))
-    while estimate(dataclasses.replace(config, token_budget=budget), card)["total"] > available:
+    while budget > pair and estimate(  # one pair fits, see above
+            dataclasses.replace(config, token_budget=budget), card)["total"] > available:
         budget //= 2  # with few tokens an embedding's gradient may take more, and hide the slope
     return budget
 
