@@ -294,9 +294,9 @@ assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-di
 
 # %% [markdown]
 # So BSR does not stop the fall. On new sources, where no fall of BT is seen, it ends *ahead* of BT:
-# on mutual-disjoint by .018 ± .010 at $10^{-3}$. Little of that lead is seen to come after
-# epoch 8 (upper half): of four changes only mutual-disjoint's at $10^{-3}$ excludes zero, +.012 ±
-# .009. Are false labels why there is a lead? That is Exercise 4.
+# on mutual-disjoint by .018 ± .010 at $10^{-3}$. When did that lead come? At $10^{-2}$
+# it is not seen to grow after epoch 8 (upper half). At $10^{-3}$ only mutual-disjoint's is, by .012
+# ± .009. Are false labels why there is a lead? That is Exercise 4.
 
 # %% [markdown]
 # And the language model? *Lora* (LoRA on 10 layers, 900 pairs, four seeds) scored 32 prompts of
