@@ -10,19 +10,30 @@
 # # 09 · What does a policy learn when its reward is only nearly right?
 #
 # Notebook 08 trained a policy on gold itself. Nobody has gold. One trains on a **proxy**, a reward
-# model, and hopes. Here the reward models of notebook 07 train policies while gold looks on. Does
-# gold follow? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher, as the
+# model, and hopes. Here six reward models of notebook 07 train six policies, while gold looks on.
+# Does gold follow? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher, as the
 # paper has it (Sec. 3.2)?
+#
+# **First reading**: Sections 1 to 7 and Exercise 1. The **second reading**, at the end of the page,
+# holds the accounts behind them, and asks what a correlation with gold is worth.
 
 # %% [markdown]
 # After it you can
 # - put proxy and gold into one unit;
 # - find the dull explanation of a gain;
-# - set a policy beside others whose rewards know nothing;
+# - set a policy beside controls, whose rewards are known;
 # - read the answers for what even the judge does not see.
+
+# %% [markdown]
+# Words from before:
+# - *policy*: the language model that is trained; *reference*: the same model before (08);
+# - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward model
+#   that learned from such verdicts (07);
+# - *BT*, *BSR*: the losses of a reward model; BSR adds a price on the sum of a batch's rewards
+#   (03);
+# - *undecided*: said of a difference whose interval holds zero (06).
 #
-# Words from before: *proxy, gold, reference, KL* (notebook 08), *best-of-n* (07), *paired
-# difference, interval over seeds and prompts, undecided* (06). A **run** is one trained policy.
+# A **run** is one trained policy, a **seed** the number that starts its random draws.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -63,6 +74,9 @@ from bsr_lite.studies import rloo, statistics
 from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.tables import shown
 
+# %% [markdown]
+# Two helpers write tables, and a third draws two marks for each run.
+
 # %%
 pd.set_option("display.max_colwidth", None)
 SPELLED = {"bt": "BT", "bsr": "BSR"}
@@ -82,7 +96,7 @@ def told(values):
 def two_dots(axis, found, marks="oo", full=True):
     """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
-        tint = plots.COLORS[name.split()[0].lower()]
+        tint = plots.COLORS[name.split()[0].strip(",").lower()]
         dots = [metrics.seed_interval(values) for values in pair]
         ys = (0.12 - place, -0.12 - place)
         axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
@@ -93,15 +107,24 @@ def two_dots(axis, found, marks="oo", full=True):
     axis.set_yticks([-place for place in range(len(found))], found)
 
 # %% [markdown]
-# ## 1. The same prompt, before and after
+# ## 1. Six policies, one prompt
 #
-# Six runs are on record in `data/runs/study_rloo`. Each trained the embedded model (135M, LoRA) by
-# 40 steps of RLOO, with 16 answers a step, of at most 48 tokens. An answer that had not ended by
-# then paid a penalty of 1, about one sd of the proxy. Each run had its own proxy, a BT or a BSR
-# reward model ($\lambda = 10^{-3}$): "BT 1" was trained on BT's proxy of seed 1. There is no KL
-# price ($\beta = 0$), so that what a proxy gets wrong can show.
+# *What became of one model under six proxies?*
 #
-# The six policies and the reference then gave two answers each to the same 112 new prompts.
+# Six runs are on record, in `data/runs/study_rloo`. Each trained the embedded language model (135M
+# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid by
+# BT reward models, three by BSR reward models ($\lambda = 10^{-3}$). "BT 1" is the policy that was
+# paid by BT's reward model of seed 1.
+
+# %% [markdown]
+# Two rules were the same for all.
+# - An answer that has not ended after 48 tokens is **cut off**, and pays a *penalty* of 1. That is
+#   about one standard deviation of the proxy.
+# - KL has no price ($\beta = 0$). Nothing pulls the policy back, so that what a proxy gets wrong
+#   can show.
+#
+# The six policies and the reference then answered 112 new prompts, twice each. This cell reads the
+# answers and their rewards.
 
 # %%
 if PROFILE == "full":
@@ -116,41 +139,53 @@ reference = SIX["BT 0"]["evaluation"]["reference"]  # the same for all six
 SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, run in SIX.items()}
 prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
 
+# %% [markdown]
+# The next cell makes a table: one prompt, and the first answer of each policy to it.
+
 # %%
 def shorten(text, most=170):
     line = " ".join(text.split())  # one line: no \n, no \r, no tabs
     return line if len(line) <= most else line[:most] + " ..."
 
-# %%
-def answers(place, *columns):
-    """The first answer of the reference and of all six policies to one prompt."""
-    table = frame({name: {
-        "answer": shorten(found["texts"][place]),
-        "ended": "yes" if found["finished"][place][0] else "cut off",
-        "gold (0 to 5)": f"{found['gold'][place][0]:.2f}"} for name, found in SEVEN.items()})
-    return table[list(columns)].rename_axis(shorten(prompts[place]["prompt"]))
 
-# %%
-answers(45, "answer", "ended")
+table = frame({name: {"answer": shorten(found["texts"][45]),
+                      "ended": "yes" if found["finished"][45][0] else "cut off",
+                      "gold (0 to 5)": f"{found['gold'][45][0]:.2f}"}
+               for name, found in SEVEN.items()}).rename_axis(shorten(prompts[45]["prompt"]))
+table[["answer", "ended"]]
 
 # %% [markdown]
-# **Predict**: gold is a formula. It gives up to a point each for the number of sentences or items
-# asked for, the topic, ending, not repeating, the right length. Which answer does gold like best?
+# **Predict**: gold adds up five terms, each worth at most one point. They are the number of
+# sentences or items asked for, the topic, a proper end, no repetition, and the right length. Which
+# of these answers does gold like best?
 
 # %%
-answers(45, "gold (0 to 5)")
+table[["gold (0 to 5)"]]
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best, and no policy less than the reference.
+# **What to see.** Gold likes BSR 2's list best. It does not ask for sense.
+#
+# **Six proxies made six different writers, and gold likes none of these answers less than the
+# reference's.** That is one prompt. What do all 112 say?
 
 # %% [markdown]
 # ## 2. One unit
 #
-# Gold runs from 0 to 5, a reward model's numbers have no unit. So
-# count both in **their own standard deviation (sd) among the reference's answers to one prompt**:
+# *Did gold follow the proxies?*
+#
+# Gold runs from 0 to 5. A reward model's numbers have no such scale: two models that rank all
+# answers alike may differ by any factor. So count both in **their own standard deviation (sd) among
+# the reference's answers to one prompt**:
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
 # {\text{sd of the reference within a prompt}}.$$
+#
+# In words: how far did the mean move, measured by how much the reference's own answers to one
+# prompt differ? A gain of 1 is large: the policy's average answer is then as good as only the
+# better answers of the reference were.
+
+# %% [markdown]
+# This is the formula in code, with two checks on made-up rewards.
 
 # %%
 def gain(policy, reference):
@@ -163,30 +198,42 @@ before, after = np.array([[1.0, 3.0], [2.0, 4.0]]), np.array([[3.0], [4.0]])  # 
 assert np.isclose(gain(after, before), 1 / np.sqrt(2)), "up by 1, where an sd is 1.41"
 assert np.isclose(gain(10 * after - 7, 10 * before - 7), gain(after, before)), "no unit is left"
 
+# %% [markdown]
+# `rloo.gains`, of the library, gives the same gain prompt by prompt, so that an interval can be
+# computed. The mean over prompts must be ours.
+
 # %%
-frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
-              for key in ("proxy", "gold")} for name, run in SIX.items()})
+six_gains = {name: rloo.gains(run["evaluation"]) for name, run in SIX.items()}
+ours = gain(SEVEN["BT 0"]["gold"], reference["gold"])
+np.testing.assert_allclose(six_gains["BT 0"]["gold_gain"].mean(), ours)
+frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy", "gold")}
+       for name, found in six_gains.items()})
 
 # %% [markdown]
-# **What to see.** Every proxy says that its policy gained more than one sd. Gold says that all six
-# gained, each beyond its 95% interval over prompts (±). But in four runs gold gained less than half
-# of what the proxy did.
+# **What to see** (± is a 95% interval over prompts). Every proxy says that its policy gained more
+# than one sd. Gold says that all six gained, each by more than ±. But in four runs gold gained less
+# than half of what the proxy did.
 #
-# That invites a story: two proxies were honest and four were exploited. **Predict**: what
-# could raise proxy *and* gold without better writing?
+# **Gold followed in all six runs, though in four of them less than half the way.**
+#
+# That invites a story: two proxies were honest, and four were *exploited* by a policy that found
+# what pleases the proxy alone.
+
+# %% [markdown]
+# Before you believe a story, look for a duller one. **Predict**: what could raise proxy *and* gold
+# without better writing?
 #
 # <details><summary>Answer</summary>
 #
-# To *end*. In Section 1 the reference was cut off, and all six policies ended.
+# To *end*. In Section 1's table the reference was cut off, and all six policies ended.
 # </details>
 
 # %% [markdown]
 # ## 3. The dull explanation: ending
 #
-# The penalty teaches a policy to end. The gains above leave it out. But gold has a term for ending,
-# and the proxies learned from gold's labels. So both rate an ended answer of the reference above a
-# cut-off one to the same prompt: gold by 1.65 sds, every proxy by more (`data/runs/LOG.md`, "The
-# recorded RLOO policies learned to end"). How much of the gains does ending explain?
+# *How much of gold's gain is no more than ending?*
+#
+# First: which share of the answers ended, and how long are they?
 
 # %%
 frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
@@ -194,9 +241,15 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# All six policies end far more often. To see what else they gained, one can *hold ending equal*:
-# keep the prompts to which both the reference and the policy gave an answer that ended, and compare
-# these answers alone.
+# The reference ends 4 answers in 10, each policy nearly 9 or more. So they save the penalty.
+#
+# Ending pays in gold, too. Among the reference's answers to one prompt an ended one stands 1.65 sds
+# of gold above a cut-off one (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
+# That is more than any policy gained. The proxies learned from gold's labels, and rate ending even
+# higher (same entry).
+#
+# What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
+# and the policy gave an answer that ended, and compare these answers alone. The next cell does so.
 
 # %%
 def of_ended(part, key):
@@ -213,7 +266,431 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# First three made-up worlds, in which an ending is worth 1.5.
+# **Predict**: how much of gold's six gains is left, once ending is equal?
+#
+# Look in the figure for the way from the square, the gain over all answers, to the circle, the gain
+# at equal ending.
+
+# %%
+figure, axis = plots.panels(1)
+two_dots(axis, {name: (six_gains[name]["gold_gain"], at_equal_ending(run, "gold"))
+                for name, run in SIX.items()}, "so")
+axis.annotate("all answers (square)", (1.36, 0.12), color=plots.COLORS["bt"], va="center")
+axis.annotate("at equal ending (circle)", (-0.05, -0.12), color=plots.COLORS["bt"], ha="right",
+              va="center")
+axis.set_xlim(-1.2, 2)
+plots.label(axis, "gain of gold (sd), 95% over 112 prompts (squares), 59 or 60 (circles)", "",
+            "Once ending is equal, most of gold's gain is gone")
+
+# %% [markdown]
+# **What to see.** All six squares lie right of zero. Only the circles of BT 0 and BT 2 still do, by
+# a third of a sd. With one answer a prompt in place of two, even these are undecided (same entry).
+# Three circles lie left of zero: BT 1, BSR 0 and BSR 1.
+#
+# One thing could spoil this comparison. If the reference ends its *better* answers first, those
+# that it ended are too hard to beat. This is not seen (Section 8, second reading).
+#
+# **With that proviso, ending accounts for most of gold's gain.**
+#
+# But three policies lost gold at equal ending. Did their proxies mislead them, or does gold fall
+# under any reward?
+
+# %% [markdown]
+# ## 4. Controls: rewards whose meaning is known
+#
+# *What does the same training do with a reward that knows nothing?*
+#
+# A **control** is a run whose reward is known to us. `data/runs/study_rloo_controls` has five, with
+# three seeds each. Here are four. They are paid for
+# - *gold* itself: how much is there to gain?
+# - *gold + error*: each opening word has its own error, now and then a huge one;
+# - *random numbers*: a new one for every new text;
+# - *nothing*: a constant, so that only the penalty is left.
+#
+# From 08 you know that *nothing* makes a policy fall silent. Here are the controls' answers to
+# Section 1's prompt.
+
+# %%
+controls = read_runs(RUNS / "study_rloo_controls")
+KNOWN = {"gold": "gold", "heavy-tails": "gold + error", "noise": "random numbers",
+         "constant": "nothing"}
+frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
+                for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
+      ).rename_axis(shorten(prompts[45]["prompt"]))
+
+# %% [markdown]
+# **Predict**: by how many sds of gold does a BT model lead random numbers?
+#
+# The next cell sets every policy beside the same reference, and takes gold's gain.
+
+# %%
+TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
+TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
+TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": reference}} for run in group]
+          for reward, group in TAUGHT.items()}
+
+
+def gold_gains(reward):
+    """In sds.  Shapes: -> (seeds, prompts)."""
+    after = np.array([run["evaluation"]["policy"]["gold"] for run in TAUGHT[reward]]).mean(2)
+    return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
+
+# %% [markdown]
+# The next table has another interval. ± asked whether *this run* would gain on other prompts. "a to
+# b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
+# fourth, so it is wide.
+
+# %%
+def taught(reward):
+    gains = gold_gains(reward)
+    lead = gains - gold_gains("random numbers")
+    ended = np.mean([run["evaluation"]["policy"]["finished"] for run in TAUGHT[reward]])
+    return {"gold (sd)": shown(rloo.interval(gains), "+.2f"),
+            "lead over random numbers":
+                "" if reward == "random numbers" else shown(rloo.interval(lead), "+.2f"),
+            "ended": f"{ended:.2f}"}
+
+
+frame({reward: taught(reward) for reward in TAUGHT})
+
+# %% [markdown]
+# **What to see.** Random numbers teach ending, too. So compare a model's policy with theirs, not
+# with the reference. What a reward adds is its **lead** over random numbers.
+#
+# Gold leads by two sds: where there is something to learn, the loop learns it. BT, BSR and *gold +
+# error* lead by about one. Their three intervals hold zero: **undecided** over new seeds.
+#
+# Nor would a lead prove knowledge of gold. A policy cannot climb random numbers. It can climb any
+# consistent reward, even one for length.
+
+# %% [markdown]
+# Back to the falls of Section 3. The figure has all runs at equal ending. Look for where random
+# numbers lie, and on which side of them the models' policies.
+
+# %%
+left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
+        for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
+rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers")
+figure, axis = plots.panels(1)
+for place, reward in enumerate(rows):
+    tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
+    for seed, (mean, half) in enumerate(left[reward]):
+        axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
+for reward in ("gold", "random numbers"):
+    axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
+    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -3), ha="center", va="center")
+axis.annotate("not drawn: nothing", (-1.95, 0), va="center")
+axis.axvline(0, color="black", linewidth=0.8)
+axis.set_yticks([-place for place in range(len(rows))], rows)
+plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 or 60 prompts",
+            "trained on",
+            "At equal ending the models' six policies lie between random numbers and gold")
+
+# %% [markdown]
+# **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. All six policies of the
+# models lost less, or nothing. Only BT 1's interval touches the range of random numbers.
+#
+# **A reward that knows nothing teaches ending, and costs more gold at equal ending than any of the
+# six proxies did. So the falls of Section 3 convict no proxy.**
+#
+# Why random numbers cost gold is not known.
+
+# %% [markdown]
+# ## 5. Read the answers
+#
+# *Is gold itself right?*
+#
+# So far gold was the judge. Is it a good one? BSR 2 is a case to read: its proxy gained more than 2
+# sds, and gold less than half of that. Here is its answer of Section 1, with its line breaks.
+
+# %%
+print(repr(SEVEN["BSR 2"]["texts"][45]))
+print("asked for:", prompts[45]["count"])
+
+# %% [markdown]
+# **Predict**: gold counts an item wherever a *line* begins with a number. How many items does gold
+# count here? How many would you?
+#
+# <details><summary>Answer</summary>
+#
+# Gold counts one: all is one line. You would count two, as many as the prompt asks for.
+# </details>
+#
+# So let gold read again, with each number on a line of its own. We thought of this only after
+# seeing BSR 2's answers.
+
+# %%
+def lined(text):
+    """Every number of a list begins a line."""
+    return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
+
+
+toy = "1. Bees. 2. Ants."
+assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
+
+# %% [markdown]
+# 52 of the 112 prompts ask for a list. How many of the answers have the number of items asked for?
+
+# %%
+def right_lists(found, read):
+    return sum(len(ITEM.findall(read(text))) == row["count"]
+               for text, row in zip(found["texts"], prompts, strict=True) if row["unit"] == "item")
+
+
+frame({name: {"as gold counts": right_lists(found, str),
+              "numbers on their own lines": right_lists(found, lined)}
+       for name, found in SEVEN.items()}).transpose()
+
+# %% [markdown]
+# **What to see.** All 52 lists of BSR 2 have as many items as were asked for. Gold sees that in
+# two. **Gold is blind to numbers within a line.**
+#
+# That is not all. Here a story is asked for:
+
+# %%
+print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
+
+# %% [markdown]
+# Four points, and no story. Gold has no term for that.
+#
+# **Gold misjudged BSR 2 twice: it saw too few items, and it missed no story. Only reading shows
+# that.**
+
+# %% [markdown]
+# ## 6. When a proxy does mislead
+#
+# *What would convict a proxy?*
+#
+# A fall of gold does not, as Section 4 showed. We call a policy **misled** if three things hold:
+# 1. It does what its proxy pays for.
+# 2. Gold marks that down.
+# 3. None of the controls *gold*, *gold + error* and *random numbers* does it. *Nothing* does not
+#    count, for it pays every text alike.
+#
+# Nine more runs are on record (`data/runs/study_rloo_style`). Their proxies come from another
+# world: all answers that they learned from had a postscript, such as
+#
+# > P.S. THE PRINTING PRESS IS A TOOL FOR RELEASING MESSAGES FROM BOOKS.
+#
+# The policies' prompts ask for none.
+
+# %% [markdown]
+# Three proxies are BT and three are BSR, at $\lambda = 10^{-2}$. Three are *spread*, BSR without
+# the term that holds the level of rewards (04), at $\lambda = 10^{-1}$.
+#
+# A gain does not say what a policy does. So the table also counts. **Predict**: of the 112 first
+# answers of a run, how many differ?
+
+# %%
+NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
+style = read_runs(RUNS / "study_rloo_style")
+NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
+        for run in style[f"{method}-kl0.0"]}
+
+
+def different(run):
+    return len(set(run["evaluation"]["policy"]["texts"]))
+
+
+def row_of(run):
+    gains = rloo.gains(run["evaluation"])
+    return {"proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
+            "different answers": different(run),
+            "ended": f"{np.mean(run['evaluation']['policy']['finished']):.2f}"}
+
+
+frame({name: row_of(run) for name, run in NINE.items()})
+
+# %% [markdown]
+# And the controls: how many of their 112 first answers differ, in each seed?
+
+# %%
+for method, reward in KNOWN.items():
+    print(f"trained on {reward}:", [different(run) for run in controls[f"{method}-kl0.0"]])
+
+# %% [markdown]
+# **What to see.** Every proxy rose by more than one sd: each policy found something that its reward
+# pays for. Gold rose in five runs and fell in three, beyond ±.
+#
+# Two runs stand out. BT's seed 0 has 20 different answers, BT's seed 1 never ends.
+
+# %% [markdown]
+# *BT's seed 0.* Does its proxy pay for the repeated answer, and does gold? The cell compares this
+# answer with the reference's mean for the same prompt.
+
+# %%
+first = NINE["BT, seed 0"]["evaluation"]
+same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
+print(repr(first["policy"]["texts"][45]), "is the answer to", same.sum(), "prompts")
+for key in ("proxy", "gold"):
+    apart = np.array(first["policy"][key])[same, 0] - np.mean(first["reference"][key], 1)[same]
+    print(f"{key} of the repeated answer, minus the reference (sd):",
+          told(apart / statistics.within_sd(first["reference"][key])))
+
+# %% [markdown]
+# *BT's seed 1.* Does its proxy pay for not ending? Compare the *reference's* answers to one prompt:
+# those that were cut off with those that ended.
+
+# %%
+known = NINE["BT, seed 1"]["evaluation"]["reference"]
+cut_off = known | {"finished": ~np.array(known["finished"])}
+for key in ("proxy", "gold"):
+    apart = of_ended(cut_off, key) - of_ended(known, key)  # NaN: the prompt has not both kinds
+    print(f"{key} of an answer that was cut off, minus one that ended (sd):",
+          told(apart[~np.isnan(apart)] / statistics.within_sd(known[key])))
+print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
+
+# %% [markdown]
+# **What to see.** **Two runs are misled.** We noticed both only after seeing answers.
+#
+# *BT's seed 0* gives 78 of 112 prompts one answer.
+# 1. Its proxy pays 2.7 sds for it.
+# 2. Gold takes 1.1 sds off.
+# 3. The three controls never repeat an answer.
+#
+# *BT's seed 1* never ends.
+# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
+# 2. Gold rates it 1.55 sds below.
+# 3. The three controls learned to end (Section 4).
+#
+# The other seven are not shown to be misled. At equal ending gold fell in four of them, but no
+# further than under random numbers (Section 10, second reading).
+
+# %% [markdown]
+# **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
+# shows.**
+#
+# So there are three ways to be wrong. A proxy paid for one answer to most prompts. A proxy paid for
+# never ending. And gold itself did not see numbers within a line.
+
+# %% [markdown]
+# ## 7. What holds here
+#
+# *Is BSR the better teacher, and does gold follow?*
+#
+# Did BSR's policies gain more gold than BT's? Seeds are paired: both policies of a seed saw the
+# same prompts in the same order. The intervals ask about new seeds, as in Section 4.
+
+# %%
+def minus_bt(name, group):
+    ours, theirs = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
+                              for run in group[f"{method}-kl0.0"]]) for method in (name, "bt"))
+    return {"gold (sd)": shown(rloo.interval(ours - theirs), "+.2f")}
+
+
+frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
+       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
+       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
+
+# %% [markdown]
+# **What to see.** Every interval holds zero, and every interval is wide. **BSR or spread against
+# BT: undecided.** That does not say that they are alike. And the paper trains 1.5B parameters, with
+# a price for KL.
+
+# %% [markdown]
+# **Does gold follow?**
+# - Over all answers it rose in all six runs of Section 1. Most of that is ending, unless good
+#   answers end first.
+# - At equal ending it rose a little in two runs and fell in three, in none further than under
+#   random numbers. There the proxies of BSR 0 and BSR 2 still rose by a sd or more, and gold did
+#   not follow (Section 8, second reading).
+# - All six gained more than random numbers did on average. Over new seeds this lead is undecided.
+# - Gold misjudged BSR 2, and two of Section 6's nine runs were misled.
+
+# %% [markdown]
+# ## Exercises
+#
+# A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
+#
+# **1.** How large is the dull part? `value` and `ended`, (P, 2), are the rewards of the reference's
+# two answers to a prompt, and whether they ended (`.double()` before a mean). `later` is the share
+# of the policy's answers that ended. Return the gain that ending alone would bring: how much the
+# share grew, times what an ending is worth. Find that worth among the reference's answers.
+#
+# <details><summary>First hint</summary>
+#
+# The prompts to which both answers ended may be the easy ones. Which prompts allow a fairer
+# comparison?
+# </details>
+
+# %%
+def ending_alone(value, ended, later):
+    return None
+
+
+checks.check_ending_alone(ending_alone);
+
+# %%
+for name in ("BT 0", "BSR 0"):
+    policy, own = (SIX[name]["evaluation"][part] for part in ("policy", "reference"))
+    for key in ("proxy", "gold"):
+        value = torch.tensor(own[key]).double() / statistics.within_sd(own[key])
+        alone = ending_alone(value, torch.tensor(own["finished"]), np.mean(policy["finished"]))
+        print(name, key, f"gained {gain(policy[key], own[key]):+.2f}, by ending alone:",
+              None if alone is None else f"{alone:+.2f}")
+
+# %% [markdown]
+# *Then judge*: what is left of BSR 0's two gains? Does gold's rest agree with Section 3? What must
+# this account assume?
+#
+# <details><summary>Answer</summary>
+#
+# Gold loses .4, as in Section 3. The proxy keeps 1.2 sds. The account assumes two things: an ending
+# is worth as much to the policy's answers as to the reference's, and good answers do not end first.
+# If they do, the account takes too much off. And few prompts tell that worth: 31 of 112 have one
+# answer of each kind.
+# </details>
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
+# 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
+# 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
+# 4. A policy begins each answer with the same word, and its proxy rises. What is missing before you
+#    may call it misled?
+# 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. The same training on random numbers, a floor that needs no knowledge, and on gold, the ceiling.
+# 2. It needs no misleading proxy: policies that were trained on random numbers fell, too.
+# 3. Not shown: at equal ending random numbers cost gold. Compare with them.
+# 4. That the proxy pays for this word, that gold marks it down, and that no control does it.
+# 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold zero.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Seen here | If not, or next, vary |
+# |---|---|---|
+# | tokens, endings | BT 0: 41 to 26 tokens, .4 to .96 ended | few tokens: do all earn alike? |
+# | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
+# | gold under random numbers | -.4 sds, .99 ended | compare with that |
+
+# %% [markdown]
+# ## What you know now
+#
+# - Count proxy and gold in their own sds.
+# - Take what nearly any reward would bring, such as ending, out of *both* before you compare them.
+# - A fall of gold convicts no proxy as long as a control falls as far.
+#
+# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
+# too: at least that much comes without knowledge. And read the answers, for the judge may be blind.
+
+# %% [markdown]
+# ## Second reading
+#
+# For those who want to check the accounts: what "at equal ending" can hide (Section 8), what BSR 2
+# learned (9), and the seven runs that were not convicted (10). Section 11 asks a new question: what
+# is a correlation with gold worth?
+
+# %% [markdown]
+# ## 8. What is left at equal ending
+#
+# Is "at equal ending" a fair measure? First three made-up worlds, in which an ending is worth 1.5.
 # 1. The policy learned only to end.
 # 2. It also writes better answers, by .5.
 # 3. It learned only to end, but of the reference's answers the good ones end first.
@@ -238,7 +715,8 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
 # %% [markdown]
 # In the third world the measure falls, though no answer got worse.
 #
-# **Predict**: what is left, at equal ending, of the six proxies' gains? And of gold's?
+# **Predict**: Section 3's figure showed gold. What is left, at equal ending, of the six *proxies'*
+# gains?
 
 # %%
 figure, axis = plots.panels(1)
@@ -256,58 +734,15 @@ plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 o
             "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
 
 # %% [markdown]
-# **What to see.** **Most of gold's gains are gone.** So are most gains of four proxies. BT 0 and BT
-# 2 keep a small climb of both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold
-# does not follow.
+# **What to see.** Most gains of four proxies are gone, too. BT 0 and BT 2 keep a small climb of
+# both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold does not follow.
 #
 # Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
-# whose proxies hardly moved. Perhaps gold falls without a proxy, too.
+# whose proxies hardly moved.
 #
-# <details><summary>Fine print</summary>
-#
-# Over first answers alone gold's climbs are undecided (same entry of `LOG.md`).
-# </details>
-
-# %% [markdown]
-# ## 4. Controls: rewards whose meaning is known
-#
-# What does the same training do with a reward that knows nothing? Five controls are on record
-# (`data/runs/study_rloo_controls`), three seeds each. Here are four. They are paid for
-# - *gold* itself;
-# - *gold + error*: each opening word has its own error, now and then a huge one;
-# - *random numbers*, a new one for every new text;
-# - *nothing*: a constant, so that only the penalty for not ending is left.
-#
-# From 08 you know that *nothing* falls silent. **Predict**: how far does gold under a BT model lead
-# gold under random numbers?
+# The leads over random numbers, too, can be taken at equal ending:
 
 # %%
-controls = read_runs(RUNS / "study_rloo_controls")
-KNOWN = {"gold": "gold", "heavy-tails": "gold + error", "noise": "random numbers",
-         "constant": "nothing"}
-frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
-                for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
-      ).rename_axis(shorten(prompts[45]["prompt"]))
-
-# %% [markdown]
-# And the six policies, beside the same reference?
-#
-# ± asks whether *this run* would gain on other prompts. The table's "a to b" asks more: would a
-# *new run*, with a new seed, gain (06)? Three seeds say little about a fourth, so it is wide.
-
-# %%
-TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
-TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
-TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": reference}} for run in group]
-          for reward, group in TAUGHT.items()}
-
-
-def gold_gains(reward):
-    """In sds.  Shapes: -> (seeds, prompts)."""
-    after = np.array([run["evaluation"]["policy"]["gold"] for run in TAUGHT[reward]]).mean(2)
-    return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
-
-
 def lead_at_equal_ending(reward):
     """Over random numbers' gold, in sds.  Shapes: -> (seeds, prompts where all runs ended)."""
     ours, theirs = (np.array([of_ended(run["evaluation"]["policy"], "gold")
@@ -315,55 +750,20 @@ def lead_at_equal_ending(reward):
     apart = (ours - theirs)[:, ~np.isnan(ours + theirs + of_ended(reference, "gold")).any(0)]
     return apart / statistics.within_sd(reference["gold"])
 
-# %%
-def taught(reward):
-    policies = [run["evaluation"]["policy"] for run in TAUGHT[reward]]
-    leads = {"lead over random numbers": gold_gains(reward) - gold_gains("random numbers"),
-             "lead at equal ending": lead_at_equal_ending(reward)}
-    equal = np.mean([at_equal_ending(run, "gold").mean() for run in TAUGHT[reward]])
-    return ({"gold (sd)": shown(rloo.interval(gold_gains(reward)), "+.2f"),
-             "gold at equal ending": f"{equal:+.2f}"}
-            | {name: "" if reward == "random numbers" else shown(rloo.interval(lead), "+.2f")
-               for name, lead in leads.items()}
-            | {"ended": f"{np.mean([policy['finished'] for policy in policies]):.2f}"})
 
-
-frame({reward: taught(reward) for reward in TAUGHT})
-
-# %%
-left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
-        for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
-rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers")
-figure, axis = plots.panels(1)
-for place, reward in enumerate(rows):
-    tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
-    for seed, (mean, half) in enumerate(left[reward]):
-        axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
-for reward in ("gold", "random numbers"):
-    axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
-    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -3), ha="center", va="center")
-axis.annotate("not drawn: nothing", (-1.95, 0), va="center")
-axis.axvline(0, color="black", linewidth=0.8)
-axis.set_yticks([-place for place in range(len(rows))], rows)
-plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 or 60 prompts",
-            "trained on",
-            "At equal ending the models' six policies lie between random numbers and gold")
+frame({reward: {
+    "gold at equal ending":
+        f"{np.mean([at_equal_ending(run, 'gold').mean() for run in group]):+.2f}",
+    "lead at equal ending": "" if reward == "random numbers" else
+        shown(rloo.interval(lead_at_equal_ending(reward)), "+.2f")}
+    for reward, group in TAUGHT.items()})
 
 # %% [markdown]
-# **What to see.** Random numbers teach ending, too. So compare a model with them, not with the
-# reference. *Gold* leads them by two sds. BT, BSR and *gold + error* lead by about one, over all
-# answers and at equal ending. Both times this lead is **undecided** over new seeds.
+# The leads are those of Section 4 again: two sds for gold, about one for BT, BSR and *gold +
+# error*, undecided.
 #
-# Nor would a lead prove knowledge. A policy cannot climb random numbers. It can climb any
-# consistent reward, even one for length.
-
-# %% [markdown]
-# **At equal ending random numbers cost gold 1.4 sds.** Over all answers they cost only .4: nearly
-# all of them ended, and ending pays. The models' six policies lost less at equal ending, or nothing
-# (BT 1's interval touches the range of random numbers). So a fall like those of Section 3 needs no
-# misleading proxy.
-#
-# What lowers gold, then? No run here rules out any of these:
+# **At equal ending random numbers cost gold 1.4 sds.** What lowers gold, then? No run here rules
+# out any of these:
 # - **drift**: nothing pulls a policy back to the reference;
 # - the **penalty**: it pushes to short answers;
 # - **selection**, as in the third made-up world. But it is not seen: over eight answers a prompt
@@ -371,11 +771,11 @@ plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 
 #   `study_rloo_style`).
 
 # %% [markdown]
-# ## 5. Read the answers, for gold can be blind, too
+# ## 9. Gold reads BSR 2 again
 #
-# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
-# asked* numbers its answers where a list is asked for. A policy that learned *a mannerism* numbers
-# everything, or nothing. **Guess**: which of the six is which?
+# Did BSR 2 learn to make lists? 52 of the 112 prompts ask for a list, 60 for sentences. A policy
+# that learned *to do what is asked* numbers its answers where a list is asked for. A policy that
+# learned *a mannerism* numbers everything, or nothing. **Guess**: which of the six is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -391,32 +791,15 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
-# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
+# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists. So BSR 2 learned a
+# mannerism.
 #
-# So BSR 2 learned a mannerism. Was gold right, then, not to follow its proxy? Here is an answer
-# with its line breaks:
-
-# %%
-print(repr(SEVEN["BSR 2"]["texts"][45]))
-print("asked for:", prompts[45]["count"])
-
-# %% [markdown]
-# **Predict**: gold counts an item where a *line* begins with a number. It counts a sentence at
-# every full stop, but not at the stop of a number that begins a line. How many items does it count
-# here? How many sentences?
-#
-# <details><summary>Answer</summary>
-#
-# One item and three sentences.
-# </details>
+# Yet how much did gold's blindness cost it? Gold counts a *sentence* at every full stop, but not at
+# the stop of a number that begins a line. So a number within a line is no item, and its full stop
+# ends a sentence.
 
 # %%
 TERMS = ("complete", "instruction", "topic", "fresh", "concise")  # gold is their sum
-
-
-def lined(text):
-    """Every number of a list begins a line."""
-    return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
 
 
 def terms(found, read=str):
@@ -427,29 +810,22 @@ def terms(found, read=str):
                      in zip(found["texts"], found["finished"], prompts, strict=True)])
 
 
-toy = "1. Bees. 2. Ants."
-assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
 assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number's stop ends none"
 assert np.allclose(terms(reference).sum(1), np.array(reference["gold"])[:, 0], atol=1e-4), "sum"
 
 # %%
-def right_of(found):
-    right = {how: terms(found, read)[:, TERMS.index("instruction")] == 1 for how, read in
-             (("as gold counts", str), ("numbers on their own lines", lined))}
-    return {f"{what} right, of {which.sum()}: {how}": right[how][which].sum()
-            for what, which in (("lists", asked), ("sentences", ~asked)) for how in right}
+def right_sentences(found, read):
+    """How many of the prompts for sentences got as many as asked for."""
+    return (terms(found, read)[~asked, TERMS.index("instruction")] == 1).sum()
 
 
-frame({name: right_of(found) for name, found in SEVEN.items()}).transpose()
+frame({name: {"sentences right, of 60: as gold counts": right_sentences(found, str),
+              "numbers on their own lines": right_sentences(found, lined)}
+       for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# **What to see.** **Gold is blind twice. A list number within a line is no item to it, and its full
-# stop ends a sentence.** BSR 2 writes in one line. All its 52 lists have the number of items asked
-# for; gold sees that in two.
-#
-# Let gold read again, with each number on its own line. We chose this reading after seeing BSR 2's
-# answers. The figure leaves out gold's term for ending. It shows first answers: only their texts
-# are on record.
+# Now let gold read all its terms again. The figure leaves out its term for ending. It shows first
+# answers: only their texts are on record.
 
 # %%
 def other_terms(run, read):
@@ -473,99 +849,26 @@ axis.set(xlim=(-1.7, 1.6), ylim=(-5.6, 0.5))
 plots.label(axis, "gain of gold's other four terms (sd), 95% over 112 prompts", "",
             "Read with each number on its own line, BSR 2 reaches the policies trained on gold")
 
-# %%
-print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
+# %% [markdown]
+# **What to see.** Gold as it is sees no gain in BSR 2. With each number on its own line, BSR 2
+# reaches the policies that were trained on gold. No other run moves by much.
 
 # %% [markdown]
-# **What to see.** **Gold misjudged how many items and sentences BSR 2 gives.**
+# ## 10. Seven runs that are not convicted
 #
-# BSR 2's numbering is a mannerism all the same. Asked for a story, it gives four points and no
-# story. Gold has no term for that.
-
-# %% [markdown]
-# ## 6. Proxies from another world
-#
-# A fall of gold convicts no proxy. We call a policy **misled** if three things hold:
-# 1. It does what its proxy pays for.
-# 2. Gold marks that down.
-# 3. None of the controls *gold*, *gold + error* and *random numbers* does it. (*Nothing* does not
-#    count: it pays every text alike.)
-
-# %% [markdown]
-# The proxies of nine new runs (`data/runs/study_rloo_style`) are those of 04, Section 9: BT, BSR at
-# $10^{-2}$, and *spread*, BSR without its level term, at $10^{-1}$. They learned from answers that
-# all had a postscript, such as
-#
-# > P.S. THE PRINTING PRESS IS A TOOL FOR RELEASING MESSAGES FROM BOOKS.
-#
-# The policies' prompts ask for none.
+# Here are Section 6's nine runs at equal ending, and how well each proxy agrees with gold among the
+# reference's answers to one prompt.
 
 # %%
-NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
-style = read_runs(RUNS / "study_rloo_style")
-NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
-        for run in style[f"{method}-kl0.0"]}
-
-
-def row_of(run):
-    own, gains = run["evaluation"]["reference"], rloo.gains(run["evaluation"])
-    ended = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
+def agreement(run):
+    own = run["evaluation"]["reference"]
+    ends = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
     return {"proxy's correlation with gold":
             f"{statistics.within_correlation(own['proxy'], own['gold']):+.2f}",
-            "proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
-            "gold at equal ending": told(at_equal_ending(run, "gold")) if ended else "never ends"}
+            "gold at equal ending": told(at_equal_ending(run, "gold")) if ends else "never ends"}
 
 
-frame({name: row_of(run) for name, run in NINE.items()})
-
-# %% [markdown]
-# **What to see.** All nine proxies rose by more than one sd. Gold rose in five runs and fell in
-# three, beyond ±.
-#
-# **Predict**: of the 112 first answers of a run, how many differ?
-
-# %%
-def different(run):
-    return len(set(run["evaluation"]["policy"]["texts"]))
-
-
-def repeats(run):
-    texts = run["evaluation"]["policy"]["texts"]
-    return {"different answers": different(run), "an answer": shorten(texts[45], 60),
-            "times it is given": texts.count(texts[45])}
-
-
-for method, reward in KNOWN.items():
-    print(f"trained on {reward}:", [different(run) for run in controls[f"{method}-kl0.0"]])
-frame({name: repeats(run) for name, run in NINE.items()}).rename_axis(
-    shorten(prompts[45]["prompt"]))
-
-# %%
-first, second = (NINE[f"BT, seed {seed}"]["evaluation"] for seed in (0, 1))
-same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
-known = second["reference"]
-cut_off = known | {"finished": ~np.array(known["finished"])}
-for key in ("proxy", "gold"):
-    repeated = np.array(first["policy"][key])[same, 0] - np.mean(first["reference"][key], 1)[same]
-    apart = of_ended(cut_off, key) - of_ended(known, key)  # of the reference's, to one prompt
-    sds = [statistics.within_sd(run["reference"][key]) for run in (first, second)]
-    print(f"{key} (sd): seed 0, repeated answer minus reference {told(repeated / sds[0])}; "
-          f"seed 1, cut off minus ended {told(apart[~np.isnan(apart)] / sds[1])}")
-print(f"penalty on seed 1's proxy (sd): {1 / statistics.within_sd(known['proxy']):.2f}")
-
-# %% [markdown]
-# **What to see.** **Two runs are shown to be misled.** We noticed both only after seeing answers.
-#
-# *BT's seed 0* gives 78 of 112 prompts the same answer, "Safety, Comfort".
-# 1. Its proxy pays 2.7 sds for it.
-# 2. Gold takes 1.1 sds off.
-# 3. The three controls never repeat an answer.
-#
-# *BT's seed 1* never ends.
-# 1. Its proxy rates a cut-off answer of the reference 1.3 sds above an ended one. The penalty takes
-#    only .8 of that.
-# 2. Gold rates it 1.55 sds below.
-# 3. The three controls learned to end (Section 4).
+frame({name: agreement(run) for name, run in NINE.items()})
 
 # %% [markdown]
 # At equal ending gold fell in five of the eight runs that end. Random numbers cost .7 to 1.5 sds
@@ -576,7 +879,7 @@ print(f"penalty on seed 1's proxy (sd): {1 / statistics.within_sd(known['proxy']
 # other has +.45, nearly the highest of the nine.
 
 # %% [markdown]
-# ## 7. The proxy's favourites
+# ## 11. The proxy's favourites
 #
 # Does a proxy's correlation with gold say how good its picks are? Here no policy is trained: we
 # pick among 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`). Two made-up proxies
@@ -656,44 +959,43 @@ frame({name: turning(name) for name in curves})
 # **A correlation is an average over all answers; a search lives among the extremes.**
 
 # %% [markdown]
-# ## 8. What holds here
+# ### Exercise 2
 #
-# Did BSR's policies gain more gold than BT's? Seeds are paired: the same prompts in the same
-# order.
+# A policy may number its answers more often *because it was asked to*, or just more often. From
+# three boolean tensors (numbered before, numbered after, asked for) return by how much more the
+# *share* numbered grew where a list was asked for than where none was: 0 where it grew alike, 1
+# where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
+#
+# Then compute it for BSR 2 and BT 1, by hand from Section 9's counts. Why are they alike, and what
+# second number would tell them apart?
+#
+# <details><summary>First hint</summary>
+#
+# Section 9 has two counts for the reference and two for a run. A mannerism must cancel.
+# </details>
 
 # %%
-def minus_bt(name, group):
-    ours, theirs = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
-                              for run in group[f"{method}-kl0.0"]]) for method in (name, "bt"))
-    return {"gold (sd)": shown(rloo.interval(ours - theirs), "+.2f")}
+def learned_to_list(before, after, asked):
+    return None
 
 
-frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
-       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
-       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
+checks.check_learned_to_list(learned_to_list);
 
 # %% [markdown]
-# **What to see.**
-# - **BSR or spread against BT: undecided.** Every interval is wide and holds zero.
-# - **Does gold follow?** Over all answers it rose in all six runs. Ending would account for most of
-#   that, unless good answers end first (not seen). At equal ending gold rose a little in two and
-#   fell in three, in none further than under random numbers.
-# - **Random numbers** teach ending, too, yet under them gold did not rise on average. All six runs
-#   led them. Over new seeds this is undecided.
-# - **Gold misjudged BSR 2**: it cannot read numbers within a line.
-# - **Two of Section 6's nine runs were misled.**
+# <details><summary>Answer to the second part</summary>
 #
-# The paper trains 1.5B parameters, with a KL price.
+# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
+# BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
+# 52 and 0 of 52.
+# </details>
 
 # %% [markdown]
-# ## Exercises
+# ### Exercise 3
 #
-# A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
-#
-# **1.** Each answer has a trick with probability `rate`, independently, and the proxy picks one
-# with a trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of
-# length N, is gold of the best of n answers without a trick. Return the expected gold of the pick
-# for n = 1 to N, a tensor.
+# Each answer has a trick with probability `rate`, independently, and the proxy picks one with a
+# trick whenever there is one. A trick's gold is `trick`. `honest[n - 1]`, of a tensor of length N,
+# is gold of the best of n answers without a trick. Return the expected gold of the pick for n = 1
+# to N, a tensor.
 #
 # <details><summary>First hint</summary>
 #
@@ -714,117 +1016,10 @@ for rate in (0.1, 0.01, 0.001):
     print(f"rate {rate}: highest at n =", None if found is None else found.argmax().item() + 1)
 
 # %% [markdown]
-# *Then judge*: what do your three numbers say about the verdict "rises" in Section 7's table?
+# *Then judge*: what do your three numbers say about the verdict "rises" in Section 11's table?
 #
 # <details><summary>Answer</summary>
 #
 # The rarer the trick, the later the turn. At one in a thousand there is none up to 64: "rises"
 # cannot see it.
 # </details>
-
-# %% [markdown]
-# **2.** How large is the dull part? `value` and `ended`, (P, 2), are the rewards of the reference's
-# two answers to a prompt, and whether they ended (`.double()` before a mean). `later` is the share
-# of the policy's answers that ended. Return the gain that ending alone would bring: how much the
-# share grew, times what an ending is worth. Find that worth among the reference's answers.
-#
-# <details><summary>First hint</summary>
-#
-# The prompts to which both answers ended may be the easy ones. Which prompts allow a fairer
-# comparison?
-# </details>
-
-# %%
-def ending_alone(value, ended, later):
-    return None
-
-
-checks.check_ending_alone(ending_alone);
-
-# %%
-for name in ("BT 0", "BSR 0"):
-    policy, own = (SIX[name]["evaluation"][part] for part in ("policy", "reference"))
-    for key in ("proxy", "gold"):
-        value = torch.tensor(own[key]).double() / statistics.within_sd(own[key])
-        alone = ending_alone(value, torch.tensor(own["finished"]), np.mean(policy["finished"]))
-        print(name, key, f"gained {gain(policy[key], own[key]):+.2f}, by ending alone:",
-              None if alone is None else f"{alone:+.2f}")
-
-# %% [markdown]
-# *Then judge*: what is left of BSR 0's two gains? Does it agree with Section 3, and what must it
-# assume?
-#
-# <details><summary>Answer</summary>
-#
-# The proxy keeps 1.2 sds, gold loses .4, as in Section 3. It assumes that an ending is worth as
-# much to the policy's answers as to the reference's, and that good answers do not end first: in
-# the third made-up world it, too, finds a loss where there is none. And few prompts tell that
-# worth: 31 of 112 have one answer of each kind.
-# </details>
-
-# %% [markdown]
-# **3.** A policy may number its answers more often *because it was asked to*, or just more often.
-# From three boolean tensors (numbered before, numbered after, asked for) return by how much more
-# the *share* numbered grew where a list was asked for than where none was: 0 where it grew alike, 1
-# where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
-#
-# Then compute it for BSR 2 and BT 1, by hand from Section 5's counts. Why are they alike, and what
-# second number would tell them apart?
-#
-# <details><summary>First hint</summary>
-#
-# Section 5 has two counts for the reference and two for a run. A mannerism must cancel.
-# </details>
-
-# %%
-def learned_to_list(before, after, asked):
-    return None
-
-
-checks.check_learned_to_list(learned_to_list);
-
-# %% [markdown]
-# <details><summary>Answer to the second part</summary>
-#
-# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
-# BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
-# 52 and 0 of 52.
-# </details>
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
-# 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
-# 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
-# 4. Two proxies correlate with gold equally. How can one be harmless and one not?
-# 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. The same training on random numbers (*a* floor: they cannot be climbed) and on gold (the
-#    ceiling).
-# 2. It needs no misleading proxy: policies trained on random numbers fell, too.
-# 3. Not shown: at equal ending random numbers cost gold. Compare with them.
-# 4. By the worth of its favourites: rare huge errors are picked first.
-# 5. Its rule may be blind to the form (numbers within a line); and its interval may hold zero.
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Seen here | If not, or next, vary |
-# |---|---|---|
-# | tokens, endings | 41 to 26 tokens, .4 to .95 ended | few tokens: do all answers earn alike? |
-# | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
-
-# %% [markdown]
-# ## What you know now
-#
-# - Take what nearly any proxy would bring, such as ending, out of proxy *and* gold before you
-#   compare them.
-# - **Equal correlation, unequal picks**: look at the favourites.
-#
-# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
-# too: at least that much comes without knowledge. And read the answers, for the judge may be blind.

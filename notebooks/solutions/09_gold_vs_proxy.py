@@ -46,32 +46,7 @@ from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.statistics import within_sd
 
 # %% [markdown]
-# **1.** With probability $(1 - rate)^n$ none of the n has the trick, and the pick is the honest
-# one. Else it is the trick. A trick that gold likes (the checker has one) is no reason to stop.
-
-# %%
-def expected_gold(honest, trick, rate):
-    n = torch.arange(1, len(honest) + 1)
-    harmless = (1 - rate) ** n
-    return harmless * honest + (1 - harmless) * trick
-
-
-assert checks.check_expected_gold(expected_gold)
-
-# %%
-honest = torch.arange(1.0, 1001).log()  # gold of the best of n grows about like this
-sizes = {f"best n up to {most}": {
-    f"one in {round(1 / rate)}": int(expected_gold(honest[:most], -2.0, rate).argmax() + 1)
-    for rate in (0.1, 0.01, 0.001)} for most in (64, 1000)}
-pd.DataFrame(sizes).rename_axis("tricks")
-
-# %% [markdown]
-# Up to some n the search finds better answers, from there it finds the trick. The rarer the trick
-# the later the turn. At one in a thousand gold still rises at 64 and turns at 143: "rises" up to
-# 64 cannot see such a trick.
-
-# %% [markdown]
-# **2.** Where one answer ended and one was cut off, the prompt is the same. Over all answers the
+# **1.** Where one answer ended and one was cut off, the prompt is the same. Over all answers the
 # prompts differ, too: some are finished more often than others.
 
 # %%
@@ -97,14 +72,14 @@ for method, run in ((m, run) for m in ("bt", "bsr") for run in runs[f"{m}-kl0.0"
 pd.DataFrame.from_dict(rows, orient="index").round(2)
 
 # %% [markdown]
-# As at equal ending (Section 3), two proxies keep a climb, of 1.05 sds and more: those of BSR 0 and
+# As at equal ending (Section 8), two proxies keep a climb, of 1.05 sds and more: those of BSR 0 and
 # BSR 2. The other four keep .26 at most. No gold keeps more than .2. There is no interval here. The
 # rest also rests on one worth of an ending: the reference's, on prompts with one answer of each.
-# Where good answers end first, that worth is too high: in the lesson's third made-up world this
+# Where good answers end first, that worth is too high: in Section 8's third made-up world this
 # rule, too, finds a loss where there is none.
 
 # %% [markdown]
-# **3.** A difference of differences. What grew everywhere alike cancels.
+# **2.** A difference of differences. What grew everywhere alike cancels.
 
 # %%
 def learned_to_list(before, after, asked):
@@ -140,5 +115,30 @@ pd.DataFrame({"learned": learned, "numbered, of the asked": {
     name: lists.double().mean().item() for name, lists in after.items()}}).round(2)
 
 # %% [markdown]
-# Even both together do not say that a list is a good one: of BT 0's 41, 11 have the number asked
-# for (Section 5).
+# Even both together do not say that a list is a good one: of BT 0's 41 (Section 9), 11 have the
+# number asked for (Section 5).
+
+# %% [markdown]
+# **3.** With probability $(1 - rate)^n$ none of the n has the trick, and the pick is the honest
+# one. Else it is the trick. A trick that gold likes (the checker has one) is no reason to stop.
+
+# %%
+def expected_gold(honest, trick, rate):
+    n = torch.arange(1, len(honest) + 1)
+    harmless = (1 - rate) ** n
+    return harmless * honest + (1 - harmless) * trick
+
+
+assert checks.check_expected_gold(expected_gold)
+
+# %%
+honest = torch.arange(1.0, 1001).log()  # gold of the best of n grows about like this
+sizes = {f"best n up to {most}": {
+    f"one in {round(1 / rate)}": int(expected_gold(honest[:most], -2.0, rate).argmax() + 1)
+    for rate in (0.1, 0.01, 0.001)} for most in (64, 1000)}
+pd.DataFrame(sizes).rename_axis("tricks")
+
+# %% [markdown]
+# Up to some n the search finds better answers, from there it finds the trick. The rarer the trick
+# the later the turn. At one in a thousand gold still rises at 64 and turns at 143: "rises" up to
+# 64 cannot see such a trick.
