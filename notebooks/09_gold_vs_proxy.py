@@ -120,8 +120,8 @@ def two_dots(axis, found, marks="oo", full=True):
 # Two rules were the same for all.
 # - An answer that has not ended after 48 tokens is **cut off**, and pays a *penalty* of 1. That is
 #   about one standard deviation of the proxy.
-# - KL has no price ($\beta = 0$). Nothing pulls the policy back, so that what a proxy gets wrong
-#   can show.
+# - KL, the distance from the reference (08), has no price ($\beta = 0$). Nothing pulls the policy
+#   back, so that what a proxy gets wrong can show.
 #
 # The six policies and the reference then answered 112 new prompts, twice each. This cell reads the
 # answers and their rewards.
@@ -241,12 +241,13 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# The reference ends 4 answers in 10, each policy nearly 9 or more. So they save the penalty.
+# The reference ends 4 answers in 10, each policy nearly 9 or more. So they save the penalty. Their
+# answers are shorter, too.
 #
-# Ending pays in gold, too. Among the reference's answers to one prompt an ended one stands 1.65 sds
-# of gold above a cut-off one (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
-# That is more than any policy gained. The proxies learned from gold's labels, and rate ending even
-# higher (same entry).
+# Ending pays in gold as well. Among the reference's answers to one prompt an ended one stands 1.65
+# sds of gold above a cut-off one (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
+# About half of all answers end anew, so ending alone may bring about half of that. The proxies
+# learned from gold's labels, and rate ending even higher (same entry).
 #
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
 # and the policy gave an answer that ended, and compare these answers alone. The next cell does so.
@@ -300,8 +301,8 @@ plots.label(axis, "gain of gold (sd), 95% over 112 prompts (squares), 59 or 60 (
 #
 # *What does the same training do with a reward that knows nothing?*
 #
-# A **control** is a run whose reward is known to us. `data/runs/study_rloo_controls` has five, with
-# three seeds each. Here are four. They are paid for
+# A **control** is the same training with a reward that we made, and know.
+# `data/runs/study_rloo_controls` has five, with three seeds each. Here are four. They are paid for
 # - *gold* itself: how much is there to gain?
 # - *gold + error*: each opening word has its own error, now and then a huge one;
 # - *random numbers*: a new one for every new text;
@@ -319,7 +320,8 @@ frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["text
       ).rename_axis(shorten(prompts[45]["prompt"]))
 
 # %% [markdown]
-# **Predict**: by how many sds of gold does a BT model lead random numbers?
+# **Predict**: by how many sds of gold does a BT model lead random numbers? For scale: BT's policies
+# gained .2 to 1.1 sds over the reference.
 #
 # The next cell sets every policy beside the same reference, and takes gold's gain.
 
@@ -357,8 +359,9 @@ frame({reward: taught(reward) for reward in TAUGHT})
 # **What to see.** Random numbers teach ending, too. So compare a model's policy with theirs, not
 # with the reference. What a reward adds is its **lead** over random numbers.
 #
-# Gold leads by two sds: where there is something to learn, the loop learns it. BT, BSR and *gold +
-# error* lead by about one. Their three intervals hold zero: **undecided** over new seeds.
+# *Gold* leads by two sds. That is the positive control: where there is something to learn, the loop
+# learns it. BT, BSR and *gold + error* lead by about one sd. Their three intervals hold zero:
+# **undecided** over new seeds.
 #
 # Nor would a lead prove knowledge of gold. A policy cannot climb random numbers. It can climb any
 # consistent reward, even one for length.
@@ -387,8 +390,9 @@ plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. All six policies of the
-# models lost less, or nothing. Only BT 1's interval touches the range of random numbers.
+# **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. On average that is more
+# than their endings earned: over all answers they stand at -.4. All six policies of the models lost
+# less, or nothing. Only BT 1's interval touches the range of random numbers.
 #
 # **A reward that knows nothing teaches ending, and costs more gold at equal ending than any of the
 # six proxies did. So the falls of Section 3 convict no proxy.**
@@ -451,9 +455,9 @@ frame({name: {"as gold counts": right_lists(found, str),
 print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
 
 # %% [markdown]
-# Four points, and no story. Gold has no term for that.
+# Four points, and no story. Gold has no term for a story.
 #
-# **Gold misjudged BSR 2 twice: it saw too few items, and it missed no story. Only reading shows
+# **No: gold saw too few items in BSR 2's lists, and did not miss the story. Only reading shows
 # that.**
 
 # %% [markdown]
@@ -511,12 +515,10 @@ for method, reward in KNOWN.items():
 # %% [markdown]
 # **What to see.** Every proxy rose by more than one sd: each policy found something that its reward
 # pays for. Gold rose in five runs and fell in three, beyond ±.
-#
-# Two runs stand out. BT's seed 0 has 20 different answers, BT's seed 1 never ends.
 
 # %% [markdown]
-# *BT's seed 0.* Does its proxy pay for the repeated answer, and does gold? The cell compares this
-# answer with the reference's mean for the same prompt.
+# Take the first of the three, BT's seed 0. It repeats an answer. Does its proxy pay for that
+# answer, and does gold? The next cell compares it with the reference's mean for the same prompt.
 
 # %%
 first = NINE["BT, seed 0"]["evaluation"]
@@ -528,39 +530,22 @@ for key in ("proxy", "gold"):
           told(apart / statistics.within_sd(first["reference"][key])))
 
 # %% [markdown]
-# *BT's seed 1.* Does its proxy pay for not ending? Compare the *reference's* answers to one prompt:
-# those that were cut off with those that ended.
-
-# %%
-known = NINE["BT, seed 1"]["evaluation"]["reference"]
-cut_off = known | {"finished": ~np.array(known["finished"])}
-for key in ("proxy", "gold"):
-    apart = of_ended(cut_off, key) - of_ended(known, key)  # NaN: the prompt has not both kinds
-    print(f"{key} of an answer that was cut off, minus one that ended (sd):",
-          told(apart[~np.isnan(apart)] / statistics.within_sd(known[key])))
-print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
-
-# %% [markdown]
-# **What to see.** **Two runs are misled.** We noticed both only after seeing answers.
-#
-# *BT's seed 0* gives 78 of 112 prompts one answer.
-# 1. Its proxy pays 2.7 sds for it.
+# **What to see.** "Safety, Comfort" is the answer to 78 of the 112 prompts.
+# 1. The proxy pays 2.7 sds for it.
 # 2. Gold takes 1.1 sds off.
 # 3. The three controls never repeat an answer.
 #
-# *BT's seed 1* never ends.
-# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
-# 2. Gold rates it 1.55 sds below.
-# 3. The three controls learned to end (Section 4).
+# So BT's seed 0 is misled. We noticed it only after seeing answers.
 #
-# The other seven are not shown to be misled. At equal ending gold fell in four of them, but no
-# further than under random numbers (Section 10, second reading).
+# BT's seed 1 is misled, too, for its proxy pays for never ending (Section 10, second reading). The
+# other seven runs are not shown to be misled. At equal ending gold fell in four of them, but no
+# further than under random numbers.
 
 # %% [markdown]
 # **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
 # shows.**
 #
-# So there are three ways to be wrong. A proxy paid for one answer to most prompts. A proxy paid for
+# So we have three ways to be wrong. One proxy paid for the same answer to most prompts, another for
 # never ending. And gold itself did not see numbers within a line.
 
 # %% [markdown]
@@ -602,10 +587,11 @@ frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
 #
 # A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
 #
-# **1.** How large is the dull part? `value` and `ended`, (P, 2), are the rewards of the reference's
-# two answers to a prompt, and whether they ended (`.double()` before a mean). `later` is the share
-# of the policy's answers that ended. Return the gain that ending alone would bring: how much the
-# share grew, times what an ending is worth. Find that worth among the reference's answers.
+# **1.** How large is the dull part? `value` and `ended` have shape (prompts, 2). They hold the
+# rewards of the reference's two answers to a prompt, and whether these ended (`.double()` before a
+# mean). `later` is the share of the policy's answers that ended. Return the gain that ending alone
+# would bring: how much the share grew, times what an ending is worth. Find that worth among the
+# reference's answers.
 #
 # <details><summary>First hint</summary>
 #
@@ -674,7 +660,7 @@ for name in ("BT 0", "BSR 0"):
 # ## What you know now
 #
 # - Count proxy and gold in their own sds.
-# - Take what nearly any reward would bring, such as ending, out of *both* before you compare them.
+# - Take what nearly any reward would bring, such as ending, out of a gain before you explain it.
 # - A fall of gold convicts no proxy as long as a control falls as far.
 #
 # **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
@@ -684,8 +670,8 @@ for name in ("BT 0", "BSR 0"):
 # ## Second reading
 #
 # For those who want to check the accounts: what "at equal ending" can hide (Section 8), what BSR 2
-# learned (9), and the seven runs that were not convicted (10). Section 11 asks a new question: what
-# is a correlation with gold worth?
+# learned (9), and the other eight runs of Section 6 (10). Section 11 asks a new question: what is a
+# correlation with gold worth?
 
 # %% [markdown]
 # ## 8. What is left at equal ending
@@ -854,10 +840,28 @@ plots.label(axis, "gain of gold's other four terms (sd), 95% over 112 prompts", 
 # reaches the policies that were trained on gold. No other run moves by much.
 
 # %% [markdown]
-# ## 10. Seven runs that are not convicted
+# ## 10. Section 6's other eight runs
 #
-# Here are Section 6's nine runs at equal ending, and how well each proxy agrees with gold among the
-# reference's answers to one prompt.
+# BT's seed 1 never ends an answer. Does its proxy pay for that? Compare the *reference's* answers
+# to one prompt: those that were cut off with those that ended.
+
+# %%
+known = NINE["BT, seed 1"]["evaluation"]["reference"]
+cut_off = known | {"finished": ~np.array(known["finished"])}
+for key in ("proxy", "gold"):
+    apart = of_ended(cut_off, key) - of_ended(known, key)  # NaN: the prompt has not both kinds
+    print(f"{key} of an answer that was cut off, minus one that ended (sd):",
+          told(apart[~np.isnan(apart)] / statistics.within_sd(known[key])))
+print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
+
+# %% [markdown]
+# **What to see.** **BT's seed 1 is misled.** This, too, we noticed only after seeing answers.
+# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
+# 2. Gold rates it 1.55 sds below.
+# 3. The three controls learned to end (Section 4).
+#
+# And the others? Here are all nine at equal ending, and how well each proxy agrees with gold among
+# the reference's answers to one prompt.
 
 # %%
 def agreement(run):
