@@ -543,7 +543,7 @@ for key in ("proxy", "gold"):
 
 # %% [markdown]
 # **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
-# shows.**
+# does.**
 #
 # So we have three ways to be wrong. One proxy paid for the same answer to most prompts, another for
 # never ending. And gold itself did not see numbers within a line.
@@ -575,12 +575,16 @@ frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
 # %% [markdown]
 # **Does gold follow?**
 # - Over all answers it rose in all six runs of Section 1. Most of that is ending, unless good
-#   answers end first.
+#   answers end first, which is not seen.
 # - At equal ending it rose a little in two runs and fell in three, in none further than under
 #   random numbers. There the proxies of BSR 0 and BSR 2 still rose by a sd or more, and gold did
 #   not follow (Section 8, second reading).
 # - All six gained more than random numbers did on average. Over new seeds this lead is undecided.
 # - Gold misjudged BSR 2, and two of Section 6's nine runs were misled.
+
+# %% [markdown]
+# **In short: in Section 1 gold rose with every proxy, mostly because answers ended, and neither
+# method's lead over random numbers is decided.**
 
 # %% [markdown]
 # ## Exercises
