@@ -53,7 +53,7 @@ import torch
 
 from bsr_lite import losses, plots
 from bsr_lite.course import checks
-from bsr_lite.metrics import kendall_tau_b, seed_interval
+from bsr_lite.metrics import seed_interval
 from bsr_lite.studies.records import read_runs
 
 torch.manual_seed(0);
@@ -291,14 +291,15 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 
 # %% [markdown]
 # How much more? We take the 256 pair means of Section 2 as one batch, so $B = 256$. It is cut into
-# groups of $G$. A batch's $B/G$ penalties are averaged, so a push is $\lambda\,\bar r\,G/B$. We
-# leave the factor $\lambda/B$ away, which all group sizes share. What is left is $G\,\bar r$, in
-# reward units.
+# $B/G$ groups of $G$. Averaging their penalties divides every push by $B/G$, so a push is
+# $\lambda\,\bar r\,G/B$. All group sizes share the factor $\lambda/B$, so we leave it away. What is
+# left is $G\,\bar r$, in reward units.
 
 # %% [markdown]
-# **Predict**: a pair's mean lies 2 above the level. In groups of 1 it is pushed down by 2 more than
-# the average pair. In a group of 16 it is one of 16, so only a sixteenth of its excess reaches
-# $\bar r$. By how much more is it pushed, over many groups: by 2/16, by about 2, or by 32?
+# **Predict**: a pair's mean lies 2 above the level. In a group of 1 it makes $\bar r$ alone. There
+# it is pushed down by 2 more than the average pair. In a group of 16 only a sixteenth of its excess
+# reaches $\bar r$. By how much more is it pushed there, over many groups: by 2/16, by about 2, or
+# by 32?
 #
 # The next cell puts the pairs into 10,000 random orders, cuts each order into groups, and averages
 # every pair's push.
@@ -327,15 +328,17 @@ rows = ["average push", "more on a pair 2 above the level"]
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# About 2: by 1.88. The excess is diluted 16 times, and the push is weighted 16 times.
+# About 2: by 1.88. The excess is diluted 16 times, and the factor $G$ weighs the push 16 times.
+# What is missing from 2 is Section 2's factor, $(N - G)/(N - 1) = .94$.
 # </details>
-#
+
+# %% [markdown]
 # These are the two terms of Section 2. The *average* push moves the level, and it grows with $G$.
 # What a high pair gets *beyond* the average works on the spread. It hardly depends on $G$, while
 # $G$ is far below $N$. With one group of all 256 it is zero, for that is always the same group.
 #
 # **Within one group the push is common. Over many groups a high pair is pushed down more, and that
-# draws pair means together.**
+# pulls pair means together.**
 
 # %% [markdown]
 # ## 5. A micro-batch's own mean is BSR with a smaller group
@@ -381,8 +384,8 @@ def gradient(loss, head, *rest):
     return torch.autograd.grad(loss(head, *rest), head)[0]
 
 # %% [markdown]
-# For 20 random batches we move the head until the batch's mean reward is 1, then until it is 0. We
-# compare the two gradients both times.
+# For each of 20 random batches we move the head until the batch's mean reward is 1, and compare the
+# two gradients. Then we do the same at mean reward 0.
 
 # %%
 errors = []
@@ -467,7 +470,7 @@ for text, place, method in (("BT", (9, 3.5), "bt"), ("λ = 1e-4", (6.5, 1.65), "
                             ("λ = 1e-3", (9, -0.95), "bsr-1e-3")):
     axes[0].annotate(text, place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
-figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it is below zero by step 4")
+figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it is below zero by step 4");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -516,11 +519,11 @@ pd.DataFrame(rows, ["mean reward", "mean margin", "sd(s)"]).transpose().rename_a
 
 # %% [markdown]
 # Six are decided; by chance it would be about one. All six are losses of tau, which says how well
-# rewards order the answers to a prompt. Two of them are at $\lambda = 10^{-3}$: $-.04$ and $-.05$,
-# where BT's tau is about .3. In the longer study none is decided (06, Section 5).
+# rewards order the answers to a prompt as gold does. Two of them are at $\lambda = 10^{-3}$: $-.04$
+# and $-.05$, where BT's tau is about .3. In the longer study none is decided (06, Section 5).
 #
 # **At $10^{-3}$ BSR took the batch mean below zero within four steps, and it then swung about zero.
-# A narrower spread or a better ranking did not show.**
+# The spread ended close to BT's, and no decided difference in ranking was a gain.**
 
 # %% [markdown]
 # ## Exercises
@@ -528,9 +531,10 @@ pd.DataFrame(rows, ["mean reward", "mean margin", "sd(s)"]).transpose().rename_a
 # Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** At which group size do both terms of the mean penalty cost the same, when a group is
-# drawn without replacement from $N$ pairs with level $\mu_s$ and spread $\mathrm{Var}(s)$
-# (divided by $N$)? A real number; for $N \to \infty$ it is $\mathrm{Var}(s)/\mu_s^2$.
+# **1.** Take Section 2's mean penalty of a group that is drawn without replacement from $N$ pairs.
+# The level $\mu_s$ and the spread $\mathrm{Var}(s)$ are those of these $N$ pairs. At which group
+# size do its two terms cost the same? Return a real number. For $N \to \infty$ it is
+# $\mathrm{Var}(s)/\mu_s^2$.
 #
 # <details><summary>Hint</summary>
 #
@@ -629,13 +633,17 @@ checks.check_accumulated_gradient(accumulated_gradient);
 # %% [markdown]
 # ## 8. What no comparison within a prompt can see
 #
-# Suppose BSR did its work to the end and took away each prompt's mean reward. Who would notice?
+# Suppose BSR did its work to the end and took away each prompt's mean reward, and so any shift
+# $c(x)$ of a prompt. Who would notice?
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
 # advantages**, tau pooled over prompts. (RLOO is the paper's RL method: an answer's advantage is
 # its reward minus the mean reward of the *other* answers to the prompt. The rest: notebook 01.)
 
 # %%
+from bsr_lite.metrics import kendall_tau_b
+
+
 def advantages(r):
     others = (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
     return r - others
