@@ -9,16 +9,18 @@
 # %% [markdown]
 # # 03 · What happens when the rewards of a batch must sum to zero?
 #
-# Bradley-Terry (BT) cannot see a shift $c(x)$ of all rewards of a prompt (notebook 01). So nothing
-# in the loss says where rewards should lie. **Batch-wise sum-to-zero regularization (BSR)** adds a
-# term that does. The paper claims that it makes reward models more robust. Here we take the term
-# apart. Notebook 04 asks when it helps.
+# Bradley-Terry (BT) compares two answers to one prompt. It sees only the difference of their
+# rewards. So nothing in its loss says where rewards should lie (notebook 01).
+#
+# **Batch-wise sum-to-zero regularization (BSR)** adds a term that does say it. The paper claims
+# that it makes reward models more robust. Here we ask what the term pulls on. Notebook 04 asks when
+# it helps.
 
 # %% [markdown]
 # The lesson in one sentence: *BSR is two penalties in one, and the group size sets their ratio.*
 #
-# We show it by algebra and simulation: all trained runs have groups of 16. **In a hurry**: Sections
-# 1, 2, 3, 5, 6, Exercise 2, *What you know now*.
+# Sections 1 to 6 are the first reading. The second, at the end of the page, holds what ranking can
+# see of BSR, its relatives, the weight of $\lambda$, and the recorded runs in detail.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -50,18 +52,22 @@ import pandas as pd
 import torch
 
 from bsr_lite import losses, plots
-from bsr_lite.config import load_config
 from bsr_lite.course import checks
-from bsr_lite.metrics import kendall_tau_b, seed_interval
+from bsr_lite.metrics import seed_interval
 from bsr_lite.studies.records import read_runs
 
 torch.manual_seed(0);
 
 # %% [markdown]
-# First, three recorded runs of BT (`data/runs/study_lambda`). The model is notebook 02's, cut to
-# ten layers. We read 23 steps of 16 pairs, here and later without the last, smaller step. Two
-# things are trained: LoRA, small matrices added to the model's own, and the **head**, the vector
-# that turns a hidden state into a reward. A seed decides the head's start and the order of pairs.
+# What do rewards do under BT, when nothing holds them? We look at three recorded training runs
+# (`data/runs/study_lambda`). The model is notebook 02's, cut to ten layers. Two parts of it are
+# trained. The **head** is the vector that turns a hidden state into a reward. **LoRA** is a set of
+# small matrices, added to the model's own.
+#
+# Every step takes a batch of 16 pairs. The three runs differ in their seed, which decides where the
+# head starts and in which order the pairs come.
+#
+# This cell reads the record. The function `course` returns one number of every step's batch.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -75,35 +81,57 @@ def course(run, key):
     """A number of every step's batch.  Shapes: -> (steps,)."""
     return np.array([row[key] for row in run["metrics"] if key in row])
 
+# %% [markdown]
+# The table compares the first step with the last seven that have a whole batch, 17 to 23. Look at
+# the mean reward, then at the **margin**. A pair's margin is $m = r_w - r_l$: the chosen answer's
+# reward minus the rejected one's.
+
 # %%
-pd.DataFrame([{"seed": run["seed"], "mean reward, step 1": course(run, "train/reward_mean")[0],
-               "steps 17 to 23": course(run, "train/reward_mean")[16:23].mean(),
-               "mean margin, steps 17 to 23": course(run, "train/margin")[16:23].mean()}
-              for run in record["bt"]]).set_index("seed").round(2)
+at = {"mean reward, step 1": ("train/reward_mean", slice(0, 1)),
+      "mean reward, steps 17 to 23": ("train/reward_mean", slice(16, 23)),
+      "mean margin, steps 17 to 23": ("train/margin", slice(16, 23))}
+pd.DataFrame({name: {run["seed"]: course(run, key)[steps].mean() for run in record["bt"]}
+              for name, (key, steps) in at.items()}).rename_axis("seed").round(2)
 
 # %% [markdown]
-# BT asks for **margins**, $m = r_w - r_l$ (chosen minus rejected). But the mean reward rises in all
-# three seeds, by several times the margin. BT does not ask for that: its gradients on a pair's
-# rewards sum to zero. But all rewards share weights: a step that widens margins can move
-# the mean along, and nothing in BT holds it.
+# BT asks for wide margins. They end at about a third of a reward unit. The mean reward rises much
+# further, in every seed by more than a whole unit.
+#
+# BT does not ask for that. In each pair it pushes the chosen reward up and the rejected one down,
+# equally hard. Why does the mean move all the same? All rewards come from the same weights. A step
+# that widens margins can move the mean along, and nothing in BT brings it back. BSR is made to
+# bring it back.
 
 # %% [markdown]
 # ## 1. The penalty
 #
-# A **group** is a set of $G$ pairs, so $2G$ rewards $r_j$ with the mean $\bar r$. BSR wants their
-# sum to be zero (Eq. 24, 25; the scale is the official code's):
+# *What does BSR add to the loss?*
+#
+# A **group** is a set of $G$ pairs. Each pair has two rewards, so the group has $2G$ rewards $r_j$.
+# Their mean is $\bar r$. BSR wants their sum to be zero, which is the same as $\bar r = 0$. So it
+# adds a penalty on $\bar r$ (Eq. 24, 25):
 #
 # $$L_{BSR} = L_{BT} + \lambda\,G\,\bar r^{\,2}, \qquad
 # \bar r = \frac{1}{2G}\sum_{j=1}^{2G} r_j.$$
 #
-# A batch of $B$ pairs is cut into $B/G$ groups, whose penalties are averaged. By default it is one
-# group (`bsr_group_size`). *Deviation:* in the official code a group is whatever one device
-# computes at a time.
+# In words: square the group's mean reward, multiply by the number of pairs $G$, and weigh the
+# result by $\lambda$. You choose $\lambda$. The factor $G$ is that of the official code.
+
+# %% [markdown]
+# A **batch** is what one training step sees: $B$ pairs. It is cut into $B/G$ groups, and their
+# penalties are averaged. In this library the whole batch is one group, unless you set
+# `bsr_group_size`. *Deviation:* in the official code a group is whatever one device computes at a
+# time. Section 5 shows what that changes.
+#
+# In code the penalty is two lines:
 
 # %%
 def bsr_penalty(rewards_chosen, rewards_rejected):
     rewards = torch.cat([rewards_chosen, rewards_rejected])  # (2G,)
     return len(rewards_chosen) * rewards.mean() ** 2
+
+# %% [markdown]
+# We check it on two pairs, by hand, and then against the library's function.
 
 # %%
 w, l = torch.tensor([3.0, 1.0]), torch.tensor([-1.0, 1.0])
@@ -114,36 +142,55 @@ w, l = torch.randn(2, 64)
 torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 
 # %% [markdown]
-# ## 2. Two readings of one term
+# **BSR adds one number for each group: $\lambda G$ times the squared mean reward.**
+
+# %% [markdown]
+# ## 2. One term, two penalties
 #
-# Groups are drawn at random. What does the penalty want **on average**?
+# *A group's penalty depends on which pairs are in it. What does BSR want on average, over many
+# random groups?*
 #
-# Call $s_i = (r_{w,i} + r_{l,i})/2$ the **pair mean**. Over all pairs it has a mean $\mu_s$, the
-# **level**, and a variance $\mathrm{Var}(s)$, the **spread** (its root: $\mathrm{sd}(s)$). A
-# group's $\bar r$ is the mean of $G$ pair means. The expectation of a square is the squared
-# expectation plus the variance:
+# We need three quantities.
+# - The **pair mean** $s_i = (r_{w,i} + r_{l,i})/2$ is the mean of pair $i$'s two rewards.
+# - The **level** $\mu_s$ is the mean of $s$ over all pairs.
+# - The **spread** $\mathrm{Var}(s)$ is the variance of $s$ over all pairs. Its root is
+#   $\mathrm{sd}(s)$.
+
+# %% [markdown]
+# A group's $\bar r$ is the mean of its $G$ pair means. If these are drawn independently, $\bar r$
+# has the expectation $\mu_s$ and the variance $\mathrm{Var}(s)/G$. The expectation of a square is
+# the squared expectation plus the variance. So
 #
 # $$E\bigl[G\,\bar r^{\,2}\bigr] = G\,\Bigl(\mu_s^2 + \frac{\mathrm{Var}(s)}{G}\Bigr)
 # = G\,\mu_s^2 + \mathrm{Var}(s).$$
 #
-# So it wants two things: **the level at zero**, with a weight that grows with $G$, and **a small
-# spread**, with a weight that does not.
+# In words: the penalty has two terms. The first wants the level at zero, and its weight is $G$. The
+# second wants a small spread, and its weight is 1, for the factor $G$ and the $1/G$ cancel.
 
 # %% [markdown]
-# The spread holds shifts $c(x)$ and the model's errors, but also honest quality, for some pairs
-# have better answers than others. BSR cannot tell them apart.
+# Is a small spread a good thing? The spread holds shifts of whole prompts, which BT cannot see, and
+# errors of the model. But it also holds honest quality: some pairs have better answers than others.
+# BSR cannot tell these apart.
 #
-# An epoch draws *without* replacement. From $N$ pairs the variance of a group's mean is then
-# smaller by the factor $(N - G)/(N - 1)$.
-#
-# **Predict**: the penalty when a group is the whole data. And for $\mu_s = 0.5$,
-# $\mathrm{Var}(s) = 1.76$: from which $G$ on does the level cost more?
+# We test the formula on $N = 256$ invented pair means, whose level and spread we know.
 
 # %%
 N, mu = 256, 0.5
 s = torch.randn(N, dtype=torch.float64) * 1.4
 s = s - s.mean() + mu  # pair means with a known mean and variance
 variance = s.var(correction=0).item()
+
+# %% [markdown]
+# Training draws pairs *without* replacement, so no pair is in a group twice. The mean of such a
+# group varies a little less. The exact formula multiplies the second term by $(N - G)/(N - 1)$.
+# While $G$ is far below $N$, this factor is nearly 1.
+#
+# **Predict**, for $\mu_s = 0.5$ and $\mathrm{Var}(s) = 1.76$:
+# 1. What is the penalty when the group is the whole data, $G = N$?
+# 2. From which $G$ on does the level's term cost more than the spread's?
+#
+# The next cell draws 4000 random groups of each size, and compares their mean penalty with the
+# formula.
 
 # %%
 sizes = [1, 4, 16, 64, 128, 256]
@@ -154,6 +201,10 @@ for G in sizes:
 exact = [G * mu**2 + variance * (N - G) / (N - 1) for G in sizes]
 torch.testing.assert_close(torch.tensor(simulated), torch.tensor(exact), rtol=0.06, atol=0.0)
 assert abs(simulated[-1] - exact[-1]) < 1e-9, "the formula must be exact where nothing is drawn"
+
+# %% [markdown]
+# In the figure the red line is the penalty by the formula, and the red dots are the simulation.
+# Look at where its two terms cross.
 
 # %%
 # drawing only
@@ -177,22 +228,37 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
             "At level 0.5 the spread costs more in groups below 7, the level in larger ones")
 
 # %% [markdown]
-# <details><summary>Answer</summary>
+# <details><summary>Answers</summary>
 #
-# $N\mu_s^2$: there is only one such group, so its mean does not vary. And from about
-# $\mathrm{Var}(s)/\mu_s^2 = 7$ on.
+# 1. $N\mu_s^2$. There is only one such group, so its mean does not vary.
+# 2. From $G = \mathrm{Var}(s)/\mu_s^2 = 7$ on.
 # </details>
+#
+# **What to see.** The dots lie on the line, so the formula holds. The level's term grows with $G$.
+# The spread's term stays flat until $G$ comes near $N$. They cross at $G = 7$.
+#
+# **On average BSR is two penalties: on the level, with weight $\lambda G$, and on the spread, with
+# weight $\lambda$. So the group size sets their ratio.**
 
 # %% [markdown]
 # ## 3. The gradient: one number for everyone
 #
+# *Which way does BSR push a single reward?*
+#
+# We call the gradient of a loss on one reward its **push**. A training step goes against the
+# gradient, so a positive push is downwards. BSR's push on the reward $r_j$ is
+#
 # $$\frac{\partial}{\partial r_j}\,\lambda\,G\,\bar r^{\,2} = \lambda\,G\cdot 2 \bar r \cdot
 # \frac{1}{2G} = \lambda\,\bar r \qquad\text{for every } j.$$
 #
-# We call a loss's gradient on one reward its **push**. A positive push is downwards, for a step
-# goes against the gradient. BSR's push is the same on every reward of a group, whatever $r_j$ is.
+# In words: each reward of a group is pushed by $\lambda$ times the group's mean. Its own value
+# plays no part.
 #
-# **Predict**: the batch has mean $+1$, one answer has $r = -4$. Which way does BSR push it?
+# **Predict**: a group has the mean $+1$. One of its answers has the reward $-4$. Which way does BSR
+# push that answer?
+
+# %% [markdown]
+# Here are three pairs with the mean 1. `backward` gives the push on each reward, for $\lambda = 1$.
 
 # %%
 w = torch.tensor([4.0, 3.0, -1.0], requires_grad=True)
@@ -207,91 +273,377 @@ assert torch.equal(w.grad, l.grad), "were rewards free parameters, BSR would kee
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Down, below $-4$: away from zero, with everyone else. (The paper words the push as proportional to
-# $r(x, y)$; that would be an L2 penalty.)
+# Down, away from zero, with everyone else. The paper's text says that the push is proportional to
+# the answer's own reward. The gradient of its formula is not.
 # </details>
 #
-# Were rewards free numbers, such a common push would keep all margins.
+# Were rewards free numbers, such a common push would move all of them alike and keep every margin.
 #
-# How can it shrink the spread? Groups are drawn anew at every step. A pair with a high
-# mean lifts the mean of every group that it is in. So it is pushed down by more than others.
+# **BSR pushes all rewards of a group the same way and equally hard.**
 
 # %% [markdown]
-# A batch's $B/G$ penalties are averaged, so BSR's push on a reward is $\lambda\,\bar r\,G/B$. Here
-# a batch is all 256 pairs, cut into groups of $G$. We give pushes in units of $\lambda/B$.
+# ## 4. How a common push acts on the spread
 #
-# **Predict**: a pair's mean lies 2 above the level. In groups of 1 it is pushed down by 2 more than
-# an average pair. In a group of 16 only a sixteenth of its excess reaches $\bar r$. Over many
-# orders, is it pushed by 2/16 more, about 2, or 32?
+# *BSR pushes every pair of a group alike. How can it draw pair means together?*
+#
+# Groups are drawn anew at every step. A pair with a high mean lifts the mean of each group that it
+# joins. So, over many groups, it is pushed down by more than the others.
+
+# %% [markdown]
+# How much more? We take the 256 pair means of Section 2 as one batch, so $B = 256$. It is cut into
+# $B/G$ groups of $G$. Averaging their penalties divides every push by $B/G$, so a push is
+# $\lambda\,\bar r\,G/B$. All group sizes share the factor $\lambda/B$, so we leave it away. What is
+# left is $G\,\bar r$, in reward units.
+
+# %% [markdown]
+# **Predict**: a pair's mean lies 2 above the level. In a group of 1 it makes $\bar r$ alone. There
+# it is pushed down by 2 more than the average pair. In a group of 16 only a sixteenth of its excess
+# reaches $\bar r$. By how much more is it pushed there, over many groups: by 2/16, by about 2, or
+# by 32?
+#
+# The next cell puts the pairs into 10,000 random orders, cuts each order into groups, and averages
+# every pair's push.
 
 # %%
 orders = torch.rand(10_000, N).argsort(1)  # the pairs in 10,000 orders
-pushes, table = {}, {}
-for G in (1, 4, 16, 64, 256):  # all pairs in groups of G
+table = {}
+for G in (1, 16, 64, 256):  # all pairs in groups of G
     push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # times lambda / B
     total = torch.zeros(N, dtype=torch.float64)
     total.index_add_(0, orders.flatten(), push.expand(-1, -1, G).flatten())
-    pushes[G] = total / len(orders)  # (N,)
-    slope = (pushes[G] @ (s - mu) / ((s - mu) @ (s - mu))).item()
+    mean_push = total / len(orders)  # (N,)
+    slope = (mean_push @ (s - mu) / ((s - mu) @ (s - mu))).item()
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
-    table[f"G = {G}"] = [pushes[G].mean().item(), 2 * slope]
+    table[f"G = {G}"] = [mean_push.mean().item(), 2 * slope]
+
+# %% [markdown]
+# The table's first row is the push on the average pair. The second row is how much more a pair 2
+# above the level gets.
 
 # %%
 rows = ["average push", "more on a pair 2 above the level"]
 (pd.DataFrame(table, rows).round(2) + 0.0).rename_axis(
     "simulated, times B/lambda (reward units)", axis=1)
 
-# %%
-# drawing only
-figure, axis = plots.panels(1)
-some = s.argsort()[::5]
-x = s[some] - mu
-for G, tint, text, height in ((1, "#00423B", "groups of 1", 4.3),
-                              (16, plots.COLORS["spread"], "of 16: 6% flatter", 3.6),
-                              (64, "#4DB0A4", "of 64: 25% flatter", 2.9),
-                              (256, "0.5", "of all 256: no difference", -0.3)):
-    if G in (16, 256):
-        axis.plot(x, (pushes[G] - pushes[G].mean())[some], "o", color=tint, markersize=4)
-    axis.plot(x, (N - G) / (N - 1) * x, color=tint, linewidth=0.9)
-    axis.annotate(text, (4.0, height), color=tint)
-axis.axline((0, 0), slope=1 / 16, color="black", linestyle=":", linewidth=1)
-axis.annotate("of 16, were the push\nonly diluted", (4.0, 1.5))
-axis.annotate("lines: the formula\ndots: every fifth pair, mean of 10,000 orders", (-4, 3.4))
-axis.set(xlim=(-4.4, 6.1), ylim=(4.8, -4.8), xticks=range(-4, 5, 2))
-plots.label(axis, "mean of a pair minus the level, $s_i - \\mu_s$ (reward units)",
-            "pushed down more than on average,\ntimes $B/\\lambda$ (reward units)",
-            "Groups of 16 push a high pair down nearly as far beyond the others as groups of 1")
-
 # %% [markdown]
-# **What to see.** The average push is $G\mu_s$ (first row): it grows with the group. How far a high
-# pair is pushed *beyond* it hardly changes while $G$ is far below $N$. These are Section 2's two
-# terms.
-#
 # <details><summary>Answer</summary>
 #
-# About 2: 1.88. The excess is diluted 16 times, and the push is weighted 16 times.
+# About 2: by 1.88. The excess is diluted 16 times, and the factor $G$ weighs the push 16 times.
+# What is missing from 2 is Section 2's factor, $(N - G)/(N - 1) = .94$.
 # </details>
 
 # %% [markdown]
-# <details><summary>The figure's lines, derived</summary>
+# These are the two terms of Section 2. The *average* push moves the level, and it grows with $G$.
+# What a high pair gets *beyond* the average works on the spread. It hardly depends on $G$, while
+# $G$ is far below $N$. With one group of all 256 it is zero, for that is always the same group.
+#
+# **Within one group the push is common. Over many groups a high pair is pushed down more, and that
+# pulls pair means together.**
+
+# %% [markdown]
+# ## 5. A micro-batch's own mean is BSR with a smaller group
+#
+# *What becomes of the penalty when a batch is computed in parts?*
+#
+# A batch that does not fit into memory is computed in equal parts, **micro-batches**, and their
+# gradients are averaged. For BT this changes nothing: its loss is a mean over pairs. But BSR
+# squares the mean of a whole group.
+
+# %% [markdown]
+# A loss inside a standard trainer sees one micro-batch at a time. So it squares that part's own
+# mean, and the parts' penalties are averaged. By Section 1 this is BSR with a smaller $G$. By
+# Section 2 the level's term then weighs less, and the spread's as much as before. Your GPU's memory
+# has set their ratio.
+
+# %% [markdown]
+# Suppose that the whole batch should be one group, and that it is computed in four parts. Each part
+# has a quarter of the pairs, so the level's weight $\lambda G$ is a quarter of what it should be.
+#
+# **Predict**: does $4\lambda$ repair it where the batch's mean is far from zero? And where the mean
+# is zero?
+#
+# In the next cell `objective` is the right loss, on the whole batch. `naive` averages the losses of
+# four parts. The rewards come from a linear head, and `gradient` is a loss's gradient on that head.
+
+# %%
+B, lam = 32, 0.1
+parts = [slice(i, i + 8) for i in range(0, B, 8)]  # 4 micro-batches of 8 pairs
+
+
+def objective(head, h_w, h_l, factor=1):
+    r_w, r_l = h_w @ head, h_l @ head
+    return losses.bt_loss(r_w, r_l) + factor * lam * losses.bsr_penalty(r_w, r_l)
+
+
+def naive(head, h_w, h_l, factor=1):
+    return sum(objective(head, h_w[p], h_l[p], factor) for p in parts) / 4
+
+
+def gradient(loss, head, *rest):
+    head = head.clone().requires_grad_()
+    return torch.autograd.grad(loss(head, *rest), head)[0]
+
+# %% [markdown]
+# For each of 20 random batches we move the head until the batch's mean reward is 1, and compare the
+# two gradients. Then we do the same at mean reward 0.
+
+# %%
+errors = []
+for _ in range(20):  # batches and heads
+    states = torch.randn(2, B, 24, dtype=torch.float64) + 0.5  # chosen, rejected
+    first, common = torch.randn(24, dtype=torch.float64) / 5, states.mean((0, 1))
+    for target in (1, 0):  # the same head, moved along the mean state to this mean reward
+        head = first + common * (target - first @ common) / (common @ common)
+        right = gradient(objective, head, *states)
+        for factor in (1, 4):
+            wrong = gradient(naive, head, *states, factor) - right
+            errors.append((target, factor, (wrong.norm() / right.norm()).item()))
+
+# %% [markdown]
+# The table has a row for each mean reward, and columns for $\lambda$ and $4\lambda$. Each number is
+# the length of the naive gradient's error, divided by the length of the right gradient. Zero is
+# perfect. One means that the error is as long as the gradient itself. Behind $\pm$ is the 95%
+# interval of the mean of 20 batches.
+
+# %%
+WHAT = "error of the naive gradient over the right one's length, ± 95%"
+table = pd.DataFrame(errors, columns=["mean reward", "lambda times", WHAT])
+table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
+                  aggfunc=lambda e: "{:.2f} ± {:.2f}".format(*seed_interval(e)))
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Far from zero it looks repaired. At zero it is worse than before.
+# </details>
+#
+# At mean reward 1 the level's term dominates. With $4\lambda$ its weight is right again: the error
+# falls from .74 to .05. At mean reward 0 the right push is zero. But each part is still pushed by
+# its own mean, and with $4\lambda$ four times as hard: the error rises from .25 to 1.00.
+
+# %% [markdown]
+# There is an exact way. By Section 3 BSR's push needs one number of the whole batch, its mean
+# $\bar r$. One more forward pass finds it. You write this in Exercise 2.
+#
+# **A micro-batch's own mean is another loss. No $\lambda$ alone makes it the first one again.**
+
+# %% [markdown]
+# ## 6. What the recorded runs show
+#
+# *Does BSR bring the level to zero in training? And does it narrow the spread?*
+#
+# We return to the recorded runs. Now those with BSR stand beside those with BT. All have batches of
+# 16 pairs, each batch one group. Runs of one seed start from the same head and see the same
+# batches, so only the loss differs.
+#
+# First the level. **Predict**: at $\lambda = 10^{-3}$, after how many of the 23 steps is a batch's
+# mean reward below zero? And does the mean then stay at zero?
+#
+# `crossing` finds that step.
+
+# %%
+def crossing(run):
+    means = course(run, "train/reward_mean")
+    below = np.flatnonzero(means < 0)  # every head starts above zero
+    return str(below[0] + 1) if len(below) else "never"
+
+# %% [markdown]
+# The figure shows the mean reward of every batch. Look at BT first, and then at the dots: there a
+# mean is below zero for the first time.
+
+# %%
+# drawing only
+figure, axes = plots.panels(3, sharey=True)
+TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#C2182F"}
+for seed, axis in enumerate(axes):
+    axis.axhline(0, color="black", linewidth=0.8)
+    for method, tint in TINTS.items():
+        run = record[method][seed]
+        curve, step = course(run, "train/reward_mean")[:23], crossing(run)
+        axis.plot(range(1, len(curve) + 1), curve, color=tint, linewidth=1.2)
+        if step != "never":
+            axis.plot(int(step), curve[int(step) - 1], "o", color=tint, markersize=5, zorder=3)
+            axis.annotate(f"step {step}", (int(step), -1.5), color=tint, ha="center")
+    axis.set_ylim(-1.7, 4.6)
+    plots.label(axis, "optimizer step", "", f"seed {seed}")
+for text, place, method in (("BT", (9, 3.5), "bt"), ("λ = 1e-4", (6.5, 1.65), "bsr-1e-4"),
+                            ("λ = 1e-3", (9, -0.95), "bsr-1e-3")):
+    axes[0].annotate(text, place, color=TINTS[method])
+axes[0].set_ylabel("mean reward of the batch (reward units)")
+figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it is below zero by step 4");
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# After step 3 or 4. It does not stay at zero.
+# </details>
+#
+# **What to see.** Under BT the mean ends above where it began. At $\lambda = 10^{-3}$ it falls
+# below zero at step 3 or 4, and then swings about zero. With a tenth of this $\lambda$ it gets
+# there too, but later.
+
+# %% [markdown]
+# Then the spread. By Section 2 BSR also wants pair means close together. The next cell takes three
+# numbers at the end of the runs, steps 17 to 23: mean reward, margin and $\mathrm{sd}(s)$.
+
+# %%
+def point(runs, first, last):
+    """Margin and sd(s), mean of the batches of some steps.  Shapes: -> (2, seeds)."""
+    margin, variance = (np.array([course(run, key)[first - 1:last].mean() for run in runs])
+                        for key in ("train/margin", "bsr/variance_term"))
+    return np.stack([margin, variance**0.5])
+
+
+rows = {}
+for name, method in (("BT", "bt"), ("BSR, λ = 1e-3", "bsr-1e-3")):
+    levels = [course(run, "train/reward_mean")[16:23].mean() for run in record[method]]
+    rows[name] = ["{:.2f} ± {:.2f}".format(*seed_interval(x))
+                  for x in (levels, *point(record[method], 17, 23))]
+pd.DataFrame(rows, ["mean reward", "mean margin", "sd(s)"]).transpose().rename_axis(
+    "steps 17 to 23, three seeds, ± 95%", axis=1)
+
+# %% [markdown]
+# BSR's mean reward is near zero, and far from BT's. But $\mathrm{sd}(s)$ and the margin both end
+# close to BT's. At this $\lambda$ we see the level's term act, not the spread's.
+
+# %% [markdown]
+# With a larger $\lambda$, $\mathrm{sd}(s)$ falls, but so does the margin. In a longer study
+# (`data/runs/study_terms`) the spread's term at $10^{-2}$ lowered both about equally. So these runs
+# do not show that BSR draws pair means together by more than it shrinks margins. Section 11, second
+# reading, has the numbers.
+
+# %% [markdown]
+# *And does the model rank better?* The record compares BSR at four $\lambda$ with BT, on six test
+# sets (`data/runs/study_lambda/results.md`). That makes 24 differences. We call one *decided* when
+# its 95% interval excludes zero.
+
+# %% [markdown]
+# Six are decided; by chance it would be about one. All six are losses of tau, which says how well
+# rewards order the answers to a prompt as gold does. Two of them are at $\lambda = 10^{-3}$: $-.04$
+# and $-.05$, where BT's tau is about .3. In the longer study none is decided (06, Section 5).
+#
+# **At $10^{-3}$ BSR took the batch mean below zero within four steps, and it then swung about zero.
+# The spread ended close to BT's, and no decided difference in ranking was a gain.**
+
+# %% [markdown]
+# ## Exercises
+#
+# Solutions: `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** Take Section 2's mean penalty of a group that is drawn without replacement from $N$ pairs.
+# The level $\mu_s$ and the spread $\mathrm{Var}(s)$ are those of these $N$ pairs. At which group
+# size do its two terms cost the same? Return a real number. For $N \to \infty$ it is
+# $\mathrm{Var}(s)/\mu_s^2$.
+#
+# <details><summary>Hint</summary>
+#
+# Which of the two terms knows about $N$?
+# </details>
+
+# %%
+def crossing_group_size(mean, variance, n):
+    return None
+
+
+checks.check_crossing_group_size(crossing_group_size);
+
+# %% [markdown]
+# **2.** *Exact BSR under accumulation.* `parts` is a list of micro-batches of different sizes. Each
+# is a tuple of hidden states (chosen, rejected), (b, D) each. The network is
+# `rewards(hidden, head)`, (b, D) to (b,). It is not linear, and there is room for the graph of one
+# micro-batch at a time. Return the gradient on the head, (D,), of $L_{BT} + \lambda\,$BSR of the
+# *whole* batch, as one group. Then think: what would dropout in `rewards` change?
+#
+# <details><summary>Hint</summary>
+#
+# The loss needs numbers, the network needs graphs: not at the same time.
+# </details>
+
+# %%
+def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
+    return None
+
+
+checks.check_accumulated_gradient(accumulated_gradient);
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. You go from groups of 16 to 128 and divide $\lambda$ by 8. What stays, what changes?
+# 2. All pairs of a group get the same push. Why do pair means draw together all the same?
+# 3. A group has the mean $+2$. One of its rewards is $-1$. Which way is it pushed, and how hard?
+# 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
+# 5. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. The level's weight stays, the spread's falls to an eighth.
+# 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
+# 3. Down, as hard as all the others: by $2\lambda$.
+# 4. The level's weight halves, the spread's stays.
+# 5. The margin. If it is half of BT's too, the model may only have learned less.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Seen at $10^{-3}$ (Section 6) | If not, or next, vary |
+# |---|---|---|
+# | `train/reward_mean` | below zero by step 4, swings about it | larger $\lambda$; see margin |
+# | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
+# | root of `bsr/variance_term` | about .7, near BT's | larger $\lambda$ (lowers margins too) |
+# | tau minus BT's | lower on two of six sets; longer study: none decided | spread alone (04) |
+#
+# The root of `bsr/variance_term` is a batch's $\mathrm{sd}(s)$.
+
+# %% [markdown]
+# ## What you know now
+#
+# **BSR is two penalties in one: on the level, with weight $\lambda G$, and on the spread of pair
+# means, with weight $\lambda$. Change the group, and you change the regularizer.**
+#
+# Algebra and simulation show this. The trained runs, all in groups of 16, show the level's term at
+# work. They do not show that BSR narrows the spread more than it shrinks margins.
+
+# %% [markdown]
+# Next: **04 · When does BSR help, when does it cost, and which part of it?**
+
+# %% [markdown]
+# ## Second reading
+#
+# For those who will train with BSR and must choose a penalty, a group and a $\lambda$. Sections 7
+# to 10 need no training. Section 11 takes the recorded runs apart.
+
+# %% [markdown]
+# ## 7. The formula behind Section 4
+#
+# The mean push on pair $i$, when a batch of $B = N$ pairs is cut into groups of $G$, is
 #
 # $$\frac{\lambda}{B}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 #
-# Given pair $i$, the other $G - 1$ have the mean $(N\mu_s - s_i)/(N-1)$ on average. So
-# $E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}$. Multiply by
-# $\lambda G/B$.
-# </details>
+# The first part is the average push. The second is what pair $i$ gets beyond it. Why? Given pair
+# $i$, the other $G - 1$ have the mean $(N\mu_s - s_i)/(N-1)$ on average. So
+#
+# $$E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}.$$
+#
+# Multiply by $\lambda G/B$. At $G = 1$ the factor of the second part is 1. At $G = N$ it is 0.
 
 # %% [markdown]
-# ## 4. What no comparison within a prompt can see
+# ## 8. What no comparison within a prompt can see
 #
-# Suppose BSR did its work to the end and took away each prompt's mean reward. Who would notice?
+# Suppose BSR did its work to the end and took away each prompt's mean reward, and so any shift
+# $c(x)$ of a prompt. Who would notice?
 #
 # **Predict** which of these change: the penalty, the BT loss, tau within prompts, best-of-4, **RLOO
 # advantages**, tau pooled over prompts. (RLOO is the paper's RL method: an answer's advantage is
 # its reward minus the mean reward of the *other* answers to the prompt. The rest: notebook 01.)
 
 # %%
+from bsr_lite.metrics import kendall_tau_b
+
+
 def advantages(r):
     others = (r.sum(1, keepdim=True) - r) / (r.shape[1] - 1)
     return r - others
@@ -342,66 +694,10 @@ pd.DataFrame({name: {measure: "{:.2f} ± {:.2f}".format(*seed_interval(values))
 # .40 to .29: gold's own differences between prompts go too.
 #
 # **Whatever compares answers of one prompt is blind to this. A gain there must come through shared
-# weights** (Section 8).
+# weights.**
 
 # %% [markdown]
-# ## 5. A micro-batch's own mean is BSR with a smaller group
-#
-# A large batch is computed in parts, **micro-batches**, whose gradients are averaged. A loss inside
-# a standard trainer sees one part at a time, and penalizes that part's own mean. You get BSR with a
-# smaller group: another ratio of level and spread, set by your GPU's memory.
-#
-# **Predict**: four micro-batches, each with its own mean. Does $4\lambda$ repair it where the
-# batch's mean is far from zero? Where it is zero?
-
-# %%
-B, lam = 32, 0.1
-parts = [slice(i, i + 8) for i in range(0, B, 8)]  # 4 micro-batches of 8 pairs
-
-
-def objective(head, h_w, h_l, factor=1):
-    r_w, r_l = h_w @ head, h_l @ head
-    return losses.bt_loss(r_w, r_l) + factor * lam * losses.bsr_penalty(r_w, r_l)
-
-
-def naive(head, h_w, h_l, factor=1):
-    return sum(objective(head, h_w[p], h_l[p], factor) for p in parts) / 4
-
-
-def gradient(loss, head, *rest):
-    head = head.clone().requires_grad_()
-    return torch.autograd.grad(loss(head, *rest), head)[0]
-
-# %%
-errors = []
-for _ in range(20):  # batches and heads
-    states = torch.randn(2, B, 24, dtype=torch.float64) + 0.5  # chosen, rejected
-    first, common = torch.randn(24, dtype=torch.float64) / 5, states.mean((0, 1))
-    for target in (1, 0):  # the same head, moved along the mean state to this mean reward
-        head = first + common * (target - first @ common) / (common @ common)
-        right = gradient(objective, head, *states)
-        for factor in (1, 4):
-            wrong = gradient(naive, head, *states, factor) - right
-            errors.append((target, factor, (wrong.norm() / right.norm()).item()))
-
-# %%
-WHAT = "error of the naive gradient over the right one's length, ± 95%"
-table = pd.DataFrame(errors, columns=["mean reward", "lambda times", WHAT])
-table.pivot_table([WHAT], "mean reward", "lambda times", sort=False,
-                  aggfunc=lambda e: "{:.2f} ± {:.2f}".format(*seed_interval(e)))
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Far from zero it looks like a repair: the level rules, and its weight $\lambda G$ is right again.
-# With the batch's mean at zero the exact push is zero. But each part is still pushed by its own
-# mean, at $4\lambda$ four times as far.
-# </details>
-#
-# **No $\lambda$ mends both.** The exact way costs one more forward pass: Exercise 4.
-
-# %% [markdown]
-# ## 6. Its relatives: the same two terms, other ratios
+# ## 9. Its relatives: the same two terms, other ratios
 #
 # Two older penalties on rewards have a weight $\kappa$ of their own:
 # - **centering**: $\kappa$ times the mean of $(r_w + r_l)^2 = 4 s^2$;
@@ -429,7 +725,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # column is one cutting into groups; the sum is the mean over all.)
 
 # %% [markdown]
-# ## 7. How heavy is $\lambda$?
+# ## 10. How heavy is $\lambda$?
 #
 # Beside BT, first on *one reward*:
 # - BT pushes by $\sigma(-m)/B$, about $\tfrac{1}{2B}$ early on: the chosen up, the rejected down.
@@ -438,7 +734,7 @@ pd.DataFrame(rows, ["weight of level squared", "of the spread", "of the mean squ
 # $$\text{BSR over BT:}\qquad \frac{\lambda\,|\bar r|\,G/B}{1/(2B)} = 2\,\lambda\,G\,|\bar r| .$$
 #
 # **A $\lambda$ means little without its group size.** The *spread's* part does not need it: it is
-# $\lambda\,|s_i - \mu_s|/B$ (Section 3, $G$ far below $N$). Over BT's that is
+# $\lambda\,|s_i - \mu_s|/B$ (Section 7, $G$ far below $N$). Over BT's that is
 # $2\lambda\,|s_i - \mu_s|$.
 
 # %%
@@ -461,6 +757,7 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
 
 # %%
 from bsr_lite.batching import pack
+from bsr_lite.config import load_config
 from bsr_lite.models import load_reward_model
 from bsr_lite.scenarios import load_scenarios
 from bsr_lite.tokenization import pair_tokens
@@ -523,10 +820,9 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # $\bar h$ drops out. One head, one batch: a scale, not a law.
 
 # %% [markdown]
-# ## 8. What happens in the recorded runs
+# ## 11. The recorded runs, term by term
 #
-# *First the level.* The runs are those of the first table, now with BSR. Runs of one seed start
-# from the same head and see the same batches.
+# *First the level, at all four $\lambda$ of the record.*
 #
 # **Clipping** cuts a gradient longer than 1 to length 1. **AdamW** divides every coordinate of the
 # gradient by its usual size.
@@ -538,39 +834,10 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 METHODS = ("bsr-1e-4", "bsr-1e-3", "bsr-1e-2", "bsr-1e-1")
 
 
-def crossing(run):
-    means = course(run, "train/reward_mean")
-    below = np.flatnonzero(means < 0)  # every head starts above zero
-    return str(below[0] + 1) if len(below) else "never"
-
-
 def swing(run):
     """Root mean square of the batch means after the crossing, to step 23."""
     later = course(run, "train/reward_mean")[int(crossing(run)):23]
     return f"{np.square(later).mean() ** 0.5:.2f}"
-
-# %%
-# drawing only
-figure, axes = plots.panels(3, sharey=True)
-TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#E0354D",
-         "bsr-1e-1": "#4A0A14"}  # BSR: the larger lambda, the darker
-LABELS = {"bt": (9, 3.5), "bsr-1e-4": (6.5, 1.65), "bsr-1e-3": (9, -0.9),
-          "bsr-1e-1": (6.5, -1.6)}
-for seed, axis in enumerate(axes):
-    axis.axhline(0, color="black", linewidth=0.8)
-    for method in LABELS:
-        curve = course(record[method][seed], "train/reward_mean")[:23]
-        axis.plot(range(1, len(curve) + 1), curve, color=TINTS[method], linewidth=1.2)
-        x = crossing(record[method][seed])
-        if x != "never":
-            axis.plot(int(x), curve[int(x) - 1], "o", color=TINTS[method], markersize=5,
-                      zorder=3)
-    plots.label(axis, "optimizer step", "", f"seed {seed}")
-for method, place in LABELS.items():
-    axes[0].annotate("BT" if method == "bt" else f"λ = {method[4:]}", place, color=TINTS[method])
-axes[0].set_ylabel("mean reward of the batch (reward units)")
-figure.suptitle(
-    "At λ = 1e-3 the mean crosses zero by step 4 (dots); a hundredfold λ gains one step at most");
 
 # %%
 COLUMNS = {"first step with a mean below zero": crossing,
@@ -579,12 +846,12 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
               for name, f in COLUMNS.items()}, METHODS).rename_axis("seeds 0, 1, 2", axis=1)
 
 # %% [markdown]
-# **What to see.** At $10^{-3}$ and above the mean crosses zero at step 3 or 4. At $10^{-4}$ it
-# takes 14 to 19 steps. After that its usual distance from zero is .1 to .7 (last column).
+# At $10^{-3}$ and above the mean crosses zero at step 3 or 4. At $10^{-4}$ it takes 14 to 19 steps.
+# After that its usual distance from zero is .1 to .7 (last column).
 #
 # <details><summary>Answer</summary>
 #
-# No, by one step at most. At $10^{-3}$ BSR's gradient is already longer than BT's (Section 7). A
+# No, by one step at most. At $10^{-3}$ BSR's gradient is already longer than BT's (Section 10). A
 # larger $\lambda$ adds length, and clipping and AdamW take length away. Seed 0's first gradient is
 # 1.2 long at $10^{-3}$, 112 at $10^{-1}$ (`train/grad_norm`). Clipping cuts both to 1. At $10^{-4}$
 # BT's gradient is the longer one.
@@ -597,13 +864,6 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # *Then the spread.* Does BSR draw pair means together by more than it shrinks margins?
 
 # %%
-def point(runs, first, last):
-    """Margin and sd(s), mean of the batches of some steps.  Shapes: -> (2, seeds)."""
-    margin, variance = (np.array([course(run, key)[first - 1:last].mean() for run in runs])
-                        for key in ("train/margin", "bsr/variance_term"))
-    return np.stack([margin, variance**0.5])
-
-
 ends = {"every method, step 1": point(record["bt"], 1, 1)}
 ends |= {f"{method}, steps 17 to 23": point(record[method], 17, 23)
          for method in ("bt", *METHODS[1:])}
@@ -687,63 +947,21 @@ plots.label(axes[1], WHERE, "", "The spread's term, steps 59 to 65:\nit lowers m
 # $10^{-3}$, spread alone at 1.)
 
 # %% [markdown]
-# *And the ranking?* The shorter study compares four $\lambda$ with BT on six test sets
-# (`data/runs/study_lambda/results.md`). Six of these 24 differences are decided; by chance it would
-# be about one. All six are costs in tau. Two are at $10^{-3}$: $-.04$ and $-.05$, where BT's tau is
-# about .3. Four are at larger $\lambda$: $-.12$ to $-.21$. In the longer study none is decided (06,
-# Section 5).
+# *And the ranking?* Of the six decided differences of Section 6, two are at $10^{-3}$. The other
+# four are at larger $\lambda$: $-.12$ to $-.21$ in tau.
 
 # %% [markdown]
-# ## Exercises
+# ### Exercise 3
 #
-# Solutions: `notebooks/solutions/`.
-
-# %% [markdown]
-# **1.** At which group size do both terms of the mean penalty cost the same, when a group is
-# drawn without replacement from $N$ pairs with level $\mu_s$ and spread $\mathrm{Var}(s)$
-# (divided by $N$)? A real number; for $N \to \infty$ it is $\mathrm{Var}(s)/\mu_s^2$.
-#
-# <details><summary>Hint</summary>
-#
-# Which of the two terms knows about $N$?
-# </details>
-
-# %%
-def crossing_group_size(mean, variance, n):
-    return None
-
-
-checks.check_crossing_group_size(crossing_group_size);
-
-# %% [markdown]
-# **2.** You found a good $\lambda$ with groups of `old` pairs. On a new machine a group is `new`
-# pairs, more than one. No $\lambda$ alone gives back both weights, so add centering (Section 6).
-# Return $\lambda'$ and $\kappa$ with which level and spread weigh what they did ($N$ is large).
-# What would a negative $\kappa$ mean?
-#
-# <details><summary>Hint</summary>
-#
-# Write down both weights, old and new. What can centering change about such a pair of numbers?
-# </details>
-
-# %%
-def same_weights(bsr_lambda, old, new):
-    return None
-
-
-checks.check_same_weights(same_weights);
-
-# %% [markdown]
-# **3.** *Judge a record.* Someone reads Section 8: "at $10^{-3}$ the level is at zero from step 4
-# on; what the penalty still costs is the spread". May the sentence stand?
+# *Judge a record.* Someone reads Section 6: "at $10^{-3}$ the level is at zero from step 4 on; what
+# the penalty still costs is the spread". May the sentence stand?
 #
 # Given are batch means $\bar r_t$ and unbiased variances of pair means, both (T,), with one group
 # of $G$ = `group` pairs a step. Estimate the level's share: $\sum_t G\,\mu_t^2$ in
 # $\sum_t G\,\bar r_t^{\,2}$. The level $\mu_t$ may move from step to step. Leave a share below zero
 # as it is.
 #
-# *Guess first*: 10, 50 or 90%? Two controls: BT, whose level nothing holds, and 1000 invented runs
-# whose level *is* zero.
+# *Guess first*: 10, 50 or 90%? Two controls: BT, and 1000 invented runs whose level *is* zero.
 #
 # <details><summary>Hint</summary>
 #
@@ -767,63 +985,21 @@ null = [level_share(torch.randn(19) * 0.7 / 4, torch.full((19,), 0.49), 16) for 
 print("level zero, 95% of 1000 runs:", None if None in null else np.quantile(null, [0.025, 0.975]))
 
 # %% [markdown]
-# **4.** *Exact BSR under accumulation.* `parts` is a list of micro-batches of different sizes, each
-# a tuple of hidden states (chosen, rejected), (b, D) each. `rewards(hidden, head)` is the network,
-# (b, D) to (b,): not linear, and with room for the graph of one micro-batch at a time. Return the
-# gradient on the head, (D,), of $L_{BT} + \lambda\,$BSR of the *whole* batch, as one group. Then
-# think: what would dropout in `rewards` change?
+# ### Exercise 4
+#
+# You found a good $\lambda$ with groups of `old` pairs. On a new machine a group is `new` pairs,
+# more than one. No $\lambda$ alone gives back both weights, so add centering (Section 9). Return
+# $\lambda'$ and $\kappa$ with which level and spread weigh what they did ($N$ is large). What would
+# a negative $\kappa$ mean?
 #
 # <details><summary>Hint</summary>
 #
-# The loss needs numbers, the network needs graphs: not at the same time.
+# Write down both weights, old and new. What can centering change about such a pair of numbers?
 # </details>
 
 # %%
-def accumulated_gradient(rewards, parts, head_weight, bsr_lambda):
+def same_weights(bsr_lambda, old, new):
     return None
 
 
-checks.check_accumulated_gradient(accumulated_gradient);
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. You go from groups of 16 to 128 and divide $\lambda$ by 8. What stays, what changes?
-# 2. All pairs of a group get the same push. Why do pair means draw together all the same?
-# 3. A BSR model beats BT on pooled tau, and is no better on tau within prompts. What may have
-#    happened?
-# 4. Your trainer penalizes each micro-batch, and you halve them. What changes?
-# 5. After 20 steps $\mathrm{sd}(s)$ is half of BT's. What else do you look at?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. The level's weight stays, the spread's falls to an eighth.
-# 2. Groups are drawn anew: a high pair lifts the mean of each of its groups.
-# 3. Large offsets of prompts shrank. Nothing within a prompt need have changed.
-# 4. The level's weight halves, the spread's stays.
-# 5. The margin. A run that has only learned less has both lower. So has one with the spread's term.
-#    Level alone, at the same steps, tells them apart.
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Seen at $10^{-3}$ (Section 8) | If not, or next, vary |
-# |---|---|---|
-# | `train/reward_mean` | below zero by step 4, swings by .4 to .5 | larger $\lambda$; see margin |
-# | `train/margin` | about .3, near BT's | behind BT's: smaller $\lambda$ |
-# | root of `bsr/variance_term` | about .7, near BT's | larger $\lambda$ (lowers margins too) |
-# | tau minus BT's | lower on two of six sets; longer study: none decided | spread alone (04) |
-
-# %% [markdown]
-# ## What you know now
-#
-# **BSR is two penalties in one: on the level, with weight $\lambda G$, and on the spread of pair
-# means, with weight $\lambda$. Change the group, and you change the regularizer.**
-#
-# In the trained runs, all in groups of 16, the batch mean crossed zero by step 4 at $10^{-3}$. The
-# spread's term at $10^{-2}$ shrank margins about as much as the spread.
-
-# %% [markdown]
-# Next: **04 · When does BSR help, when does it cost, and which part of it?**
+checks.check_same_weights(same_weights);

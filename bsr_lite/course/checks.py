@@ -157,7 +157,7 @@ def check_crossing_group_size(function: Callable) -> bool:
 
 
 def check_same_weights(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: the lambda and the weight of centering at another group size that
+    """Exercise 4 of notebook 03: the lambda and the weight of centering at another group size that
     keep the weights of level and spread.
 
     Hint: level: lambda' new + 4 kappa = lambda old; spread: lambda' + 4 kappa = lambda"""
@@ -177,7 +177,7 @@ def check_level_share(function: Callable) -> bool:
 
 
 def check_accumulated_gradient(function: Callable) -> bool:
-    """Exercise 4 of notebook 03: the exact global BSR gradient on a head, micro-batch by
+    """Exercise 2 of notebook 03: the exact global BSR gradient on a head, micro-batch by
     micro-batch; never may the graphs of two micro-batches be alive together.
 
     Hint: first all rewards under torch.no_grad(), then dL/dr of the whole batch, then every part
