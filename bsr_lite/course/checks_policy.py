@@ -171,7 +171,7 @@ def check_beyond_complete(function: Callable) -> bool:
 # ---- 09_gold_vs_proxy ----------------------------------------------------------------------------
 
 def check_expected_gold(function: Callable) -> bool:
-    """Exercise 1 of notebook 09: best-of-n against a trick.
+    """Exercise 3 of notebook 09: best-of-n against a trick.
 
     Hint: no trick is among n answers with probability (1 - rate)^n: weigh honest[n - 1] with that
     and the trick with the rest"""
@@ -182,7 +182,7 @@ def check_expected_gold(function: Callable) -> bool:
 
 
 def check_ending_alone(function: Callable) -> bool:
-    """Exercise 2 of notebook 09: the part of a gain that ending alone would bring.
+    """Exercise 1 of notebook 09: the part of a gain that ending alone would bring.
 
     Hint: later - ended.double().mean(), times the mean of (ended one minus cut-off one) over the
     prompts that have one of each, ended.sum(1) == 1"""
@@ -195,7 +195,7 @@ def check_ending_alone(function: Callable) -> bool:
 
 
 def check_learned_to_list(function: Callable) -> bool:
-    """Exercise 3 of notebook 09: did a policy learn an instruction or a mannerism?
+    """Exercise 2 of notebook 09: did a policy learn an instruction or a mannerism?
 
     Hint: the change of the rate among prompts that asked, minus that among those that did not"""
     a, b, asked = numbers(0, 3, 40) > 0
