@@ -125,7 +125,7 @@ Markdown(tables.table(["along", "across prompts", "within a prompt, training's s
 # **Predict** from the table, for each world: does BSR raise tau, lower it, or leave it alone?
 
 # %%
-METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
+METHODS = ("bt", "bsr-1e-2", "spread-1e-2")  # the last for Section 5
 OBJECTIVES = {name: worlds.OBJECTIVES[name] for name in METHODS}
 SEEDS, STEPS = 8, 200  # a seed has its own states, labels and network
 G, LAMBDA = 32, 1e-2  # pairs of a group; the penalty's weight
@@ -315,6 +315,7 @@ BARS = "difference of tau, same seed\n(bar: mean, 95% over seeds)"
 
 
 def draw_paired(axis, differences, kinds):
+    """A small dot for a seed; beside the dots their mean with its 95% interval."""
     axis.axhline(0, color="black", linewidth=0.8)
     for place, (values, kind) in enumerate(zip(differences.values(), kinds, strict=True)):
         tint = plots.COLORS[kind]
@@ -361,9 +362,9 @@ for label, values in against("A", "prompt_disjoint").items():
 # %% [markdown]
 # All three intervals hold zero: the gain is one on new sources.
 #
-# So the rule gives the sign of the spread term in all three worlds. Is the reason right, too? What
-# the penalty takes from the trained networks is what the rule says in direction, not in size
-# (Section 10, second reading).
+# So the rule gives the sign of the spread term in all three worlds. Is the reason right, too? In
+# part. The trained networks lose more of the weights that the rule names, but not the amounts that
+# its formula gives (Section 10, second reading).
 #
 # **The lesson's idea: the spread term taxes away what tells *pairs* apart but hardly the two
 # *answers of a pair*. It helps if that is nuisance that new answers differ in. It costs if it is
@@ -952,7 +953,7 @@ checks.check_survival_ratio(survival_ratio);
 # %% [markdown]
 # ### Exercise 4
 #
-# *Judge a record.* Someone reads the last figure: "BSR ends as low as its level term alone.
+# *Judge a record.* Someone reads the figure: "BSR ends as low as its level term alone.
 # So the spread part of BSR does nothing." May that stand? And "level alone is worse than spread
 # alone"?
 #
