@@ -44,7 +44,60 @@ from bsr_lite.studies import worlds
 from bsr_lite.studies.records import read_table
 
 # %% [markdown]
-# **1.** For a huge $\lambda$ what is kept is $I_u / (2\lambda\,\mathrm{tax}_u)$. The difference of
+# **1.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
+# variance is $\mathrm{Var}(s)$ times an average of $G - 1$ of them. Relative standard deviations:
+# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$.
+#
+# The language model of Section 7 has groups of 16. There the spread term alone may have $\sqrt{15}
+# = 3.9$ times BSR's $\lambda$ before it is as noisy. Its tenfold is not quieter: it has 2.6 times
+# the noise, at the same $\mathrm{Var}(s)$. Nor is less noise less cost. In C (*hurts*) the spread
+# term alone costs .171 at 1e-2 and .436 at 1e-1 (`data/runs/worlds/results.md`).
+
+# %%
+def noise_ratio(group):
+    return (group - 1) ** 0.5
+
+
+assert checks.check_noise_ratio(noise_ratio)
+
+# %% [markdown]
+# **2.** Evidence: the answers of a pair differ along the nuisance (`within`, .2 to 1). How pairs
+# differ: less along the nuisance (`across`, 3 to .5). What new answers vary in: hardly the nuisance
+# (`new`, 1 to .2).
+
+# %%
+METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
+objectives = {name: worlds.OBJECTIVES[name] for name in METHODS}
+changes = {"within": (1.0, 1.0), "across": (0.5, 0.5), "new": (1.0, 0.2), "new signal": (3.0, 1.0)}
+spreads = {}
+for name, change in changes.items():
+    mine = dataclasses.replace(worlds.WORLDS["helps"], **{name.split()[0]: change})
+    end = worlds.train(mine, objectives, 8, looks=1)[mine.steps]["response_disjoint"]
+    bt, bsr, spread = end.T
+    spreads[name] = seed_interval(spread - bt)
+    print(name, change, "BSR {:+.3f} ± {:.3f}, spread alone {:+.3f} ± {:.3f}".format(
+        *seed_interval(bsr - bt), *spreads[name]))
+assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["across"][0], (
+    "evidence, or answers without the nuisance, take the whole gain; less difference leaves some")
+
+# %% [markdown]
+# In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left.
+#
+# - *Evidence* (`within`, .2 to 1). By Section 9's formula the signal still keeps the larger share.
+#   But the nuisance has 25 times the evidence, so BT's noise there has about a twenty-fifth of the
+#   variance. There is hardly anything to gain.
+# - *New answers* (`new`, 1 to .2). They hardly differ along the nuisance: its weights decide
+#   nothing.
+# - *Less difference between pairs* (`across`, 3 to .5) leaves spread alone a gain. Some tax stays:
+#   a center's variance along the nuisance is .27, a difference's .08. And the evidence is as small
+#   as before. BSR itself is undecided in that world.
+
+# %% [markdown]
+# Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same noise
+# does less harm, and there is less to gain: +.017 in place of +.064.
+
+# %% [markdown]
+# **3.** For a huge $\lambda$ what is kept is $I_u / (2\lambda\,\mathrm{tax}_u)$. The difference of
 # two answers has variance $2\,\mathrm{within}^2$, their center has $\mathrm{across}^2 +
 # \mathrm{within}^2/2$. In the ratio $\lambda$ and $\overline{p(1-p)}$ cancel.
 
@@ -74,22 +127,7 @@ for name in ("helps", "mean on the signal", "hurts"):
 # nuisance survives. These are limits of the formula: an exact fit need not tend to them.
 
 # %% [markdown]
-# **2.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
-# variance is $\mathrm{Var}(s)$ times an average of $G - 1$ of them. Relative standard deviations:
-# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$. At $G = 16$ the second allows
-# the spread term alone $\sqrt{15} = 3.9$ times BSR's $\lambda$ before it is as noisy. So Section
-# 9's tenfold is not quieter: it has 2.6 times the noise (at the same $\mathrm{Var}(s)$). Nor is
-# less noise less cost: in *hurts* the spread term alone costs .171 at 1e-2 and .436 at 1e-1.
-
-# %%
-def noise_ratio(group):
-    return (group - 1) ** 0.5
-
-
-assert checks.check_noise_ratio(noise_ratio)
-
-# %% [markdown]
-# **3.** One number a seed, then a t interval.
+# **4.** One number a seed, then a t interval.
 
 # %%
 def paired_by_seed(a, b):
@@ -112,42 +150,6 @@ for name, a, b in (("BSR minus level", bsr, level), ("level minus spread", level
 # The sentence may not stand. The mean difference of BSR and its level term is nearly zero, but its
 # interval holds an effect of .06 either way, nearly as large as the whole cost (.072). "Undecided"
 # is right, "nothing" is not. And level alone is a poor control: in *helps* it costs .101, where
-# beside the spread term it costs .016 (Section 6). The second sentence may not stand either: level
+# beside the spread term it costs .016 (Section 8). The second sentence may not stand either: level
 # lies below spread in every seed, by .09 on average, and over three seeds even that interval holds
 # zero.
-
-# %% [markdown]
-# **4.** Evidence: the answers of a pair differ along the nuisance (`within`, .2 to 1). How pairs
-# differ: less along the nuisance (`across`, 3 to .5). What new answers vary in: hardly the nuisance
-# (`new`, 1 to .2).
-
-# %%
-METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
-objectives = {name: worlds.OBJECTIVES[name] for name in METHODS}
-changes = {"within": (1.0, 1.0), "across": (0.5, 0.5), "new": (1.0, 0.2), "new signal": (3.0, 1.0)}
-spreads = {}
-for name, change in changes.items():
-    mine = dataclasses.replace(worlds.WORLDS["helps"], **{name.split()[0]: change})
-    end = worlds.train(mine, objectives, 8, looks=1)[mine.steps]["response_disjoint"]
-    bt, bsr, spread = end.T
-    spreads[name] = seed_interval(spread - bt)
-    print(name, change, "BSR {:+.3f} ± {:.3f}, spread alone {:+.3f} ± {:.3f}".format(
-        *seed_interval(bsr - bt), *spreads[name]))
-assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["across"][0], (
-    "evidence, or answers without the nuisance, take the whole gain; less difference leaves some")
-
-# %% [markdown]
-# In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left.
-#
-# - *Evidence* (`within`, .2 to 1). By Section 2's formula the signal still keeps the larger share.
-#   But the nuisance has 25 times the evidence, so BT's noise there has about a twenty-fifth of the
-#   variance. There is hardly anything to gain.
-# - *New answers* (`new`, 1 to .2). They hardly differ along the nuisance: its weights decide
-#   nothing.
-# - *Less difference between pairs* (`across`, 3 to .5) leaves spread alone a gain. Some tax stays:
-#   a center's variance along the nuisance is .27, a difference's .08. And the evidence is as small
-#   as before. BSR itself is undecided in that world.
-
-# %% [markdown]
-# Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same noise
-# does less harm, and there is less to gain: +.017 in place of +.064.
