@@ -114,8 +114,8 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
 
 # %% [markdown]
 # *Which 16 values?* Trained weights look Gaussian: most lie near zero, few far out. So the 16
-# values should be dense near zero. The usual ones are called **NF4** (4-bit NormalFloat).
-# `bitsandbytes`, the library that most people use, has them.
+# values should be dense near zero. The usual ones, **NF4** (4-bit NormalFloat), are taken from a
+# Gaussian bell. `bitsandbytes`, the library that most people use, has them.
 #
 # The cell takes one matrix $W$ of our small language model, and lets bitsandbytes round it.
 
@@ -236,8 +236,8 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 # the *rounded* model.
 
 # %% [markdown]
-# **Predict**: $W$ has 1,536 rows and 576 columns. How many percent of its numbers do $A$ and $B$
-# have?
+# **Predict**: $W$ has 1,536 rows and 576 columns. With rank 16, how many numbers do $A$ and $B$
+# have together, in percent of $W$'s?
 #
 # The cell makes such an adapter by hand, and checks that it adds nothing yet.
 
@@ -256,9 +256,9 @@ print(f"A and B have {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's n
 # 3.8%: $A$ has $16 \cdot 576$ numbers, $B$ has $1536 \cdot 16$.
 # </details>
 #
-# Every linear matrix of every layer gets an adapter. In the 8B model all adapters together are 42
-# million numbers. The reward head $W_p$ (Eq. 2), which makes a reward of the last hidden state, is
-# new and random. So it is trained as a whole.
+# Every linear matrix of every layer gets an adapter. In the 8B model all adapters together have 42
+# million numbers, where the base has 7.5 billion. The reward head $W_p$ (Eq. 2), which makes a
+# reward of the last hidden state, is new and random. So it is trained as a whole.
 #
 # **So adapters and head learn, and only they need gradients and averages. The rest, the base, stays
 # as it was rounded.**
@@ -279,7 +279,7 @@ print(f"A and B have {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's n
 # %% [markdown]
 # How does one learn the bytes without the card? `bsr_lite.scale.estimate` takes a training step on
 # *fake* tensors, which have shapes but no memory. It counts the bytes that live at once, at the
-# highest moment of the step.
+# moment of the step when they are most.
 #
 # We count five ways to train. In *full*, every weight is trained. *LoRA* has adapters beside a
 # 16-bit base. *QLoRA* has them beside a 4-bit base. LoRA and QLoRA come with and without
@@ -293,8 +293,8 @@ WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
 BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
-# The model is Llama-3.1-8B. The card computes one pair at a time, a prompt and its two answers. A
-# prompt and *one* answer together have 2,048 tokens, or 512.
+# The model is Llama-3.1-8B. The card computes one pair at a time, a prompt and its two answers. We
+# count two cases: a prompt and *one* answer together have 2,048 tokens, or they have 512.
 #
 # All 32 layers are alike, and each adds the same number of bytes. So the cell counts two small
 # depths, and follows a straight line to 32.
@@ -352,15 +352,16 @@ for axis, length in zip(axes, (2048, 512), strict=True):
     for part, (name, tint) in PARTS.items():
         height = torch.tensor([bill[length, way][part] for way in some])
         bars = axis.bar(range(4), height, 0.6, bottom=bottom, color=tint, label=name, zorder=2)
-        axis.bar_label(bars, [f"{x:.1f}" if x > 1.8 else "" for x in height],
-                       label_type="center", fontsize=8, zorder=3)
+        axis.bar_label(bars, [f"{x:.1f}" if x > 1.8 else "" for x in height], fontsize=8,
+                       label_type="center", color="white" if part == "activations" else "black")
         bottom += height
     for limit in (16, 24):
-        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--")
+        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=1)
         axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
     axis.set_xticks(range(4), [f"{x:.1f} GB\n{way}" for x, way in zip(bottom, some, strict=True)],
-                    fontsize=8)
-plots.label(axes[0], "", "memory, counted (GB)", "2,048 tokens: 16 GB need all three tricks")
+                    fontsize=8.5)
+plots.label(axes[0], "", "memory, counted (GB)",
+            "2,048 tokens: a 16 GB card needs all three tricks")
 plots.label(axes[1], "", "", "512 tokens: adapters and 4 bits suffice on 16 GB")
 axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 
@@ -380,6 +381,14 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # Why does the 4-bit base take 4.7 GB, not the 3.8 of Section 1? Each block has its absmax, and the
 # **embeddings**, a vector for each word, stay in 16 bits. And why do 4 bits shrink even the
 # activations? That is a detail of the library (Section 8, second reading).
+#
+# The next cell asserts what the figure shows.
+
+# %%
+fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
+assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
+assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
+assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
 
 # %% [markdown]
 # How far can the count be trusted? It was compared with a real card, an H100, for our small model.
@@ -397,8 +406,8 @@ Markdown(tables.table(["card", "command, config", "GB", "hours (8,000 pairs)", "
 
 # %% [markdown]
 # None of these has been run yet. By the estimate an 8B model fits a 24 GB card, but may take 85.0
-# hours. Its 9.9 GB are more than our 7.8, because this config computes up to 8,192 tokens at once.
-# To count for a card, and then to train:
+# hours. Its 9.9 GB are more than our 7.8, because this config computes up to 8,192 tokens at once,
+# and not one pair. To count for a card, and then to train:
 #
 # ```
 # python -m bsr_lite.scale.estimate --config bsr_lite/configs/rm_qlora_t4.yaml --card t4
@@ -406,13 +415,7 @@ Markdown(tables.table(["card", "command, config", "GB", "hours (8,000 pairs)", "
 # ```
 #
 # **So adapters shrink gradients and averages, 4 bits the base, checkpointing the activations. With
-# long answers a 16 GB card needs all three.** The next cell asserts what the figure shows.
-
-# %%
-fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
-assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
-assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
-assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
+# long answers a 16 GB card needs all three.**
 
 # %% [markdown]
 # ## 5. Train, live
@@ -584,8 +587,8 @@ assert torch.equal(scored["reloaded"], rewards), "same adapters, same 4-bit base
 assert off("beside the original") > 2e-3, "the check must notice another base"
 
 # %% [markdown]
-# **So a trained model is its head, its adapters *and* its rounded base. To check a loaded model,
-# score a few answers and compare margins, not orders.**
+# **So a trained model is its head, its adapters *and* its rounded base, which the note names. To
+# check a loaded model, score a few answers and compare margins, not orders.**
 
 # %% [markdown]
 # ## Exercises
@@ -711,7 +714,7 @@ for name, place, tint in (("NF4", nf4, "#4477AA"), ("even", even, "black")):
     axis.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
 plots.label(axis, "weights in a block", "rms error, % of the weights' std",
             "NF4's lead over even values grows with the block")
-axis.set(xscale="log", xlim=(13, 6000), ylim=(0, None))
+axis.set(xscale="log", xlim=(13, 7500), ylim=(0, None))
 axis.set_xticks(blocks, blocks)
 axis.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (1024, 7.2),
               ha="center", arrowprops={"arrowstyle": "-", "color": "#4477AA"});
@@ -773,7 +776,8 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # %% [markdown]
 # 4 bits save 14.3 GB of LoRA's total, of which 10.3 are weights. The rest is activations. Beside a
 # 16-bit layer PEFT, the library of adapters, copies an adapter's input to 32 bits. Beside a 4-bit
-# layer it makes no copy.
+# layer it makes no copy. Our small model computes in 32 bits anyway, so the table shows no such
+# saving.
 
 # %% [markdown]
 # **How far to trust the count.** Both columns of activations come from one counter, and would share
