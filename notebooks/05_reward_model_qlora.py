@@ -9,19 +9,25 @@
 # %% [markdown]
 # # 05 · How does an 8B reward model fit on one small GPU?
 #
-# Training every weight of an 8B reward model takes 120 GB before the first token is read. A small
-# card has 16. Three tricks close the gap:
-# - thin matrices, *adapters*, are trained beside a frozen base;
-# - the base is held in 4 bits (with adapters: **QLoRA**, Dettmers et al. 2023);
-# - most of what the layers compute is thrown away, and computed again when needed.
+# Training every weight of an 8B reward model takes 120 GB of memory before the first token is read.
+# A small card has 16 GB. Three tricks close the gap:
+# - **Adapters**: the model's weights stay as they are, and thin matrices beside them are trained.
+# - **4 bits**: the weights that stay take 4 bits each. With adapters this is **QLoRA** (Dettmers et
+#   al. 2023).
+# - **Gradient checkpointing**: most of what the layers compute is thrown away, and computed again
+#   later.
 
 # %% [markdown]
 # After it you can
 # - predict a run's memory, and say which trick shrinks which part of it;
 # - round a matrix to 4 bits and back, and say what a weight then costs;
-# - save and merge a trained model without changing its rewards.
+# - save and reload a trained model, and check that it is still the same model.
 #
-# **No 8B model was trained for this page.** Its bytes are counted (Section 4).
+# Sections 1 to 6 are the first reading. The second reading, Sections 7 to 10, asks where the 4-bit
+# values come from, what the activations hold, what the first step moves, and where adapters may be
+# merged.
+#
+# **No 8B model was trained for this page.** Its bytes are counted. A small model is trained.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -70,8 +76,17 @@ CONFIG = "bsr_lite/configs/rm_qlora_fast_{}.yaml"
 # %% [markdown]
 # ## 1. What one weight costs
 #
-# A weight that is trained in 32 bits brings three more numbers of 4 bytes: its **gradient**, and
-# two running averages that the **optimizer** AdamW keeps. A **frozen** weight is only read.
+# How many bytes does a card hold for one weight of the model?
+#
+# In 32 bits a weight takes 4 bytes. A weight that is **trained** brings three more numbers of 4
+# bytes each. The first is its **gradient**, which says how the loss changes with this weight. The
+# other two belong to AdamW, the usual **optimizer**, which turns gradients into steps. It keeps a
+# running average of the gradient, and one of its square.
+#
+# A **frozen** weight is never changed, only read. So it needs no gradient and no averages, and
+# fewer bits may do.
+#
+# The table counts the bytes of one weight, and of all weights of the 8B model.
 
 # %%
 WEIGHTS = 7.505e9  # Llama-3.1-8B as a reward model: its word scores replaced by one reward head
@@ -81,30 +96,43 @@ Markdown(tables.table(["a weight that is", "holds", "bytes", "8B, GB"], [
     [kind, what, f"{size:g}", f"{WEIGHTS * size / 1e9:.1f}"] for kind, what, size in KINDS]))
 
 # %% [markdown]
+# **So a trained weight costs 16 bytes, and a frozen one in 4 bits costs half a byte.** For the 8B
+# model this is 120.1 GB against 3.8. But can a weight live in 4 bits? And can a model learn whose
+# weights are frozen? The next two sections answer.
+
+# %% [markdown]
 # ## 2. Four bits a weight
 #
-# So the base is frozen and held in 4 bits. Four bits name one of 16 values. Which 16? Trained
-# weights look Gaussian. So **NF4** (4-bit NormalFloat) takes quantiles of a normal distribution: 8
-# positive ones, 7 negative ones, and 0.
+# How can a weight live in 4 bits?
 #
-# Weights are rounded in **blocks** of 64. A block is divided by its largest absolute value, its
-# *absmax*, so it lies in $[-1, 1]$. Of each weight its **code** is kept: the number of the nearest
-# value.
+# Four bits can name 16 things. So only 16 values are allowed, and each weight is rounded to the
+# nearest. What is stored is the number of that value, from 0 to 15. It is the weight's **code**.
+#
+# *On which scale?* Weights are rounded in **blocks** of 64 neighbours. Each block is divided by its
+# largest absolute value, its **absmax**. Then all 64 numbers lie in $[-1, 1]$. The absmax is stored
+# beside the codes, to undo the division.
+
+# %% [markdown]
+# *Which 16 values?* Trained weights look Gaussian: most lie near zero, few far out. So the 16
+# values should be dense near zero. The usual ones, **NF4** (4-bit NormalFloat), are taken from a
+# Gaussian bell. `bitsandbytes`, the library that most people use, has them.
+#
+# The cell takes one matrix $W$ of our small language model, and lets bitsandbytes round it.
 
 # %%
-normal = torch.distributions.Normal(0.0, 1.0)
-# TAIL is the probability of the outermost quantile: 1 minus half a step. A step of probability is
-# 1/16 for 16 values and 1/15 for 15; bitsandbytes takes the mean of both.
-TAIL = 1 - (1 / 32 + 1 / 30) / 2
+import bitsandbytes.functional as bnb
 
-
-def half(count):  # quantiles from the tail to just above the median
-    return normal.icdf(torch.linspace(TAIL, 0.5, count + 1, dtype=torch.float64)[:-1])
-
-
-nf4 = torch.cat([half(8), torch.zeros(1), -half(7)]).sort().values
-nf4 = (nf4 / nf4.max()).float()  # (16,)
+with contextlib.redirect_stdout(io.StringIO()):
+    base = load_reward_model("smollm2-135m-instruct", depth=5, dtype="float32")
+W = base.backbone.layers[4].mlp.up_proj.weight.detach().cpu()  # (1536, 576)
+packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4")
+nf4 = state.code  # the 16 values
 print([round(x, 2) for x in nf4.tolist()])
+
+# %% [markdown]
+# Can we round by hand? Two functions do it. The first finds the codes, and the absmax of each
+# block. The second reads them back: it looks up each code's value, and multiplies it by its block's
+# absmax.
 
 # %%
 def quantize(weight, values, block=64):
@@ -118,27 +146,18 @@ def quantize(weight, values, block=64):
 def dequantize(codes, absmax, values):
     return values[codes] * absmax
 
-
-with contextlib.redirect_stdout(io.StringIO()):
-    base = load_reward_model("smollm2-135m-instruct", depth=5, dtype="float32")
-W = base.backbone.layers[4].mlp.up_proj.weight.detach().cpu()  # (1536, 576)
-codes, absmax = quantize(W, nf4)
-W4 = dequantize(codes, absmax, nf4).view_as(W)
-
 # %% [markdown]
-# Does bitsandbytes, the usual library, do the same? It packs two codes into a byte.
+# The matrix that is read back is $W_4$. It must be the one that bitsandbytes gives.
 
 # %%
-import bitsandbytes.functional as bnb
-
-packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4")
-torch.testing.assert_close(state.code, nf4, rtol=0, atol=1e-6)  # the same 16 values
+codes, absmax = quantize(W, nf4)
+W4 = dequantize(codes, absmax, nf4).view_as(W)
 torch.testing.assert_close(bnb.dequantize_4bit(packed, state), W4, rtol=0, atol=1e-6)
-print("by hand and by bitsandbytes the same;", tuple(packed.shape), packed.dtype)
+print("weights", W.numel(), "bytes of packed codes", packed.nbytes)
 
 # %% [markdown]
-# **Predict**: 16 values evenly spaced over $[-1, 1]$ instead of NF4's. Is the error larger or
-# smaller? Does it matter how many weights share an absmax?
+# It is. And two codes share a byte. How much does rounding change a weight? We measure the standard
+# deviation of the rounding error, as a percentage of the weights' own. At 0% nothing would be lost.
 
 # %%
 def error(weight, values, block):  # percent of the weights' standard deviation
@@ -146,53 +165,38 @@ def error(weight, values, block):  # percent of the weights' standard deviation
     return 100 * ((rounded - weight).std() / weight.std()).item()
 
 
-even, gauss = torch.linspace(-1, 1, 16), torch.randn(128, 4096)
-print(f"blocks of 64: NF4 {error(W, nf4, 64):.1f}%, even {error(W, even, 64):.1f}%")
-for b in (64, 4096):
-    print(f"absmax of {b:4d} Gaussian numbers: {gauss.view(-1, b).abs().amax(1).mean():.1f} std")
+print(f"NF4, blocks of 64: {error(W, nf4, 64):.1f}%")
+
+# %% [markdown]
+# The figure shows the weights of $W$, each divided by its block's absmax. The ticks under the bars
+# are NF4's 16 values. Look at where they are dense.
 
 # %%
 # drawing only
-blocks = [b for b in (16, 64, 256, 1024, 4096) if b <= W.numel()]
-figure, (left, right) = plots.panels(2)
-left.hist((W.reshape(-1, 64) / absmax).flatten(), bins=121, color="#BBBBBB")
-for name, place, tint, height in (("NF4", nf4, "#4477AA", -900), ("even", even, "black", -2200)):
-    left.plot(place, torch.full((16,), height), "|", color=tint, markersize=9)
-    left.text(-1.08, height, name, color=tint, ha="right", va="center", fontsize=8)
-    right.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
-    right.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
-    right.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
-left.annotate("the largest of\neach block", (1, 8200), (0.62, 12500), fontsize=8, ha="left",
-              arrowprops={"arrowstyle": "-", "color": "#888888"})
-plots.label(left, "weight / absmax of its block", "number of weights",
-            "NF4 puts its values where the weights are")
-plots.label(right, "weights in a block", "rms error, % of the weights' std",
-            "NF4's lead over even values grows with the block")
-left.set(xlim=(-1.3, 1.1), yticks=(0, 5000, 10000, 15000))
-right.set(xscale="log", xlim=(13, 9000), ylim=(0, None))
-right.set_xticks(blocks, blocks)
-right.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (1024, 7.2), fontsize=8,
-               ha="center", arrowprops={"arrowstyle": "-", "color": "#4477AA"});
+figure, axis = plots.panels(1)
+axis.hist((W.reshape(-1, 64) / absmax).flatten(), bins=121, color="#BBBBBB")
+axis.plot(nf4, torch.full((16,), -900), "|", color="#4477AA", markersize=12)
+axis.text(-1.05, -900, "NF4", color="#4477AA", ha="right", va="center")
+axis.set(xlim=(-1.2, 1.1), yticks=(0, 5000, 10000, 15000))
+plots.label(axis, "weight / absmax of its block", "number of weights",
+            "NF4 puts its values where the weights are");
 
 # %% [markdown]
-# <details><summary>Answer</summary>
+# **What to see.** The ticks are dense in the middle, where the bars are high. The tall bars at $-1$
+# and $1$ are the largest weights of the blocks.
 #
-# It is larger: at 64 by a tenth, at 4,096 by more than a third. The larger the block, the farther
-# out its absmax, and the more even values are wasted on a thin tail.
-# </details>
-#
-# **What to see.** Right, even values keep up only in blocks of 16.
-#
-# The bumps on the left: our model's file is in a 4-bit format of evenly spaced values (Q4_1). So
-# Section 6's "original" was rounded, too.
+# The small bumps come from our model's file, which holds evenly spaced 4-bit values. So even the
+# "original" weights of this page had been rounded before.
 
 # %% [markdown]
-# **The bill.** A code takes 4 bits. A 32-bit absmax for 64 weights adds half a bit. *Double
-# quantization* shrinks that: each absmax is stored in 8 bits, and 256 of them share a 32-bit scale.
-# In all $4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127$ bits.
+# *What does a weight now cost?* A code takes 4 bits. An absmax of 32 bits, shared by 64 weights,
+# adds half a bit to each. **Double quantization** makes this smaller. It stores each absmax in 8
+# bits, and 256 of them share one scale of 32 bits. In all a weight costs
 #
-# This saves memory, not work: for each product the matrix is made again from its codes, then
-# dropped.
+# $$4 + \frac{8}{64} + \frac{32}{64 \cdot 256} = 4.127 \text{ bits.}$$
+#
+# The terms are the code, a share of the absmax, and a share of the scale. The cell counts what
+# bitsandbytes stores.
 
 # %%
 packed, state = bnb.quantize_4bit(W, blocksize=64, quant_type="nf4", compress_statistics=True)
@@ -202,64 +206,540 @@ print(f"{8 * stored / W.numel():.3f} bits a weight")
 assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 
 # %% [markdown]
+# Does the card compute faster now? No. For each product the matrix is made again from its codes,
+# and then dropped. 4 bits save memory, not work.
+#
+# **So a weight lives in 4.127 bits, as the code of one of 16 values and a share of its block's
+# absmax. Here the rounding error is 9.3% of the weights' standard deviation.** Section 5 asks
+# whether a model can learn with such weights.
+
+# %% [markdown]
 # ## 3. What learns: an adapter
 #
-# Training steps are easily lost on 4-bit weights (Section 6). **LoRA** (Hu et al. 2021) leaves the
-# matrix as it is, here the rounded $W_4$. Beside it two thin matrices $A$ and $B$ are trained, an
-# **adapter**. With $h$ the hidden state that enters:
+# How can a model learn whose weights are frozen?
+#
+# Something beside them learns. **LoRA** (Hu et al. 2021) leaves a matrix as it is, here the rounded
+# $W_4$. Beside it two thin matrices are trained, $A$ and $B$. The two are an **adapter**. Let the
+# hidden state $h$ enter the layer. What leaves it is
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
+
+# %% [markdown]
+# In words: the frozen matrix does its part, and the adapter adds a correction. $A$ has $k$ rows, so
+# it shrinks $h$ to $k$ numbers. $B$ has $k$ columns, and makes of them a vector as long as $y$. The
+# number $k$ is the **rank**, here 16. The constant $\alpha$ sets how strongly the adapter counts.
 #
-# $A$ has $k$ rows and $B$ has $k$ columns, so the rank of $BA$ is at most $k$. $\alpha$ is a
-# constant. $A$ starts random, $B$ at **zero**. So training begins at the *rounded* model.
+# Why not train $W_4$ itself? A training step moves a weight only a little. Rounding to the nearest
+# of 16 values can move it back (Section 10, second reading).
 #
-# **Predict** the gradients of $A$ and of $B$ at the very first step.
+# $A$ starts random, $B$ at **zero**. So at first the adapter adds nothing, and training begins at
+# the *rounded* model.
+
+# %% [markdown]
+# **Predict**: $W$ has 1,536 rows and 576 columns. With rank 16, how many numbers do $A$ and $B$
+# have together, in percent of $W$'s?
+#
+# The cell makes such an adapter by hand, and checks that it adds nothing yet.
 
 # %%
 rank, alpha = 16, 32
 outputs, inputs = W.shape
-A = (torch.randn(rank, inputs) / inputs**0.5).requires_grad_()
-B = torch.zeros(outputs, rank, requires_grad=True)
+A, B = torch.randn(rank, inputs) / inputs**0.5, torch.zeros(outputs, rank)
 h = torch.randn(8, inputs)  # a hidden state a row
 y = h @ W4.T + alpha / rank * (h @ A.T) @ B.T  # (8, outputs)
 assert torch.equal(y, h @ W4.T), "with B = 0 the adapter must not change anything"
-y.square().mean().backward()
-print(f"|gradient of A| {A.grad.norm():.2f}, |gradient of B| {B.grad.norm():.2f}; "
-      f"size: {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's")
-assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
+print(f"A and B have {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's numbers")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# $A$'s gradient is zero: it passes through $B$, which is zero.
+# 3.8%: $A$ has $16 \cdot 576$ numbers, $B$ has $1536 \cdot 16$.
 # </details>
 #
-# Every linear matrix of every layer gets an adapter, of rank 16. In the 8B model these
-# are 42 million numbers. The reward head $W_p$ (Eq. 2) is new, so it is trained as a whole.
+# Every linear matrix of every layer gets an adapter. In the 8B model all adapters together have 42
+# million numbers, where the base has 7.5 billion. The reward head $W_p$ (Eq. 2), which makes a
+# reward of the last hidden state, is new and random. So it is trained as a whole.
 #
-# **Merging** folds the adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
-# same outputs. But $W'$ does not lie on the 16 values. So it takes at least 16 bits a weight again,
-# 15.0 GB for 8B. For 4 bits it must be rounded again.
+# **So adapters and head learn, and only they need gradients and averages. The rest, the base, stays
+# as it was rounded.**
 
 # %% [markdown]
 # ## 4. What the batch costs: activations
 #
-# A batch adds **activations**: what each layer computed, kept for the backward pass. **Gradient
-# checkpointing** keeps only what enters each layer, and computes the rest again in the backward
-# pass. The price is time: one more forward pass.
+# What else must fit on the card, and which trick shrinks which part?
 #
-# `bsr_lite.scale.estimate` takes a training step on *fake* tensors, which have shapes but no
-# memory, and counts the bytes that live at once.
+# Each layer computes vectors for every token of a batch. The **backward pass**, which computes the
+# gradients, needs these vectors again. So they are kept until then, and called **activations**.
+# Longer answers mean more of them.
 #
-# **Predict** for four layers of our small model, in 32 bits, and 1,024 tokens: which is larger,
-# base or activations? Which of the two do 4 bits shrink?
+# **Gradient checkpointing** keeps only the vector that enters each layer. When the backward pass
+# comes to a layer, it computes the layer's other vectors again. The price is time: one more forward
+# pass.
+
+# %% [markdown]
+# How does one learn the bytes without the card? `bsr_lite.scale.estimate` takes a training step on
+# *fake* tensors, which have shapes but no memory. It counts the bytes that live at once, at the
+# moment of the step when they are most.
+#
+# We count five ways to train. In *full*, every weight is trained. *LoRA* has adapters beside a
+# 16-bit base. *QLoRA* has them beside a 4-bit base. LoRA and QLoRA come with and without
+# checkpointing. Each way is a change of one config file, that of our small QLoRA run.
 
 # %%
 # two settings that differ from the file's: no 4 bits; gradient checkpointing
 PLAIN, AGAIN = "model.quantization=null", "model.gradient_checkpointing=true"
+WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
+        "LoRA,\ncheckpointing": [PLAIN, AGAIN], "QLoRA": [], "QLoRA,\ncheckpointing": [AGAIN]}
+BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
+
+# %% [markdown]
+# The model is Llama-3.1-8B. The card computes one pair at a time, a prompt and its two answers. We
+# count two cases: a prompt and *one* answer together have 2,048 tokens, or they have 512.
+#
+# All 32 layers are alike, and each adds the same number of bytes. So the cell counts two small
+# depths, and follows a straight line to 32.
 
 # %%
-from bsr_lite.scale.estimate import estimate, measure
+from bsr_lite.scale.estimate import estimate
+
+
+@functools.cache  # nothing is counted twice
+def counted(length, way, layers):
+    return estimate(load_config(CONFIG.format("bt"), overrides=[
+        BIG, f"model.depth={layers}", f"data.max_length={length}", f"token_budget={2 * length}",
+        *WAYS[way]]), card="4060ti")
+
+
+def on_a_line(length, way, layers=32):
+    first = 2 if way in ("full", "LoRA") else 1  # the smallest depth on the line
+    less, more = counted(length, way, first), counted(length, way, first + 1)
+    return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
+
+# %% [markdown]
+# Now the bill, in GB ($10^9$ bytes). Its parts are the base, all that training adds to the
+# adapters, the activations, and what CUDA, the GPU's software, takes for itself.
+
+# %%
+bill = {}
+for length, way in [(2048, way) for way in WAYS] + [(512, way) for way in list(WAYS)[1:]]:
+    parts = on_a_line(length, way)
+    parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
+    bill[length, way] = {p: parts[p] / 1e9 for p in (
+        "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
+full, lora = bill[2048, "full"], bill[2048, "LoRA"]
+print(f"full, 2,048 tokens: {full['total']:.0f} GB; weights, gradients and averages alone "
+      f"{full['base'] + full['trained']:.0f}")
+print(f"with adapters: gradients, averages and the adapters {lora['trained']:.1f} GB")
+
+# %% [markdown]
+# Full training would take 163 GB. Of these 120 are weights, gradients and averages, as in Section
+# 1. Adapters, with their gradients and averages, take only .7. So after the first trick two large
+# parts are left: the 16-bit base and the activations.
+#
+# **Predict**: one of these two parts depends on the answers' length. So which trick is worth more
+# with long answers, 4 bits or checkpointing? And which with short ones?
+#
+# A bar of the figure is one way to train, and its total stands below it. Look for the bars that
+# stay below a card's dashed line.
+
+# %%
+# drawing only
+PARTS = {"base": ("frozen base", "#BBBBBB"), "activations": ("activations", "#4477AA"),
+         "trained": ("adapters, gradients, averages", "#AA3377"), "context": ("CUDA", "#CCBB44")}
+figure, axes = plots.panels(2, sharey=True)
+for axis, length in zip(axes, (2048, 512), strict=True):
+    bottom, some = torch.zeros(4), list(WAYS)[1:]
+    for part, (name, tint) in PARTS.items():
+        height = torch.tensor([bill[length, way][part] for way in some])
+        bars = axis.bar(range(4), height, 0.6, bottom=bottom, color=tint, label=name, zorder=2)
+        axis.bar_label(bars, [f"{x:.1f}" if x > 1.8 else "" for x in height], fontsize=8,
+                       label_type="center", color="white" if part == "activations" else "black")
+        bottom += height
+    for limit in (16, 24):
+        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=1)
+        axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
+    axis.set_xticks(range(4), [f"{x:.1f} GB\n{way}" for x, way in zip(bottom, some, strict=True)],
+                    fontsize=8.5)
+plots.label(axes[0], "", "memory, counted (GB)",
+            "2,048 tokens: a 16 GB card needs all three tricks")
+plots.label(axes[1], "", "", "512 tokens: adapters and 4 bits suffice on 16 GB")
+axes[1].legend(loc="upper right", fontsize=8, reverse=True);
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The activations do. With long answers checkpointing is worth more: it takes LoRA from 41.8 to 18.5
+# GB, 4 bits only to 27.5. With short ones 4 bits are: they take LoRA from 22.7 to 11.5 GB,
+# checkpointing only to 16.8.
+# </details>
+
+# %% [markdown]
+# **What to see.** On the left answers are long, and most of LoRA's bar is activations. Only all
+# three tricks together stay below 16 GB, at 7.8. A 24 GB card needs no 4 bits. On the right answers
+# are short, and most of LoRA's bar is the base. There QLoRA fits into 16 GB without checkpointing.
+#
+# Why does the 4-bit base take 4.7 GB, not the 3.8 of Section 1? Each block has its absmax, and the
+# **embeddings**, a vector for each word, stay in 16 bits. And why do 4 bits shrink even the
+# activations? That is a detail of the library (Section 8, second reading).
+#
+# The next cell asserts what the figure shows.
+
+# %%
+fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
+assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
+assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
+assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
+
+# %% [markdown]
+# How far can the count be trusted? It was compared with a real card, an H100, for our small model.
+# Activations took at most 1.6% more than counted, and CUDA .2 GB more than we assume
+# (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B model nor checkpointing was
+# tried there.
+#
+# *And your card?* The same counter was run for this repository's configs. `README.md` has a line
+# for each. Hours are an upper estimate, and in parentheses stand those for only 8,000 pairs.
+
+# %%
+rows = [line.strip("| ").split(" | ") for line in Path("README.md").read_text().splitlines()
+        if "| train_rm, `" in line]
+Markdown(tables.table(["card", "command, config", "GB", "hours (8,000 pairs)", "run yet"], rows))
+
+# %% [markdown]
+# None of these has been run yet. By the estimate an 8B model fits a 24 GB card, but may take 85.0
+# hours. Its 9.9 GB are more than our 7.8, because this config computes up to 8,192 tokens at once,
+# and not one pair. To count for a card, and then to train:
+#
+# ```
+# python -m bsr_lite.scale.estimate --config bsr_lite/configs/rm_qlora_t4.yaml --card t4
+# python -m bsr_lite.train_rm --config bsr_lite/configs/rm_qlora_t4.yaml
+# ```
+#
+# **So adapters shrink gradients and averages, 4 bits the base, checkpointing the activations. With
+# long answers a 16 GB card needs all three.**
+
+# %% [markdown]
+# ## 5. Train, live
+#
+# Does a model learn whose base is rounded to 4 bits?
+#
+# We cut our small model to its first six layers, and hold it in NF4. Adapters and head are trained
+# for ten steps of eight pairs. The loss is BSR's: the Bradley-Terry loss, and a penalty that pulls
+# a batch's mean reward to zero (Eq. 25, $\lambda = 10^{-3}$; lesson 03).
+
+# %% [markdown]
+# Does the model then order answers better? **Kendall's tau** compares two orders of a prompt's
+# answers, that of the rewards and that of gold, the pocket world's true quality (01). It is 1 for
+# the same order, 0 for unrelated orders, and $-1$ for the reversed one. We take 30 prompts that
+# were not trained on. A random head may rank well by luck, so the same prompts are scored before
+# training, too.
+
+# %%
+import dataclasses
+
+from bsr_lite.train_rm import train
+
+RUNS = Path(tempfile.mkdtemp())
+config = load_config(CONFIG.format("bsr"), overrides=[
+    "model.depth=6", "data.max_pairs=80", "batch_size=8", "eval_every=100", "eval_groups=30",
+    f"output_dir={RUNS / 'bsr'}"])
+
+# %% [markdown]
+# The cell trains, and scores the prompts with both models. `start` has the head and adapters that
+# training starts from.
+
+# %%
+from bsr_lite.eval_rm import evaluate, score_answers
+from bsr_lite.metrics import bootstrap_interval, clustered
+from bsr_lite.train_rm import prepare
+
+with contextlib.redirect_stdout(io.StringIO()):
+    start, _, watched, _ = prepare(config, None)  # the head and adapters that training starts from
+    bsr, _ = train(dataclasses.replace(config, eval_groups=2))
+before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.token_budget)
+                 for model in (start, bsr))
+assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
+
+# %% [markdown]
+# **Predict**: at which tau does a random head start? How many of the 30 prompts rank better after
+# ten steps?
+#
+# The cell takes each prompt's change of tau, and their mean with a 95% interval over prompts.
+
+# %%
+change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
+mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
+worse, same, better = ((change.sign() == x).sum().item() for x in (-1, 0, 1))
+print(f"before: dev tau {before['score']:+.2f} ({before['low']:+.2f} to {before['high']:+.2f})")
+print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
+
+# %% [markdown]
+# In the figure a point is a prompt. Look at how many lie above zero, and whether the bar of the
+# mean reaches zero.
+
+# %%
+# drawing only
+figure, axis = plots.panels(1)
+tints = ["#EE7733" if x < 0 else "#0077BB" if x > 0 else "#888888" for x in change.sort().values]
+axis.scatter(range(len(change)), change.sort().values, 24, tints)
+axis.errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", color="black")
+axis.text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center")
+axis.axhline(0, color="grey", linewidth=0.6)
+axis.set(xlim=(-1, 36), xticks=[0, 10, 20, 29])
+plots.label(axis, "prompts, sorted", "tau after training minus before",
+            f"{better} prompts rank better, {same} as before, {worse} worse");
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# At .17. Its interval holds zero, so this may be luck. Half of the prompts rank better.
+# </details>
+#
+# **What to see.** 15 prompts rank better, and 7 worse. Tau rises by .22 on average. The interval of
+# this mean, +.02 to +.44, just leaves out zero.
+#
+# This flatters. Six sizes of the run were tried. For three of them the interval holds zero
+# (`data/runs/LOG.md`). We show the cheapest whose interval does not, with one seed.
+#
+# Not tested: whether a rounded base learns *worse*, and what the head alone would gain. Whether
+# more than an answer's length was learned, lesson 07 asks.
+#
+# **So on a base of 4 bits head and adapters learned something, but this is barely shown.**
+
+# %% [markdown]
+# ## 6. Save, load, check
+#
+# What must be saved, and how does one notice that a loaded model is not the trained one?
+#
+# Training changed only adapters and head, so only these are saved. When the model is loaded, the
+# base is made anew from its own file. A note, `reward_model.json`, says how the base was held.
+
+# %%
+folder = RUNS / "bsr" / "model"
+size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
+meta = json.loads((folder / "reward_model.json").read_text())
+print(f"adapters and head: {size / 1e6:.1f} MB; base: {meta['quantization']}")
+
+# %% [markdown]
+# Must the base be rounded again, as in training? The *original* one seems better: NF4 has not
+# rounded it. To try it, the cell copies the folder, and changes nothing but the note.
+
+# %%
+import shutil
+
+original = RUNS / "original"
+shutil.copytree(folder, original)  # the same adapters, the same head
+(original / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}));
+
+# %% [markdown]
+# We load two copies. One is *reloaded*, as it was saved. The other has its adapters *beside the
+# original* base. It is our positive control: a good check must notice it.
+
+# %%
+with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
+    copies = {"reloaded": load_reward_model(str(folder)),
+              "beside the original": load_reward_model(str(original))}
+
+# %% [markdown]
+# The trained model and each copy score the same four answers.
+
+# %%
+PROMPT = "Explain why the sky is blue. Answer in two sentences."
+ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
+           "reaches our eyes from all over the sky.",
+           "The sky is blue because it is blue. The sky is blue because it is blue. The sky is",
+           "I like trains.", "Blue."]
+rewards = score_answers(bsr, PROMPT, ANSWERS)
+scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
+
+# %% [markdown]
+# Which change counts? Only **margins**, differences between two rewards of the same prompt, mean
+# something (01). If two rewards move by $c_1$ and $c_2$, their margin changes by $c_1 - c_2$. So
+# the largest change of any margin is the largest move minus the smallest.
+#
+# **Predict**: which copies keep every margin?
+
+# %%
+def off(name, reference=rewards):  # the largest change of any margin
+    return (scored[name] - reference).max().item() - (scored[name] - reference).min().item()
+
+
+rows = [["trained", *(f"{r:+.2f}" for r in rewards), ""]]
+rows += [[name, *(f"{r:+.2f}" for r in scored[name]), f"{off(name):.3f}"] for name in scored]
+Markdown(tables.table(["rewards of", *(f"{n + 1}: {ANSWERS[n][:14]}" for n in range(4)),
+                       "largest change of a margin"], rows))
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Only the reloaded copy.
+# </details>
+#
+# Reloaded, the rewards are the same, to the bit. Beside the original base nothing failed, and no
+# warning came. Yet the margin of answer 2 over answer 4 moved by .127, from -1.22 to -1.09. This is
+# a tenth of it.
+#
+# The *order* of the answers does not show it: it is the same in both rows. And which copy judges
+# *better*, four answers cannot say. The trained model is no good judge: "I like trains." beats the
+# right answer.
+
+# %%
+assert torch.equal(scored["reloaded"], rewards), "same adapters, same 4-bit base, same bits"
+assert off("beside the original") > 2e-3, "the check must notice another base"
+
+# %% [markdown]
+# **So a trained model is its head, its adapters *and* its rounded base, which the note names. To
+# check a loaded model, score a few answers and compare margins, not orders.**
+
+# %% [markdown]
+# ## Exercises
+#
+# A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
+# token, CUDA's own left out? `linear` weights lie in NF4 with double quantization. `others`, the
+# embeddings, are frozen in 16 bits. `trained` numbers are in 32 bits with AdamW. Control: the 8B
+# model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80
+# GB are ruled out whatever the batch?
+#
+# <details><summary>Hint</summary>
+#
+# For which of the three does anyone keep more than the number itself?
+# </details>
+
+# %%
+def fixed_memory(linear, others, trained):
+    return None
+
+
+checks.check_fixed_memory(fixed_memory);
+
+# %%
+print("8B: ", fixed_memory(6.98e9, 0.525e9, 0.042e9), "GB")
+print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. Why does a frozen weight cost less than a trained one, even in the same number format?
+# 2. LoRA with short answers does not fit a card. Which trick helps more, and why?
+# 3. Why does an adapter cost little, though each of its numbers costs 16 bytes?
+# 4. Why do NF4's values lie close together near zero?
+# 5. A colleague puts your adapters beside the original, unrounded base. Nothing fails. What is
+#    wrong?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. It needs no gradient and no optimizer averages.
+# 2. Fewer bits: with few tokens the weights are most of the memory.
+# 3. It has few numbers: of rank 16 beside our matrix, 3.8% of the matrix's.
+# 4. Most weights of a block lie near zero. Values that are dense there make their errors small.
+# 5. The base is no longer the one of training: each layer's output moves by the rounding error
+#    $(W - W_4) h$, whatever the adapters are.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy | If not, or next, vary |
+# |---|---|---|
+# | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
+# | tau minus the start's, same prompts | above zero, as is its interval | more steps or prompts |
+# | rewards after a reload | equal to the bit, as here | the base that the folder names |
+# | margins of a few answers, on any other base | as in training | the base: as trained? |
+
+# %% [markdown]
+# ## What you know now
+#
+# **From 163 GB to 7.8, by count, with long answers: adapters remove nearly all gradients and
+# averages, 4 bits shrink the frozen weights, checkpointing shrinks activations. A trained model is
+# its head, its adapters *and* its rounded base: on the original base nothing failed, and the
+# margins changed.**
+#
+# Not shown: that a rounded base learns as well as an exact one, and that 8B runs on a real card as
+# counted.
+#
+# Next: **06 · Can you trust a comparison of two reward models?**
+
+# %% [markdown]
+# ## Second reading
+#
+# For those who will change a setting of QLoRA, or hand a trained model on. Exercises 2 to 4 close
+# it.
+
+# %% [markdown]
+# ## 7. Where NF4's values come from, and why blocks of 64
+#
+# **NF4** takes **quantiles** of the Gaussian bell. The quantile of probability $p$ has a share $p$
+# of the bell below it. Equal steps of $p$ give numbers that are dense where the bell is high. NF4
+# takes 8 positive quantiles, 7 negative ones, and 0. It divides all by the largest, which becomes
+# 1.
+
+# %%
+normal = torch.distributions.Normal(0.0, 1.0)
+# Probability 1 lies at infinity, so the outermost quantile stands half a step before it. A step is
+# 1/16 for 16 values and 1/15 for 15; bitsandbytes takes the mean of both.
+TAIL = 1 - (1 / 32 + 1 / 30) / 2
+
+
+def half(count):  # quantiles from the tail to just above the median
+    return normal.icdf(torch.linspace(TAIL, 0.5, count + 1, dtype=torch.float64)[:-1])
+
+
+ours = torch.cat([half(8), torch.zeros(1), -half(7)]).sort().values
+torch.testing.assert_close((ours / ours.max()).float(), nf4, rtol=0, atol=1e-6)
+
+# %% [markdown]
+# Sixteen evenly spaced values in $[-1, 1]$ would be simpler. Larger blocks would need fewer absmax.
+# What would be lost?
+#
+# **Predict**: in blocks of 64, is the error larger with even values, or smaller? Does NF4's lead
+# grow or shrink with the block?
+
+# %%
+torch.manual_seed(0)
+even, gauss = torch.linspace(-1, 1, 16), torch.randn(128, 4096)
+print(f"blocks of 64: NF4 {error(W, nf4, 64):.1f}%, even {error(W, even, 64):.1f}%")
+for b in (64, 4096):
+    print(f"absmax of {b:4d} Gaussian numbers: {gauss.view(-1, b).abs().amax(1).mean():.1f} std")
+
+# %%
+# drawing only
+blocks = [b for b in (16, 64, 256, 1024, 4096) if b <= W.numel()]
+figure, axis = plots.panels(1)
+for name, place, tint in (("NF4", nf4, "#4477AA"), ("even", even, "black")):
+    axis.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
+    axis.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
+    axis.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
+plots.label(axis, "weights in a block", "rms error, % of the weights' std",
+            "NF4's lead over even values grows with the block")
+axis.set(xscale="log", xlim=(13, 7500), ylim=(0, None))
+axis.set_xticks(blocks, blocks)
+axis.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (1024, 7.2),
+              ha="center", arrowprops={"arrowstyle": "-", "color": "#4477AA"});
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# It is larger: at 64 by a tenth, at 4,096 by more than a third. So the lead grows. The larger the
+# block, the farther out its absmax, and the more even values are wasted on a thin tail.
+# </details>
+#
+# **What to see.** Even values keep up only in blocks of 16. And every error grows with the block:
+# so smaller blocks mean smaller errors, but more bits for their absmax. Dotted, Gaussian numbers,
+# never rounded before, show the same. So our file's format is not the cause.
+
+# %% [markdown]
+# ## 8. What the activations hold
+#
+# Can a count be checked by hand? We take four layers of our small model, in 32 bits, with 1,024
+# tokens. The last column counts real tensors.
+#
+# **Predict**: which is larger, base or activations? Which of the two do 4 bits shrink?
+
+# %%
+from bsr_lite.scale.estimate import measure
 
 rows = []
 for name, changes in {"LoRA": [PLAIN], "QLoRA": [], "QLoRA, checkpointing": [AGAIN]}.items():
@@ -285,280 +765,105 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # 20 vectors. Checkpointing keeps one, and all 20 only in the layer that is computed again.
 
 # %% [markdown]
+# For 8B, one pair has more than 2,048 tokens. A quarter of a prompt and its answer is the prompt's,
+# which both answers share: $512 + 2 \cdot 1536 = 3584$ tokens. At 512 it has
+# $128 + 2 \cdot 384 = 896$.
+#
+# By the rule a token has $20 \cdot 32$ vectors of 4,096 numbers, in 16 bits. With checkpointing it
+# has $32 + 20$. With 3,584 tokens these are 18.8 and 1.5 GB. Counted are 25.5 and 2.2. The rule is
+# too low, but right about which trick saves more.
+
+# %% [markdown]
+# 4 bits save 14.3 GB of LoRA's total, of which 10.3 are weights. The rest is activations. Beside a
+# 16-bit layer PEFT, the library of adapters, copies an adapter's input to 32 bits. Beside a 4-bit
+# layer it makes no copy. Our small model computes in 32 bits anyway, so the table shows no such
+# saving.
+
+# %% [markdown]
 # **How far to trust the count.** Both columns of activations come from one counter, and would share
-# its errors. On an H100 our small model's activations took at most 1.6% more than counted
-# (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). CUDA itself took .2 GB more than we assume.
-# Neither an 8B model nor checkpointing was tried there.
-
-# %% [markdown]
-# Now Llama-3.1-8B: 32 layers, hidden states of 4,096 numbers, in 16 bits. The card holds one
-# **pair** at a time (03).
+# its errors. The H100 of Section 4 is a second opinion, without checkpointing.
 #
-# A prompt with *one* answer may have 2,048 tokens. A quarter of them is the prompt's. A pair is one
-# prompt and two answers, so it has $512 + 2 \cdot 1536 = 3584$ tokens. At 512 tokens, the figure's
-# right half, it has $128 + 2 \cdot 384 = 896$.
-#
-# **Predict** for 2,048 tokens, by the rule: which saves more of LoRA's memory, 4 bits or
-# checkpointing? Which does a 24 GB card need, which a 16 GB card?
-
-# %%
-WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
-        "LoRA,\ncheckpointing": [PLAIN, AGAIN], "QLoRA": [], "QLoRA,\ncheckpointing": [AGAIN]}
-BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
-
-
-# %% [markdown]
-# From the third layer on, often from the second, each layer adds the same number of bytes. So two
-# depths are counted, and a straight line leads to 32 layers. (Once all 32 were counted, with the
-# same digits: `data/runs/LOG.md`.)
-
-# %%
-@functools.cache  # nothing is counted twice
-def counted(length, way, layers):
-    return estimate(load_config(CONFIG.format("bt"), overrides=[
-        BIG, f"model.depth={layers}", f"data.max_length={length}", f"token_budget={2 * length}",
-        *WAYS[way]]), card="4060ti")
-
-
-def on_a_line(length, way, layers=32):
-    first = 2 if way in ("full", "LoRA") else 1  # the smallest depth on the line
-    less, more = counted(length, way, first), counted(length, way, first + 1)
-    return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
-
-
-# %%
-bill = {}
-for length in (2048, 512):
-    for way in WAYS:
-        if (length, way) == (512, "full"):
-            continue  # no small card holds its weights
-        parts = on_a_line(length, way)
-        parts["trained"] = sum(parts[p] for p in ("adapters", "gradients", "optimizer"))
-        bill[length, way] = {p: parts[p] / 1e9 for p in (
-            "base", "trained", "activations", "context", "total")}  # context: CUDA's own, assumed
-full, lora = bill[2048, "full"], bill[2048, "LoRA"]
-print(f"full, 2,048 tokens: {full['total']:.0f} GB; weights, gradients and averages alone "
-      f"{full['base'] + full['trained']:.0f}")
-print(f"with adapters: gradients, averages and the adapters {lora['trained']:.1f} GB")
+# The straight line holds from the third layer on, often from the second. The cell checks it for
+# five layers. Once all 32 were counted, with the same digits (`data/runs/LOG.md`).
 
 # %%
 for way in ("full", "LoRA"):
     assert on_a_line(2048, way, 5) == counted(2048, way, 5), "five layers lie on the line"
-assert abs(bill[2048, "full"]["base"] / (4 * WEIGHTS / 1e9) - 1) < 1e-3, "Section 1's weights"
-fits = {limit: [way for way in WAYS if bill[2048, way]["total"] < limit] for limit in (16, 24)}
-assert fits[16] == ["QLoRA,\ncheckpointing"], "at 2,048 tokens 16 GB takes all three tricks"
-assert fits[24] == ["LoRA,\ncheckpointing", "QLoRA,\ncheckpointing"], "24 GB needs no 4 bits"
+
+# %% [markdown]
+# ## 9. What the first step moves
+#
+# An adapter starts with $B = 0$ (Section 3). **Predict**: at the very first step, is the gradient
+# of $A$ zero? Is that of $B$? The cell takes a made-up loss.
 
 # %%
-# drawing only
-COLORS = {"base": "#BBBBBB", "trained": "#AA3377", "activations": "#4477AA", "context": "#CCBB44"}
-NAMES = ("frozen base", "adapters, gradients, averages", "activations", "CUDA")
-(figure, axes), some = plots.panels(2, sharey=True), list(WAYS)[1:]
-for axis, length in zip(axes, (2048, 512), strict=True):
-    bottom = torch.zeros(len(some))
-    for (part, tint), name in zip(COLORS.items(), NAMES, strict=True):
-        height = torch.tensor([bill[length, way][part] for way in some])
-        axis.bar_label(axis.bar(some, height, 0.6, bottom=bottom, color=tint, label=name),
-                       [f"{x:.1f}" if x > 1.8 else "" for x in height], label_type="center",
-                       fontsize=8, color="white" if part == "activations" else "black")
-        bottom += height
-    for place, total in enumerate(bottom.tolist()):
-        beside = 22 < total < 24  # above its bar it would stand over a card's line
-        axis.text(place + 0.33 * beside, total - 1.1 if beside else total + 0.7, f"{total:.1f}",
-                  ha="left" if beside else "center", fontsize=9, weight="bold")
-    for limit in (16, 24):
-        axis.axhline(limit, color="black", linewidth=0.8, linestyle="--", zorder=0)
-        axis.text(3.45, limit + 0.4, f"{limit} GB card", fontsize=8, ha="right")
-    axis.tick_params(axis="x", labelsize=8)
-    axis.set_axisbelow(True)
-axes[0].text(3.45, 40, f"full: {full['total']:.0f} GB, far off this axis", fontsize=9, ha="right")
-plots.label(axes[0], "", "memory, counted (GB)",
-            "2,048 tokens: a 16 GB card needs all three tricks")
-plots.label(axes[1], "", "", "512 tokens: adapters and 4 bits suffice on 16 GB")
-axes[1].legend(loc="upper right", fontsize=8, reverse=True);
+A.requires_grad_(), B.requires_grad_()
+y = h @ W4.T + alpha / rank * (h @ A.T) @ B.T
+y.square().mean().backward()
+print(f"|gradient of A| {A.grad.norm():.2f}, |gradient of B| {B.grad.norm():.2f}")
+assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Checkpointing. By the rule a token has $20 \cdot 32$ vectors, with checkpointing $32 + 20$: 18.8
-# and 1.5 GB. Counted are 25.5 and 2.2. The rule is too low, but right about which saves more. With
-# adapters a 24 GB card needs only checkpointing. A 16 GB card needs all three tricks, or shorter
-# answers.
-#
-# 4 bits save 14.3 GB, of which 10.3 are weights. The rest is activations. Beside a 16-bit layer
-# PEFT, the library of adapters, copies an adapter's input to 32 bits. Beside a 4-bit layer it makes
-# no copy.
+# $A$'s is zero: it passes through $B$, which is zero. $B$'s is not. If both started at zero, each
+# one's gradient would pass through the other, and no adapter would ever move.
 # </details>
 
 # %% [markdown]
-# **What to see.** With 2,048 tokens most of LoRA's memory is activations, so checkpointing helps
-# more. With 512 most is the base, so 4 bits do. The 4-bit base takes 4.7 GB, not Section 1's 3.8:
-# embeddings stay in 16 bits, and each block has its absmax.
-
-# %% [markdown]
-# ## 5. Train, live
+# ## 10. Merge, and round again
 #
-# Does a model with a rounded base learn? We cut our model to its first six layers, and train it for
-# ten steps of eight pairs with BSR (Eq. 25, $\lambda = 10^{-3}$, one group a batch). A random head
-# may rank well by luck, so the same prompts are scored before training, too (Kendall's tau).
+# **Merging** folds an adapter into one matrix, $W' = W_4 + \frac{\alpha}{k} B A$, which gives the
+# same outputs. But $W'$ does not lie on the 16 values. So it takes at least 16 bits a weight again,
+# 15.0 GB for 8B. For 4 bits it must be rounded again. Which copy is still the model?
 #
-# One seed, so a demonstration. Whether a rounded base learns *worse* is not tested.
-
-# %%
-import dataclasses
-
-from bsr_lite.train_rm import train
-
-RUNS = Path(tempfile.mkdtemp())
-config = load_config(CONFIG.format("bsr"), overrides=[
-    "model.depth=6", "data.max_pairs=80", "batch_size=8", "eval_every=100", "eval_groups=30",
-    f"output_dir={RUNS / 'bsr'}"])
-
-# %%
-from bsr_lite.eval_rm import evaluate, score_answers
-from bsr_lite.metrics import bootstrap_interval, clustered
-from bsr_lite.train_rm import prepare
-
-with contextlib.redirect_stdout(io.StringIO()):
-    start, _, watched, _ = prepare(config, None)  # the head and adapters that training starts from
-    bsr, _ = train(dataclasses.replace(config, eval_groups=2))
-before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.token_budget)
-                 for model in (start, bsr))
-assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
-
-# %% [markdown]
-# **Predict**: where does a random head start? Do most prompts rank better after ten steps?
-
-# %%
-change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
-mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
-worse, same, better = ((change.sign() == x).sum().item() for x in (-1, 0, 1))
-
-# %%
-# drawing only
-figure, axes = plots.panels(2)
-words = {"as before": "#888888", "better": "#0077BB", "worse": "#EE7733"}
-tints = [list(words.values())[int(x)] for x in change.sign()]
-apart = torch.linspace(-0.03, 0.03, len(change))  # equal lines, drawn beside one another
-for taus, shift, tint in zip(zip(before["per_prompt"], after["per_prompt"], strict=True), apart,
-                             tints, strict=True):
-    axes[0].plot([0, 1], torch.tensor(taus) + shift, color=tint, linewidth=0.8, alpha=0.6)
-MEAN = {"color": "black"}
-axes[0].plot([before["score"], after["score"]], "o-", linewidth=2.5, **MEAN)
-axes[0].text(1.04, after["score"], "mean", va="center", fontsize=8, **MEAN)
-axes[0].set(xlim=(-0.1, 1.25), xticks=[0, 1], xticklabels=["untrained", "after ten steps"])
-axes[1].scatter(range(len(change)), change.sort().values, 16, [tints[n] for n in change.argsort()])
-axes[1].errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", **MEAN)
-axes[1].text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center", fontsize=8, **MEAN)
-for x, y, count, word in ((worse, -0.36, worse, "worse"), (worse + 2, 0.08, same, "as before"),
-                          (worse + same, 0.43, better, "better")):
-    axes[1].text(x + 0.3, y, f"{count} {word}", color=words[word], fontsize=8)
-plots.label(axes[0], "a line a prompt (moved by up to .03); colours as on the right",
-            "Kendall's tau within a prompt",
-            f"mean tau {before['score']:+.2f} untrained, {after['score']:+.2f} after ten steps")
-plots.label(axes[1], "dev prompts, sorted", "tau after training minus before",
-            f"a mixture: {better} of {len(change)} prompts rank better")
-axes[1].set(xlim=(-1, 36), xticks=[0, 10, 20, 29])
-for axis in axes:
-    axis.axhline(0, color="grey", linewidth=0.6)
-
-# %%
-print(f"before: dev tau {before['score']:+.2f} ({before['low']:+.2f} to {before['high']:+.2f})")
-print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# At .17, but the interval holds zero (-.04 to +.36). Half of the prompts rank better.
-# </details>
-#
-# **What to see.** After ten steps the same prompts score .22 higher (+.02 to +.44 over prompts).
-# This flatters: of six sizes tried, this is the cheapest whose interval leaves out zero. For three
-# of them it holds zero (`data/runs/LOG.md`). Head and adapters were trained together: what the head
-# alone would gain was not tested. Whether more than a length was learned, lesson 07 asks.
-
-# %% [markdown]
-# ## 6. Which copy is still the model?
-#
-# Only the adapters and the head are saved, and the base is made anew. Must it be rounded, as in
-# training?
-#
-# | copy | base | adapters | kept here in |
-# |---|---|---|---|
-# | 1 | rounded | beside | 4 bits |
-# | 2 | rounded | merged | 32 bits |
-# | 3 | original | beside | 32 bits |
-# | 4 | original | merged | 32 bits |
-# | 5 | rounded | merged, the sum rounded again | 4 bits |
-# | control | rounded | left out | 4 bits |
+# Three more copies join the two of Section 6: the adapters *merged* into the rounded base, in 32
+# bits; *merged into the original* base, in 32 bits; and *merged, rounded again* to 4 bits. As a
+# control, *no adapters* has them set to zero, and keeps the trained head.
 #
 # **Predict**: which copies keep every margin?
 
 # %%
-import shutil
-
 from bsr_lite.scale.merge import merge_reward_model
 
-folder, original = RUNS / "bsr" / "model", RUNS / "original"
-size = sum(f.stat().st_size for f in folder.glob("adapter_model*"))
-meta = json.loads((folder / "reward_model.json").read_text())
-print(f"adapters and head: {size / 1e6:.1f} MB; base: {meta['quantization']}")
-shutil.copytree(folder, original)  # the same files; only the note on how the base is held changes
-(original / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}));
-
-# %%
-places = {"1 reloaded": folder, "2 merged": RUNS / "copy2", "3 beside the original": original,
-          "4 merged into the original": RUNS / "copy4"}
 with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
-    for number, source in ((2, folder), (4, original)):
-        merge_reward_model(source, RUNS / f"copy{number}")  # the base's values + (alpha / k) B A
-    copies = {name: load_reward_model(str(place)) for name, place in places.items()}
-
-# %%
-PROMPT = "Explain why the sky is blue. Answer in two sentences."
-ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
-           "reaches our eyes from all over the sky.",
-           "The sky is blue because it is blue. The sky is blue because it is blue. The sky is",
-           "I like trains.", "Blue."]
-rewards = score_answers(bsr, PROMPT, ANSWERS)
-scored = {name: score_answers(model, PROMPT, ANSWERS) for name, model in copies.items()}
-Markdown(tables.table(["answer", "begins", "reward in the trained model"], [
-    [f"{n + 1}", ANSWERS[n][:24], f"{rewards[n]:+.2f}"] for n in range(4)]))
+    for name, source in (("merged", folder), ("merged into the original", original)):
+        merge_reward_model(source, RUNS / name)  # the base's values + (alpha / k) B A
+        scored[name] = score_answers(load_reward_model(str(RUNS / name)), PROMPT, ANSWERS)
 
 # %% [markdown]
-# The model is no good judge: "I like trains." beats the right answer. But do copies give the *same*
-# rewards?
-#
-# The next cell turns the reloaded copy into the control ($B$ set to zero), then into copy 5 (the
-# sum, rounded).
+# The next cell turns one more reloaded copy into the control, and then into the copy that is
+# rounded again: it puts the rounded sum of base and trained adapters there.
 
 # %%
-again, sums = copies["1 reloaded"], []
-layers = [layer for layer in again.backbone.modules() if hasattr(layer, "lora_A")]
-for layer in layers:
-    held, (A, B) = layer.base_layer.weight, (
-        getattr(layer, x)["default"].weight.data for x in ("lora_A", "lora_B"))
+def adapted(model):  # the matrices with an adapter
+    return [layer for layer in model.backbone.modules() if hasattr(layer, "lora_A")]
+
+
+with quiet_loading():
+    again = load_reward_model(str(folder))
+for layer in adapted(again):
+    layer.lora_B["default"].weight.data.zero_()
+scored["no adapters"] = score_answers(again, PROMPT, ANSWERS)
+
+# %%
+for layer, trained in zip(adapted(again), adapted(bsr), strict=True):
+    held = trained.base_layer.weight
+    A, B = (getattr(trained, x)["default"].weight.data for x in ("lora_A", "lora_B"))
     whole = bnb.dequantize_4bit(held.data, held.quant_state)
-    sums.append((whole.float() + layer.scaling["default"] * B @ A).to(whole.dtype))
-    B.zero_()  # no adapter from here on
-scored["control: no adapters"] = score_answers(again, PROMPT, ANSWERS)
-for layer, whole in zip(layers, sums, strict=True):
+    whole = (whole.float() + trained.scaling["default"] * B @ A).to(whole.dtype)
     held = layer.base_layer.weight
     held.data, held.quant_state = bnb.quantize_4bit(
         whole, blocksize=64, quant_type="nf4", compress_statistics=True)
-scored["5 merged, rounded again"] = score_answers(again, PROMPT, ANSWERS)
-scored = dict(sorted(scored.items()))
-
-# %%
-def off(name, reference=rewards):  # the largest change of any margin
-    return (scored[name] - reference).max().item() - (scored[name] - reference).min().item()
-
+scored["merged, rounded again"] = score_answers(again, PROMPT, ANSWERS)
 
 # %%
 # drawing only
 figure, axis = plots.panels(1)
 figure.set_figheight(1.2 * figure.get_figheight())
-for place, name in enumerate(reversed(scored)):
+names = ["reloaded", "merged", "beside the original", "merged into the original",
+         "merged, rounded again", "no adapters"]
+for place, name in enumerate(reversed(names)):
     moved = scored[name] - rewards
     ground = "#F2F2F2" if place % 2 else "white"
     axis.axhspan(place - 0.5, place + 0.5, color=ground, zorder=-1)
@@ -568,36 +873,36 @@ for place, name in enumerate(reversed(scored)):
                   va="center_baseline", fontsize=8,
                   bbox={"color": ground, "pad": 0.2, "linewidth": 0})
     axis.text(1.02, place, f"{off(name):.3f}", va="center", transform=axis.get_yaxis_transform())
-axis.text(1.02, len(scored) - 0.5, "largest change\nof a margin", fontsize=8,
+axis.text(1.02, len(names) - 0.5, "largest change\nof a margin", fontsize=8,
           transform=axis.get_yaxis_transform())
 axis.axvline(0, color="#BBBBBB", linewidth=0.6, zorder=0)
 axis.grid(False)
-axis.set_yticks(range(len(scored)), list(scored)[::-1])
-axis.set_ylim(-0.5, len(scored) - 0.5)
-plots.label(axis, "reward minus the trained model's; digits: the four answers of the table", "",
-            "only its own rounded base keeps the margins; rounded again, little is left")
+axis.set(yticks=range(len(names)), yticklabels=names[::-1], ylim=(-0.5, len(names) - 0.5))
+plots.label(axis, "reward minus the trained model's; digits: the four answers", "",
+            "only its own rounded base keeps the margins; rounded again is like no adapters")
 
 # %%
 near = 1e-3 if meta["dtype"] == "float32" else 0.06  # products of 16 bits differ from merged ones
-assert torch.equal(scored["1 reloaded"], rewards), "same adapters, same 4-bit base, same bits"
-assert off("2 merged") < near, "merged into the base it was trained on: the same model"
-assert off("3 beside the original", scored["4 merged into the original"]) < near, "one function"
-for name in ("3 beside the original", "4 merged into the original", "5 merged, rounded again"):
-    assert off(name) > max(off("2 merged"), 2e-3), f"{name}: a margin moved too little"
+assert off("merged") < near, "merged into the base it was trained on: the same model"
+beside, into = "beside the original", "merged into the original"
+assert off(beside, scored[into]) < near, "one function"
+for name in (beside, into, "merged, rounded again"):
+    assert off(name) > max(off("merged"), 2e-3), f"{name}: a margin moved too little"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only 1 and 2: copy 1 to the bit, copy 2 to three decimals.
+# Only two: the reloaded copy to the bit, the merged one to three decimals.
 # </details>
 #
-# **What to see.** A row's line is as long as the largest change of a margin. (A digit's height in
-# its row means nothing.) Copies 3 and 4 agree: **beside or merged is one function; the base
-# decides.** On the original base the margin of 2 over 4 moves by .13. In the control the largest
-# change is .57 (2 over 3). Which copy judges better, four answers cannot say.
-
-# %% [markdown]
-# Why is copy 5 nearly the control? **Predict** how many 4-bit codes ten steps moved.
+# **What to see.** A row's line is as long as the largest change of a margin. A digit's height in
+# its row means nothing. Beside the original or merged into it is the same: **beside or merged is
+# one function; the base decides.** So `merge` reads the note, and adds to the base that it names.
+# On the original base a margin moves by .127. Without all that the adapters learned, one moves by
+# .566.
+#
+# Why is the copy that was rounded again nearly the control? **Predict** how many 4-bit codes ten
+# steps moved.
 
 # %%
 total, moved, farthest = 0, {1: 0, 100: 0}, 0
@@ -625,55 +930,17 @@ print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
 # by .023. So rounding again takes back nearly all that the adapters changed. Not all: where a
 # block's absmax moves, all its weights move with it.
 #
-# Would one notice copy 4 by the *order* of the answers?
-
-# %%
-i, j = torch.triu_indices(4, 4, 1)  # the six pairs of four answers
-r = scored["4 merged into the original"]
-print(f"pairs in the trained order: {((r[i] > r[j]) == (rewards[i] > rewards[j])).sum()} of 6")
-up, down = (r - rewards).argmax(), (r - rewards).argmin()  # of the margin that moves most
-print(f"margin of answer {up + 1} over {down + 1}: {r[up] - r[down]:+.2f}, "
-      f"in the trained model {rewards[up] - rewards[down]:+.2f}")
+# Not tried: longer training, and merging in 16 bits, in which an 8B model computes.
 
 # %% [markdown]
-# No: all six pairs keep their order. An order can hide a changed model, so **compare margins, not
-# orders**. A saved model notes how its base was held, and `merge` adds to *that* base.
-
-# %% [markdown]
-# ## Exercises
+# ### Exercise 2
 #
-# A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
-
-# %% [markdown]
-# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
-# token, CUDA's own left out? `linear` weights lie in NF4 with double quantization, `others`
-# (embeddings) are frozen in 16 bits, `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 40, 48 and 80
-# GB are ruled out whatever the batch?
-#
-# <details><summary>Hint</summary>
-#
-# For which of the three does anyone keep more than the number itself?
-# </details>
-
-# %%
-def fixed_memory(linear, others, trained):
-    return None
-
-
-checks.check_fixed_memory(fixed_memory);
-
-# %%
-print("8B: ", fixed_memory(6.98e9, 0.525e9, 0.042e9), "GB")
-print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
-
-# %% [markdown]
-# **2.** *Judge a record.* "Attention compares every token with every other. So activations grow
-# with the *square* of the answers' length." `bench_growth` recorded the peak memory, the
-# model's weights left out, of a real step on a CPU (LoRA, four layers, two pairs) at 64 to 1,024
-# tokens of prompt and answer. Return the power with which the peak grows, by a
-# least-squares line. Then run the last cell, over all sizes and between neighbours. What may one
-# say, and what not?
+# *Judge a record.* "Attention compares every token with every other. So activations grow with the
+# *square* of the answers' length." `bench_growth` recorded the peak memory, without the model's
+# weights, of a real step on a CPU (LoRA, four layers, two pairs). The lengths run from 64 to 1,024
+# tokens of prompt and answer; Section 8 says how many tokens a pair then has. Return the power with
+# which the peak grows, by a least-squares line. Then run the last cell. What may one say, and what
+# not?
 #
 # <details><summary>Hint</summary>
 #
@@ -696,11 +963,13 @@ print("exponent, all sizes:", growth_exponent(tokens, peaks))
 print("between neighbours:", [growth_exponent(tokens[n:n + 2], peaks[n:n + 2]) for n in range(4)])
 
 # %% [markdown]
-# **3.** *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values`
-# (16,), and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$,
-# (outputs, inputs), for which `h @ W'.T` is what both give together. Then: a colleague merges into
-# the original matrix `W`. By which matrix is the result wrong, and does it depend on `A` and `B`?
-# (So why did copies 3 and 4 agree?)
+# ### Exercise 3
+#
+# *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values` (16,),
+# and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$, (outputs,
+# inputs), for which `h @ W'.T` is what both give together. Then: a colleague merges into the
+# original matrix `W`. By which matrix is the result wrong, and does it depend on `A` and `B`? So
+# why does merging into the original give the same as standing beside it?
 #
 # <details><summary>Hint</summary>
 #
@@ -715,10 +984,12 @@ def merged_matrix(codes, absmax, values, A, B, alpha):
 checks.check_merged_matrix(merged_matrix);
 
 # %% [markdown]
-# **4.** *The first step.* `gradient` (outputs, inputs) is the derivative of the loss with respect
-# to the merged matrix $W'$. $B$ is zero. Both $A$ and $B$ take one step of plain gradient descent,
-# of size `rate` times the gradient. By which matrix does $W'$ change? **Predict**, before the last
-# cell: what does twice the `alpha` do to that step?
+# ### Exercise 4
+#
+# *The first step.* `gradient` (outputs, inputs) is the derivative of the loss with respect to the
+# merged matrix $W'$. $B$ is zero. Both $A$ and $B$ take one step of plain gradient descent, of size
+# `rate` times the gradient. By which matrix does $W'$ change? **Predict**, before the last cell:
+# what does twice the `alpha` do to that step?
 #
 # <details><summary>Hint</summary>
 #
@@ -735,47 +1006,3 @@ checks.check_first_step(first_step);
 # %%
 once, twice = (first_step(torch.ones(4, 6), torch.ones(3, 6), alpha, 0.1) for alpha in (12, 24))
 print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f} times the step")
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. Why does a frozen weight cost less than a trained one, even in the same number format?
-# 2. LoRA with short answers does not fit a card. Which trick helps more, and why?
-# 3. What would happen if $A$ and $B$ both started at zero?
-# 4. Why is NF4 no better than even spacing in very small blocks?
-# 5. A colleague merges your adapters into the original model. Nothing fails. What is wrong?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. It needs no gradient and no optimizer averages.
-# 2. Fewer bits: with few tokens the weights are most of the memory.
-# 3. Each one's gradient passes through the other: no adapter would ever move.
-# 4. Absmax lies close to the other weights: no thin tail to waste values on.
-# 5. The base is no longer the one of training: each layer's output moves by the rounding error
-#    $(W - W_4) h$, whatever the adapters are (Exercise 3).
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Healthy | If not, or next, vary |
-# |---|---|---|
-# | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the start's, same prompts | above zero, as is its interval | more steps or prompts |
-# | rewards after a reload | equal to the bit, as here | the base that the folder names |
-# | margins after merging | here, trained in 32 bits, moved by .000 | the base: as trained? |
-
-# %% [markdown]
-# ## What you know now
-#
-# **From 163 GB to 7.8, by count, with long answers: adapters remove nearly all gradients and
-# averages, 4 bits shrink the frozen weights, checkpointing shrinks activations. A trained model is
-# its head, its adapters *and* its rounded base: merged anywhere else, nothing fails and the margins
-# change.**
-#
-# - After ten steps, rounding again lost nearly all that the adapters had changed.
-# - Not tried: longer training, and merging in 16 bits, in which an 8B model computes.
-#
-# Next: **06 · Can you trust a comparison of two reward models?**
-

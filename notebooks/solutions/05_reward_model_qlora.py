@@ -91,7 +91,7 @@ print("between neighbours:", [f"{growth_exponent(tokens[n:n + 2], peaks[n:n + 2]
 # **3.** The layer computes with its rounded values, so these are what the change is
 # added to. The rank is the number of $A$'s rows.
 # Merged into $W$, every output is wrong by $h D^T$ with $D = W - W_4$, the rounding error, whatever
-# $A$ and $B$ are: beside $W$ the adapter does just the same, merged or not (copies 3 and 4).
+# $A$ and $B$ are: beside $W$ the adapter does just the same, merged or not (Section 10).
 
 # %%
 def merged_matrix(codes, absmax, values, A, B, alpha):
