@@ -89,7 +89,7 @@ SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 # sets the start of the training and the order of its batches.
 #
 # **Predict**: BT is trained four times on the same pairs, each time with another seed. How far
-# apart are the four scores? Compare with the paper's largest gain, .024.
+# apart are the four scores? Compare with the paper's largest gain, .024. The next cell prints them.
 
 # %%
 runs = read_runs(RUNS / "study_lora")
@@ -129,9 +129,9 @@ alone.round(3)
 # - A **95% interval** reaches a few standard errors to each side of the mean. It is made to hold
 #   the true difference in 95 of 100 repetitions. How far it reaches is its **half-width**.
 #
-# The next cell computes it twice. *Paired* is the half-width for the paired differences.
-# *Unpaired* treats the same scores as if BSR had used other seeds and prompts. Then each method has
-# its own luck, and the squares of the two half-widths add up.
+# The next cell computes two half-widths. *Paired* is that of the paired differences. *Unpaired*
+# treats the same scores as if BSR had used other seeds and prompts. Then each method has its own
+# luck, and the squares of the two methods' half-widths add up, as variances do.
 
 # %%
 def half_width(x):  # (seeds, prompts) -> half of the 95% interval
@@ -176,9 +176,11 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 # do. Middle: the two seeds that are highest for BT are highest for BSR. Right: without what both
 # share ± .091 becomes ± .026. The interval still holds zero.
 #
+# Sharing the prompts helps on all four sets. Sharing the seeds, too, helps on three of them
+# (Section 7, second reading).
+#
 # **Answer: subtract partner from partner. What both methods share drops out, and on our four sets
-# the interval gets 2.2 to 5.9 times narrower.** The shared prompts always help here, the shared
-# seeds not on every set (Section 7, second reading).
+# the interval gets 2.2 to 5.9 times narrower.**
 
 # %% [markdown]
 # ## 2. Does the interval speak of new seeds *and* new prompts?
@@ -209,10 +211,9 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 #
 # - the four *seed means*, each an average over the same prompts. They do not show how prompts
 #   scatter, so an interval **over seeds alone** leaves out the second term;
-# - the 240 *prompt means*, each an average over the same seeds. An interval **over prompts alone**
-#   leaves out the first term;
-# - all $d_{ij}$. The library's interval **over both** leaves out none (how: Section 7, second
-#   reading).
+# - the 240 *prompt means*, each an average over the same seeds. They do not show how seeds scatter,
+#   so an interval **over prompts alone** leaves out the first term;
+# - all $d_{ij}$. The library's interval **over both** leaves out none.
 #
 # The next cell computes the three intervals.
 
@@ -231,8 +232,8 @@ pd.DataFrame(three_intervals(d), index=[f"over {name}" for name in OVER],
 # Over prompts alone the interval is only half as wide. Is it better, or too sure of itself? One
 # study cannot tell, for nobody knows its true difference.
 #
-# So let us make up studies whose true difference we know: it is zero. They shall scatter as ours
-# does. The next cell estimates the three standard deviations of our study.
+# So we make up studies whose true difference we know: it is zero. They shall scatter as ours does.
+# The next cells estimate our study's three standard deviations.
 
 # %%
 def variances(d):  # (seeds, prompts) -> of the seed means, of the prompt means, of the rest
@@ -308,8 +309,8 @@ assert holds[:, 1].mean() < 0.9, "an interval that leaves the seeds out must be 
 # %% [markdown]
 # ## 3. How large a difference could the study have found?
 #
-# A study *finds* a difference if its interval excludes zero. Ours found none. Is there none, or
-# could the study not find it?
+# A study *finds* a difference if its interval excludes zero. Section 2's interval holds zero, so it
+# found none. Is there none, or could the study not find it?
 #
 # A **positive control** tells: put in a difference that you know, and see whether it is found. So
 # add a known difference to each of Section 2's made-up studies. The share that finds it is the
@@ -317,24 +318,28 @@ assert holds[:, 1].mean() < 0.9, "an interval that leaves the seeds out must be 
 
 # %% [markdown]
 # Textbooks say that this takes a difference of 2.8 standard errors. If the standard error is known,
-# a 95% interval reaches 1.96 of them. Another .84 is the margin that four of five normal numbers
-# keep. How far does our interval reach?
+# the interval reaches 1.96 of them. So an estimate above 1.96 is a find. Four of five estimates
+# fall short of the truth by less than .84. So a truth of 1.96 + .84 = 2.8 standard errors is found
+# in four of five studies.
+#
+# How far does our interval reach?
 
 # %%
 _, low, high, error = statistics.two_way_interval(d)
 print(f"half-width {(high - low) / 2:.3f} = {(high - low) / 2 / error:.2f} standard errors")
 
 # %% [markdown]
-# Farther, for it does not *know* its standard error. It estimates it, here mostly from four seeds,
-# and the estimate may be too small by luck. An estimate from four numbers takes 3.18.
+# Farther than 1.96, because the study does not *know* its standard error. It estimates it, here
+# mostly from four seeds, and the estimate may be too small by luck. To be safe against that, an
+# interval from four numbers must reach 3.18.
 #
 # In our made-up studies 2.8 standard errors are .023, about the paper's largest gain.
 #
 # **Predict**: how often do they find a difference of .023?
 
 # %% [markdown]
-# To add a difference to a study is to shift its interval. The next two cells compute the power for
-# 61 differences. `known` is what it would be if the standard error were known.
+# To add a difference is to shift a study's interval. The next two cells compute the power for 61
+# differences. `known` is the power if the standard error were known.
 
 # %%
 true_error = math.sqrt(sd_seed**2 / 4 + sd_prompt**2 / 240 + sd_rest**2 / 960)
@@ -388,30 +393,15 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 # In .48 of the cases, fewer than half. A power of .80 needs a difference of .034.
 # </details>
 #
-# The paper's largest gain, .024, would be found about every second time, and a gain of .01 one time
-# in eight. So an interval that holds zero does not say that nothing is there.
+# Our study would find a gain of .024, the paper's largest, about every second time, and one of .01
+# one time in eight. So an interval that holds zero does not say that nothing is there.
 
 # %% [markdown]
-# Even .034 is a guess. It supposes that seeds scatter by .011, and four seeds tell their own
-# scatter badly. The next cell prints a 95% interval for it, supposing that seed means are normal:
-# then their variance follows chi-square's distribution. It also makes up studies whose seeds
-# scatter by the upper end.
-
-# %%
-def seed_limits(d):  # 9.348, 0.216: 2.5% of chi-square, 3 degrees, lie above, below
-    of_seeds, _, of_rest = variances(d)
-    return [math.sqrt(max(3 * of_seeds / q - of_rest / d.shape[1], 0)) for q in (9.348, 0.216)]
-
-
-limit, fresh = seed_limits(d)[1], np.random.default_rng(1)
-wild = [made_up(4, 240, (limit, sd_prompt, sd_rest), fresh) for _ in range(1000)]
-needed_then = np.quantile([-statistics.two_way_interval(x)[1] for x in wild], 0.8)
-print("standard deviation of the seeds, 95% interval:", np.round(seed_limits(d), 3).tolist())
-print(f"at {limit:.3f} a power of .80 needs a difference of {needed_then:.2f}")
-
-# %% [markdown]
-# **Answer: with four seeds about .034 of tau, more than any gain of the paper's. If seeds scatter
-# as much as they might, it is .13. So ask before the run, and plan for the larger.**
+# The .034 supposes that seeds scatter by .011. Four seeds tell that only roughly. If seeds scatter
+# more, the difference must be larger, up to about four times (Section 9, second reading).
+#
+# **Answer: .034 of tau, if .011 is right. These are 4.2 standard errors, not 2.8, and more than any
+# of the paper's gains. Ask before the run.**
 
 # %% [markdown]
 # ## 4. Where do the ends of the interval lie?
@@ -457,8 +447,8 @@ lora = ends_of("lora")
 lora.round(4)
 
 # %% [markdown]
-# In the figure the grey band is the useful difference, and the dotted lines are the paper's largest
-# gain. Which ends lie inside the band, and which inside the dotted lines?
+# In the figure grey is the useful difference, and dotted the paper's largest gain. Which ends lie
+# inside each?
 
 # %%
 figure, axis = plots.panels()
@@ -487,19 +477,20 @@ assert (tau.low < -0.024).sum() == 2, "two of the three hold a cost of the paper
 # - Every upper end is above .01. A gain of .01 is *not* excluded.
 # - Two lower ends are below -.024. There a *cost* of this size is not excluded.
 #
+# All this holds for *lora*: one small model, 900 pairs, one $\lambda$.
+#
 # **Answer: the ends say what is excluded: in tau a difference of .05, but not every difference.**
-# And *lora* is one small model, 900 pairs, one $\lambda$.
 
 # %% [markdown]
 # ## 5. How many intervals were looked at?
 #
-# Elsewhere an interval excludes zero. Is that a finding?
+# Suppose that some interval excludes zero. Is that a finding?
 #
 # A 95% interval misses the truth one time in twenty. Look at twenty intervals where no difference
 # is real, and on average one excludes zero. So count *all* that were looked at, not only the
 # interesting ones.
 #
-# *lora* is one of eight studies here that train reward models with three seeds or more. Each
+# *lora* is one of eight studies here that train the language model with three seeds or more. Each
 # compares methods with BT, on test sets and on *dev* sets, kept for choices (04). Two return in
 # Exercise 4: *lambda* trains BSR at four $\lambda$, *terms* also its two terms alone (03).
 #
@@ -514,7 +505,7 @@ rows = [[study, method, test,  # accuracy doubled, as above
         for method, tests in list(table.items())[1:] for test, cell in tests.items()]
 
 # %% [markdown]
-# The next cell counts. A *gain* is an interval above zero, a *cost* one below: there BT is better.
+# The next cell counts. A *gain* is an interval above zero, a *cost* one below it.
 
 # %%
 counted = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
@@ -526,11 +517,11 @@ table.assign(chance=0.05 * table.intervals).round(1)
 
 # %% [markdown]
 # 15 of 144 intervals exclude zero, where chance gives 7.2. All 15 are costs. *lora* has none of
-# them: its verdict is that of the one study which we showed.
+# them, so it does not speak for all: of *lambda*'s 24 intervals six are costs.
 #
-# Are 15 more than chance? Their number and side suggest that some costs are real, but not which.
-# For intervals of one study share BT's runs, so they may err together. And two results are easily
-# forgotten: with them 18 of 160 exclude zero, and one is a gain (Section 11, second reading).
+# Are 15 more than chance? Their number and side suggest real costs, but do not show which. And
+# intervals of one study share BT's runs, so they may err together. Two more results stand in files
+# of their own: with them 18 of 160 exclude zero, and one is a gain (Section 11, second reading).
 #
 # **Answer: at 144 or more, and chance alone gives about seven "findings". So name one difference
 # and its sign, and test it with new seeds, on new prompts where you can.**
@@ -555,8 +546,8 @@ checks.check_chance_of_agreement(chance_of_agreement);
 # (a real number) are best for a `budget`? `sd_seed` and `sd_prompt` are the roots of the two
 # variances.
 #
-# Then: a seed costs 100, a prompt 1, the budget is 640. How many seeds for .011 and .029? Add the
-# rest, .176, and try $S$ from 2 to 6. Which way does the best $S$ move, and why?
+# Then: a seed costs 100, a prompt 1, the budget is 640. How many seeds for Section 2's .011 and
+# .029? Add the rest, .176, and try $S$ from 2 to 6. Which way does the best $S$ move, and why?
 #
 # <details><summary>Hint</summary>
 #
@@ -641,9 +632,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # <details><summary>Answers</summary>
 #
 # 1. The luck of each method's own seeds: it does not cancel.
-# 2. The seeds' scatter, $V_\text{seed}/S$: add seeds. (If seeds do not scatter, it goes on
-#    narrowing.)
-# 3. The one over both; the other speaks of these runs only.
+# 2. The seeds' scatter, $V_\text{seed}/S$: add seeds.
+# 3. The one over both. The other speaks of these seeds only.
 # 4. Yes, at 95%. Power is for planning; afterwards the ends speak.
 # 5. One of twenty is what chance gives. Name this one, and run it with new seeds and new prompts.
 # </details>
@@ -653,9 +643,9 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next, vary |
 # |---|---|---|
-# | 1. paired against unpaired half-width | 2.2 to 5.8 times narrower | share prompts and seeds |
-# | 2. scatter of the seeds | .011 (0 to .058) | large: only more seeds help |
-# | 3. smallest difference found | response-disjoint .034, perhaps .13 | plan for .13; add seeds |
+# | 1. paired against unpaired half-width | 2.2 to 5.9 times narrower | share prompts and seeds |
+# | 2. scatter of the seeds | .011, a guess from four | large: only more seeds help |
+# | 3. smallest difference found | response-disjoint .034, perhaps more | plan for more; add seeds |
 # | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided |
 # | 5. intervals beyond zero | 15 of 144, *lora* none (chance: 7.2) | name one; new seeds, prompts |
 
@@ -665,7 +655,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
 # outside. So ask before the run what it could find.**
 #
-# Here four seeds need 4.2 standard errors, not 2.8.
+# Here four seeds need a difference of 4.2 standard errors, not 2.8.
 #
 # Verdict on *lora*'s BSR: in tau *no difference that matters*, in-domain *undecided*.
 #
@@ -674,8 +664,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # %% [markdown]
 # ## Second reading
 #
-# For those who plan a study: is a suspected cause the cause (6)? Then $t$ and shared seeds (7), the
-# interval in other worlds (8), seeds or prompts (9), four studies (10), 160 intervals (11).
+# For those who plan a study: is a suspected cause the cause (6)? Then how the interval is computed
+# (7), whether it holds elsewhere (8), seeds or prompts (9), four studies (10), 160 intervals (11).
 
 # %% [markdown]
 # ## 6. Another question: is it the cause?
@@ -802,8 +792,22 @@ pd.DataFrame({
 # %% [markdown]
 # ## 8. Does the interval over both hold in other worlds?
 #
-# Section 2's made-up studies took our deviations for true. Take others: seeds that do not scatter,
-# seeds that scatter by .058 (the end of their interval), and prompts that scatter by .2, not .029.
+# Section 2's made-up studies took our deviations for true. But four seeds tell their own scatter
+# badly. The next cell prints a 95% interval for it, if seed means are normal: then their variance
+# follows chi-square's distribution. (9.348 and 0.216 cut 2.5% off its two ends.)
+
+# %%
+def seed_limits(d):  # 95%: three times the estimated variance over the true one is chi-square
+    of_seeds, _, of_rest = variances(d)
+    return [math.sqrt(max(3 * of_seeds / q - of_rest / d.shape[1], 0)) for q in (9.348, 0.216)]
+
+
+limit = seed_limits(d)[1]
+print("standard deviation of the seeds, 95% interval:", np.round(seed_limits(d), 3).tolist())
+
+# %% [markdown]
+# So take other worlds: seeds that do not scatter, seeds that scatter by .058, and prompts that
+# scatter by .2, not .029.
 
 # %%
 CASES = {"seeds do not scatter": (0, sd_prompt, sd_rest),
@@ -897,16 +901,16 @@ print(f"of {len(four)} {len(holding)} hold zero, {(four.high < 0.05).sum()} excl
 holding[(holding.low > -0.05) & (holding.high < 0.05)].round(4)
 
 # %% [markdown]
-# All 16 hold zero, and only these six lie within ± .05, one by a hair. But nine exclude a *gain* of
-# .05: read each end by itself.
+# All 16 hold zero. Only these six lie within ± .05, one by a hair. But nine exclude a *gain* of
+# .05.
 
 # %% [markdown]
 # ## 11. Are 18 of 160 more than chance?
 #
-# To Section 5's eight studies (*pocket* takes all training pairs; *closing_phrase* is a control,
-# where no penalty should help) two results come that stand in files of their own: the spread term
-# in *norms*, and *postscript*'s models on labels of people (LLMBar's sets *GPTInst*, *Neighbor*,
-# ...). *Prompt-shifted* is prompt-disjoint with rewritten endings (04, Section 8).
+# Of Section 5's studies *pocket* takes all training pairs, *lambda* 375. *Closing_phrase* is a
+# control, where no penalty should help. Two results stand in files of their own: the spread term in
+# *norms*, and *postscript*'s models on labels of people (LLMBar's sets *GPTInst*, *Neighbor*, ...).
+# *Prompt-shifted* is prompt-disjoint with rewritten endings (04, Section 8).
 #
 # Left out: studies of fewer than three seeds, the small worlds (04), heads on a language model not
 # trained further. They hold costs and gains (`data/runs/LOG.md`).
@@ -960,12 +964,11 @@ plots.label(axis, "method minus BT (tau; accuracy, in-domain and on labels of pe
 shared = listed[listed.method.str.startswith("bsr") & listed["set"].isin(SETS)]  # the test sets
 others = shared[shared.study.isin(MORE)].replace({"method": {"bsr": "bsr-1e-3"}})  # of pocket
 paper = others[others.method == "bsr-1e-3"]
-print(f"BSR on the test sets, the studies of MORE: {others.beyond.sum()} of {len(others)};",
+print(f"BSR on the test sets, {' '.join(MORE)}: {others.beyond.sum()} of {len(others)};",
       f"at 1e-3: {paper.beyond.sum()} of {len(paper)}")
 
 # %% [markdown]
-# **What to see.** 17 of the 18 are costs (none touches zero). The one gain stands in a record that
-# is easily forgotten.
+# **What to see.** 17 of the 18 are costs (none touches zero).
 #
 # BSR in Section 10: none of 16 excludes zero. In the other four studies, on the same sets, 6 of 32
 # do, all costs. At the paper's $\lambda$, $10^{-3}$, it is one of 12.
@@ -1004,5 +1007,4 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 #
 # And 17 of the 18 are on one side. The last column judges number and side together. (We chose it
 # after seeing the 17.) It says .01 to .06 for correlations of .3 to .7. That suggests costs, but
-# does not show which. So name one cost, its set and its sign. Then run new seeds, on new prompts
-# where you can.
+# does not show which.
