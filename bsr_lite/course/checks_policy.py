@@ -19,7 +19,7 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
 def check_survival_ratio(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: of two directions, how much more a huge penalty keeps of one.
+    """Exercise 3 of notebook 04: of two directions, how much more a huge penalty keeps of one.
 
     Hint: kept is then I / (2 lambda tax), I a multiple of 2 within^2, the same of both, and
     the tax is across^2 + within^2 / 2 + G mean^2; lambda and p cancel"""
@@ -30,7 +30,7 @@ def check_survival_ratio(function: Callable) -> bool:
 
 
 def check_noise_ratio(function: Callable) -> bool:
-    """Exercise 2 of notebook 04: how much noisier G mean^2 is than a sample variance.
+    """Exercise 1 of notebook 04: how much noisier G mean^2 is than a sample variance.
 
     Hint: an average of k squares of normal numbers has a relative standard deviation of
     sqrt(2 / k): k is 1 for the squared mean and G - 1 for the sample variance"""
@@ -38,7 +38,7 @@ def check_noise_ratio(function: Callable) -> bool:
 
 
 def check_paired_by_seed(function: Callable) -> bool:
-    """Exercise 3 of notebook 04: the mean of a paired difference and its 95% interval over seeds.
+    """Exercise 4 of notebook 04: the mean of a paired difference and its 95% interval over seeds.
 
     Hint: (a - b).mean(1) is one number a seed; bsr_lite.metrics.seed_interval gives mean and half
     width; torch.tensor of the two"""
