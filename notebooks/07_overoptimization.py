@@ -216,6 +216,9 @@ def changes(scores):
 
 table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 
+# %% [markdown]
+# By the definition above, is that overfitting? The next cell tests it.
+
 # %%
 up, _ = metrics.seed_interval(since(bt)[0])
 down, half = metrics.seed_interval(since(bt)[2])
@@ -283,11 +286,12 @@ table({"BT": since(bt), "BSR minus BT": since(bsr) - since(bt)}, PARTS).rename_a
 # </details>
 #
 # On new sources BT is not seen to fall, so there is no fall to stop. Yet BSR ends ahead of BT
-# there. Section 6, in the second reading, asks when that lead came, and tries a larger $\lambda$.
+# there.
 
 # %% [markdown]
 # Do language models of ours fall? In *lora* no fall is seen. But its intervals are so wide that a
-# fall as small as the small world's would not show (Section 6).
+# fall as small as the small world's would not show. Section 6, in the second reading, has these
+# intervals, and BSR's lead on new sources.
 #
 # A *head alone*, the last layer on a language model's frozen states, did fall in an older record.
 # After 32 epochs BT's tau was .02 to .06 lower than after 4, and BSR's lower still. That fall has
@@ -391,8 +395,8 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # the proxy likes best. The larger $n$, the harder the proxy is optimized.
 
 # %% [markdown]
-# On record are $N = 64$ answers to a prompt. What does best-of-$n$ keep on average? One could draw
-# $n$ of the 64 many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
+# Let there be $N$ answers to a prompt, 64 below. What does best-of-$n$ keep on average? One could
+# draw $n$ of them many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
 #
 # Sort the answers by the proxy, and number them from 0. Answer $i$ has $i$ others below it. It wins
 # a draw that holds it when the other $n-1$ answers come from those $i$. So it wins $\binom{i}{n-1}$
@@ -467,7 +471,8 @@ for name, key in (("BT", "bt"), ("heavy tails", "heavy-tailed noise")):
     assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
 
 # %% [markdown]
-# Intervals are over seeds and prompts. *Fewest words* has no seeds, so there over prompts alone.
+# Intervals are over prompts and seeds, that is, BT's four trainings or four draws of the noise.
+# *Fewest words* has no seeds: there they are over prompts alone.
 
 # %%
 def both(values):  # (proxies, prompts): mean, 95% half width
@@ -675,8 +680,7 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 import dataclasses
 
 from bsr_lite.config import load_config
-from bsr_lite.data import read_groups
-from bsr_lite.scenarios import load_scenarios, prompt_key, sets_of
+from bsr_lite.scenarios import load_scenarios, sets_of
 from bsr_lite.studies import records
 from bsr_lite.studies.records import read_runs, watched
 
@@ -761,57 +765,8 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 #
 # In the pocket world every new prompt has answers of known and of new sources. So mutual-disjoint
 # has the very prompts of prompt-disjoint: only the sources change. Response-disjoint has other
-# prompts, of other topics. The picture shows it. A row is a prompt, a column a source.
-
-# %%
-base = load_config("bsr_lite/configs/rm_fast.yaml")
-groups = read_groups(base.data.source)
-NEW = base.data.valid_models
-sources = sorted({m for g in groups for m in g.models} - set(NEW)) + NEW
-ROLES = {("train", False): "train", ("train", True): "response_disjoint",
-         ("valid", False): "prompt_disjoint", ("valid", True): "mutual_disjoint"}
-base.data.max_pairs = len(groups)  # all of them
-left_out = {prompt_key(g.prompt): g.models for g in load_scenarios(base).in_domain}
-groups.sort(key=lambda g: (("train", "valid", "dev").index(g.split), -len(g.models)))
-groups = [g for g in groups if g.split != "train" or prompt_key(g.prompt) in left_out]  # no tie
-groups = groups[::16]
-SHADES = plots.SCENARIO_COLORS | {"train": "#99CCFF", "dev": "#cccccc"}  # train: not near in-domain
-picture = np.ones((len(groups), len(sources), 3))
-for row, g in zip(picture, groups, strict=True):
-    for model in g.models:
-        role = ROLES.get((g.split, model in NEW))
-        if role == "train" and model in left_out.get(prompt_key(g.prompt), ()):
-            role = "in_domain"
-        row[sources.index(model)] = plots.to_rgb(SHADES[role or "dev"])
-
-# %%
-# drawing only
-figure, axis = plots.panels(1)
-axis.imshow(picture, aspect="auto", interpolation="nearest")
-axis.set_xticks(range(len(sources)), sources, rotation=30, ha="right")
-axis.grid(visible=False)
-edge = len(sources) - len(NEW) - 0.5  # known to the left, new to the right
-axis.axvline(edge, color="black", linewidth=3)
-top = axis.secondary_xaxis("top")
-middles = (edge - 0.5) / 2, (edge + len(sources) - 0.5) / 2
-top.set_xticks(middles, ("known sources", "new sources"))
-top.tick_params(length=0)
-for role in ("train", "in_domain", *list(ROLES.values())[1:]):
-    axis.plot([], [], "s", color=SHADES[role], label=role.replace("_", "-"))
-axis.plot([], [], "s", color=SHADES["dev"], label="dev: every choice is made here")
-axis.plot([], [], "s", color="white", markeredgecolor="#888888", label="no answer drawn")
-named = {"train": "training\nprompts", "valid": "new\nprompts", "dev": "dev"}
-axis.set_yticks([np.mean([i for i, g in enumerate(groups) if g.split == part]) for part in named],
-                named.values())
-plots.label(axis, "source of the response", "every 16th prompt",
-            "New is a matter of row, of column, or of both")
-axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
-
-# %% [markdown]
-# **What to see.** Every prompt has four known sources, drawn at random. The four new sources answer
-# a third of the training prompts and all other prompts.
-
-# %% [markdown]
+# prompts, of other topics.
+#
 # To tell, score a rule that saw no pair, the number of **characters**. Fewer is better in the
 # pocket world, more in *judged*. (The sign was chosen on dev, in *judged* on these prompts.)
 #
@@ -1002,7 +957,7 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 #
 # <details><summary>Hint</summary>
 #
-# Which scores belong to the same prompt? See Section 7's picture.
+# Which scores belong to the same prompt? See Section 1's table.
 # </details>
 
 # %%
