@@ -378,8 +378,8 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 # our intervals. And our models and data are not the paper's.
 
 # %% [markdown]
-# With a head alone, in records that the figure leaves out, BSR costs .002 to .007 of tau. There
-# five of six intervals exclude zero (`data/runs/LOG.md`).
+# With a head alone, in older records, BSR costs .002 to .007 of tau. There five of six intervals
+# exclude zero (`data/runs/LOG.md`).
 #
 # **Answer.** In our language models it is open whether BSR at $10^{-3}$ ranks better. With a head
 # alone it ranks a little worse.
@@ -763,9 +763,8 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 # In the paper's Table 5 tau is lower on new sources. A **gap**, below, is tau on new sources minus
 # tau on prompt-disjoint. Is it the model's fault, or are the sets different?
 #
-# In the pocket world every new prompt has answers of known and of new sources. So mutual-disjoint
-# has the very prompts of prompt-disjoint: only the sources change. Response-disjoint has other
-# prompts, of other topics.
+# In the pocket world mutual-disjoint has the very prompts of prompt-disjoint: only the sources
+# change. Response-disjoint has other prompts, of other topics.
 #
 # To tell, score a rule that saw no pair, the number of **characters**. Fewer is better in the
 # pocket world, more in *judged*. (The sign was chosen on dev, in *judged* on these prompts.)
