@@ -982,7 +982,7 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # 2. So is false minus clean: that lead minus the one with clean labels.
 #
 # From four arrays of scores, one number a seed, return `metrics.seed_interval` of the lead with
-# false labels (Section 2's), of that with clean ones, and of false minus clean.
+# false labels (Section 6's), of that with clean ones, and of false minus clean.
 #
 # Then judge L2 (04): run the commented line, put "l2-1e-2" and "response_disjoint" into the last
 # cell. Which condition alone would mislead?
@@ -1010,7 +1010,9 @@ print(leads(*(small[method][labels][test, -1] for method in ("bsr-1e-2", "bt")
 # takes 1,390 prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the
 # paired form.
 #
-# Exercise 4: BSR counters false labels: both conditions hold. L2 does not: with false labels it
-# ends .159 below BT. Its false minus clean is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone
-# would mislead. Either cost is 27% of BT's tau, and that tau is smaller with false labels.
+# Exercise 4: BSR counters false labels in this sense: its lead is +.022 ± .015, its false minus
+# clean +.026 ± .015. But the lead was there at epoch 8 (Section 6), so it is no remedy for what
+# comes after. L2 does not: it ends .159 below BT with false labels and .197 with clean ones. Its
+# false minus clean is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone would mislead. Either
+# cost is 27% of BT's tau, and that tau is smaller with false labels.
 # </details>
