@@ -1004,15 +1004,18 @@ print(leads(*(small[method][labels][test, -1] for method in ("bsr-1e-2", "bt")
               for labels in ("false", "clean"))))
 
 # %% [markdown]
-# <details><summary>Exercises 3 and 4</summary>
+# <details><summary>Exercise 3</summary>
 #
-# Exercise 3: nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05
-# takes 1,390 prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the
-# paired form.
+# Nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05 takes 1,390
+# prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the paired form.
+# </details>
+
+# %% [markdown]
+# <details><summary>Exercise 4</summary>
 #
-# Exercise 4: BSR counters false labels in this sense: its lead is +.022 ± .015, its false minus
-# clean +.026 ± .015. But the lead was there at epoch 8 (Section 6), so it is no remedy for what
-# comes after. L2 does not: it ends .159 below BT with false labels and .197 with clean ones. Its
-# false minus clean is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone would mislead. Either
-# cost is 27% of BT's tau, and that tau is smaller with false labels.
+# BSR counters false labels in this sense: its lead is +.022 ± .015, its false minus clean +.026 ±
+# .015. But the lead was there at epoch 8 (Section 6), so it is no remedy for what comes after. L2
+# does not: it ends .159 below BT with false labels and .197 with clean ones. Its false minus clean
+# is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone would mislead. Either cost is 27% of BT's
+# tau, and that tau is smaller with false labels.
 # </details>
