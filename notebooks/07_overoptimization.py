@@ -9,28 +9,36 @@
 # %% [markdown]
 # # 07 · Which of the paper's claims about over-optimization hold here?
 #
-# A reward model of ours reaches tau .35 on answers of *known sources*: models whose answers it was
-# trained on. On answers of *new sources* it reaches .26. Is it over-optimized? **Compared with
-# what?** A lower score says something only beside a control.
+# A reward model of ours scores .35 on answers of *known sources*: models whose answers it was
+# trained on. On answers of *new sources* it scores .26. The score is *tau* (notebook 01). It is 1
+# where a reward orders the answers to a prompt as it should, and 0 where the order is chance.
 #
+# Is this reward model over-optimized? **Compared with what?** Perhaps the model got worse. Perhaps
+# the new answers are harder to order, for anybody. Only a control can tell.
+
+# %% [markdown]
 # Two things go by the name of **over-optimization**.
 #
 # - A reward model **overfits** when its score on training data rises, or stays at its ceiling,
 #   while its score on new data falls.
 # - A reward is **exploited** when something that optimizes against it gains reward and *loses*
 #   quality.
-
-# %% [markdown]
-# The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit because
-# hidden norms disperse, and batch-wise sum-to-zero regularization (BSR, Eq. 25) counters it.
-
-# %% [markdown]
-# Words from before: *tau*, the *pocket world* (notebook 01), *paired*, *excludes zero* (06). Three
-# more:
 #
-# - A claim is **open** when its interval holds zero: neither shown nor refuted.
-# - **Gold** is the preference that decides what is right, in the pocket world a formula.
-# - A **proxy** is a reward that stands in for gold. A **policy** is what writes answers.
+# The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit. Its remedy
+# is batch-wise sum-to-zero regularization (BSR, Eq. 25). BSR adds to BT's loss a penalty on the sum
+# of a batch's rewards. The penalty's weight is $\lambda$; the paper takes $\lambda = 10^{-3}$.
+
+# %% [markdown]
+# Four questions follow, one a section. In which ways can test data be new? Where BT falls, does BSR
+# fall less? Does BSR rank better in our language models? Is BT's reward exploited? Section 5 gives
+# the verdicts, after your guess.
+#
+# **First reading**: Sections 1 to 5. **Second reading**, at the end: does a fall need *dispersion*,
+# hidden states of ever more different length, as the paper suspects (Section 6)? Do new sources
+# prove a fall (Section 7)?
+#
+# One word from before: **gold** is the preference that decides what is right. In the *pocket world*
+# of notebook 01, this repository's own data, gold is a formula. So every answer's gold is known.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -57,7 +65,6 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
-import dataclasses
 import math
 
 import numpy as np
@@ -65,103 +72,99 @@ import pandas as pd
 import torch
 
 from bsr_lite import metrics, plots
-from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
-from bsr_lite.data import read_groups
-from bsr_lite.scenarios import load_scenarios, prompt_key, sets_of
-from bsr_lite.studies import records, statistics, worlds
+from bsr_lite.studies import statistics, worlds
 from bsr_lite.studies.best_of_n import noisy_gold
-from bsr_lite.studies.records import read_runs, read_table, watched
+from bsr_lite.studies.records import read_table
+
+# %% [markdown]
+# Long trainings are read from records. They lie in `RUNS`.
+
+# %%
+RUNS = Path("runs" if PROFILE == "full" else "data/runs")
+STUDIES = ("study_lora", "study_norms", "study_judged")
+PARTS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
+if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
+    from bsr_lite.studies.best_of_n import run_best_of_n
+    from bsr_lite.studies.reward_models import run_study
+    for study in STUDIES:  # the data of study_judged is not in this repository
+        run_study(Path(f"bsr_lite/configs/{study}.yaml"), resume=study == "study_judged")
+    run_best_of_n(Path("bsr_lite/configs/best_of_n.yaml"))
 
 # %% [markdown]
 # ## 1. Four ways to be new
 #
-# A training pair is a prompt with two responses. Each was written by some *source*: a model, or a
-# model under a system prompt. New data can be new in its prompts, its sources, or both (Sec. 2.2):
+# In which ways can test data be new? A training pair is a prompt with two answers. Each answer was
+# written by a *source*: a language model, perhaps under an instruction of its own. So test data can
+# be new in prompts, in sources, or in both (the paper's Sec. 2.2):
 #
 # | | known sources | new sources |
 # |---|---|---|
 # | **training prompts** | in-domain | response-disjoint |
 # | **new prompts** | prompt-disjoint | mutual-disjoint |
-#
-# *In-domain* are two answers of a training prompt that training left out, scored by accuracy. The
-# other sets have four answers to a prompt. They are scored by tau, averaged over prompts. *Known*
-# and *new sources* below mean both sets of their column.
 
 # %% [markdown]
-# **Predict**: which two of the four sets have, in the pocket world, the very same prompts, so that
-# their scores can be paired?
-
-# %%
-base = load_config("bsr_lite/configs/rm_fast.yaml")
-groups = read_groups(base.data.source)
-NEW = base.data.valid_models
-sources = sorted({m for g in groups for m in g.models} - set(NEW)) + NEW
-ROLES = {("train", False): "train", ("train", True): "response_disjoint",
-         ("valid", False): "prompt_disjoint", ("valid", True): "mutual_disjoint"}
-base.data.max_pairs = len(groups)  # all of them
-left_out = {prompt_key(g.prompt): g.models for g in load_scenarios(base).in_domain}
-groups.sort(key=lambda g: (("train", "valid", "dev").index(g.split), -len(g.models)))
-groups = [g for g in groups if g.split != "train" or prompt_key(g.prompt) in left_out]  # no tie
-groups = groups[::16]
-SHADES = plots.SCENARIO_COLORS | {"train": "#99CCFF", "dev": "#cccccc"}  # train: not near in-domain
-picture = np.ones((len(groups), len(sources), 3))
-for row, g in zip(picture, groups, strict=True):
-    for model in g.models:
-        role = ROLES.get((g.split, model in NEW))
-        if role == "train" and model in left_out.get(prompt_key(g.prompt), ()):
-            role = "in_domain"
-        row[sources.index(model)] = plots.to_rgb(SHADES[role or "dev"])
-
-# %%
-# drawing only
-figure, axis = plots.panels(1)
-axis.imshow(picture, aspect="auto", interpolation="nearest")
-axis.set_xticks(range(len(sources)), sources, rotation=30, ha="right")
-axis.grid(visible=False)
-edge = len(sources) - len(NEW) - 0.5  # known to the left, new to the right
-axis.axvline(edge, color="black", linewidth=3)
-top = axis.secondary_xaxis("top")
-middles = (edge - 0.5) / 2, (edge + len(sources) - 0.5) / 2
-top.set_xticks(middles, ("known sources", "new sources"))
-top.tick_params(length=0)
-for role in ("train", "in_domain", *list(ROLES.values())[1:]):
-    axis.plot([], [], "s", color=SHADES[role], label=role.replace("_", "-"))
-axis.plot([], [], "s", color=SHADES["dev"], label="dev: every choice is made here")
-axis.plot([], [], "s", color="white", markeredgecolor="#888888", label="no answer drawn")
-named = {"train": "training\nprompts", "valid": "new\nprompts", "dev": "dev"}
-axis.set_yticks([np.mean([i for i, g in enumerate(groups) if g.split == part]) for part in named],
-                named.values())
-plots.label(axis, "source of the response", "every 16th prompt",
-            "New is a matter of row, of column, or of both")
-axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8);
+# *In-domain* is new in neither: known sources answered training prompts, but training left these
+# answers out. Its score is **accuracy**, the share of pairs that the reward orders as gold does.
+# The other three sets have four answers to a prompt. Their score is tau, averaged over prompts.
+#
+# **Predict**: you want to change the sources and nothing else, not even the kind of score. Which
+# two sets do you compare?
 
 # %% [markdown]
-# **What to see.** Every prompt has four known sources, drawn at random. The four new sources
-# answer a third of the training prompts and all other prompts.
-#
 # <details><summary>Answer</summary>
 #
-# Prompt- and mutual-disjoint.
+# Prompt-disjoint with mutual-disjoint. Both lie in the lower row, and in the pocket world they have
+# the very same prompts. The upper row mixes accuracy with tau.
 # </details>
+#
+# Which sets gave the two numbers of the start? They are from the study *lora*. There BT trained
+# LoRA, small matrices added to a language model (notebook 05), on 900 pairs. Here are its taus on
+# three sets, each the mean of four trainings.
+
+# %%
+for part in PARTS[1:]:
+    print(f"{part}: {read_table(RUNS / 'study_lora')['bt'][part]['mean']:.3f}")
+
+# %% [markdown]
+# The .35 is prompt-disjoint, the .26 response-disjoint. So prompts change together with sources.
+# Mutual-disjoint, where sources change alone, has .31. None of the three has an interval here, so
+# we conclude nothing yet.
+#
+# **Answer.** Test data can be new in prompts, in sources or in both, and each may be why a score is
+# lower.
 
 # %% [markdown]
 # ## 2. Where BT falls, does BSR fall less?
 #
-# First a place where BT does fall: notebook 06's small world (*helps* of 04, with 300 pairs, 64
-# epochs). Of 40 coordinates 10 decide gold, the rest are nuisance. Of the labels .17 are *false*:
-# against gold.
+# Does BSR stop a fall? To see that, we need a place where BT falls, and we must know why it falls.
+# A *small world* of our own is such a place (notebook 06, Section 6).
 #
-# **The control** is the same training with *clean* labels, gold's own. *False minus clean* is the
-# difference that false labels make.
+# In it an answer is a list of 40 numbers, its *coordinates*. Ten of them decide gold. The other 30
+# are *nuisance*: they say nothing about quality. Among known sources' answers to one prompt the
+# nuisance is nearly equal. Among new sources' answers it differs.
 #
-# By epoch 8 BT orders .99 of the training pairs as labelled. With clean labels it orders them all
-# (`data/runs/worlds`). So we look at the change from there to epoch 64. *Train* is scored by the
-# labels as given, all else by gold.
+# A small network learns a reward from 300 pairs. It goes over them in 64 **epochs**.
+
+# %% [markdown]
+# A label is drawn at random: the better an answer, the likelier it is to be preferred. So some
+# labels, .17 of them, are **false**. They prefer the answer that gold calls worse.
+#
+# **The control** is the same training with **clean** labels, gold's own. All else stays the same:
+# the answers, the network's start, the order of the pairs. So where the two trainings differ, the
+# false labels did it. The difference is called *false minus clean*.
+
+# %% [markdown]
+# By epoch 8 BT orders .99 of the training pairs as labelled (`data/runs/worlds`). What do the other
+# 56 epochs do? A **change**, below, is the score at epoch 64 minus the score at epoch 8.
+#
+# Which change is large? The paper's gains of BSR are at most .024 of tau (Section 3). So .02
+# matters here.
+#
+# The next cell defines the two worlds, and a function that trains in one of them.
 
 # %%
-PARTS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
-SEEDS = 16  # each has its own states, labels and network
+SEEDS = 16  # each has its own answers, labels and network
 LABELS = {"false": worlds.WORLDS["64 epochs"], "clean": worlds.WORLDS["64 epochs, clean labels"]}
 STEPS, EPOCHS = range(75, 601, 75), range(8, 65, 8)  # from epoch 8 on
 
@@ -170,11 +173,19 @@ def trained(world, objective):  # scores of train and the four sets, (5, looks, 
     looks = worlds.train(world, {"": worlds.OBJECTIVES[objective]}, SEEDS)
     return np.stack([[looks[step][part][:, 0] for step in STEPS] for part in ["train", *PARTS]])
 
+# %% [markdown]
+# We train BT and BSR, each with false and with clean labels, and count the false ones.
 
+# %%
 small = {objective: {labels: trained(world, objective) for labels, world in LABELS.items()}
-         for objective in ("bt", "bsr-1e-3", "bsr-1e-2")}
+         for objective in ("bt", "bsr-1e-3")}
+bt, bsr, clean = small["bt"]["false"], small["bsr-1e-3"]["false"], small["bt"]["clean"]
 noisy, control = (worlds.draw(world, SEEDS)[0] for world in LABELS.values())
 print(f"false labels: {(noisy != control).flatten(2).any(-1).float().mean():.2f} of the pairs")
+
+# %% [markdown]
+# These functions write a table of changes: the mean over seeds, ± the half width of its 95%
+# interval.
 
 # %%
 def shown(values, interval=metrics.seed_interval):  # in the tables
@@ -182,10 +193,10 @@ def shown(values, interval=metrics.seed_interval):  # in the tables
     return f"{round(mean, 3) + 0.0:+.3f} ± {half:.3f}"  # no -0.000
 
 
-def since(scores):  # (1 + sets, looks, seeds) -> (1 + sets, seeds)
+def since(scores):  # the change: (1 + sets, looks, seeds) -> (1 + sets, seeds)
     return scores[:, -1] - scores[:, 0]
 
-
+# %%
 UNITS = {part: f"{part} (accuracy)" for part in ("train", "in_domain")}
 
 
@@ -194,23 +205,491 @@ def table(columns, parts):  # columns: by name, (1 + sets, seeds)
     found = {name: [shown(v) for v in values[rows]] for name, values in columns.items()}
     return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
 
+# %% [markdown]
+# Does BT fall? *Train* is scored by the labels as given, the four sets by gold.
 
+# %%
 def changes(scores):
     false, clean = (since(scores[labels]) for labels in LABELS)
     return {"false": false, "clean": clean, "false minus clean": false - clean}
 
-# %%
+
 table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 
 # %% [markdown]
-# BT overfits: *train* rises while known sources fall. With clean labels they are not seen to fall,
-# and false minus clean excludes zero. So false labels are why.
-#
-# On new sources no fall is seen. That is no acquittal: with clean labels they rise by .06.
+# By the definition above, is that overfitting? The next cell tests it.
+
+# %%
+up, _ = metrics.seed_interval(since(bt)[0])
+down, half = metrics.seed_interval(since(bt)[2])
+assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-disjoint falls"
 
 # %% [markdown]
-# The paper suspects dispersion. It is there: the spread of $\lVert h\rVert$ over its mean grows
-# from .21 to .42 (`data/runs/worlds`). But with clean labels it grows, too, from .24 to .44.
+# **What to see.** Read the columns one by one.
+#
+# - *False*: train rises, while in-domain and prompt-disjoint fall. So on known sources BT overfits.
+# - *Clean*: no set is seen to fall.
+# - *False minus clean* lies below zero on all four sets, with its whole interval. So false labels
+#   are why BT falls.
+#
+# On new sources no fall is seen with false labels. That is no acquittal. With clean labels tau
+# rises there by .06. With false labels this rise is lost.
+
+# %% [markdown]
+# Now BSR at the paper's $\lambda$, on the same false labels.
+#
+# **Predict**: where BT falls, on in-domain and prompt-disjoint, does BSR fall less?
+#
+# This function draws a mean over seeds, with its 95% interval as a band.
+
+# %%
+def draw(axis, name, scores, tint, line="-"):
+    mean, half = np.array([metrics.seed_interval(values) for values in scores]).T
+    axis.plot(EPOCHS, mean, line, color=tint)
+    axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+    axis.annotate(name, (66, mean[-1]), color=tint, fontsize=9, va="center")
+
+# %% [markdown]
+# The figure shows prompt-disjoint. Look left first: which of BT's two lines falls? Then right: does
+# BSR's change end above BT's, that is, above zero?
+
+# %%
+def moved(scores):  # tau on prompt-disjoint minus that at epoch 8, (looks, seeds)
+    tau = scores[1 + PARTS.index("prompt_disjoint")]
+    return tau - tau[0]
+
+
+figure, axes = plots.panels(2, sharey=True)
+draw(axes[0], "clean labels", moved(clean), plots.COLORS["bt"], "--")
+draw(axes[0], "false labels", moved(bt), plots.COLORS["bt"])
+draw(axes[1], "BSR minus BT", moved(bsr) - moved(bt), plots.COLORS["bsr"])
+for axis, title in zip(axes, ("BT's change", "BSR's change minus BT's, false labels"), strict=True):
+    axis.plot((8, 64), (0, 0), color="black", linewidth=0.8)
+    axis.set(xlim=(6, 90), xticks=range(8, 65, 8))  # room for the names
+    plots.label(axis, "epoch (band: 95% over seeds)", "", title)
+axes[0].set_ylabel("tau minus that at epoch 8")
+figure.suptitle("On prompt-disjoint false labels make BT fall, and BSR does not fall less");
+
+# %% [markdown]
+# **What to see.** Left: with false labels BT falls, with clean labels it rises. Right: BSR's line
+# ends below zero. So BSR falls further than BT. Its band leaves zero only at the last look, epoch
+# 64. The table has that look, for all four sets.
+
+# %%
+table({"BT": since(bt), "BSR minus BT": since(bsr) - since(bt)}, PARTS).rename_axis("change")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# No. On prompt-disjoint BSR falls further than BT, by .009. In-domain nothing is decided: the
+# interval holds zero.
+# </details>
+#
+# On new sources BT is not seen to fall, so there is no fall to stop. Yet BSR ends ahead of BT
+# there.
+
+# %% [markdown]
+# Do language models of ours fall? In *lora* no fall is seen. But its intervals are so wide that a
+# fall as small as the small world's would not show. Section 6, in the second reading, has these
+# intervals, and BSR's lead on new sources.
+#
+# A *head alone*, the last layer on a language model's frozen states, did fall in an older record.
+# After 32 epochs BT's tau was .02 to .06 lower than after 4, and BSR's lower still. That fall has
+# no interval and no control (`data/runs/LOG.md`, *frozen_long*).
+
+# %% [markdown]
+# **Answer.** In the small world BT falls on known sources, false labels are why, and BSR is not
+# seen to fall less. In our language model *lora* no fall is seen that BSR could stop.
+
+# %% [markdown]
+# ## 3. Does BSR rank better? The paper's table beside ours
+#
+# A method may rank better without stopping any fall. So does BSR reach a higher tau than BT? The
+# paper's Table 5 says yes, for four models on three disjoint sets. It gives no intervals. We
+# trained both, at the same $\lambda$, in six studies:
+#
+# - *lora*, *pocket*, *terms* and *lambda* train LoRA on 10 layers of a small language model;
+# - *norms* trains all weights of 30 layers;
+# - *judged* trains LoRA on 4-bit weights, on real answers that a GPT-4 judge ranked.
+#
+# All but *judged* draw from the same prompts, so these are not six independent looks.
+
+# %% [markdown]
+# **Predict**: six studies and three sets give eighteen intervals of *BSR minus BT*. An interval
+# **excludes zero** when it lies on one side of zero. How many do, and on which side?
+#
+# First the paper's gains, then our records.
+
+# %%
+PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
+         "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
+studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
+studies |= {name: read_table(f"data/runs/study_{name}") for name in ("lambda", "pocket", "terms")}
+BSR = {"lora": "bsr", "pocket": "bsr", "terms": "bsr-1e-3", "lambda": "bsr-1e-3", "norms": "bsr",
+       "judged": "bsr"}  # what BSR at 1e-3 is called in each
+
+# %% [markdown]
+# Now our eighteen intervals. We count those that exclude zero. And we compare each with the paper's
+# four gains on the same set: how many lie inside?
+
+# %%
+ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"])
+                     for study, method in BSR.items() for part in PARTS[1:]],
+                    columns=["study", "set", "mean", "low", "high"])
+out = ours[ours.low * ours.high > 0]
+inside = [row.low < gain[PARTS.index(row.set) - 1] < row.high
+          for row in ours.itertuples() for gain in PAPER.values()]
+print(f"{len(ours) - len(out)} hold zero; not:\n", out.round(3).to_string(index=False))
+print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval")
+
+# %% [markdown]
+# The figure has one panel a set. A line is one of our intervals, a grey cross one of the paper's
+# gains. Look for lines that do not touch zero.
+
+# %%
+figure, axes = plots.panels(3, sharex=True, sharey=True)
+for axis, (index, part) in zip(axes, enumerate(PARTS[1:]), strict=True):
+    for place, row in enumerate(ours[ours["set"] == part].itertuples()):
+        tint = "black" if row.high < 0 else plots.COLORS["bsr"]
+        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
+        axis.plot(row.mean, place, "o", color=tint)
+    axis.plot([gain[index] for gain in PAPER.values()], range(6, 10), "X", color="#888888")
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.grid(visible=False, axis="y")
+    plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
+axes[0].set_ylim(9.6, -0.6)
+axes[0].set_yticks(range(10), [*BSR, *(f"the paper's {name}" for name in PAPER)])
+figure.supxlabel("ours: 95% over seeds and topics (judged: prompts); the paper's: no intervals",
+                 size=8)
+figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
+                f"zero, {len(out)} is a cost (black)");
+
+# %% [markdown]
+# **What to see.** All lines but one cross zero. The paper's crosses lie right of zero, but most of
+# our lines are longer than these gains are large.
+#
+# <details><summary>Answer</summary>
+#
+# One, and it is a cost: *lambda* on mutual-disjoint. Of eighteen 95% intervals chance alone lets .9
+# exclude zero. So this one convicts nobody.
+# </details>
+#
+# So no gain of BSR is shown. But most of the paper's gains are not excluded: 53 of 72 lie inside
+# our intervals. And our models and data are not the paper's.
+
+# %% [markdown]
+# With a head alone, in older records, BSR costs .002 to .007 of tau. There five of six intervals
+# exclude zero (`data/runs/LOG.md`).
+#
+# **Answer.** In our language models it is open whether BSR at $10^{-3}$ ranks better. With a head
+# alone it ranks a little worse.
+
+# %% [markdown]
+# ## 4. Exploitation: best-of-n
+#
+# Is BT's reward exploited? This is another question than overfitting. The reward model stays as it
+# is. But now a **policy**, a model that writes answers, seeks a high reward. A **proxy** is any
+# reward that stands in for gold. Does gold fall when the proxy is optimized?
+#
+# The plainest optimizer is **best-of-$n$**: draw $n$ answers from the policy and keep the one that
+# the proxy likes best. The larger $n$, the harder the proxy is optimized.
+
+# %% [markdown]
+# Let there be $N$ answers to a prompt, 64 below. What does best-of-$n$ keep on average? One could
+# draw $n$ of them many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
+#
+# Sort the answers by the proxy, and number them from 0. Answer $i$ has $i$ others below it. It wins
+# a draw that holds it when the other $n-1$ answers come from those $i$. So it wins $\binom{i}{n-1}$
+# of the draws. With $v_{(i)}$ its value, the average is
+#
+# $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
+#
+# In words: the mean value of all answers, each weighted by how often it wins. The value will be
+# gold.
+
+# %%
+def best_of_n(proxy, values, n):
+    ranked = np.asarray(values)[np.argsort(proxy)]
+    total = math.comb(len(ranked), n)
+    return sum(math.comb(i, n - 1) / total * v for i, v in enumerate(ranked))
+
+# %% [markdown]
+# A check: 20,000 random draws should give nearly the formula's value, the library exactly that.
+
+# %%
+rng = np.random.default_rng(0)
+proxy, value = rng.normal(size=(2, 16))
+drawn = [value[max(rng.choice(16, 4, replace=False), key=proxy.__getitem__)] for _ in range(20_000)]
+exact = best_of_n(proxy, value, 4)
+print(f"20,000 draws of 4: {np.mean(drawn):.3f}, by the formula {exact:.3f}")
+assert abs(np.mean(drawn) - exact) < 0.02, "the average over all draws is what drawing estimates"
+assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
+assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one is any answer"
+
+# %% [markdown]
+# On record are 112 new prompts with 64 answers each, written by this repository's embedded language
+# model (`data/runs/best_of_n`). Each answer has its gold, and its reward by the four BT models of
+# *lora*. Three more proxies stand beside BT:
+#
+# - *fewest words*: the shorter the answer, the higher the proxy;
+# - *heavy tails*: gold plus noise that is mostly small and rarely huge (Student's t, two degrees of
+#   freedom);
+# - *normal noise*: gold plus noise without huge errors, so much of it that the proxy correlates
+#   with gold as weakly as *heavy tails* does.
+#
+# **Predict**: under which of the four does gold turn down as $n$ grows?
+
+# %%
+picks, kept = read_table(RUNS / "best_of_n"), np.load(RUNS / "best_of_n/scores.npz")
+gold, sizes = kept["gold"], picks["n"]  # (112, 64); n = 1, 2, 4, ..., 64
+proxies = {"BT": [kept[f"bt-seed{seed}"] for seed in range(4)],
+           "fewest words": [-kept["words"] * 1.0]}
+
+# %% [markdown]
+# The two noisy proxies are drawn here. Correlations are among the answers to one prompt. How much
+# noise *heavy tails* has is a choice of the record.
+
+# %%
+def agreed(several):  # mean correlation of several proxies with gold
+    return np.mean([statistics.within_correlation(proxy, gold) for proxy in several])
+
+
+proxies["heavy tails"] = noisy_gold(gold, agreed(proxies["BT"]), 4)["heavy-tailed noise"]
+proxies["normal noise"] = noisy_gold(gold, agreed(proxies["heavy tails"]), 4)["normal noise"]
+
+# %% [markdown]
+# The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
+
+# %%
+def gained(proxy):  # (of n, prompts)
+    return np.array([statistics.best_of_n(proxy, gold, n) for n in sizes]) - gold.mean(1)
+
+
+gains = {name: np.array([gained(proxy) for proxy in several]) for name, several in proxies.items()}
+for name, key in (("BT", "bt"), ("heavy tails", "heavy-tailed noise")):
+    recorded = np.array(picks["methods"][key]["seeds"]) - gold.mean()
+    assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
+
+# %% [markdown]
+# Intervals are over prompts and seeds, that is, BT's four trainings or four draws of the noise.
+# *Fewest words* has no seeds: there they are over prompts alone.
+
+# %%
+def both(values):  # (proxies, prompts): mean, 95% half width
+    if len(values) == 1:
+        return metrics.seed_interval(values[0])
+    mean, _, high, _ = statistics.two_way_interval(values)
+    return mean, high - mean
+
+# %% [markdown]
+# The proxy itself rises at every step, for the kept answer is chosen by it. The figure shows what
+# gold does meanwhile. Gold runs from 0 to 5 points. Look which lines turn down.
+
+# %%
+TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455",
+         "fewest words": "black"}
+figure, axis = plots.panels(1)
+for name, tint in TINTS.items():
+    mean, half = np.array([both(gains[name][:, i]) for i in range(len(sizes))]).T
+    axis.plot(sizes, mean, "o-", color=tint, markersize=3)
+    axis.fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+    axis.annotate(name, (64, mean[-1]), (6, 0), textcoords="offset points", color=tint, va="center")
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xscale("log", base=2)
+axis.set_xticks(sizes, sizes)
+axis.set_xlim(0.95, 125)  # room for the names
+plots.label(axis, "n: answers drawn (band: 95%)", "gain in gold (points)",
+            "Gold turns down under heavy tails and fewest words, not under BT up to n = 64")
+
+# %% [markdown]
+# **What to see.** Under BT and under *normal noise* gold rises to the end. Under *heavy tails* and
+# *fewest words* it rises, turns and falls. Here is the last part in numbers.
+
+# %%
+for name in TINTS:
+    last = shown(gains[name][:, 6] - gains[name][:, 4], both)  # sizes[6] is 64, sizes[4] is 16
+    print(f"{name:12}  from n = 16 to 64: {last};  correlation {agreed(proxies[name]):.2f}")
+peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
+assert peak["BT"] == peak["normal noise"] == 6, "gold is highest at n = 64"
+assert max(peak["heavy tails"], peak["fewest words"]) < 6, "gold turns down before"
+
+# %% [markdown]
+# Does BSR pick better? Here are BSR's reward models as the proxy, minus BT's.
+
+# %%
+mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
+print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Under *heavy tails* and *fewest words*. From $n = 16$ to 64 the proxy rises and gold falls: both
+# are exploited.
+# </details>
+#
+# Why do *heavy tails* turn? Not because they correlate weakly: *normal noise* correlates as weakly,
+# and gold rises. What differs is the rare huge error. Among many answers the proxy's favourite is
+# one with such an error. Why *fewest words* turns is open.
+#
+# **Answer.** Up to $n = 64$ BT's reward is not exploited: gold of its picks rises. That holds for
+# answers of one policy, whose source BT knows. Whether BSR picks better is open.
+
+# %% [markdown]
+# ## 5. The verdicts
+#
+# Which claims hold here, then? Every claim gets one of four words.
+#
+# - **Shown**: the interval lies on the claim's side of zero.
+# - **Against**: the interval rules the claim out.
+# - **Open**: the interval holds zero.
+# - **Not tested**: nobody looked, or there was no fall to explain or to stop.
+#
+# **Predict** the word for our *language models*, heads alone left aside. Claims 2 and 5 are ours,
+# the others the paper's.
+#
+# 1. BT overfits.
+# 2. False labels are why.
+# 3. BSR, at the paper's $\lambda$, stops the fall.
+# 4. BSR, at the paper's $\lambda$, gains tau.
+# 5. Best-of-$n$ by BT loses gold.
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# | claim | small worlds | language models |
+# |---|---|---|
+# | 1. BT overfits | known sources **shown** | **open** |
+# | 2. false labels are why | **shown** | not tested |
+# | 3. BSR stops the fall | prompt-disjoint **against**, in-domain **open** | not tested |
+# | 4. BSR gains tau | one **shown**, three **against** (notebook 04, Section 6) | **open** |
+# | 5. best-of-$n$ by BT loses gold | not tested | **against**, $n = 16$ to 64 |
+#
+# </details>
+
+# %% [markdown]
+# **Answer.** In our small world BT overfits, false labels are why, and BSR does not stop the fall.
+# On new sources, where no fall is seen, BSR ends ahead.
+#
+# Of these claims one is decided for our language models: up to $n = 64$ gold of BT's picks does not
+# fall. What the paper says of language models is neither shown nor refuted here.
+
+# %% [markdown]
+# ## Exercises
+#
+# A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** A proxy such as the number of words is an integer. So some answers *tie*: they have the
+# same proxy. Section 4's function breaks ties as its sort happens to leave them. Write the estimate
+# in which ties are broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of
+# $N$ samples.
+#
+# <details><summary>Hint</summary>
+#
+# Do not ask which sample wins, but which *value of the proxy* is the largest in a draw.
+# </details>
+
+# %%
+def best_of_n_with_ties(proxy, gold, n):
+    return None
+
+
+checks.check_best_of_n_with_ties(best_of_n_with_ties);
+
+# %% [markdown]
+# **2.** How far has best-of-$n$ moved the policy $p$? With $q$ the distribution of what it keeps,
+# the **KL** of $q$ to $p$ is $\sum_k q_k \log(q_k / p_k)$, in nats. It is at most $\log n -
+# \frac{n-1}{n}$, reached only where no answer is ever drawn twice.
+#
+# Now a policy has a handful of answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$,
+# all above zero, in ascending order of reward. What is the exact KL for $n$ *independent* draws?
+# Compare it with the bound for two answers of probability 1/2 and $n = 2$. And how far can Section
+# 4's best of 64 have moved?
+#
+# <details><summary>Hint</summary>
+#
+# Which event leaves all $n$ draws among the $j$ worst?
+# </details>
+
+# %%
+def best_of_n_divergence(probabilities, n):
+    return None
+
+
+checks.check_best_of_n_divergence(best_of_n_divergence);
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. Why can a curve that stands still be a loss?
+# 2. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody, and
+#    which set would be a fairer comparison?
+# 3. Seventeen of eighteen intervals hold zero. Is it shown that BSR does nothing?
+# 4. A proxy rises and gold falls, while the reward model and its tau on a fixed test set stay as
+#    they were. Overfitted or exploited?
+# 5. Why can best-of-$n$ with a huge $n$ do harm that $n = 4$ does not?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. A control without the cause might have risen.
+# 2. Prompts and sources change at once, so the set may be harder for anybody. Mutual-disjoint has
+#    the prompts of prompt-disjoint.
+# 3. No. It is open, and most of the paper's gains lie inside the intervals.
+# 4. Exploited: the picks moved to where the proxy errs.
+# 5. It looks for the proxy's largest errors; rare ones are found only among many.
+#
+# </details>
+#
+# <details><summary>Exercise 2</summary>
+#
+# .131 beside .193: answers drawn twice move the policy less. Best of 64 moves by 3.2 nats at most.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | healthy | otherwise, seen here | then vary |
+# |---|---|---|---|
+# | change on prompt-disjoint, as training goes on | no fall | -.018, 64 epochs | fewer epochs |
+# | a set's change minus that with clean labels | none | -.055, mutual-disjoint | cleaner labels |
+# | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
+#
+# No clean labels? Have a part relabelled with care, or flip some yourself. Compare both trainings.
+
+# %% [markdown]
+# ## What you know now
+#
+# The .35 and .26 of the start differ in sources and prompts at once, and no control was trained for
+# them. So that difference stays unexplained. A rule that learned nothing scores lower there, too
+# (Section 7, second reading).
+#
+# **A lower score on new data convicts nobody until you train the same model without the suspected
+# cause.**
+#
+# Next: **08 · How does a policy learn from a reward?**
+
+# %% [markdown]
+# ## Second reading
+#
+# For readers who ask *why*: two suspects are examined, dispersing norms (Section 6) and new sources
+# (Section 7). Section 8 adds their verdicts, and two exercises follow. **Paired** scores are of the
+# same prompts.
+
+# %%
+import dataclasses
+
+from bsr_lite.config import load_config
+from bsr_lite.scenarios import load_scenarios, sets_of
+from bsr_lite.studies import records
+from bsr_lite.studies.records import read_runs, watched
+
+# %% [markdown]
+# ## 6. Does a fall need dispersion? And when did BSR's lead come?
+#
+# The paper suspects dispersion. It is there: in Section 2's world the spread of $\lVert h\rVert$,
+# the length of a hidden state, over its mean grows from .21 to .42 (`data/runs/worlds`). But with
+# clean labels it grows, too, from .24 to .44.
 #
 # So take it away. With a final RMSNorm all $h$ have one length.
 #
@@ -232,42 +711,14 @@ table(changes(one_length), ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 # </details>
 
 # %% [markdown]
-# Now BSR with false labels, at the paper's $\lambda = 10^{-3}$ and at $10^{-2}$, where it gained in
-# *helps* (04).
+# Now BSR at a second weight, $\lambda = 10^{-2}$. The table has the changes first, then the scores
+# at epoch 64.
 #
-# **Predict**: where BT falls, in-domain and on prompt-disjoint, does BSR fall less?
+# **Predict**: does the larger $\lambda$ fall less than BT? And on new sources, who is ahead at the
+# end?
 
 # %%
-def draw(axis, name, scores, tint, line, band):  # a mean, named; band: 95% over seeds
-    mean, half = np.array([metrics.seed_interval(values) for values in scores]).T
-    axis.plot(EPOCHS, mean, line, color=tint)
-    if band:
-        axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-    axis.annotate(name, (66, mean[-1]), color=tint, fontsize=9, va="center")
-
-# %%
-# drawing only
-figure, axes = plots.panels(2, sharey=True)
-fell = {objective: scores["false"][1 + PARTS.index("prompt_disjoint")]
-        for objective, scores in small.items()}
-fell = {objective: tau - tau[0] for objective, tau in fell.items()}
-draw(axes[0], "BT", fell["bt"], plots.COLORS["bt"], "-", False)
-for objective, line in (("bsr-1e-3", "--"), ("bsr-1e-2", "-")):
-    name, tint = objective.replace("bsr-", "BSR "), plots.COLORS["bsr"]
-    draw(axes[0], name, fell[objective], tint, line, False)
-    draw(axes[1], name, fell[objective] - fell["bt"], tint, line, True)
-titles = {"each method's own change": "epoch",
-          "BSR's change minus BT's": "epoch (band: 95% over seeds)"}
-for axis, (title, unit) in zip(axes, titles.items(), strict=True):
-    axis.plot((8, 64), (0, 0), color="black", linewidth=0.8)
-    axis.set(xlim=(6, 85), xticks=range(8, 65, 8))  # room for the names
-    plots.label(axis, unit, "", title)
-axes[0].set_ylabel("tau minus that at epoch 8")
-figure.suptitle("On prompt-disjoint, where BT falls, BSR falls further");
-
-# %% [markdown]
-# **What to see.** Both methods fall (left). The difference of the two (right) ends below zero at
-# both $\lambda$. Next, all four sets: the changes, then where they end.
+small["bsr-1e-2"] = {labels: trained(world, "bsr-1e-2") for labels, world in LABELS.items()}
 
 # %%
 def compared(take):  # BT, and how far BSR is above it
@@ -282,35 +733,17 @@ pd.concat({"change since epoch 8": table(compared(since), PARTS),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint BSR falls further than BT: by .009 at $10^{-3}$, by .018 at $10^{-2}$.
-# In-domain it falls further at $10^{-2}$. At $10^{-3}$ that is open.
+# No. On prompt-disjoint it falls further than BT by .018, and in-domain it falls further, too. On
+# new sources BSR ends ahead at both $\lambda$.
 # </details>
-
-# %%
-bt, clean = small["bt"]["false"], small["bt"]["clean"]
-up, _ = metrics.seed_interval(since(bt)[0])
-down, half = metrics.seed_interval(since(bt)[2])
-assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-disjoint falls"
+#
+# When did that lead come? At $10^{-2}$ it is not seen to grow after epoch 8 (upper half). At
+# $10^{-3}$ only mutual-disjoint's is, by .012 ± .009. Are false labels why there is a lead? That is
+# Exercise 4.
 
 # %% [markdown]
-# So BSR does not stop the fall. On new sources, where no fall of BT is seen, it ends *ahead* of BT:
-# on mutual-disjoint by .018 ± .010 at $10^{-3}$. When did that lead come? At $10^{-2}$
-# it is not seen to grow after epoch 8 (upper half). At $10^{-3}$ only mutual-disjoint's is, by .012
-# ± .009. Are false labels why there is a lead? That is Exercise 4.
-
-# %% [markdown]
-# And the language model? *Lora* (LoRA on 10 layers, 900 pairs, four seeds) scored 32 prompts of
-# every set on the way. Here is the second half of its one epoch.
-
-# %%
-RUNS = Path("runs" if PROFILE == "full" else "data/runs")
-STUDIES = ("study_lora", "study_norms", "study_judged")
-if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
-    from bsr_lite.studies.best_of_n import run_best_of_n
-    from bsr_lite.studies.reward_models import run_study
-    for study in STUDIES:  # the data of study_judged is not in this repository
-        run_study(Path(f"bsr_lite/configs/{study}.yaml"), resume=study == "study_judged")
-    run_best_of_n(Path("bsr_lite/configs/best_of_n.yaml"))
+# And the language model? While *lora* was trained, it was scored on 32 prompts of every set. We
+# compare the middle of its one epoch, step 28, with its end, step 57.
 
 # %%
 runs = read_runs(RUNS / "study_lora")
@@ -321,93 +754,20 @@ scores = np.array([np.array(watched(runs["bt"], part, "score")[1]).T[looks]
 table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 
 # %% [markdown]
-# No fall is seen. But each pair was seen only *once*, and an interval of ± .047 would not show the
-# small world's fall, .018.
-#
-# A *head alone*, on the model's frozen states, did fall: after 32 epochs its tau was .02 to .06
-# lower than after 4. With BSR it ended lower still. This retired record (*frozen_long*,
-# `data/runs/LOG.md`) has no clean-label control, and no interval for the fall.
+# No fall is seen: every interval holds zero. But each pair was seen only *once*. And on
+# prompt-disjoint the half width is .047, so the small world's fall, .018, would not show.
 
 # %% [markdown]
-# ## 3. Does BSR rank better? The paper's table beside ours
-#
-# The paper's Table 5 gives tau of BT and of BSR ($\lambda = 10^{-3}$) for four models. Six studies
-# of ours have this $\lambda$. Four train LoRA on 10 layers. *Norms* trains all weights of 30
-# layers. *Judged* trains QLoRA on real answers that a GPT-4 judge ranked. All but *judged* draw
-# from the same prompts, so these are not six independent looks.
-#
-# **Predict**: of eighteen intervals (six studies, three sets), how many exclude zero, and on which
-# side?
-
-# %%
-PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
-         "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
-studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
-studies |= {name: read_table(f"data/runs/study_{name}") for name in ("lambda", "pocket", "terms")}
-SAME = {"lora": "bsr", "pocket": "bsr", "terms": "bsr-1e-3", "lambda": "bsr-1e-3", "norms": "bsr",
-        "judged": "bsr"}
-ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"])  # all at 1e-3
-                     for study, method in SAME.items() for part in PARTS[1:]],
-                    columns=["study", "set", "mean", "low", "high"])
-names, out = list(SAME), ours[ours.low * ours.high > 0]
-inside = [row.low < gain[PARTS.index(row.set) - 1] < row.high  # is the paper's gain in ours?
-          for row in ours.itertuples() for gain in PAPER.values()]
-
-# %%
-print(f"{len(ours) - len(out)} hold zero; not:\n", out.round(3).to_string(index=False))
-print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval")
-
-# %%
-figure, axes = plots.panels(3, sharex=True, sharey=True)
-for row in ours.itertuples():
-    axis, place = axes[PARTS.index(row.set) - 1], names.index(row.study)
-    tint = "black" if row.high < 0 else plots.COLORS["bsr"]
-    axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
-    axis.plot(row.mean, place, "o", color=tint)
-    if row.high < 0:  # the cost
-        axis.annotate(f"to {row.high:.3f}", (0.005, place), fontsize=8, va="center")
-    if row.high > 0.1:  # cut: else it would set the scale
-        axis.plot(0.1, place, ">", color=tint)
-for index, (axis, part) in enumerate(zip(axes, PARTS[1:], strict=True)):
-    axis.plot([gains[index] for gains in PAPER.values()], range(6, 10), "X", color="#888888")
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.axhline(5.5, color="#888888", linewidth=0.8)
-    axis.grid(visible=False, axis="y")
-    plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
-axes[0].set(xlim=(-0.095, 0.105), ylim=(9.6, -0.6))
-axes[0].set_yticks(range(10), [*names, *PAPER])
-axes[0].annotate("the paper's:\nno intervals", (-0.09, 7.5), color="#666666", va="center")
-figure.supxlabel("ours: 95% over seeds and topics (judged: prompts); arrow: to "
-                 f"{ours.high.max():.3f}", size=8)
-figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
-                f"zero, {len(out)} is a cost (black)");
-
-# %% [markdown]
-# **What to see.** The paper's gains are small, all below .025.
-#
-# <details><summary>Answer</summary>
-#
-# One, a cost: *lambda*, mutual-disjoint. Of eighteen, chance alone would give .9. So alone it
-# convicts nobody (06, Section 5).
-#
-# No gain is shown. Nor are most of the paper's excluded: 53 of 72 lie inside our intervals. With
-# other models and data that is no refutation.
-#
-# Left out are *fast* (two seeds) and a head alone (*frozen*, *frozen_long*). With a head alone BSR
-# costs .002 to .007, and five of six intervals exclude zero (`data/runs/LOG.md`).
-# </details>
-
-# %% [markdown]
-# ## 4. New sources score lower: is that overfitting?
+# ## 7. New sources score lower: is that overfitting?
 #
 # In the paper's Table 5 tau is lower on new sources. A **gap**, below, is tau on new sources minus
 # tau on prompt-disjoint. Is it the model's fault, or are the sets different?
 #
-# In *lora* mutual-disjoint has the very prompts of prompt-disjoint: only the sources change.
-# Response-disjoint has other prompts, too, of other topics.
+# In the pocket world mutual-disjoint has the very prompts of prompt-disjoint: only the sources
+# change. Response-disjoint has other prompts, of other topics.
 #
-# So score a rule that saw no pair, the number of **characters**. Fewer is better in the pocket
-# world, more in *judged*. (The sign was chosen on dev, in *judged* on these prompts.)
+# To tell, score a rule that saw no pair, the number of **characters**. Fewer is better in the
+# pocket world, more in *judged*. (The sign was chosen on dev, in *judged* on these prompts.)
 #
 # **Predict**: in *lora* and in *judged*, does the rule's gap have BT's sign?
 
@@ -499,9 +859,8 @@ pd.DataFrame({key: {
 
 # %% [markdown]
 # Does the rule acquit BT, then? **Would this test convict anybody?** Go back to Section 2's world.
-# Its 30 nuisance coordinates are nearly equal among known sources' answers to a prompt, and
-# different among new ones'. Take two rules there: *one signal coordinate*, and the *plain sum of
-# all 40*.
+# Take two rules there: *one signal coordinate*, that is, one that decides gold, and the *plain sum
+# of all 40*.
 #
 # **Predict**: beside which does BT look guilty (it loses more than the rule)? And will BT trained
 # on *clean* labels look innocent?
@@ -564,231 +923,30 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # about a quarter of it. The rest is there with clean labels, too.
 
 # %% [markdown]
-# ## 5. Exploitation: best-of-n
+# ## 8. The other verdicts
 #
-# Does gold fall when BT's reward is optimized? The plainest way: draw $n$ answers, keep the one
-# the proxy likes best.
+# The words are Section 5's. A star marks a claim of ours.
 #
-# With $N = 64$ answers to a prompt on record, average over *all* $\binom{N}{n}$ draws of $n$. Sort
-# them by the proxy. Let $v_{(i)}$ be the value of the answer with $i$ others below it, $i = 0,
-# \dots, N-1$. It wins when the other $n-1$ of its draw come from those $i$:
-#
-# $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
-#
-# It estimates the mean value of what best-of-$n$ keeps. A value may be gold or the proxy itself.
-
-# %%
-def best_of_n(proxy, values, n):
-    ranked = np.asarray(values)[np.argsort(proxy)]
-    total = math.comb(len(ranked), n)
-    return sum(math.comb(i, n - 1) / total * v for i, v in enumerate(ranked))
-
-# %%
-rng = np.random.default_rng(0)
-proxy, value = rng.normal(size=(2, 16))
-drawn = [value[max(rng.choice(16, 4, replace=False), key=proxy.__getitem__)] for _ in range(20_000)]
-exact = best_of_n(proxy, value, 4)
-print(f"20,000 draws of 4: {np.mean(drawn):.3f}, by the formula {exact:.3f}")
-assert abs(np.mean(drawn) - exact) < 0.02, "the average over all draws is what drawing estimates"
-assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
-assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one is any answer"
-
-# %% [markdown]
-# Recorded (`data/runs/best_of_n`) are 64 answers of the embedded model to each of 112 new prompts,
-# scored by gold and by *lora*'s reward models. Beside them stand two more proxies:
-#
-# - *fewest words*;
-# - *heavy tails*: gold plus noise with rare huge errors (Student's t, two degrees of freedom).
-#
-# The table adds *normal noise*, which correlates with gold as weakly as *heavy tails*.
-#
-# **Predict**: which of these curves of gold turn down, if any?
-
-# %%
-picks, kept = read_table(RUNS / "best_of_n"), np.load(RUNS / "best_of_n/scores.npz")
-gold, sizes = kept["gold"], picks["n"]  # (112, 64)
-NAMES = {"bt": "BT", "heavy-tailed noise": "heavy tails", "words": "fewest words"}
-proxies = {"bt": [kept[f"bt-seed{seed}"] for seed in range(4)], "words": [-kept["words"] * 1.0]}
-agreed = np.mean([statistics.within_correlation(proxy, gold) for proxy in proxies["bt"]])
-heavy = noisy_gold(gold, agreed, 4)["heavy-tailed noise"]  # as recorded
-weak = np.mean([statistics.within_correlation(proxy, gold) for proxy in heavy])
-proxies |= {"heavy-tailed noise": heavy, "twin": noisy_gold(gold, weak, 4)["normal noise"]}
-
-
-def gained(proxy, values):  # the pick's gain on a pick at random, (of n, prompts)
-    return np.array([statistics.best_of_n(proxy, values, n) for n in sizes]) - values.mean(1)
-
-
-def promised(proxy):  # its own gain, drawn with gold's spread within a prompt
-    return (gained(proxy, proxy).mean(1) / statistics.within_sd(proxy)) * statistics.within_sd(gold)
-
-
-gains = {name: np.array([gained(proxy, gold) for proxy in proxies[name]]) for name in proxies}
-promises = {name: np.mean([promised(proxy) for proxy in proxies[name]], 0) for name in NAMES}
-for name in ("bt", "heavy-tailed noise"):
-    recorded = np.array(picks["methods"][name]["seeds"]) - gold.mean()
-    assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
-
-# %%
-def both(values):  # (proxies, prompts): mean, 95% half width over both; over prompts, if one proxy
-    if len(values) == 1:
-        return metrics.seed_interval(values[0])
-    mean, _, high, _ = statistics.two_way_interval(values)
-    return mean, high - mean
-
-# %%
-figure, axes = plots.panels(3, sharey=True)
-for axis, (name, text) in zip(axes, NAMES.items(), strict=True):
-    tint = {"bt": plots.COLORS["bt"], "words": "black"}.get(name, "#994455")
-    mean, half = np.array([both(gains[name][:, i]) for i in range(len(sizes))]).T
-    axis.plot(sizes, promises[name], "--", color=tint, linewidth=1)
-    axis.plot(sizes, mean, "o-", color=tint, markersize=3)
-    axis.fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.2, linewidth=0)
-    for word, values in (("proxy,\nrescaled", promises[name]), ("gold", mean)):
-        axis.annotate(word, (64, values[-1]), (4, 0), textcoords="offset points", color=tint,
-                      fontsize=8, va="center")
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(0.9, 170)  # room for the words
-    axis.set_xticks(sizes, sizes)
-    band = "prompts; it has no seeds" if name == "words" else "seeds and prompts"
-    plots.label(axis, f"n (band: {band})", "", text)
-axes[0].set_ylabel("gain (gold's scale: 0 to 5)")
-axes[0].set_ylim(top=1.9)
-figure.suptitle("Gold turns down under heavy tails and fewest words, not under BT up to n = 64");
-
-# %%
-rows = {text: [f"{np.mean([statistics.within_correlation(p, gold) for p in proxies[name]]):.2f}"]
-        + [shown(gains[name][:, 6] - gains[name][:, other], both) for other in (0, 4)]
-        for name, text in (NAMES | {"twin": "normal noise"}).items()}  # places in sizes
-mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
-rows["BSR minus BT"] = ["", f"{round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}", ""]
-peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
-assert peak["bt"] == peak["twin"] == 6 > max(peak["words"], peak["heavy-tailed noise"]), "turns"
-heads = ["correlation with gold", "gold's gain at n = 64", "from n = 16 to 64"]
-pd.DataFrame(rows, index=heads).transpose()  # gain on a pick at random, points of gold
-
-# %% [markdown]
-# **What to see.** The proxy (dashed, rescaled to gold's spread within a prompt) rises *by
-# construction*. A gap between the lines is not yet exploitation: BT correlates with gold by .64, so
-# gold should gain about .64 of what the dashed line does. Look whether gold turns.
-#
-# <details><summary>Answer</summary>
-#
-# *Heavy tails* and *fewest words*. From 16 to 64 both proxies rise and gold falls: both are
-# exploited.
-#
-# *Normal noise* correlates as weakly as *heavy tails*, yet gold rises. So low correlation is not
-# why, the rare huge errors are. Why *fewest words* turns is open.
-#
-# Gold of BT's picks rises. These are answers of one policy, whose source BT knows. Whether BSR
-# picks better is open (last row).
-# </details>
-
-# %% [markdown]
-# ## 6. The verdicts
-#
-# Every claim gets one of four words.
-#
-# - *Shown*: the interval lies on the claim's side of zero.
-# - *Against*: the interval rules the claim out.
-# - *Open*: the interval holds zero.
-# - *Not tested*: nobody looked, or there was no fall to explain or to stop.
-#
-# **Predict** the *language model's* word for four claims:
-#
-# 1. BT overfits.
-# 2. False labels are why.
-# 3. BSR gains tau.
-# 4. Best-of-$n$ by BT loses gold.
-#
-# A star marks a claim of ours. Brackets name the section: 04.6 is notebook 04's Section 6.
-
-# %% [markdown]
-# <details><summary>Claims about BT</summary>
-#
-# | claim | small worlds | language model |
+# | claim | small worlds | language models |
 # |---|---|---|
-# | it overfits (2) | known sources **shown** | **open** |
-# | norms disperse (2; 02.8) | **shown** | **open** |
-# | norms must disperse for a fall (2) | **against** | not tested |
-# | false labels are why* (2; 06.6) | **shown**, without a final norm | not tested |
-# | mutual-disjoint scores lower (4) | *helps* **shown** | *lora* **open**, *judged* **against** |
-# | best-of-$n$ by BT loses gold* (5) | not tested | **against**, $n = 16$ to 64 |
-#
-# *Judged* speaks of its three models: Section 4's bars are over prompts only.
-# </details>
+# | norms disperse (6; 02.8) | **shown** | **open** |
+# | norms must disperse for a fall (6) | **against** | not tested |
+# | BSR stops the fall, $10^{-2}$ (6) | both **against** | not tested |
+# | BSR ends ahead on new sources* (6) | both $\lambda$ **shown** | not tested |
+# | mutual-disjoint scores lower (7) | *helps* **shown** | *lora* **open**, *judged* **against** |
 
 # %% [markdown]
-# <details><summary>Claims about BSR</summary>
-#
-# | claim | small worlds | language model |
-# |---|---|---|
-# | stops the fall, $10^{-3}$ (2) | prompts **against**, in-domain **open** | head: ends lower |
-# | stops the fall, $10^{-2}$ (2) | both **against** | head: ends lower |
-# | ends ahead on new sources*, both $\lambda$ (2) | **shown** | not tested |
-# | gains tau, $10^{-3}$ (3) | *helps* **shown**, others **against** | **open**; head **against** |
-#
-# *Prompts* is prompt-disjoint, *head* a head alone, whose fall has no interval. *Helps* and the
-# three *others* are worlds of 04.6. At other
-# $\lambda$ there are costs in the language model (04.9), and one gain on labels of people (06.5).
-# </details>
+# *Helps* is a world of notebook 04, 02.8 is notebook 02's Section 8. *Judged* speaks of its three
+# models: Section 7's bars are over prompts only. *False labels are why* (Section 5) holds without a
+# final norm. With one, clean labels fall, too. At other $\lambda$ BSR has costs in language models
+# (04.9), and one gain, on labels of people (06.5).
 
 # %% [markdown]
-# In the small world BT overfits, and without a final norm false labels are why. Dispersion is not
-# needed. BSR does not stop the fall. On new sources it ends ahead.
+# ### Exercise 3
 #
-# In the language models that we trained two things are decided. Gold of BT's picks rises up to
-# $n = 64$. In *judged* new sources score higher. Of a head alone one more: BSR does not gain tau.
-
-# %% [markdown]
-# ## Exercises
-#
-# A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
-
-# %% [markdown]
-# **1.** A proxy such as the number of words is an integer, so samples *tie*, and Section 5's
-# function breaks ties as its sort happens to leave them. Write the estimate in which ties are
-# broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of $N$ samples.
-#
-# <details><summary>Hint</summary>
-#
-# Do not ask which sample wins, but which *value of the proxy* is the largest in a draw.
-# </details>
-
-# %%
-def best_of_n_with_ties(proxy, gold, n):
-    return None
-
-
-checks.check_best_of_n_with_ties(best_of_n_with_ties);
-
-# %% [markdown]
-# **2.** How far has best-of-$n$ moved the policy $p$? With $q$ the distribution of what it keeps,
-# the **KL** of $q$ to $p$ is $\sum_k q_k \log(q_k / p_k)$, in nats. It is at most $\log n -
-# \frac{n-1}{n}$, reached only where no answer is ever drawn twice.
-#
-# Now a policy has a handful of answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$,
-# all above zero, in ascending order of reward. What is the exact KL for $n$ *independent* draws?
-# Compare it with the bound for two answers of probability 1/2 and $n = 2$. And how far can Section
-# 5's best of 64 have moved?
-#
-# <details><summary>Hint</summary>
-#
-# Which event leaves all $n$ draws among the $j$ worst?
-# </details>
-
-# %%
-def best_of_n_divergence(probabilities, n):
-    return None
-
-
-checks.check_best_of_n_divergence(best_of_n_divergence);
-
-# %% [markdown]
-# **3.** *Judge a record, and plan the next.* How much of BT's gap on *lora*'s response-disjoint is
-# beyond the rule's? From `model_known, model_new, rule_known, rule_new` (scores of the *same*
-# prompts by model, its seeds averaged, and rule) return a tensor of three:
+# *Judge a record, and plan the next.* How much of BT's gap on *lora*'s response-disjoint is beyond
+# the rule's? From `model_known, model_new, rule_known, rule_new` (scores of the *same* prompts by
+# model, its seeds averaged, and rule) return a tensor of three:
 #
 # - the model's gap minus the rule's;
 # - its half width, 1.96 standard errors over prompts (variances with $n - 1$);
@@ -798,7 +956,7 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 #
 # <details><summary>Hint</summary>
 #
-# Which scores belong to the same prompt? See Section 1's picture.
+# Which scores belong to the same prompt? See Section 1's table.
 # </details>
 
 # %%
@@ -815,14 +973,16 @@ scores = [np.mean([run["evaluation"]["scenarios"][part]["per_prompt"] for run in
 print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), useful=0.05))
 
 # %% [markdown]
-# **4.** *Take the suspected cause away.* A method's *lead* is its score minus BT's. It *counters*
-# false labels, we say, where both hold (not fixed in advance):
+# ### Exercise 4
+#
+# *Take the suspected cause away.* A method's *lead* is its score minus BT's. It *counters* false
+# labels, we say, where both hold (not fixed in advance):
 #
 # 1. Its lead with false labels is above zero.
 # 2. So is false minus clean: that lead minus the one with clean labels.
 #
-# From four arrays of scores, one number a seed, return mean and 95% half width of the lead with
-# false labels (Section 2's), with clean ones, and of false minus clean.
+# From four arrays of scores, one number a seed, return `metrics.seed_interval` of the lead with
+# false labels (Section 6's), of that with clean ones, and of false minus clean.
 #
 # Then judge L2 (04): run the commented line, put "l2-1e-2" and "response_disjoint" into the last
 # cell. Which condition alone would mislead?
@@ -844,61 +1004,18 @@ print(leads(*(small[method][labels][test, -1] for method in ("bsr-1e-2", "bt")
               for labels in ("false", "clean"))))
 
 # %% [markdown]
-# ## Check yourself
+# <details><summary>Exercise 3</summary>
 #
-# 1. Why can a curve that stands still be a loss?
-# 2. A rule falls on the new set as much as your model. Is the model acquitted?
-# 3. With false labels a method ends below BT, with clean labels as far below. What do you conclude?
-# 4. A proxy rises and gold falls, while the reward model and its tau on a fixed test set stay as
-#    they were. Overfitted or exploited?
-# 5. Why can best-of-$n$ with a huge $n$ do harm that $n = 4$ does not?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. A control without the cause might have risen.
-# 2. No. The rule may fall for reasons of its own; another rule may convict.
-# 3. It costs by itself; that it counters false labels is not shown.
-# 4. Exploited: the picks moved to where the proxy errs.
-# 5. It looks for the proxy's largest errors; rare ones are found only among many.
-#
+# Nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05 takes 1,390
+# prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the paired form.
 # </details>
 
 # %% [markdown]
-# <details><summary>Exercises 2 to 4</summary>
+# <details><summary>Exercise 4</summary>
 #
-# Exercise 2: .131 beside .193: answers drawn twice move the policy less. Best of 64 moves by 3.2
-# nats at most.
-#
-# Exercise 3: nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05
-# takes 1,390 prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the
-# paired form.
-#
-# Exercise 4: BSR counters false labels: both conditions hold. L2 does not: with false labels it
-# ends .159 below BT. Its false minus clean is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone
-# would mislead. Either cost is 27% of BT's tau, and that tau is smaller with false labels.
+# BSR counters false labels in this sense: its lead is +.022 ± .015, its false minus clean +.026 ±
+# .015. But the lead was there at epoch 8 (Section 6), so it is no remedy for what comes after. L2
+# does not: it ends .159 below BT with false labels and .197 with clean ones. Its false minus clean
+# is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone would mislead. Either cost is 27% of BT's
+# tau, and that tau is smaller with false labels.
 # </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | healthy | otherwise, seen here | then vary |
-# |---|---|---|---|
-# | prompt-disjoint against training | no fall | -.018 at 64 epochs | fewer epochs |
-# | gap of new sources beyond clean labels' | none | -.041, small world | cleaner labels |
-# | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
-#
-# No clean labels? Have a part relabelled with care, or flip some yourself. Compare both trainings.
-
-# %% [markdown]
-# ## What you know now
-#
-# The .35 and .26 of the start differ in sources, prompts and topics at once: that fall stays
-# unexplained. A rule that saw no pair fell, too, from .13 to -.03. What BT loses beyond it is open
-# (Exercise 3).
-
-# %% [markdown]
-# **A lower score on new data convicts nobody until you train the same model without the suspected
-# cause.**
-#
-# Next: **08 · How does a policy learn from a reward?**
