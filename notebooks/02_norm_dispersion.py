@@ -217,16 +217,16 @@ show(values, {"start": 0, "step 20": at.index(20), "step 200": -1})
 # - The *head* hardly moves, as planned.
 # - The *difference* grows by two thirds, from 2.5 to 4.1.
 # - The *cosine* grows from nearly 0 to 0.5.
-# - The *mean margin* reaches 2. A pair with this margin has its chosen answer win with odds of
-#   $e^2$, about 7 to 1.
+# - The *mean margin* reaches 2. At a margin of 2 the chosen answer wins with odds of $e^2$ to 1,
+#   about 7 to 1.
 #
 # At first the cosine *must* do the work. The head is drawn at random, so differences begin neither
-# along it nor against it: the cosine is near 0. While it is near 0 the product is, too, however
+# along it nor against it: the cosine is near 0. While it is near 0, the margin is near 0, however
 # long the differences are.
 
 # %% [markdown]
-# Does the difference take over later? From step 20 to step 200 it grows by half. The cosine
-# doubles.
+# Does the difference take over later? From step 20 to step 200 it grows by half. In the same steps
+# the cosine doubles.
 #
 # **Answer.** Norms can disperse: without a final RMSNorm both signs appear, with it only the first.
 # Even without it the cosine does more for the margin than the difference does.
@@ -237,8 +237,8 @@ show(values, {"start": 0, "step 20": at.index(20), "step 200": -1})
 # A language model ends in an RMSNorm, too. Can its lengths scatter at all?
 #
 # Our model is SmolLM2-135M-Instruct, with 135 million weights in 30 layers. Its pairs are from the
-# pocket world. The labels are noisy on purpose: Bradley-Terry draws which answer counts as chosen,
-# and the one with more gold is only more likely. The next cell loads model and pairs.
+# pocket world. The labels are noisy on purpose: Bradley-Terry draws which answer counts as chosen.
+# The one with more gold is only more likely. The next cell loads model and pairs.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -416,9 +416,9 @@ figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not la
 #
 # **What to see.**
 # - The *cosine* has the shape of the margin. It starts in the band and ends far outside it. In
-#   seeds 2 and 3 both peak midway.
-# - The *difference* does not. In seeds 0 and 1 it even rises again after step 12. It ends below its
-#   start in every seed.
+#   seeds 2 and 3 cosine and margin peak midway.
+# - The *difference* has another shape. It ends below its start in every seed. In seeds 0 and 1 it
+#   rises again after step 12.
 #
 # Seed 2 was unsteady: its loss went above 1 midway (`data/runs/LOG.md`), where guessing has 0.69.
 # We keep it. To drop a seed after looking is to choose the result.
@@ -431,8 +431,8 @@ print("mean |h_w - h_l|, change by seed:", [f"{x:+.0%}" for x in fall])
 show(values, {"start": 0, "step 32": -1})
 
 # %% [markdown]
-# **What to see.** The mean margin rises by about 0.5. A pair with this margin has odds of only
-# about 1.6 to 1. The difference shrinks by 8 to 19%, and the head stays. So from start to end the
+# **What to see.** The mean margin rises by about 0.5. At its end value the odds are only about
+# three to two. The difference shrinks by 8 to 19%, and the head stays. So from start to end the
 # cosine alone makes the margin.
 #
 # **Answer.** In these runs the cosine makes the margin. The differences do not grow. On training
