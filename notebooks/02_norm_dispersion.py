@@ -9,18 +9,30 @@
 # %% [markdown]
 # # 02 · Do hidden norms disperse while a reward model is trained?
 #
-# Bradley-Terry wants ever larger margins. In the paper's models the head $W_p$ does not grow
-# (Fig. 1), so, the paper says, the **hidden states** do. This *dispersion* has two readings.
-# 1. *Differences* $\lVert h_w - h_l\rVert$ grow, and get a longer right tail (Fig. 2).
-# 2. *Lengths* $\lVert h\rVert$ scatter, most of all on data unlike training's (Fig. 3). We measure
-#    this by their **cv**, the coefficient of variation: standard deviation over mean.
+# A reward model gives every answer a number, its **reward**. It learns from pairs of answers, one
+# *chosen* and one *rejected*. The **margin** is the chosen reward minus the rejected one. The loss
+# falls whenever it grows, so training asks for ever larger margins.
 #
-# We look for both, first in a small world, then in a language model. Section 7 adds a third sign.
+# Where does a model find them? The paper says: the norms of its hidden states **disperse**. Two
+# signs:
+#
+# 1. *Differences grow*: the two states of a pair move apart (Fig. 2).
+# 2. *Lengths scatter*: some become long, others short, most of all on answers unlike training's
+#    (Fig. 3).
+#
+# We look for both, first in a small world, then in a language model.
 
 # %% [markdown]
-# After it you can split a growing margin into head, difference and cosine.
+# Words from notebook 01:
+# - A model's reading of prompt and answer ends in one vector, the **hidden state** $h$. Chosen
+#   answers have $h_w$ (they won), rejected ones $h_l$ (they lost).
+# - The **head** $W_p$ is the vector that turns a state into a reward: $r = W_p^\top h$ (Eq. 2).
+# - The **norm** of a vector is its length.
+# - The **pocket world** is our data: prompts, and answers by small language models. A program
+#   scores each answer; the score is called **gold**.
 #
-# Words from before (notebook 01): *margin*, *head*, *hidden state*, the *pocket world* and *gold*.
+# *First reading*: Sections 1 to 5. *Second reading*, after its end: the training loop, run live;
+# length against direction; other pairs; a trap; the rank of states.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -47,37 +59,43 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
-import contextlib
-import io
-import tempfile
-
 import pandas as pd
 import torch
 
 from bsr_lite import plots
 from bsr_lite.config import load_config
 from bsr_lite.course import checks
-from bsr_lite.dispersion import effective_rank, norm_share
 from bsr_lite.metrics import seed_interval
 from bsr_lite.models import load_reward_model
-from bsr_lite.scenarios import load_scenarios, pairs_as_groups
+from bsr_lite.scenarios import load_scenarios
 from bsr_lite.studies import worlds
 from bsr_lite.tokenization import pair_tokens
-from bsr_lite.train_rm import draw_groups
 
 # %% [markdown]
-# ## 1. A world in which norms disperse
+# ## 1. A small world: can norms disperse?
 #
-# Can both readings happen at all? We begin with a small world.
-# - An answer is forty numbers. Its quality is linear in ten of them.
-# - Labels are Bradley-Terry draws on quality.
-# - A network with one hidden layer turns an answer into a state $h$ of 64 numbers.
-# - The head learns at a hundredth of the network's rate, so that it stays.
+# Can the two signs appear at all? We look first where we know everything: in a world of numbers.
+# - An *answer* is forty numbers. Its *quality* is a weighted sum of ten of them.
+# - A *label* says which of two answers is chosen. It is drawn by Bradley-Terry: the better answer
+#   is likely to be chosen, but not certain.
+# - A *network* with one hidden layer turns an answer into a state $h$ of 64 numbers.
+# - The *head* turns $h$ into a reward.
 #
-# We train for 200 steps of 32 pairs, twice: as it is, and with a **final RMSNorm**. That is a last
-# operation that scales every state to one length.
+# In the paper's models the head's norm does not grow (Fig. 1). We imitate this: our head learns a
+# hundred times more slowly than the network.
+
+# %% [markdown]
+# We train two networks, each for 200 steps of 32 pairs. The second network has one more operation
+# at its end, a **final RMSNorm**. It brings every state to one and the same length.
 #
-# **Predict**: which of the two readings can still happen with a final RMSNorm?
+# Both are trained with eight **seeds**. A seed sets the answers, the labels and the network's first
+# weights.
+#
+# We measure the scatter of lengths by their **coefficient of variation**, **cv**: the standard
+# deviation of the lengths, divided by their mean. If all lengths are equal, the cv is 0. If it is
+# 0.1, a length typically lies 10% off the mean.
+#
+# **Predict**: with a final RMSNorm, which of the two signs can still appear?
 
 # %%
 BT, SEEDS = {"bt": worlds.OBJECTIVES["bt"]}, 8  # every seed has its own states, labels and network
@@ -85,6 +103,10 @@ VERSIONS = {"no RMSNorm": "helps", "final RMSNorm": "helps, RMSNorm"}  # noteboo
 seen = {name: worlds.train(worlds.WORLDS[world], BT, SEEDS, looks=20)
         for name, world in VERSIONS.items()}
 at = list(seen["final RMSNorm"])  # steps
+
+# %% [markdown]
+# Two helpers: `course` collects one quantity over the steps, `interval` writes a mean over seeds
+# with its 95% interval.
 
 # %%
 def course(looks, key):
@@ -94,71 +116,129 @@ def course(looks, key):
 def interval(x, digits=3):  # (seeds,) -> its mean and 95% interval, as text
     return "{:+.{d}f} ± {:.{d}f}".format(*seed_interval(x), d=digits)
 
+# %% [markdown]
+# The figure shows both signs, on training pairs. Left: the mean of $\lVert h_w - h_l\rVert$,
+# divided by its value before training. Right: the cv of $\lVert h\rVert$. Which curve stays flat?
+
 # %%
-figure, (left, middle, right) = plots.panels(3)  # drawing only
-bins = torch.linspace(0, 17, 35)
+figure, (left, right) = plots.panels(2)  # drawing only
 for (name, looks), tint in zip(seen.items(), (plots.COLORS["bt"], "#DDAA33"), strict=True):
-    for step, line in ((at[0], "--"), (at[-1], "-")):
-        left.hist(looks[step]["differences"].flatten(), bins, color=tint, histtype="step",
-                  linestyle=line, linewidth=1.3, density=True, log=True)  # all eight seeds
-    for axis, key in ((middle, "norm_cv"), (right, "difference")):
-        values = course(looks, key)
-        plots.seed_curves(axis, at, values / (values[:, :1] if axis is right else 1), name, tint)
-        axis.axvline(20, color="grey", linewidth=0.8, linestyle=":")
-for axis, height in ((middle, 0.03), (right, 0.97)):
-    axis.text(23, height, "mean margin 0.7", fontsize=8, color="grey")
-middle.text(60, 0.055, "thin: one seed each\nband: 95% interval")
-left.text(8.6, 0.25, "dashed: before\nsolid: after")
-plots.label(left, "$|h_w - h_l|$ of a pair", "density (log)", "differences: the right tail grows")
-plots.label(middle, "step", "cv of $|h|$", "lengths: all equal with RMSNorm")
-plots.label(right, "step", "mean $|h_w - h_l|$ / its start", "differences: grow in both")
+    difference = course(looks, "difference")
+    plots.seed_curves(left, at, difference / difference[:, :1], name, tint)
+    plots.seed_curves(right, at, course(looks, "norm_cv"), name, tint)
+right.text(60, 0.05, "thin: one seed each\nband: 95% interval")
+plots.label(left, "step", "mean $|h_w - h_l|$ / its start", "differences grow in both")
+plots.label(right, "step", "cv of $|h|$", "lengths: all equal with RMSNorm")
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences");
+figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences")
+assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leave one length"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The first. With RMSNorm (yellow) the cv stays zero, but the two states of a pair turn apart.
+# The first sign only. Two states of the same length can still turn away from each other.
 # </details>
 #
-# What makes the margin grow? A pair's margin is head × difference × **cosine**:
-# $\lVert W_p\rVert\,\lVert h_w - h_l\rVert \cos\psi_\Delta$, with $\psi_\Delta$ the angle between
-# $W_p$ and $h_w - h_l$ (Eq. 23). We split a *mean* margin in the same way. Its cosine is, by
-# definition, mean margin / (head × mean difference). In the world without RMSNorm:
-
-# %%
-looks = seen["no RMSNorm"]
-values = {what: course(looks, key) for what, key in (
-    ("mean margin", "margin"), ("|W_p|", "head"), ("mean |h_w - h_l|", "difference"),
-    ("cv of |h|", "norm_cv"))}
-values["cosine"] = values["mean margin"] / (values["|W_p|"] * values["mean |h_w - h_l|"])
-
-# %%
-table = {"start": {what: f"{x[:, 0].mean():.3f}" for what, x in values.items()}}
-for step in (20, at[-1]):
-    table[f"change by step {step}, 95%"] = {
-        what: interval(x[:, at.index(step)] - x[:, 0]) for what, x in values.items()}
-assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leave one length"
-pd.DataFrame(table)
+# **What to see.**
+# - *Left*: differences grow in both networks.
+# - *Right*: without RMSNorm (blue) the cv rises from about 0.10 to about 0.16. With RMSNorm
+#   (yellow) it stays at 0.
+#
+# So both signs can appear. Whether lengths scatter depends on the last normalization.
 
 # %% [markdown]
-# **What to see.** *At the end* this is the paper's picture, on training pairs. The head hardly
-# moves, differences and their right tail grow, lengths scatter.
+# ### Is it the larger difference that makes the margin?
 #
-# At step 20 it is not there yet. The mean margin has grown by 0.7, mostly by the cosine.
-# Differences are only a tenth larger.
+# Training raises margins, and it has made differences larger. Do the larger differences make the
+# margins? A margin is the product of three factors (Eq. 23):
 #
-# **The cosine comes first.** It must: with a random head it starts near 0, and no other factor can
-# lift a product off 0. Later, too, it does more. From step 20 to the end (start plus
-# change) it doubles, from 0.25 to 0.51. Differences grow by half, from 2.7 to 4.1.
+# $$r_w - r_l = W_p^\top (h_w - h_l) =
+# \lVert W_p\rVert \cdot \lVert h_w - h_l\rVert \cdot \cos\psi_\Delta.$$
+#
+# In words: the length of the head, times the length of the difference, times a **cosine**. The
+# angle $\psi_\Delta$ lies between head and difference. The cosine is 1 if the difference points
+# along the head, 0 at a right angle to it, and below 0 if it points against it.
+#
+# Our head stays as it is. So two ways to a larger margin are left.
 
 # %% [markdown]
-# ## 2. A language model, and its last normalization
+# The sketch shows them. The head has length 1, so the margin is how far the difference reaches
+# along the head: the thick bar. Compare the blue arrows with the grey ones.
+
+# %%
+figure, axes = plots.panels(2)  # drawing only
+for axis, height, title in ((axes[0], 1.7, "the difference becomes longer"),
+                            (axes[1], 0.67, "the difference turns to the head")):
+    axis.set(xlim=(-0.4, 2.5), ylim=(-0.4, 2), aspect="equal", title=title)
+    axis.axis("off")
+    for x, y, text, tint, bar in ((1.9, 0, "$W_p$", "#AA3377", 0),
+                                  (0.3, 0.85, "before", "#888888", -0.12),
+                                  (0.6, height, "$h_w - h_l$, after", "#4477AA", -0.24)):
+        axis.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": tint,
+                                                      "shrinkA": 0, "shrinkB": 0})
+        axis.annotate(text, (x, y), (-36 if x < 0.5 else 4, 4), textcoords="offset points",
+                      color=tint)
+        axis.plot([x, x], [y, bar], ":", color=tint, linewidth=1)
+        axis.plot([0, x], [bar, bar], color=tint, linewidth=4 if bar else 1)
+    axis.text(0.7, -0.27, "margin: twice as large", color="#4477AA")
+figure.suptitle("Two ways to the same larger margin");
+
+# %% [markdown]
+# **What to see.** The margin doubles either way. On the left the difference is twice as long. On
+# the right its length is the same, and the angle is smaller.
 #
-# Which of its norms does the reward see? The model is SmolLM2-135M-Instruct, all 30 layers, on the
-# pocket world. Every weight is trained (**full fine-tuning**) at one learning rate, as in the
-# paper. The labels are noisy on purpose: which answer counts as *chosen* is drawn from
-# Bradley-Terry on gold.
+# Which way does the network without RMSNorm go? To split a *mean* margin we take one cosine for all
+# pairs:
+#
+# $$\text{cosine} =
+# \frac{\text{mean margin}}{\lVert W_p\rVert \cdot \text{mean } \lVert h_w - h_l\rVert}.$$
+#
+# The next cell prints means over the eight seeds. Its last column is the change from start to step
+# 200.
+
+# %%
+def split(head, difference, margin):  # all (seeds, steps)
+    return {"mean margin": margin, "|W_p|": head, "mean |h_w - h_l|": difference,
+            "cosine": margin / (head * difference)}
+
+
+def show(values, when):  # when: {name of a column: place among the steps}
+    table = {name: {what: f"{x[:, place].mean():.3f}" for what, x in values.items()}
+             for name, place in when.items()}
+    table["change, 95%"] = {what: interval(x[:, -1] - x[:, 0]) for what, x in values.items()}
+    return pd.DataFrame(table)
+
+
+values = split(*(course(seen["no RMSNorm"], key) for key in ("head", "difference", "margin")))
+show(values, {"start": 0, "step 20": at.index(20), "step 200": -1})
+
+# %% [markdown]
+# **What to see.**
+# - The *head* hardly moves, as planned.
+# - The *difference* grows by two thirds, from 2.5 to 4.1.
+# - The *cosine* grows from nearly 0 to 0.5.
+# - The *mean margin* reaches 2. At a margin of 2 the chosen answer wins with odds of $e^2$ to 1,
+#   about 7 to 1.
+#
+# At first the cosine *must* do the work. The head is drawn at random, so differences begin neither
+# along it nor against it: the cosine is near 0. While it is near 0, the margin is near 0, however
+# long the differences are.
+
+# %% [markdown]
+# Does the difference take over later? From step 20 to step 200 it grows by half. In the same steps
+# the cosine doubles.
+#
+# **Answer.** Norms can disperse: without a final RMSNorm both signs appear, with it only the first.
+# Even without it the cosine does more for the margin than the difference does.
+
+# %% [markdown]
+# ## 2. Which norm does the head see?
+#
+# A language model ends in an RMSNorm, too. Can its lengths scatter at all?
+#
+# Our model is SmolLM2-135M-Instruct, with 135 million weights in 30 layers. Its pairs are from the
+# pocket world. The labels are noisy on purpose: Bradley-Terry draws which answer counts as chosen.
+# The one with more gold is only more likely. The next cell loads model and pairs.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -173,9 +253,14 @@ print("rejected", pair.rejected[:150].replace("\n", " "), "...")
 print(f"{scenarios.counts['labels_against_gold']} of {len(scenarios.train)} labels against gold")
 
 # %% [markdown]
-# Prompt and answer go through the network; $h \in \mathbb{R}^{H}$, $H = 576$, is the state at the
-# answer's **last** token, the only one that has seen everything. The reward is $W_p^\top h$
-# (Eq. 2). $W_p$ is drawn at random, so these first rewards are noise.
+# A quarter of these labels goes against gold.
+#
+# The network reads prompt and answer as **tokens**, pieces of words. For each token it ends in a
+# vector of $H = 576$ numbers. The state $h$ is the vector of the answer's *last* token, the only
+# one that has seen everything.
+#
+# The head is drawn at random, so the first rewards are noise. The next cell computes them by hand,
+# $W_p^\top h$, and compares them with the library's.
 
 # %%
 from bsr_lite.batching import pack
@@ -190,12 +275,14 @@ torch.testing.assert_close(rewards, h @ W, rtol=1e-4, atol=1e-4)
 print(f"{len(pairs)} pairs; rewards of the first {rewards[0]:.2f} (chosen), {rewards[1]:.2f}")
 
 # %% [markdown]
-# `last_hidden` returned *two* states. The network's last operation is an **RMSNorm**: from the raw
-# state $u$ it makes
+# `last_hidden` has returned *two* states, one before and one after the network's last operation.
+# The first is the **raw** state $u$. From it the operation, an **RMSNorm**, makes $h$:
 #
-# $$h = g \odot \frac{u}{\mathrm{rms}(u)}, \qquad \mathrm{rms}(u) = \lVert u \rVert / \sqrt{H},$$
+# $$h = g \odot \frac{u}{\mathrm{rms}(u)}, \qquad \mathrm{rms}(u) = \lVert u \rVert / \sqrt{H}.$$
 #
-# with one learned **gain** $g_i$ per coordinate. The head sees $h$.
+# In words: it divides $u$ by the typical size of its numbers, the *root mean square*. Then it
+# multiplies each coordinate by a learned number, its **gain** $g_i$. ($\odot$ means coordinate by
+# coordinate.)
 #
 # **Predict**: suppose every $u$ becomes three times as long. What happens to the rewards?
 
@@ -216,13 +303,19 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Nothing. The length of $u$ never reaches the head.
+# Nothing. The length of $u$ is divided away before the head.
 # </details>
 #
-# So "the hidden norm" has two meanings.
-# - The **raw** $\lVert u\rVert$ may grow, and no reward moves.
-# - The **normalized** $\lVert h\rVert$ is the one of the paper's Eq. 16. If all $|g_i|$ were equal,
-#   as in Section 1, it would be a constant. It can scatter only because the gains differ.
+# So "the norm of the hidden state" has two meanings.
+# - The **raw** $\lVert u\rVert$ may grow or scatter, and no reward moves.
+# - The **normalized** $\lVert h\rVert$ is what the head sees. The paper's formula for a reward (Eq.
+#   16) means this one.
+#
+# Can $\lVert h\rVert$ scatter? In Section 1 it could not: there all gains were equal. Here they may
+# differ. Then a state comes out longer if its large numbers stand where the gains are large.
+#
+# The next cell prints the smallest and the largest gain, and the cv of 32 lengths of $u$ and of
+# $h$.
 
 # %%
 low, high = gain.abs().aminmax()
@@ -231,80 +324,361 @@ for name, x in (("|u|", u), ("|h|", h)):
     print(f"cv of {name}: {x.norm(dim=-1).std() / x.norm(dim=-1).mean():.3f}")
 
 # %% [markdown]
-# Both scatter, the raw one twice as much.
+# The gains differ almost fourfold, so $\lVert h\rVert$ can scatter. It does so a little: a length
+# typically lies 2.6% off the mean. The raw lengths scatter twice as much.
 #
-# The *difference* of a pair has two parts, a length and an angle (middle panel below). With
-# $\theta$ the angle between $h_w$ and $h_l$, the law of cosines says
-#
-# $$\lVert h_w - h_l\rVert^2 =
-# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{difference of lengths}} +
-# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{angle, at common
-# length}}.$$
-
-# %%
-ray = torch.arange(121).deg2rad()  # for a sketch with two coordinates, gains 0.9 and 1.5
-ray = torch.stack([ray.cos(), ray.sin()], 1)  # (121, 2), from 0 to 120 degrees
-ellipse = torch.tensor([0.9, 1.5]) * 2**0.5 * ray  # every h there can be
-w, l = ellipse[62], ellipse[12]
-drawn = norm_share(w[None], l[None])
-print(f"length's part of the sketch's |h_w - h_l|^2: {drawn:.0%}")
-
-# %%
-figure, axes = plots.panels(3)  # drawing only
-BROWN, BLUE, PURPLE, GREEN, RED = "#994F00", "#4477AA", "#AA3377", "#228833", "#EE6677"
-for axis, title in zip(axes, (
-        "$h$ depends only on $u$'s direction", "difference: length and angle",
-        "margin: head × difference × cosine"), strict=True):
-    axis.plot(*ellipse.T, color="#BBBBBB")
-    axis.set(xlim=(0, 2.4), ylim=(0, 2.4), aspect="equal", xticks=[], yticks=[], title=title)
-for axis, tip, text, tint, tail in (
-        (0, 0.7 * ray[18], "$u$", BROWN, 0 * l), (0, 2.1 * ray[18], "$3u$", BROWN, 0 * l),
-        (0, ellipse[18], "$h$ of both", "black", 0 * l), (1, w, "$h_w$", "black", 0 * l),
-        (1, l, "$h_l$", "black", 0 * l), (1, w, "", BLUE, l), (2, w, "", BLUE, l),
-        (2, l + torch.tensor([0.5, 1.5]), "$W_p$", PURPLE, l)):
-    axes[axis].annotate("", tip, tail, arrowprops={
-        "arrowstyle": "-|>", "color": tint, "shrinkA": 0, "shrinkB": 0, "linewidth": 1.6})
-    axes[axis].annotate(text, tip, (4, 4), textcoords="offset points", color=tint)
-axes[1].plot(*(ray[20:73] * l.norm()).T, "--", color=GREEN)
-axes[1].plot(*torch.stack([w * l.norm() / w.norm(), w]).T, color=RED, linewidth=4)
-axes[2].plot(*(l + 0.6 * ray[72:115]).T, color="black", linewidth=1)  # from W_p to h_w - h_l
-for axis, *place, text, tint in (
-        (0, 1.2, 1.5, "grey: every $h$.\nGains: 0.9 across,\n1.5 up. Unequal\ngains rotate $u$.",
-         "grey"), (1, 0.45, 0.8, "angle", GREEN), (1, 1, 1.4, "$h_w - h_l$", BLUE),
-        (1, 0.03, 1.4, f"length:\n{drawn:.0%} of\nsquare", RED), (2, 0.4, 1, "$h_w - h_l$", BLUE),
-        (2, 1.15, 1.1, "$\\psi_\\Delta$", "black")):
-    axes[axis].text(*place, text, color=tint)
-figure.suptitle("The head never sees the length of $u$; two $h$ may differ in length and angle");
+# **Answer.** The head sees $\lVert h\rVert$, never $\lVert u\rVert$. The lengths of $h$ can scatter
+# after an RMSNorm, but only because the gains differ. The paper's models end in an RMSNorm, too; we
+# have not measured them.
 
 # %% [markdown]
-# **Predict**: how much of $\lVert h_w - h_l\rVert^2$ is length? And of $\lVert u_w - u_l\rVert^2$?
+# ## 3. Four recorded runs: what makes the margin? (Fig. 1, Fig. 2)
+#
+# Do larger differences make the margin of the language model? Training takes hours, so we read a
+# record, `data/runs/study_norms`. All weights were trained (**full fine-tuning**) at one learning
+# rate, as in the paper. There are four seeds, each with 512 pairs: 32 steps of 16.
+#
+# Here a seed sets only the random head and the order of the batches. So an interval over seeds says
+# nothing about other prompts.
+#
+# A change is called **undecided** if its 95% interval holds zero.
+
+# %% [markdown]
+# Two questions about norms were written down before looking.
+# 1. Does the mean $\lVert h_w - h_l\rVert$ of training pairs rise?
+# 2. Does $\lVert h\rVert$ scatter more on new prompts than before training? This is for Section 4.
+#
+# A third was about the rank of the states (Section 9, second reading). All else is *exploring*: of
+# twenty 95% intervals one misses the truth by chance. The next cell reads the four runs.
 
 # %%
-for name, states in (("u", u), ("h", h)):
-    w, l = states[0::2], states[1::2]  # (16, 576): chosen, rejected
-    a, b = w.norm(dim=-1), l.norm(dim=-1)
-    turned = 2 * a * b * (1 - torch.cosine_similarity(w, l))
-    torch.testing.assert_close((a - b) ** 2 + turned, (w - l).square().sum(-1), rtol=1e-3, atol=.01)
-    share = ((a - b) ** 2).sum() / (w - l).square().sum()  # one for all 16 pairs: norm_share
-    print(f"|{name}_w - {name}_l|^2: {share:.1%} length, the rest angle")
-print(f"with chosen h 30% longer: {norm_share(1.3 * w, l):.1%} length")
-assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
+from bsr_lite.studies.records import read_runs, watched
+
+if PROFILE == "full":
+    from bsr_lite.studies.reward_models import run_study
+    run_study(Path("bsr_lite/configs/study_norms.yaml"))  # hours on a CPU
+RUNS = Path("runs" if PROFILE == "full" else "data/runs") / "study_norms"
+bt = read_runs(RUNS)["bt"]
+assert len(bt) == 4, "four seeds are recorded"
+
+# %% [markdown]
+# The runs were measured every fourth step. `curves` returns one quantity for all seeds, and
+# `change` its last value minus its first.
+
+# %%
+# in the records' keys "_after" means after the final RMSNorm: of h, not of u
+CV, DIFFERENCE = ("norm_after", "cv"), ("difference_after", "mean")
+
+
+def curves(part, *keys):
+    return torch.tensor(watched(bt, part, *keys)[1])  # (seeds, measurements)
+
+
+def change(part, *keys):
+    values = curves(part, *keys)
+    return values[:, -1] - values[:, 0]  # (seeds,)
+
+
+steps, _ = watched(bt, "train", "margin")
+heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watch" in row]
+                      for run in bt])
+
+# %% [markdown]
+# The figure shows the mean margin and two of its factors, on 32 training pairs. Which factor has
+# the shape of the margin?
+#
+# Which cosine is more than luck? With a random head and 32 unrelated pairs, the cosine falls into
+# the shaded band two times in three.
+#
+# **Predict**: does the difference rise?
+
+# %%
+MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
+values = split(heads, curves("train", *DIFFERENCE), curves("train", "margin"))
+figure, axes = plots.panels(3)  # drawing only
+for axis, what, title in zip(axes, ("mean margin", "mean |h_w - h_l|", "cosine"), (
+        "mean margin: larger", "mean $|h_w - h_l|$: smaller", "cosine: larger"), strict=True):
+    axis.axhline(0, color="grey", linewidth=0.8)
+    for seed, (mark, tint) in enumerate(MARKS.items()):
+        axis.plot(steps, values[what][seed], mark + "-", color=tint, markersize=4,
+                  label=f"seed {seed}")
+    plots.label(axis, "optimizer step", "", title)
+axes[2].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#CCCCCC", zorder=0)
+axes[2].text(16, 0.0085, "shaded: by luck", fontsize=8)
+figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not larger differences");
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# About 1% of $h$'s, 4% of $u$'s. The last line is a control: longer chosen states would show.
+# No. It ends smaller in all four seeds.
 # </details>
 #
-# So on these pairs $\lVert h_w - h_l\rVert$ measures almost only **direction**. The paper's models
-# end in an RMSNorm, too; we have not measured them.
+# **What to see.**
+# - The *cosine* has the shape of the margin. It starts in the band and ends far outside it. In
+#   seeds 2 and 3 cosine and margin peak midway.
+# - The *difference* has another shape. It ends below its start in every seed. In seeds 0 and 1 it
+#   rises again after step 12.
+#
+# Seed 2 was unsteady: its loss went above 1 midway (`data/runs/LOG.md`), where guessing has 0.69.
+# We keep it. To drop a seed after looking is to choose the result.
+#
+# The next cell has the numbers, and the head, which the figure leaves out.
+
+# %%
+fall = change("train", *DIFFERENCE) / curves("train", *DIFFERENCE)[:, 0]
+print("mean |h_w - h_l|, change by seed:", [f"{x:+.0%}" for x in fall])
+show(values, {"start": 0, "step 32": -1})
 
 # %% [markdown]
-# ## 3. The training loop
+# **What to see.** The mean margin rises by about 0.5. At its end value the odds are only about
+# three to two. The difference shrinks by 8 to 19%, and the head stays. So from start to end the
+# cosine alone makes the margin.
 #
-# Does training change this? First, the loop. A step draws a random batch and cuts it into
-# **micro-batches** that fit in memory. It adds up their gradients, **clips** the sum to norm at
-# most 1, and lets Adam move the weights. Each micro-batch is weighted by its share of the pairs.
+# **Answer.** In these runs the cosine makes the margin. The differences do not grow. On training
+# pairs they end smaller in all four seeds, the opposite of the paper's Fig. 2.
+
+# %% [markdown]
+# ## 4. Do lengths scatter on new data? (Fig. 3)
+#
+# The paper's second sign is a scatter of lengths, most of all on data unlike training's. Does the
+# cv of $\lVert h\rVert$ grow?
+#
+# The record has five sets of 32 pairs: training pairs, and the paper's four **generalization
+# scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
+# - *in-domain*: training prompts, other answers of the same sources;
+# - *prompt-disjoint*: **new prompts**, known sources;
+# - *response-disjoint*: training prompts, **new sources**;
+# - *mutual-disjoint*: new prompts and new sources, **both new**.
+#
+# The next cell names the sets and prepares the figure.
+
+# %%
+SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
+        "response_disjoint": "new\nsources", "mutual_disjoint": "both\nnew"}
+
+
+def draw_ends(axis, *keys, floor=None):
+    values = torch.stack([curves(part, *keys) for part in SETS])  # (sets, seeds, times)
+    axis.plot(range(len(SETS)), values[:, 0, 0], "_", color="#888888", markersize=20, mew=4,
+              label="before training")
+    for seed, (mark, tint) in enumerate(MARKS.items()):
+        axis.plot([place + 0.12 * (seed - 1.5) for place in range(len(SETS))], values[:, seed, -1],
+                  mark, color=tint, markersize=5, label=f"seed {seed}")
+    axis.set_xticks(range(len(SETS)), SETS.values(), fontsize=7.5)
+    axis.set_ylim(floor)
+
+# %% [markdown]
+# In the figure a grey bar is a set's cv before training, the same for all seeds. A mark is one
+# seed's cv after training.
+#
+# **Predict**: which changes the cv at the end more, another set or another seed?
+
+# %%
+figure, axis = plots.panels()
+draw_ends(axis, *CV, floor=0)
+plots.label(axis, "", "cv of $|h|$",
+            "Another seed changes the scatter of lengths more than another set")
+figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint")):
+    print(f"change of the cv, {name}: {interval(change(part, *CV), 4)}")
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# Another seed, on the whole.
+# </details>
+#
+# **What to see.** On every set some seeds end above the grey bar and others below. Seed 1 alone
+# would tell of dispersion, seed 2 of the opposite.
+#
+# Question 2 was about new prompts. There the cv began at about 0.022. It changed by -0.003 ± 0.023.
+# So it may have fallen to almost nothing or nearly doubled.
+#
+# **Answer.** Undecided: two seeds scatter more on new prompts, two less. Nor does any new set end
+# clearly above training pairs (Section 8, second reading).
+
+# %% [markdown]
+# ## 5. What holds here?
+#
+# Which sign appeared where?
+#
+# | on training pairs | small world | small world, RMSNorm | language model, 32 steps |
+# |---|---|---|---|
+# | differences grow | yes | yes | no: 8 to 19% smaller |
+# | lengths scatter | yes | no: all equal | undecided |
+#
+# The small world is our control: where norms disperse, these measures show it. For the language
+# model the scatter is undecided on new prompts, too. So is the third question, on rank.
+#
+# How far had training come? The next cell counts the pairs in labelled order: those, of 32 training
+# pairs, whose margin is above zero.
+
+# %%
+order = (32 * curves("train", "score")).round().int()
+pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]},
+             index=[f"seed {run['seed']}" for run in bt])
+
+# %% [markdown]
+# At the end 20 to 22 of 32 pairs are in labelled order; a coin would get 16. Before training it was
+# 10 to 23, by the luck of the random head. In seed 1 the number even fell. So whether training put
+# more pairs in order is undecided.
+#
+# The paper explains dispersion by pairs *already in order*: the loss goes on pushing their margins
+# up. Here a third of the pairs is not in order. So that pressure may not have had its time. And 135
+# million weights and 32 steps are not the paper's 8 billion and 600.
+
+# %% [markdown]
+# **Answer.** The paper's dispersion is *not reproduced here*. It is not *refuted*.
+#
+# One question stays open. Do the labels make the differences smaller, or would any training? A run
+# with shuffled labels would tell.
+
+# %% [markdown]
+# ## Exercises
+#
+# A fold holds the first hint; a wrong answer gets a second from its checker. Solutions are in
+# `notebooks/solutions/`.
+#
+# **1.** How does the reward $W_p^\top h$ change with the raw state $u$? Return the gradient of the
+# reward on $u$, one vector of shape (H,), through $h = g \odot u / \mathrm{rms}(u)$. (How does its
+# length depend on $\lVert u\rVert$?)
+#
+# <details><summary>Hint</summary>
+#
+# Without any calculation: what does the reward do when $u$ moves along itself? So which component
+# is zero?
+# </details>
+
+# %%
+def raw_gradient(raw_state, gain, head_weight):
+    return None
+
+
+checks.check_raw_gradient(raw_gradient);
+
+# %% [markdown]
+# **2.** Could the difference take over later? Mean margin = head × difference × cosine. `early` and
+# `late`, both (3,), hold the three factors at two times, all positive. Return three numbers: what
+# each factor adds to the margin's growth.
+# - Each depends on its own factor alone, and is about 0.01 where that grows by 1%.
+# - Their sum depends on the two margins alone.
+#
+# Run the second cell. In which seeds is the difference's part larger **in size** than the cosine's?
+# Does the start matter? Why not step 0?
+#
+# <details><summary>Hint</summary>
+#
+# Try `late / early - 1` where two factors double, and where one is fourfold. The margin is fourfold
+# in both. And the sum?
+# </details>
+
+# %%
+def growth_by_factor(early, late):
+    return None
+
+
+checks.check_growth_by_factor(growth_by_factor);
+
+# %%
+difference = curves("train", *DIFFERENCE)
+factors = torch.stack([heads, difference, curves("train", "margin") / (heads * difference)], -1)
+torch.set_printoptions(precision=3, sci_mode=False)
+for start in (16, 20, 24):
+    for seed in range(4):
+        early, late = factors[seed, steps.index(start)], factors[seed, -1]  # (3,) each
+        print(f"step {start} to 32, seed {seed}:", growth_by_factor(early, late))
+
+# %% [markdown]
+# **3.** For given gain and head, both (H,): what is the largest **margin** that any two raw states
+# can have? (How far below it are the margins of Section 3?)
+#
+# <details><summary>Hint</summary>
+#
+# Which vectors can $u/\mathrm{rms}(u)$ be? The reward is linear in them.
+# </details>
+
+# %%
+def largest_margin(gain, head_weight):
+    return None
+
+
+checks.check_largest_margin(largest_margin)
+print("this model's largest margin:", largest_margin(gain, W))
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. "Hidden norms doubled in training." What do you ask first?
+# 2. A model ends in RMSNorm with equal gains. Which sign of dispersion is still possible?
+# 3. Differences shrink, the head stays, and margins grow. How?
+# 4. A head is drawn at random. Why can longer differences alone not make a margin at the start?
+# 5. One run ends with lengths that scatter more than before. What do you want to see before you
+#    believe that training does this?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. Whether it is $u$ or $h$: the head never sees the length of $u$.
+# 2. The first: the two states of a pair can turn apart. Lengths are one constant.
+# 3. The cosine grows more than the differences shrink: they point more along the head.
+# 4. The cosine is near 0, and the margin is a product with this factor.
+# 5. Other seeds. Here the seed changed the cv more than the set did.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Seen here (four seeds) | If not, or next, vary |
+# |---|---|---|
+# | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
+# | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | larger: other seeds |
+# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
+# | training pairs in labelled order | 20 to 22 of 32 | near all: now watch the differences again |
+
+# %% [markdown]
+# ## What you know now
+#
+# In a small world norms dispersed, yet the cosine did more for the margin. In a language model, in
+# 32 steps, the differences of training pairs shrank, and the cosine alone raised the margin.
+# Whether lengths scatter there is undecided.
+#
+# **Before you say that norms disperse, ask: raw or normalized? Lengths or differences? How much of
+# the margin did the cosine make? Would another seed say the same?**
+#
+# Next: **03 · What happens when the rewards of a batch must sum to zero?**
+
+# %% [markdown]
+# ## Second reading
+#
+# For readers who want more of the evidence: the training loop, run live (6), length and direction
+# (7), a trap in comparing changes (8), and the rank of states (9). Exercise 4 belongs here.
+
+# %%
+import contextlib
+import io
+import tempfile
+
+from bsr_lite.dispersion import effective_rank, norm_share
+from bsr_lite.scenarios import pairs_as_groups
+from bsr_lite.train_rm import draw_groups
+
+TAIL = ("difference_after", "quantiles")
+RANK, CENTERED = ("effective_rank_after",), ("effective_rank_centered_after",)
+
+# %% [markdown]
+# ## 6. Train it: the loop, six steps, and the library
+#
+# How were the recorded models trained? One step does this:
+# 1. It draws a random **batch** of pairs.
+# 2. It cuts the batch into **micro-batches** that fit in memory.
+# 3. It adds up their Bradley-Terry gradients. Each counts by its share of the pairs, so the cut
+#    changes nothing.
+# 4. It **clips** the sum: a gradient longer than 1 is scaled down to 1.
+# 5. It sets the learning rate, which rises at first and then falls.
+# 6. Adam moves every weight, of head and network alike.
+#
+# `scaler` matters only in the number format float16, where small gradients would be lost.
 
 # %%
 from bsr_lite.batching import count_tokens, draw_batch, micro_batches
@@ -332,11 +706,9 @@ def train_bt(model, pairs, config):
     return losses
 
 # %% [markdown]
-# ## 4. Train and measure
-#
-# Which of a margin's three factors moves when this model learns? We train all 30 layers for six
-# steps and measure 12 training pairs before and after. With one seed and so few steps it is no
-# result.
+# Which factor moves first? We measure 12 training pairs before and after six steps. With one seed
+# and so few steps it is no result. The key `difference_after` means after the RMSNorm: the
+# difference of $h$, not of $u$.
 #
 # **Predict**: head, difference or cosine?
 
@@ -362,11 +734,10 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The cosine: it changes sign. The difference rises, too, by 7%. Section 5 has more pairs and seeds.
+# The cosine: it changes sign. The difference rises, too, by 7%. Section 3 has more pairs and seeds.
 # </details>
-
-# %% [markdown]
-# Section 3's loop is that of `python -m bsr_lite.train_rm`. A two-layer model in fp32 has the same
+#
+# Is this loop the library's, `python -m bsr_lite.train_rm`? A two-layer model in fp32 has the same
 # losses with either.
 
 # %%
@@ -388,137 +759,39 @@ torch.testing.assert_close(torch.tensor(here), torch.tensor(theirs), rtol=rtol, 
 print("here", [round(x, 5) for x in here], "library", [round(x, 5) for x in theirs])
 
 # %% [markdown]
-# ## 5. Four recorded runs: which factor grows? (Fig. 1, Fig. 2)
+# ## 7. Length, direction, and the right tail (Fig. 2)
 #
-# Do larger differences make the margin? `data/runs/study_norms` holds the same training on 512
-# pairs: 32 steps of 16, four seeds. A seed changes only the random head and the order of the
-# batches. So the 95% intervals below are about those, not about other prompts. We call a change
-# *undecided* if its interval holds zero.
+# Two states can differ because one is longer, or because they point in different directions. With
+# $\theta$ the angle between $h_w$ and $h_l$, the law of cosines says
+#
+# $$\lVert h_w - h_l\rVert^2 =
+# \underbrace{(\lVert h_w\rVert - \lVert h_l\rVert)^2}_{\text{length}} +
+# \underbrace{2\,\lVert h_w\rVert\,\lVert h_l\rVert\,(1 - \cos\theta)}_{\text{direction}}.$$
+#
+# The first part is 0 if both are equally long, the second if both point the same way.
+#
+# **Predict**: how much of $\lVert h_w - h_l\rVert^2$ is length, on the 16 pairs of Section 2?
+
+# %%
+for name, states in (("u", u), ("h", h)):
+    w, l = states[0::2], states[1::2]  # (16, 576): chosen, rejected
+    a, b = w.norm(dim=-1), l.norm(dim=-1)
+    length, turned = (a - b) ** 2, 2 * a * b * (1 - torch.cosine_similarity(w, l))
+    torch.testing.assert_close(length + turned, (w - l).square().sum(-1), rtol=1e-3, atol=.01)
+    share = (length.sum() / (w - l).square().sum()).item()  # one for all 16 pairs
+    torch.testing.assert_close(share, norm_share(w, l))
+    print(f"|{name}_w - {name}_l|^2: {share:.1%} length, the rest direction")
+print(f"with chosen h 30% longer: {norm_share(1.3 * w, l):.1%} length")
+assert norm_share(1.3 * w, l) > 0.3, "longer chosen states must show as length"
 
 # %% [markdown]
-# Every fourth step five sets of 32 pairs were measured: training pairs, and the paper's
-# **generalization scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
-# - *in-domain*: training prompts, other answers of the same sources;
-# - *prompt-disjoint*: **new prompts**, known sources;
-# - *response-disjoint*: training prompts, **new sources**;
-# - *mutual-disjoint*: new prompts and new sources, **both new**.
+# <details><summary>Answer</summary>
 #
-# In training pairs $h_w$ is the chosen answer. In the other sets it is the better by gold of a
-# prompt's first two answers.
-
-# %%
-from bsr_lite.studies.records import read_runs, watched
-
-if PROFILE == "full":
-    from bsr_lite.studies.reward_models import run_study
-    run_study(Path("bsr_lite/configs/study_norms.yaml"))  # hours on a CPU
-RUNS = Path("runs" if PROFILE == "full" else "data/runs") / "study_norms"
-bt = read_runs(RUNS)["bt"]
-assert len(bt) == 4, "four seeds are recorded"
-
-# %% [markdown]
-# Three questions were named before looking.
-# 1. Does the mean difference $\lVert h_w - h_l\rVert$ on training pairs rise?
-# 2. Does $\lVert h \rVert$ scatter more on new prompts than before training?
-# 3. Does the effective rank (Section 7) fall *more* on training pairs than on new prompts?
+# About 1% of $h$'s, 4% of $u$'s. The last line is a control: longer chosen states would show.
+# </details>
 #
-# All other numbers are for exploring: among twenty intervals one misses by chance. One such number
-# is the differences' **95% quantile**, for their right tail: two of 32 pairs lie beyond it.
-
-# %%
-# in the records' keys "_before" and "_after" mean the final RMSNorm: of u and of h, not of training
-CV, DIFFERENCE = ("norm_after", "cv"), ("difference_after", "mean")
-TAIL = ("difference_after", "quantiles")
-RANK, CENTERED = ("effective_rank_after",), ("effective_rank_centered_after",)
-SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
-        "response_disjoint": "new\nsources", "mutual_disjoint": "both\nnew"}
-
-# %%
-def curves(part, *keys):
-    return torch.tensor(watched(bt, part, *keys)[1])  # (seeds, measurements)
-
-
-def change(part, *keys):
-    values = curves(part, *keys)
-    return values[:, -1] - values[:, 0]  # (seeds,)
-
-
-steps, _ = watched(bt, "train", "margin")
-heads = torch.tensor([[row["train/head_norm"] for row in run["metrics"] if "watch" in row]
-                      for run in bt])
-
-# %%
-MARKS = dict(zip("os^D", ("#7B3294", "#EE7733", "#33BBEE", "#888822"), strict=True))  # of seeds
-figure, axes = plots.panels(4)  # drawing only
-difference, margin = curves("train", *DIFFERENCE), curves("train", "margin")
-tail = curves("train", *TAIL)[..., -1]  # of five quantiles the last, 95%
-for axis, values, title in zip(
-        axes, (margin, difference, tail, margin / (heads * difference)),
-        ("mean margin: larger", "mean $|h_w - h_l|$: smaller", "its 95% quantile: less",
-         "cosine: larger"), strict=True):
-    axis.axhline(0, color="grey", linewidth=0.8)
-    for seed, (mark, tint) in enumerate(MARKS.items()):
-        axis.plot(steps, values[seed], mark + "-", color=tint, markersize=4, label=f"seed {seed}")
-    plots.label(axis, "optimizer step", "", title)
-axes[1].text(1, 3, "seeds 0 and 1 up\nagain after step 12", fontsize=8)
-axes[3].axhspan(-((32 * H) ** -0.5), (32 * H) ** -0.5, color="#D9D9D9", zorder=0)
-axes[3].text(11, 0.009, "shaded: random\nhead, mean of\n32 unrelated\npairs (± one s.d.)",
-             fontsize=8)
-figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not larger differences");
-
-# %%
-moved = (heads - heads[:, :1]).abs().max()
-rates = sum(config.learning_rate * schedule(k, 32, config.warmup_ratio) for k in range(32))
-bound = rates * H**0.5  # Adam moves one weight by about the rate a step
-print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
-
-# %% [markdown]
-# **What to see.** On training pairs:
-# - *Difference*: it ends **smaller** in all four seeds, the opposite of the paper's Fig. 2.
-# - *Tail*: it ends **shorter** in all four (exploring). Its quantile falls from 27 to 25 or less.
-# - *Cosine*: it starts near zero and ends at 0.03 to 0.05. From start to end it alone makes the
-#   margin. In seeds 2 and 3 cosine and margin peak midway, then fall. Seed 2 was unsteady, with
-#   losses above 1 (`data/runs/LOG.md`). We keep it.
-# - *Head*: its length stays near 1, and it moves by at most about 0.008. That changes a cosine by
-#   no more.
-#
-# Now all five sets: changes from start to end, with 95% intervals.
-
-# %%
-rows = {}
-for part, name in SETS.items():
-    difference = curves(part, *DIFFERENCE)  # (seeds, measurements)
-    cosine = curves(part, "margin") / (heads * difference)
-    shares = change(part, *DIFFERENCE) / difference[:, 0]  # (seeds,)
-    rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
-        interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
-                              change(part, "margin"), change(part, *TAIL)[:, -1]))]
-pd.DataFrame.from_dict(rows, orient="index", columns=[
-    "mean |h_w - h_l|, four seeds", "mean |h_w - h_l|", "cosine", "mean margin", "95% quantile"])
-
-# %% [markdown]
-# **What to see.** On the other four sets:
-# - *Difference*: smaller in all four seeds, too. On new sources the interval holds zero.
-# - *Cosine* and *margin*: larger. In domain the margin's change is undecided, and the
-#   cosine's interval begins near zero.
-# - *Tail*: undecided.
-
-# %% [markdown]
-# The next figures show the start, which all seeds share, and step 32.
-#
-# **Predict**: is $\lVert h_w - h_l\rVert$ still a matter of direction after training?
-
-# %%
-def draw_ends(axis, *keys, floor=None):
-    values = torch.stack([curves(part, *keys) for part in SETS])  # (sets, seeds, times)
-    axis.plot(range(len(SETS)), values[:, 0, 0], "_", color="#888888", markersize=20, mew=4,
-              label="before training")
-    for seed, (mark, tint) in enumerate(MARKS.items()):
-        axis.plot([place + 0.12 * (seed - 1.5) for place in range(len(SETS))], values[:, seed, -1],
-                  mark, color=tint, markersize=5, label=f"seed {seed}")
-    axis.set_xticks(range(len(SETS)), SETS.values(), fontsize=7.5)
-    axis.set_ylim(floor)
+# Is it still so after training? The figure has all five sets. Grey bars are the start, marks are
+# step 32.
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
@@ -534,15 +807,78 @@ figure.suptitle("After training, too, length is a small part of $|h_w - h_l|^2$"
 # %% [markdown]
 # **What to see.** It is. Length makes at most 2.5% of $\lVert h_w - h_l\rVert^2$, and up to 16% of
 # $\lVert u_w - u_l\rVert^2$.
+#
+# Who turned, the head or the differences? Adam moves a weight by about the learning rate in each
+# step. The next cell adds this up over all steps and all 576 weights.
+
+# %%
+moved = (heads - heads[:, :1]).abs().max()
+rates = sum(config.learning_rate * schedule(k, 32, config.warmup_ratio) for k in range(32))
+bound = rates * H**0.5  # Adam moves one weight by about the rate a step
+print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by about {bound:.4f}")
 
 # %% [markdown]
-# ## 6. Do lengths scatter on new data? A gap that was there before training (Fig. 3)
+# A head of length 1 that moves by 0.008 changes a cosine by at most about 0.008. Section 3's cosine
+# grew by 0.044. So mostly the differences turned.
 #
-# The left panel below shows the cv on each set. The right panel shows the *gap*: that cv **minus**
-# the cv of training pairs. Grey marks are before training: they come from a set's 32 prompts and
-# answers.
+# The paper's Fig. 2 also has a right tail. Does it grow? First the small world, then the **95%
+# quantile** of all five sets in the table's last column; two of 32 pairs lie beyond it. The tail is
+# exploring.
+
+# %%
+figure, axis = plots.panels()  # drawing only
+bins = torch.linspace(0, 17, 35)
+for looks, tint in zip(seen.values(), (plots.COLORS["bt"], "#DDAA33"), strict=True):
+    for step, line in ((at[0], "--"), (at[-1], "-")):
+        axis.hist(looks[step]["differences"].flatten(), bins, color=tint, histtype="step",
+                  linestyle=line, linewidth=1.3, density=True, log=True)  # all eight seeds
+axis.text(9, 0.1, "dashed: before\nsolid: after\nblue: no RMSNorm\nyellow: final RMSNorm")
+plots.label(axis, "$|h_w - h_l|$ of a pair", "density (log)",
+            "Small world: the right tail grows with RMSNorm and without");
+
+# %%
+rows = {}
+for part, name in SETS.items():
+    difference = curves(part, *DIFFERENCE)  # (seeds, measurements)
+    cosine = curves(part, "margin") / (heads * difference)
+    shares = change(part, *DIFFERENCE) / difference[:, 0]  # (seeds,)
+    rows[name.replace("\n", " ")] = ["{:+.0%} to {:+.0%}".format(*shares.aminmax()), *(
+        interval(x) for x in (change(part, *DIFFERENCE), cosine[:, -1] - cosine[:, 0],
+                              change(part, "margin"), change(part, *TAIL)[:, -1]))]
+pd.DataFrame.from_dict(rows, orient="index", columns=[
+    "mean |h_w - h_l|, four seeds", "mean |h_w - h_l|", "cosine", "mean margin", "95% quantile"])
+
+# %% [markdown]
+# **What to see.** On training pairs the tail ends *shorter*, the opposite of the small world's. On
+# the other sets:
+# - *Difference*: smaller in all four seeds, too. On new sources the interval holds zero.
+# - *Cosine* and *margin*: larger. In domain the margin's change is undecided, and the cosine's
+#   interval begins near zero.
+# - *Tail*: undecided.
 #
-# **Predict**: what changes the cv at the end more, another set or another seed?
+# Last, what kind of pairs are the 32 training pairs? The next cell compares their labels with gold.
+
+# %%
+right = {(p.chosen, p.rejected) for p in load_scenarios(
+    load_config(CONFIG, overrides=["data.label_temperature=0"])).train}  # in gold's order
+recorded = load_config(CONFIG)
+watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
+agree, against = (sum(tuple(pair.responses[::way]) in right for pair in watched_here)
+                  for way in (1, -1))
+print(f"{agree} labels as gold orders, {against} against it,",
+      f"{len(watched_here) - agree - against} where gold ties")
+
+# %% [markdown]
+# Only 2 of the 32 labels go against gold. Of all 512 labels 120 do (`data/runs/LOG.md`). So these
+# pairs tell little about fitting wrong labels.
+
+# %% [markdown]
+# ## 8. A gap that was there before training (Fig. 3)
+#
+# Do lengths scatter more on new data *than on training pairs*? The figure shows the *gap*: a set's
+# cv of $\lVert h\rVert$ **minus** that of training pairs. Grey bars are before training: they come
+# from a set's 32 prompts and answers. The marks are those of Section 4's figure: seeds, after
+# training.
 
 # %%
 def gaps(*keys):  # a set minus training pairs
@@ -561,21 +897,13 @@ def draw_gaps(axis, apart):
     axis.set_xlim(-0.5, len(apart) - 0.5)
 
 # %%
-figure, (left, right) = plots.panels(2)
-draw_ends(left, *CV, floor=0)
-draw_gaps(right, gaps(*CV))
-right.text(0.45, -0.0088, "lines: what training did", color="grey")
-plots.label(left, "", "cv of $|h|$", "seeds differ more than sets")
-plots.label(right, "", "cv of $|h|$ minus train's", "minus train: none clearly apart at the end")
-figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-figure.suptitle("Lengths on new data are not seen to scatter more than on training pairs");
+figure, axis = plots.panels()
+draw_gaps(axis, gaps(*CV))
+axis.text(0.45, -0.0088, "lines: what training did", color="grey")
+plots.label(axis, "", "cv of $|h|$ minus train's",
+            "Lengths on new data are not seen to scatter more than on training pairs");
 
 # %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Another seed, on the whole. One run would have told a clear story, another the opposite.
-# </details>
-#
 # The table shows each gap before training, its change, and its end.
 
 # %%
@@ -589,8 +917,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
     "change of the cv, 95%", "gap before", "change of the gap, 95%", "gap at the end, 95%"])
 
 # %% [markdown]
-# **What to see.** On new prompts the cv rises in two seeds and falls in two: undecided. No gap at
-# the end is clearly off zero. In seed 2 all cvs shrink to a third or less, and gaps with them.
+# **What to see.** No gap at the end is clearly off zero. In seed 2 all cvs shrink to a third or
+# less, and gaps with them.
 # Ratios to training's cv are undecided, too (`data/runs/LOG.md`).
 #
 # We do not know if the cv would show such a gap. In Section 1's world lengths scatter, yet no set
@@ -601,13 +929,17 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # interval over seeds warns of it.
 
 # %% [markdown]
-# ## 7. Rank can fall without a direction lost (Table 1)
+# ## 9. Rank can fall without a direction lost (Table 1)
 #
-# The paper's third sign: after Bradley-Terry, states of training pairs have a lower **effective
-# rank** than unseen ones, 23.3 against 33.8. With singular values $\sigma_k$ of the matrix of $N$
-# states and $p_k = \sigma_k / \sum_j \sigma_j$, this rank is $\exp(-\sum_k p_k \ln p_k)$. It is $n$
-# if $n$ directions are used equally, and 1 if all states are parallel.
+# Question 3 was: does the rank of states fall *more* on training pairs than on new prompts? In the
+# paper, after Bradley-Terry, states of training pairs have a lower **effective rank** than unseen
+# ones, 23.3 against 33.8.
 #
+# With singular values $\sigma_k$ of the matrix of $N$ states and $p_k = \sigma_k / \sum_j
+# \sigma_j$, this rank is $\exp(-\sum_k p_k \ln p_k)$. It is $n$ if $n$ directions are used equally,
+# and 1 if all states are parallel.
+
+# %% [markdown]
 # Should one subtract the mean first? We change Section 2's states in two ways. Either each moves
 # 30% of its way to the mean: no direction is lost. Or only 8 directions stay.
 #
@@ -674,98 +1006,9 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # All but question 3 is exploring.
 
 # %% [markdown]
-# ## 8. What holds here?
+# ### Exercise 4
 #
-# The three questions, for this model, 32 steps, four seeds:
-# 1. *Differences* on training pairs do not rise. They end 8 to 19% smaller in every seed.
-# 2. *Lengths* on new prompts: undecided.
-# 3. *Rank*, training states against new prompts: undecided.
-#
-# How far had training come? First the labels of the 32 training pairs, then how many are in order.
-
-# %%
-right = {(p.chosen, p.rejected) for p in load_scenarios(
-    load_config(CONFIG, overrides=["data.label_temperature=0"])).train}  # in gold's order
-recorded = load_config(CONFIG)
-watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
-agree, against = (sum(tuple(pair.responses[::way]) in right for pair in watched_here)
-                  for way in (1, -1))
-print(f"{agree} labels as gold orders, {against} against it,",
-      f"{len(watched_here) - agree - against} where gold ties")
-
-# %%
-order = (32 * curves("train", "score")).round().int()
-pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]},
-             index=[f"seed {run['seed']}" for run in bt])
-
-# %% [markdown]
-# **How far does this reach?** 135M weights and 32 steps are not 8B and 600. At the end 20 to 22 of
-# the 32 pairs are in labelled order. Whether that is more than before is undecided.
-#
-# Only 2 of the 32 labels go against gold. Of all 512 labels 120 do (`data/runs/LOG.md`). So these
-# pairs tell little about fitting wrong labels.
-#
-# The paper blames a pressure towards ever larger margins on pairs already in order. It may not have
-# had its time here. So the paper's dispersion is *not reproduced here*, not *refuted*.
-#
-# Do the labels make differences fall, or would any training? Shuffled labels would tell.
-
-# %% [markdown]
-# ## Exercises
-#
-# A fold holds the first hint; a wrong answer gets a second from its checker. Solutions are in
-# `notebooks/solutions/`.
-#
-# **1.** The gradient of the reward $W_p^\top h$ on the raw state $u$, one vector of shape (H,),
-# through $h = g \odot u / \mathrm{rms}(u)$. (How does its length depend on $\lVert u\rVert$?)
-#
-# <details><summary>Hint</summary>
-#
-# Without any calculation: what does the reward do when $u$ moves along itself? So which component
-# is zero?
-# </details>
-
-# %%
-def raw_gradient(raw_state, gain, head_weight):
-    return None
-
-
-checks.check_raw_gradient(raw_gradient);
-
-# %% [markdown]
-# **2.** Could the difference take over later? Mean margin = head × difference × cosine. `early` and
-# `late`, both (3,), hold the three factors at two times, all positive. Return three numbers: what
-# each factor adds to the margin's growth.
-# - Each depends on its own factor alone, and is about 0.01 where that grows by 1%.
-# - Their sum depends on the two margins alone.
-#
-# Run the second cell. In which seeds is the difference's part larger **in size** than the cosine's?
-# Does the start matter? Why not step 0?
-#
-# <details><summary>Hint</summary>
-#
-# Try `late / early - 1` where two factors double, and where one is fourfold. The margin is fourfold
-# in both. And the sum?
-# </details>
-
-# %%
-def growth_by_factor(early, late):
-    return None
-
-
-checks.check_growth_by_factor(growth_by_factor);
-
-# %%
-difference = curves("train", *DIFFERENCE)
-factors = torch.stack([heads, difference, curves("train", "margin") / (heads * difference)], -1)
-torch.set_printoptions(precision=3, sci_mode=False)
-for start in (16, 20, 24):
-    for seed in range(4):
-        early, late = factors[seed, steps.index(start)], factors[seed, -1]  # (3,) each
-        print(f"step {start} to 32, seed {seed}:", growth_by_factor(early, late))
-
-# %% [markdown]
-# **3.** Suppose that the sign of a change is a coin toss in each of `seeds` seeds. Of so many
+# Suppose that the sign of a change is a coin toss in each of `seeds` seeds. Of so many
 # `quantities`, how many do you expect to have one sign in all seeds?
 #
 # The second cell below lists, of 24 changes *minus training's*, those with one sign in all four
@@ -775,7 +1018,7 @@ for start in (16, 20, 24):
 #
 # <details><summary>Hint</summary>
 #
-# How often do two coins agree? Last: what do all seeds share (Sections 5 and 6)?
+# How often do two coins agree? Last: what do all seeds share (Section 8)?
 # </details>
 
 # %%
@@ -800,62 +1043,3 @@ for kind, keys in KINDS.items():
 print(f"{len(rows)} of 24 agree; by chance:", agree_by_chance(4, 24))
 pd.DataFrame(rows, columns=["quantity", "set", "change minus train's", "gap before",
                             "gap at the end, from", "to"])
-
-# %% [markdown]
-# **4.** For given gain and head, both (H,): what is the largest **margin** that any two raw states
-# can have? (How far below it are the margins of Section 5?)
-#
-# <details><summary>Hint</summary>
-#
-# Which vectors can $u/\mathrm{rms}(u)$ be? The reward is linear in them.
-# </details>
-
-# %%
-def largest_margin(gain, head_weight):
-    return None
-
-
-checks.check_largest_margin(largest_margin)
-print("this model's largest margin:", largest_margin(gain, W))
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. "Hidden norms doubled in training." What do you ask first?
-# 2. A model ends in RMSNorm with equal gains. Which reading of dispersion is still possible?
-# 3. Differences shrink, the head stays, and margins grow. How?
-# 4. Effective rank falls. Has the model lost directions?
-# 5. All seeds start from the same model. A set's *change* minus training's has a narrow interval
-#    above zero. What do you look at before you believe it?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. Whether it is $u$ or $h$: the head never sees the length of $u$.
-# 2. The first: the two states of a pair can turn apart. Lengths are one constant.
-# 3. Differences turn towards the head: the cosine grows more than the differences shrink.
-# 4. Not for that reason: states may have moved towards their mean. Subtract it and look again.
-# 5. The gap at the start. All seeds share it, so no interval over seeds warns of it.
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Seen here (four seeds) | If not, or next, vary |
-# |---|---|---|
-# | mean margin, training pairs | from 0 to between 0.3 and 0.5 | no rise: labels, then the rate |
-# | mean $\lVert h_w - h_l\rVert$, training pairs | 8 to 19% less | larger: length's share, seeds |
-# | cv of $\lVert h\rVert$ | 0.004 to 0.037 | far above 0.026, the start: do you measure $u$? |
-# | training pairs in labelled order | 20 to 22 of 32 | near all: now watch the differences again |
-
-# %% [markdown]
-# ## What you know now
-#
-# In the small world norms dispersed, yet the cosine did more for the margin. In the language model,
-# in 32 steps, training pairs' differences shrank. The cosine alone raised the margin. Whether
-# lengths scatter is undecided.
-#
-# **Before you say that norms disperse, ask: raw or normalized? Length or direction? How much of the
-# margin did the cosine make? Was the gap there before training?**
-#
-# Next: **03 · What happens when the rewards of a batch must sum to zero?**

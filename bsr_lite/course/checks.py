@@ -126,7 +126,7 @@ def check_growth_by_factor(function: Callable) -> bool:
 
 
 def check_agree_by_chance(function: Callable) -> bool:
-    """Exercise 3 of notebook 02: how many signs agree in all seeds if each is a coin toss.
+    """Exercise 4 of notebook 02: how many signs agree in all seeds if each is a coin toss.
 
     Hint: every seed after the first agrees with it with probability 1/2: quantities / 2^(seeds - 1)
     """
@@ -135,7 +135,7 @@ def check_agree_by_chance(function: Callable) -> bool:
 
 
 def check_largest_margin(function: Callable) -> bool:
-    """Exercise 4 of notebook 02: the largest margin that any two raw states can have.
+    """Exercise 3 of notebook 02: the largest margin that any two raw states can have.
 
     Hint: r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length of (g W)
     times sqrt(H), and at least minus that"""

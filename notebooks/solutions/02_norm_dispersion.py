@@ -96,7 +96,21 @@ for place, start in ((4, 16), (5, 20), (6, 24)):
 # 0: three margins begin below zero, where there is no logarithm.
 
 # %% [markdown]
-# **3.** The first seed may have any sign; each further one agrees with it with probability
+# **3.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
+# is $(g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W \rVert \sqrt H$,
+# attained when $v$ points along $g \odot W$, and at least minus that. The largest margin is the
+# difference. For the lesson's model it is 90, and mean margins were about 0.5: a ceiling, but far
+# above the room. It does not explain why lengths did not grow.
+
+# %%
+def largest_margin(gain, head_weight):
+    return 2 * (gain * head_weight).norm() * len(gain) ** 0.5
+
+
+assert checks.check_largest_margin(largest_margin)
+
+# %% [markdown]
+# **4.** The first seed may have any sign; each further one agrees with it with probability
 # $\tfrac12$. With four seeds one in eight quantities agrees by luck.
 
 # %%
@@ -137,17 +151,3 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["gap before", "mean gap at
 # zero, on either side of it, both of the cv of $\lVert h\rVert$ among them. Three grew: the cv of
 # $\lVert u\rVert$ fell further below training's on both sets of new sources, and rank with the
 # mean subtracted rose where both are new.
-
-# %% [markdown]
-# **4.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
-# is $(g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W \rVert \sqrt H$,
-# attained when $v$ points along $g \odot W$, and at least minus that. The largest margin is the
-# difference. For the lesson's model it is 90, and mean margins were about 0.5: a ceiling, but far
-# above the room. It does not explain why lengths did not grow.
-
-# %%
-def largest_margin(gain, head_weight):
-    return 2 * (gain * head_weight).norm() * len(gain) ** 0.5
-
-
-assert checks.check_largest_margin(largest_margin)
