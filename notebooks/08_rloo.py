@@ -21,7 +21,7 @@
 # After the first reading you can
 # - derive the policy gradient, and say what a baseline changes;
 # - write RLOO's loss, and read the whole loop;
-# - say what a policy learned, and what it would have learned from any reward.
+# - say what a policy learned from its reward, and what from the loop.
 #
 # Words from before: *gold*, *KL* (notebook 07), *undecided* (06). New words: the **policy** $\pi$
 # is the language model in training. The **reference** $\pi_{ref}$ is the same model before
@@ -160,16 +160,16 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 # The cure is to subtract a number $b$ from every reward, the **baseline**.
 
 # %% [markdown]
-# Does a baseline change the average push? It adds $-b\,E[\nabla\log\pi]$, and this is zero:
+# Does this change the average push? It adds $-b\,E[\nabla\log\pi]$, and this is zero:
 #
 # $$E[\nabla\log\pi] =\sum_a\pi(a)\,\nabla\log\pi(a) =\sum_a\nabla\pi(a)
 # =\nabla\sum_a\pi(a) =\nabla 1 = 0.$$
 #
 # In words: probabilities always add up to one, so equal pushes on all arms cancel on average. Keep
-# this line: Section 4 needs it again.
+# this line. Section 4 needs it again.
 #
-# A baseline, then, leaves the average alone. What it changes is how single pushes scatter around
-# it. We want $b$ near the mean reward: then good answers are pushed up, and bad ones down.
+# A baseline, then, leaves the average alone. It changes only how single pushes scatter around it.
+# We want $b$ near the mean reward: then good answers are pushed up, and bad ones down.
 
 # %% [markdown]
 # For a real prompt nobody knows the mean reward. So RLOO draws $K$ answers to the *same* prompt,
@@ -250,8 +250,8 @@ plots.label(axis, "number added to all rewards (reward units)",
 # **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
 # 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# It is not free. Between the crossings the mean reward is near zero anyway, and three siblings are
-# only a noisy guess of it. With nothing added the variance is .061 against .027.
+# It is not free. Between the crossings the mean reward is near zero anyway, and three siblings only
+# guess it, with noise of their own. With nothing added the variance is .061 against .027.
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
 # rewards' zero.** RLOO, then, does not see the level that BSR pins (notebook 03).
@@ -435,8 +435,9 @@ print(batches[0][0]["prompt"])
 steps[0][:K].round(2)
 
 # %% [markdown]
-# **What to see.** The second answer was cut off, so its $A$ is negative. It became less probable,
-# the other three more. A change of $-39$ nats looks huge. It is a sum over 48 tokens, .8 nats each.
+# **What to see.** The second answer was cut off. It pays the penalty and earns least, so its $A$ is
+# negative. It became less probable, the other three more. A change of $-39$ nats looks huge. It is
+# a sum over 48 tokens, .8 nats each.
 #
 # Is this the rule? The figure has all 24 answers. Do its marks lie top right or bottom left?
 
@@ -615,7 +616,7 @@ plots.label(axis, "reward; full: complete; open: the other four's sum; a dot a s
 # %% [markdown]
 # **1.** The constant baseline with the smallest variance for one draw, given probabilities,
 # rewards and the squared lengths $\lVert\nabla\log\pi(a)\rVert^2$ of each arm. The last cell puts
-# Section 1's arms in.
+# Section 1's arms in: minus your $b$ is the lowest point of Section 2's curve.
 #
 # <details><summary>Hint</summary>
 #
@@ -678,7 +679,7 @@ checks.check_answer_logprobs(answer_logprobs);
 # |---|---|---|---|
 # | tokens an answer | 40, then 26 to 30 | 1 to 4 | reward |
 # | gold | 3.0, then 3.9 to 4.0 | .5 to 1.2 | reward |
-# | *instruction* | +.35 ± .14 | the other four: -2.06 ± .99 | reward, then rate |
+# | the four terms but *complete* | +.46 ± .05 | -2.06 ± .99 | reward, then rate |
 
 # %% [markdown]
 # ## What you know now
