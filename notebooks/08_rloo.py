@@ -254,7 +254,7 @@ plots.label(axis, "number added to all rewards (reward units)",
 # guess it, with noise of their own. With nothing added the variance is .061 against .027.
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
-# rewards' zero.** RLOO, then, does not see the level that BSR pins (notebook 03).
+# rewards' zero.** So RLOO does not see the rewards' level, which BSR pins (notebook 03).
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -290,7 +290,7 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 
 # %% [markdown]
 # **What to see.** Every push has the same size, so no single answer shows which token is idle. But
-# the first token is always pushed towards 1, the second as often towards 0.
+# the first token is always pushed towards 1. The second is pushed as often towards 0.
 #
 # An answer stops with its **end-of-turn token**. It is part of the sum, so stopping is pushed like
 # any other choice.
@@ -344,8 +344,8 @@ scaler = loss_scaler(policy)
 stop, K, BETA, PENALTY = policy.tokenizer.eos_token_id, 4, 0.02, 0.57
 
 # %% [markdown]
-# *Draw.* Each of $P$ prompts gets $K = 4$ answers. Temperature 1 draws from $\pi$ as it is, as
-# Section 1's expectation asks.
+# *Draw.* Each of $P$ prompts gets $K = 4$ answers. They are drawn from $\pi$ as it is (temperature
+# 1), because Section 1's expectation is over $\pi$.
 
 # %%
 def roll_out(rows, generator):
