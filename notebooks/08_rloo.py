@@ -9,22 +9,23 @@
 # %% [markdown]
 # # 08 · How does a policy learn from a reward?
 #
-# A reward model judges a whole answer. It cannot say which word to change. A *policy gradient*
-# turns such judgements into a direction for the weights. The one built here is that of "On the
-# Robustness of Reward Models for Language Model Alignment" (the paper): **RLOO** (REINFORCE
-# leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*, the other
-# answers to the same prompt.
+# A reward model judges a whole answer. It cannot say which word to change. The paper, "On the
+# Robustness of Reward Models for Language Model Alignment", learns from it by **RLOO** (REINFORCE
+# leave-one-out). One idea carries it: *push an answer by how much it beats its siblings*, the
+# other answers to the same prompt.
+#
+# **Sections 1 to 7 are the first reading.** Sections 8 to 12, the second, hold another baseline,
+# other ways to charge the KL, and more about the runs.
 
 # %% [markdown]
-# After it you can
-# - derive the policy gradient, and say which of its estimates are unbiased;
-# - say what a baseline does, and why it is taken per prompt;
-# - put the KL where it does what you think it does;
-# - write RLOO's loss, read the whole loop, and say what it taught.
+# After the first reading you can
+# - derive the policy gradient, and say what a baseline changes;
+# - write RLOO's loss, and read the whole loop;
+# - say what a policy learned from its reward, and what from the loop.
 #
-# Words from before: *gold*, *KL* (notebook 07), *level* (03), *undecided* (06). New: the
-# **policy** $\pi$ is the language model in training, the **reference** $\pi_{ref}$ the same model
-# before training.
+# Words from before: *gold*, *KL* (notebook 07), *undecided* (06). New words: the **policy** $\pi$
+# is the language model in training. The **reference** $\pi_{ref}$ is the same model before
+# training.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -72,34 +73,45 @@ torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# What is to be explained: 40 steps of such a loop (`data/runs/rloo_rate_1e-3`). Each answer earned
-# *gold*, a rule's points (Section 6), less a penalty if it was cut off. Here are two new prompts,
-# picked by us. On one the answer got better, on the other only gold did.
+# This is to be explained. A small language model was trained for 40 steps. Its reward was **gold**,
+# points from 0 to 5 by a fixed rule, less a penalty for a cut-off answer. The table shows two new
+# prompts, picked by us, answered before training (*reference*) and after it (*policy*). On the
+# first the answer got better, on the second only its gold did.
 
 # %%
-RATES = ("3e-4", "1e-3", "3e-3")
-saved = {rate: json.loads(Path(f"data/runs/rloo_rate_{rate}/gold-kl0.0-seed0/evaluation.json")
-                          .read_text()) for rate in RATES}
+record = "data/runs/rloo_rate_{}/gold-kl0.0-seed0/evaluation.json"
+shown = json.loads(Path(record.format("1e-3")).read_text())
 dev = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "dev", pocket=True), 64, 0)
 pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
-               "answer": " ".join(saved["1e-3"][who]["texts"][i].split()),
-               "gold (0 to 5)": f"{saved['1e-3'][who]['gold'][i][0]:.2f}"}
+               "answer": " ".join(shown[who]["texts"][i].split()),
+               "gold (0 to 5)": f"{shown[who]['gold'][i][0]:.2f}"}
               for i in (3, 51) for who in ("reference", "policy")])
 
 # %% [markdown]
 # ## 1. Three arms
 #
-# How can one learn from a reward that has no derivative? Take one prompt and three possible
-# answers, the "arms" of a **bandit**, with rewards $r = (1, 0.2, -0.5)$. The policy is a softmax of
-# three logits. We want to raise the expected reward $J = \sum_a \pi(a)\, r(a)$. Since
-# $\nabla \pi = \pi \nabla \log \pi$, its gradient is an expectation again:
+# **How can one learn from a reward that has no derivative?** A reward is a number, given to a
+# finished answer. No formula leads from it back to the weights.
 #
-# $$\nabla J = \sum_a \nabla \pi(a)\, r(a) = E_{a \sim \pi}\bigl[r(a)\, \nabla \log \pi(a)\bigr].$$
+# Take the smallest case: one prompt, and three possible answers, called *arms*. Their rewards are
+# $r = (1, 0.2, -0.5)$. The policy is a softmax of three logits: it draws arm $a$ with probability
+# $\pi(a)$. We want to raise the expected reward
 #
-# The right side can be *sampled*. Draw an answer, and push its log-probability in proportion to its
-# reward: **REINFORCE**.
+# $$J =\sum_a\pi(a)\,r(a).$$
+
+# %% [markdown]
+# In $J$ only $\pi$ depends on the logits, so only $\pi$ is differentiated. The chain rule says
+# $\nabla\log\pi =\nabla\pi /\pi$, hence $\nabla\pi =\pi\,\nabla\log\pi$. Put it in:
 #
-# **Predict**: how near do 10,000 draws come to the gradient?
+# $$\nabla J =\sum_a\nabla\pi(a)\,r(a) =\sum_a\pi(a)\,r(a)\,\nabla\log\pi(a)
+# = E_{a\sim\pi}\bigl[r(a)\,\nabla\log\pi(a)\bigr].$$
+#
+# In words: $\nabla\log\pi(a)$ is the direction that makes arm $a$ more probable. Draw an arm from
+# the policy, and push the logits in its direction, as strongly as its reward says. On average this
+# push is the gradient of $J$. The method is called **REINFORCE**.
+
+# %% [markdown]
+# For a softmax, $\nabla\log\pi(a)$ is a one in place $a$, minus all probabilities.
 
 # %%
 rewards = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64)
@@ -110,11 +122,19 @@ def grad_log_pi(logits):
     """grad log pi of every arm: onehot(a) - pi.  Shapes: (3,) -> (3, 3)."""
     return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
 
+# %% [markdown]
+# The expectation must agree with `autograd`.
+
 # %%
 free = logits.clone().requires_grad_()
 (true,) = torch.autograd.grad((free.softmax(0) * rewards).sum(), free)
 expectation = (logits.softmax(0)[:, None] * rewards[:, None] * grad_log_pi(logits)).sum(0)
 torch.testing.assert_close(expectation, true, msg="E[r grad log pi] must be the gradient of J")
+
+# %% [markdown]
+# **Predict**: how near to it is the mean push of 10,000 drawn arms?
+
+# %%
 drawn_arms = torch.multinomial(logits.softmax(0), 10_000, replacement=True)
 sampled = rewards[drawn_arms, None] * grad_log_pi(logits)[drawn_arms]  # (10000, 3)
 pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
@@ -122,95 +142,44 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
              index=[f"logit of r = {r:.1f}" for r in rewards]).T.round(4)
 
 # %% [markdown]
-# **What to see.** All three means lie within 1.3 standard errors of the gradient.
+# **What to see.** The last row says how far a mean usually misses by chance. All three means lie
+# within 1.3 standard errors of the gradient.
+#
+# So **the reward needs no derivative. It only says how strongly to push along the derivative of the
+# policy's own log-probability.**
 
 # %% [markdown]
-# ## 2. Baselines
+# ## 2. The siblings' mean
 #
-# Which zero should rewards have? Bradley-Terry sees differences only (Eq. 3, notebook 01). Add 3 to
-# all rewards: task and gradient stay the same. But now *every* sampled answer is pushed up. Only
-# the average over many draws tells good from bad.
+# **Which zero should rewards have?** Bradley-Terry sees only differences of rewards (Eq. 3,
+# notebook 01), so a reward model's zero is arbitrary.
 #
-# The cure is to subtract a **baseline** $b$ from the reward. The mean stays, since
-# $E[b\, \nabla\log\pi] = b \sum_a \nabla \pi(a) = b\,\nabla 1 = 0$.
+# Add 3 to all three rewards. The best arm is still the best. But now *every* arm that is drawn is
+# pushed up, even the worst. Only the average over many draws tells good from bad.
 #
-# **Predict** the variance of one draw's gradient as a function of $b$. What shape has it? Is its
-# minimum at the mean reward?
-
-# %%
-def moments(estimates):
-    """Mean, and variance summed over components, of (probability, gradient) pairs, enumerated."""
-    mean = sum(p * g for p, g in estimates)
-    return mean, sum(p * (g - mean).square().sum() for p, g in estimates).item()
-
-
-def one_draw(shift, b):
-    """The same of one draw's gradient, `shift` added to all rewards."""
-    pi, push = logits.softmax(0), grad_log_pi(logits)
-    return moments([(pi[a], (rewards[a] + shift - b) * push[a]) for a in range(3)])
-
-# %%
-for shift, b in itertools.product((0.0, 3.0), (-1.0, 0.0, 2.5)):
-    torch.testing.assert_close(one_draw(shift, b)[0], true, msg="a baseline adds no bias")
+# The cure is to subtract a number $b$ from every reward, the **baseline**.
 
 # %% [markdown]
-# Adding 3 raises the mean reward by 3. So, drawn against $b$ minus the mean reward, both tasks
-# have the same curve.
-
-# %%
-mean_reward = (logits.softmax(0) * rewards).sum().item()
-offset = np.linspace(-3.3, 3.3, 661)
-variance = np.array([one_draw(0.0, mean_reward + o)[1] for o in offset])
-at_mean = one_draw(0.0, mean_reward)[1]
-lowest = offset[variance.argmin()]
-
-# %%
-figure, axes = plots.panels(2)
-for axis, shift in zip(axes, (3.0, 0.0), strict=True):
-    point = (-mean_reward - shift, one_draw(shift, 0.0)[1])
-    axis.plot(offset, variance, color="black")
-    axis.plot(0, at_mean, "s", color="black")
-    axis.plot(*point, "o", color="#882255")
-    axis.annotate("no baseline (b = 0),\nrewards " + ("+ 3" if shift else "as they are"), point,
-                  (10, -4) if shift else (-10, -26), textcoords="offset points", color="#882255",
-                  ha="left" if shift else "right")
-    axis.annotate("b = mean reward", (0, at_mean), (0, 50) if shift else (10, 2),
-                  textcoords="offset points", ha="center" if shift else "left",
-                  arrowprops={"arrowstyle": "-"} if shift else None)
-axes[0].set_ylim(0, 7.5)
-axes[1].set(xlim=(-0.8, 1.2), ylim=(0, 0.3))
-axes[1].plot(lowest, variance.min(), "v", color="black")
-axes[1].annotate("least noise", (lowest, variance.min()), (0, -16), textcoords="offset points",
-                 ha="center")
-for axis, close, title in zip(axes, ("", ", close-up"), (
-        f"No baseline, rewards + 3: {one_draw(3.0, 0.0)[1] / at_mean:.0f} times\n"
-        "the variance at b = mean reward",
-        f"Least noise: {lowest:.2f} above the mean reward\n"
-        f"(variance {variance.min():.3f}, not {at_mean:.3f})"), strict=True):
-    plots.label(axis, f"b minus the mean reward (reward units{close})",
-                "" if close else "variance of one draw's\ngradient (reward units²)", title)
+# Does this change the average push? It adds $-b\,E[\nabla\log\pi]$, and this is zero:
+#
+# $$E[\nabla\log\pi] =\sum_a\pi(a)\,\nabla\log\pi(a) =\sum_a\nabla\pi(a)
+# =\nabla\sum_a\pi(a) =\nabla 1 = 0.$$
+#
+# In words: probabilities always add up to one, so equal pushes on all arms cancel on average. Keep
+# this line. Section 4 needs it again.
+#
+# A baseline, then, leaves the average alone. It changes only how single pushes scatter around it.
+# We want $b$ near the mean reward: then good answers are pushed up, and bad ones down.
 
 # %% [markdown]
-# **What to see.** With 3 added, to have no baseline costs a factor of 67 (left). Where rewards
-# average nearly zero it costs little (right).
+# For a real prompt nobody knows the mean reward. So RLOO draws $K$ answers to the *same* prompt,
+# the **siblings**. The baseline $b_i$ of answer $i$ is the mean reward of the $K - 1$ **others**.
+# What is left of its reward is its **advantage** $A_i$:
 #
-# <details><summary>Answer</summary>
+# $$A_i = r_i - b_i,\qquad b_i =\frac{1}{K-1}\sum_{j\ne i} r_j.$$
 #
-# A parabola. Its bottom is .33 above the mean reward (exercise 1).
-# </details>
-
-# %% [markdown]
-# RLOO draws $K$ answers to the *same* prompt. It pushes answer $i$ by its **advantage** $A_i$: its
-# reward minus the mean reward **of the others**. The estimate of $\nabla J$ is $\hat g$:
-#
-# $$A_i = r_i - b_i, \quad b_i = \frac{1}{K-1} \sum_{j \ne i} r_j, \qquad
-# \hat g = \frac1K \sum_i A_i\, \nabla \log \pi(y_i).$$
-#
-# The others are drawn independently of answer $i$, so
-# $E[b_i \nabla\log\pi(y_i)] = E[b_i]\, E[\nabla\log\pi(y_i)] = 0$: no bias.
-#
-# The mean of *all* $K$ contains $r_i/K$ itself. Subtracting that takes
-# $E[r_i\nabla\log\pi(y_i)]/K = \nabla J/K$ away: $(K-1)/K$ of the gradient is left.
+# Take rewards 1, 0, 0. The first answer's siblings have mean 0, so its advantage is 1. The second's
+# have mean .5, so its advantage is $-.5$, and so is the third's.
 
 # %%
 def leave_one_out(r):
@@ -222,86 +191,92 @@ toy = torch.tensor([[1.0, 0.0, 0.0]])
 torch.testing.assert_close(leave_one_out(toy), torch.tensor([[1.0, -0.5, -0.5]]))
 torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy))
 
+# %% [markdown]
+# **Why is the own reward left out?** The others are drawn independently of answer $i$. So the
+# mean of the product is the product of the means, and the second of these is zero:
+#
+# $$E[b_i\,\nabla\log\pi(y_i)] = E[b_i]\;E[\nabla\log\pi(y_i)] = 0.$$
+#
+# The baseline adds no bias. The mean of *all* $K$ rewards would. It contains $r_i / K$, whose
+# average push is $\nabla J / K$. To subtract it loses that part of the gradient.
+
+# %% [markdown]
+# RLOO's estimate of $\nabla J$ is the mean push of $K$ draws,
+# $\hat g =\frac1K\sum_i A_i\nabla\log\pi(y_i)$. Its noise is its variance. With three arms
+# we can go through every set of $K$ draws, and weigh it with its probability.
+
 # %%
-def k_draws(K, values, advantage, gaps=(0,), of_batch=False):
-    """Moments of the estimate, over every set of draws. `gaps`: one a prompt, added to its rewards.
-    `of_batch`: all draws are siblings, not only the K of the own prompt."""
+def moments(p, g):
+    """Mean of g, and its variance, added up over the logits.  Shapes: (N,), (N, 3)."""
+    mean = (p[:, None] * g).sum(0)
+    return mean, (p * (g - mean).square().sum(1)).sum().item()
+
+
+def k_draws(K, values, advantage):
+    """The moments of K draws' estimate, over every set of draws."""
     pi, push = logits.softmax(0), grad_log_pi(logits)
-    arms = torch.tensor(list(itertools.product(range(3), repeat=K * len(gaps))))  # (sets, draws)
-    r = values[arms] + torch.tensor(gaps).repeat_interleave(K)
-    A = advantage(r.view(-1, r.shape[1] if of_batch else K)).view(r.shape)
-    return moments(list(zip(pi[arms].prod(1), (A[..., None] * push[arms]).mean(1), strict=True)))
+    arms = torch.tensor(list(itertools.product(range(3), repeat=K)))  # (sets, K)
+    return moments(pi[arms].prod(1), (advantage(values[arms])[..., None] * push[arms]).mean(1))
 
 # %% [markdown]
-# **Predict** for $K = 2$ and rewards + 3: which of *no baseline*, *mean of all K* and *leave one
-# out* is biased? Which has the least variance?
+# Both claims checked: leave-one-out keeps the gradient, the mean of all four leaves $3/4$ of it.
 
 # %%
-def minus_mean(r):
-    return r - r.mean(1, keepdim=True)
+torch.testing.assert_close(k_draws(4, rewards, leave_one_out)[0], true, msg="no bias")
+torch.testing.assert_close(k_draws(4, rewards, lambda r: r - r.mean(1, keepdim=True))[0],
+                           true * 3 / 4, msg="the mean of all four loses a quarter")
 
-
-WAYS = {"no baseline": lambda r: r, "mean of all K": minus_mean, "leave one out": leave_one_out}
-pd.DataFrame({name: {
-    "share of the gradient": (k_draws(2, rewards + 3, way)[0] / true).mean().item(),
-    "variance, rewards + 3": k_draws(2, rewards + 3, way)[1],
-    "variance, rewards as they are": k_draws(2, rewards, way)[1],
-    "as they are, but K = 4": k_draws(4, rewards, way)[1]}
-    for name, way in WAYS.items()}).T.round(3).rename_axis("K = 2")
+# %% [markdown]
+# **Predict**: add a number to all rewards. How does the variance change without a baseline, and how
+# with leave-one-out? The figure's scale is logarithmic. Look where the curves cross.
 
 # %%
-for K in (2, 4):
-    loo, plain = (k_draws(K, rewards + 3, way) for way in (leave_one_out, minus_mean))
-    torch.testing.assert_close(loo[0], true, msg="leave-one-out is unbiased")
-    torch.testing.assert_close(plain[0], true * (K - 1) / K, msg="shrunk by (K-1)/K")
+added = np.linspace(-3, 3, 61)
+figure, axis = plots.panels(1)
+for name, way, tint in (("no baseline", lambda r: r, "#882255"),
+                        ("leave one out", leave_one_out, "black")):
+    noise = [k_draws(4, rewards + shift, way)[1] for shift in added]
+    axis.semilogy(added, noise, color=tint, label=name)
+    for x in (30, 60):  # nothing added, and 3
+        axis.semilogy(added[x], noise[x], "o", color=tint)
+        axis.annotate(f"{noise[x]:.3f}", (added[x], noise[x]), (-8, 7), textcoords="offset points",
+                      color=tint, ha="right")
+axis.legend(loc="lower right")
+plots.label(axis, "number added to all rewards (reward units)",
+            "variance of the estimate\n(reward units²)",
+            "Leave one out does not see where the rewards' zero lies")
 
 # %% [markdown]
-# **What to see.** Leave-one-out is unbiased, and a shift of all rewards does not change its
-# variance. With rewards + 3 it is far calmer than no baseline. Where rewards average nearly zero it
-# costs, since one sibling is a noisy baseline: five times the variance. With three siblings, as in
-# our loop, it is 2.2 times.
+# **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
+# 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# <details><summary>Answer</summary>
+# It is not free. Between the crossings the mean reward is near zero anyway, and three siblings only
+# guess it, with noise of their own. With nothing added the variance is .061 against .027.
 #
-# The mean of all $K$ is biased: half the gradient is left. That is why it varies least. But every
-# $A$ is halved alike: the direction stays.
-# </details>
-
-# %% [markdown]
-# **Why the same prompt?** Take two prompts. Both have Section 1's logits and rewards, but the
-# second's rewards lie higher by a gap. The baseline is the mean of the prompt's own other answers,
-# or of all others in the batch. For gold (Section 6) the gap is typically 1.15 standard
-# deviations of a prompt's answers (`data/runs/LOG.md`). For these arms that is .8.
-#
-# **Predict** the variance: at which gaps do the other prompt's answers help?
-
-# %%
-torch.testing.assert_close(k_draws(2, rewards, leave_one_out, (0, 3), of_batch=True)[0],
-                           k_draws(2, rewards, leave_one_out, (0, 3))[0], msg="neither is biased")
-pd.DataFrame({f"gap {gap}": {
-    f"K = {K}, {who}": k_draws(K, rewards, leave_one_out, (0, gap), who == "whole batch")[1]
-    for K in (2, 4) for who in ("own prompt", "whole batch")} for gap in (0, 0.8, 3)}).round(3)
-
-# %% [markdown]
-# **What to see.** The batch has more answers: without a gap its mean is the better baseline. A gap
-# makes it a wrong zero. At gold's gap of .8 the batch still wins with two answers a prompt. With
-# four, as in our loop, the own prompt wins by little, at a gap of 3 by far. (.137 is half of the
-# last table's .273: two prompts are averaged.)
-#
-# What shifts all rewards of one prompt leaves each $A$ as it is. So RLOO does not see the levels
-# that BSR pins (notebook 03).
+# So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
+# rewards' zero.** So RLOO does not see the rewards' level, which BSR pins (notebook 03).
 
 # %% [markdown]
 # ## 3. From arms to answers
 #
-# An arm is now a whole answer $y$ to a prompt $x$. *Every token of an answer is pushed with the
-# same $A$*, also an **idle** one, which had no part in the reward.
+# **Which word earned the reward?** An arm is now a whole answer $y$ to a prompt $x$. A language
+# model writes it token by token, so its log-probability is a sum:
 #
-# The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token;
-# the second is idle. The baseline is the mean reward, 1/2. A token's logit sets how probable its 1
-# is. At 1/2, $\nabla\log\pi(y_t)$ is $y_t - \frac12$, so the push is $A\,(y_t - \frac12)$.
+# $$\log\pi(y|x) =\sum_t\log\pi(y_t | x, y_{<t}).$$
 #
-# **Predict** either token's push in the four answers, and on average.
+# Each term is the log-probability of one token, given all before it. The advantage $A$ multiplies
+# the whole sum. So *every token is pushed with the same $A$*, even an **idle** one, which had no
+# part in the reward. How can this teach the right token?
+
+# %% [markdown]
+# The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token.
+# The second token is idle. The baseline is the mean reward, 1/2.
+#
+# Each token has one logit, which sets how probable its 1 is. As in Section 1, $\nabla\log\pi(y_t)$
+# is the token minus the probability of a 1, $y_t -\frac12$. So the push is $A\,(y_t -\frac12)$.
+# If positive, it makes a 1 more probable.
+#
+# **Predict** each token's push in the four answers, and its mean.
 
 # %%
 four = pd.DataFrame(itertools.product((0, 1), repeat=2), columns=["first", "second"],
@@ -314,31 +289,458 @@ assert four["push on second"].mean() == 0, "a token without part in the reward: 
 pd.concat([four, four.mean().to_frame("mean of the four").T])
 
 # %% [markdown]
-# **What to see.** In any one answer the idle token is pushed as hard as the paid one. But the paid
-# one is always pushed up, the idle one as often down. Which token mattered shows *only in the
-# average over answers*.
+# **What to see.** Every push has the same size, so no single answer shows which token is idle. But
+# the first token is always pushed towards 1. The second is pushed as often towards 0.
 #
-# In code, $\log \pi(y|x) = \sum_t \log \pi(y_t | x, y_{<t})$, **the end-of-turn token included**:
-# to stop is a decision, learned as any other.
+# An answer stops with its **end-of-turn token**. It is part of the sum, so stopping is pushed like
+# any other choice.
+#
+# So **no single answer tells which word earned the reward. Only the average over many answers
+# does.**
 
 # %% [markdown]
-# ## 4. Where to put the KL
+# ## 4. A price for leaving the reference
 #
-# A reward model is right only near what it was trained on. So the paper (Sec. 3.2) charges a
-# **price** for what the policy says more readily than the reference. In place of $r$ comes
+# **How can a policy be kept near the model it came from?** A reward model is right only near what
+# it was trained on. So the paper (Sec. 3.2) charges a **price** for what the policy says more
+# readily than the reference. In place of $r$ comes
 #
-# $$R = r - \beta\, d, \qquad d = \log\pi(y|x) - \log\pi_{ref}(y|x), \quad \beta = 0.05.$$
+# $$R = r -\beta\,d,\qquad d =\log\pi(y|x) -\log\pi_{ref}(y|x).$$
 #
-# The mean of $d$ is the **KL divergence** $\mathrm{KL}(\pi \Vert \pi_{ref})$: never negative, and
-# zero only where $\pi = \pi_{ref}$.
-#
-# $R$ depends on the weights. But that adds only $E[\nabla R] = -\beta E[\nabla \log \pi] = 0$ to
-# $\nabla J$. So $R$ may be detached, and Section 1's formula holds.
+# $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
+# $\beta$ is the price of one nat. The mean of $d$ over the policy's answers is the **KL**.
 
 # %% [markdown]
+# Why not add $\beta d$ to the loss? There it is differentiated. Since $\pi_{ref}$ is fixed, that
+# gives on average $\beta\,E[\nabla\log\pi]$, which is zero by Section 2. It pulls nowhere.
+#
+# In the reward it works. Of two siblings with the same $r$, the one with the smaller $d$ wins.
+#
+# So **charge the price in the reward. There it pulls the policy back to the reference.**
+
+# %% [markdown]
+# ## 5. The loop
+#
+# **What does one step of RLOO do to a language model's answers?** Ours has LoRA (notebook 05):
+# only a small *adapter* is trained. With the adapter off it is the reference. The reward is
+# **gold**, the sum of five terms from 0 to 1:
+# - *instruction*: as many sentences or items as asked for;
+# - *topic*: words that belong to it;
+# - *complete*: half for ending by itself within 48 tokens, half for a closing mark;
+# - *fresh*: no repetition;
+# - *concise*: the right length for what was asked.
+
+# %% [markdown]
+# An answer that is cut off at 48 tokens pays a penalty of .57 points. That is about gold's standard
+# deviation (sd) among answers to one prompt. A nat of $d$ costs $\beta$ = .02 points. The paper's
+# is .05, in units of another reward.
+
+# %%
+policy = load_policy("smollm2-135m-instruct", lora_rank=16)
+rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
+trainable = [p for p in policy.parameters() if p.requires_grad]
+optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0.0)
+scaler = loss_scaler(policy)
+stop, K, BETA, PENALTY = policy.tokenizer.eos_token_id, 4, 0.02, 0.57
+
+# %% [markdown]
+# *Draw.* Each of $P$ prompts gets $K = 4$ answers. They are drawn from $\pi$ as it is (temperature
+# 1), because Section 1's expectation is over $\pi$.
+
+# %%
+def roll_out(rows, generator):
+    """[prompt, answer, answer, ...] ids, texts, and whether each answer ended by itself."""
+    prompts = [prompt_ids(policy.tokenizer, r) for r in rows]
+    tokens, mask = sample(policy, prompts, K, 48, stop, generator)
+    answers = [t[m].tolist() for t, m in zip(tokens.cpu(), mask.cpu(), strict=True)]
+    texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
+    ids = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
+    return ids, texts, [a[-1] == stop for a in answers]
+
+# %% [markdown]
+# *Judge.* The reward is gold less the penalty, if any.
+
+# %%
+def judge(rows, texts, ended):
+    """Gold, and the reward.  Shapes: -> (P, K) each."""
+    gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
+                         for i, row in enumerate(rows)])
+    return gold, gold - PENALTY * ~torch.tensor(ended).view(-1, K)
+
+# %% [markdown]
+# *Push.* An optimizer needs a loss to descend. **Predict** one of a single line, whose gradient is
+# the mean of $-A\,\nabla\log\pi$. Make Section 2's $A$ from Section 4's $R$.
+
+# %%
+def loss_of(reward, logp, ref):
+    """RLOO's loss, and A.  Shapes: (P, K) each, `logp` with a graph -> scalar, (P, K)."""
+    A = leave_one_out(reward - BETA * (logp.detach() - ref))
+    return -(A * logp).mean(), A  # the loss has the gradient: minus the mean of A grad log pi
+
+# %% [markdown]
+# `whole` adds up the log-probabilities of an answer's tokens. `descend` is a step of the optimizer.
+
+# %%
+def whole(ids):
+    """log pi of whole answers.  Shapes: P lists [prompt, K answers] -> (P, K)."""
+    return torch.stack([tokens.sum() for tokens in policy.logprobs(ids)]).view(-1, K)
+
+# %%
+def descend(loss):
+    """One step of AdamW, the gradient clipped. The scaler works in float16 alone (notebook 02)."""
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(trainable, 1.0)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+
+# %% [markdown]
+# The whole step: draw, judge, push. Then it measures what the push did to these answers.
+
+# %%
+def step(rows, generator):
+    """One step of RLOO, and what it saw: a row an answer."""
+    ids, texts, ended = roll_out(rows, generator)
+    gold, reward = judge(rows, texts, ended)
+    with torch.no_grad(), policy.reference():
+        ref = whole(ids)
+    logp = whole(ids)  # with a graph
+    loss, A = loss_of(reward.to(policy.device), logp, ref)
+    descend(loss)
+    with torch.no_grad():  # not part of the step: what it did to these answers
+        change = whole(ids) - logp
+    seen = {"gold": gold, "reward": reward, "d (nats)": logp.detach() - ref, "A": A,
+            "change of log π (nats)": change}
+    return pd.DataFrame({"answer": [" ".join(text.split()) for text in texts], "ended": ended,
+                         **{name: x.flatten().cpu().double().numpy() for name, x in seen.items()}})
+
+# %% [markdown]
+# Three steps of two prompts each. **Predict**: of four siblings, which becomes more probable, and
+# which less? What if all four are bad?
+
+# %%
+draw, generator = random.Random(0), torch.Generator().manual_seed(0)
+batches = [draw.sample(rows, 2) for _ in range(3)]
+steps = [step(batch, generator) for batch in batches]
+
+# %% [markdown]
+# The four answers to the first prompt of the first step:
+
+# %%
+assert abs(steps[0]["d (nats)"].mean()) < 0.05, "before its first update: the reference"
+moved = [(seen["A"] * seen["change of log π (nats)"]).mean() for seen in steps]
+assert sum(moved) > 0, "updates must raise the mean of A log pi of the answers they are made from"
+print(batches[0][0]["prompt"])
+steps[0][:K].round(2)
+
+# %% [markdown]
+# **What to see.** The second answer was cut off. It pays the penalty and earns least, so its $A$ is
+# negative. It became less probable, the other three more. A change of $-39$ nats looks huge. It is
+# a sum over 48 tokens, .8 nats each.
+#
+# Is this the rule? The figure has all 24 answers. Do its marks lie top right or bottom left?
+
+# %%
+figure, axis = plots.panels(1)
+for number, (seen, mark) in enumerate(zip(steps, "os^", strict=True), 1):
+    axis.plot(seen["A"], seen["change of log π (nats)"], mark, color="black",
+              markerfacecolor="none", label=f"step {number}")
+every = pd.concat(steps)
+won, lost = (every[rows]["change of log π (nats)"] for rows in (every["A"] > 0, every["A"] < 0))
+axis.axhline(0, color="black", linewidth=0.8)
+axis.axvline(0, color="black", linewidth=0.8)
+axis.legend(loc="upper left")
+plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a mark an answer",
+            "change of log π (nats)",
+            f"{(won > 0).sum()} of {len(won)} answers that beat their siblings rose, "
+            f"{(lost < 0).sum()} of {len(lost)} that lost fell")
+
+# %% [markdown]
+# **What to see.** All answers but one moved as their advantage said. Answers share the weights, so
+# a push on one also moves the others.
+#
+# <details><summary>Answer</summary>
+#
+# The best of four bad answers is still pushed up. A prompt's four $A$ add up to zero. Unless all
+# are zero, one is positive, *however bad all are*.
+# </details>
+#
+# So **a step makes answers that beat their siblings more probable, and the others less.** But these
+# are the answers that made the step. What about new prompts?
+
+# %% [markdown]
+# ## 6. What did forty steps teach?
+#
+# **What does the policy do better after 40 steps, on new prompts?** We read it from recorded runs
+# of the library's loop, `study_rloo_controls`. A step has four prompts with four answers each.
+# Three **seeds** are three trainings that differ only in chance.
+#
+# Two things differ from Section 5. Gold was divided by its sd, and a cut-off answer lost one sd.
+# And $\beta$ was 0, so no price held the policy back.
+#
+# Then each policy answered 112 new prompts twice, the reference eight times.
+
+# %%
+controls = read_runs("data/runs/study_rloo_controls")
+known = controls["gold-kl0.0"][0]["evaluation"]["reference"]
+TERMS = ["complete", "instruction", "topic", "fresh", "concise"]
+
+
+def policies(method):
+    """What each seed's policy answered."""
+    return [run["evaluation"]["policy"] for run in controls[f"{method}-kl0.0"]]
+
+
+def gains(method):
+    """Policy minus reference, mean over prompts.  Shapes: -> (3 seeds, 5 terms)."""
+    return pd.DataFrame([{name: np.mean(answered["terms"][name]) - np.mean(known["terms"][name])
+                          for name in TERMS} for answered in policies(method)])
+
+
+def told(values):
+    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
+
+# %% [markdown]
+# **Predict**: which of gold's five terms rose?
+#
+# In the figure a dot is a seed, and a bar is the mean with its 95% interval over seeds. To see
+# whether a gain is large, compare it with gold's sd, .57.
+
+# %%
+figure, axis = plots.panels(1)
+gold = gains("gold").assign(gold=lambda gain: gain.sum(axis=1))
+for i, name in enumerate(gold):
+    mean, half = metrics.seed_interval(gold[name])
+    axis.plot([i - 0.1] * len(gold), gold[name], "o", color="#EE7733", alpha=0.6)
+    axis.errorbar(i, mean, half, fmt="_", capsize=3, markersize=10, color="black")
+    axis.annotate(told(gold[name]), (i + 0.07, mean), va="bottom")
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xlim(-0.5, 5.9)
+axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold (sum)"])
+plots.label(axis, "term of gold, and their sum", "policy minus reference (points)",
+            'Forty steps with gold raised "complete" and "instruction"')
+
+# %% [markdown]
+# **What to see.** Gold rose by .96 points, which is more than its sd. Two terms did it: *complete*
+# and *instruction*. *topic* is undecided: its interval contains zero. *fresh* and *concise* hardly
+# moved.
+#
+# So **on new prompts the policy completes more of its answers, and more often writes as many
+# sentences or items as asked for.**
+#
+# This holds for the learning rate 1e-3. At 3e-4 one run learned to complete its answers, and little
+# else (record `rloo_rate_3e-4`).
+
+# %% [markdown]
+# ## 7. Would any reward have taught that?
+#
+# **How much of this gain is gold's work?** Stopping was paid twice: by *complete*, and by the
+# penalty, which is there whatever the reward is.
+#
+# So the same loop was run with two rewards that judge nothing. One is **a constant**. The other is
+# **random numbers**, a new one for every text. All else, penalty included, is as before. What such
+# *controls* can gain, we cannot credit to gold.
+#
+# **Predict**: what do the answers look like under a constant? First one prompt, picked by us, and
+# seed 0. (Gold does not ask for sense.)
+
+# %%
+REWARDS = {"gold": "gold", "random numbers": "noise", "a constant": "constant"}
+new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
+print(new[11]["prompt"])
+written = {"none (reference)": known} | {r: policies(m)[0] for r, m in REWARDS.items()}
+pd.DataFrame({reward: {"answer": " ".join(answered["texts"][11].split()),
+                       "gold (0 to 5)": f"{answered['gold'][11][0]:.2f}"}
+              for reward, answered in written.items()}).T.rename_axis("reward")
+
+# %% [markdown]
+# All 112 prompts: how long are the answers, which share ended, and what gold did they earn?
+
+# %%
+def told_by(answered):
+    """Tokens an answer, share that ended, gold: a number a seed."""
+    return {f"{name}, by seed": ", ".join(f"{np.mean(p[key]):.{digits}f}" for p in answered)
+            for name, key, digits in (("tokens", "tokens", 0), ("ended", "finished", 2),
+                                      ("gold (0 to 5)", "gold", 1))}
+
+
+pd.DataFrame({"none (reference)": told_by([known])} | {
+    reward: told_by(policies(method)) for reward, method in REWARDS.items()})
+
+# %% [markdown]
+# **What to see.** All nine policies learned to end. Under a constant they fall silent: one to four
+# tokens, and less than half the reference's gold. We had foretold the opposite, that the penalty
+# alone *raises* gold (R1 in `data/runs/LOG.md`).
+#
+# Under a constant only the penalty tells siblings apart, so the end-of-turn token is pushed up.
+# (How this ends in silence: Section 11, second reading.)
+
+# %% [markdown]
+# The last figure splits each gain in two. Full dots are *complete*, open dots the sum of the other
+# four terms. **Predict** which open dots lie above zero.
+
+# %%
+figure, axis = plots.panels(1)
+TINTS = dict(zip(REWARDS, ("#EE7733", "#332288", "#882255"), strict=True))
+for i, (reward, method) in enumerate(REWARDS.items()):
+    for part, fill in ((["complete"], TINTS[reward]), (TERMS[1:], "white")):
+        values, side = gains(method)[part].sum(axis=1), 0.08 if fill == "white" else -0.08
+        axis.plot(i + side + np.array([-0.03, 0, 0.03]), values, "o", color=TINTS[reward],
+                  markerfacecolor=fill)
+        axis.annotate(told(values), (i + 1.9 * side, values.mean()), va="center",
+                      ha="left" if side > 0 else "right", color=TINTS[reward])
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xlim(-0.6, 2.6)
+axis.set_xticks(range(3), list(REWARDS))
+plots.label(axis, "reward; full: complete; open: the other four's sum; a dot a seed; ± 95%",
+            "policy minus reference (points)", "Only gold raised the other four's sum")
+
+# %% [markdown]
+# **What to see.** Only gold's open dots lie above zero, at $+.46\pm .05$. Under the controls the
+# other four *fell*.
+#
+# The full dots decide less. Random numbers may raise *complete* as much as gold does: theirs is
+# $+.40\pm .42$. A constant raised it only a little: half of *complete* is for a closing mark, and
+# hardly any of its answers has one (same record).
+#
+# So **half of gold's gain is more than these controls teach: the other four terms, above all
+# *instruction*. The other half, *complete*, we cannot credit to gold.** Part of the first half may
+# still come from ending, since a cut-off list lacks items (Section 12, second reading).
+
+# %% [markdown]
+# ## Exercises
+#
+# Solutions are in `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** The constant baseline with the smallest variance for one draw, given probabilities,
+# rewards and the squared lengths $\lVert\nabla\log\pi(a)\rVert^2$ of each arm. The last cell puts
+# Section 1's arms in: minus your $b$ is the lowest point of Section 2's curve.
+#
+# <details><summary>Hint</summary>
+#
+# The mean of $(r-b)\nabla\log\pi$ does not depend on $b$. So which expectation does the variance
+# differ in?
+# </details>
+
+# %%
+def best_baseline(probabilities, rewards, squared_lengths):
+    return None
+
+
+checks.check_best_baseline(best_baseline);
+
+# %%
+found_b = best_baseline(logits.softmax(0), rewards, grad_log_pi(logits).square().sum(1))
+print("your b:", "to do" if found_b is None else f"{found_b:.2f}")
+
+# %% [markdown]
+# **2.** The sum of log-probabilities of each answer in a padded batch: `logprobs` (N, T), `tokens`
+# (N, T), and the end-of-turn id. The first end-of-turn token counts, nothing after it does. An
+# answer that was cut off has none: all its tokens count.
+#
+# <details><summary>Hint</summary>
+#
+# What tells the first end-of-turn token of a row from a second one, looking only to the left?
+# </details>
+
+# %%
+def answer_logprobs(logprobs, tokens, stop):
+    return None
+
+
+checks.check_answer_logprobs(answer_logprobs);
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. All rewards of one prompt rise by 10. What happens to RLOO's push? And without a baseline?
+# 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach?
+# 3. Someone adds $\beta d$ to the loss, and the policy drifts as before. Why?
+# 4. A closing phrase that the reward ignores grows more frequent. Must it have been paid?
+# 5. Why does a run that gains gold need one with a constant reward beside it?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
+# 2. Nothing: every advantage is zero.
+# 3. As a loss, $\beta d$ has gradient zero on average, because $E[\nabla\log\pi] = 0$.
+# 4. No. A whole answer shares one push. With few answers idle tokens are carried along.
+# 5. It shows what loop and penalty do when nothing is judged. Here they ended every answer and
+#    *cost* gold.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy (gold) | Seen when wrong (a constant) | Then vary |
+# |---|---|---|---|
+# | tokens an answer | 40, then 26 to 30 | 1 to 4 | reward |
+# | gold | 3.0, then 3.9 to 4.0 | .5 to 1.2 | reward |
+# | the four terms but *complete* | +.46 ± .05 | -2.06 ± .99 | reward, then rate |
+
+# %% [markdown]
+# ## What you know now
+#
+# - A policy gradient needs no derivative of the reward.
+# - A baseline made from *other* answers changes the push's noise, not its mean.
+# - A price $\beta d$ belongs in the reward. As a loss it pulls nowhere.
+# - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
+#   the loop on a constant and on random numbers: here all learned to end, and only gold raised the
+#   other four terms' sum.**
+#
+# Next: **09 · What does a policy learn when its reward is only nearly right?**
+
+# %% [markdown]
+# ## Second reading
+#
+# For those who must choose a baseline or a KL penalty (8 to 10), or want to know how far Section 7
+# carries (11, 12).
+
+# %% [markdown]
+# ## 8. Why siblings of the same prompt?
+#
+# Take two prompts. Both have Section 1's logits and rewards, but the second's rewards lie higher by
+# a gap. The baseline is the mean of the prompt's own other answers, or of all others in the batch.
+# For gold the gap is typically 1.15 standard deviations of a prompt's answers
+# (`data/runs/LOG.md`). For these arms that is .8.
+#
+# **Predict** the variance: at which gaps do the other prompt's answers help?
+
+# %%
+def two_prompts(K, gap, of_batch):
+    """Moments of the estimate from K draws a prompt. `of_batch`: all draws are siblings."""
+    pi, push = logits.softmax(0), grad_log_pi(logits)
+    arms = torch.tensor(list(itertools.product(range(3), repeat=2 * K)))  # (sets, draws)
+    r = rewards[arms] + torch.tensor([0.0, gap]).repeat_interleave(K)
+    A = leave_one_out(r.view(-1, 2 * K if of_batch else K)).view(r.shape)
+    return moments(pi[arms].prod(1), (A[..., None] * push[arms]).mean(1))
+
+# %%
+torch.testing.assert_close(two_prompts(2, 3.0, True)[0], two_prompts(2, 3.0, False)[0],
+                           msg="neither is biased")
+pd.DataFrame({f"gap {gap:g}": {
+    f"K = {K}, {who}": two_prompts(K, gap, who == "whole batch")[1]
+    for K in (2, 4) for who in ("own prompt", "whole batch")} for gap in (0.0, 0.8, 3.0)}).round(3)
+
+# %% [markdown]
+# **What to see.** The batch has more answers: without a gap its mean is the better baseline. A gap
+# makes it a wrong zero. At gold's gap of .8 the batch still wins with two answers a prompt. With
+# four, as in our loop, the own prompt wins by little, at a gap of 3 by far. (.030 is half of
+# Section 2's .061: two prompts are averaged.)
+
+# %% [markdown]
+# ## 9. Three estimates of the KL, two places
+#
+# Section 4 put $d$ into the reward. There it pulls along the KL's gradient, by the product rule:
+#
+# $$\nabla\,\mathrm{KL} =\nabla\sum_a\pi(a)\,d(a) =\sum_a\nabla\pi(a)\,d(a)
+# +\underbrace{\textstyle\sum_a\pi(a)\,\nabla d(a)}_{0} = E[d\,\nabla\log\pi].$$
+#
 # Three estimates of the KL from one answer are in use: $k_1 = d$, $k_2 = d^2/2$, and
-# $k_3 = e^{-d} - 1 + d$. Each can stand in two places. *In the reward* it is a number. *As a loss*
-# it is differentiated.
+# $k_3 = e^{-d} - 1 + d$. *In the reward* each is a number. *As a loss* it is differentiated.
 #
 # **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
 # reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
@@ -391,16 +793,30 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # So two places pull along this KL: **$k_1$ in the reward**, as in the paper, and $k_2$ as a loss.
 
 # %% [markdown]
-# ## 5. Where does it end?
+# The library, too, charges its price in the reward. Its loss has $\pi/\pi_{old}$ in place of
+# $\log\pi$, where $\pi_{old}$ wrote the answers. Before any update both are equal, and the ratio's
+# gradient is $\nabla\pi/\pi =\nabla\log\pi$. So it pushes as Section 5's loss does.
+
+# %%
+reward, ref, logp = torch.randn(3, 2, K).unbind()
+logp.requires_grad_()
+A = rloo.leave_one_out_advantages(
+    rloo.kl_penalized_rewards(reward, rloo.kl_estimate(logp.detach(), ref), BETA))
+ours, library = (torch.autograd.grad(loss, logp)[0] for loss in (
+    loss_of(reward, logp, ref)[0], rloo.rloo_loss(logp, logp.detach(), A)))
+torch.testing.assert_close(ours, library, msg="at ratio 1 the library's loss is REINFORCE")
+
+# %% [markdown]
+# ## 10. Where does it end?
 #
-# With that price the best policy is the reference, tilted towards the reward:
-# $\pi^*(y) = \pi_{ref}(y)\, e^{r(y)/\beta} / Z$, where $Z$ makes it sum to one. To see why, solve
-# for $r = \beta\log(\pi^*/\pi_{ref}) + \beta\log Z$ and put it into the objective:
+# With Section 4's price the best policy is the reference, tilted towards the reward:
+# $\pi^*(y) =\pi_{ref}(y)\,e^{r(y)/\beta} / Z$, where $Z$ makes it sum to one. To see why, solve
+# for $r =\beta\log(\pi^*/\pi_{ref}) +\beta\log Z$ and put it into the objective:
 #
-# $$E_\pi[r] - \beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) = \beta\log Z - \beta\,\mathrm{KL}(\pi\Vert
+# $$E_\pi[r] -\beta\,\mathrm{KL}(\pi\Vert\pi_{ref}) =\beta\log Z -\beta\,\mathrm{KL}(\pi\Vert
 # \pi^*).$$
 #
-# The first term is fixed; the second is best at $\pi = \pi^*$. Only $r/\beta$ counts for $\pi^*$:
+# The first term is fixed; the second is best at $\pi =\pi^*$. Only $r/\beta$ counts for $\pi^*$:
 # **a $\beta$ means nothing without the reward's scale**.
 
 # %% [markdown]
@@ -465,149 +881,48 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 # </details>
 
 # %% [markdown]
-# ## 6. The loop
+# ## 11. How does a policy fall silent?
 #
-# Now a language model. Ours has LoRA (notebook 05): only its low-rank *adapter* is trained, and
-# with the adapter *off* it is the reference. The reward is **gold**, the sum of five terms from 0
-# to 1:
-# - *instruction*: as many sentences or items as asked for;
-# - *topic*: words that belong to it;
-# - *complete*: half for ending by itself within 48 tokens, half for a closing mark;
-# - *fresh*: no repetition;
-# - *concise*: the right length for what was asked.
-
-# %% [markdown]
-# Answers are drawn at *temperature* 1, from $\pi$ as it is: Section 1's formula asks for that. A
-# cut-off answer pays .57 points, about gold's standard deviation (sd) within a prompt. A nat of $d$
-# costs $\beta$ = .02 points. (The paper's .05 is in units of another reward.)
-
-# %%
-policy = load_policy("smollm2-135m-instruct", lora_rank=16)
-rows = [r for r in read_rows("data/pocket/pocket.jsonl.gz") if r["split"] == "train"]
-trainable = [p for p in policy.parameters() if p.requires_grad]
-optimizer = torch.optim.AdamW(trainable, lr=1e-3, weight_decay=0.0)
-scaler = loss_scaler(policy)
-stop, K, BETA, PENALTY = policy.tokenizer.eos_token_id, 4, 0.02, 0.57
-
-
-def roll_out(rows, generator):
-    """[prompt, answer, answer, ...] ids, texts, and whether each answer ended by itself."""
-    prompts = [prompt_ids(policy.tokenizer, r) for r in rows]
-    tokens, mask = sample(policy, prompts, K, 48, stop, generator)
-    answers = [t[m].tolist() for t, m in zip(tokens.cpu(), mask.cpu(), strict=True)]
-    texts = [policy.tokenizer.decode(a, skip_special_tokens=True).strip() for a in answers]
-    ids = [[p, *answers[i * K:(i + 1) * K]] for i, p in enumerate(prompts)]
-    return ids, texts, [a[-1] == stop for a in answers]
-
-# %% [markdown]
-# **Predict** a loss of one line: its gradient is the mean of $-\hat g$ over prompts, with
-# Section 4's $R$ in the place of $r$.
-#
-# The library's has $\pi/\pi_{old}$ in place of $\log\pi$, where $\pi_{old}$ wrote the answers.
-# Before any update its gradient is the same.
-
-# %%
-def loss_of(reward, logp, ref):
-    """RLOO's loss, and A.  Shapes: (P, K) each, `logp` with a graph -> scalar, (P, K)."""
-    A = leave_one_out(reward - BETA * (logp.detach() - ref))
-    return -(A * logp).mean(), A  # the loss has the gradient: minus the mean of A grad log pi
-
-# %%
-reward, ref, logp = torch.randn(3, 2, K).unbind()
-logp.requires_grad_()
-A = rloo.leave_one_out_advantages(
-    rloo.kl_penalized_rewards(reward, rloo.kl_estimate(logp.detach(), ref), BETA))
-ours, library = (torch.autograd.grad(loss, logp)[0] for loss in (
-    loss_of(reward, logp, ref)[0], rloo.rloo_loss(logp, logp.detach(), A)))
-torch.testing.assert_close(ours, library, msg="at ratio 1 the library's loss is REINFORCE")
-
-# %%
-def whole(ids):
-    """log pi of whole answers.  Shapes: P lists [prompt, K answers] -> (P, K)."""
-    return torch.stack([tokens.sum() for tokens in policy.logprobs(ids)]).view(-1, K)
-
-# %%
-def step(rows, generator):
-    ids, texts, ended = roll_out(rows, generator)
-    gold = torch.tensor([pocket_gold(row, texts[i * K:(i + 1) * K], ended[i * K:(i + 1) * K])
-                         for i, row in enumerate(rows)])  # (P, K)
-    reward = gold - PENALTY * ~torch.tensor(ended).view(-1, K)
-    with torch.no_grad(), policy.reference():
-        ref = whole(ids)
-    logp = whole(ids)  # with a graph
-    loss, A = loss_of(reward.to(policy.device), logp, ref)
-    scaler.scale(loss).backward()  # scaled in float16 alone, as in notebook 02
-    scaler.unscale_(optimizer)
-    torch.nn.utils.clip_grad_norm_(trainable, 1.0)
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():  # not part of the step: what it did to these answers
-        change = whole(ids) - logp
-    seen = {"gold": gold, "reward": reward, "d (nats)": logp.detach() - ref, "A": A,
-            "change of log π (nats)": change}
-    return pd.DataFrame({"answer": [" ".join(text.split()) for text in texts], "ended": ended,
-                         **{name: x.flatten().cpu().double().numpy() for name, x in seen.items()}})
-
-# %% [markdown]
-# **Predict**, before three steps of two prompts: of four siblings, which becomes more probable by
-# the update, and which less? What if all four are bad?
-
-# %%
-draw, generator = random.Random(0), torch.Generator().manual_seed(0)
-batches = [draw.sample(rows, 2) for _ in range(3)]
-steps = [step(batch, generator) for batch in batches]
-
-# %%
-assert abs(steps[0]["d (nats)"].mean()) < 0.05, "before its first update: the reference"
-moved = [(seen["A"] * seen["change of log π (nats)"]).mean() for seen in steps]
-assert sum(moved) > 0, "updates must raise the mean of A log pi of the answers they are made from"
-print(batches[0][0]["prompt"])
-steps[0][:K].round(2)
+# The figure follows the length of Section 7's answers through the training. A dot marks the step
+# from which on the gradient is zero. What happens after it?
 
 # %%
 figure, axis = plots.panels(1)
-for number, (seen, mark) in enumerate(zip(steps, "os^", strict=True), 1):
-    axis.plot(seen["A"], seen["change of log π (nats)"], mark, color="black",
-              markerfacecolor="none", label=f"step {number}")
-every = pd.concat(steps)
-won, lost = (every[rows]["change of log π (nats)"] for rows in (every["A"] > 0, every["A"] < 0))
-axis.axhline(0, color="black", linewidth=0.8)
-axis.axvline(0, color="black", linewidth=0.8)
-axis.legend(loc="upper left")
-plots.label(axis, "A: reward less price, minus the siblings' mean of it (points); a mark an answer",
-            "change of log π (nats)",
-            f"{(won > 0).sum()} of {len(won)} answers that beat their siblings rose, "
-            f"{(lost < 0).sum()} of {len(lost)} that lost fell")
+for reward, method in REWARDS.items():
+    for seed, run in enumerate(controls[f"{method}-kl0.0"]):
+        tokens = [row["train/length"] for row in run["metrics"]]
+        last = max(row["step"] for row in run["metrics"] if row["train/grad_norm"] > 0)
+        axis.plot(range(1, 41), tokens, color=TINTS[reward], linewidth=0.8,
+                  label="" if seed else reward)
+        if last < 40:
+            axis.plot(last + 1, tokens[last], "o", color=TINTS[reward])
+axis.legend(loc="upper right", ncols=3)
+axis.set_ylim(0, 56)
+plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answer, in training",
+            "With a constant the policy falls silent, with random numbers not in 40 steps")
 
 # %% [markdown]
-# **What to see.** Answers that beat their siblings became more probable, all but one here. Those
-# that lost became less probable. Answers share the weights, so a push on one also moves the others.
-# These are the answers that made the update, not new ones.
+# **What to see.** Once all answers end, every advantage is zero, and so is the gradient (dots). But
+# AdamW steps on along a mean of *past* gradients, so answers shrink on.
 #
-# One update took 39 nats off an answer. That is a sum over its 48 tokens, .8 nats each.
-#
-# <details><summary>Answer</summary>
-#
-# At step 1, where $d = 0$, $A$ orders siblings as the reward does. A prompt's four $A$ add up to
-# zero: unless all earn the same, one is pushed up, *however bad all are*.
-# </details>
+# Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
+# the gradient never vanishes. Why these answers did not fall silent is not shown.
 
 # %% [markdown]
-# ## 7. What did forty steps teach?
+# ## 12. Two rates, and answers that ended
 #
-# Recorded runs made 40 steps by the library's loop. A step has four prompts with four answers each.
-# Gold was divided by its sd, and a cut-off answer lost one sd. There was no KL price ($\beta = 0$):
-# nothing held the policy back. With a learning rate of 3e-4 the KL came to 6 nats, with 1e-3 to 23
-# (Exercise 4).
+# How far does "the policy learned more than to end" carry? First: over learning rates. Two recorded
+# runs differ only in the rate, 3e-4 and 1e-3. (The second is the opening's, and seed 0 of
+# Section 6.) The KL came to 6 and to 23 nats (Exercise 4).
 #
-# Then each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the
-# unit of repetition.
+# Each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the unit of
+# repetition here, since prompts of one subject may be alike.
 #
 # **Predict**: which of gold's terms rose at both rates, and which only at 1e-3?
 
 # %%
-TERMS = ["complete", "instruction", "topic", "fresh", "concise"]
+RATES = ("3e-4", "1e-3", "3e-3")  # the third is for Exercise 4
+saved = {rate: json.loads(Path(record.format(rate)).read_text()) for rate in RATES}
 subjects = np.array([row["topic"] for row in dev])
 
 
@@ -620,10 +935,6 @@ def change(rate):
 def by_subject(rate):
     """The same, a mean a subject, with gold as the sum.  Shapes: -> (10 subjects, 6)."""
     return change(rate).assign(gold=lambda c: c.sum(axis=1)).groupby(subjects).mean()
-
-
-def told(values):
-    return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
 
 # %%
 figure, axis = plots.panels(1)
@@ -649,113 +960,14 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # %% [markdown]
 # **What to see.** At 3e-4 the policy learned to complete its answers, and little else: *complete*
 # brings .55 of gold's .59 points. (*fresh* rose, too, by .03.) At 1e-3 *instruction* gained .34,
-# and *topic* .11.
+# and *topic* .11, which Section 6's three seeds leave undecided.
 #
 # This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts.
 
 # %% [markdown]
-# Stopping was paid twice, by *complete* and by the penalty. **What does the penalty teach by
-# itself?** The runs of `study_rloo_controls` keep penalty and rate (1e-3). As reward they have
-# - gold (seed 0 is the run above);
-# - random numbers, a new one for every text;
-# - or a constant.
-#
-# Each has three seeds. All answered the same 112 new prompts on 20 subjects, each policy twice, the
-# reference eight times.
-#
-# **Predict**: how long are their answers, and what becomes of gold's other four terms?
-
-# %%
-PARTS = ["complete", "the other four's sum"]
-
-
-def parts_of(evaluated):
-    """Means of *complete* and of the other four's sum.  Shapes: -> (2,)."""
-    mean = {name: np.mean(evaluated["terms"][name]) for name in TERMS}
-    return np.array([mean.pop("complete"), sum(mean.values())])
-
-
-def told_by(answered):
-    """Tokens an answer, share that ended, gold: a number a seed."""
-    return {f"{name}, by seed": ", ".join(f"{np.mean(p[key]):.{digits}f}" for p in answered)
-            for name, key, digits in (("tokens", "tokens", 0), ("ended", "finished", 2),
-                                      ("gold (0 to 5)", "gold", 1))}
-
-# %%
-controls = read_runs("data/runs/study_rloo_controls")
-known = controls["gold-kl0.0"][0]["evaluation"]["reference"]
-table, moves, lengths, last = {"none (reference)": told_by([known])}, {}, {}, {}
-written = {"none (reference)": known}
-for reward, method in (("gold", "gold"), ("random numbers", "noise"), ("a constant", "constant")):
-    runs = controls[f"{method}-kl0.0"]
-    written[reward] = runs[0]["evaluation"]["policy"]  # of seed 0
-    after = [run["evaluation"]["policy"] for run in runs]
-    moves[reward] = np.array([parts_of(p) - parts_of(known) for p in after])  # (3 seeds, 2)
-    lengths[reward] = np.array([[row["train/length"] for row in run["metrics"]] for run in runs])
-    last[reward] = [max(row["step"] for row in run["metrics"] if row["train/grad_norm"] > 0)
-                    for run in runs]
-    table[reward] = told_by(after) | {
-        f"change of {name}, mean ± 95%": told(part)
-        for name, part in zip(PARTS, moves[reward].T, strict=True)}
-pd.DataFrame(table).fillna("").rename_axis("reward", axis=1)
-
-# %% [markdown]
-# One prompt, picked by us, and the answers of seed 0. (Gold does not ask for sense.)
-
-# %%
-new = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
-print(new[11]["prompt"])
-pd.DataFrame({reward: {"answer": " ".join(answered["texts"][11].split()),
-                       "gold (0 to 5)": f"{answered['gold'][11][0]:.2f}"}
-              for reward, answered in written.items()}).T.rename_axis("reward")
-
-# %%
-figure, (left, right) = plots.panels(2)
-for i, (reward, tint) in enumerate(zip(moves, ("#EE7733", "#332288", "#882255"), strict=True)):
-    for seed, tokens in enumerate(lengths[reward]):
-        left.plot(range(1, 41), tokens, color=tint, linewidth=0.8, label="" if seed else reward)
-        if last[reward][seed] < 40:
-            left.plot(last[reward][seed] + 1, tokens[last[reward][seed]], "o", color=tint)
-    for part, fill in enumerate((tint, "white")):
-        right.plot(i + 0.2 * part - 0.1 + np.array([-0.03, 0, 0.03]), moves[reward][:, part], "o",
-                   color=tint, markerfacecolor=fill)
-left.legend(loc="upper right", ncols=3)
-right.annotate("complete", (-0.1, 0.67), ha="center", color="#EE7733")
-right.annotate("the other four", (0.04, 0.37), va="top", color="#EE7733")
-right.set_ylim(top=0.9)
-left.set_ylim(0, 56)
-right.axhline(0, color="black", linewidth=0.8)
-right.set_xlim(-0.5, 2.5)
-right.set_xticks(range(len(moves)), moves)
-plots.label(left, "step (dot: from here on the gradient is 0)", "tokens an answer, in training",
-            "With a constant the policy falls silent,\nwith random numbers not in 40 steps")
-plots.label(right, "full: complete; open: the other four's sum; a dot a seed",
-            "policy minus reference (points)", "Only gold raised\nthe other four's sum")
-
-# %% [markdown]
-# **What to see.** Every run learned to end. With a constant the policy falls silent: one to four
-# tokens, and less than half the reference's gold. We had foretold the opposite: that the penalty
-# alone *raises* gold (R1 in `data/runs/LOG.md`). *complete* rose by .09 only: half of it is for a
-# closing mark, and hardly an answer has one (same record).
-#
-# Once all answers end, every advantage is zero, and so is the gradient (dots). But AdamW steps on
-# along a mean of *past* gradients, so answers shrink on.
-#
-# Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
-# the gradient never vanishes. Why these answers did not fall silent is not shown.
-
-# %%
-pd.DataFrame({"change with gold, mean ± 95% over seeds": {
-    name: told([np.mean(run["evaluation"]["policy"]["terms"][name]) - np.mean(known["terms"][name])
-                for run in controls["gold-kl0.0"]]) for name in TERMS}}).transpose()
-
-# %% [markdown]
-# **Of these only gold raised the other four's sum**, by .46 ± .05: about half of its gain. That is
-# mostly *instruction*. *topic* rose in the one run above, but three seeds leave it undecided. The
-# other half is *complete*, which random numbers may raise as well (.40 ± .42).
-#
-# Did ending itself raise the other four? A cut-off answer may lack the last item. So compare, on
-# the same prompts, a policy's answers that ended with the reference's that ended.
+# Second: did ending itself raise the other four terms? A cut-off answer may lack the last item. So
+# compare, on the same prompts, a policy's answers that ended with the reference's that ended. These
+# are again the runs of Section 7, on 112 prompts of 20 subjects.
 
 # %%
 def gold_of_ended(answered):
@@ -782,62 +994,19 @@ pd.DataFrame({reward: {f"seed {seed}": lead(run["evaluation"]["policy"])
 # **gold taught more than to end.**
 
 # %% [markdown]
-# ## Exercises
+# ### Exercise 3
 #
-# Solutions are in `notebooks/solutions/`.
-
-# %% [markdown]
-# **1.** The constant baseline with the smallest variance for one draw, given probabilities,
-# rewards and the squared lengths $\lVert\nabla\log\pi(a)\rVert^2$ of each arm. The last cell puts
-# Section 1's arms in: do you find the first figure's minimum?
-#
-# <details><summary>Hint</summary>
-#
-# The mean of $(r-b)\nabla\log\pi$ does not depend on $b$. So which expectation does the variance
-# differ in?
-# </details>
-
-# %%
-def best_baseline(probabilities, rewards, squared_lengths):
-    return None
-
-
-checks.check_best_baseline(best_baseline);
-
-# %%
-found_b = best_baseline(logits.softmax(0), rewards, grad_log_pi(logits).square().sum(1))
-print("your b minus the mean reward:",
-      "to do" if found_b is None else f"{found_b - mean_reward:.2f}", f"(figure: {lowest:.2f})")
-
-# %% [markdown]
-# **2.** The sum of log-probabilities of each answer in a padded batch: `logprobs` (N, T), `tokens`
-# (N, T), and the end-of-turn id. The first end-of-turn token counts, nothing after it does. An
-# answer that was cut off has none: all its tokens count.
-#
-# <details><summary>Hint</summary>
-#
-# What tells the first end-of-turn token of a row from a second one, looking only to the left?
-# </details>
-
-# %%
-def answer_logprobs(logprobs, tokens, stop):
-    return None
-
-
-checks.check_answer_logprobs(answer_logprobs);
-
-# %% [markdown]
-# **3.** Another reward model gives $r' = c\,r$ with $c > 0$. Which $\beta'$ has the same best
-# policy as $\beta$ had with $r$? By which factor does the gradient of the loss then grow? Return
+# Another reward model gives $r' = c\,r$ with $c > 0$. Which $\beta'$ has the same best policy as
+# $\beta$ had with $r$? By which factor does the gradient of the loss then grow? Return
 # `(β', factor)`.
 #
-# - (a) Would $c$ matter in Section 7's runs? They divide the reward by its own sd.
-# - (b) In Section 6's loop, which number beside $\beta$ is in points? Once it is scaled, too, does
+# - (a) Would $c$ matter in Section 6's runs? They divide the reward by its own sd.
+# - (b) In Section 5's loop, which number beside $\beta$ is in points? Once it is scaled, too, does
 #   $c$ still matter, behind clip and AdamW?
 #
 # <details><summary>Hint</summary>
 #
-# When do $r - \beta d$ and $c\,r - \beta' d$ order every two answers alike, whatever their $d$?
+# When do $r -\beta d$ and $c\,r -\beta' d$ order every two answers alike, whatever their $d$?
 # </details>
 
 # %%
@@ -848,8 +1017,10 @@ def rescaled(beta, c):
 checks.check_rescaled(rescaled);
 
 # %% [markdown]
-# **4.** *Judge a record*, with a third rate, 3e-3. Someone says: "RLOO taught the policy more than
-# to stop." Tensors: `change` (prompts, 5), after minus before, *complete* first; `subjects`
+# ### Exercise 4
+#
+# *Judge a record*, with a third rate, 3e-3. Someone says: "RLOO taught the policy more than to
+# stop." Tensors: `change` (prompts, 5), after minus before, *complete* first; `subjects`
 # (prompts,) numbers each prompt's subject. Return what the other four terms gained: the mean over
 # subjects, and half its 95% interval (`metrics.seed_interval`).
 #
@@ -882,45 +1053,3 @@ for rate in RATES:
         "gold where both ended": told((gold_of_ended(saved[rate]["policy"]) - gold_of_ended(
             saved[rate]["reference"])).groupby(subjects).mean())}
 pd.DataFrame(table)
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. All rewards of one prompt rise by 10. What happens to RLOO's push? And without a baseline?
-# 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach?
-# 3. Someone adds $\beta d$ to the loss, and the policy drifts as before. Why?
-# 4. A closing phrase that the reward ignores grows more frequent. Must it have been paid?
-# 5. Why does a run that gains gold need one with a constant reward beside it?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
-# 2. Nothing: every advantage is zero.
-# 3. $k_1$ as a loss has gradient zero on average.
-# 4. No. A whole answer shares one push; with few answers idle tokens ride along.
-# 5. It shows what loop and penalty do when nothing is judged: here they ended every answer and
-#    *cost* gold.
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Healthy (seen here) | Seen when wrong | Then vary |
-# |---|---|---|---|
-# | tokens an answer | 40, then 26 to 30 (1e-3) | 1 to 4 (a constant) | reward |
-# | *instruction* | +.35 ± .14 (1e-3) | +.03 (3e-4) | steps, then rate |
-# | KL after 40 steps | 23 nats (1e-3) | 33 nats, less gold (3e-3) | seed, then rate |
-
-# %% [markdown]
-# ## What you know now
-#
-# - A policy gradient needs no derivative of the reward. An independent baseline changes its noise,
-#   not its mean.
-# - $k_1$ in the reward has the KL's gradient, and rests where the policy should; as a loss it has
-#   none. Its $\beta$ needs the reward's scale.
-# - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
-#   the loop on a constant and on random numbers: here all learned to end, and only gold raised the
-#   other four terms' sum.**
-#
-# Next: **09 · What does a policy learn when its reward is only nearly right?**
