@@ -14,10 +14,10 @@
 #
 # One habit helps: *compare two things that must agree, or two things that must differ.* A reward
 # must be the same before saving and after loading. A trained head must differ from a random one.
+# And a number that looks odd needs a scale.
 #
 # A clinic is looked up. **First reading**: five symptoms in Sections 1 to 5, and a table of all
-# eight. **Second reading**, at the end of the page: the other three in Sections 6 to 8, and what
-# the first reading leaves open in 9 to 11.
+# eight. **Second reading**, at the page's end: the other three, and what the first leaves open.
 
 # %% [markdown]
 # After the first reading you can
@@ -97,7 +97,7 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # pairs train the head. 48 pairs of other prompts test it: these are the **new pairs**.
 #
 # The worst answer is often gibberish or unfinished, so a high accuracy is easy. That suits a
-# healthy patient. As a measure of a method it would be too easy.
+# healthy patient, but measures no method.
 #
 # This cell reads the pairs, loads the model, and shows one new pair.
 
@@ -111,7 +111,8 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
     print(f"{name:9s} {text[:88]}")
 
 # %% [markdown]
-# A frozen backbone need compute each hidden state only once. `states` returns two for each pair.
+# A frozen backbone need compute each hidden state only once. `states` returns two for each pair,
+# of the chosen and of the rejected answer.
 
 # %%
 def states(pairs):  # last hidden states of both answers, (P, 2, H)
@@ -231,7 +232,8 @@ print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0
 assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps grow with it"
 
 # %% [markdown]
-# So score in 32 bits, and subtract the level before anything is rounded.
+# At a level of 300 23% of the pairs tie in bfloat16, at a level of 0 none. So score in 32 bits,
+# and subtract the level before anything is rounded.
 #
 # **The answer**: rewards around 300 are no illness, unless a fixed number or 16 bits meet them.
 
@@ -247,11 +249,10 @@ brief(doctor.level, lowered)
 brief(doctor.accuracy, lowered);
 
 # %% [markdown]
-# Now no reward is above zero, and so the level's verdict is *look*. The pairs are ranked as
-# before.
+# Now no reward is above zero, and so the level's verdict is *look*. The accuracy is still .92.
 #
-# If you want them around zero, subtract their mean, as before. Or train with BSR: its price on the
-# sum of rewards sees the level, which Bradley-Terry cannot see (03).
+# If you want rewards around zero, subtract their mean, as in Section 1. Or train with BSR: its
+# price on the sum of rewards sees the level, which Bradley-Terry cannot see (03).
 #
 # **The answer**: all rewards negative is no illness, for the same reason as 300.
 
@@ -264,7 +265,8 @@ brief(doctor.accuracy, lowered);
 # alphabet.
 #
 # With these labels we train a head, called *alphabet*. **Predict** its accuracy on the training
-# pairs with these labels, and on the new pairs, whose labels are right.
+# pairs with these labels, and on the new pairs, whose labels are right. The first cell trains the
+# head, the second judges it.
 
 # %%
 flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
@@ -303,16 +305,16 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("after the fault
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
 
 # %% [markdown]
-# The labels give the fault away. Whether the head has learned the alphabet's rule, or its 80 pairs
-# by heart, we leave open.
+# Chosen comes first in all pairs: so the labels give the fault away. Whether the head has learned
+# the alphabet's rule, or its 80 pairs by heart, we leave open.
 #
 # ### What does a random head get?
 #
-# Is .56 what a head gets that has learned nothing? To see, we draw 1000 random heads. Beside them
-# we toss 1000 coins, each once for every new pair. 95% of the coins rank between 35% and 65% of
-# the pairs rightly.
+# What does a head get that has learned nothing? We draw 1000 random heads. Beside them we toss
+# 1000 coins, each once for every new pair. 95% of the coins rank between 35% and 65% of the pairs
+# rightly.
 #
-# **Predict** the same range for the random heads.
+# **Predict** between which accuracies 95% of the random heads lie.
 
 # %%
 heads, differ = torch.randn(len(start), 1000), new[:, 0] - new[:, 1]  # (H, 1000), (P, H)
@@ -353,8 +355,9 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["healt
 
 # %% [markdown]
 # **What to see.** Only healthy lies above the band. Alphabet lies within it, and so its .56 cannot
-# be told from a random head's accuracy. Nor can .75, which untrained gets by luck. So quote no
-# accuracy without this range.
+# be told from a random head's accuracy. Nor can .75, which untrained gets by luck. Nor could .30,
+# as the band reaches down to .17. Only outside the band is luck unlikely. Below it something was
+# probably learned, with the wrong sign. So quote no accuracy without this range.
 #
 # **The answer**: an accuracy within the range of random heads cannot tell whether anything was
 # learned. Then read the labels.
@@ -386,8 +389,9 @@ except SystemExit as end:
 # head may have such a norm as well.
 # </details>
 #
-# The verdict comes from the folder, which holds no head. So the check has a gap: a random head
-# that somebody *saved* can pass. The cure is to save the whole model.
+# The verdict does not come from the norm. It comes from the folder, which holds no head. So the
+# check has a gap: a random head that somebody *saved* can pass. The cure is to save the whole
+# model.
 
 # %%
 from bsr_lite.saving import save_reward_model
@@ -425,15 +429,16 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # ## 5. "My KL is negative"
 #
 # Is that a fault? A **policy** $\pi$ is a language model that is trained with rewards. Its
-# **reference** $\pi_\text{ref}$ is the same model before (08). The KL says how far the policy has
-# moved away:
+# **reference** $\pi_\text{ref}$ is the same model before this training (08). The KL says how far
+# the policy has moved away:
 #
 # $$\mathrm{KL}(\pi \,\|\, \pi_\text{ref})
 # = \mathbb{E}_{y \sim \pi}\left[\log \pi(y) - \log \pi_\text{ref}(y)\right].$$
 #
 # In words: let the policy sample answers $y$. See how much likelier each one is under the policy
-# than under the reference, in logarithms. Take the mean. It is never negative: on average no model
-# finds the policy's answers likelier than the policy itself does.
+# than under the reference, in logarithms; with natural ones the unit is the *nat*. Take the mean.
+# The KL is never negative: on average no model finds the policy's answers likelier than the policy
+# itself does.
 
 # %% [markdown]
 # In practice the mean is over a few sampled answers. One answer's term is called
@@ -478,8 +483,8 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
             f"KL .002, 32 samples: {(means < 0).float().mean():.0%} of the means fall below zero")
 
 # %% [markdown]
-# **What to see.** The true KL lies just above zero. The means scatter around it, about five times
-# as far. So a mean slightly below zero may be noise.
+# **What to see.** The true KL lies just above zero. The standard deviation of the means is about
+# five times as large. So a mean slightly below zero may be noise.
 #
 # What is *slightly*? A mean has a *standard error*, here the standard deviation of the 32 terms
 # divided by $\sqrt{32}$. The check *kl* says *look* if the mean lies at most two standard errors
@@ -493,10 +498,11 @@ print(f"means more than two standard errors below zero: {deep:.1%}")
 # %% [markdown]
 # Seldom: .7% of the means lie so deep.
 #
-# And if yours does? Then it is hardly noise, and more samples do not help. The mean is a KL only
-# if the answers were sampled from the policy that is scored. So compare these two. (A case:
-# Section 9, second reading.) The check sees only the sign: an estimate can be wrong and still
-# positive, as Exercise 2 shows.
+# And if the mean of your own run does? Then it is hardly noise. The mean is a KL only if the
+# answers were sampled from the policy that is scored. So compare who sampled with who was scored.
+# (A case: Section 9, second reading.)
+#
+# The check sees only the sign: an estimate can be wrong and still positive, as Exercise 2 shows.
 #
 # **The answer**: a KL estimate slightly below zero may be noise, and is no fault. To say
 # *slightly* compare it with its standard error.
@@ -536,15 +542,14 @@ pd.DataFrame([
 # %% [markdown]
 # ## Exercises
 #
-# Each stub returns `None`; its checker then says "not attempted yet". A first hint is folded below
-# each task, the checker gives a second one. Solutions are in `notebooks/solutions/`.
+# Write what the stub leaves out. A hint is folded below each task, its checker gives a second one.
+# Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
 # ### Exercise 1
 #
-# *Judge recorded models.* `recorded` holds the rewards of four methods, four seeds each; `bt` is
-# Bradley-Terry. Write the level in units of Section 1's *distance to pair mean*: shape (P, 2) in,
-# one number out.
+# `recorded` holds the rewards of four methods, four seeds each; `bt` is Bradley-Terry. Write the
+# level in units of Section 1's *distance to pair mean*: shape (P, 2) in, one number out.
 #
 # **Predict**: if a loss does not see the level, will its four seeds have four random levels, or
 # one? Call it a level where its size exceeds one unit: like the doctor's ten, a convention. Which
@@ -640,8 +645,8 @@ if checks.check_mean_k1(mean_k1):
 # %% [markdown]
 # ## Second reading
 #
-# For those whose symptom is in Sections 6 to 9, and for those who ask why a random head is no coin
-# (10), or how a level comes about that the loss cannot see (11).
+# For those whose symptom is in Sections 6 to 9, or who ask why a random head is no coin (10), and
+# how a level escapes the loss (11).
 
 # %% [markdown]
 # ## 6. "Scores change with the batch size"
@@ -725,7 +730,7 @@ assert doctor.tell(doctor.batches, model, rows(pairs)[:2]), "padding must not ch
 #
 # **Predict**: of how many pairs will the two chats be equal, whole and cut at 512 tokens?
 #
-# In the check's line, *repeat a prompt* counts pairs whose prompt came before among these pairs.
+# (*Repeat a prompt*: pairs whose prompt came before among these pairs.)
 
 # %%
 RULES = "Be helpful, be honest, do not harm anyone, and answer in plain words. " * 40
@@ -772,8 +777,8 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 # The reward is read at the last token of the chat. A good template ends every answer in the same
 # **end-of-turn** token. The one below puts nothing behind an answer.
 #
-# In the check's line, *kept* means that the template leaves the chosen text whole. *A second BOS*:
-# the token that begins a text comes twice.
+# *Kept*: the template leaves the chosen text whole. *A second BOS*: the token that begins a text
+# comes twice.
 #
 # **Predict**: how much is left of the accuracy of .92 with the healthy head? And with a head that
 # was *trained* with this template, too?
@@ -820,7 +825,7 @@ print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows
 # %% [markdown]
 # ## 9. "My KL is far below zero"
 #
-# Section 5 explained a KL slightly below zero by noise. What drives it far below?
+# Noise explains a KL slightly below zero (Section 5). What drives it far below?
 #
 # The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
 # is its reference.
@@ -871,9 +876,7 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # KLs happen to be of like size; in general not.
 # </details>
 #
-# More samples would not cure it: noise shrinks with samples, a wrong sampler's bias does not. The
-# check is one-sided. Sampled a little too hot or too cold, the mean is wrong and still positive
-# (Exercise 2).
+# More samples would not cure it: noise shrinks with samples, a wrong sampler's bias does not.
 
 # %%
 generate.roll_out = roll_out  # mend
@@ -909,9 +912,9 @@ for name, margins in (("coins", tosses), ("heads without it", without),
 # A third of all squared differences lies along one direction. A head's sign there turns many pairs
 # at once. Without that direction random heads range about as coins do.
 #
-# So an accuracy below one half need not have been *learned*. And below the range of 95% of random
-# heads? To see such a head we turn all 80 training labels, and none of the new pairs'. **Predict**
-# its accuracy on the new pairs.
+# So an accuracy below one half need not have been *learned*. And one below the random heads'
+# range? We turn all 80 training labels, and none of the new pairs'. **Predict** its accuracy on
+# the new pairs.
 
 # %%
 turned = fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1)  # break once more
@@ -962,9 +965,9 @@ torch.testing.assert_close(*advantages, rtol=0, atol=1e-2)
 # </details>
 #
 # New pairs are ranked as well as before. Nor does reinforcement learning with lesson 08's baseline
-# see a level: the advantages of Section 1's two sets of rewards agree. BSR adds a term that sees
-# the level. We train on from the sick head: with Bradley-Terry, then with BSR at three values of
-# its weight $\lambda$. The pull is now towards the sick head, so it starts at zero. This lets
+# see a level: Section 1's and 2's rewards give the same advantages. BSR adds a term that sees the
+# level. We train on from the sick head: with Bradley-Terry, then with BSR at three values of its
+# weight $\lambda$. The pull is now towards the sick head, so it starts at zero. This lets
 # Bradley-Terry move its pairs further apart.
 
 # %%
@@ -988,7 +991,7 @@ pd.DataFrame(table, index=["mean training reward moves by", "of that along the u
 # ### The doctor and your own model
 #
 # - Keep DATA in a file of its own: of several splits the command reads *train*. Without DATA it
-#   takes the pocket world, and accuracy says nothing of your task.
+#   takes the pocket world.
 # - `--max-length` is that of training. `--policy FOLDER` adds the check *kl*.
 # - For random heads take `states` from the model *before* training.
 
@@ -1020,10 +1023,10 @@ if checks.check_misread(misread):
 # ### Exercise 4
 #
 # *Four patients.* Each is a copy of the healthy model with at most one fault. To all rewards a
-# constant, -40, is added: it stays, whatever befalls the head. Read their lines. Below them stand
-# three rewards, here and on the machine that trained it. Return a list of four numbers: the
-# section of each patient's cause, or 0 where nothing needs a cure. One of the ill has no line that
-# says *broken*.
+# constant, -40, is added: it stays, whatever befalls the head. Below a patient's lines stand three
+# rewards, here and on the machine that trained it. Return a list of four numbers: the section of
+# each patient's cause, or 0 where nothing needs a cure. One of the ill has no line that says
+# *broken*.
 #
 # <details><summary>Hint</summary>
 #
