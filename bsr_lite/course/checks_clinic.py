@@ -34,7 +34,7 @@ def check_level_in_units(function: Callable) -> bool:
 
 
 def check_misread(function: Callable) -> bool:
-    """Exercise 2 of notebook 11: rows that plain transformers reads at another position than that
+    """Exercise 3 of notebook 11: rows that plain transformers reads at another position than that
     of the chat's last token.
 
     Hint: of each row the last position whose id is not `config_pad`, and the last one whose mask is
@@ -49,7 +49,7 @@ def check_misread(function: Callable) -> bool:
 
 
 def check_mean_k1(function: Callable) -> bool:
-    """Exercise 3 of notebook 11: the mean of log pi - log ref over words drawn from pi at
+    """Exercise 2 of notebook 11: the mean of log pi - log ref over words drawn from pi at
     a temperature.
 
     Hint: the words come from q = softmax(log pi / T), so the mean is sum q (log pi - log ref); at
@@ -66,6 +66,6 @@ def check_diagnoses(function: Callable) -> bool:
     Hint: return four numbers. Look is no illness where a level explains it, and a level moves no
     accuracy. Where rewards differ from training's, ask first whether chats still end as they did"""
     def right(_):  # a count, so that a wrong try does not read the answer
-        return (f := function()) and sum(a == b for a, b in zip(f, (0, 7, 5, 4), strict=True))
+        return (f := function()) and sum(a == b for a, b in zip(f, (0, 8, 6, 4), strict=True))
 
     return judge(check_diagnoses, right, [(("the number of right diagnoses",), 4)])

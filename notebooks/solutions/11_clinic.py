@@ -86,25 +86,7 @@ for study in ("study_terms", "study_judged", "study_postscript", "study_closing_
 # seed is free to move the level, but all went above zero. Why, we have not tested.
 
 # %% [markdown]
-# **2.** With the right id no row is misread, with another one the padded row, and with the end of
-# turn itself both: the last token that is not the end of turn is padding, or the one before it.
-# Positions are compared, not tokens: padded with the end of turn, a misread row shows the right
-# token.
-
-# %%
-def misread(ids, mask, config_pad):
-    positions = torch.arange(ids.shape[1])
-    reads = ((ids != config_pad) * positions).amax(1)  # (B,)
-    should = (mask * positions).amax(1)  # (B,)
-    return (reads != should).sum()
-
-
-assert checks.check_misread(misread)
-ids = torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 2]])
-print({pad: int(misread(ids, (ids != 0).long(), pad)) for pad in (0, 7, 2)})
-
-# %% [markdown]
-# **3.** The words come from $q \propto \pi^{1/T}$.
+# **2.** The words come from $q \propto \pi^{1/T}$.
 
 # %%
 def mean_k1(pi, ref, temperature):
@@ -127,9 +109,27 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 # it is too small and still positive: the check says *ok* to both.
 
 # %% [markdown]
+# **3.** With the right id no row is misread, with another one the padded row, and with the end of
+# turn itself both: the last token that is not the end of turn is padding, or the one before it.
+# Positions are compared, not tokens: padded with the end of turn, a misread row shows the right
+# token.
+
+# %%
+def misread(ids, mask, config_pad):
+    positions = torch.arange(ids.shape[1])
+    reads = ((ids != config_pad) * positions).amax(1)  # (B,)
+    should = (mask * positions).amax(1)  # (B,)
+    return (reads != should).sum()
+
+
+assert checks.check_misread(misread)
+ids = torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 2]])
+print({pad: int(misread(ids, (ids != 0).long(), pad)) for pad in (0, 7, 2)})
+
+# %% [markdown]
 # **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
-# of turn (Section 7). Its head reads other tokens than it was trained on, and the interval of its
-# accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 5):
+# of turn (Section 8). Its head reads other tokens than it was trained on, and the interval of its
+# accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 6):
 # padded on the left it is misread as well (8.164 deviations off), unlike the one shown there.
 # Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its level is the
 # added -40. Its three rewards show that something changed. Its chats still end as in training, so
@@ -137,7 +137,7 @@ torch.testing.assert_close(mean_k1(pi, ref, 2.0), -(ref * (ref / pi).log()).sum(
 
 # %%
 def diagnoses():
-    return [0, 7, 5, 4]
+    return [0, 8, 6, 4]
 
 
 assert checks.check_diagnoses(diagnoses)
