@@ -114,8 +114,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # %% [markdown]
 # Real judges may not obey BT. Ours does, so for it BT is the right model.
 #
-# Our judge's reward is $r$ = gold / 0.5: one unit of reward is half a mark. Gumbel noise has a
-# standard deviation of 1.28 units. In marks that is half as much, the .64 from above.
+# In which unit do we count our judge's rewards? Gumbel noise has a standard deviation of 1.28
+# units, and our judge's noise has .64 marks. So one unit is half a mark: $r$ = gold / 0.5.
 #
 # Our two answers differ by half a mark, so their margin is 1. The next cell lets the judge look at
 # them 200,000 times.
@@ -181,7 +181,8 @@ pd.DataFrame([{"margin": margin, "loss (nats)": bt_loss(torch.tensor([margin]), 
               for margin in (-2.0, 0.0, 2.0, 4.0)]).round(3)
 
 # %% [markdown]
-# A right choice by a wide margin costs next to nothing, a wrong one more than two nats.
+# A pair that is right by a margin of 4 costs next to nothing. One that is wrong by 2 costs two
+# nats.
 #
 # The next cell checks our loss against the library's on 1,000 random pairs.
 
@@ -190,7 +191,7 @@ chosen, rejected = 3 * torch.randn(1000), 3 * torch.randn(1000)
 torch.testing.assert_close(losses.bt_loss(chosen, rejected), bt_loss(chosen, rejected))
 
 # %% [markdown]
-# **The answer**: those with the smallest $L_{BT}$. Of each pair this loss takes only the margin.
+# **The answer**: those with the smallest $L_{BT}$. It takes of each pair only the margin.
 
 # %% [markdown]
 # ## 3. It is logistic regression
@@ -199,7 +200,7 @@ torch.testing.assert_close(losses.bt_loss(chosen, rejected), bt_loss(chosen, rej
 #
 # Put all rewards into one vector $r$. Write one row per comparison: $+1$ in the winner's column,
 # $-1$ in the loser's, 0 elsewhere. The rows form the **design matrix** $D$. Row $i$ of $Dr$ is then
-# the margin of comparison $i$.
+# the margin of comparison $i$. Here is $D$ for four comparisons of three answers.
 
 # %%
 def design_matrix(winners, losers, count):
@@ -233,11 +234,11 @@ print(design_matrix(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1]), coun
 # did *not* happen. So mistakes push hard, and sure successes hardly at all.
 #
 # The margin grows with $r_w$ and falls with $r_l$. So in a batch of $B$ pairs the gradient is
-# $-\sigma(-m)/B$ for $r_w$ and $+\sigma(-m)/B$ for $r_l$.
+# $-\sigma(-m)/B$ for $r_w$ and $+\sigma(-m)/B$ for $r_l$. Descent raises $r_w$ and lowers $r_l$.
 
 # %% [markdown]
-# Winner and loser are pushed apart *equally*, so their mean never moves. The next cell checks the
-# gradient against PyTorch's.
+# While rewards are free numbers, winner and loser are pushed apart *equally*, so their mean never
+# moves. The next cell checks both.
 
 # %%
 chosen, rejected = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
@@ -353,8 +354,7 @@ for number, fitted in fitted_to.items():
 # With 200 comparisons two fits in three have a wrong order, with 3,200 none of the 300.
 # </details>
 #
-# **The answer**: yes, where enough comparisons contradict each other. How sure such a fit is stands
-# in Section 9, second reading.
+# **The answer**: yes, where enough comparisons contradict each other.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
@@ -401,7 +401,7 @@ gold = gold[gold.std(1) > 0]  # one prompt's answers are all equally good: no or
 shifted = gold + 6 * torch.randn(len(gold), 1)
 
 # %% [markdown]
-# What does the shift change? We compare three numbers.
+# What does the shift change? We compare three numbers:
 #
 # - *The BT loss.* We compare the first two answers of each prompt, and the better wins.
 # - *Tau within.* **Kendall's tau** says how well scores order answers: 1 is the order of gold, 0 is
@@ -425,7 +425,7 @@ assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not chang
 pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
                      "tau within prompts": kendall_tau_b(r, gold).mean().item(),
                      "tau pooled": kendall_tau_b(r.ravel(), gold.ravel()).item()}
-              for name, r in (("gold", gold), ("shifted by c(x)", shifted))}).round(3)
+              for name, r in (("true rewards", gold), ("shifted by c(x)", shifted))}).round(3)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -596,8 +596,9 @@ plots.label(axis, "passes over the pairs", "norm / true norm",
 
 # %% [markdown]
 # Another limit: the toy shows that this can happen, not that it must. Four trained reward models of
-# ours passed *once* over 900 pairs, and no 95% interval of their over-claim goes beyond .07. They
-# claim little, about .64, so even a coin would over-claim by only .14 (Exercise 4).
+# ours passed *once* over 900 pairs, and no 95% interval of their over-claim goes beyond .07. But
+# they claim little, about .64, so even a coin would over-claim by only .14 (Exercise 4, second
+# reading).
 #
 # **The answer**: only where enough choices contradict each other. Pairs that never do put no
 # ceiling on the size, so with long training a model can become over-confident.
@@ -687,7 +688,7 @@ checks.check_invisible_directions(invisible_directions);
 # |---|---|---|
 # | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs |
 # | share right, fresh pairs | toward the truth's (here .78) | more pairs |
-# | claims minus this share | near 0 | above: more pairs, or a cure of Section 12 |
+# | claims minus this share | near 0 | above: more pairs, fewer passes; below: go on |
 #
 # \* For real judges it is unknown. Labels that differ when pairs are judged twice show it.
 
@@ -707,7 +708,8 @@ checks.check_invisible_directions(invisible_directions);
 # ## Second reading
 #
 # For those who will train or judge a reward model: how sure a fit is (Section 9), levels of trained
-# networks (10), claims in detail (11), cures for over-confidence (12). Exercises 3 and 4 need it.
+# networks (10), claims in detail (11), cures for over-confidence (12), number formats (13).
+# Exercises 3 and 4 need it.
 
 # %% [markdown]
 # ## 9. How sure is a fit?
@@ -778,19 +780,6 @@ pd.DataFrame(table).round(3)
 # By about four: sixteen times the data, a quarter of the error ($1/\sqrt{B}$). And 95 to 96% of the
 # intervals hold the truth, as promised.
 # </details>
-
-# %% [markdown]
-# ### The loss in float32
-#
-# Float32 is the usual format of training. There `torch.log(torch.sigmoid(z))` breaks at both ends.
-# The library's `logsigmoid` does not.
-
-# %%
-for margin in (-90.0, 17.0):
-    z = torch.tensor([margin], dtype=torch.float32, requires_grad=True)
-    for name, loss in (("by hand", bt_loss(z, 0)), ("library", losses.bt_loss(z, 0))):
-        (gradient,) = torch.autograd.grad(loss, z)
-        print(f"{margin:4.0f}, {name}: loss {abs(loss):.3g}, gradient {gradient.item() + 0:.3g}")
 
 # %% [markdown]
 # ## 10. The levels of a trained network
@@ -939,6 +928,19 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # *Training pairs wrong* tells little until it is compared with the judge's noise, here .22. For
 # real judges, have some pairs judged twice, independently. The noise is at most the share where the
 # two labels differ, and at least half of it.
+
+# %% [markdown]
+# ## 13. The loss in float32
+#
+# Float32 is the usual format of training. There `torch.log(torch.sigmoid(z))` breaks at both ends.
+# The library's `logsigmoid` does not.
+
+# %%
+for margin in (-90.0, 17.0):
+    z = torch.tensor([margin], dtype=torch.float32, requires_grad=True)
+    for name, loss in (("by hand", bt_loss(z, 0)), ("library", losses.bt_loss(z, 0))):
+        (gradient,) = torch.autograd.grad(loss, z)
+        print(f"{margin:4.0f}, {name}: loss {abs(loss):.3g}, gradient {gradient.item() + 0:.3g}")
 
 # %% [markdown]
 # ### Exercise 3
