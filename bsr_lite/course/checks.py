@@ -63,7 +63,7 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 # ---- 01_bradley_terry ----------------------------------------------------------------------------
 
 def check_comparisons_needed(function: Callable) -> bool:
-    """Exercise 1 of notebook 01: looks at one pair until its margin is known to +- half_width.
+    """Exercise 3 of notebook 01: looks at one pair until its margin is known to +- half_width.
 
     Hint: The interval is the margin's, not that of each reward. k looks tell k times as much as
     one; the standard error is an inverse square root of what they tell, and 1.96 of it must fit
@@ -73,7 +73,7 @@ def check_comparisons_needed(function: Callable) -> bool:
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 01: derivative of the soft-label BT loss in the margin.
+    """Exercise 1 of notebook 01: derivative of the soft-label BT loss in the margin.
 
     Hint: the two terms have opposite signs, and sigma(-m) = 1 - sigma(m) makes one of both. Keep
     the shape of the margin"""
@@ -83,7 +83,7 @@ def check_soft_label_gradient(function: Callable) -> bool:
 
 
 def check_invisible_directions(function: Callable) -> bool:
-    """Exercise 3 of notebook 01: the dimension of the null space of a comparison graph.
+    """Exercise 2 of notebook 01: the dimension of the null space of a comparison graph.
 
     Hint: along a line such a vector may not change, so it is one number on all that hangs together.
     How many numbers are free? Mind the lone points"""

@@ -42,23 +42,7 @@ import torch
 from bsr_lite.course import checks
 
 # %% [markdown]
-# **1.** One look at a pair of margin $m$ adds $\sigma(m)\,\sigma(-m)$ to the Fisher information, so
-# $k$ looks give a standard error of $1/\sqrt{k\,\sigma(m)\,\sigma(-m)}$. Set 1.96 of them equal to
-# the half width and solve for $k$. For a half width of 1 it takes 16 looks at $m = 0$, 20 at $m =
-# 1$, 218 at $m = 4$: where the winner is clear, nearly every look says the same. (Only about 4 of
-# the 218 are upsets, so the large-sample formula is rough there.) The interval is the margin's:
-# with the mean fixed at 0 that of each reward is half as wide.
-
-# %%
-def comparisons_needed(margin, half_width):
-    win = 1 / (1 + math.exp(-margin))
-    return math.ceil((1.96 / half_width) ** 2 / (win * (1 - win)))
-
-
-assert checks.check_comparisons_needed(comparisons_needed)
-
-# %% [markdown]
-# **2.** From Section 4, $\frac{d}{dm}[-\log\sigma(m)] = -\sigma(-m)$ and, mirrored,
+# **1.** From Section 4, $\frac{d}{dm}[-\log\sigma(m)] = -\sigma(-m)$ and, mirrored,
 # $\frac{d}{dm}[-\log\sigma(-m)] = \sigma(m)$. Together
 #
 # $$-q\,\sigma(-m) + (1-q)\,\sigma(m) = \sigma(m) - q.$$
@@ -74,7 +58,7 @@ def soft_label_gradient(margin, q):
 assert checks.check_soft_label_gradient(soft_label_gradient)
 
 # %% [markdown]
-# **3.** A vector that all comparisons ignore must be constant along every line of the graph, so
+# **2.** A vector that all comparisons ignore must be constant along every line of the graph, so
 # it is constant on every **connected component**, and free to differ between components. Count
 # them with a small union-find; or take the number of answers minus the rank of the design matrix.
 
@@ -91,6 +75,22 @@ def invisible_directions(count, compared):
 
 
 assert checks.check_invisible_directions(invisible_directions)
+
+# %% [markdown]
+# **3.** One look at a pair of margin $m$ adds $\sigma(m)\,\sigma(-m)$ to the Fisher information, so
+# $k$ looks give a standard error of $1/\sqrt{k\,\sigma(m)\,\sigma(-m)}$. Set 1.96 of them equal to
+# the half width and solve for $k$. For a half width of 1 it takes 16 looks at $m = 0$, 20 at $m =
+# 1$, 218 at $m = 4$: where the winner is clear, nearly every look says the same. (Only about 4 of
+# the 218 are upsets, so the large-sample formula is rough there.) The interval is the margin's:
+# with the mean fixed at 0 that of each reward is half as wide.
+
+# %%
+def comparisons_needed(margin, half_width):
+    win = 1 / (1 + math.exp(-margin))
+    return math.ceil((1.96 / half_width) ** 2 / (win * (1 - win)))
+
+
+assert checks.check_comparisons_needed(comparisons_needed)
 
 # %% [markdown]
 # **4.** The model claims $\sigma(|m|)$. The judge prefers the model's choice with probability
@@ -117,7 +117,7 @@ def all_margins(scores):  # per prompt the rewards of its answers; returns those
 factors = torch.linspace(0, 1.5, 151)
 
 
-def best_factor(margins, true_margins):  # of the lowest loss, with soft labels as in Exercise 2
+def best_factor(margins, true_margins):  # of the lowest loss, with soft labels as in Exercise 1
     q, m = torch.sigmoid(true_margins), factors[:, None] * margins
     return factors[(torch.nn.functional.softplus(m) - q * m).mean(1).argmin()].item()
 
@@ -144,11 +144,11 @@ pd.DataFrame(rows).set_index("").round(3)
 # .015 $\pm$ .011. In the other three rows even the sign of the mean is undecided.
 
 # %% [markdown]
-# The best factor (Section 7) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
+# The best factor (Section 12) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
 # below 1: a little over-confident. In the other rows it may be 1. The 60-pair fits needed about
 # .06 (norm .43 instead of 7.40): the verdict stays.
 
 # %% [markdown]
-# Why so calm? One pass is not 3,000, and Section 7's 60-pair fits, too, claimed less after ten
-# passes (.11 too much instead of .31). That is a suspect, not a finding: these runs do not vary the
+# Why so calm? One pass is not 3,000. The 60-pair fits, too, claimed less after ten passes: .11 too
+# much instead of .31 (Section 12). That is a suspect, not a finding: these runs do not vary the
 # number of passes.
