@@ -43,21 +43,7 @@ import torch
 from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
-# **1.** Causal, but for one rectangle: a rejected token does not see the chosen answer. The chosen
-# answer comes earlier, so causality alone hides the rejected one from it.
-
-# %%
-def may_attend(prompt, chosen, rejected):
-    length, start = prompt + chosen + rejected, prompt + chosen
-    mask = torch.ones(length, length, dtype=torch.bool).tril()
-    mask[start:, prompt:start] = False
-    return mask
-
-
-assert checks.check_may_attend(may_attend)
-
-# %% [markdown]
-# **2.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Stage 3 sends half as
+# **1.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Stage 3 sends half as
 # much again between the GPUs as the others, so it is the last to take. On 8 GPUs a card of 24 GB
 # holds no stage of the 8 billion: at stage 3 it would need 36. On 64 GPUs it needs 22.
 
@@ -74,7 +60,7 @@ def first_stage(weights, gpus, activations, card):
 assert checks.check_first_stage(first_stage)
 
 # %% [markdown]
-# **3.** A group's $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. So its
+# **2.** A group's $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. So its
 # derivative is $\lambda\,\bar r$, the same for every reward of the group; averaging divides it by
 # the number of groups. Only `rewards` had to cross the GPUs. Bradley-Terry's part needs nothing of
 # another rank.
@@ -86,6 +72,20 @@ def bsr_gradient(rewards, mine, size, bsr_lambda):
 
 
 assert checks.check_bsr_gradient(bsr_gradient)
+
+# %% [markdown]
+# **3.** Causal, but for one rectangle: a rejected token does not see the chosen answer. The chosen
+# answer comes earlier, so causality alone hides the rejected one from it.
+
+# %%
+def may_attend(prompt, chosen, rejected):
+    length, start = prompt + chosen + rejected, prompt + chosen
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[start:, prompt:start] = False
+    return mask
+
+
+assert checks.check_may_attend(may_attend)
 
 # %% [markdown]
 # **4.** Seconds are tokens over rate. A line through two points, read at zero tokens.
