@@ -207,7 +207,7 @@ def check_learned_to_list(function: Callable) -> bool:
 # ---- 10_scaling_to_8b ----------------------------------------------------------------------------
 
 def check_may_attend(function: Callable) -> bool:
-    """Exercise 1 of notebook 10: which token of one pair's packed row may look at which.
+    """Exercise 3 of notebook 10: which token of one pair's packed row may look at which.
 
     Hint: torch.ones(T, T).tril() is right but for one rectangle: rows of the rejected answer,
     columns of the chosen one"""
@@ -217,7 +217,7 @@ def check_may_attend(function: Callable) -> bool:
 
 
 def check_first_stage(function: Callable) -> bool:
-    """Exercise 2 of notebook 10: the lowest ZeRO stage at which full fine-tuning fits.
+    """Exercise 1 of notebook 10: the lowest ZeRO stage at which full fine-tuning fits.
 
     Hint: of 8 bytes of averages, 4 of gradient and 4 of weight the first `stage` are divided by the
     GPUs; activations are added whole; try 0 to 3 in turn"""
@@ -226,7 +226,7 @@ def check_first_stage(function: Callable) -> bool:
 
 
 def check_bsr_gradient(function: Callable) -> bool:
-    """Exercise 3 of notebook 10: gradient of BSR's penalty for one rank's pairs, of several groups.
+    """Exercise 2 of notebook 10: gradient of BSR's penalty for one rank's pairs, of several groups.
 
     Hint: a reward's derivative is lambda times its group's mean, over the number of groups;
     rewards.view(groups, -1).mean(1), then pick by mine // size"""
