@@ -148,7 +148,7 @@ def check_largest_margin(function: Callable) -> bool:
 # ---- 03_bsr --------------------------------------------------------------------------------------
 
 def check_crossing_group_size(function: Callable) -> bool:
-    """Exercise 1 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
+    """Exercise 3 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
 
     Hint: G appears on both sides: collect it. With mu = 0 the terms meet only at G = N"""
     cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
@@ -166,7 +166,7 @@ def check_same_weights(function: Callable) -> bool:
 
 
 def check_level_share(function: Callable) -> bool:
-    """Exercise 3 of notebook 03: which share of the penalty of some steps is the level's.
+    """Exercise 1 of notebook 03: which share of the penalty of some steps is the level's.
 
     Hint: the squared mean of a batch is on average mu^2 + Var(s) / G: take off what the spread
     makes, then add up the steps. By chance that can be below zero: leave it"""

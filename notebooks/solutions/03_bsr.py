@@ -41,15 +41,36 @@ from bsr_lite.losses import preference_loss
 from bsr_lite.studies.records import read_runs
 
 # %% [markdown]
-# **1.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
-# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
+# **1.** With the level at zero $G\,\bar r^{\,2}$ is still $\mathrm{Var}(s)$ on average: the mean of
+# $G$ pairs scatters. What is beyond that is the level's. Section 2 in one line, solved for
+# $G\mu_s^2$ and summed over the steps.
 
 # %%
-def crossing_group_size(mean, variance, n):
-    return n * variance / (mean**2 * (n - 1) + variance)
+def level_share(batch_means, variances, group):
+    return 1 - variances.sum() / (group * batch_means.square().sum())
 
 
-assert checks.check_crossing_group_size(crossing_group_size)
+assert checks.check_level_share(level_share)
+
+# %%
+record = read_runs("data/runs/study_lambda")
+for method in ("bsr-1e-3", "bt"):
+    for run in record[method]:
+        means, variances = (torch.tensor([row[key] for row in run["metrics"] if key in row][4:23])
+                            for key in ("train/reward_mean", "bsr/variance_term"))
+        share = level_share(means, variances, 16)
+        print(f"{method} seed {run['seed']}: share of the level {share:.3f}")
+torch.manual_seed(0)
+null = [level_share(torch.randn(19) * 0.7 / 4, torch.full((19,), 0.49), 16) for _ in range(1000)]
+print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([0.025, 0.975])))
+
+# %% [markdown]
+# So the sentence may not stand: in each of the three seeds most of the penalty from step 5 on is
+# the level's. It crosses zero, but swings about it, and a swing of $0.4$ costs $16 \cdot 0.4^2
+# \approx 2.6$, several times the spread. The controls: under BT, where nothing holds the level, the
+# share is nearly 1; where the level is zero, 19 steps hardly ever give so high a share by chance.
+# (The estimate can be negative where the level is small: then the batch means happened to scatter
+# less than their variance promised.)
 
 # %% [markdown]
 # **2.** Three steps: all rewards, part by part, *without* a graph; the loss of the whole batch and
@@ -91,36 +112,15 @@ torch.testing.assert_close(
     accumulated_gradient(torch.matmul, [(h_w[:5], h_l[:5]), (h_w[5:], h_l[5:])], head, 0.1))
 
 # %% [markdown]
-# **3.** With the level at zero $G\,\bar r^{\,2}$ is still $\mathrm{Var}(s)$ on average: the mean of
-# $G$ pairs scatters. What is beyond that is the level's. Section 2 in one line, solved for
-# $G\mu_s^2$ and summed over the steps.
+# **3.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
+# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
 
 # %%
-def level_share(batch_means, variances, group):
-    return 1 - variances.sum() / (group * batch_means.square().sum())
+def crossing_group_size(mean, variance, n):
+    return n * variance / (mean**2 * (n - 1) + variance)
 
 
-assert checks.check_level_share(level_share)
-
-# %%
-record = read_runs("data/runs/study_lambda")
-for method in ("bsr-1e-3", "bt"):
-    for run in record[method]:
-        means, variances = (torch.tensor([row[key] for row in run["metrics"] if key in row][4:23])
-                            for key in ("train/reward_mean", "bsr/variance_term"))
-        share = level_share(means, variances, 16)
-        print(f"{method} seed {run['seed']}: share of the level {share:.3f}")
-torch.manual_seed(0)
-null = [level_share(torch.randn(19) * 0.7 / 4, torch.full((19,), 0.49), 16) for _ in range(1000)]
-print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([0.025, 0.975])))
-
-# %% [markdown]
-# So the sentence may not stand: in each of the three seeds most of the penalty from step 5 on is
-# the level's. It crosses zero, but swings about it, and a swing of $0.4$ costs $16 \cdot 0.4^2
-# \approx 2.6$, several times the spread. The controls: under BT, where nothing holds the level, the
-# share is nearly 1; where the level is zero, 19 steps hardly ever give so high a share by chance.
-# (The estimate can be negative where the level is small: then the batch means happened to scatter
-# less than their variance promised.)
+assert checks.check_crossing_group_size(crossing_group_size)
 
 # %% [markdown]
 # **4.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
