@@ -728,9 +728,9 @@ frame({reward: {
 # %% [markdown]
 # ## 9. Gold reads BSR 2 again
 #
-# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is asked*
-# numbers its answers where a list is asked for. A policy that learned *a mannerism*, as BSR 2 did,
-# numbers everything, or nothing. **Guess**: which of the other five is which?
+# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
+# asked* numbers its answers where a list is asked for. A policy that learned *a mannerism*, as
+# BSR 2 did, numbers everything, or nothing. **Guess**: which of the other five is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
