@@ -11,11 +11,11 @@
 #
 # Notebook 08 trained a policy on gold itself. Nobody has gold. One trains on a **proxy**, a reward
 # model, and hopes. Here six reward models of notebook 07 train six policies, while gold looks on.
-# Does gold follow? If it does, *why*? And is a BSR reward model (Eq. 25) the better teacher, as the
-# paper has it (Sec. 3.2)?
+# Does gold follow? If it does, *why*?
 #
-# **First reading**: Sections 1 to 7 and Exercise 1. The **second reading**, at the end of the page,
-# holds the accounts behind them, and asks what a correlation with gold is worth.
+# **First reading**: Sections 1 to 7 and Exercise 1. The **second reading**, at the end of the
+# page, holds the accounts behind them. It asks whether BSR (Eq. 25) is the better teacher, as the
+# paper has it (Sec. 3.2), and what a correlation with gold is worth.
 
 # %% [markdown]
 # After it you can
@@ -27,11 +27,11 @@
 # %% [markdown]
 # Words from before:
 # - *policy*: the language model that is trained; *reference*: the same model before (08);
-# - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward model
-#   that learned from such verdicts (07);
+# - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward
+#   model that learned from such verdicts (07);
 # - *BT*, *BSR*: the losses of a reward model; BSR adds a price on the sum of a batch's rewards
 #   (03);
-# - *undecided*: said of a difference whose interval holds zero (06).
+# - *undecided*: said of a difference whose 95% interval holds zero (06).
 #
 # A **run** is one trained policy, a **seed** the number that starts its random draws.
 
@@ -93,7 +93,7 @@ def told(values):
 
 # %%
 # Drawing only.
-def two_dots(axis, found, marks="oo", full=True):
+def two_dots(axis, found, marks, full=True):
     """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
         tint = plots.COLORS[name.split()[0].strip(",").lower()]
@@ -112,16 +112,16 @@ def two_dots(axis, found, marks="oo", full=True):
 # *What became of one model under six proxies?*
 #
 # Six runs are on record, in `data/runs/study_rloo`. Each trained the embedded language model (135M
-# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid by
-# BT reward models, three by BSR reward models ($\lambda = 10^{-3}$). "BT 1" is the policy that was
-# paid by BT's reward model of seed 1.
+# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid
+# by BT reward models, three by BSR reward models (its price $\lambda$ was $10^{-3}$). "BT 1" is
+# the policy that was paid by BT's reward model of seed 1.
 
 # %% [markdown]
 # Two rules were the same for all.
 # - An answer that has not ended after 48 tokens is **cut off**, and pays a *penalty* of 1. That is
 #   about one standard deviation of the proxy.
-# - KL, the distance from the reference (08), has no price ($\beta = 0$). Nothing pulls the policy
-#   back, so that what a proxy gets wrong can show.
+# - KL, the distance from the reference (08), has no price ($\beta = 0$). So nothing pulls the
+#   policy back, and what a proxy gets wrong can show.
 #
 # The six policies and the reference then answered 112 new prompts, twice each. This cell reads the
 # answers and their rewards.
@@ -163,7 +163,7 @@ table[["answer", "ended"]]
 table[["gold (0 to 5)"]]
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best. It does not ask for sense.
+# **What to see.** Gold likes BSR 2's list best. Gold does not ask for sense.
 #
 # **Six proxies made six different writers, and gold likes none of these answers less than the
 # reference's.** That is one prompt. What do all 112 say?
@@ -174,8 +174,8 @@ table[["gold (0 to 5)"]]
 # *Did gold follow the proxies?*
 #
 # Gold runs from 0 to 5. A reward model's numbers have no such scale: two models that rank all
-# answers alike may differ by any factor. So count both in **their own standard deviation (sd) among
-# the reference's answers to one prompt**:
+# answers alike may differ by any factor. So count both in **their own standard deviation (sd)
+# among the reference's answers to one prompt**:
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
 # {\text{sd of the reference within a prompt}}.$$
@@ -211,13 +211,13 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 
 # %% [markdown]
 # **What to see** (± is a 95% interval over prompts). Every proxy says that its policy gained more
-# than one sd. Gold says that all six gained, each by more than ±. But in four runs gold gained less
-# than half of what the proxy did.
+# than one sd. Gold says that all six gained, each by more than ±. But in four runs gold gained
+# less than half of what the proxy did.
 #
 # **Gold followed in all six runs, though in four of them less than half the way.**
 #
-# That invites a story: two proxies were honest, and four were *exploited* by a policy that found
-# what pleases the proxy alone.
+# These two facts invite a story: two proxies were honest. The other four were *exploited*: a
+# policy found what pleases the proxy alone.
 
 # %% [markdown]
 # Before you believe a story, look for a duller one. **Predict**: what could raise proxy *and* gold
@@ -241,13 +241,9 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# The reference ends 4 answers in 10, each policy nearly 9 or more. So they save the penalty. Their
-# answers are shorter, too.
-#
-# Ending pays in gold as well. Among the reference's answers to one prompt an ended one stands 1.65
-# sds of gold above a cut-off one (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
-# About half of all answers end anew, so ending alone may bring about half of that. The proxies
-# learned from gold's labels, and rate ending even higher (same entry).
+# The reference ends 4 answers in 10, each policy nearly 9 or more. So the policies save the
+# penalty. Their answers are shorter, too. Ending pays in gold as well, since a proper end is one
+# of its terms. And the proxies learned from gold.
 #
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
 # and the policy gave an answer that ended, and compare these answers alone. The next cell does so.
@@ -267,29 +263,33 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# **Predict**: how much of gold's six gains is left, once ending is equal?
+# **Predict**: once ending is equal, how much is left of the six gains in proxy, and of those in
+# gold?
 #
-# Look in the figure for the way from the square, the gain over all answers, to the circle, the gain
-# at equal ending.
+# In the figure each run has two marks: a square, its gain over all 112 prompts, and a circle, its
+# gain at equal ending (59 or 60 prompts). Look for the way from the square to the circle.
 
 # %%
-figure, axis = plots.panels(1)
-two_dots(axis, {name: (six_gains[name]["gold_gain"], at_equal_ending(run, "gold"))
-                for name, run in SIX.items()}, "so")
-axis.annotate("all answers (square)", (1.36, 0.12), color=plots.COLORS["bt"], va="center")
-axis.annotate("at equal ending (circle)", (-0.05, -0.12), color=plots.COLORS["bt"], ha="right",
-              va="center")
-axis.set_xlim(-1.2, 2)
-plots.label(axis, "gain of gold (sd), 95% over 112 prompts (squares), 59 or 60 (circles)", "",
-            "Once ending is equal, most of gold's gain is gone")
+figure, axes = plots.panels(2, sharey=True)
+titles = "The proxies of BSR 0 and BSR 2 keep a sd or more", "Most of gold's gain is gone"
+tint = plots.COLORS["bt"]
+axes[0].annotate("at equal ending", (-0.06, -0.12), color=tint, ha="right", va="center")
+axes[0].annotate("all answers", (1.55, 0.12), color=tint, va="center")
+for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
+    two_dots(axis, {name: (six_gains[name][f"{key}_gain"], at_equal_ending(run, key))
+                    for name, run in SIX.items()}, "so")
+    axis.set_xlim(-1.2, 2.4)
+    plots.label(axis, f"gain of {key} (sd), 95% over prompts", "", title)
 
 # %% [markdown]
-# **What to see.** All six squares lie right of zero. Only the circles of BT 0 and BT 2 still do, by
-# a third of a sd. With one answer a prompt in place of two, even these are undecided (same entry).
-# Three circles lie left of zero: BT 1, BSR 0 and BSR 1.
+# **What to see.** *Right*: only BT 0 and BT 2 still gain gold, by a third of a sd. Four circles lie
+# left of zero; BSR 2's is undecided.
 #
-# One thing could spoil this comparison. If the reference ends its *better* answers first, those
-# that it ended are too hard to beat. This is not seen (Section 8, second reading).
+# *Left*: the proxies of BSR 0 and BSR 2 keep 1.4 and 1.1 sds. The other four keep a third of a sd
+# at most.
+#
+# One thing could spoil this comparison. If the reference ends its *better* answers first, they are
+# too hard to beat. This is not seen (Section 8, second reading).
 #
 # **With that proviso, ending accounts for most of gold's gain.**
 #
@@ -301,27 +301,27 @@ plots.label(axis, "gain of gold (sd), 95% over 112 prompts (squares), 59 or 60 (
 #
 # *What does the same training do with a reward that knows nothing?*
 #
-# A **control** is the same training with a reward that we made, and know.
-# `data/runs/study_rloo_controls` has five, with three seeds each. Here are four. They are paid for
+# A **control** is the same training with a reward that we made, and know. Here are four of the
+# five in `data/runs/study_rloo_controls`, with three seeds each. They are paid for
 # - *gold* itself: how much is there to gain?
 # - *gold + error*: each opening word has its own error, now and then a huge one;
 # - *random numbers*: a new one for every new text;
 # - *nothing*: a constant, so that only the penalty is left.
 #
-# From 08 you know that *nothing* makes a policy fall silent. Here are the controls' answers to
+# From 08 you know that *nothing* makes a policy fall silent. Here is an answer of each control to
 # Section 1's prompt.
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
 KNOWN = {"gold": "gold", "heavy-tails": "gold + error", "noise": "random numbers",
          "constant": "nothing"}
-frame({reward: {f"seed {run['seed']}": shorten(run["evaluation"]["policy"]["texts"][45], 70)
-                for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}
-      ).rename_axis(shorten(prompts[45]["prompt"]))
+firsts = {reward: controls[f"{method}-kl0.0"][0] for method, reward in KNOWN.items()}  # seed 0
+frame({reward: {"answer": shorten(run["evaluation"]["policy"]["texts"][45])}
+       for reward, run in firsts.items()}).rename_axis("trained on")
 
 # %% [markdown]
-# **Predict**: by how many sds of gold does a BT model lead random numbers? For scale: BT's policies
-# gained .2 to 1.1 sds over the reference.
+# **Predict**: by how many sds of gold do BT's policies stand above those trained on random
+# numbers? For scale: they gained .2 to 1.1 sds over the reference.
 #
 # The next cell sets every policy beside the same reference, and takes gold's gain.
 
@@ -338,8 +338,8 @@ def gold_gains(reward):
     return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
 
 # %% [markdown]
-# The next table has another interval. ± asked whether *this run* would gain on other prompts. "a to
-# b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
+# The next table has another interval. ± asked whether *this run* would gain on other prompts. "a
+# to b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
 # fourth, so it is wide.
 
 # %%
@@ -359,53 +359,51 @@ frame({reward: taught(reward) for reward in TAUGHT})
 # **What to see.** Random numbers teach ending, too. So compare a model's policy with theirs, not
 # with the reference. What a reward adds is its **lead** over random numbers.
 #
-# *Gold* leads by two sds. That is the positive control: where there is something to learn, the loop
-# learns it. BT, BSR and *gold + error* lead by about one sd. Their three intervals hold zero:
-# **undecided** over new seeds.
-#
-# Nor would a lead prove knowledge of gold. A policy cannot climb random numbers. It can climb any
-# consistent reward, even one for length.
+# *Gold* leads by two sds. So the loop learns where there is something to learn. BT, BSR and *gold
+# + error* lead by about one sd. Their three intervals hold zero: **undecided** over new seeds.
 
 # %% [markdown]
-# Back to the falls of Section 3. The figure has all runs at equal ending. Look for where random
-# numbers lie, and on which side of them the models' policies.
+# Back to the falls of Section 3. The figure has gold's gain of every run at equal ending. Look for
+# where random numbers lie, and on which side of them the models' policies.
 
 # %%
 left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
         for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
-rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers")
+rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers", "nothing")
 figure, axis = plots.panels(1)
-for place, reward in enumerate(rows):
+for place, reward in enumerate(rows[:-1]):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
     for seed, (mean, half) in enumerate(left[reward]):
         axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
 for reward in ("gold", "random numbers"):
     axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
     axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -3), ha="center", va="center")
-axis.annotate("not drawn: nothing", (-1.95, 0), va="center")
+lost = left["nothing"][:, 0].max()
+axis.annotate(f"off the scale, at {lost:.1f} or lower", (-2, -5), va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(rows))], rows)
-plots.label(axis, "gold's gain where both ended (sd), a dot a seed, 95% over 59 or 60 prompts",
-            "trained on",
+axis.set_ylim(-5.5, 0.5)
+plots.label(axis, "gold's gain where both ended (sd), 95% over 59 or 60 prompts; "
+            "in each row seeds 0, 1, 2 from above", "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
-# **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. On average that is more
-# than their endings earned: over all answers they stand at -.4. All six policies of the models lost
-# less, or nothing. Only BT 1's interval touches the range of random numbers.
+# **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. The policies of all six
+# models lost less, or nothing. Only BT 1's interval touches the range of random numbers.
 #
 # **A reward that knows nothing teaches ending, and costs more gold at equal ending than any of the
 # six proxies did. So the falls of Section 3 convict no proxy.**
 #
-# Why random numbers cost gold is not known.
+# Nor do they acquit one. BSR 0 and BSR 2 stay **suspects**, for at equal ending their proxies rose
+# without gold. Why random numbers cost gold is not known.
 
 # %% [markdown]
 # ## 5. Read the answers
 #
 # *Is gold itself right?*
 #
-# So far gold was the judge. Is it a good one? BSR 2 is a case to read: its proxy gained more than 2
-# sds, and gold less than half of that. Here is its answer of Section 1, with its line breaks.
+# So far gold was the judge. Is it a good one? Read a suspect: here is BSR 2's answer of Section 1,
+# with its line breaks.
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
@@ -449,47 +447,48 @@ frame({name: {"as gold counts": right_lists(found, str),
 # **What to see.** All 52 lists of BSR 2 have as many items as were asked for. Gold sees that in
 # two. **Gold is blind to numbers within a line.**
 #
-# That is not all. Here a story is asked for:
+# That is praise for BSR 2. Does it make lists because it was asked to? Here a story is asked for:
 
 # %%
 print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
+numbered = [text.lstrip().startswith("1.") for text, row in
+            zip(SEVEN["BSR 2"]["texts"], prompts, strict=True) if row["unit"] != "item"]
+print(f"BSR 2 numbers {sum(numbered)} of the {len(numbered)} answers to prompts for sentences")
 
 # %% [markdown]
-# Four points, and no story. Gold has no term for a story.
+# Four points, and no story. Gold has no term for a story. And BSR 2 numbers 59 of the 60 answers
+# that should be no lists: a mannerism.
 #
 # **No: gold saw too few items in BSR 2's lists, and did not miss the story. Only reading shows
-# that.**
+# that.** So gold is no judge of this suspect.
 
 # %% [markdown]
 # ## 6. When a proxy does mislead
 #
 # *What would convict a proxy?*
 #
-# A fall of gold does not, as Section 4 showed. We call a policy **misled** if three things hold:
-# 1. It does what its proxy pays for.
-# 2. Gold marks that down.
+# A fall of gold does not, as Section 4 showed. We call a policy **misled** if it does something of
+# which three things hold:
+# 1. Its proxy pays for that.
+# 2. Gold marks it down.
 # 3. None of the controls *gold*, *gold + error* and *random numbers* does it. *Nothing* does not
 #    count, for it pays every text alike.
 #
-# Nine more runs are on record (`data/runs/study_rloo_style`). Their proxies come from another
-# world: all answers that they learned from had a postscript, such as
-#
-# > P.S. THE PRINTING PRESS IS A TOOL FOR RELEASING MESSAGES FROM BOOKS.
-#
-# The policies' prompts ask for none.
+# Three more runs are called P.S. BT 0, 1 and 2. All answers that their proxies learned from had a
+# postscript. The policies' prompts ask for none, and no policy wrote one (`data/runs/LOG.md`,
+# `study_rloo_style`).
 
 # %% [markdown]
-# Three proxies are BT and three are BSR, at $\lambda = 10^{-2}$. Three are *spread*, BSR without
-# the term that holds the level of rewards (04), at $\lambda = 10^{-1}$.
+# The table sets them beside the three runs on random numbers. (The reference now has eight answers
+# a prompt, not two. So these numbers are not quite those of Section 4.)
 #
 # A gain does not say what a policy does. So the table also counts. **Predict**: of the 112 first
 # answers of a run, how many differ?
 
 # %%
-NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 style = read_runs(RUNS / "study_rloo_style")
-NINE = {f"{name}, seed {run['seed']}": run for method, name in NAMES.items()
-        for run in style[f"{method}-kl0.0"]}
+POSTSCRIPT = {f"P.S. BT {run['seed']}": run for run in style["bt-kl0.0"]}
+RANDOM = {f"random numbers {run['seed']}": run for run in controls["noise-kl0.0"]}
 
 
 def different(run):
@@ -498,30 +497,32 @@ def different(run):
 
 def row_of(run):
     gains = rloo.gains(run["evaluation"])
+    ends = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
     return {"proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
-            "different answers": different(run),
-            "ended": f"{np.mean(run['evaluation']['policy']['finished']):.2f}"}
+            "gold at equal ending": told(at_equal_ending(run, "gold")) if ends else "never ends",
+            "different answers": different(run)}
 
 
-frame({name: row_of(run) for name, run in NINE.items()})
+frame({name: row_of(run) for name, run in (POSTSCRIPT | RANDOM).items()})
 
 # %% [markdown]
-# And the controls: how many of their 112 first answers differ, in each seed?
+# And all the controls: how many of their 112 first answers differ, in each seed?
 
 # %%
 for method, reward in KNOWN.items():
     print(f"trained on {reward}:", [different(run) for run in controls[f"{method}-kl0.0"]])
 
 # %% [markdown]
-# **What to see.** Every proxy rose by more than one sd: each policy found something that its reward
-# pays for. Gold rose in five runs and fell in three, beyond ±.
+# **What to see.** Random numbers did not rise: they cannot be climbed. The three proxies rose, by
+# more than two sds: each policy found *something* that its reward pays for. But gold fell in two of
+# the three.
 
 # %% [markdown]
-# Take the first of the three, BT's seed 0. It repeats an answer. Does its proxy pay for that
-# answer, and does gold? The next cell compares it with the reference's mean for the same prompt.
+# P.S. BT 0 repeats an answer. Does its proxy pay for that answer, and does gold? The next cell
+# compares the answer with the reference's mean for the same prompt.
 
 # %%
-first = NINE["BT, seed 0"]["evaluation"]
+first = POSTSCRIPT["P.S. BT 0"]["evaluation"]
 same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
 print(repr(first["policy"]["texts"][45]), "is the answer to", same.sum(), "prompts")
 for key in ("proxy", "gold"):
@@ -535,52 +536,30 @@ for key in ("proxy", "gold"):
 # 2. Gold takes 1.1 sds off.
 # 3. The three controls never repeat an answer.
 #
-# So BT's seed 0 is misled. We noticed it only after seeing answers.
+# So P.S. BT 0 is misled. We noticed it only after seeing answers. At equal ending, too, gold fell
+# by 2.6 sds, against .7 to 1.5 for random numbers.
 #
-# BT's seed 1 is misled, too, for its proxy pays for never ending (Section 10, second reading). The
-# other seven runs are not shown to be misled. At equal ending gold fell in four of them, but no
-# further than under random numbers.
+# Nine such runs are on record. Section 10, in the second reading, has the others.
 
 # %% [markdown]
 # **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
 # does.**
 #
-# So we have three ways to be wrong. One proxy paid for the same answer to most prompts, another for
-# never ending. And gold itself did not see numbers within a line.
+# And BSR 0, the suspect of Section 4? No act of it was tested. So it is neither convicted nor
+# acquitted.
 
 # %% [markdown]
 # ## 7. What holds here
 #
-# *Is BSR the better teacher, and does gold follow?*
+# *Does gold follow?*
 #
-# Did BSR's policies gain more gold than BT's? Seeds are paired: both policies of a seed saw the
-# same prompts in the same order. The intervals ask about new seeds, as in Section 4.
-
-# %%
-def minus_bt(name, group):
-    ours, theirs = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
-                              for run in group[f"{method}-kl0.0"]]) for method in (name, "bt"))
-    return {"gold (sd)": shown(rloo.interval(ours - theirs), "+.2f")}
-
-
-frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
-       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
-       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
-
-# %% [markdown]
-# **What to see.** Every interval holds zero, and every interval is wide. **BSR or spread against
-# BT: undecided.** That does not say that they are alike. And the paper trains 1.5B parameters, with
-# a price for KL.
-
-# %% [markdown]
-# **Does gold follow?**
-# - Over all answers it rose in all six runs of Section 1. Most of that is ending, unless good
+# - Over all answers gold rose in all six runs of Section 1. Most of that is ending, unless good
 #   answers end first, which is not seen.
-# - At equal ending it rose a little in two runs and fell in three, in none further than under
-#   random numbers. There the proxies of BSR 0 and BSR 2 still rose by a sd or more, and gold did
-#   not follow (Section 8, second reading).
-# - All six gained more than random numbers did on average. Over new seeds this lead is undecided.
-# - Gold misjudged BSR 2, and two of Section 6's nine runs were misled.
+# - At equal ending gold rose a little in two runs. It fell in three, but less than under random
+#   numbers.
+# - BT's and BSR's policies stand about a sd of gold above those of random numbers. Over new seeds
+#   this lead is undecided.
+# - Two proxies rose at equal ending without gold. Gold misjudged BSR 2, and BSR 0 stays a suspect.
 
 # %% [markdown]
 # **In short: in Section 1 gold rose with every proxy, mostly because answers ended, and neither
@@ -620,15 +599,16 @@ for name in ("BT 0", "BSR 0"):
               None if alone is None else f"{alone:+.2f}")
 
 # %% [markdown]
-# *Then judge*: what is left of BSR 0's two gains? Does gold's rest agree with Section 3? What must
+# *Then judge*: what is left of BSR 0's two gains? Do both rests agree with Section 3? What must
 # this account assume?
 #
 # <details><summary>Answer</summary>
 #
-# Gold loses .4, as in Section 3. The proxy keeps 1.2 sds. The account assumes two things: an ending
-# is worth as much to the policy's answers as to the reference's, and good answers do not end first.
-# If they do, the account takes too much off. And few prompts tell that worth: 31 of 112 have one
-# answer of each kind.
+# Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4. The account assumes
+# two things: an ending is worth as much to the policy's answers as to the reference's, and good
+# answers do not end first. If they do, the account takes too much off. And few prompts tell that
+# worth: 31 of 112 have one answer of each kind. So its value in gold, 1.65 sds, is uncertain by .50
+# (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
 # </details>
 
 # %% [markdown]
@@ -637,18 +617,20 @@ for name in ("BT 0", "BSR 0"):
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
 # 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
-# 4. A policy begins each answer with the same word, and its proxy rises. What is missing before you
-#    may call it misled?
+# 4. A policy begins each answer with the same word, and its proxy rises. What is missing before
+#    you may call it misled?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on random numbers, a floor that needs no knowledge, and on gold, the ceiling.
+# 1. The same training on random numbers, a floor that needs no knowledge, and on gold, the
+#    ceiling.
 # 2. It needs no misleading proxy: policies that were trained on random numbers fell, too.
 # 3. Not shown: at equal ending random numbers cost gold. Compare with them.
 # 4. That the proxy pays for this word, that gold marks it down, and that no control does it.
-# 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold zero.
+# 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold
+#    zero.
 # </details>
 
 # %% [markdown]
@@ -667,15 +649,16 @@ for name in ("BT 0", "BSR 0"):
 # - Take what nearly any reward would bring, such as ending, out of a gain before you explain it.
 # - A fall of gold convicts no proxy as long as a control falls as far.
 #
-# **To pass on:** a rising reward says that the policy found *something*. Train on random numbers,
-# too: at least that much comes without knowledge. And read the answers, for the judge may be blind.
+# **To pass on:** what random numbers teach takes no knowledge. Here they taught ending. So before
+# you call a reward good, or exploited: hold ending equal, train on random numbers, and read the
+# answers.
 
 # %% [markdown]
 # ## Second reading
 #
 # For those who want to check the accounts: what "at equal ending" can hide (Section 8), what BSR 2
-# learned (9), and the other eight runs of Section 6 (10). Section 11 asks a new question: what is a
-# correlation with gold worth?
+# learned (9), the other eight runs with a postscript, and BSR against BT (10). Section 11 asks a
+# new question: what is a correlation with gold worth?
 
 # %% [markdown]
 # ## 8. What is left at equal ending
@@ -705,30 +688,10 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
 # %% [markdown]
 # In the third world the measure falls, though no answer got worse.
 #
-# **Predict**: Section 3's figure showed gold. What is left, at equal ending, of the six *proxies'*
-# gains?
-
-# %%
-figure, axis = plots.panels(1)
-two_dots(axis, {name: [at_equal_ending(run, key) for key in ("proxy", "gold")]
-                for name, run in SIX.items()})
-for place, run in enumerate(SIX.values()):
-    for key, y, fill in (("proxy", 0.12, "0.6"), ("gold", -0.12, "white")):
-        axis.plot(rloo.gains(run["evaluation"])[f"{key}_gain"].mean(), y - place, "s", color="0.6",
-                  markerfacecolor=fill, markersize=4)
-axis.annotate("proxy (full)", (1.57, -3.1), color=plots.COLORS["bsr"], va="center")
-axis.annotate("gold (open)", (-0.69, -3.1), color=plots.COLORS["bsr"], ha="right", va="center")
-axis.annotate("squares: the whole gain,\nall answers", (1.37, 0), color="0.4", va="center")
-axis.set_xlim(-1.2, 2.3)
-plots.label(axis, "what is left of the gain where both ended (sd), 95% over 59 or 60 prompts", "",
-            "At equal ending BSR 0 and BSR 2 climb their proxies most, and gold does not follow")
-
-# %% [markdown]
-# **What to see.** Most gains of four proxies are gone, too. BT 0 and BT 2 keep a small climb of
-# both. BSR 0 and BSR 2 keep one sd or more of the proxy's gain, and gold does not follow.
-#
-# Did BSR 0 exploit its proxy? That gold fell does not prove it. Gold fell as far in BT 1 and BSR 1,
-# whose proxies hardly moved.
+# So a fall of gold at equal ending alone proves nothing about BSR 0. Gold fell as far in BT 1 and
+# BSR 1, whose proxies hardly moved (Section 3's figure). And the gains of BT 0 and BT 2 are small:
+# over first answers alone even these two are undecided (`LOG.md`, "The recorded RLOO policies
+# learned to end").
 #
 # The leads over random numbers, too, can be taken at equal ending:
 
@@ -750,22 +713,24 @@ frame({reward: {
 
 # %% [markdown]
 # The leads are those of Section 4 again: two sds for gold, about one for BT, BSR and *gold +
-# error*, undecided.
-#
+# error*, undecided. Nor would a lead prove knowledge of gold. A policy cannot climb random
+# numbers. It can climb any consistent reward, even one for length.
+
+# %% [markdown]
 # **At equal ending random numbers cost gold 1.4 sds.** What lowers gold, then? No run here rules
 # out any of these:
 # - **drift**: nothing pulls a policy back to the reference;
 # - the **penalty**: it pushes to short answers;
-# - **selection**, as in the third made-up world. But it is not seen: over eight answers a prompt
-#   the ended ones lead by 1.55 sds. Gold's term for ending alone brings that (`LOG.md`,
-#   `study_rloo_style`).
+# - **selection**, as in the third made-up world. If better answers ended first, they would lead in
+#   gold's other terms, too. They do not: over eight answers a prompt the ended ones lead by 1.55
+#   sds of gold, and its term for ending alone brings that (`LOG.md`, `study_rloo_style`).
 
 # %% [markdown]
 # ## 9. Gold reads BSR 2 again
 #
-# Did BSR 2 learn to make lists? 52 of the 112 prompts ask for a list, 60 for sentences. A policy
-# that learned *to do what is asked* numbers its answers where a list is asked for. A policy that
-# learned *a mannerism* numbers everything, or nothing. **Guess**: which of the six is which?
+# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
+# asked* numbers its answers where a list is asked for. A policy that learned *a mannerism*, as
+# BSR 2 did, numbers everything, or nothing. **Guess**: which of the other five is which?
 
 # %%
 asked = np.array([row["unit"] == "item" for row in prompts])
@@ -781,12 +746,11 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
-# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists. So BSR 2 learned a
-# mannerism.
+# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
 #
-# Yet how much did gold's blindness cost it? Gold counts a *sentence* at every full stop, but not at
-# the stop of a number that begins a line. So a number within a line is no item, and its full stop
-# ends a sentence.
+# How much did gold's blindness cost BSR 2? Gold counts a *sentence* at every full stop, but not
+# at the stop of a number that begins a line. So a number within a line is no item, and its full
+# stop ends a sentence.
 
 # %%
 TERMS = ("complete", "instruction", "topic", "fresh", "concise")  # gold is their sum
@@ -814,8 +778,10 @@ frame({name: {"sentences right, of 60: as gold counts": right_sentences(found, s
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# Now let gold read all its terms again. The figure leaves out its term for ending. It shows first
-# answers: only their texts are on record.
+# Now let gold read all its terms again, but for its term for ending. The figure shows first
+# answers, since only their texts are on record. The bands span three policies each.
+#
+# **Predict**: on the right no list was asked for. Does BSR 2 rise there, too, and should it?
 
 # %%
 def other_terms(run, read):
@@ -825,32 +791,38 @@ def other_terms(run, read):
     return apart / statistics.within_sd(own["gold"])
 
 
-figure, axis = plots.panels(1)
-for reward in ("random numbers", "gold"):
-    means = [other_terms(run, lined).mean() for run in TAUGHT[reward]]
-    axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
-    axis.annotate(f"trained on\n{reward}", (np.mean(means), -2), ha="center")
-two_dots(axis, {name: [other_terms(run, read) for read in (str, lined)]
-                for name, run in SIX.items()}, "sD", full=False)
+figure, axes = plots.panels(2, sharey=True)
+titles = f"{asked.sum()} prompts for a list", f"{(~asked).sum()} prompts for sentences"
 tint = plots.COLORS["bsr"]
-axis.annotate("gold as it is (square)", (-0.4, -4.9), color=tint, ha="right", va="center")
-axis.annotate("numbers on their own\nlines (diamond)", (1, -5.05), color=tint, va="center")
-axis.set(xlim=(-1.7, 1.6), ylim=(-5.6, 0.5))
-plots.label(axis, "gain of gold's other four terms (sd), 95% over 112 prompts", "",
-            "Read with each number on its own line, BSR 2 reaches the policies trained on gold")
+axes[0].annotate("gold as it is", (-0.06, -4.88), color=tint, ha="right", va="center")
+axes[1].annotate("numbers on their\nown lines", (0.55, -5.1), color=tint, va="center")
+for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
+    for reward, y in (("random numbers", -2), ("gold", -3.5)):
+        means = [other_terms(run, lined)[here].mean() for run in TAUGHT[reward]]
+        axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
+        axis.annotate(f"trained on\n{reward}", (np.mean(means), y), ha="center", va="center")
+    two_dots(axis, {name: [other_terms(run, read)[here] for read in (str, lined)]
+                    for name, run in SIX.items()}, "sD", full=False)
+    axis.set(xlim=(-2, 2), ylim=(-5.6, 0.5))
+    plots.label(axis, "gain of gold's other four terms (sd), 95%", "", title)
 
 # %% [markdown]
-# **What to see.** Gold as it is sees no gain in BSR 2. With each number on its own line, BSR 2
-# reaches the policies that were trained on gold. No other run moves by much.
-
-# %% [markdown]
-# ## 10. Section 6's other eight runs
+# **What to see.** *Left*: with each number on its own line, BSR 2's lists reach those of the
+# policies that were trained on gold.
 #
-# BT's seed 1 never ends an answer. Does its proxy pay for that? Compare the *reference's* answers
+# *Right*: BSR 2 rises, too, to +.1. That is no success. Gold now counts each numbered point as a
+# sentence, as in Section 5's four points in place of a story.
+#
+# On the left BT 0 moves by .2. The others hardly move.
+
+# %% [markdown]
+# ## 10. The other eight runs of Section 6, and BSR against BT
+#
+# P.S. BT 1 never ends an answer. Does its proxy pay for that? Compare the *reference's* answers
 # to one prompt: those that were cut off with those that ended.
 
 # %%
-known = NINE["BT, seed 1"]["evaluation"]["reference"]
+known = POSTSCRIPT["P.S. BT 1"]["evaluation"]["reference"]
 cut_off = known | {"finished": ~np.array(known["finished"])}
 for key in ("proxy", "gold"):
     apart = of_ended(cut_off, key) - of_ended(known, key)  # NaN: the prompt has not both kinds
@@ -859,39 +831,70 @@ for key in ("proxy", "gold"):
 print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
 
 # %% [markdown]
-# **What to see.** **BT's seed 1 is misled.** This, too, we noticed only after seeing answers.
-# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
+# **What to see.** **P.S. BT 1 is misled.** This, too, we noticed only after seeing answers.
+# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of
+#    that.
 # 2. Gold rates it 1.55 sds below.
 # 3. The three controls learned to end (Section 4).
 #
-# And the others? Here are all nine at equal ending, and how well each proxy agrees with gold among
-# the reference's answers to one prompt.
+# And the others? Three runs had BSR proxies, at $\lambda = 10^{-2}$. Three had *spread* proxies,
+# BSR without the term that holds the level of rewards (04), at $\lambda = 10^{-1}$. Here are all
+# nine at equal ending, and how well each proxy agrees with gold among the reference's answers to
+# one prompt.
 
 # %%
+NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
+NINE = {f"P.S. {name} {run['seed']}": run for method, name in NAMES.items()
+        for run in style[f"{method}-kl0.0"]}
+
+
 def agreement(run):
-    own = run["evaluation"]["reference"]
-    ends = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
-    return {"proxy's correlation with gold":
-            f"{statistics.within_correlation(own['proxy'], own['gold']):+.2f}",
-            "gold at equal ending": told(at_equal_ending(run, "gold")) if ends else "never ends"}
+    own, row = run["evaluation"]["reference"], row_of(run)
+    agreed = statistics.within_correlation(own["proxy"], own["gold"])
+    return {"proxy's correlation with gold": f"{agreed:+.2f}",
+            "proxy (sd)": row["proxy (sd)"], "gold at equal ending": row["gold at equal ending"]}
 
 
 frame({name: agreement(run) for name, run in NINE.items()})
 
 # %% [markdown]
-# At equal ending gold fell in five of the eight runs that end. Random numbers cost .7 to 1.5 sds
-# beside the same reference (`LOG.md`, `study_rloo_style`; Section 4 has a smaller sample of it).
-# Only BT's seed 0 fell further. The other four runs are not shown to be misled.
+# **What to see.** At equal ending gold fell in five of the eight runs that end. P.S. BT 0 fell
+# further than random numbers. The other four fell by .3 to 1.0 sds, random numbers by .7 to 1.5
+# (Section 6's table). So these four are not shown to be misled.
+#
+# All nine also went further from the reference: their KL is 21 to 45 nats, that of random numbers
+# 14 to 17 (`LOG.md`, `study_rloo_style`).
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
 # other has +.45, nearly the highest of the nine.
 
 # %% [markdown]
+# Last: is BSR the better teacher, as the paper has it (Sec. 3.2)? Did its policies gain more gold
+# than BT's? Seeds are paired: both policies of a seed saw the same prompts in the same order. The
+# intervals ask about new seeds, as in Section 4.
+
+# %%
+def minus_bt(name, group):
+    ours, theirs = (np.array([rloo.gains(run["evaluation"])["gold_gain"]
+                              for run in group[f"{method}-kl0.0"]]) for method in (name, "bt"))
+    return {"gold (sd)": shown(rloo.interval(ours - theirs), "+.2f")}
+
+
+frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
+       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
+       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
+
+# %% [markdown]
+# **What to see.** Every interval holds zero, and every interval is wide. **BSR or spread against
+# BT: undecided.** That does not say that they are alike. And the paper trains 1.5B parameters,
+# with a price for KL.
+
+# %% [markdown]
 # ## 11. The proxy's favourites
 #
 # Does a proxy's correlation with gold say how good its picks are? Here no policy is trained: we
-# pick among 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`). Two made-up proxies
-# correlate with gold as the trained ones do:
+# pick among 64 recorded answers to each of 112 prompts (`data/runs/best_of_n`). Two made-up
+# proxies correlate with gold as the trained ones do:
 #
 # - **gold + noise**: independent normal noise, 1.2 sds of it;
 # - **gold + rare trick**: less noise, .8 sds, but one answer in a hundred has a trick. The proxy
@@ -992,9 +995,9 @@ checks.check_learned_to_list(learned_to_list);
 # %% [markdown]
 # <details><summary>Answer to the second part</summary>
 #
-# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked for,
-# BT 1 gave up those that were. The share numbered of the asked, after training, tells them apart:
-# 52 and 0 of 52.
+# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked
+# for, BT 1 gave up those that were. The share numbered of the asked, after training, tells them
+# apart: 52 and 0 of 52.
 # </details>
 
 # %% [markdown]

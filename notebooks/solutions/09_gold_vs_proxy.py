@@ -72,7 +72,7 @@ for method, run in ((m, run) for m in ("bt", "bsr") for run in runs[f"{m}-kl0.0"
 pd.DataFrame.from_dict(rows, orient="index").round(2)
 
 # %% [markdown]
-# As at equal ending (Section 8), two proxies keep a climb, of 1.05 sds and more: those of BSR 0 and
+# As at equal ending (Section 3), two proxies keep a climb, of 1.05 sds and more: those of BSR 0 and
 # BSR 2. The other four keep .26 at most. No gold keeps more than .2. There is no interval here. The
 # rest also rests on one worth of an ending: the reference's, on prompts with one answer of each.
 # Where good answers end first, that worth is too high: in Section 8's third made-up world this
