@@ -142,7 +142,7 @@ for part in PARTS[1:]:
 
 # %% [markdown]
 # A label is drawn at random: the better an answer, the likelier it is to be preferred. So some
-# labels, .17 of them, are **false**. They prefer the answer that gold calls worse.
+# labels, .17 of them (counted below), are **false**. They prefer the answer that gold calls worse.
 #
 # **The control** is the same training with **clean** labels, gold's own. All else stays the same:
 # the answers, the network's start, the order of the pairs. So where the two trainings differ, the
@@ -281,15 +281,15 @@ table(changes(lead), PARTS).rename_axis("BSR minus BT, change")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint BSR falls further than BT, by .009. But with clean labels it loses .011,
-# too. So this is a *cost* of BSR, not a weakness to false labels.
+# No. On prompt-disjoint BSR falls further than BT, by .009. But with clean labels it is behind by
+# .011, too. So this is a *cost* that BSR has anyway. No weakness to false labels is seen.
 #
 # In-domain BSR has such a cost with clean labels (.012). With false ones nothing is decided.
 # </details>
 #
 # **How much of what false labels cost does BSR save?** See *false minus clean*. On prompt-disjoint
-# the interval ends at .010, and they cost BT .043: less than a quarter. On mutual-disjoint BSR does
-# save some, .020 ± .015. But there BT is not seen to fall.
+# its interval ends at .010. So BSR saves less than a quarter of the .043 that false labels cost BT.
+# On mutual-disjoint BSR does save some, .020 ± .015. But there BT is not seen to fall.
 
 # %% [markdown]
 # Do language models of ours fall? In *lora* no fall is seen (Section 6, second reading). But it saw
@@ -300,7 +300,7 @@ table(changes(lead), PARTS).rename_axis("BSR minus BT, change")
 # with BSR still further. It has no control (`data/runs/LOG.md`, *frozen_long*).
 #
 # **Answer.** In the small world BT falls on known sources, and false labels are why. BSR is not
-# seen to fall less there. On prompt-disjoint it costs about as much with clean labels.
+# seen to fall less. What it loses beyond BT on prompt-disjoint it loses with clean labels, too.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
@@ -497,8 +497,8 @@ assert max(peak["heavy tails"], peak["fewest words"]) < 6, "gold turns down befo
 #
 # Why do *heavy tails* turn? Not because they correlate weakly: *normal noise* correlates as weakly,
 # and gold rises. What differs is the rare huge error. Among many answers the proxy's favourite is
-# one with such an error. The error knows nothing of gold, so this favourite is as good as a random
-# answer. Why *fewest words* turns is open.
+# one with such an error. The error knows nothing of gold, so this favourite is hardly better than a
+# random answer. Why *fewest words* turns is open.
 #
 # **Answer.** Up to $n = 64$ BT's reward is not exploited: gold of its picks rises. That holds for
 # answers of one policy, whose source BT knows.
@@ -547,12 +547,13 @@ assert max(peak["heavy tails"], peak["fewest words"]) < 6, "gold turns down befo
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
+# A fold holds the first hint. The second is in a second fold, or comes with a wrong answer.
+# Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** *Take the suspected cause away.* At epoch 64 BSR leads BT on both sets of new sources, with
 # false labels. Is the lead there *because of* false labels? From four arrays of scores, one number
-# a seed, return the mean and the half width (`metrics.seed_interval`) of what decides that.
+# a seed, return mean and half width (`metrics.seed_interval`) of the difference that decides it.
 #
 # The last cell prints BSR's lead with false labels, then your interval. What do you conclude, set
 # by set?
@@ -602,8 +603,8 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # ## Check yourself
 #
 # 1. Why can a curve that stands still be a loss?
-# 2. With false labels BSR falls further than BT. Why does that not show that false labels harm BSR
-#    more?
+# 2. On prompt-disjoint BSR falls further than BT, with false labels. Why does that not show that
+#    they harm BSR more?
 # 3. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody, and
 #    which set would be a fairer comparison?
 # 4. Seventeen of eighteen intervals hold zero. Is it shown that BSR does nothing?
@@ -614,7 +615,7 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # <details><summary>Answers</summary>
 #
 # 1. A control without the cause might have risen.
-# 2. On prompt-disjoint it loses about as much beyond BT with clean labels.
+# 2. With clean labels it loses about as much beyond BT.
 # 3. Prompts and sources change at once, so the set may be harder for anybody. Mutual-disjoint has
 #    the prompts of prompt-disjoint.
 # 4. No. It is open, and most of the paper's gains lie inside the intervals.
@@ -649,11 +650,10 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # ## What you know now
 #
 # The .35 and .26 of the start differ in sources and prompts at once, and no control was trained for
-# them. So that difference stays unexplained. A rule that learned nothing scores lower there, too
-# (Section 7, second reading).
+# them. So that difference stays unexplained.
 #
 # **A lower score on new data convicts nobody until you train the same model without the suspected
-# cause.** That convicted false labels of BT's fall, and acquitted them of BSR's extra loss.
+# cause.** Here that convicted false labels of BT's fall, but not of what BSR loses beyond it.
 #
 # Next: **08 · How does a policy learn from a reward?**
 
