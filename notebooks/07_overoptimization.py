@@ -21,8 +21,7 @@
 #
 # - A reward model **overfits** when its score on training data rises, or stays at its ceiling,
 #   while its score on new data falls.
-# - A reward is **exploited** when something that optimizes against it gains reward and *loses*
-#   quality.
+# - A reward is **exploited** when optimizing *harder* against it gains reward and *loses* quality.
 #
 # The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit. Its remedy
 # is batch-wise sum-to-zero regularization (BSR, Eq. 25). BSR adds to BT's loss a penalty on the sum
@@ -31,11 +30,7 @@
 # %% [markdown]
 # Four questions follow, one a section. In which ways can test data be new? Where BT falls, does BSR
 # fall less? Does BSR rank better in our language models? Is BT's reward exploited? Section 5 gives
-# the verdicts, after your guess.
-#
-# **First reading**: Sections 1 to 5. **Second reading**, at the end: does a fall need *dispersion*,
-# hidden states of ever more different length, as the paper suspects (Section 6)? Do new sources
-# prove a fall (Section 7)?
+# the verdicts. A **second reading**, at the end, goes deeper.
 #
 # One word from before: **gold** is the preference that decides what is right. In the *pocket world*
 # of notebook 01, this repository's own data, gold is a formula. So every answer's gold is known.
@@ -138,17 +133,16 @@ for part in PARTS[1:]:
 # ## 2. Where BT falls, does BSR fall less?
 #
 # Does BSR stop a fall? To see that, we need a place where BT falls, and we must know why it falls.
-# A *small world* of our own is such a place (notebook 06, Section 6).
+# A *small world* of our own is such a place.
 #
 # In it an answer is a list of 40 numbers, its *coordinates*. Ten of them decide gold. The other 30
-# are *nuisance*: they say nothing about quality. Among known sources' answers to one prompt the
-# nuisance is nearly equal. Among new sources' answers it differs.
+# say nothing about quality. In these 30 new sources' answers differ more than known sources' do.
 #
 # A small network learns a reward from 300 pairs. It goes over them in 64 **epochs**.
 
 # %% [markdown]
 # A label is drawn at random: the better an answer, the likelier it is to be preferred. So some
-# labels, .17 of them, are **false**. They prefer the answer that gold calls worse.
+# labels, .17 of them (counted below), are **false**. They prefer the answer that gold calls worse.
 #
 # **The control** is the same training with **clean** labels, gold's own. All else stays the same:
 # the answers, the network's start, the order of the pairs. So where the two trainings differ, the
@@ -158,8 +152,7 @@ for part in PARTS[1:]:
 # By epoch 8 BT orders .99 of the training pairs as labelled (`data/runs/worlds`). What do the other
 # 56 epochs do? A **change**, below, is the score at epoch 64 minus the score at epoch 8.
 #
-# Which change is large? The paper's gains of BSR are at most .024 of tau (Section 3). So .02
-# matters here.
+# A scale for such changes: the largest gain of BSR in the paper is .024 of tau (Section 3).
 #
 # The next cell defines the two worlds, and a function that trains in one of them.
 
@@ -174,12 +167,12 @@ def trained(world, objective):  # scores of train and the four sets, (5, looks, 
     return np.stack([[looks[step][part][:, 0] for step in STEPS] for part in ["train", *PARTS]])
 
 # %% [markdown]
-# We train BT and BSR, each with false and with clean labels, and count the false ones.
+# We train BT and BSR, the latter at the paper's $\lambda$, each with false and with clean labels.
 
 # %%
 small = {objective: {labels: trained(world, objective) for labels, world in LABELS.items()}
          for objective in ("bt", "bsr-1e-3")}
-bt, bsr, clean = small["bt"]["false"], small["bsr-1e-3"]["false"], small["bt"]["clean"]
+bt, clean = small["bt"].values()
 noisy, control = (worlds.draw(world, SEEDS)[0] for world in LABELS.values())
 print(f"false labels: {(noisy != control).flatten(2).any(-1).float().mean():.2f} of the pairs")
 
@@ -232,26 +225,30 @@ assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-di
 # - *False minus clean* lies below zero on all four sets, with its whole interval. So false labels
 #   are why BT falls.
 #
-# On new sources no fall is seen with false labels. That is no acquittal. With clean labels tau
-# rises there by .06. With false labels this rise is lost.
+# On prompt-disjoint false labels cost .043, nearly twice our scale. On new sources no fall is seen,
+# but the rise of .06 that clean labels bring is lost. (What false labels cost before epoch 8 is not
+# in this table.)
 
 # %% [markdown]
-# Now BSR at the paper's $\lambda$, on the same false labels.
+# Now BSR. Its **lead** is its score minus BT's, seed by seed; below zero BSR is behind.
 #
-# **Predict**: where BT falls, on in-domain and prompt-disjoint, does BSR fall less?
-#
-# This function draws a mean over seeds, with its 95% interval as a band.
+# **Predict**: where BT falls, on in-domain and prompt-disjoint, does BSR fall less? And if the two
+# differ, will they differ with clean labels, too?
 
 # %%
-def draw(axis, name, scores, tint, line="-"):
+lead = {labels: small["bsr-1e-3"][labels] - small["bt"][labels] for labels in LABELS}
+
+
+def draw(axis, name, scores, tint, line, up=0, band=True):  # a mean over seeds
     mean, half = np.array([metrics.seed_interval(values) for values in scores]).T
     axis.plot(EPOCHS, mean, line, color=tint)
-    axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-    axis.annotate(name, (66, mean[-1]), color=tint, fontsize=9, va="center")
+    if band:  # its 95% interval
+        axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+    axis.annotate(name, (66, mean[-1] + up), color=tint, fontsize=9, va="center")
 
 # %% [markdown]
-# The figure shows prompt-disjoint. Look left first: which of BT's two lines falls? Then right: does
-# BSR's change end above BT's, that is, above zero?
+# The figure shows prompt-disjoint. Look left first: which lines fall? Then right: does BSR end
+# above BT, that is, above zero?
 
 # %%
 def moved(scores):  # tau on prompt-disjoint minus that at epoch 8, (looks, seeds)
@@ -260,46 +257,50 @@ def moved(scores):  # tau on prompt-disjoint minus that at epoch 8, (looks, seed
 
 
 figure, axes = plots.panels(2, sharey=True)
-draw(axes[0], "clean labels", moved(clean), plots.COLORS["bt"], "--")
-draw(axes[0], "false labels", moved(bt), plots.COLORS["bt"])
-draw(axes[1], "BSR minus BT", moved(bsr) - moved(bt), plots.COLORS["bsr"])
-for axis, title in zip(axes, ("BT's change", "BSR's change minus BT's, false labels"), strict=True):
+for labels, line, up in (("clean", "--", -0.002), ("false", "-", 0.002)):  # up: apart
+    for name, objective in (("BT", "bt"), ("BSR", "bsr-1e-3")):
+        draw(axes[0], f"{name}, {labels} labels", moved(small[objective][labels]),
+             plots.COLORS[name.lower()], line, band=False)
+    tint = plots.COLORS["bsr"] if labels == "false" else "#555555"
+    draw(axes[1], f"{labels} labels", moved(lead[labels]), tint, line, up)
+for axis in axes:
     axis.plot((8, 64), (0, 0), color="black", linewidth=0.8)
-    axis.set(xlim=(6, 90), xticks=range(8, 65, 8))  # room for the names
-    plots.label(axis, "epoch (band: 95% over seeds)", "", title)
-axes[0].set_ylabel("tau minus that at epoch 8")
-figure.suptitle("On prompt-disjoint false labels make BT fall, and BSR does not fall less");
+    axis.set(xlim=(6, 98), xticks=range(8, 65, 8))  # room for the names
+plots.label(axes[0], "epoch", "tau minus that at epoch 8", "BT and BSR (means)")
+plots.label(axes[1], "epoch (band: 95% over seeds)", "", "BSR minus BT")
+figure.suptitle("Prompt-disjoint: BSR ends below BT with false labels, and with clean ones, too");
 
 # %% [markdown]
-# **What to see.** Left: with false labels BT falls, with clean labels it rises. Right: BSR's line
-# ends below zero. So BSR falls further than BT. Its band leaves zero only at the last look, epoch
-# 64. The table has that look, for all four sets.
+# **What to see.** Left: with false labels both fall, with clean ones both rise. Either way BSR ends
+# below BT. Right: at the end that distance is about the same with either labels. The table has this
+# last look, epoch 64, for all four sets.
 
 # %%
-table({"BT": since(bt), "BSR minus BT": since(bsr) - since(bt)}, PARTS).rename_axis("change")
+table(changes(lead), PARTS).rename_axis("BSR minus BT, change")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint BSR falls further than BT, by .009. In-domain nothing is decided: the
-# interval holds zero.
+# No. On prompt-disjoint BSR falls further than BT, by .009. But with clean labels it is behind by
+# .011, too. So this is a *cost* that BSR has anyway. No weakness to false labels is seen.
+#
+# In-domain BSR has such a cost with clean labels (.012). With false ones nothing is decided.
 # </details>
 #
-# On new sources BT is not seen to fall, so there is no fall to stop. Yet BSR ends ahead of BT
-# there.
+# **How much of what false labels cost does BSR save?** See *false minus clean*. On prompt-disjoint
+# its interval ends at .010. So BSR saves less than a quarter of the .043 that false labels cost BT.
+# On mutual-disjoint BSR does save some, .020 ± .015. But there BT is not seen to fall.
 
 # %% [markdown]
-# Do language models of ours fall? In *lora* no fall is seen. But its intervals are so wide that a
-# fall as small as the small world's would not show. Section 6, in the second reading, has these
-# intervals, and BSR's lead on new sources.
+# Do language models of ours fall? In *lora* no fall is seen (Section 6, second reading). But it saw
+# each pair once, not 64 times. And its intervals are so wide that a fall as small as the small
+# world's would not show.
 #
-# A *head alone*, the last layer on a language model's frozen states, did fall in an older record.
-# After 32 epochs BT's tau was .02 to .06 lower than after 4, and BSR's lower still. That fall has
-# no interval and no control (`data/runs/LOG.md`, *frozen_long*).
-
-# %% [markdown]
-# **Answer.** In the small world BT falls on known sources, false labels are why, and BSR is not
-# seen to fall less. In our language model *lora* no fall is seen that BSR could stop.
+# A *head alone*, the last layer on a language model's frozen states, did fall in an older record,
+# with BSR still further. It has no control (`data/runs/LOG.md`, *frozen_long*).
+#
+# **Answer.** In the small world BT falls on known sources, and false labels are why. BSR is not
+# seen to fall less. What it loses beyond BT on prompt-disjoint it loses with clean labels, too.
 
 # %% [markdown]
 # ## 3. Does BSR rank better? The paper's table beside ours
@@ -344,7 +345,7 @@ print(f"of the paper's gains {sum(inside)} of {len(inside)} lie in our interval"
 
 # %% [markdown]
 # The figure has one panel a set. A line is one of our intervals, a grey cross one of the paper's
-# gains. Look for lines that do not touch zero.
+# gains. Look for lines that do not reach zero.
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
@@ -352,12 +353,16 @@ for axis, (index, part) in zip(axes, enumerate(PARTS[1:]), strict=True):
     for place, row in enumerate(ours[ours["set"] == part].itertuples()):
         tint = "black" if row.high < 0 else plots.COLORS["bsr"]
         axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
-        axis.plot(row.mean, place, "o", color=tint)
-    axis.plot([gain[index] for gain in PAPER.values()], range(6, 10), "X", color="#888888")
+        axis.plot(row.mean, place, "o", color=tint, markersize=4)
+        if row.high < 0:
+            axis.annotate(f"ends at {row.high:.3f}", (0.01, place), va="center", fontsize=8)
+        if row.high > 0.1:  # cut
+            axis.annotate(f"to {row.high:.2f} →", (0.1, place + 0.65), ha="right", fontsize=8)
+    axis.plot([gain[index] for gain in PAPER.values()], range(6, 10), "x", color="#555555")
     axis.axvline(0, color="black", linewidth=0.8)
     axis.grid(visible=False, axis="y")
     plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
-axes[0].set_ylim(9.6, -0.6)
+axes[0].set(xlim=(-0.1, 0.1), ylim=(9.6, -0.6))
 axes[0].set_yticks(range(10), [*BSR, *(f"the paper's {name}" for name in PAPER)])
 figure.supxlabel("ours: 95% over seeds and topics (judged: prompts); the paper's: no intervals",
                  size=8)
@@ -393,38 +398,9 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 #
 # The plainest optimizer is **best-of-$n$**: draw $n$ answers from the policy and keep the one that
 # the proxy likes best. The larger $n$, the harder the proxy is optimized.
-
-# %% [markdown]
-# Let there be $N$ answers to a prompt, 64 below. What does best-of-$n$ keep on average? One could
-# draw $n$ of them many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
 #
-# Sort the answers by the proxy, and number them from 0. Answer $i$ has $i$ others below it. It wins
-# a draw that holds it when the other $n-1$ answers come from those $i$. So it wins $\binom{i}{n-1}$
-# of the draws. With $v_{(i)}$ its value, the average is
-#
-# $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
-#
-# In words: the mean value of all answers, each weighted by how often it wins. The value will be
-# gold.
-
-# %%
-def best_of_n(proxy, values, n):
-    ranked = np.asarray(values)[np.argsort(proxy)]
-    total = math.comb(len(ranked), n)
-    return sum(math.comb(i, n - 1) / total * v for i, v in enumerate(ranked))
-
-# %% [markdown]
-# A check: 20,000 random draws should give nearly the formula's value, the library exactly that.
-
-# %%
-rng = np.random.default_rng(0)
-proxy, value = rng.normal(size=(2, 16))
-drawn = [value[max(rng.choice(16, 4, replace=False), key=proxy.__getitem__)] for _ in range(20_000)]
-exact = best_of_n(proxy, value, 4)
-print(f"20,000 draws of 4: {np.mean(drawn):.3f}, by the formula {exact:.3f}")
-assert abs(np.mean(drawn) - exact) < 0.02, "the average over all draws is what drawing estimates"
-assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
-assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one is any answer"
+# Of 64 answers to a prompt, what is the gold of the one kept? Below it is the average over *all*
+# draws of $n$ from the 64 (Section 9, second reading).
 
 # %% [markdown]
 # On record are 112 new prompts with 64 answers each, written by this repository's embedded language
@@ -446,8 +422,7 @@ proxies = {"BT": [kept[f"bt-seed{seed}"] for seed in range(4)],
            "fewest words": [-kept["words"] * 1.0]}
 
 # %% [markdown]
-# The two noisy proxies are drawn here. Correlations are among the answers to one prompt. How much
-# noise *heavy tails* has is a choice of the record.
+# The two noisy proxies are drawn here. Correlations are among the answers to one prompt.
 
 # %%
 def agreed(several):  # mean correlation of several proxies with gold
@@ -514,13 +489,6 @@ assert peak["BT"] == peak["normal noise"] == 6, "gold is highest at n = 64"
 assert max(peak["heavy tails"], peak["fewest words"]) < 6, "gold turns down before"
 
 # %% [markdown]
-# Does BSR pick better? Here are BSR's reward models as the proxy, minus BT's.
-
-# %%
-mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
-print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}")
-
-# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # Under *heavy tails* and *fewest words*. From $n = 16$ to 64 the proxy rises and gold falls: both
@@ -529,10 +497,11 @@ print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {hig
 #
 # Why do *heavy tails* turn? Not because they correlate weakly: *normal noise* correlates as weakly,
 # and gold rises. What differs is the rare huge error. Among many answers the proxy's favourite is
-# one with such an error. Why *fewest words* turns is open.
+# one with such an error. The error knows nothing of gold, so this favourite is hardly better than a
+# random answer. Why *fewest words* turns is open.
 #
 # **Answer.** Up to $n = 64$ BT's reward is not exploited: gold of its picks rises. That holds for
-# answers of one policy, whose source BT knows. Whether BSR picks better is open.
+# answers of one policy, whose source BT knows.
 
 # %% [markdown]
 # ## 5. The verdicts
@@ -541,8 +510,8 @@ print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {hig
 #
 # - **Shown**: the interval lies on the claim's side of zero.
 # - **Against**: the interval rules the claim out.
-# - **Open**: the interval holds zero.
-# - **Not tested**: nobody looked, or there was no fall to explain or to stop.
+# - **Open**: somebody looked, and the interval holds zero.
+# - **Not tested**: nobody looked, or no fall was seen that one could explain or stop.
 #
 # **Predict** the word for our *language models*, heads alone left aside. Claims 2 and 5 are ours,
 # the others the paper's.
@@ -558,17 +527,19 @@ print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {hig
 #
 # | claim | small worlds | language models |
 # |---|---|---|
-# | 1. BT overfits | known sources **shown** | **open** |
+# | 1. BT overfits | known sources **shown** | **open**, each pair seen once |
 # | 2. false labels are why | **shown** | not tested |
 # | 3. BSR stops the fall | prompt-disjoint **against**, in-domain **open** | not tested |
-# | 4. BSR gains tau | one **shown**, three **against** (notebook 04, Section 6) | **open** |
+# | 4. BSR gains tau | three **shown**, three **against**, one **open** | **open** |
 # | 5. best-of-$n$ by BT loses gold | not tested | **against**, $n = 16$ to 64 |
 #
+# Row 2 speaks of networks without a final norm (Section 6). Row 4 counts the seven small worlds of
+# `data/runs/worlds`, on response-disjoint: this lesson's is shown, its clean twin open.
 # </details>
 
 # %% [markdown]
-# **Answer.** In our small world BT overfits, false labels are why, and BSR does not stop the fall.
-# On new sources, where no fall is seen, BSR ends ahead.
+# **Answer.** In our small world BT overfits, and false labels are why. BSR is not seen to stop the
+# fall. What it loses beyond BT on prompt-disjoint it loses with clean labels, too.
 #
 # Of these claims one is decided for our language models: up to $n = 64$ gold of BT's picks does not
 # fall. What the paper says of language models is neither shown nor refuted here.
@@ -576,25 +547,35 @@ print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {hig
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint, a wrong answer gets a second. Solutions: `notebooks/solutions/`.
+# A fold holds the first hint. The second is in a second fold, or comes with a wrong answer.
+# Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** A proxy such as the number of words is an integer. So some answers *tie*: they have the
-# same proxy. Section 4's function breaks ties as its sort happens to leave them. Write the estimate
-# in which ties are broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of
-# $N$ samples.
+# **1.** *Take the suspected cause away.* At epoch 64 BSR leads BT on both sets of new sources, with
+# false labels. Is the lead there *because of* false labels? From four arrays of scores, one number
+# a seed, return mean and half width (`metrics.seed_interval`) of the difference that decides it.
+#
+# The last cell prints BSR's lead with false labels, then your interval. What do you conclude, set
+# by set?
 #
 # <details><summary>Hint</summary>
 #
-# Do not ask which sample wins, but which *value of the proxy* is the largest in a draw.
+# What would the lead be without the suspected cause?
+# </details>
+# <details><summary>Second hint</summary>
+#
+# The four trainings of a seed share their answers: subtract seed by seed, then average.
 # </details>
 
 # %%
-def best_of_n_with_ties(proxy, gold, n):
+def due_to_false_labels(method_false, method_clean, bt_false, bt_clean):
     return None
 
-
-checks.check_best_of_n_with_ties(best_of_n_with_ties);
+# %%
+ends = [small[name][labels][:, -1] for name in ("bsr-1e-3", "bt") for labels in LABELS]
+for place, part in enumerate(PARTS[1:], 2):  # 0 is train, 1 in-domain
+    print(f"{part}: lead {shown(lead['false'][place, -1])}; due to false labels",
+          due_to_false_labels(*(scores[place] for scores in ends)))
 
 # %% [markdown]
 # **2.** How far has best-of-$n$ moved the policy $p$? With $q$ the distribution of what it keeps,
@@ -622,23 +603,31 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # ## Check yourself
 #
 # 1. Why can a curve that stands still be a loss?
-# 2. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody, and
+# 2. On prompt-disjoint BSR falls further than BT, with false labels. Why does that not show that
+#    they harm BSR more?
+# 3. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody, and
 #    which set would be a fairer comparison?
-# 3. Seventeen of eighteen intervals hold zero. Is it shown that BSR does nothing?
-# 4. A proxy rises and gold falls, while the reward model and its tau on a fixed test set stay as
+# 4. Seventeen of eighteen intervals hold zero. Is it shown that BSR does nothing?
+# 5. A proxy rises and gold falls, while the reward model and its tau on a fixed test set stay as
 #    they were. Overfitted or exploited?
-# 5. Why can best-of-$n$ with a huge $n$ do harm that $n = 4$ does not?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. A control without the cause might have risen.
-# 2. Prompts and sources change at once, so the set may be harder for anybody. Mutual-disjoint has
+# 2. With clean labels it loses about as much beyond BT.
+# 3. Prompts and sources change at once, so the set may be harder for anybody. Mutual-disjoint has
 #    the prompts of prompt-disjoint.
-# 3. No. It is open, and most of the paper's gains lie inside the intervals.
-# 4. Exploited: the picks moved to where the proxy errs.
-# 5. It looks for the proxy's largest errors; rare ones are found only among many.
+# 4. No. It is open, and most of the paper's gains lie inside the intervals.
+# 5. Exploited: the picks moved to where the proxy errs.
 #
+# </details>
+
+# %% [markdown]
+# <details><summary>Exercise 1</summary>
+#
+# Due to false labels on mutual-disjoint: .020 ± .013 of a lead of .018. On response-disjoint it is
+# open, .011 ± .013. On prompt-disjoint no part of BSR's cost is seen to be, -.001 ± .008.
 # </details>
 #
 # <details><summary>Exercise 2</summary>
@@ -661,11 +650,10 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # ## What you know now
 #
 # The .35 and .26 of the start differ in sources and prompts at once, and no control was trained for
-# them. So that difference stays unexplained. A rule that learned nothing scores lower there, too
-# (Section 7, second reading).
+# them. So that difference stays unexplained.
 #
 # **A lower score on new data convicts nobody until you train the same model without the suspected
-# cause.**
+# cause.** Here that convicted false labels of BT's fall, but not of what BSR loses beyond it.
 #
 # Next: **08 · How does a policy learn from a reward?**
 
@@ -673,8 +661,8 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # ## Second reading
 #
 # For readers who ask *why*: two suspects are examined, dispersing norms (Section 6) and new sources
-# (Section 7). Section 8 adds their verdicts, and two exercises follow. **Paired** scores are of the
-# same prompts.
+# (Section 7). Section 8 adds their verdicts, Section 9 a formula, and two exercises follow.
+# **Paired** scores are of the same prompts.
 
 # %%
 import dataclasses
@@ -687,9 +675,9 @@ from bsr_lite.studies.records import read_runs, watched
 # %% [markdown]
 # ## 6. Does a fall need dispersion? And when did BSR's lead come?
 #
-# The paper suspects dispersion. It is there: in Section 2's world the spread of $\lVert h\rVert$,
-# the length of a hidden state, over its mean grows from .21 to .42 (`data/runs/worlds`). But with
-# clean labels it grows, too, from .24 to .44.
+# The paper suspects *dispersion*: hidden states $h$ of ever more different length. It is there: in
+# Section 2's world the spread of $\lVert h\rVert$ over its mean grows from .21 ± .01 to .42 ± .02.
+# But with clean labels it grows, too, from .24 to .44 (`data/runs/worlds`).
 #
 # So take it away. With a final RMSNorm all $h$ have one length.
 #
@@ -737,9 +725,11 @@ pd.concat({"change since epoch 8": table(compared(since), PARTS),
 # new sources BSR ends ahead at both $\lambda$.
 # </details>
 #
-# When did that lead come? At $10^{-2}$ it is not seen to grow after epoch 8 (upper half). At
-# $10^{-3}$ only mutual-disjoint's is, by .012 ± .009. Are false labels why there is a lead? That is
-# Exercise 4.
+# When did that lead come? At $10^{-2}$ it is not seen to grow after epoch 8 (upper half): on
+# mutual-disjoint it was +.026 ± .012 by then. And false labels are why: with clean ones the lead at
+# epoch 64 is smaller, by .026 ± .015 (both `data/runs/LOG.md`).
+#
+# At $10^{-3}$ the lead grows on mutual-disjoint, by .012 ± .009. Exercise 1 asked why it is there.
 
 # %% [markdown]
 # And the language model? While *lora* was trained, it was scored on 32 prompts of every set. We
@@ -756,6 +746,9 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 # %% [markdown]
 # No fall is seen: every interval holds zero. But each pair was seen only *once*. And on
 # prompt-disjoint the half width is .047, so the small world's fall, .018, would not show.
+#
+# The *head alone* of Section 2 saw each pair 32 times. BT's tau ended .02 to .06 lower than after
+# four epochs. That difference has no interval.
 
 # %% [markdown]
 # ## 7. New sources score lower: is that overfitting?
@@ -931,15 +924,57 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # |---|---|---|
 # | norms disperse (6; 02.8) | **shown** | **open** |
 # | norms must disperse for a fall (6) | **against** | not tested |
-# | BSR stops the fall, $10^{-2}$ (6) | both **against** | not tested |
+# | BSR stops the fall, $10^{-2}$ (6) | in-domain, prompt-disjoint **against** | not tested |
 # | BSR ends ahead on new sources* (6) | both $\lambda$ **shown** | not tested |
 # | mutual-disjoint scores lower (7) | *helps* **shown** | *lora* **open**, *judged* **against** |
 
 # %% [markdown]
 # *Helps* is a world of notebook 04, 02.8 is notebook 02's Section 8. *Judged* speaks of its three
 # models: Section 7's bars are over prompts only. *False labels are why* (Section 5) holds without a
-# final norm. With one, clean labels fall, too. At other $\lambda$ BSR has costs in language models
-# (04.9), and one gain, on labels of people (06.5).
+# final norm. With one, clean labels fall, too, and language models have one. At other $\lambda$ BSR
+# has costs in language models, and one gain, on labels of people (06.11).
+
+# %% [markdown]
+# And in Section 4, does BSR pick better? Here are its reward models as the proxy, minus BT's. It is
+# **open**.
+
+# %%
+mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
+print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}")
+
+# %% [markdown]
+# ## 9. Best-of-$n$ without drawing
+#
+# Let there be $N$ answers to a prompt. What does best-of-$n$ keep on average? One could draw $n$ of
+# them many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
+#
+# Sort the answers by the proxy, and number them from 0. Answer $i$ has $i$ others below it. It wins
+# a draw that holds it when the other $n-1$ answers come from those $i$. So it wins $\binom{i}{n-1}$
+# of the draws. With $v_{(i)}$ its value, the average is
+#
+# $$\widehat{E}_n = \sum_{i} \frac{\binom{i}{n-1}}{\binom{N}{n}}\; v_{(i)}.$$
+#
+# In words: the mean value of all answers, each weighted by how often it wins. The value will be
+# gold.
+
+# %%
+def best_of_n(proxy, values, n):
+    ranked = np.asarray(values)[np.argsort(proxy)]
+    total = math.comb(len(ranked), n)
+    return sum(math.comb(i, n - 1) / total * v for i, v in enumerate(ranked))
+
+# %% [markdown]
+# A check: 20,000 random draws should give nearly the formula's value, the library exactly that.
+
+# %%
+rng = np.random.default_rng(0)
+proxy, value = rng.normal(size=(2, 16))
+drawn = [value[max(rng.choice(16, 4, replace=False), key=proxy.__getitem__)] for _ in range(20_000)]
+exact = best_of_n(proxy, value, 4)
+print(f"20,000 draws of 4: {np.mean(drawn):.3f}, by the formula {exact:.3f}")
+assert abs(np.mean(drawn) - exact) < 0.02, "the average over all draws is what drawing estimates"
+assert math.isclose(exact, statistics.best_of_n(proxy, value, 4)), "ties aside the library agrees"
+assert math.isclose(best_of_n(proxy, value, 1), value.mean()), "the best of one is any answer"
 
 # %% [markdown]
 # ### Exercise 3
@@ -975,47 +1010,26 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # %% [markdown]
 # ### Exercise 4
 #
-# *Take the suspected cause away.* A method's *lead* is its score minus BT's. It *counters* false
-# labels, we say, where both hold (not fixed in advance):
-#
-# 1. Its lead with false labels is above zero.
-# 2. So is false minus clean: that lead minus the one with clean labels.
-#
-# From four arrays of scores, one number a seed, return `metrics.seed_interval` of the lead with
-# false labels (Section 6's), of that with clean ones, and of false minus clean.
-#
-# Then judge L2 (04): run the commented line, put "l2-1e-2" and "response_disjoint" into the last
-# cell. Which condition alone would mislead?
+# A proxy such as the number of words is an integer. So some answers *tie*: they have the
+# same proxy. Section 9's function breaks ties as its sort happens to leave them. Write the estimate
+# in which ties are broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of
+# $N$ samples.
 #
 # <details><summary>Hint</summary>
 #
-# A world with false labels and its clean twin share a seed: subtract before you average.
+# Do not ask which sample wins, but which *value of the proxy* is the largest in a draw.
 # </details>
 
 # %%
-def leads(method_false, method_clean, bt_false, bt_clean):
+def best_of_n_with_ties(proxy, gold, n):
     return None
 
-# small["l2-1e-2"] = {labels: trained(world, "l2-1e-2") for labels, world in LABELS.items()}
 
-# %%
-test = 1 + PARTS.index("mutual_disjoint")
-print(leads(*(small[method][labels][test, -1] for method in ("bsr-1e-2", "bt")
-              for labels in ("false", "clean"))))
+checks.check_best_of_n_with_ties(best_of_n_with_ties);
 
 # %% [markdown]
 # <details><summary>Exercise 3</summary>
 #
 # Nothing is shown, +.070 ± .120 (+: BT loses *less* than the rule). To reach ± .05 takes 1,390
 # prompts a set, *for these four models*. There are 240. Mutual-disjoint needs the paired form.
-# </details>
-
-# %% [markdown]
-# <details><summary>Exercise 4</summary>
-#
-# BSR counters false labels in this sense: its lead is +.022 ± .015, its false minus clean +.026 ±
-# .015. But the lead was there at epoch 8 (Section 6), so it is no remedy for what comes after. L2
-# does not: it ends .159 below BT with false labels and .197 with clean ones. Its false minus clean
-# is +.038 ± .024 (`data/runs/LOG.md`): condition 2 alone would mislead. Either cost is 27% of BT's
-# tau, and that tau is smaller with false labels.
 # </details>

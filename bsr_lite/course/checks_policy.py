@@ -87,7 +87,7 @@ def check_verdict(function: Callable) -> bool:
 # ---- 07_overoptimization -------------------------------------------------------------------------
 
 def check_best_of_n_with_ties(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: the unbiased best-of-n estimate where samples tie.
+    """Exercise 4 of notebook 07: the unbiased best-of-n estimate where samples tie.
 
     Hint: with L samples below a value and T that share it, a draw's largest value is this one in
     C(L + T, n) - C(L, n) of the C(N, n) draws; then each of the T wins equally often"""
