@@ -19,10 +19,10 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
 def check_survival_ratio(function: Callable) -> bool:
-    """Exercise 3 of notebook 04: of two directions, how much more a huge penalty keeps of one.
+    """Exercise 1 of notebook 04: evidence over tax along one direction, over that along another.
 
-    Hint: kept is then I / (2 lambda tax), I a multiple of 2 within^2, the same of both, and
-    the tax is across^2 + within^2 / 2 + G mean^2; lambda and p cancel"""
+    Hint: the evidence is 2 within^2, for two answers differ by two independent parts; the tax is
+    across^2 + within^2 / 2 + G mean^2"""
     cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (1 / 0.75) / (0.04 / 9.02)),
              (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (1 / 36.75) / (0.04 / 9.02)),
              (((1.0, 1.0, 0.0), (1.0, 1.0, 0.5), 8), 3.5 / 1.5)]
@@ -30,7 +30,7 @@ def check_survival_ratio(function: Callable) -> bool:
 
 
 def check_noise_ratio(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: how much noisier G mean^2 is than a sample variance.
+    """Exercise 3 of notebook 04: how much noisier G mean^2 is than a sample variance.
 
     Hint: an average of k squares of normal numbers has a relative standard deviation of
     sqrt(2 / k): k is 1 for the squared mean and G - 1 for the sample variance"""

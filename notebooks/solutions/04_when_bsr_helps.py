@@ -44,21 +44,38 @@ from bsr_lite.studies import worlds
 from bsr_lite.studies.records import read_table
 
 # %% [markdown]
-# **1.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
-# variance is $\mathrm{Var}(s)$ times an average of $G - 1$ of them. Relative standard deviations:
-# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$.
-#
-# The language model of Section 7 has groups of 16. There the spread term alone may have $\sqrt{15}
-# = 3.9$ times BSR's $\lambda$ before it is as noisy. Its tenfold is not quieter: it has 2.6 times
-# the noise, at the same $\mathrm{Var}(s)$. Nor is less noise less cost. In C (*hurts*) the spread
-# term alone costs .171 at 1e-2 and .436 at 1e-1 (`data/runs/worlds/results.md`).
+# **1.** Two answers to one prompt share $a$. So their difference has the variance
+# $2\,\mathrm{within}^2$, the evidence. Their middle has $a$ and the mean of two $b$. Its variance
+# is spread's tax, $\mathrm{across}^2 + \mathrm{within}^2/2$. Level's tax is
+# $G\,\mathrm{mean}^2$. In the ratio the factor 2 of the evidence cancels.
 
 # %%
-def noise_ratio(group):
-    return (group - 1) ** 0.5
+def survival_ratio(first, second, group):
+    def evidence_over_tax(across, within, mean):
+        return within**2 / (across**2 + within**2 / 2 + group * mean**2)
+
+    return evidence_over_tax(*first) / evidence_over_tax(*second)
 
 
-assert checks.check_noise_ratio(noise_ratio)
+assert checks.check_survival_ratio(survival_ratio)
+
+# %%
+gold = worlds.gold_direction()
+for name in ("helps", "mean on the signal", "hurts"):
+    world = worlds.WORLDS[name]
+    mean = world.level * gold.norm().item() / 2  # of x along the signal; none along the nuisance
+    (a_s, a_n), (w_s, w_n) = world.across, world.within
+    bsr = survival_ratio((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
+    spread = survival_ratio((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
+    print(f"{name:20s} signal over nuisance: BSR {bsr:7.2f}, its spread term alone {spread:7.2f}")
+
+# %% [markdown]
+# Above 1 the signal keeps more, by far in A (*helps*): BSR should gain. In C (*hurts*) the nuisance
+# keeps more, in B (*mean on the signal*) a little more: BSR should cost. All three signs are those
+# of Section 1. Under the spread term alone B's signal keeps more: a gain, as in Section 5.
+#
+# To readers of Section 9: for a huge $\lambda$ its $\text{kept}_u$ is $I_u / (2\lambda\,
+# \mathrm{tax}_u)$, so this is the ratio that the shares tend to. An exact fit need not.
 
 # %% [markdown]
 # **2.** Evidence: the answers of a pair differ along the nuisance (`within`, .2 to 1). How pairs
@@ -83,48 +100,36 @@ assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["acr
 # %% [markdown]
 # In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left.
 #
-# - *Evidence* (`within`, .2 to 1). By Section 9's formula the signal still keeps the larger share.
-#   But the nuisance has 25 times the evidence, so BT's noise there has about a twenty-fifth of the
-#   variance. There is hardly anything to gain.
+# - *Evidence* (`within`, .2 to 1). Spread still taxes the nuisance harder: tax over evidence is
+#   9.5/2 there, against .75/2 on the signal. But the nuisance has 25 times the evidence, so BT's
+#   noise there has about a twenty-fifth of the variance. There is hardly anything to gain.
 # - *New answers* (`new`, 1 to .2). They hardly differ along the nuisance: its weights decide
 #   nothing.
+
+# %% [markdown]
 # - *Less difference between pairs* (`across`, 3 to .5) leaves spread alone a gain. Some tax stays:
 #   a center's variance along the nuisance is .27, a difference's .08. And the evidence is as small
 #   as before. BSR itself is undecided in that world.
-
-# %% [markdown]
+#
 # Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same noise
 # does less harm, and there is less to gain: +.017 in place of +.064.
 
 # %% [markdown]
-# **3.** For a huge $\lambda$ what is kept is $I_u / (2\lambda\,\mathrm{tax}_u)$. The difference of
-# two answers has variance $2\,\mathrm{within}^2$, their center has $\mathrm{across}^2 +
-# \mathrm{within}^2/2$. In the ratio $\lambda$ and $\overline{p(1-p)}$ cancel.
+# **3.** $G\,\bar r^{\,2}$ is $\mathrm{Var}(s)$ times *one* squared normal number, the sample
+# variance is $\mathrm{Var}(s)$ times an average of $G - 1$ of them. Relative standard deviations:
+# $\sqrt{2}$ and $\sqrt{2/(G-1)}$. The first does not fall with $G$.
+#
+# The language model of Section 6 has groups of 16. There the spread term alone may have $\sqrt{15}
+# = 3.9$ times BSR's $\lambda$ before it is as noisy. Its tenfold is not quieter: it has 2.6 times
+# the noise, at the same $\mathrm{Var}(s)$. Nor is less noise less cost. In C (*hurts*) the spread
+# term alone costs .171 at 1e-2 and .436 at 1e-1 (`data/runs/worlds/results.md`).
 
 # %%
-def survival_ratio(first, second, group):
-    def evidence_over_tax(across, within, mean):
-        return within**2 / (across**2 + within**2 / 2 + group * mean**2)
-
-    return evidence_over_tax(*first) / evidence_over_tax(*second)
+def noise_ratio(group):
+    return (group - 1) ** 0.5
 
 
-assert checks.check_survival_ratio(survival_ratio)
-
-# %%
-gold = worlds.gold_direction()
-for name in ("helps", "mean on the signal", "hurts"):
-    world = worlds.WORLDS[name]
-    mean = world.level * gold.norm().item() / 2  # of x along the signal; none along the nuisance
-    (a_s, a_n), (w_s, w_n) = world.across, world.within
-    bsr = survival_ratio((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
-    spread = survival_ratio((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
-    print(f"{name:20s} signal over nuisance: BSR {bsr:7.2f}, its spread term alone {spread:7.2f}")
-
-# %% [markdown]
-# Above 1 the signal survives. In *helps* it does by far. With the mean on the signal it does under
-# the spread term alone, while under BSR the two fade together: no $\lambda$ is good. In *hurts* the
-# nuisance survives. These are limits of the formula: an exact fit need not tend to them.
+assert checks.check_noise_ratio(noise_ratio)
 
 # %% [markdown]
 # **4.** One number a seed, then a t interval.
