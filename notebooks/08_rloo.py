@@ -202,7 +202,7 @@ torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy
 # RLOO's estimate of $\nabla J$ is the mean push of $K$ draws,
 # $\hat g =\frac1K\sum_i A_i\nabla\log\pi(y_i)$. Its noise is its variance. With three arms
 # we can go through every set of $K$ draws, and weigh it with its probability. So we can check that
-# leave-one-out has no bias.
+# its mean is $\nabla J$.
 
 # %%
 def moments(p, g):
@@ -246,9 +246,9 @@ plots.label(axis, "number added to all rewards (reward units)",
 # **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
 # 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# It is not free: three siblings only guess the mean reward. Between the crossings no baseline is
-# better. (Why is its curve not lowest where the mean reward is zero? Arms that move the logits more
-# count more: Exercise 1.)
+# It is not free: three siblings only guess the mean reward. Between the crossings the other curve
+# lies lower. (Why not lowest where the mean reward is zero? Arms that move the logits more count
+# more: Exercise 1.)
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
 # rewards' zero.** Hence RLOO does not see the rewards' level, which BSR pins (notebook 03).
