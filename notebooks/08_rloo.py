@@ -23,9 +23,8 @@
 # - write RLOO's loss, and read the whole loop;
 # - say what a policy learned from its reward, and what from the loop.
 #
-# Words from before: *gold*, *KL* (notebook 07), *undecided* (06). New words: the **policy** $\pi$
-# is the language model in training. The **reference** $\pi_{ref}$ is the same model before
-# training.
+# New words: the **policy** $\pi$ is the language model in training. The **reference** $\pi_{ref}$
+# is the same model before training.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -65,7 +64,7 @@ from bsr_lite.course import checks_policy as checks
 from bsr_lite.data import read_rows
 from bsr_lite.generate import prompt_ids, sample
 from bsr_lite.policy import load_policy
-from bsr_lite.scorers import pocket_gold, read_prompts
+from bsr_lite.scorers import pocket_gold, pocket_terms, read_prompts
 from bsr_lite.step import loss_scaler
 from bsr_lite.studies.records import drawn, read_runs
 
@@ -73,10 +72,10 @@ torch.manual_seed(0)
 pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
-# This is to be explained. A small language model was trained for 40 steps. Its reward was **gold**,
-# points from 0 to 5 by a fixed rule, less a penalty for a cut-off answer. The table shows two new
-# prompts, picked by us, answered before training (*reference*) and after it (*policy*). On the
-# first the answer got better, on the second only its gold did.
+# A small language model was trained for 40 steps. Its reward was **gold**, points from 0 to 5 by a
+# fixed rule, less a penalty for a cut-off answer. The table shows two new prompts, picked by us,
+# answered before training (*reference*) and after it (*policy*). On the first the answer got
+# better, on the second only its gold did.
 
 # %%
 record = "data/runs/rloo_rate_{}/gold-kl0.0-seed0/evaluation.json"
@@ -165,11 +164,10 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 # $$E[\nabla\log\pi] =\sum_a\pi(a)\,\nabla\log\pi(a) =\sum_a\nabla\pi(a)
 # =\nabla\sum_a\pi(a) =\nabla 1 = 0.$$
 #
-# In words: probabilities always add up to one, so equal pushes on all arms cancel on average. Keep
-# this line. Section 4 needs it again.
+# In words: probabilities always add up to one, so equal pushes on all arms cancel on average.
 #
 # A baseline, then, leaves the average alone. It changes only how single pushes scatter around it.
-# We want $b$ near the mean reward: then good answers are pushed up, and bad ones down.
+# With $b$ near the mean reward good answers are pushed up, and bad ones down.
 
 # %% [markdown]
 # For a real prompt nobody knows the mean reward. So RLOO draws $K$ answers to the *same* prompt,
@@ -197,13 +195,14 @@ torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy
 #
 # $$E[b_i\,\nabla\log\pi(y_i)] = E[b_i]\;E[\nabla\log\pi(y_i)] = 0.$$
 #
-# The baseline adds no bias. The mean of *all* $K$ rewards would. It contains $r_i / K$, whose
-# average push is $\nabla J / K$. To subtract it loses that part of the gradient.
+# So this baseline leaves the average push as it is. The mean of *all* $K$ rewards would make every
+# advantage $(K - 1)/K$ times as large: the same direction, a shorter push.
 
 # %% [markdown]
 # RLOO's estimate of $\nabla J$ is the mean push of $K$ draws,
 # $\hat g =\frac1K\sum_i A_i\nabla\log\pi(y_i)$. Its noise is its variance. With three arms
-# we can go through every set of $K$ draws, and weigh it with its probability.
+# we can go through every set of $K$ draws, and weigh it with its probability. So we can check that
+# its mean is $\nabla J$.
 
 # %%
 def moments(p, g):
@@ -218,30 +217,27 @@ def k_draws(K, values, advantage):
     arms = torch.tensor(list(itertools.product(range(3), repeat=K)))  # (sets, K)
     return moments(pi[arms].prod(1), (advantage(values[arms])[..., None] * push[arms]).mean(1))
 
-# %% [markdown]
-# Both claims checked: leave-one-out keeps the gradient, the mean of all four leaves $3/4$ of it.
-
 # %%
 torch.testing.assert_close(k_draws(4, rewards, leave_one_out)[0], true, msg="no bias")
-torch.testing.assert_close(k_draws(4, rewards, lambda r: r - r.mean(1, keepdim=True))[0],
-                           true * 3 / 4, msg="the mean of all four loses a quarter")
 
 # %% [markdown]
 # **Predict**: add a number to all rewards. How does the variance change without a baseline, and how
-# with leave-one-out? The figure's scale is logarithmic. Look where the curves cross.
+# with leave-one-out? (The figure's scale is logarithmic.)
 
 # %%
-added = np.linspace(-3, 3, 61)
+added, mean = np.linspace(-3, 3, 121), (logits.softmax(0) * rewards).sum().item()
 figure, axis = plots.panels(1)
-for name, way, tint in (("no baseline", lambda r: r, "#882255"),
-                        ("leave one out", leave_one_out, "black")):
-    noise = [k_draws(4, rewards + shift, way)[1] for shift in added]
-    axis.semilogy(added, noise, color=tint, label=name)
-    for x in (30, 60):  # nothing added, and 3
-        axis.semilogy(added[x], noise[x], "o", color=tint)
-        axis.annotate(f"{noise[x]:.3f}", (added[x], noise[x]), (-8, 7), textcoords="offset points",
-                      color=tint, ha="right")
+for name, way, tint, marks in (("no baseline", lambda r: r, "#882255", (-0.37, 0, 3)),
+                               ("leave one out", leave_one_out, "black", (3,))):
+    noise = [[k_draws(4, rewards + x, way)[1] for x in xs] for xs in (added, marks)]
+    axis.semilogy(added, noise[0], color=tint, label=name)
+    axis.semilogy(marks, noise[1], "o", color=tint)
+    for x, y in zip(marks, noise[1], strict=True):
+        axis.annotate(f"{y:.3f}" if x >= 0 else f"{y:.3f} at {x}", (x, y), color=tint,
+                      xytext=(8 if x >= 0 else -78, -8), textcoords="offset points")
+axis.axvline(-mean, color="0.5", linestyle=":", label=f"the mean reward is zero ({-mean:.2f})")
 axis.legend(loc="lower right")
+axis.set(xlim=(-3.2, 3.6), ylim=(5e-3, 2.5))
 plots.label(axis, "number added to all rewards (reward units)",
             "variance of the estimate\n(reward units²)",
             "Leave one out does not see where the rewards' zero lies")
@@ -250,11 +246,12 @@ plots.label(axis, "number added to all rewards (reward units)",
 # **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
 # 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# It is not free. Between the crossings the mean reward is near zero anyway, and three siblings only
-# guess it, with noise of their own. With nothing added the variance is .061 against .027.
+# It is not free: three siblings only guess the mean reward. Between the crossings the other curve
+# lies lower. (Why not lowest where the mean reward is zero? Arms that move the logits more count
+# more: Exercise 1.)
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
-# rewards' zero.** So RLOO does not see the rewards' level, which BSR pins (notebook 03).
+# rewards' zero.** Hence RLOO does not see the rewards' level, which BSR pins (notebook 03).
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -306,23 +303,19 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # readily than the reference. In place of $r$ comes
 #
 # $$R = r -\beta\,d,\qquad d =\log\pi(y|x) -\log\pi_{ref}(y|x).$$
-#
-# $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
-# $\beta$ is the price of one nat. The mean of $d$ over the policy's answers is the **KL**.
 
 # %% [markdown]
-# Why not add $\beta d$ to the loss? There it is differentiated. Since $\pi_{ref}$ is fixed, that
-# gives on average $\beta\,E[\nabla\log\pi]$, which is zero by Section 2. It pulls nowhere.
+# $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
+# $\beta$ is the price of one nat. The mean of $d$ over the policy's answers is the **KL**.
 #
-# In the reward it works. Of two siblings with the same $r$, the one with the smaller $d$ wins.
-#
-# So **charge the price in the reward. There it pulls the policy back to the reference.**
+# So **of two siblings with the same reward, the one with the smaller $d$ wins.** (Why the price is
+# not added to the loss: Section 9.)
 
 # %% [markdown]
 # ## 5. The loop
 #
 # **What does one step of RLOO do to a language model's answers?** Ours has LoRA (notebook 05):
-# only a small *adapter* is trained. With the adapter off it is the reference. The reward is
+# only a small *adapter* is trained. With the adapter off it is the reference. The judge is
 # **gold**, the sum of five terms from 0 to 1:
 # - *instruction*: as many sentences or items as asked for;
 # - *topic*: words that belong to it;
@@ -331,9 +324,8 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # - *concise*: the right length for what was asked.
 
 # %% [markdown]
-# An answer that is cut off at 48 tokens pays a penalty of .57 points. That is about gold's standard
-# deviation (sd) among answers to one prompt. A nat of $d$ costs $\beta$ = .02 points. The paper's
-# is .05, in units of another reward.
+# An answer cut off at 48 tokens pays a penalty of .57 points, about gold's standard deviation (sd)
+# among answers to one prompt. A nat of $d$ costs $\beta = .02$ points.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -358,7 +350,7 @@ def roll_out(rows, generator):
     return ids, texts, [a[-1] == stop for a in answers]
 
 # %% [markdown]
-# *Judge.* The reward is gold less the penalty, if any.
+# *Judge.* The reward is gold less the penalty.
 
 # %%
 def judge(rows, texts, ended):
@@ -368,8 +360,8 @@ def judge(rows, texts, ended):
     return gold, gold - PENALTY * ~torch.tensor(ended).view(-1, K)
 
 # %% [markdown]
-# *Push.* An optimizer needs a loss to descend. **Predict** one of a single line, whose gradient is
-# the mean of $-A\,\nabla\log\pi$. Make Section 2's $A$ from Section 4's $R$.
+# *Push.* An optimizer needs a loss to descend. **Predict** one whose gradient is the mean of
+# $-A\,\nabla\log\pi$, with Section 2's $A$ made from Section 4's $R$.
 
 # %%
 def loss_of(reward, logp, ref):
@@ -378,7 +370,7 @@ def loss_of(reward, logp, ref):
     return -(A * logp).mean(), A  # the loss has the gradient: minus the mean of A grad log pi
 
 # %% [markdown]
-# `whole` adds up the log-probabilities of an answer's tokens. `descend` is a step of the optimizer.
+# Two helpers: an answer's log-probability, and a step of the optimizer.
 
 # %%
 def whole(ids):
@@ -425,7 +417,7 @@ batches = [draw.sample(rows, 2) for _ in range(3)]
 steps = [step(batch, generator) for batch in batches]
 
 # %% [markdown]
-# The four answers to the first prompt of the first step:
+# The first prompt of the first step:
 
 # %%
 assert abs(steps[0]["d (nats)"].mean()) < 0.05, "before its first update: the reference"
@@ -435,11 +427,14 @@ print(batches[0][0]["prompt"])
 steps[0][:K].round(2)
 
 # %% [markdown]
-# **What to see.** The second answer was cut off. It pays the penalty and earns least, so its $A$ is
-# negative. It became less probable, the other three more. A change of $-39$ nats looks huge. It is
-# a sum over 48 tokens, .8 nats each.
+# **What to see.** The second answer was cut off. It earns least, so its $A$ is negative. It became
+# less probable, the other three more. ($d$ is 0: before its first update the policy *is* the
+# reference.)
 #
-# Is this the rule? The figure has all 24 answers. Do its marks lie top right or bottom left?
+# $-39$ nats is much for one step: $-.8$ for each of 48 tokens, as if each became less than half as
+# probable. AdamW's first step has its full size, however small the gradient.
+#
+# The figure has all 24 answers. **Predict**: do its marks lie top right and bottom left?
 
 # %%
 figure, axis = plots.panels(1)
@@ -466,18 +461,17 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # are zero, one is positive, *however bad all are*.
 # </details>
 #
-# So **a step makes answers that beat their siblings more probable, and the others less.** But these
-# are the answers that made the step. What about new prompts?
+# So **a step makes answers that beat their siblings more probable, and the others less.**
 
 # %% [markdown]
 # ## 6. What did forty steps teach?
 #
 # **What does the policy do better after 40 steps, on new prompts?** We read it from recorded runs
-# of the library's loop, `study_rloo_controls`. A step has four prompts with four answers each.
-# Three **seeds** are three trainings that differ only in chance.
+# of the library's loop, `study_rloo_controls`. Three **seeds** are three trainings that differ only
+# in chance.
 #
-# Two things differ from Section 5. Gold was divided by its sd, and a cut-off answer lost one sd.
-# And $\beta$ was 0, so no price held the policy back.
+# Unlike in Section 5, a step had four prompts. Gold was divided by its sd, and a cut-off answer
+# lost one sd. $\beta$ was 0: no price held the policy back.
 #
 # Then each policy answered 112 new prompts twice, the reference eight times.
 
@@ -502,35 +496,23 @@ def told(values):
     return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
 
 # %% [markdown]
-# **Predict**: which of gold's five terms rose?
-#
-# In the figure a dot is a seed, and a bar is the mean with its 95% interval over seeds. To see
-# whether a gain is large, compare it with gold's sd, .57.
+# **Predict**: which of gold's five terms rose? The table has the mean over seeds, ± half its 95%
+# interval. To judge its size, compare a gain with gold's sd, .57.
 
 # %%
-figure, axis = plots.panels(1)
-gold = gains("gold").assign(gold=lambda gain: gain.sum(axis=1))
-for i, name in enumerate(gold):
-    mean, half = metrics.seed_interval(gold[name])
-    axis.plot([i - 0.1] * len(gold), gold[name], "o", color="#EE7733", alpha=0.6)
-    axis.errorbar(i, mean, half, fmt="_", capsize=3, markersize=10, color="black")
-    axis.annotate(told(gold[name]), (i + 0.07, mean), va="bottom")
-axis.axhline(0, color="black", linewidth=0.8)
-axis.set_xlim(-0.5, 5.9)
-axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold (sum)"])
-plots.label(axis, "term of gold, and their sum", "policy minus reference (points)",
-            'Forty steps with gold raised "complete" and "instruction"')
+gained = gains("gold").assign(gold=lambda gain: gain.sum(axis=1))
+pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 
 # %% [markdown]
-# **What to see.** Gold rose by .96 points, which is more than its sd. Two terms did it: *complete*
+# **What to see.** Gold rose by .96 points, more than its sd. Two terms did it: *complete*
 # and *instruction*. *topic* is undecided: its interval contains zero. *fresh* and *concise* hardly
 # moved.
 #
 # So **on new prompts the policy completes more of its answers, and more often writes as many
 # sentences or items as asked for.**
 #
-# This holds for the learning rate 1e-3. At 3e-4 one run learned to complete its answers, and little
-# else (record `rloo_rate_3e-4`).
+# This holds for the learning rate 1e-3. At 3e-4 one run learned little but to complete its answers
+# (record `rloo_rate_3e-4`).
 
 # %% [markdown]
 # ## 7. Would any reward have taught that?
@@ -574,39 +556,44 @@ pd.DataFrame({"none (reference)": told_by([known])} | {
 # alone *raises* gold (R1 in `data/runs/LOG.md`).
 #
 # Under a constant only the penalty tells siblings apart, so the end-of-turn token is pushed up.
-# (How this ends in silence: Section 11, second reading.)
+# Once all answers end, siblings earn the same, and the gradient is zero. But AdamW steps on along
+# *past* gradients, into silence (R1; Section 11 shows it).
 
 # %% [markdown]
-# The last figure splits each gain in two. Full dots are *complete*, open dots the sum of the other
-# four terms. **Predict** which open dots lie above zero.
+# The last figure splits each gain in two: *complete*, and the sum of the other four terms.
+# **Predict**: under which rewards does the second part lie above zero?
 
 # %%
-figure, axis = plots.panels(1)
 TINTS = dict(zip(REWARDS, ("#EE7733", "#332288", "#882255"), strict=True))
+figure, axis = plots.panels(1)
 for i, (reward, method) in enumerate(REWARDS.items()):
-    for part, fill in ((["complete"], TINTS[reward]), (TERMS[1:], "white")):
-        values, side = gains(method)[part].sum(axis=1), 0.08 if fill == "white" else -0.08
-        axis.plot(i + side + np.array([-0.03, 0, 0.03]), values, "o", color=TINTS[reward],
+    for names, x, fill in ((["complete"], i - 0.2, TINTS[reward]), (TERMS[1:], i + 0.25, "white")):
+        values = gains(method)[names].sum(axis=1)
+        axis.plot([x - 0.1, x - 0.07, x - 0.04], values, "o", color=TINTS[reward],
                   markerfacecolor=fill)
-        axis.annotate(told(values), (i + 1.9 * side, values.mean()), va="center",
-                      ha="left" if side > 0 else "right", color=TINTS[reward])
+        mean, half = metrics.seed_interval(values)
+        axis.errorbar(x, mean, half, fmt="_", capsize=3, color="black")
+        axis.annotate(told(values), (x, mean + np.sign(mean) * (half + 0.25)), ha="center",
+                      va="center", color=TINTS[reward])
+for name, fill in (("complete", "0.4"), ("the other four terms' sum", "white")):
+    axis.plot([], [], "o", color="0.4", markerfacecolor=fill, label=name)
+axis.legend(loc="lower left")
 axis.axhline(0, color="black", linewidth=0.8)
-axis.set_xlim(-0.6, 2.6)
+axis.set(xlim=(-0.5, 2.6), ylim=(-3.7, 1.4))
 axis.set_xticks(range(3), list(REWARDS))
-plots.label(axis, "reward; full: complete; open: the other four's sum; a dot a seed; ± 95%",
-            "policy minus reference (points)", "Only gold raised the other four's sum")
+plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
+            "policy minus reference (points)", "Only gold raised the other four terms' sum")
 
 # %% [markdown]
-# **What to see.** Only gold's open dots lie above zero, at $+.46\pm .05$. Under the controls the
-# other four *fell*.
+# **What to see.** With gold the other four rose, by $.46\pm .05$. Under the controls they *fell*.
 #
-# The full dots decide less. Random numbers may raise *complete* as much as gold does: theirs is
+# *complete* decides less. Random numbers may raise it as much as gold does: theirs is
 # $+.40\pm .42$. A constant raised it only a little: half of *complete* is for a closing mark, and
-# hardly any of its answers has one (same record).
+# hardly any of its answers has one (R1 again).
 #
-# So **half of gold's gain is more than these controls teach: the other four terms, above all
-# *instruction*. The other half, *complete*, we cannot credit to gold.** Part of the first half may
-# still come from ending, since a cut-off list lacks items (Section 12, second reading).
+# So **about half of gold's gain, in the other four terms, was taught by no control. The other half,
+# *complete*, we cannot credit to gold.** Part of the first half may still come from ending, since
+# a cut-off list lacks items (Section 12).
 
 # %% [markdown]
 # ## Exercises
@@ -636,28 +623,38 @@ found_b = best_baseline(logits.softmax(0), rewards, grad_log_pi(logits).square()
 print("your b:", "to do" if found_b is None else f"{found_b:.2f}")
 
 # %% [markdown]
-# **2.** The sum of log-probabilities of each answer in a padded batch: `logprobs` (N, T), `tokens`
-# (N, T), and the end-of-turn id. The first end-of-turn token counts, nothing after it does. An
-# answer that was cut off has none: all its tokens count.
+# **2.** *Judge a record*: "Gold taught this policy .96 points." Two tensors: `gold` (seeds, terms)
+# holds gold's gains over the reference, `controls` (2, seeds, terms) those of the two controls.
+# Return, term by term, how much of gold's mean gain may be credited to gold: never more than the
+# gain itself, and a negative number where a control gained more.
+#
+# - (a) The last cell puts Section 7's runs in. How much of .96 is left?
+# - (b) Which of the five credits would you not defend, by which interval?
 #
 # <details><summary>Hint</summary>
 #
-# What tells the first end-of-turn token of a row from a second one, looking only to the left?
+# Under the controls the other four fell. Does gold deserve credit for that fall, too?
 # </details>
 
 # %%
-def answer_logprobs(logprobs, tokens, stop):
+def credited(gold, controls):
     return None
 
 
-checks.check_answer_logprobs(answer_logprobs);
+checks.check_credited(credited);
+
+# %%
+runs = [torch.tensor(gains(method).to_numpy()) for method in REWARDS.values()]
+credit = credited(runs[0], torch.stack(runs[1:]))
+print("credit:", "to do" if credit is None else ", ".join(
+    f"{name} {c:+.2f}" for name, c in zip(TERMS, credit, strict=True)))
 
 # %% [markdown]
 # ## Check yourself
 #
 # 1. All rewards of one prompt rise by 10. What happens to RLOO's push? And without a baseline?
 # 2. All answers to a prompt earn the same, and $\beta = 0$. What does this prompt teach?
-# 3. Someone adds $\beta d$ to the loss, and the policy drifts as before. Why?
+# 3. A prompt's two answers earn 3.5 each. Their $d$ is 10 and 0, $\beta = .02$. What are their $A$?
 # 4. A closing phrase that the reward ignores grows more frequent. Must it have been paid?
 # 5. Why does a run that gains gold need one with a constant reward beside it?
 
@@ -665,8 +662,8 @@ checks.check_answer_logprobs(answer_logprobs);
 # <details><summary>Answers</summary>
 #
 # 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
-# 2. Nothing: every advantage is zero.
-# 3. As a loss, $\beta d$ has gradient zero on average, because $E[\nabla\log\pi] = 0$.
+# 2. Nothing: every advantage is zero. (AdamW may still move by *earlier* gradients.)
+# 3. $R$ is 3.3 and 3.5. With one sibling each, $A$ is $-.2$ and $+.2$.
 # 4. No. A whole answer shares one push. With few answers idle tokens are carried along.
 # 5. It shows what loop and penalty do when nothing is judged. Here they ended every answer and
 #    *cost* gold.
@@ -679,14 +676,14 @@ checks.check_answer_logprobs(answer_logprobs);
 # |---|---|---|---|
 # | tokens an answer | 40, then 26 to 30 | 1 to 4 | reward |
 # | gold | 3.0, then 3.9 to 4.0 | .5 to 1.2 | reward |
-# | the four terms but *complete* | +.46 ± .05 | -2.06 ± .99 | reward, then rate |
+# | the other four terms' sum | +.46 ± .05 | -2.06 ± .99 | reward, then rate |
 
 # %% [markdown]
 # ## What you know now
 #
 # - A policy gradient needs no derivative of the reward.
 # - A baseline made from *other* answers changes the push's noise, not its mean.
-# - A price $\beta d$ belongs in the reward. As a loss it pulls nowhere.
+# - A whole answer shares one push.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
 #   the loop on a constant and on random numbers: here all learned to end, and only gold raised the
 #   other four terms' sum.**
@@ -696,8 +693,8 @@ checks.check_answer_logprobs(answer_logprobs);
 # %% [markdown]
 # ## Second reading
 #
-# For those who must choose a baseline or a KL penalty (8 to 10), or want to know how far Section 7
-# carries (11, 12).
+# For those who must choose a baseline or a KL penalty (8 to 10), or ask how far Section 7 carries
+# (11, 12).
 
 # %% [markdown]
 # ## 8. Why siblings of the same prompt?
@@ -728,8 +725,7 @@ pd.DataFrame({f"gap {gap:g}": {
 # %% [markdown]
 # **What to see.** The batch has more answers: without a gap its mean is the better baseline. A gap
 # makes it a wrong zero. At gold's gap of .8 the batch still wins with two answers a prompt. With
-# four, as in our loop, the own prompt wins by little, at a gap of 3 by far. (.030 is half of
-# Section 2's .061: two prompts are averaged.)
+# four, as in our loop, the own prompt wins by little, at a gap of 3 by far.
 
 # %% [markdown]
 # ## 9. Three estimates of the KL, two places
@@ -740,7 +736,8 @@ pd.DataFrame({f"gap {gap:g}": {
 # +\underbrace{\textstyle\sum_a\pi(a)\,\nabla d(a)}_{0} = E[d\,\nabla\log\pi].$$
 #
 # Three estimates of the KL from one answer are in use: $k_1 = d$, $k_2 = d^2/2$, and
-# $k_3 = e^{-d} - 1 + d$. *In the reward* each is a number. *As a loss* it is differentiated.
+# $k_3 = e^{-d} - 1 + d$. *In the reward* each is a number, which pushes. *As a loss* it is
+# differentiated. The answers are already drawn, so how often each came up is then held fixed.
 #
 # **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
 # reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
@@ -786,16 +783,16 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # <details><summary>Answer</summary>
 #
 # $k_1$ and $k_3$ average to the KL. As a loss $k_1$ has gradient *zero* on average, since
-# $E[\nabla \log \pi] = 0$. $k_2$ has a wrong mean, but the gradient of the KL. $k_3$ has that of
-# the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
+# $\pi_{ref}$ is fixed and $E[\nabla \log \pi] = 0$. $k_2$ has a wrong mean, but the gradient of the
+# KL. $k_3$ has that of the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
 # </details>
 #
 # So two places pull along this KL: **$k_1$ in the reward**, as in the paper, and $k_2$ as a loss.
 
 # %% [markdown]
 # The library, too, charges its price in the reward. Its loss has $\pi/\pi_{old}$ in place of
-# $\log\pi$, where $\pi_{old}$ wrote the answers. Before any update both are equal, and the ratio's
-# gradient is $\nabla\pi/\pi =\nabla\log\pi$. So it pushes as Section 5's loss does.
+# $\log\pi$, where $\pi_{old}$ wrote the answers. Before any update $\pi =\pi_{old}$, so the ratio
+# is 1, and its gradient is $\nabla\pi/\pi =\nabla\log\pi$. So it pushes as Section 5's loss does.
 
 # %%
 reward, ref, logp = torch.randn(3, 2, K).unbind()
@@ -853,19 +850,15 @@ tilted = (log_ref + rewards).softmax(0)  # beta = 1
 assert ((paths["k1 in the reward"][-1] / tilted - 1).abs() < 0.01).all(), "it must end there"
 
 # %%
-ENDS = "there, and at rest", "there, but shaking", "no price at all"
-TITLES = {place: f"{place}:\n{end}" for place, end in zip(RUNS, ENDS, strict=True)}
-
-# %%
 figure, axes = plots.panels(3, sharey=True)
-for axis, (place, title) in zip(axes, TITLES.items(), strict=True):
+for axis, place in zip(axes, RUNS, strict=True):
     for arm, tint in enumerate(("#332288", "#999933", "#882255")):
         axis.semilogx(range(1, 3001), paths[place][:, arm], color=tint, linewidth=1)
         axis.axhline(tilted[arm], color=tint, linestyle=":")
         if place == "k1 in the reward":
             axis.annotate(f"r = {rewards[arm]:.1f}", (3000, tilted[arm] + 0.02), color=tint,
                           ha="right")
-    plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", title)
+    plots.label(axis, "update", "probability of an arm" if axis is axes[0] else "", place)
 figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: tilted reference)");
 
 # %% [markdown]
@@ -883,8 +876,8 @@ figure.suptitle("Estimate and place of the KL decide where RLOO ends (dotted: ti
 # %% [markdown]
 # ## 11. How does a policy fall silent?
 #
-# The figure follows the length of Section 7's answers through the training. A dot marks the step
-# from which on the gradient is zero. What happens after it?
+# The figure follows the length of Section 7's answers through the training. What happens after a
+# dot?
 
 # %%
 figure, axis = plots.panels(1)
@@ -902,8 +895,8 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
             "With a constant the policy falls silent, with random numbers not in 40 steps")
 
 # %% [markdown]
-# **What to see.** Once all answers end, every advantage is zero, and so is the gradient (dots). But
-# AdamW steps on along a mean of *past* gradients, so answers shrink on.
+# **What to see.** After a dot every advantage is zero. AdamW steps on along a mean of *past*
+# gradients, so answers shrink on.
 #
 # Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
 # the gradient never vanishes. Why these answers did not fall silent is not shown.
@@ -913,7 +906,7 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
 #
 # How far does "the policy learned more than to end" carry? First: over learning rates. Two recorded
 # runs differ only in the rate, 3e-4 and 1e-3. (The second is the opening's, and seed 0 of
-# Section 6.) The KL came to 6 and to 23 nats (Exercise 4).
+# Section 6.)
 #
 # Each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the unit of
 # repetition here, since prompts of one subject may be alike.
@@ -965,9 +958,9 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 # This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts.
 
 # %% [markdown]
-# Second: did ending itself raise the other four terms? A cut-off answer may lack the last item. So
-# compare, on the same prompts, a policy's answers that ended with the reference's that ended. These
-# are again the runs of Section 7, on 112 prompts of 20 subjects.
+# Second: did ending itself raise gold? A cut-off answer may lack the last item. So compare, on the
+# same prompts, a policy's answers that ended with the reference's that ended. These are again the
+# runs of Section 7, on 112 prompts of 20 subjects. Single terms we know of first answers only.
 
 # %%
 def gold_of_ended(answered):
@@ -976,22 +969,34 @@ def gold_of_ended(answered):
     return pd.DataFrame(kept).mean(axis=1)
 
 
-def lead(policy):
-    """Policy minus reference where both ended, over subjects, and on how many prompts."""
-    difference = gold_of_ended(policy) - gold_of_ended(known)
-    means = difference.groupby([row["topic"] for row in new]).mean()  # (20 subjects,)
+def first_ended(answered):
+    """Terms of each prompt's first answer, NaN if it was cut off.  Shapes: -> (112, 5)."""
+    firsts = zip(new, answered["texts"], answered["finished"], strict=True)
+    return pd.DataFrame([pocket_terms(row, [text], [True])[0] if ended[0] else {}
+                         for row, text, ended in firsts])
+
+# %%
+def lead(difference):
+    means = difference.groupby([row["topic"] for row in new]).mean().dropna()
     return f"{told(means)} ({difference.count()})"
 
 # %%
-pd.DataFrame({reward: {f"seed {seed}": lead(run["evaluation"]["policy"])
-    for seed, run in enumerate(controls[f"{method}-kl0.0"])}
-    for reward, method in (("gold", "gold"), ("random numbers", "noise"))}).rename_axis(
-    "gold where both ended, policy minus reference (prompts)", axis=1)
+leads = {}
+for reward, method in (("gold", "gold"), ("random numbers", "noise")):
+    for seed, answered in enumerate(policies(method)):
+        first = first_ended(answered) - first_ended(known)
+        leads[f"{reward}, seed {seed}"] = {
+            "gold": lead(gold_of_ended(answered) - gold_of_ended(known)),
+            "first answers: complete": lead(first["complete"]),
+            "first answers: the other four": lead(first[TERMS[1:]].sum(axis=1, skipna=False))}
+pd.DataFrame(leads).T.rename_axis("policy minus reference where both ended (prompts)")
 
 # %% [markdown]
-# **What to see** (± 95% over subjects). Where both ended, gold's runs lead the reference, by
-# .44 to .52 points. Random numbers lose. On the prompts that the reference can finish, 89 of 112,
-# **gold taught more than to end.**
+# **What to see** (± 95% over subjects). Where both ended, gold's runs lead the reference, by .44 to
+# .52 points. Random numbers lose. On first answers *complete* (a closing mark) brings .05 at most.
+# The other four lead at every seed, but clearly at one only.
+#
+# So on the prompts that the reference can finish, 89 of 112, **gold taught more than to end.**
 
 # %% [markdown]
 # ### Exercise 3

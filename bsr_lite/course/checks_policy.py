@@ -137,15 +137,13 @@ def check_best_baseline(function: Callable) -> bool:
     return judge(check_best_baseline, function, cases)
 
 
-def check_answer_logprobs(function: Callable) -> bool:
-    """Exercise 2 of notebook 08: whole answers' log-probabilities, the end of turn included.
+def check_credited(function: Callable) -> bool:
+    """Exercise 2 of notebook 08: the part of gold's gain, term by term, that no control teaches.
 
-    Hint: cumsum of (tokens == stop), minus itself, counts the stops before each token"""
-    logprobs = -numbers(0, 4, 5).abs()
-    tokens = torch.tensor([[5, 6, 2, 7, 2], [2, 5, 5, 5, 5], [5, 6, 7, 8, 9], [5, 6, 7, 8, 2]])
-    expected = torch.stack([logprobs[0, :3].sum(), logprobs[1, 0], logprobs[2].sum(),
-                            logprobs[3].sum()])
-    return judge(check_answer_logprobs, function, [((logprobs, tokens, 2), expected)])
+    Hint: subtract the larger of the controls' mean gains, or zero if both are negative"""
+    gold, controls = numbers(0, 3, 5), numbers(1, 2, 3, 5)
+    best = [(c, torch.maximum(*c.mean(1)).clamp(min=0)) for c in (controls, controls - 2)]
+    return judge(check_credited, function, [((gold, c), gold.mean(0) - b) for c, b in best])
 
 
 def check_rescaled(function: Callable) -> bool:
