@@ -16,12 +16,12 @@
 # Where do the numbers come from? From choices: a judge says which of two answers is better.
 #
 # The lesson in one sentence: *the loss sees only the difference of two rewards*. So it never says
-# where a prompt's rewards lie. And unless choices contradict each other, it does not say how far
-# apart they lie.
+# whether a prompt's rewards are all high or all low. And how far apart they lie it says only if the
+# choices contradict each other.
 
 # %% [markdown]
-# **First reading**: Sections 1 to 8, the loss and what it cannot see. **Second reading**, at the
-# end: how sure a fit is, levels of trained networks, cures for over-confidence.
+# **First reading**: Sections 1 to 7, the loss and what it cannot see. **Second reading**, at the
+# end: language models, how sure a fit is, cures for over-confidence.
 #
 # "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025).
 # "Eq. n" is an equation of it. You need calculus, 95% intervals and a little PyTorch.
@@ -58,7 +58,7 @@ from bsr_lite import losses, plots
 from bsr_lite.data import read_groups
 
 torch.manual_seed(0)
-torch.set_default_dtype(torch.float64)  # in place of the format above: exact facts, strict checks
+torch.set_default_dtype(torch.float64)  # not float32 as above: exact facts, strict checks
 
 # %% [markdown]
 # ## A pair to look at
@@ -181,8 +181,8 @@ pd.DataFrame([{"margin": margin, "loss (nats)": bt_loss(torch.tensor([margin]), 
               for margin in (-2.0, 0.0, 2.0, 4.0)]).round(3)
 
 # %% [markdown]
-# A pair that is right by a margin of 4 costs next to nothing. One that is wrong by 2 costs two
-# nats.
+# A pair is **right** if its chosen answer has the larger reward. Right by a margin of 4 costs next
+# to nothing. Wrong by 2 costs two nats.
 #
 # The next cell checks our loss against the library's on 1,000 random pairs.
 
@@ -213,11 +213,11 @@ def design_matrix(winners, losers, count):
 print(design_matrix(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1]), count=3).int())
 
 # %% [markdown]
-# The last two rows contradict each other: the same pair, judged both ways.
+# We say that choices **contradict each other** when no rewards get them all right. Here they do:
+# the last two rows are the same pair, judged both ways.
 #
-# **The answer**: no. It is logistic regression with features $D$ and weights $r$; every label is 1,
-# "the winner won". So the loss is convex. But some changes of $r$ leave $Dr$ as it is (Section 6).
-# And labels that can all be met push $r$ to infinity (Section 7).
+# **The answer**: no. It is logistic regression with features $D$ and weights $r$. Every label is 1,
+# "the winner won". So the loss is convex.
 
 # %% [markdown]
 # ## 4. The gradient by hand
@@ -249,7 +249,7 @@ assert torch.equal(chosen.grad, -rejected.grad), (
     "as free numbers, chosen and rejected must be pushed apart equally: BT never moves their mean")
 
 # %% [markdown]
-# The figure shows loss and push against the margin, on a logarithmic scale. Look for an end.
+# The figure shows loss and push against the margin, on a logarithmic scale.
 #
 # **Predict**: at which margin is the push one half? Is there a margin where it is 0?
 
@@ -275,11 +275,9 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # $e^{-m}$.
 # </details>
 #
-# **What to see.** Both curves fall for ever, and neither reaches zero.
-#
 # **The answer**: a comparison pushes its two rewards apart, ever more weakly, and never stops. Only
-# contradiction can hold it: the same pair judged the other way, or a circle of wins ($a$ over $b$,
-# $b$ over $c$, $c$ over $a$).
+# contradiction can hold it. For free rewards that takes a circle of wins: $a$ over $b$ and $b$ over
+# $a$, or a longer one.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
@@ -354,12 +352,13 @@ for number, fitted in fitted_to.items():
 # With 200 comparisons two fits in three have a wrong order, with 3,200 none of the 300.
 # </details>
 #
-# **The answer**: yes, where enough comparisons contradict each other.
+# **The answer**: yes. Contradiction keeps the estimates finite, and many comparisons bring them
+# near the truth.
 
 # %% [markdown]
 # ## 6. No zero: what Bradley-Terry cannot see
 #
-# *Does BT also say where the rewards lie?*
+# *In Section 5 we set the mean to 0. Does BT also say where the rewards lie?*
 #
 # In RLHF only answers to the same prompt are compared. Write $r(x, y)$ for the reward of answer $y$
 # to prompt $x$. Each prompt is then a BT model of its own (Eq. 4).
@@ -408,7 +407,7 @@ shifted = gold + 6 * torch.randn(len(gold), 1)
 #   unrelated, -1 is reversed. We take it within each prompt, and then the mean.
 # - *Tau pooled.* Here all answers to all prompts stand in one list.
 #
-# **Predict**: which of the three change?
+# **Predict**: which of the two taus changes, and how far does it fall?
 
 # %%
 from bsr_lite.metrics import kendall_tau_b
@@ -421,7 +420,7 @@ def pair_loss(r):
 
 # %%
 assert abs(pair_loss(gold) - pair_loss(shifted)) < 1e-9, "the BT loss must not see c(x)"
-assert torch.equal(gold.argmax(1), shifted.argmax(1)), "best-of-n must not change under c(x)"
+assert torch.equal(gold.argmax(1), shifted.argmax(1)), "c(x) must not change which answer is best"
 pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
                      "tau within prompts": kendall_tau_b(r, gold).mean().item(),
                      "tau pooled": kendall_tau_b(r.ravel(), gold.ravel()).item()}
@@ -430,10 +429,9 @@ pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only the pooled tau: it alone compares answers to different prompts.
+# Only the pooled tau, from 1.00 to .16: it alone compares answers to different prompts, and their
+# order is nearly lost.
 # </details>
-#
-# The order across prompts is nearly lost: pooled tau falls from 1.00 to .16.
 #
 # The figure shows twelve prompts before and after the shift. Compare prompts 10 and 11, then the
 # distances inside any one prompt.
@@ -459,7 +457,7 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # four points keep their distances, and BT sees nothing else.
 #
 # Does it matter? Not for picking the **best of $n$** answers to *one* prompt. It matters where
-# rewards of *different* prompts meet.
+# rewards of *different* prompts meet: in a mean over prompts, or under one threshold for all.
 
 # %% [markdown]
 # One limit: these rewards were free numbers. In a network all prompts share the weights. So its
@@ -473,9 +471,13 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 #
 # *Does BT say how far apart the rewards lie?*
 #
-# Where enough choices contradict each other, it does (Section 5). But suppose a model has many
-# weights and few pairs, and each pair has **one label**. Then some weights may get every label
-# right. Double these weights: all margins double, and the loss falls. So no size is best.
+# In Section 5 it did: the choices contradicted each other. But suppose the rewards come from many
+# weights, the pairs are few, and each has **one label**, its winner. Then some weights may get
+# every label right: no contradiction. Double these weights. All margins double, and the loss
+# falls. So no size is best.
+#
+# With *many* pairs there may be no such weights. Then the choices contradict each other, even
+# without a circle of wins.
 #
 # How few are few? With fewer than *two pairs per weight* even coin-flip labels can usually all be
 # met (Cover, 1965). A toy shows what follows.
@@ -483,7 +485,7 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # %% [markdown]
 # In the toy an answer is a list of 40 random features, and its true reward is a weighted sum of
 # them. True margins have a standard deviation of about 2. The judge follows BT. A fit has 40
-# weights to learn, so the border lies at 80 pairs.
+# weights to learn, so with 60 pairs it is below Cover's border of 80.
 #
 # The next cell draws pairs: the features of the chosen answer minus those of the rejected one.
 
@@ -538,8 +540,8 @@ def show(rows):  # means of eight draws
     return pd.DataFrame(rows).transpose().map(lambda x: x.mean().item()).round(2) + 0.0
 
 # %% [markdown]
-# We fit 60 pairs, below the border, then 250 and 2,000. Each number gets eight draws of pairs. The
-# table shows their means after 3,000 passes.
+# We fit 60, 250 and 2,000 pairs. Each number gets eight draws of pairs. The table shows their means
+# after 3,000 passes.
 #
 # **Predict**: which fits claim the most? Which are right most often?
 
@@ -564,8 +566,9 @@ show(rows)
 # The fits to 60 pairs claim the most. The fits to 2,000 pairs are right most often.
 # </details>
 #
-# The scale of "right": a coin is right .50 of the time, the true rewards .78. The 60-pair fits are
-# right .65 of the time, yet claim .96. They meet every training label, the judge's errors included.
+# The scale of "right": a coin is right .50 of the time, the true rewards .78. So the judge's noise
+# is .22. The 60-pair fits claim .96 and are right .65 of the time. They meet every training label,
+# the judge's errors included.
 #
 # The figure shows the size during training over the true size. Look which curves level off.
 
@@ -588,25 +591,129 @@ plots.label(axis, "passes over the pairs", "norm / true norm",
             "Uncontradicted, the size grows on")
 
 # %% [markdown]
-# **What to see.** The 60-pair size grows to the last pass. The other two level off: there some
-# training pairs stay wrong, and they contradict the rest.
+# **What to see.** The 60-pair size grows to the last pass: every label is met, so nothing holds it.
+# The other two level off: there the choices contradict each other, and some pairs stay wrong.
 #
 # But a ceiling need not be the right one. The 250-pair size stops at 1.58 times the true size, and
 # these fits over-claim by .10.
 
 # %% [markdown]
-# Another limit: the toy shows that this can happen, not that it must. Four trained reward models of
-# ours passed *once* over 900 pairs, and no 95% interval of their over-claim goes beyond .07. But
-# they claim little, about .64, so even a coin would over-claim by only .14 (Exercise 4, second
-# reading).
+# Another limit: the toy shows that over-confidence can happen, not that it must. In Exercise 4
+# (second reading) you judge four trained reward models.
 #
-# **The answer**: only where enough choices contradict each other. Pairs that never do put no
-# ceiling on the size, so with long training a model can become over-confident.
+# **The answer**: only if the choices contradict each other. Without contradiction nothing ends the
+# growth of the size, so with long training a model can become over-confident.
 
 # %% [markdown]
-# ## 8. Where a language model keeps the size
+# ## Exercises
 #
-# *What is the size in a language model?*
+# A wrong answer gets a hint. Solutions are in `notebooks/solutions/`.
+#
+# **1.** Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
+# = r_{first} - r_{second}$ the loss of a pair is $-q \log\sigma(m) - (1-q) \log\sigma(-m)$. Return
+# its derivative with respect to $m$, for a tensor $m$ of any shape and a float $q$. Then say where
+# it is zero, and compare with question 5 below.
+#
+# <details><summary>Hint</summary>
+#
+# The second term is the function of Section 4, taken at $-m$.
+# </details>
+
+# %%
+from bsr_lite.course import checks
+
+
+def soft_label_gradient(margin, q):
+    return None
+
+
+checks.check_soft_label_gradient(soft_label_gradient);
+
+# %% [markdown]
+# **2.** Comparisons need not cover all pairs. Given a list `compared` of tuples `(a, b)` among
+# answers `0 .. count - 1` (it may be empty, and a pair may come twice): how many *independent*
+# changes of the rewards change no margin of a compared pair? (In Section 6 there were five.)
+#
+# <details><summary>Hint</summary>
+#
+# Draw answers as points, comparisons as lines. Which vectors $v$ have $v_a = v_b$ along every line?
+# </details>
+
+# %%
+def invisible_directions(count, compared):
+    return None
+
+
+checks.check_invisible_directions(invisible_directions);
+
+# %% [markdown]
+# **On paper.** $a$ beats $b$ three times and loses to it once. $b$ beats $c$ once. Rewards are free
+# numbers, and we train without end. What becomes of the margins $r_a - r_b$ and $r_b - r_c$? Which
+# one comparison more would make both end?
+#
+# <details><summary>Hint</summary>
+#
+# Which answers lie on a circle of wins? And when do the pushes between $a$ and $b$ cancel?
+# </details>
+#
+# <details><summary>Answer</summary>
+#
+# $r_a - r_b$ tends to $\ln 3$, where $3\,\sigma(-m) = \sigma(m)$. $r_b - r_c$ grows for ever: no
+# circle of wins goes through $c$. A win of $c$, over $a$ or $b$, makes one.
+# </details>
+
+# %% [markdown]
+# ## Check yourself
+#
+# 1. Two labs train on the same pairs; one's rewards are all 100 higher. Whose model is better?
+# 2. A fit gets every training pair right. Why is that no good news when judges are noisy?
+# 3. You scale a model's rewards by three. What changes: its choices, its claims, its loss?
+# 4. Why can judges do without a common scale of marks?
+# 5. Ten people judge each pair instead of one. What happens to endless margins?
+
+# %% [markdown]
+# <details><summary>Answers</summary>
+#
+# 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
+# 2. It learned the wrong labels, too, and nothing contradicts its margins.
+# 3. Not its choices. Its claims grow. Pairs that it has right cost less, the others more.
+# 4. The loss sees differences within a prompt, and only who won.
+# 5. Where people disagree, they end: at $\sigma(m) = q$ the derivative of Exercise 1 is zero.
+# </details>
+
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Healthy | If not, or next, vary |
+# |---|---|---|
+# | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs |
+# | share right, fresh pairs | toward the truth's (here .78) | more pairs |
+# | claims minus this share | near 0 | above: more pairs, or fewer passes (Section 12) |
+#
+# \* For real judges it is unknown. Have some pairs judged twice: the noise lies between half of the
+# share of labels that differ and all of it.
+
+# %% [markdown]
+# ## What you know now
+#
+# **The loss sees only differences of two rewards: no zero for a prompt, and a size only if the
+# choices contradict each other.**
+#
+# Even then the size may be wrong. So trust no order of prompts, and no margin, that you have not
+# checked on fresh data.
+#
+# Next: **02 · Do hidden norms disperse while a reward model is trained?** looks at what makes
+# margins grow in a language model.
+
+# %% [markdown]
+# ## Second reading
+#
+# For those who will train or judge a reward model: language models (Section 8), how sure a fit is
+# (9), levels of trained networks (10), claims in detail (11), cures for over-confidence (12),
+# number formats (13). Exercises 3 and 4 need it.
+
+# %% [markdown]
+# ## 8. What makes a margin large in a language model
 #
 # A language model holds a vector, the **hidden state**, at each **token** (piece of a word). A
 # reward model takes the last token's hidden state $h$ and multiplies it by one vector of weights,
@@ -622,94 +729,8 @@ plots.label(axis, "passes over the pairs", "norm / true norm",
 # $$r_w - r_l = W_p^\top (h_w - h_l) = \lVert W_p\rVert\,\lVert h_w - h_l\rVert \cos\psi_\Delta
 # \qquad \text{(Eq. 23)}.$$
 #
-# **The answer**: three factors, the length of the head, the distance of the two states, and a
-# cosine. BT does not care which one grows.
-
-# %% [markdown]
-# ## Exercises
-#
-# A wrong answer gets a hint. Solutions are in `notebooks/solutions/`.
-#
-# **1.** Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
-# = r_{first} - r_{second}$ the loss of a pair is $-q \log\sigma(m) - (1-q) \log\sigma(-m)$. Return
-# its derivative with respect to $m$, for a tensor $m$ of any shape and a float $q$. Where is it
-# zero?
-
-# %%
-from bsr_lite.course import checks
-
-
-def soft_label_gradient(margin, q):
-    return None
-
-
-checks.check_soft_label_gradient(soft_label_gradient);
-
-# %% [markdown]
-# **2.** Comparisons need not cover all pairs. Given a list `compared` of tuples `(a, b)` among
-# answers `0 .. count - 1` (it may be empty, and a pair may come twice): how many directions can
-# Bradley-Terry not see? A direction is a change of the rewards that changes no margin.
-#
-# <details><summary>Hint</summary>
-#
-# Draw answers as points, comparisons as lines. Which vectors $v$ have $v_a = v_b$ along every line?
-# </details>
-
-# %%
-def invisible_directions(count, compared):
-    return None
-
-
-checks.check_invisible_directions(invisible_directions);
-
-# %% [markdown]
-# ## Check yourself
-#
-# 1. Two labs train on the same pairs; one's rewards are all 100 higher. Whose model is better?
-# 2. A fit gets every training pair right. Why is that no good news when judges are noisy?
-# 3. You scale a model's rewards by three. What changes: its choices, its claims, its loss?
-# 4. Why need judges not agree on a scale of marks?
-# 5. Ten people judge each pair instead of one. What happens to endless margins?
-
-# %% [markdown]
-# <details><summary>Answers</summary>
-#
-# 1. Neither: BT, tau within prompts and best-of-$n$ see no level.
-# 2. It learned the wrong labels, too, and nothing contradicts its margins.
-# 3. Not its choices. Its claims grow. Pairs that it has right cost less, the others more.
-# 4. The loss sees differences within a prompt, and only who won.
-# 5. Where people disagree, they end: the loss is content where $\sigma(m)$ is the share.
-# </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Healthy | If not, or next, vary |
-# |---|---|---|
-# | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs |
-# | share right, fresh pairs | toward the truth's (here .78) | more pairs |
-# | claims minus this share | near 0 | above: more pairs, fewer passes; below: go on |
-#
-# \* For real judges it is unknown. Labels that differ when pairs are judged twice show it.
-
-# %% [markdown]
-# ## What you know now
-#
-# **Choices alone never tell the zero of a prompt's rewards. They tell the size only where enough of
-# them contradict each other, and only fresh pairs test it.**
-#
-# The difference of two rewards is all that the loss sees. So trust no order of prompts, and no
-# margin, that you have not checked.
-#
-# Next: **02 · Do hidden norms disperse while a reward model is trained?** measures the three
-# factors of Eq. 23 in a real one.
-
-# %% [markdown]
-# ## Second reading
-#
-# For those who will train or judge a reward model: how sure a fit is (Section 9), levels of trained
-# networks (10), claims in detail (11), cures for over-confidence (12), number formats (13).
-# Exercises 3 and 4 need it.
+# So three factors can make a margin large: the length of the head, the distance of the two states,
+# and a cosine. The loss sees only their product. Training decides which one grows.
 
 # %% [markdown]
 # ## 9. How sure is a fit?
@@ -850,8 +871,8 @@ axis.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), 
 # in every draw (Section 7's figure). So over-confidence needs no endless margin.
 #
 # Why does the 250-pair size stop too high? *Training* pairs set it, and the fits learned part of
-# their noise: they are wrong on 18% of training pairs, 27% of fresh ones. So they met too little
-# contradiction.
+# their noise. 18% of the training pairs stay wrong, 27% of fresh ones. So too few wrong pairs held
+# the size back.
 
 # %% [markdown]
 # ## 12. Cures for over-confidence
@@ -899,7 +920,10 @@ show({name: {f"{number:,} pairs": at[number]["claims - right"] for number in fit
 
 # %% [markdown]
 # **What to see.** Ten passes are too many for 60 pairs and too few for 2,000: those fits claim .05
-# too *little*. The other two cures, chosen on fresh pairs, leave .02 or less on average.
+# too *little*. The other two cures leave .02 or less on average.
+#
+# But both chose with 20,000 fresh pairs, beside 60 to train on. And the best stop is the best of
+# only eleven moments. Would fewer fresh pairs do? The next cell tries 200, for the factor.
 
 # %%
 late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
@@ -925,9 +949,9 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # size. *Over-confidence is a size too great for a direction that is partly wrong.*
 
 # %% [markdown]
-# *Training pairs wrong* tells little until it is compared with the judge's noise, here .22. For
-# real judges, have some pairs judged twice, independently. The noise is at most the share where the
-# two labels differ, and at least half of it.
+# Compare *training pairs wrong* with the judge's noise, here .22. For real judges, why do two
+# independent labels of a pair bound it? If the judge errs with probability $p \le 1/2$, the two
+# differ with probability $2p(1-p)$. This lies between $p$ and $2p$.
 
 # %% [markdown]
 # ## 13. The loss in float32
@@ -964,9 +988,10 @@ checks.check_comparisons_needed(comparisons_needed);
 # %% [markdown]
 # ### Exercise 4
 #
-# *Judge a record.* The reward models of Section 10 (`study_lora`) saw 900 pairs, one label each, in
-# one pass. Someone says: "Millions of weights, 900 labels: like the 60-pair fits they claim far
-# more than they know." Section 7 gave only the outcome. Judge it yourself: may the sentence stand?
+# The reward models of Section 10 (`study_lora`) saw 900 pairs, one label each, in one pass. Someone
+# says: "Millions of weights, 900 labels: like the 60-pair fits they claim far more than they know."
+# May the sentence stand? First write down which over-claim would let it. These models claim about
+# .64, so even a coin would over-claim by only .14.
 #
 # From a model's margins and the true ones (tensors) return its mean claim minus the mean
 # probability that the judge of Section 1 agrees with it.
@@ -992,9 +1017,7 @@ checks.check_overclaim(overclaim);
 # - `response_disjoint`: training prompts, answers by language models not seen in training;
 # - `mutual_disjoint`: both new.
 #
-# First write down which over-claim would let the sentence stand. These models claim about .64 on
-# average, so even a coin would over-claim by only .14. Then compare both ends of each interval with
-# your number.
+# Compare both ends of each interval with the number that you wrote down.
 
 # %%
 def all_margins(scores):  # per prompt the rewards of its answers; returns those of all pairs
