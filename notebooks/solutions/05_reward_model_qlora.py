@@ -56,8 +56,7 @@ print(f"70B: {fixed_memory(68.5e9, 1.05e9, 0.207e9):.1f} GB")
 
 # %% [markdown]
 # 8B: 4.65 GB of base and .67 of what is trained, as in Section 4; a 16 GB card keeps about 10 for
-# CUDA and activations. 70B rules out every card of 40 GB and below, as we count. (A
-# real one may have 42.9 times $10^9$ bytes: some 2 are left for CUDA and the batch.) On one of 48
+# CUDA and activations. 70B needs 40.7 GB, so cards of 16, 24 and 32 GB are ruled out. On one of 48
 # GB some 7 are left: whether that is enough, the tokens of the batch decide.
 
 # %% [markdown]
