@@ -16,8 +16,8 @@
 # must be the same before saving and after loading. A trained head must differ from a random one.
 # And a number that looks odd needs a scale.
 #
-# A clinic is looked up. **First reading**: five symptoms in Sections 1 to 5, and a table of all
-# eight. **Second reading**, at the page's end: the other three, and what the first leaves open.
+# A clinic is looked up. The **first reading** shows five symptoms, and a table of all nine. The
+# **second reading**, at the page's end, has the other four, and what the first leaves open.
 
 # %% [markdown]
 # After the first reading you can
@@ -67,7 +67,7 @@ from functools import partial
 import pandas as pd
 import torch
 
-from bsr_lite import batching, generate, plots, rloo
+from bsr_lite import batching, generate, plots
 from bsr_lite.course import checks_clinic as checks
 from bsr_lite.course import doctor
 from bsr_lite.embedded import quiet_loading
@@ -97,9 +97,7 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # pairs train the head. 48 pairs of other prompts test it: these are the **new pairs**.
 #
 # The worst answer is often gibberish or unfinished, so a high accuracy is easy. That suits a
-# healthy patient, but measures no method.
-#
-# This cell reads the pairs, loads the model, and shows one new pair.
+# healthy patient, but measures no method. The cell shows one new pair.
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -163,21 +161,22 @@ start = model.head_weight.clone().cpu()  # drawn from N(0, 1/(H+1)), untrained
 healthy = fitted(seen, start, "bsr", bsr_lambda=0.1)
 model.head_weight.copy_(healthy)
 model.meta["new_head"] = False  # it is trained now; saving and loading does this by itself
-assert doctor.examine(model, pairs), "the positive control: no check says broken"
+assert doctor.examine(model, pairs), "the control: no check says broken"
 
 # %% [markdown]
 # **What to see.** A line holds a check's name, its verdict, and what it measured. *ok*: this check
 # found nothing, which does not mean that all is well. *look*: this may be fine. *broken*: mend
 # this first.
 #
-# The first reading uses three lines: *head* (Section 4), *level* (1 and 2) and *accuracy* (3). The
+# The first reading uses three lines: *level* (Sections 1, 2), *accuracy* (3) and *head* (4). The
 # others wait for the second.
 
 # %% [markdown]
-# How does *accuracy* come to its verdict? It compares with two rules that know nothing of quality.
-# "The longer answer wins" ranks .31 of the pairs rightly, so "the shorter answer wins" ranks .69.
-# The verdict is *ok* if the whole interval, here .83 to .98, lies above both rules. It is *broken*
-# if the whole interval lies below .5, else *look*.
+# How does *accuracy* come to its verdict? It knows two rules that are blind to quality. "The longer
+# answer wins" ranks .31 of the pairs rightly, so "the shorter answer wins" ranks .69.
+# - *ok*: the whole interval, here .83 to .98, lies above both rules.
+# - *broken*: the whole interval lies below .5.
+# - *look*: all else.
 #
 # **The answer**: of a model that is well each check says *ok*. From here on a *broken* means
 # something.
@@ -224,7 +223,7 @@ assert torch.equal(high.diff(dim=1) < 0, low.diff(dim=1) < 0), "a level changes 
 #
 # - Where a fixed number meets the reward: "-1 for an unfinished answer", "accept above 0".
 # - In 16 bits. Near 300 the numbers of the format bfloat16 lie 2 apart. So two different rewards
-#   may be rounded to one number: the pair ties. The cell counts such pairs.
+#   may be rounded to one number: the pair ties.
 
 # %%
 ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low)]
@@ -232,8 +231,7 @@ print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0
 assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps grow with it"
 
 # %% [markdown]
-# At a level of 300 23% of the pairs tie in bfloat16, at a level of 0 none. So score in 32 bits,
-# and subtract the level before anything is rounded.
+# So score in 32 bits, and subtract the level before anything is rounded.
 #
 # **The answer**: rewards around 300 are no illness, unless a fixed number or 16 bits meet them.
 
@@ -251,10 +249,10 @@ brief(doctor.accuracy, lowered);
 # %% [markdown]
 # Now no reward is above zero, and so the level's verdict is *look*. The accuracy is still .92.
 #
-# If you want rewards around zero, subtract their mean, as in Section 1. Or train with BSR: its
-# price on the sum of rewards sees the level, which Bradley-Terry cannot see (03).
+# BSR's price on the sum of rewards sees such a level, Bradley-Terry does not (03).
 #
-# **The answer**: all rewards negative is no illness, for the same reason as 300.
+# **The answer**: negative rewards are no illness, unless a fixed number meets them. "Accept above
+# 0" would now reject every answer.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
@@ -265,8 +263,7 @@ brief(doctor.accuracy, lowered);
 # alphabet.
 #
 # With these labels we train a head, called *alphabet*. **Predict** its accuracy on the training
-# pairs with these labels, and on the new pairs, whose labels are right. The first cell trains the
-# head, the second judges it.
+# pairs with these labels, and on the new pairs, whose labels are right.
 
 # %%
 flip = torch.tensor([pair.chosen > pair.rejected for pair in train])  # break
@@ -293,11 +290,12 @@ print(f"healthy on its training pairs: {right:.2f}")
 # </details>
 #
 # **What to see.** The loss falls. On its training pairs the head gets .84, and the check says
-# *ok*. On the new pairs it gets .56: only they show the fault. The healthy head, trained in the
-# same way with the right labels, gets .98 and .92.
+# *ok*. On the new pairs it gets .56: only they show the fault. (By accident 56% of the training
+# labels stayed right, too.) The healthy head, trained in the same way with the right labels, gets
+# .98 and .92.
 #
-# In your own run you have no healthy head beside yours. And overfitting alone can look like this.
-# So read the labels: are they sorted by anything but quality?
+# Overfitting alone can look like this, too. So read the labels: are they sorted by anything but
+# quality?
 
 # %%
 for name, turned in (("as they were", torch.zeros_like(flip)), ("after the fault", flip)):
@@ -305,14 +303,12 @@ for name, turned in (("as they were", torch.zeros_like(flip)), ("after the fault
     print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
 
 # %% [markdown]
-# Chosen comes first in all pairs: so the labels give the fault away. Whether the head has learned
-# the alphabet's rule, or its 80 pairs by heart, we leave open.
+# Chosen comes first in all pairs: so the labels give the fault away.
 #
-# ### What does a random head get?
+# ### What does a head get that has learned nothing?
 #
-# What does a head get that has learned nothing? We draw 1000 random heads. Beside them we toss
-# 1000 coins, each once for every new pair. 95% of the coins rank between 35% and 65% of the pairs
-# rightly.
+# We draw 1000 random heads. Beside them we toss 1000 coins, each once for every new pair. 95% of
+# the coins rank between 35% and 65% of the pairs rightly.
 #
 # **Predict** between which accuracies 95% of the random heads lie.
 
@@ -330,8 +326,8 @@ for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # (
 # From 17% to 81%, about twice as wide as the coins' range.
 # </details>
 #
-# Why is a random head no coin? A coin is tossed anew for each pair. One head ranks all 48 pairs,
-# and its mistakes come together. (What ties them together: Section 10, second reading.)
+# A coin is tossed anew for each pair. One head ranks all 48 pairs, and its mistakes come together.
+# (Why: Section 10, second reading.)
 #
 # The figure puts three heads beside the 1000 random ones. *Untrained* is our `start`, one more
 # random head. Look which of the three lie outside the light band, the range of 95%.
@@ -341,7 +337,7 @@ for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # (
 _, axis = plots.panels()
 counts, _, _ = axis.hist(drawn, bins=((torch.arange(50) - 0.5) / 48).tolist(), color="#BBBBBB")
 axis.axvspan(*reach, color="black", alpha=0.06, linewidth=0)
-axis.text(reach[0], 1.28 * counts.max(), " 95% of the heads")
+axis.text(reach[0], 1.28 * counts.max(), " 95% of random heads")
 marks = {"alphabet": learned, "untrained": start, "healthy": healthy}
 marks = {name: judged(new @ head)["score"] for name, head in marks.items()}
 for name, value in marks.items():
@@ -354,21 +350,23 @@ plots.label(axis, "share of the 48 new pairs ranked rightly", "random heads, of 
 assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["healthy"]
 
 # %% [markdown]
-# **What to see.** Only healthy lies above the band. Alphabet lies within it, and so its .56 cannot
-# be told from a random head's accuracy. Nor can .75, which untrained gets by luck. Nor could .30,
-# as the band reaches down to .17. Only outside the band is luck unlikely. Below it something was
-# probably learned, with the wrong sign. So quote no accuracy without this range.
+# **What to see.** Only healthy lies above the band. Alphabet's .56 lies within it, and so cannot be
+# told from a random head's accuracy. Nor can .75, which untrained gets by luck. Nor could .30: the
+# band reaches down to .17. Below the band something was probably learned, with the wrong sign.
 #
-# **The answer**: an accuracy within the range of random heads cannot tell whether anything was
-# learned. Then read the labels.
+# Two ranges answer two questions. The *interval*: what would other *pairs* give this head? The
+# *band*: what do other *heads* get on these pairs? The doctor knows only the interval, so its *ok*
+# is not enough.
+#
+# **The answer**: the model may have learned labels that are wrong: read them. An accuracy on new
+# pairs shows learning only where it lies outside the band of random heads.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
 #
 # Was everything saved? `save_pretrained` saves the object that it is called on. Here somebody
 # calls it on the backbone. The head is no part of the backbone, so it is not saved. Loading then
-# draws a new head: $H = 576$ numbers from $N(0, 1/(H+1))$. Plain transformers also draws one, and
-# only warns.
+# draws a new head: $H = 576$ numbers from $N(0, 1/(H+1))$.
 #
 # **Predict** the norm of the new head; the healthy head has 1.62. Does the norm give the fault
 # away?
@@ -386,12 +384,11 @@ except SystemExit as end:
 # <details><summary>Answer</summary>
 #
 # About 1: 576 squares add up, each about 1/577. That only hints at the fault, because a trained
-# head may have such a norm as well.
+# head may have such a norm, too.
 # </details>
 #
-# The verdict does not come from the norm. It comes from the folder, which holds no head. So the
-# check has a gap: a random head that somebody *saved* can pass. The cure is to save the whole
-# model.
+# The verdict comes from the folder, which holds no head. So the check has a gap: a random head that
+# somebody *saved* can pass. The cure is to save the whole model.
 
 # %%
 from bsr_lite.saving import save_reward_model
@@ -401,8 +398,8 @@ loaded = load_reward_model(str(RUNS / "whole")).requires_grad_(False)
 doctor.tell(doctor.head, loaded);
 
 # %% [markdown]
-# The sure comparison is of rewards before saving and after loading. We make it for three pairs,
-# once with only the backbone saved, once with the whole model.
+# Neither norm nor folder is sure. So we compare the rewards of three pairs before saving and after
+# loading.
 
 # %%
 again = judged(new @ healthy)
@@ -412,18 +409,21 @@ first = pairs_as_groups(pairs[:3])
 found = {"before saving": again["rewards"][:3], "backbone saved": evaluate(anew, first)["rewards"],
          "all saved": evaluate(loaded, first)["rewards"]}
 torch.testing.assert_close(*map(torch.tensor, (found["all saved"], found["before saving"])),
-                           rtol=1e-4, atol=1e-4)
+                           rtol=0, atol=1e-4)
 pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
               for name, rewards in found.items()},
              index=[f"pair {n}, {side}" for n in (1, 2, 3) for side in ("chosen", "rejected")])
 
 # %% [markdown]
-# **What to see.** With the whole model saved the rewards agree. With only the backbone all six
-# differ. The chosen answers differ by .5 at most, the rejected ones by up to 2.9. So compare both
-# answers, and of more than one pair.
+# **What to see.** With the whole model saved the rewards agree: the cell asserts it, to .0001 in 32
+# bits. With only the backbone all six differ: the chosen answers by .5 at most, the rejected ones
+# by up to 2.9. So compare both.
 #
-# **The answer**: if rewards before saving and after loading differ, something was not saved. Look
-# for the head first.
+# A difference says *that* something changed, not *what*. Other suspects than the head: the
+# *template* that joins prompt and answer to one text, the padding, the number format.
+#
+# **The answer**: score three pairs before saving, and keep the rewards. If they differ after
+# loading, look for the head first.
 
 # %% [markdown]
 # ## 5. "My KL is negative"
@@ -464,8 +464,7 @@ print(f"means below zero: {(means < 0).float().mean():.0%}")
 # 42% of them.
 # </details>
 #
-# In the figure look at the gap between zero and the true KL. Compare it with the width of the
-# heap.
+# In the figure compare the gap between zero and the true KL with the width of the heap.
 
 # %%
 # drawing only
@@ -484,60 +483,64 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 
 # %% [markdown]
 # **What to see.** The true KL lies just above zero. The standard deviation of the means is about
-# five times as large. So a mean slightly below zero may be noise.
+# five times as large as this KL. So a mean slightly below zero may be noise.
 #
 # What is *slightly*? A mean has a *standard error*, here the standard deviation of the 32 terms
 # divided by $\sqrt{32}$. The check *kl* says *look* if the mean lies at most two standard errors
-# below zero, and *broken* if it lies deeper. How often would it call our healthy toy broken?
+# below zero, and *broken* if it lies deeper. How often would it call a healthy policy broken? We
+# ask it of our toy, and of a second one: there only the rarest word becomes 1.5 times as likely.
 
 # %%
-errors = samples.std(1) / 32**0.5
-deep = (means + 2 * errors < 0).float().mean()
-print(f"means more than two standard errors below zero: {deep:.1%}")
+def deep(samples):  # share of means more than two standard errors below zero
+    errors = samples.std(1) / samples.shape[1]**0.5
+    return (samples.mean(1) + 2 * errors < 0).float().mean()
+
+
+print(f"the toy, 32 samples: {deep(samples):.1%} too deep")
+other = ref * torch.tensor([1, 1, 1, 1, 1.5]) / 1.025  # sums to one
+for size in (32, 320):
+    dice = torch.Generator().manual_seed(0)
+    words = torch.multinomial(other.expand(1000, 5), size, True, generator=dice)
+    print(f"the second, {size} samples: {deep((other / ref).log()[words]):.1%} too deep,",
+          f"{(words != 4).all(1).float().mean():.1%} without the rarest word")
 
 # %% [markdown]
-# Seldom: .7% of the means lie so deep.
+# Our toy seldom: .7%. The second one more often: 8.4% with 32 samples. Just as many samples miss
+# the rarest word, the only one with a positive term. Then all 32 terms are equal and negative, and
+# the standard error is zero. With 320 samples .5% are left.
 #
-# And if the mean of your own run does? Then it is hardly noise. The mean is a KL only if the
-# answers were sampled from the policy that is scored. So compare who sampled with who was scored.
-# (A case: Section 9, second reading.)
+# So in your own run first take more answers. If the mean stays so deep, compare who sampled with
+# who was scored: the mean is a KL only if both are the same policy. A mean above zero can be wrong,
+# too. (Cases of both: Section 9 and Exercise 2, second reading.)
 #
-# The check sees only the sign: an estimate can be wrong and still positive, as Exercise 2 shows.
-#
-# **The answer**: a KL estimate slightly below zero may be noise, and is no fault. To say
-# *slightly* compare it with its standard error.
+# **The answer**: a KL estimate below zero proves no fault. Compare it with its standard error, and
+# take more answers.
 
 # %% [markdown]
 # ## The whole clinic in one table
 #
-# Look your symptom up here. Its number is that of its section. Sections 6 to 9 are in the second
-# reading.
+# Look your symptom up by its section's number. *Neither*: the number only needs its scale. Sections
+# 6 to 9, and their words, are in the second reading.
 
 # %%
 pd.DataFrame([
-    ["rewards of 300", "mean and distance to pair mean", "neither: only odd",
-     "level", "whether a threshold, or 16 bits, meets it"],
-    ["all negative", "mean and distance to pair mean", "neither: only odd",
-     "level", "where the level came from"],
-    ["accuracy of 50%", "accuracy on new pairs, yours and random heads'",
-     "differ; else read labels", "accuracy", "a lucky random head; new pairs turned, too"],
-    ["other scores after loading", "rewards before and after", "agree",
-     "head", "a random head that was saved"],
-    ["negative KL", "mean and standard error; then who sampled, who scored", "agree",
-     "kl", "a wrong one that is still above 0"],
-    ["scores change with the batch", "rewards alone and in a batch", "agree",
-     "batches", "in bfloat16, any error below half a deviation"],
-    ["loss stays at log 2", "a pair's answers, whole and cut", "differ",
-     "data", "a head that is never updated"],
-    ["accuracy gone with a template", "last tokens of all chats, in training and now", "agree",
-     "template", "a model trained with another template"]],
-    columns=["symptom", "compare first", "they must", "the doctor's line", "it cannot tell"],
-    index=[1, 2, 3, 4, "5, 9", 6, 7, 8])
+    ["rewards of 300", "mean, distance to pair mean", "neither", "if a fixed number meets it"],
+    ["all rewards negative", "mean, distance to pair mean", "neither", "where the level came from"],
+    ["accuracy of 50%", "yours and random heads', new pairs", "differ", "new pairs turned, too"],
+    ["other scores after loading", "rewards before and after", "agree", "what has changed"],
+    ["KL slightly below 0", "mean and standard error", "neither", "a fault as small as the noise"],
+    ["scores change in batches", "rewards alone, in a batch", "agree", "small bfloat16 errors"],
+    ["loss stays at log 2", "a pair's answers, cut", "differ", "if the head is never updated"],
+    ["another template", "last tokens, in training and now", "agree", "if accuracy suffers by it"],
+    ["KL far below 0", "who sampled, who was scored", "agree", "a wrong one that is above 0"]],
+    columns=["symptom", "compare first", "they must", "it cannot tell"], index=range(1, 10))
 
 # %% [markdown]
 # For your own model: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where DATA is a
-# file with columns chosen and rejected. Take pairs that MODEL was *not* trained on. For the range
-# of random heads take Section 3's code with *your* pairs: 17% to 81% is of these 48 alone.
+# file with columns chosen and rejected. Take pairs that MODEL was *not* trained on.
+#
+# For the range of random heads take Section 3's code, with *your* pairs and `states` of the model
+# *before* training. 17% to 81% is of these 48 pairs and this backbone alone.
 
 # %% [markdown]
 # ## Exercises
@@ -546,14 +549,30 @@ pd.DataFrame([
 # Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
+# ### On paper: two reports
+#
+# Ill, well, or can one not tell? And what do you compare next?
+#
+# - *A*: accuracy .75 (.68 to .82) on new pairs. On these pairs 95% of random heads get .30 to .70,
+#   and "the longer answer wins" gets .72.
+# - *B*: no line says *broken*. Three rewards before saving: 1.6, 1.4, 1.3; after loading: .4, .6,
+#   .5. The head's norm is 1.01.
+#
+# <details><summary>Answers</summary>
+#
+# - A: one cannot tell. Luck is unlikely, but length may explain it. Judge pairs of like length.
+# - B: ill, for rewards must agree. Perhaps a random head was saved: compare its weights with the
+#   trained ones.
+# </details>
+
+# %% [markdown]
 # ### Exercise 1
 #
-# `recorded` holds the rewards of four methods, four seeds each; `bt` is Bradley-Terry. Write the
-# level in units of Section 1's *distance to pair mean*: shape (P, 2) in, one number out.
+# `recorded` holds rewards of new pairs, of four seeds each: BSR's, and Bradley-Terry's (`bt`) from
+# two studies. Write the level in units of Section 1's *distance to pair mean*: shape (P, 2) in, one
+# number out.
 #
-# **Predict**: if a loss does not see the level, will its four seeds have four random levels, or
-# one? Call it a level where its size exceeds one unit: like the doctor's ten, a convention. Which
-# methods have one?
+# **Predict**: Bradley-Terry does not see the level. Will its four seeds agree on one?
 #
 # <details><summary>Hint</summary>
 #
@@ -562,9 +581,10 @@ pd.DataFrame([
 
 # %%
 recorded = {}
-for path in sorted(Path("data/runs/study_lora").glob("*-seed*/evaluation.json")):
-    scenarios = json.loads(path.read_text())["scenarios"]
-    recorded[path.parent.name] = torch.tensor(scenarios["in_domain"]["rewards"])  # (240, 2)
+for run in ("study_lora/bsr", "study_lora/bt", "study_terms/bt"):
+    files = sorted(Path("data/runs").glob(f"{run}-seed*/evaluation.json"))
+    kept = [json.loads(file.read_text())["scenarios"]["in_domain"]["rewards"] for file in files]
+    recorded[run] = [torch.tensor(rewards) for rewards in kept]  # of each seed (240, 2)
 
 
 def level_in_units(rewards):
@@ -572,32 +592,8 @@ def level_in_units(rewards):
 
 
 if checks.check_level_in_units(level_in_units):
-    print({name: round(float(level_in_units(r)), 1) for name, r in recorded.items()})
-
-# %% [markdown]
-# ### Exercise 2
-#
-# A model can be sampled at a *temperature* $T$: the log-probabilities are divided by $T$ before
-# the softmax. Give the exact mean of $\log \pi - \log \pi_\text{ref}$ when the words are drawn
-# from $\pi$ at temperature $T$. `pi` and `ref` are distributions over five words.
-#
-# The cell takes Section 5's `ref` and a sharper policy, $\pi \propto \pi_\text{ref}^2$.
-# **Predict** at which $T$ the words come from the reference itself. Where is the mean wrong and
-# still positive?
-#
-# <details><summary>Hint</summary>
-#
-# Which distribution do the words come from?
-# </details>
-
-# %%
-def mean_k1(pi, ref, temperature):
-    return None
-
-
-if checks.check_mean_k1(mean_k1):
-    for temperature in (0.5, 1.0, 1.2, 1.4, 2.0, 3.0):
-        print(temperature, mean_k1((2 * ref.log()).softmax(0), ref, temperature))
+    for run, seeds in recorded.items():
+        print(run, [round(float(level_in_units(r)), 1) for r in seeds])
 
 # %% [markdown]
 # ## Check yourself
@@ -606,17 +602,18 @@ if checks.check_mean_k1(mean_k1):
 # 2. Accuracy on new pairs lies clearly *below* one half. Was something learned?
 # 3. Accuracy is .84 on the training pairs, and the check says *ok*. What does that say of new
 #    ones?
-# 4. The head of a loaded model has norm 1.0. Was it lost? What do you compare?
+# 4. No line of the doctor says *broken*. Name two faults that it cannot see.
 # 5. A KL estimate is -.01, with a standard error of .01. Is that a fault? What would you do?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. Not for that reason. Look at accuracy, and whether a fixed number or 16 bits meet the rewards.
-# 2. Not for sure: many random heads do as badly. Below the range of 95% of them something probably
+# 2. Not for sure: random heads may do as badly. Below the range of 95% of them something probably
 #    was, with the wrong sign. Then suspect turned labels.
 # 3. Nothing: Section 3's *alphabet* head had just that, and .56 on new pairs.
-# 4. The norm only hints. Compare rewards before saving and after loading.
+# 4. A random head that was saved; an accuracy within the range of random heads; new pairs with
+#    turned labels, too; a wrong KL estimate above zero.
 # 5. It may be noise: it lies one standard error below zero. Take more answers: noise shrinks.
 # </details>
 
@@ -627,26 +624,25 @@ if checks.check_mean_k1(mean_k1):
 # |---|---|---|
 # | mean reward | any, if no fixed number meets it | subtract a constant; use 32 bits |
 # | accuracy on new prompts | above *your* length rules and 95% of random heads | labels, steps |
-# | rewards before saving, after loading | equal | what was saved |
+# | rewards before saving, after loading | equal to .0001 in 32 bits | head, template, padding |
 # | mean $k_1$ of own answers | above zero, or within its noise | more answers; who sampled |
 
 # %% [markdown]
 # ## What you know now
 #
 # **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
-# before saving and after loading. A trained head's accuracy must differ from random heads'. And an
+# before saving and after loading. To show learning, an accuracy must differ from random heads'. An
 # odd number needs its scale: a level alone, 300 or below zero, needs no cure, and a negative KL is
 # compared with its standard error.
 #
-# A check that says *ok* means only "not impossible". It cannot see whether the labels mean what
-# you think, nor whether the model will be right about answers that a policy finds later (lessons
-# 07 and 09).
+# A check that says *ok* has only found nothing. It cannot see whether the labels mean what you
+# think.
 
 # %% [markdown]
 # ## Second reading
 #
-# For those whose symptom is in Sections 6 to 9, or who ask why a random head is no coin (10), and
-# how a level escapes the loss (11).
+# Sections 6 to 9: the other symptoms. 10: why a random head is no coin. 11: how a level escapes the
+# loss.
 
 # %% [markdown]
 # ## 6. "Scores change with the batch size"
@@ -678,7 +674,8 @@ doctor.tell(doctor.batches, model, rows(pairs)[:2]);
 # rightly. That fails only if `config.pad_token_id` is the end of turn itself (Exercise 3).
 # </details>
 #
-# Now 24 pairs in one batch, padded on the right. **Predict**: where will their rewards lie?
+# Now 24 pairs in one batch, padded on the right. **Predict**: will their rewards spread as before,
+# or lie close together?
 
 # %%
 plain = loaded.classifier
@@ -711,7 +708,7 @@ assert (beside < -7).sum() == 47, "as the title says"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# All but one lie near -9, below every reward that was scored alone.
+# Close together: all but one lie near -9, below every reward that was scored alone.
 # </details>
 #
 # **What to see.** The head was never trained at padding. So neither level nor order may be read.
@@ -765,8 +762,7 @@ print(f"longest chat: {longest} tokens; loss of the two pairs whole: {loss_at(lo
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# With room for the answers the loss leaves $\log 2$. It is still high: the healthy head ranks pair
-# 1 wrongly even without rules (Section 4).
+# With room for the answers the loss leaves $\log 2$.
 #
 # The check cannot see another cause: a head that is never updated. Then the losses lie near
 # $\log 2$, but seldom exactly on it.
@@ -811,8 +807,8 @@ print(f"untrained start {judged(bare @ start)['score']:.2f}, 95% of random heads
 #
 # **What to see.** Now 48 rejected answers are read at 33 different tokens. The healthy head keeps
 # no more than the untrained start has. Why, we leave open: the missing end itself, or another
-# template than in training. The .83 lies at the upper edge of 95% of random heads, .17 to .83. So
-# that head has probably, not surely, learned something, though the check says *ok*.
+# template than in training. The .83 lies at the edge of 95% of random heads, .17 to .83. So this
+# accuracy does not show that the other head learned, though the check says *ok*.
 #
 # The template check cannot know how a model was trained: it says *broken* for both heads. In your
 # run watch the last tokens: one end of turn, the same as in training.
@@ -872,8 +868,7 @@ assert not doctor.tell(doctor.kl, policy, pairs), "answers of another policy giv
 # <details><summary>Answer</summary>
 #
 # Negative, and far from zero: over answers of the reference the mean of
-# $\log \pi - \log \pi_\text{ref}$ is $-\mathrm{KL}(\pi_\text{ref} \,\|\, \pi)$. In this toy both
-# KLs happen to be of like size; in general not.
+# $\log \pi - \log \pi_\text{ref}$ is $-\mathrm{KL}(\pi_\text{ref} \,\|\, \pi)$.
 # </details>
 #
 # More samples would not cure it: noise shrinks with samples, a wrong sampler's bias does not.
@@ -931,8 +926,8 @@ assert judged(new @ turned)["score"] < reach[0] and again["low"] > reach[1], "ou
 # </details>
 #
 # That is below the range of 95% of random heads, and below both length rules. Luck is unlikely:
-# the model has learned something, with the wrong sign for these pairs. Suspect that most labels
-# are turned. A fault that turns the new pairs as well leaves .90: no check sees it.
+# suspect that most labels are turned. A fault that turns the new pairs as well leaves .90: no check
+# sees it.
 
 # %% [markdown]
 # ## 11. A level that the loss cannot see
@@ -943,7 +938,7 @@ assert judged(new @ turned)["score"] < reach[0] and again["low"] > reach[1], "ou
 # span. What is left is the *unseen direction*. We move the head against it until the mean training
 # reward has fallen by 8.
 #
-# **Predict** the training loss after this move.
+# **Predict** the accuracy on the *new* pairs after this move.
 
 # %%
 gaps, mean = seen[:, 0] - seen[:, 1], seen.mean((0, 1))  # (P, H), (H,)
@@ -955,20 +950,17 @@ brief(doctor.level, {"rewards": (new @ sick).tolist()})
 ranked = [((new @ head).diff(dim=1) < 0).float().mean().item() for head in (healthy, sick)]
 print(f"new pairs ranked rightly: before {ranked[0]:.2f}, after {ranked[1]:.2f}")
 torch.testing.assert_close(loss[0], loss[1], rtol=1e-3, atol=1e-4)
-advantages = [rloo.leave_one_out_advantages(torch.tensor(r["rewards"])) for r in (raised, lowered)]
-torch.testing.assert_close(*advantages, rtol=0, atol=1e-2)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Unchanged: no difference has a part along this direction.
+# As before: .92. The training loss cannot change. That the new pairs' accuracy stays as well is an
+# outcome: their differences were not taken out.
 # </details>
 #
-# New pairs are ranked as well as before. Nor does reinforcement learning with lesson 08's baseline
-# see a level: Section 1's and 2's rewards give the same advantages. BSR adds a term that sees the
-# level. We train on from the sick head: with Bradley-Terry, then with BSR at three values of its
-# weight $\lambda$. The pull is now towards the sick head, so it starts at zero. This lets
-# Bradley-Terry move its pairs further apart.
+# BSR's term sees the level. We train on from the sick head: with Bradley-Terry, then with BSR at
+# three values of its weight $\lambda$. The pull is now towards the sick head, so it starts at zero.
+# This lets Bradley-Terry move its pairs further apart.
 
 # %%
 table = {}
@@ -990,10 +982,33 @@ pd.DataFrame(table, index=["mean training reward moves by", "of that along the u
 # %% [markdown]
 # ### The doctor and your own model
 #
-# - Keep DATA in a file of its own: of several splits the command reads *train*. Without DATA it
-#   takes the pocket world.
+# - Keep DATA in a file of its own: of several splits the command reads *train*.
 # - `--max-length` is that of training. `--policy FOLDER` adds the check *kl*.
-# - For random heads take `states` from the model *before* training.
+
+# %% [markdown]
+# ### Exercise 2
+#
+# A model can be sampled at a *temperature* $T$: the log-probabilities are divided by $T$ before
+# the softmax. Give the exact mean of $\log \pi - \log \pi_\text{ref}$ when the words are drawn
+# from $\pi$ at temperature $T$. `pi` and `ref` are distributions over five words.
+#
+# The cell takes Section 5's `ref` and a sharper policy, $\pi \propto \pi_\text{ref}^2$.
+# **Predict** at which $T$ the words come from the reference itself. Where is the mean wrong and
+# still positive?
+#
+# <details><summary>Hint</summary>
+#
+# Which distribution do the words come from?
+# </details>
+
+# %%
+def mean_k1(pi, ref, temperature):
+    return None
+
+
+if checks.check_mean_k1(mean_k1):
+    for temperature in (0.5, 1.0, 1.2, 1.4, 2.0, 3.0):
+        print(temperature, mean_k1((2 * ref.log()).softmax(0), ref, temperature))
 
 # %% [markdown]
 # ### Exercise 3
