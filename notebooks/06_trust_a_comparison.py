@@ -10,7 +10,8 @@
 # # 06 · Can you trust a comparison of two reward models?
 #
 # Two methods were trained, and one scores higher. Is it better, or was it lucky? The paper's gains
-# on its three disjoint sets are .001 to .024 of tau (Table 5). Before you believe one, ask:
+# on its three disjoint sets are .001 to .024 of tau (Table 5), a score from -1 to 1. Before you
+# believe one, ask:
 #
 # 1. Is it paired?
 # 2. Does the interval speak of new seeds *and* new prompts?
@@ -18,8 +19,7 @@
 # 4. Where do the ends of the interval lie?
 # 5. How many intervals were looked at?
 #
-# Sections 1 to 5 are the first reading. The second, after its end, asks for the cause (6) and takes
-# the five questions further (7 to 11).
+# Sections 1 to 5, one a question, are the first reading.
 
 # %% [markdown]
 # Words from before:
@@ -89,7 +89,7 @@ SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 # sets the start of the training and the order of its batches.
 #
 # **Predict**: BT is trained four times on the same pairs, each time with another seed. How far
-# apart are the four scores? Compare with the paper's largest gain, .024. The next cell prints them.
+# apart are the largest and the smallest score? Compare with the paper's largest gain, .024.
 
 # %%
 runs = read_runs(RUNS / "study_lora")
@@ -174,10 +174,7 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 # %% [markdown]
 # **What to see.** Left: the dots lie near the line. Prompts differ far more than the two methods
 # do. Middle: the two seeds that are highest for BT are highest for BSR. Right: without what both
-# share ± .091 becomes ± .026. The interval still holds zero.
-#
-# Sharing the prompts helps on all four sets. Sharing the seeds, too, helps on three of them
-# (Section 7, second reading).
+# share ± .091 becomes ± .026.
 #
 # **Answer: subtract partner from partner. What both methods share drops out, and on our four sets
 # the interval gets 2.2 to 5.9 times narrower.**
@@ -192,9 +189,9 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 #
 # $$d_{ij} = D + \text{seed}_i + \text{prompt}_j + \text{rest}_{ij}.$$
 #
-# In words: $D$ is the true difference, which we want. $\text{seed}_i$ is what seed $i$ adds on
-# every prompt. $\text{prompt}_j$ is what prompt $j$ adds with every seed. $\text{rest}_{ij}$ is
-# left over: this seed on this prompt.
+# In words: $D$ is the true difference, the mean over all seeds and prompts that one could draw.
+# $\text{seed}_i$ is what seed $i$ adds on every prompt. $\text{prompt}_j$ is what prompt $j$ adds
+# with every seed. $\text{rest}_{ij}$ is left over: this seed on this prompt.
 
 # %% [markdown]
 # The mean of all $d_{ij}$, written $\bar d$, is our estimate of $D$. How far does it scatter? Write
@@ -207,15 +204,14 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 # terms. The first shrinks only with more seeds.
 
 # %% [markdown]
-# An interval need not count all three terms. It can be computed from
+# An interval need not count all three terms. Seed means, each over the same prompts, do not show
+# how prompts scatter. Prompt means do not show how seeds scatter.
 #
-# - the four *seed means*, each an average over the same prompts. They do not show how prompts
-#   scatter, so an interval **over seeds alone** leaves out the second term;
-# - the 240 *prompt means*, each an average over the same seeds. They do not show how seeds scatter,
-#   so an interval **over prompts alone** leaves out the first term;
-# - all $d_{ij}$. The library's interval **over both** leaves out none.
-#
-# The next cell computes the three intervals.
+# | interval | computed from | counts |
+# |---|---|---|
+# | **over seeds alone** | the four seed means | seed, rest |
+# | **over prompts alone** | the 240 prompt means | prompt, rest |
+# | **over both** | all $d_{ij}$ | seed, prompt, rest |
 
 # %%
 def three_intervals(x):  # (3, 2): low and high, over seeds, over prompts, over both
@@ -278,8 +274,8 @@ def made_up(seeds, prompts, scatter=scatter_here, rng=rng):  # the true differen
 intervals = np.array([three_intervals(made_up(4, 240)) for _ in range(1000)])  # (1000, 3, 2)
 
 # %% [markdown]
-# In the figure a row is a study, the same in all panels. An interval that misses the truth, zero,
-# is black. Which panel has too many?
+# In the figure a row is a study. An interval that misses the truth, zero, is black. Which panel has
+# too many?
 
 # %%
 holds = (intervals[..., 0] < 0) & (intervals[..., 1] > 0)
@@ -301,7 +297,7 @@ assert holds[:, 1].mean() < 0.9, "an interval that leaves the seeds out must be 
 # %% [markdown]
 # **What to see.** Over prompts alone 16 of 100 intervals miss the truth, not 5. They do not know
 # that other seeds would give another mean. Over seeds alone all is well, because *here* prompts
-# make only a twentieth of the variance. Where prompts scatter more it would fail.
+# make only a twentieth of the variance. (Where they make more it fails: Section 8, second reading.)
 #
 # **Answer: an interval speaks only of the luck that it counts. Quote the one over seeds and
 # prompts.**
@@ -317,10 +313,12 @@ assert holds[:, 1].mean() < 0.9, "an interval that leaves the seeds out must be 
 # study's **power**. Let us ask for a power of .80, four studies of five.
 
 # %% [markdown]
-# Textbooks say that this takes a difference of 2.8 standard errors. If the standard error is known,
-# the interval reaches 1.96 of them. So an estimate above 1.96 is a find. Four of five estimates
-# fall short of the truth by less than .84. So a truth of 1.96 + .84 = 2.8 standard errors is found
-# in four of five studies.
+# Textbooks say that this takes a true difference of 2.8 standard errors. Count in standard errors,
+# and suppose that their size is known:
+#
+# - The interval reaches 1.96. So an estimate above 1.96 is a find.
+# - Estimates scatter around the truth by 1. Four of five lie above the truth minus .84.
+# - So if the truth is 1.96 + .84 = 2.8, four of five are finds.
 #
 # How far does our interval reach?
 
@@ -338,8 +336,8 @@ print(f"half-width {(high - low) / 2:.3f} = {(high - low) / 2 / error:.2f} stand
 # **Predict**: how often do they find a difference of .023?
 
 # %% [markdown]
-# To add a difference is to shift a study's interval. The next two cells compute the power for 61
-# differences. `known` is the power if the standard error were known.
+# The next two cells compute the power for 61 differences. `known` is the power if the standard
+# error were known.
 
 # %%
 true_error = math.sqrt(sd_seed**2 / 4 + sd_prompt**2 / 240 + sd_rest**2 / 960)
@@ -400,7 +398,7 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 # The .034 supposes that seeds scatter by .011. Four seeds tell that only roughly. If seeds scatter
 # more, the difference must be larger, up to about four times (Section 9, second reading).
 #
-# **Answer: .034 of tau, if .011 is right. These are 4.2 standard errors, not 2.8, and more than any
+# **Answer: .034 of tau, if .011 is right. That is 4.2 standard errors, not 2.8, and more than any
 # of the paper's gains. Ask before the run.**
 
 # %% [markdown]
@@ -419,21 +417,21 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 # %% [markdown]
 # Then an interval that holds zero is
 #
-# - an **informative null**, in words *no difference that matters*, if both its ends are smaller in
-#   size than the useful difference;
+# - an **informative null** if both its ends are smaller in size than the useful difference. Name
+#   the size when you report it: *no difference of .05*;
 # - **undecided** otherwise.
 #
-# Here the useful difference is .05 of tau, about twice the paper's largest gain. We chose it
-# *after* our runs, against our own advice. Tau counts pairs in order minus pairs out of order. So
-# .05 of tau are 2.5 more of 100 pairs in order. In accuracy these are only .025. So accuracy is
-# doubled from here on.
+# Here the useful difference is .05 of tau, about twice the paper's largest gain. (We chose it
+# *after* our runs.) Tau is the share of pairs in order minus that out of order, so .05 of tau is
+# .025 of accuracy. From here on accuracy is doubled.
 #
-# **Predict**: *lora* has four intervals, one a set. How many hold zero? How many are informative
-# nulls?
+# **Predict**: BSR on *lora* has four intervals, one a set. How many hold zero? How many are
+# informative nulls?
 
 # %% [markdown]
-# The next cell reads the four intervals from the record. In it topics count as drawn, not prompts,
-# because prompts of one topic are alike.
+# The next cell reads the four intervals from the record. Sections 1 to 3 counted prompts as drawn.
+# The record counts topics, because prompts of one topic are alike. So prompt-disjoint's ± .013
+# becomes ± .016. On the other sets little changes.
 
 # %%
 def ends_of(study):  # mean, low and high of BSR minus BT on each set; accuracy doubled
@@ -444,7 +442,7 @@ def ends_of(study):  # mean, low and high of BSR minus BT on each set; accuracy 
 
 
 lora = ends_of("lora")
-lora.round(4)
+lora.assign(half_width=(lora.high - lora.low) / 2).round(4)
 
 # %% [markdown]
 # In the figure grey is the useful difference, and dotted the paper's largest gain. Which ends lie
@@ -470,16 +468,19 @@ assert tau.high.max() < 0.024 and tau.high.min() > 0.01, "no gain of .024; perha
 assert (tau.low < -0.024).sum() == 2, "two of the three hold a cost of the paper's size"
 
 # %% [markdown]
-# **What to see.** All four hold zero. In-domain is undecided: the interval reaches past both sides
-# of the band. The other three are informative nulls. Read each of their ends:
+# **What to see.** All four hold zero. In-domain is undecided: its interval reaches past both sides
+# of the band. The other three are informative nulls:
 #
-# - Every upper end is below .024. A gain as large as the paper's largest is excluded.
-# - Every upper end is above .01. A gain of .01 is *not* excluded.
+# - All three upper ends are below .024. The paper's largest gain is excluded.
+# - All three are above .01. A gain of .01 is *not* excluded.
 # - Two lower ends are below -.024. There a *cost* of this size is not excluded.
+#
+# Section 3 gave a gain of .024 an even chance to be found. Power speaks before the run. Now the
+# ends speak.
 #
 # All this holds for *lora*: one small model, 900 pairs, one $\lambda$.
 #
-# **Answer: the ends say what is excluded: in tau a difference of .05, but not every difference.**
+# **Answer: the ends say what is excluded: a gain of .024 in tau, but not one of .01.**
 
 # %% [markdown]
 # ## 5. How many intervals were looked at?
@@ -487,14 +488,13 @@ assert (tau.low < -0.024).sum() == 2, "two of the three hold a cost of the paper
 # Suppose that some interval excludes zero. Is that a finding?
 #
 # A 95% interval misses the truth one time in twenty. Look at twenty intervals where no difference
-# is real, and on average one excludes zero. So count *all* that were looked at, not only the
-# interesting ones.
+# is real, and on average one excludes zero. So count *all* that were looked at.
 #
-# *lora* is one of eight studies here that train the language model with three seeds or more. Each
-# compares methods with BT, on test sets and on *dev* sets, kept for choices (04). Two return in
-# Exercise 4: *lambda* trains BSR at four $\lambda$, *terms* also its two terms alone (03).
+# Section 4 showed four of *lora*'s 12 intervals. The other eight compare two other penalties with
+# BT, centering and L2 (03). And *lora* is one of eight studies here that train the language model
+# with three seeds or more. Together they have 144 intervals.
 #
-# **Predict**: how many of all their intervals exclude zero, and on which side?
+# **Predict**: how many of the 144 exclude zero, and on which side?
 
 # %%
 MORE = "terms", "lambda", "pocket", "closing_phrase"
@@ -505,26 +505,29 @@ rows = [[study, method, test,  # accuracy doubled, as above
         for method, tests in list(table.items())[1:] for test, cell in tests.items()]
 
 # %% [markdown]
-# The next cell counts. A *gain* is an interval above zero, a *cost* one below it.
+# A *gain* is an interval above zero, a *cost* one below it.
 
 # %%
 counted = pd.DataFrame(rows, columns=["study", "method", "set", "mean", "low", "high"])
 counted["gains"], counted["costs"] = counted.low > 0, counted.high < 0
-table = counted.groupby("study", sort=False)[["gains", "costs"]].sum()
-table.insert(0, "intervals", counted.groupby("study").size())
+group = np.where(counted.study == "lora", "lora", "the other seven")
+table = counted.groupby(group)[["gains", "costs"]].sum()
+table.insert(0, "intervals", counted.groupby(group).size())
 table.loc["all"] = table.sum()
+print("costs by method:", counted[counted.costs].method.value_counts().to_dict())
 table.assign(chance=0.05 * table.intervals).round(1)
 
 # %% [markdown]
-# 15 of 144 intervals exclude zero, where chance gives 7.2. All 15 are costs. *lora* has none of
-# them, so it does not speak for all: of *lambda*'s 24 intervals six are costs.
+# 15 of 144 exclude zero, where one in twenty gives 7.2. (In Section 2 our interval missed less
+# often, 3.3%. That gives about 5.) All 15 are costs: 12 of BSR, three of its level term alone (03).
+# *lora* has none.
 #
-# Are 15 more than chance? Their number and side suggest real costs, but do not show which. And
-# intervals of one study share BT's runs, so they may err together. Two more results stand in files
-# of their own: with them 18 of 160 exclude zero, and one is a gain (Section 11, second reading).
+# Are 15 more than chance? Number and side suggest real costs, but do not show which. And intervals
+# of one study share BT's runs, so they may err together. (Section 11, second reading, adds two
+# files, and one gain.)
 #
-# **Answer: at 144 or more, and chance alone gives about seven "findings". So name one difference
-# and its sign, and test it with new seeds, on new prompts where you can.**
+# **Answer: at 144, and chance alone gives about seven "findings". So name one difference and its
+# sign, and test it with new seeds, on new prompts where you can.**
 
 # %% [markdown]
 # ## Exercises
@@ -591,7 +594,8 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 ).rename_axis("true difference").round(3)
 
 # %% [markdown]
-# **4.** *Judge two records*: *terms* and *lambda*. From an interval's ends and the useful
+# **4.** *Judge two records*: *lambda* trains BSR at four $\lambda$, *terms* also its two terms
+# alone (03). Their *dev* sets were kept for choices. From an interval's ends and the useful
 # difference return a verdict: 1 gain, -1 cost, however tiny, 0 informative null, 2 undecided.
 #
 # Before running the cell below, guess: how many of the 36 verdicts of *terms* are 0?
@@ -652,12 +656,13 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # %% [markdown]
 # ## What you know now
 #
-# **"We found no difference" says only what the paired interval, over seeds *and* prompts, leaves
-# outside. So ask before the run what it could find.**
+# **No study shows "no difference". Its interval, paired and over seeds *and* prompts, shows which
+# differences are excluded: those beyond its ends.**
 #
-# Here four seeds need a difference of 4.2 standard errors, not 2.8.
+# Ask before the run what it could find: here four seeds need 4.2 standard errors, not 2.8.
 #
-# Verdict on *lora*'s BSR: in tau *no difference that matters*, in-domain *undecided*.
+# Verdict on *lora*'s BSR: in tau *no difference of .05*. A gain of .024 is excluded, too, one of
+# .01 is not. In-domain: *undecided*.
 #
 # Next: **07 · Which of the paper's claims about over-optimization hold here?**
 
@@ -756,9 +761,11 @@ freedom = squared**2 / (a**2 / 3 + b**2 / 239 + c**2 / (3 * 239))
 print(f"{freedom:.1f} degrees, rounded down: t is {metrics.t_quantile(freedom):.2f}")
 
 # %% [markdown]
-# Between Section 1's unpaired and paired interval lies a third: only the prompts are shared. They
-# then hardly count, so it is over the seeds only. Two methods with four seeds each have six degrees
-# of freedom: $t$ is 2.45. With seeds shared, too, three degrees are left where seeds dominate.
+# Between Section 1's unpaired and paired interval lies a third: only the prompts are shared. In
+# Section 2 prompts made a twentieth of the variance. Here each method's own seeds add to it, so the
+# share of prompts is smaller still. We leave them out, on all four sets. Two methods with four
+# seeds each have six degrees of freedom: $t$ is 2.45. With seeds shared, too, three degrees are
+# left where seeds dominate.
 #
 # **Predict**: which narrows the interval more, shared prompts or shared seeds? Can shared seeds
 # make it wider?
@@ -851,7 +858,8 @@ print(f"four seeds, 240 prompts, scatter {limit:.3f}: {smallest[limit, 240]:.2f}
 # %%
 figure, axis = plots.panels()
 LINES = {n: (f"{n} seeds", "o-", "black") for n in SEED_COUNTS}
-LINES |= {sd: (f"4 seeds, scatter {sd:.3f}", "o--", "#777777") for sd in (0, limit)}
+LINES |= {0: ("4 seeds, no scatter", "o--", "#777777"),
+          limit: (f"4 seeds, scatter {limit:.3f}", "o--", "#777777")}
 for which, (name, style, tint) in LINES.items():
     curve = [smallest[which, k] for k in PROMPT_COUNTS]
     axis.plot(PROMPT_COUNTS, curve, style, color=tint)
@@ -975,8 +983,9 @@ print(f"BSR on the test sets, {' '.join(MORE)}: {others.beyond.sum()} of {len(ot
 
 # %% [markdown]
 # Is 18 of 160 more than chance? Suppose that no difference is real and each interval errs once in
-# twenty. Intervals of a study share BT's runs and prompts, so they are correlated. How much we do
-# not know. At 0 each errs by itself, at 1 all of a study at once.
+# twenty. (In Section 8 it did so in 3 to 6 of 100.) Intervals of a study share BT's runs and
+# prompts, so they are correlated. How much we do not know. At 0 each errs by itself, at 1 all of a
+# study at once.
 #
 # **Predict** for 0 and 1: how many exclude zero on average? How probable are 18 or more?
 
