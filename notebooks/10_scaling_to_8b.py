@@ -543,7 +543,7 @@ checks.check_bsr_gradient(bsr_gradient);
 #
 # 1. `token_budget` alone, to rounding. A smaller `max_length` drops pairs, a smaller
 #    `bsr_group_size` is a smaller $G$.
-# 2. They belong to the tokens computed at a time, not to weights. These stay as many.
+# 2. They belong to the tokens computed at a time. A full micro-batch has as many on any GPU.
 # 3. BT is a mean over pairs. BSR squares a mean of all rewards of a group.
 # 4. The gradient's norm must agree: an averaged gradient leaves the first loss as it is. Another
 #    loss, such as BSR in halves, must change both.
