@@ -64,6 +64,9 @@ assert checks.check_first_stage(first_stage)
 # derivative is $\lambda\,\bar r$, the same for every reward of the group; averaging divides it by
 # the number of groups. Only `rewards` had to cross the GPUs. Bradley-Terry's part needs nothing of
 # another rank.
+#
+# If each of two ranks goes backward for all pairs, each has the whole gradient, and their sum is
+# twice that. The first loss is right, for the rewards are. The gradient's norm is 100% too large.
 
 # %%
 def bsr_gradient(rewards, mine, size, bsr_lambda):
