@@ -14,15 +14,14 @@
 # Does gold follow? If it does, *why*?
 #
 # **First reading**: Sections 1 to 7 and Exercise 1. The **second reading**, at the end of the
-# page, holds the accounts behind them. It asks whether BSR (Eq. 25) is the better teacher, as the
-# paper has it (Sec. 3.2), and what a correlation with gold is worth.
+# page, checks the accounts. It asks whether BSR (Eq. 25) is the better teacher, as the paper has it
+# (Sec. 3.2), and what a correlation with gold is worth.
 
 # %% [markdown]
 # After it you can
 # - put proxy and gold into one unit;
-# - find the dull explanation of a gain;
-# - set a policy beside controls, whose rewards are known;
-# - read the answers for what even the judge does not see.
+# - take a gain apart, with a control whose reward is known;
+# - say what would convict a proxy.
 
 # %% [markdown]
 # Words from before:
@@ -96,7 +95,7 @@ def told(values):
 def two_dots(axis, found, marks, full=True):
     """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
-        tint = plots.COLORS[name.split()[0].strip(",").lower()]
+        tint = plots.COLORS.get(name.split()[0].lower(), plots.COLORS["bt"])
         dots = [metrics.seed_interval(values) for values in pair]
         ys = (0.12 - place, -0.12 - place)
         axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
@@ -211,8 +210,7 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 
 # %% [markdown]
 # **What to see** (± is a 95% interval over prompts). Every proxy says that its policy gained more
-# than one sd. Gold says that all six gained, each by more than ±. But in four runs gold gained
-# less than half of what the proxy did.
+# than one sd. Gold says that all six gained, each by more than ±, but not by as much.
 #
 # **Gold followed in all six runs, though in four of them less than half the way.**
 #
@@ -231,7 +229,7 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 # %% [markdown]
 # ## 3. The dull explanation: ending
 #
-# *How much of gold's gain is no more than ending?*
+# *What is left of a gain among answers that ended?*
 #
 # First: which share of the answers ended, and how long are they?
 
@@ -241,9 +239,9 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# The reference ends 4 answers in 10, each policy nearly 9 or more. So the policies save the
-# penalty. Their answers are shorter, too. Ending pays in gold as well, since a proper end is one
-# of its terms. And the proxies learned from gold.
+# The reference ends 4 answers in 10, each policy nearly 9 or more. The penalty pushed them there.
+# It is in none of Section 2's gains. But a proper end is one of gold's terms, and the proxies
+# learned from gold. So an ending may raise both.
 #
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
 # and the policy gave an answer that ended, and compare these answers alone. The next cell does so.
@@ -282,120 +280,130 @@ for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
     plots.label(axis, f"gain of {key} (sd), 95% over prompts", "", title)
 
 # %% [markdown]
-# **What to see.** *Right*: only BT 0 and BT 2 still gain gold, by a third of a sd. Four circles lie
-# left of zero; BSR 2's is undecided.
+# **What to see.** *Right*: only BT 0 and BT 2 still gain gold, by a third of a sd. BT 1, BSR 0 and
+# BSR 1 lost gold. BSR 2's circle is undecided.
 #
 # *Left*: the proxies of BSR 0 and BSR 2 keep 1.4 and 1.1 sds. The other four keep a third of a sd
 # at most.
 #
 # One thing could spoil this comparison. If the reference ends its *better* answers first, they are
-# too hard to beat. This is not seen (Section 8, second reading).
+# too hard to beat. We looked, and found no sign of it (Section 8).
 #
-# **With that proviso, ending accounts for most of gold's gain.**
+# **At equal ending gold rose in only two runs of six.**
 #
-# But three policies lost gold at equal ending. Did their proxies mislead them, or does gold fall
-# under any reward?
+# Three even lost gold. Did their proxies mislead them, or does gold fall under any reward?
 
 # %% [markdown]
-# ## 4. Controls: rewards whose meaning is known
+# ## 4. A control: a reward that knows nothing
 #
-# *What does the same training do with a reward that knows nothing?*
+# *What does the training do by itself?*
 #
-# A **control** is the same training with a reward that we made, and know. Here are four of the
-# five in `data/runs/study_rloo_controls`, with three seeds each. They are paid for
-# - *gold* itself: how much is there to gain?
-# - *gold + error*: each opening word has its own error, now and then a huge one;
-# - *random numbers*: a new one for every new text;
-# - *nothing*: a constant, so that only the penalty is left.
+# A **control** is the same training, penalty included, with a reward that we made, and know. Here
+# are two (`data/runs/study_rloo_controls`), with three seeds each. They are paid for
+# - *random numbers*, a new one for every new text: there is nothing to learn;
+# - *gold* itself: there is all to learn.
 #
-# From 08 you know that *nothing* makes a policy fall silent. Here is an answer of each control to
-# Section 1's prompt.
+# Here is an answer of each to Section 1's prompt, and the share of all its answers that ended.
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
-KNOWN = {"gold": "gold", "heavy-tails": "gold + error", "noise": "random numbers",
-         "constant": "nothing"}
-firsts = {reward: controls[f"{method}-kl0.0"][0] for method, reward in KNOWN.items()}  # seed 0
-frame({reward: {"answer": shorten(run["evaluation"]["policy"]["texts"][45])}
-       for reward, run in firsts.items()}).rename_axis("trained on")
+KNOWN = {"noise": "random numbers", "gold": "gold"}
+frame({reward: {
+    "answer (seed 0)": shorten(controls[f"{method}-kl0.0"][0]["evaluation"]["policy"]["texts"][45]),
+    "ended, by seed": ", ".join(f"{np.mean(run['evaluation']['policy']['finished']):.2f}"
+                                for run in controls[f"{method}-kl0.0"])}
+    for method, reward in KNOWN.items()}).rename_axis("trained on")
 
 # %% [markdown]
-# **Predict**: by how many sds of gold do BT's policies stand above those trained on random
-# numbers? For scale: they gained .2 to 1.1 sds over the reference.
+# Random numbers prefer no text, and yet these policies end: the penalty pushed them there.
 #
-# The next cell sets every policy beside the same reference, and takes gold's gain.
+# **Predict**: hold ending equal again. Where does gold's gain under random numbers lie: above zero,
+# at zero, or below? And the six policies, beside it?
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
 TAUGHT |= {"a BT model": runs["bt-kl0.0"], "a BSR model": runs["bsr-kl0.0"]}
 TAUGHT = {reward: [{"evaluation": run["evaluation"] | {"reference": reference}} for run in group]
-          for reward, group in TAUGHT.items()}
-
-
-def gold_gains(reward):
-    """In sds.  Shapes: -> (seeds, prompts)."""
-    after = np.array([run["evaluation"]["policy"]["gold"] for run in TAUGHT[reward]]).mean(2)
-    return (after - np.mean(reference["gold"], 1)) / statistics.within_sd(reference["gold"])
-
-# %% [markdown]
-# The next table has another interval. ± asked whether *this run* would gain on other prompts. "a
-# to b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
-# fourth, so it is wide.
-
-# %%
-def taught(reward):
-    gains = gold_gains(reward)
-    lead = gains - gold_gains("random numbers")
-    ended = np.mean([run["evaluation"]["policy"]["finished"] for run in TAUGHT[reward]])
-    return {"gold (sd)": shown(rloo.interval(gains), "+.2f"),
-            "lead over random numbers":
-                "" if reward == "random numbers" else shown(rloo.interval(lead), "+.2f"),
-            "ended": f"{ended:.2f}"}
-
-
-frame({reward: taught(reward) for reward in TAUGHT})
-
-# %% [markdown]
-# **What to see.** Random numbers teach ending, too. So compare a model's policy with theirs, not
-# with the reference. What a reward adds is its **lead** over random numbers.
-#
-# *Gold* leads by two sds. So the loop learns where there is something to learn. BT, BSR and *gold
-# + error* lead by about one sd. Their three intervals hold zero: **undecided** over new seeds.
-
-# %% [markdown]
-# Back to the falls of Section 3. The figure has gold's gain of every run at equal ending. Look for
-# where random numbers lie, and on which side of them the models' policies.
+          for reward, group in TAUGHT.items()}  # all beside the same reference
 
 # %%
 left = {reward: np.array([metrics.seed_interval(at_equal_ending(run, "gold")) for run in group])
         for reward, group in TAUGHT.items()}  # (seeds, 2): mean, half an interval over prompts
-rows = ("gold", "gold + error", "a BT model", "a BSR model", "random numbers", "nothing")
+rows = ("gold", "a BT model", "a BSR model", "random numbers")
 figure, axis = plots.panels(1)
-for place, reward in enumerate(rows[:-1]):
+for place, reward in enumerate(rows):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
     for seed, (mean, half) in enumerate(left[reward]):
         axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
 for reward in ("gold", "random numbers"):
     axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
-    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -3), ha="center", va="center")
-lost = left["nothing"][:, 0].max()
-axis.annotate(f"off the scale, at {lost:.1f} or lower", (-2, -5), va="center")
+    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -2.3), ha="center",
+                  va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(rows))], rows)
-axis.set_ylim(-5.5, 0.5)
+axis.set_ylim(-3.5, 0.5)
 plots.label(axis, "gold's gain where both ended (sd), 95% over 59 or 60 prompts; "
             "in each row seeds 0, 1, 2 from above", "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
 # **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. The policies of all six
-# models lost less, or nothing. Only BT 1's interval touches the range of random numbers.
+# models lost less, or nothing.
 #
-# **A reward that knows nothing teaches ending, and costs more gold at equal ending than any of the
-# six proxies did. So the falls of Section 3 convict no proxy.**
+# **So the training itself costs gold. A fall that random numbers bring, too, convicts no proxy.**
 #
-# Nor do they acquit one. BSR 0 and BSR 2 stay **suspects**, for at equal ending their proxies rose
-# without gold. Why random numbers cost gold is not known.
+# Nor does it acquit one. BSR 0 and BSR 2 stay **suspects**, for at equal ending their proxies rose
+# without gold.
+
+# %% [markdown]
+# Now a gain over the reference can be taken apart:
+#
+# **gain = ending + what training alone costs + what the reward added.**
+#
+# - *Ending* is what went away when ending was held equal: square minus circle.
+# - *Training alone* is the mean circle of random numbers.
+# - *The reward added* the rest: from there to the run's own circle.
+#
+# This sum assumes that training costs every policy what it cost those on random numbers. Why it
+# costs gold is not known.
+#
+# The table has the means of three runs. **Predict**: BT's policies gained .8. Did their rewards add
+# more than that, or less?
+
+# %%
+def lead(reward):
+    """Over random numbers at equal ending, in sds.  Shapes: -> (seeds, prompts where all ended)."""
+    ours, theirs = (np.array([of_ended(run["evaluation"]["policy"], "gold")
+                              for run in TAUGHT[name]]) for name in (reward, "random numbers"))
+    apart = (ours - theirs)[:, ~np.isnan(ours + theirs + of_ended(reference, "gold")).any(0)]
+    return apart / statistics.within_sd(reference["gold"])
+
+
+def account(reward):
+    whole = np.mean([gain(run["evaluation"]["policy"]["gold"], reference["gold"])
+                     for run in TAUGHT[reward]])
+    rest, alone = (np.mean([at_equal_ending(run, "gold").mean() for run in TAUGHT[name]])
+                   for name in (reward, "random numbers"))
+    assert abs(alone + lead(reward).mean() - rest) < 0.02, "the parts must add up"
+    return {"gain in gold (sd)": f"{whole:+.2f}", "= ending": f"{whole - rest:+.2f}",
+            "+ training alone": f"{alone:+.2f}",
+            "+ the reward added": shown(rloo.interval(lead(reward)), "+.2f")
+            if reward != "random numbers" else "0, by definition"}
+
+# %% [markdown]
+# The last column has another interval. ± asked whether *this run* would gain on other prompts. "a
+# to b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
+# fourth, so it is wide.
+
+# %%
+frame({reward: account(reward) for reward in TAUGHT})
+
+# %% [markdown]
+# **What to see.** Read BT's row: ending brought .8 sds, and training alone took 1.4. What the three
+# rewards added, 1.4, is more than the whole gain. Over new seeds it is **undecided**, and so is
+# what BSR's added. Only *gold*'s interval lies above zero.
+#
+# **A gain over the reference is not what the reward added. A control tells the two apart.**
 
 # %% [markdown]
 # ## 5. Read the answers
@@ -456,11 +464,11 @@ numbered = [text.lstrip().startswith("1.") for text, row in
 print(f"BSR 2 numbers {sum(numbered)} of the {len(numbered)} answers to prompts for sentences")
 
 # %% [markdown]
-# Four points, and no story. Gold has no term for a story. And BSR 2 numbers 59 of the 60 answers
-# that should be no lists: a mannerism.
+# No: here are four points, and no story. BSR 2 numbers 59 of the 60 answers that should be no
+# lists: a mannerism.
 #
-# **No: gold saw too few items in BSR 2's lists, and did not miss the story. Only reading shows
-# that.** So gold is no judge of this suspect.
+# **Gold saw too few items in BSR 2's lists, and has no term for a story. Only reading shows that.**
+# So gold is no judge of this suspect.
 
 # %% [markdown]
 # ## 6. When a proxy does mislead
@@ -471,99 +479,113 @@ print(f"BSR 2 numbers {sum(numbered)} of the {len(numbered)} answers to prompts 
 # which three things hold:
 # 1. Its proxy pays for that.
 # 2. Gold marks it down.
-# 3. None of the controls *gold*, *gold + error* and *random numbers* does it. *Nothing* does not
-#    count, for it pays every text alike.
+# 3. No control does it.
 #
-# Three more runs are called P.S. BT 0, 1 and 2. All answers that their proxies learned from had a
-# postscript. The policies' prompts ask for none, and no policy wrote one (`data/runs/LOG.md`,
-# `study_rloo_style`).
+# Three more runs are called P.S. BT 0, 1 and 2 (`data/runs/LOG.md`, `study_rloo_style`). All
+# answers that their proxies learned from had a postscript. The policies' answers have none. So
+# these proxies judge texts unlike any that they learned from, and may err.
 
 # %% [markdown]
-# The table sets them beside the three runs on random numbers. (The reference now has eight answers
-# a prompt, not two. So these numbers are not quite those of Section 4.)
-#
 # A gain does not say what a policy does. So the table also counts. **Predict**: of the 112 first
 # answers of a run, how many differ?
 
 # %%
 style = read_runs(RUNS / "study_rloo_style")
 POSTSCRIPT = {f"P.S. BT {run['seed']}": run for run in style["bt-kl0.0"]}
-RANDOM = {f"random numbers {run['seed']}": run for run in controls["noise-kl0.0"]}
 
 
 def different(run):
     return len(set(run["evaluation"]["policy"]["texts"]))
 
 
-def row_of(run):
-    gains = rloo.gains(run["evaluation"])
-    ends = np.mean(run["evaluation"]["policy"]["finished"]) > 0.01
-    return {"proxy (sd)": told(gains["proxy_gain"]), "gold (sd)": told(gains["gold_gain"]),
-            "gold at equal ending": told(at_equal_ending(run, "gold")) if ends else "never ends",
-            "different answers": different(run)}
-
-
-frame({name: row_of(run) for name, run in (POSTSCRIPT | RANDOM).items()})
+frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
+              for key in ("proxy", "gold")} | {"different answers": different(run)}
+       for name, run in POSTSCRIPT.items()})
 
 # %% [markdown]
-# And all the controls: how many of their 112 first answers differ, in each seed?
-
-# %%
-for method, reward in KNOWN.items():
-    print(f"trained on {reward}:", [different(run) for run in controls[f"{method}-kl0.0"]])
-
-# %% [markdown]
-# **What to see.** Random numbers did not rise: they cannot be climbed. The three proxies rose, by
-# more than two sds: each policy found *something* that its reward pays for. But gold fell in two of
-# the three.
-
-# %% [markdown]
-# P.S. BT 0 repeats an answer. Does its proxy pay for that answer, and does gold? The next cell
-# compares the answer with the reference's mean for the same prompt.
+# All three proxies rose by more than two sds, and gold fell in two runs. P.S. BT 0 has only 20
+# answers for 112 prompts. Which does it repeat, and does a control repeat one?
 
 # %%
 first = POSTSCRIPT["P.S. BT 0"]["evaluation"]
 same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
 print(repr(first["policy"]["texts"][45]), "is the answer to", same.sum(), "prompts")
-for key in ("proxy", "gold"):
-    apart = np.array(first["policy"][key])[same, 0] - np.mean(first["reference"][key], 1)[same]
-    print(f"{key} of the repeated answer, minus the reference (sd):",
-          told(apart / statistics.within_sd(first["reference"][key])))
+for method, reward in KNOWN.items():
+    print(f"different answers when trained on {reward}, by seed:",
+          [different(run) for run in controls[f"{method}-kl0.0"]])
 
 # %% [markdown]
-# **What to see.** "Safety, Comfort" is the answer to 78 of the 112 prompts.
-# 1. The proxy pays 2.7 sds for it.
-# 2. Gold takes 1.1 sds off.
-# 3. The three controls never repeat an answer.
-#
-# So P.S. BT 0 is misled. We noticed it only after seeing answers. At equal ending, too, gold fell
-# by 2.6 sds, against .7 to 1.5 for random numbers.
-#
-# Nine such runs are on record. Section 10, in the second reading, has the others.
+# The figure compares this answer with the reference's mean for the same prompt. Look where proxy
+# and gold part.
+
+# %%
+asked = np.array([row["unit"] == "item" for row in prompts])  # asked for a list
+
+
+def beside(run, key, chosen):
+    """First answers minus the reference's mean, in sds.  Shapes: -> (chosen prompts,)."""
+    policy, own = (np.array(run["evaluation"][part][key]) for part in ("policy", "reference"))
+    return (policy[:, 0] - own.mean(1))[chosen] / statistics.within_sd(own)
+
+
+figure, axis = plots.panels(1)
+two_dots(axis, {f"{(same & here).sum()} prompts\nfor {what}": [
+    beside(POSTSCRIPT["P.S. BT 0"], key, same & here) for key in ("proxy", "gold")]
+    for what, here in (("a list", asked), ("sentences", ~asked))}, "so")
+for place, here in enumerate((asked, ~asked)):
+    for key, y in (("proxy", 0.3), ("gold", -0.3)):
+        value = beside(POSTSCRIPT["P.S. BT 0"], key, same & here).mean()
+        axis.annotate(f"{key} {value:+.2f}", (value + 0.05, y - place), color=plots.COLORS["bt"],
+                      va="center")
+axis.set(xlim=(-3.5, 3.5), ylim=(-1.6, 0.6))
+plots.label(axis, "repeated answer minus the reference (sd), 95% over prompts", "",
+            "The proxy pays for this list everywhere; gold does not where sentences were asked")
 
 # %% [markdown]
+# **What to see.** The act: to answer prompts for sentences with the list "Safety, Comfort".
+# 1. The proxy pays 2.8 sds for it.
+# 2. Gold takes 2.9 sds off.
+# 3. Neither control repeats an answer.
+#
+# So P.S. BT 0 is misled. (Where a list was asked for, this list is no such act: gold pays a little
+# for it.) We noticed the act only after seeing answers. The other eight runs are in Section 10.
+#
 # **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
 # does.**
+
+# %% [markdown]
+# **Now you judge** BSR 0, the other suspect of Section 4. Its act: answers with "embracing". Which
+# of the three conditions hold?
+
+# %%
+def embraces(found):
+    return np.array(["embracing" in text.lower() for text in found["texts"]])
+
+
+word = embraces(SEVEN["BSR 0"])
+print(SEVEN["BSR 0"]["texts"][6])
+print("answers with 'embracing': BSR 0", word.sum(), "| reference", embraces(reference).sum(),
+      "| controls, at most", max(embraces(run["evaluation"]["policy"]).sum()
+                                 for reward in KNOWN.values() for run in TAUGHT[reward]))
+for key in ("proxy", "gold"):
+    print(f"{key} of these answers, minus the reference (sd):",
+          told(beside(SIX["BSR 0"], key, word)))
+
+# %% [markdown]
+# <details><summary>Answer</summary>
 #
-# And BSR 0, the suspect of Section 4? No act of it was tested. So it is neither convicted nor
-# acquitted.
+# The first and the third. The second does not hold: gold, too, rates these answers above the
+# reference. (At equal ending gold fell, but less than under random numbers.) So BSR 0 is not
+# convicted. Nor is it acquitted: gold has no term for manner, and may be blind here, too.
+# </details>
 
 # %% [markdown]
 # ## 7. What holds here
 #
 # *Does gold follow?*
 #
-# - Over all answers gold rose in all six runs of Section 1. Most of that is ending, unless good
-#   answers end first, which is not seen.
-# - At equal ending gold rose a little in two runs. It fell in three, but less than under random
-#   numbers.
-# - BT's and BSR's policies stand about a sd of gold above those of random numbers. Over new seeds
-#   this lead is undecided.
-# - Two proxies rose at equal ending without gold. Gold misjudged BSR 2, and BSR 0 stays a suspect.
-
-# %% [markdown]
-# **In short: in Section 1 gold rose with every proxy, mostly because answers ended, and neither
-# method's lead over random numbers is decided.**
+# **In Section 1 gold rose with every proxy. Whether BT's and BSR's rewards added to it is undecided
+# over new seeds.**
 
 # %% [markdown]
 # ## Exercises
@@ -573,13 +595,12 @@ for key in ("proxy", "gold"):
 # **1.** How large is the dull part? `value` and `ended` have shape (prompts, 2). They hold the
 # rewards of the reference's two answers to a prompt, and whether these ended (`.double()` before a
 # mean). `later` is the share of the policy's answers that ended. Return the gain that ending alone
-# would bring: how much the share grew, times what an ending is worth. Find that worth among the
-# reference's answers.
+# would bring: how much the share grew, times what an ending is worth. A fair worth compares the
+# reference's answers to *one* prompt.
 #
 # <details><summary>First hint</summary>
 #
-# The prompts to which both answers ended may be the easy ones. Which prompts allow a fairer
-# comparison?
+# Prompts whose two answers both ended, or were both cut off, cannot tell what an ending is worth.
 # </details>
 
 # %%
@@ -605,10 +626,9 @@ for name in ("BT 0", "BSR 0"):
 # <details><summary>Answer</summary>
 #
 # Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4. The account assumes
-# two things: an ending is worth as much to the policy's answers as to the reference's, and good
-# answers do not end first. If they do, the account takes too much off. And few prompts tell that
-# worth: 31 of 112 have one answer of each kind. So its value in gold, 1.65 sds, is uncertain by .50
-# (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
+# that an ending is worth as much to the policy's answers as to the reference's, and that good
+# answers do not end first. And the worth in gold, 1.65 sds, is uncertain by .50, for only 31 of 112
+# prompts tell it (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
 # </details>
 
 # %% [markdown]
@@ -624,10 +644,10 @@ for name in ("BT 0", "BSR 0"):
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on random numbers, a floor that needs no knowledge, and on gold, the
-#    ceiling.
+# 1. The same training on random numbers, which shows what it does by itself, and on gold, which
+#    shows what there is to learn.
 # 2. It needs no misleading proxy: policies that were trained on random numbers fell, too.
-# 3. Not shown: at equal ending random numbers cost gold. Compare with them.
+# 3. Not shown: training alone costs gold. Count from where random numbers are.
 # 4. That the proxy pays for this word, that gold marks it down, and that no control does it.
 # 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold
 #    zero.
@@ -640,18 +660,18 @@ for name in ("BT 0", "BSR 0"):
 # |---|---|---|
 # | tokens, endings | BT 0: 41 to 26 tokens, .4 to .96 ended | few tokens: do all earn alike? |
 # | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
-# | gold under random numbers | -.4 sds, .99 ended | compare with that |
+# | gold under random numbers | -1.4 sds at equal ending | count from there |
 
 # %% [markdown]
 # ## What you know now
 #
 # - Count proxy and gold in their own sds.
-# - Take what nearly any reward would bring, such as ending, out of a gain before you explain it.
 # - A fall of gold convicts no proxy as long as a control falls as far.
+# - Gold, too, may be blind.
 #
-# **To pass on:** what random numbers teach takes no knowledge. Here they taught ending. So before
-# you call a reward good, or exploited: hold ending equal, train on random numbers, and read the
-# answers.
+# **To pass on:** gain over the reference = ending + what training alone costs + what the reward
+# added. So before you call a reward good, or hacked: hold ending equal, train on random numbers,
+# and read the answers.
 
 # %% [markdown]
 # ## Second reading
@@ -686,44 +706,38 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
     assert first or abs(rest - better) < 0.05, "only what is better besides ending must be left"
 
 # %% [markdown]
-# In the third world the measure falls, though no answer got worse.
-#
-# So a fall of gold at equal ending alone proves nothing about BSR 0. Gold fell as far in BT 1 and
-# BSR 1, whose proxies hardly moved (Section 3's figure). And the gains of BT 0 and BT 2 are small:
-# over first answers alone even these two are undecided (`LOG.md`, "The recorded RLOO policies
-# learned to end").
-#
-# The leads over random numbers, too, can be taken at equal ending:
+# In the third world the measure falls, though no answer got worse. And the gains of BT 0 and BT 2
+# at equal ending are small: over first answers alone even these two are undecided (`LOG.md`, "The
+# recorded RLOO policies learned to end").
+
+# %% [markdown]
+# The record has two more controls. *Gold + error*: each opening word has its own error, now and
+# then a huge one. *Nothing*: a constant, so that only the penalty is left. What do they add?
 
 # %%
-def lead_at_equal_ending(reward):
-    """Over random numbers' gold, in sds.  Shapes: -> (seeds, prompts where all runs ended)."""
-    ours, theirs = (np.array([of_ended(run["evaluation"]["policy"], "gold")
-                              for run in TAUGHT[name]]) for name in (reward, "random numbers"))
-    apart = (ours - theirs)[:, ~np.isnan(ours + theirs + of_ended(reference, "gold")).any(0)]
-    return apart / statistics.within_sd(reference["gold"])
-
-
-frame({reward: {
-    "gold at equal ending":
-        f"{np.mean([at_equal_ending(run, 'gold').mean() for run in group]):+.2f}",
-    "lead at equal ending": "" if reward == "random numbers" else
-        shown(rloo.interval(lead_at_equal_ending(reward)), "+.2f")}
+for method, reward in (("heavy-tails", "gold + error"), ("constant", "nothing")):
+    TAUGHT[reward] = [{"evaluation": run["evaluation"] | {"reference": reference}}
+                      for run in controls[f"{method}-kl0.0"]]
+frame({reward: account(reward) | {
+    "different answers, by seed": ", ".join(str(different(run)) for run in group)}
     for reward, group in TAUGHT.items()})
 
 # %% [markdown]
-# The leads are those of Section 4 again: two sds for gold, about one for BT, BSR and *gold +
-# error*, undecided. Nor would a lead prove knowledge of gold. A policy cannot climb random
-# numbers. It can climb any consistent reward, even one for length.
+# *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided, too. Nor would a
+# lead prove knowledge of gold. A policy can climb any consistent reward, even one for length.
+#
+# *Nothing* falls silent (08), 3.4 sds below random numbers. It repeats an answer, too: the empty
+# one (`LOG.md`, `study_rloo_style`). It pays every text alike, so no proxy pays for that.
 
 # %% [markdown]
-# **At equal ending random numbers cost gold 1.4 sds.** What lowers gold, then? No run here rules
-# out any of these:
+# Why do random numbers cost gold 1.4 sds at equal ending? Two accounts are open:
 # - **drift**: nothing pulls a policy back to the reference;
-# - the **penalty**: it pushes to short answers;
-# - **selection**, as in the third made-up world. If better answers ended first, they would lead in
-#   gold's other terms, too. They do not: over eight answers a prompt the ended ones lead by 1.55
-#   sds of gold, and its term for ending alone brings that (`LOG.md`, `study_rloo_style`).
+# - the **penalty**: it pushes to short answers.
+#
+# Against a third there is evidence: **selection**, as in the third made-up world. If better answers
+# ended first, they would lead in gold's other terms, too. Over eight answers a prompt the ended
+# ones lead by 1.55 sds of gold, and its term for ending alone brings that (`LOG.md`,
+# `study_rloo_style`).
 
 # %% [markdown]
 # ## 9. Gold reads BSR 2 again
@@ -733,9 +747,6 @@ frame({reward: {
 # BSR 2 did, numbers everything, or nothing. **Guess**: which of the other five is which?
 
 # %%
-asked = np.array([row["unit"] == "item" for row in prompts])
-
-
 def habits(found):
     lists = np.array([text.lstrip().startswith("1.") for text in found["texts"]])
     return {f"numbered, of {asked.sum()} that asked": lists[asked].sum(),
@@ -792,15 +803,16 @@ def other_terms(run, read):
 
 
 figure, axes = plots.panels(2, sharey=True)
-titles = f"{asked.sum()} prompts for a list", f"{(~asked).sum()} prompts for sentences"
+titles = "52 for a list: gold missed BSR 2's items", "60 for sentences: BSR 2's rise is no success"
 tint = plots.COLORS["bsr"]
 axes[0].annotate("gold as it is", (-0.06, -4.88), color=tint, ha="right", va="center")
 axes[1].annotate("numbers on their\nown lines", (0.55, -5.1), color=tint, va="center")
 for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
-    for reward, y in (("random numbers", -2), ("gold", -3.5)):
+    for reward, side in (("random numbers", "center"), ("gold", "left")):
         means = [other_terms(run, lined)[here].mean() for run in TAUGHT[reward]]
         axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
-        axis.annotate(f"trained on\n{reward}", (np.mean(means), y), ha="center", va="center")
+        x = np.mean(means) if side == "center" else max(means) + 0.05
+        axis.annotate(f"trained on\n{reward}", (x, -2.5), ha=side, va="center")
     two_dots(axis, {name: [other_terms(run, read)[here] for read in (str, lined)]
                     for name, run in SIX.items()}, "sD", full=False)
     axis.set(xlim=(-2, 2), ylim=(-5.6, 0.5))
@@ -812,8 +824,6 @@ for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
 #
 # *Right*: BSR 2 rises, too, to +.1. That is no success. Gold now counts each numbered point as a
 # sentence, as in Section 5's four points in place of a story.
-#
-# On the left BT 0 moves by .2. The others hardly move.
 
 # %% [markdown]
 # ## 10. The other eight runs of Section 6, and BSR against BT
@@ -835,35 +845,44 @@ print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']
 # 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of
 #    that.
 # 2. Gold rates it 1.55 sds below.
-# 3. The three controls learned to end (Section 4).
-#
+# 3. Both controls learned to end (Section 4).
+
+# %% [markdown]
 # And the others? Three runs had BSR proxies, at $\lambda = 10^{-2}$. Three had *spread* proxies,
 # BSR without the term that holds the level of rewards (04), at $\lambda = 10^{-1}$. Here are all
-# nine at equal ending, and how well each proxy agrees with gold among the reference's answers to
-# one prompt.
+# nine, with random numbers and two runs of Section 1 below. (But for these two, the reference has
+# eight answers a prompt. So random numbers are not quite those of Section 4.)
+#
+# How well does a proxy agree with gold among the reference's answers to one prompt, and how far did
+# its policy go?
 
 # %%
 NAMES = {"bt": "BT", "spread-1e-1": "spread", "bsr-1e-2": "BSR"}
 NINE = {f"P.S. {name} {run['seed']}": run for method, name in NAMES.items()
         for run in style[f"{method}-kl0.0"]}
+RANDOM = {f"random numbers {run['seed']}": run for run in controls["noise-kl0.0"]}
 
 
 def agreement(run):
-    own, row = run["evaluation"]["reference"], row_of(run)
-    agreed = statistics.within_correlation(own["proxy"], own["gold"])
-    return {"proxy's correlation with gold": f"{agreed:+.2f}",
-            "proxy (sd)": row["proxy (sd)"], "gold at equal ending": row["gold at equal ending"]}
+    own, gains = run["evaluation"]["reference"], rloo.gains(run["evaluation"])
+    ends = gains["finished"].mean() > 0.01
+    return {"proxy's correlation with gold":
+                f"{statistics.within_correlation(own['proxy'], own['gold']):+.2f}",
+            "proxy gain (sd)": told(gains["proxy_gain"]),
+            "gold at equal ending": told(at_equal_ending(run, "gold")) if ends else "never ends",
+            "KL (nats)": f"{gains['kl'].mean():.0f}"}
 
 
-frame({name: agreement(run) for name, run in NINE.items()})
+two = {name: SIX[name] for name in ("BSR 0", "BSR 2")}
+frame({name: agreement(run) for name, run in (NINE | RANDOM | two).items()})
 
 # %% [markdown]
 # **What to see.** At equal ending gold fell in five of the eight runs that end. P.S. BT 0 fell
-# further than random numbers. The other four fell by .3 to 1.0 sds, random numbers by .7 to 1.5
-# (Section 6's table). So these four are not shown to be misled.
+# further than random numbers. The other four fell by .3 to 1.0 sds, random numbers by .7 to 1.5. So
+# these four are not shown to be misled.
 #
-# All nine also went further from the reference: their KL is 21 to 45 nats, that of random numbers
-# 14 to 17 (`LOG.md`, `study_rloo_style`).
+# All nine went further from the reference than random numbers did: 21 nats or more, against 17 at
+# most. But distance convicts none: BSR 0 and BSR 2, not convicted, went 47 and 24 nats.
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
 # other has +.45, nearly the highest of the nine.
