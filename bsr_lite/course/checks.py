@@ -148,7 +148,7 @@ def check_largest_margin(function: Callable) -> bool:
 # ---- 03_bsr --------------------------------------------------------------------------------------
 
 def check_crossing_group_size(function: Callable) -> bool:
-    """Exercise 3 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
+    """Exercise 2 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
 
     Hint: G appears on both sides: collect it. With mu = 0 the terms meet only at G = N"""
     cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
@@ -177,7 +177,7 @@ def check_level_share(function: Callable) -> bool:
 
 
 def check_accumulated_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: the exact global BSR gradient on a head, micro-batch by
+    """Exercise 3 of notebook 03: the exact global BSR gradient on a head, micro-batch by
     micro-batch; never may the graphs of two micro-batches be alive together.
 
     Hint: first all rewards under torch.no_grad(), then dL/dr of the whole batch, then every part

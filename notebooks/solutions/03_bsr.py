@@ -73,7 +73,18 @@ print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([
 # less than their variance promised.)
 
 # %% [markdown]
-# **2.** Three steps: all rewards, part by part, *without* a graph; the loss of the whole batch and
+# **2.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
+# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
+
+# %%
+def crossing_group_size(mean, variance, n):
+    return n * variance / (mean**2 * (n - 1) + variance)
+
+
+assert checks.check_crossing_group_size(crossing_group_size)
+
+# %% [markdown]
+# **3.** Three steps: all rewards, part by part, *without* a graph; the loss of the whole batch and
 # its gradient $\partial L/\partial r$, without the network; each part again, *with* a graph,
 # backward from its slice of $\partial L/\partial r$.
 #
@@ -110,17 +121,6 @@ rewards = torch.stack([h_w @ head, h_l @ head]).requires_grad_()  # (2, B), numb
 torch.testing.assert_close(
     dL_dr[0] @ h_w + dL_dr[1] @ h_l,
     accumulated_gradient(torch.matmul, [(h_w[:5], h_l[:5]), (h_w[5:], h_l[5:])], head, 0.1))
-
-# %% [markdown]
-# **3.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
-# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
-
-# %%
-def crossing_group_size(mean, variance, n):
-    return n * variance / (mean**2 * (n - 1) + variance)
-
-
-assert checks.check_crossing_group_size(crossing_group_size)
 
 # %% [markdown]
 # **4.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
