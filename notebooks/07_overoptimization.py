@@ -271,7 +271,7 @@ pd.concat({"change since epoch 8": table(falls, PARTS[:2]),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# BSR does not fall less. On prompt-disjoint it falls further, by .009; in-domain is undecided. On
+# BSR is not seen to fall less. On prompt-disjoint it falls further, by .009; in-domain is open. On
 # new sources it ends ahead by .02, close to our scale.
 #
 # With clean labels BSR loses .011 beside BT on prompt-disjoint, too. On new sources no lead is
@@ -679,8 +679,8 @@ table(changes(one_length), ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint it is -.044 with the norm and -.043 without: false labels do their harm here,
-# too. With them prompt-disjoint falls by .064. So a fall needs no dispersion.
+# No. On prompt-disjoint it is -.044 with the norm and -.043 without: false labels do their harm
+# here, too. With them prompt-disjoint falls by .064. So a fall needs no dispersion.
 #
 # With clean labels it falls by .020. There no label is false, so with a final norm something else
 # does harm as well. We have not looked for it.
