@@ -65,8 +65,9 @@ for part in ("prompt_disjoint", "response_disjoint", "mutual_disjoint"):
         part, *found[0], *found[1]))
 
 # %% [markdown]
-# Mutual-disjoint: false labels are why BSR is ahead. Response-disjoint: open. Prompt-disjoint: no
-# part of BSR's cost is seen to be due to them.
+# Mutual-disjoint: false labels are why BSR is ahead. Response-disjoint: open, though one lead
+# excludes zero and the other holds it. Prompt-disjoint: no part of BSR's cost is seen to be due to
+# them.
 #
 # The same sum with another method can mislead. L2 on response-disjoint has +.038 ± .024
 # (`data/runs/LOG.md`), and yet it has no lead: it *costs* .159 with false labels, .197 with clean
