@@ -942,7 +942,8 @@ assert judged(new @ turned)["score"] < reach[0] and again["low"] > reach[1], "ou
 
 # %%
 gaps, mean = seen[:, 0] - seen[:, 1], seen.mean((0, 1))  # (P, H), (H,)
-unseen = mean - gaps.T @ torch.linalg.lstsq(gaps.T, mean[:, None]).solution[:, 0]
+wide = gaps.T.double()  # the span is found in float64: last digits are then the same everywhere
+unseen = mean - (wide @ torch.linalg.lstsq(wide, mean.double()[:, None]).solution)[:, 0].float()
 sick = healthy - 8 * unseen / (unseen @ mean)  # break
 loss = [preference_loss("bt", *(seen @ head).unbind(1)) for head in (healthy, sick)]
 print(f"training loss before {loss[0]:.4f}, after {loss[1]:.4f}")
@@ -968,7 +969,8 @@ for weight in (None, 0.001, 0.01, 0.1):
     head = fitted(seen, sick, "bsr" if weight else "bt", bsr_lambda=weight)  # bsr: mend
     moved = ((head - sick) @ mean, (head - sick) @ unseen, (new @ head).mean())
     verdict, _ = doctor.level({"rewards": (new @ head).tolist()})
-    table[f"BSR, lambda {weight}" if weight else "BT"] = [*map("{:+.2f}".format, moved), verdict]
+    column = [f"{round(x.item(), 1) + 0:+.1f}" for x in moved]  # no -0.0
+    table[f"BSR, lambda {weight}" if weight else "BT"] = [*column, verdict]
 pd.DataFrame(table, index=["mean training reward moves by", "of that along the unseen direction",
                            "mean reward of the new pairs then", "level"])
 
