@@ -151,7 +151,7 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # ## 2. Two terms, and what stands against them
 #
 # *Which weights does the penalty shrink?* We answer for the simplest case: states $h$ stay as they
-# are, and only the head $W_p$ learns.
+# are, only the head $W_p$ learns, and no constant is added.
 #
 # BSR takes its penalty on groups of $G$ pairs, here 32. Let $\mu_s$ be the mean of the pair means
 # $s$ over all pairs. On average over groups the penalty is (03, Section 2)
@@ -354,8 +354,8 @@ figure.suptitle("New sources: spread gains in A and B, costs in C; adding level 
 # </details>
 
 # %% [markdown]
-# So the rule gives the sign of the *spread* term in all three worlds. (Is its reason right, too? In
-# part: Section 10, second reading.)
+# So the rule gives the sign of the *spread* term in all three worlds. (Whether
+# its reason is right, too, Section 10 asks: second reading.)
 #
 # **The lesson's idea. In one pass over fresh pairs, BSR's spread term takes weight from what tells
 # *pairs* apart but hardly the two *answers of a pair*. In our worlds A to C that helped where it
@@ -444,8 +444,8 @@ print("control, what postscripts of their own cost BT: {:.3f} ± {:.3f}".format(
     *seed_interval(np.subtract(shared, own))))
 
 # %% [markdown]
-# No gain is seen. Both averages hold zero. But BSR lies below BT in all nine values, and on
-# rewritten answers its whole interval is below zero: a cost, where the rule foretells a gain.
+# No gain is seen: both averages' intervals hold zero. But BSR lies below BT in all nine values, and
+# on rewritten answers its whole interval is below zero: a cost, where the rule foretells a gain.
 #
 # Perhaps there was no gain to be had. The control compares the same answers, once with shared
 # postscripts and once with their own. BT loses .027 by its own ones, and this interval holds zero,
@@ -624,8 +624,8 @@ Markdown(tables.table(["new sources", "BSR minus spread alone", "BSR minus BT"],
 # cost is decided, and BSR itself gains .045. One caution: 256 pairs are also more data, and here
 # less noise and more data cannot be told apart.
 #
-# So *in B the level term costs as long as the bias is slow and the level is taken from one group.*
-# For a network Section 2's level tax is no law.
+# So *in B no cost of the level term is decided once the bias is fast and the level is taken from
+# more pairs.* For a network Section 2's level tax is no law.
 #
 # In A, where there is no level to shift, the quieter level alone leaves no decided cost. A fast
 # bias leaves it as it is.
