@@ -354,8 +354,8 @@ figure.suptitle("New sources: spread gains in A and B, costs in C; adding level 
 # </details>
 
 # %% [markdown]
-# So the rule gives the sign of the *spread* term in all three worlds. (Whether
-# its reason is right, too, Section 10 asks: second reading.)
+# So the rule gives the sign of the *spread* term in all three worlds. (Whether its reason is right,
+# too, Section 10 asks: second reading.)
 #
 # **The lesson's idea. In one pass over fresh pairs, BSR's spread term takes weight from what tells
 # *pairs* apart but hardly the two *answers of a pair*. In our worlds A to C that helped where it
@@ -562,8 +562,8 @@ if mine is not None:
 
 # %% [markdown]
 # - A, B and C were built for the rule behind it: *tax over evidence*.
-# - Adding the level term cost most in B, where the mean state lies on quality: more than the rule
-#   says.
+# - Adding the level term cost most in B, where the mean state lies on quality. With a mean of 2 BSR
+#   still cost, against the rule.
 # - The rule does not explain the small costs: spread's in *neutral*, level's in A. With 64 epochs
 #   it fails. A language model did not confirm it: BSR cost on rewritten answers.
 
