@@ -74,6 +74,24 @@ for name in ("helps", "mean on the signal", "hurts"):
 # keeps more, in B (*mean on the signal*) a little more: BSR should cost. All three signs are those
 # of Section 1. Under the spread term alone B's signal keeps more: a gain, as in Section 5.
 #
+# B is nearly a tie: .78. At which mean $m$ is the ratio 1? Spread's tax over evidence on the
+# nuisance is 112.75, BSR's on the signal $.375 + 16\,m^2$. They are equal at $m = 2.65$. Below it
+# the rule foretells a gain.
+
+# %%
+METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
+objectives = {name: worlds.OBJECTIVES[name] for name in METHODS}
+for mean in (2.0, 1.0):
+    world = dataclasses.replace(worlds.WORLDS["mean on the signal"], level=mean)
+    bt, bsr, _ = worlds.train(world, objectives, 8, looks=1)[world.steps]["response_disjoint"].T
+    print("B with a mean of {:.0f}: ratio {:.2f}, BSR minus BT {:+.3f} ± {:.3f}".format(
+        mean, survival_ratio((0.5, 1.0, mean), (3.0, 0.2, 0.0), 32), *seed_interval(bsr - bt)))
+
+# %% [markdown]
+# At a mean of 2 the rule says gain, and the networks lose. So it names the direction that the level
+# term taxes, but not the size of the cost. At a mean of 1 they gain. So their sign turns between 1
+# and 2, not at 2.65.
+#
 # To readers of Section 9: for a huge $\lambda$ its $\text{kept}_u$ is $I_u / (2\lambda\,
 # \mathrm{tax}_u)$, so this is the ratio that the shares tend to. An exact fit need not.
 
@@ -83,8 +101,6 @@ for name in ("helps", "mean on the signal", "hurts"):
 # (`new`, 1 to .2).
 
 # %%
-METHODS = ("bt", "bsr-1e-2", "spread-1e-2")
-objectives = {name: worlds.OBJECTIVES[name] for name in METHODS}
 changes = {"within": (1.0, 1.0), "across": (0.5, 0.5), "new": (1.0, 0.2), "new signal": (3.0, 1.0)}
 spreads = {}
 for name, change in changes.items():
