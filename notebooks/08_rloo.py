@@ -248,7 +248,7 @@ plots.label(axis, "number added to all rewards (reward units)",
 # 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
 # Real rewards lie far out: gold's mean is 3.0, its standard deviation (**sd**) among a prompt's
-# answers .57. The dotted line is as many of the arms' sds from zero.
+# answers .57 (Sections 7, 5). The dotted line is as many of the arms' sds from zero.
 #
 # The baseline is not free: three siblings only guess the mean reward. With nothing added it is the
 # noisier way, .061 to .027.
@@ -307,8 +307,9 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 #
 # $$R = r -\beta\,d,\qquad d =\log\pi(y|x) -\log\pi_{ref}(y|x).$$
 #
-# Now $d$ depends on the logits, too. But $E[\nabla d] = E[\nabla\log\pi] = 0$ (Section 2). So the
-# push is still Section 1's, with $R$ for $r$. The code treats $d$ as a number.
+# Now $d$ depends on the logits, too. But the reference is fixed, so
+# $E[\nabla d] = E[\nabla\log\pi] = 0$ (Section 2). The push is still Section 1's, with $R$ for
+# $r$. The code treats $d$ as a number (`detach`).
 
 # %% [markdown]
 # $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
@@ -341,8 +342,8 @@ scaler = loss_scaler(policy)
 stop, K, BETA, PENALTY = policy.tokenizer.eos_token_id, 4, 0.02, 0.57
 
 # %% [markdown]
-# *Draw.* Each of $P$ prompts gets $K = 4$ answers. They are drawn from $\pi$ as it is (temperature
-# 1), because Section 1's expectation is over $\pi$.
+# *Draw.* Each of $P$ prompts gets $K = 4$ answers. They are drawn from $\pi$ as it is, because
+# Section 1's expectation is over $\pi$.
 
 # %%
 def roll_out(rows, generator):
@@ -393,7 +394,7 @@ def descend(loss):
     optimizer.zero_grad(set_to_none=True)
 
 # %% [markdown]
-# The whole step. At its end it measures what the push did to these answers.
+# The whole step:
 
 # %%
 def step(rows, generator):
@@ -475,8 +476,8 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # of the library's loop, `study_rloo_controls`. Three **seeds** are three trainings that differ only
 # in chance.
 #
-# Unlike in Section 5, a step had four prompts. Gold was divided by its sd, and a cut-off answer
-# lost one sd. $\beta$ was 0: no price held the policy back.
+# As in Section 5 a cut-off answer lost one sd of gold. But a step had four prompts, and $\beta$
+# was 0: no price held the policy back.
 #
 # Then each policy answered 112 new prompts twice, the reference eight times.
 
@@ -502,14 +503,14 @@ def told(values):
 
 # %% [markdown]
 # **Predict**: which of gold's five terms rose? The table has the mean over seeds, ± half its 95%
-# interval. To judge its size, compare a gain with gold's sd, .57.
+# interval.
 
 # %%
 gained = gains("gold").assign(gold=lambda gain: gain.sum(axis=1))
 pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 
 # %% [markdown]
-# **What to see.** Gold rose by .96 points, more than its sd. Two terms did it: *complete*
+# **What to see.** Gold rose by .96 points, more than its sd of .57. Two terms did it: *complete*
 # and *instruction*. *topic* is undecided: its interval contains zero. *fresh* and *concise* hardly
 # moved.
 #
@@ -528,8 +529,8 @@ pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 # **random numbers**, a new one for every text. All else, penalty included, is as before. What such
 # *controls* can gain, we cannot credit to gold.
 #
-# **Predict**: what do the answers look like under a constant? First one prompt, picked by us, and
-# seed 0. (Gold does not ask for sense.)
+# **Predict**: what do the answers look like under a constant? One prompt, picked by us, seed 0.
+# (Gold does not ask for sense.)
 
 # %%
 REWARDS = {"gold": "gold", "random numbers": "noise", "a constant": "constant"}
@@ -604,7 +605,7 @@ plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
 # %% [markdown]
 # ## Exercises
 #
-# Solutions are in `notebooks/solutions/`. A wrong answer gets a second hint from its checker.
+# Solutions are in `notebooks/solutions/`. A wrong answer gets a second hint.
 
 # %% [markdown]
 # **1.** Find the constant baseline with the smallest variance for one draw, given probabilities,
@@ -903,11 +904,11 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
 
 # %% [markdown]
 # **What to see.** After a dot every advantage is zero. AdamW steps on along a mean of *past*
-# gradients, so answers shrink on from 11 to 19 tokens. Before the dot the penalty's push had taken
-# 20 to 32.
+# gradients, so answers shrink on by another 7 to 18 tokens. Before the dot the penalty's push had
+# taken 20 to 32.
 #
 # Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
-# the gradient never vanishes. Why these answers did not fall silent is not shown.
+# the gradient never vanishes.
 
 # %% [markdown]
 # ## 12. Two rates, and answers that ended
@@ -1006,8 +1007,7 @@ pd.DataFrame(leads).T.rename_axis("policy minus reference where both ended (prom
 # On the 44 or 45 prompts whose *first* answers both ended the lead is .53, .25 and .15, at most .05
 # of it *complete* (a closing mark). The other four are clear at one seed only.
 #
-# So on the prompts that the reference can finish, 89 of 112, **gold taught more than to end**. In
-# which terms is open.
+# So on the prompts that the reference can finish, 89 of 112, **gold taught more than to end.**
 
 # %% [markdown]
 # ### Exercise 3
