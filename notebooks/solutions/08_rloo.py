@@ -53,11 +53,15 @@ def best_baseline(probabilities, rewards, squared_lengths):
 assert checks.check_best_baseline(best_baseline)
 
 # %% [markdown]
-# **2.** A control that lost taught nothing: only a control's *gain* is taken off.
+# **2.** A control that lost taught nothing: only a control's *gain* is taken off. This is a
+# convention, and (b) says what for.
 #
 # - (a) *complete* keeps .11, *instruction* .35, *topic* .10, the other two next to nothing: .57 of
 #   .96 in all.
-# - (b) All but *instruction*. For *complete*, random numbers reach $+.40\pm .42$: the control may
+# - (b) 1.05 is what gold brings in place of random numbers, in the same loop. A part of it only
+#   undoes their damage, $-.59$. The .46 is what the policy gained over the reference, and no
+#   control did.
+# - (c) *instruction* alone. For *complete*, random numbers reach $+.40\pm .42$: the control may
 #   gain as much as gold. For *topic*, gold's own interval, $+.10\pm .15$, contains zero, as for
 #   *fresh* and *concise*.
 
