@@ -29,7 +29,7 @@
 # - *Gold* is the rule that makes the true labels. *Tau* says how well a model orders the answers to
 #   a prompt: 1 is gold's order, -1 the reverse (01).
 # - Four test sets: *in-domain*, *prompt-*, *response-* and *mutual-disjoint*. What is disjoint was
-#   not seen in training (02, Section 5). In-domain is scored by accuracy, the others by tau.
+#   not seen in training (02, Section 4). In-domain is scored by accuracy, the others by tau.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -918,7 +918,7 @@ holding[(holding.low > -0.05) & (holding.high < 0.05)].round(4)
 # Of Section 5's studies *pocket* takes all training pairs, *lambda* 375. *Closing_phrase* is a
 # control, where no penalty should help. Two results stand in files of their own: the spread term in
 # *norms*, and *postscript*'s models on labels of people (LLMBar's sets *GPTInst*, *Neighbor*, ...).
-# *Prompt-shifted* is prompt-disjoint with rewritten endings (04, Section 8).
+# *Prompt-shifted* is prompt-disjoint with rewritten endings (04, Section 11).
 #
 # Left out: studies of fewer than three seeds, the small worlds (04), heads on a language model not
 # trained further. They hold costs and gains (`data/runs/LOG.md`).

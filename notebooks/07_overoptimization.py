@@ -920,14 +920,14 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 #
 # | claim | small worlds | language models |
 # |---|---|---|
-# | norms disperse (6; 02.8) | **shown** | **open** |
+# | norms disperse (6; 02.5) | **shown** | **open** |
 # | norms must disperse for a fall (6) | **against** | not tested |
 # | BSR falls less, $10^{-2}$ (6) | in-domain, prompt-disjoint **against** | not tested |
 # | BSR ends ahead on new sources* (6) | both $\lambda$ **shown** | not tested |
 # | mutual-disjoint scores lower (7) | *helps* **shown** | *lora* **open**, *judged* **against** |
 
 # %% [markdown]
-# *Helps* is a world of notebook 04, 02.8 is notebook 02's Section 8. *Judged* speaks of its three
+# *Helps* is a world of notebook 04, 02.5 is notebook 02's Section 5. *Judged* speaks of its three
 # models: Section 7's bars are over prompts only. At other $\lambda$ BSR has costs in
 # language models, and one gain, on labels of people (06.11).
 #
