@@ -913,9 +913,8 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
 # %% [markdown]
 # ## 12. Two rates, and answers that ended
 #
-# How far does "the policy learned more than to end" carry? First: over learning rates. Two recorded
-# runs differ only in the rate, 3e-4 and 1e-3. (The second is the opening's, and seed 0 of
-# Section 6.)
+# Does "the policy learned more than to end" hold at another learning rate? Two recorded runs differ
+# only in the rate, 3e-4 and 1e-3.
 #
 # Each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the unit of
 # repetition here, since prompts of one subject may be alike.
@@ -961,8 +960,8 @@ plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
 
 # %% [markdown]
 # **What to see.** At 3e-4 the policy learned to complete its answers, and little else: *complete*
-# brings .55 of gold's .59 points. (*fresh* rose, too, by .03.) At 1e-3 *instruction* gained .34,
-# and *topic* .11, which Section 6's three seeds leave undecided.
+# brings .55 of gold's .59 points. At 1e-3 *instruction* gained .34, and *topic* .11, which
+# Section 6's three seeds leave undecided.
 #
 # This is one run a rate, and 1e-3 was kept *because* it gained most on these very prompts.
 
