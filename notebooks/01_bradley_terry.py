@@ -237,8 +237,8 @@ print(design_matrix(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1]), coun
 # $-\sigma(-m)/B$ for $r_w$ and $+\sigma(-m)/B$ for $r_l$. Descent raises $r_w$ and lowers $r_l$.
 
 # %% [markdown]
-# While rewards are free numbers, winner and loser are pushed apart *equally*, so their mean never
-# moves. The next cell checks both.
+# While rewards are free numbers, winner and loser are pushed apart *equally*, so no comparison
+# moves the mean of its two. The next cell checks both.
 
 # %%
 chosen, rejected = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
@@ -475,9 +475,10 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 # weights, the pairs are few, and each has **one label**, its winner. Then some weights may get
 # every label right: no contradiction. Double these weights. All margins double, and the loss
 # falls. So no size is best.
-#
-# With *many* pairs there may be no such weights. Then the choices contradict each other, even
-# without a circle of wins.
+
+# %% [markdown]
+# With *many* pairs there may be no such weights. Here we say that choices contradict each other
+# when no *weights* get them all right. No circle of wins is needed.
 #
 # How few are few? With fewer than *two pairs per weight* even coin-flip labels can usually all be
 # met (Cover, 1965). A toy shows what follows.
@@ -688,10 +689,10 @@ checks.check_invisible_directions(invisible_directions);
 # |---|---|---|
 # | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs |
 # | share right, fresh pairs | toward the truth's (here .78) | more pairs |
-# | claims minus this share | near 0 | above: more pairs, or fewer passes (Section 12) |
+# | claims minus this share | near 0 | above: more pairs, or an earlier stop (Section 12) |
 #
-# \* For real judges it is unknown. Have some pairs judged twice: the noise lies between half of the
-# share of labels that differ and all of it.
+# \* For real judges it is unknown. Have some pairs judged twice, independently: the noise lies
+# between half of the share of labels that differ and all of it.
 
 # %% [markdown]
 # ## What you know now
@@ -699,8 +700,8 @@ checks.check_invisible_directions(invisible_directions);
 # **The loss sees only differences of two rewards: no zero for a prompt, and a size only if the
 # choices contradict each other.**
 #
-# Even then the size may be wrong. So trust no order of prompts, and no margin, that you have not
-# checked on fresh data.
+# Even then the size may be wrong. So trust no margin that you have not checked on fresh pairs, and
+# no order of *prompts* that nothing beyond comparisons has checked.
 #
 # Next: **02 · Do hidden norms disperse while a reward model is trained?** looks at what makes
 # margins grow in a language model.

@@ -512,10 +512,10 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # | lifts the margin, early | cosine | cosine | cosine |
 # | lifts it more, late | difference, slightly | cosine | Exercise 2 |
 #
-# The small world is our control: where norms disperse, these measures show it.
+# The small world is our control: where norms disperse on training pairs, these measures show it.
 #
-# How far had training come? The next cell counts the training pairs in labelled order: those whose
-# margin is above zero.
+# How far had training come? The next cell counts the training pairs in labelled order: margin above
+# zero.
 
 # %%
 order = (32 * curves("train", "score")).round().int()
@@ -535,7 +535,8 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
 # %% [markdown]
 # **Answer.** The paper's dispersion is *not reproduced here*. It is not *refuted*.
 #
-# One question stays open: would shuffled labels make the differences smaller, too?
+# One question stays open. Do differences shrink because the model learns *preferences*, or would
+# any 32 steps do it? Training on shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 05 · How does an 8B reward model fit on one small GPU?
 #
-# Training every weight of an 8B reward model takes 120 GB of memory before the first token is read.
+# Training every weight of an 8B reward model takes 120 GB of memory, however short its texts are.
 # A small card has 16 GB. Three tricks close the gap:
 # - **Adapters**: the model's weights stay as they are, and thin matrices beside them are trained.
 # - **4 bits**: the weights that stay take 4 bits each. With adapters this is **QLoRA** (Dettmers et
@@ -181,7 +181,8 @@ plots.label(axis, "weight / absmax of its block", "number of weights",
 # **What to see.** The ticks are dense in the middle, where the bars are high. The tall bars at $-1$
 # and $1$ are the largest weights of the blocks.
 #
-# The small bumps come from our model's file, which holds evenly spaced 4-bit values.
+# The small bumps come from our model's file, which holds evenly spaced 4-bit values. So $W$ was
+# rounded before. Gaussian numbers, never rounded, give nearly the same error (Section 7).
 
 # %% [markdown]
 # *What does a weight now cost?* A code takes 4 bits. An absmax of 32 bits, shared by 64 weights,
@@ -356,7 +357,8 @@ gb({"full": "full", "LoRA": "LoRA"})
 # In *full*, 30.0 and 90.1 GB are the 120.1 of Section 1. Adapters make three parts smaller:
 # - Gradients and averages nearly vanish.
 # - The frozen base needs only 16 bits.
-# - Among *full*'s activations are 16-bit copies of its 32-bit weights. A 16-bit base needs none.
+# - The 8B model computes in 16 bits. So among *full*'s activations are 16-bit copies of its 32-bit
+#   weights. A 16-bit base needs none.
 #
 # So two large parts are left, base and activations.
 #
@@ -410,9 +412,10 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # most 1.6% more than counted (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B
 # model nor checkpointing was tried there.
 #
-# *And your card?* `README.md` has the same count for cards of 12, 16 and 24 GB. By estimate an 8B
-# run takes at most 85 hours on a 4090 with 24 GB. None of the runs was tried. (The other reward
-# models there have 1.5B weights, and no checkpointing. So their GB do not compare with ours.)
+# *And your card?* `README.md` has such a count for cards of 12, 16 and 24 GB, of larger
+# micro-batches. By estimate an 8B run takes at most 85 hours on a 4090 with 24 GB. None of the runs
+# was tried. (The other reward models there have 1.5B weights, and no checkpointing. So their GB do
+# not compare with ours.)
 #
 # **So adapters shrink gradients and averages, 4 bits the base, checkpointing the activations. With
 # long answers a 16 GB card needs all three.**
@@ -591,11 +594,11 @@ assert off("beside the original") > 2e-3, "the check must notice another base"
 # A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need before its first
-# token, CUDA's own left out? `linear` weights lie in NF4 with double quantization. `others`, the
-# embeddings, are frozen in 16 bits. `trained` numbers are in 32 bits with AdamW. Control: the 8B
-# model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16, 24, 32, 48 and 80
-# GB are ruled out whatever the batch?
+# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need that do not
+# depend on its batch, CUDA's own left out? `linear` weights lie in NF4 with double quantization.
+# `others`, the embeddings, are frozen in 16 bits. `trained` numbers are in 32 bits with AdamW.
+# Control: the 8B model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16,
+# 24, 32, 48 and 80 GB are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -617,7 +620,7 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # ## Check yourself
 #
 # 1. A weight is frozen, and stays in 32 bits. How many bytes does it cost, and what has it lost?
-# 2. Your answers become half as long. Which bars of Section 4's figure shrink, and which stay?
+# 2. Prompts and answers become half as long. Which bars of Section 4's figure shrink, which stay?
 # 3. An adapter of rank 64 beside our $W$: how many percent of its numbers?
 # 4. In some matrix the weights of a block spread evenly from $-1$ to 1 times its absmax. Would you
 #    round it with NF4?
@@ -644,7 +647,7 @@ print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 # | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
 # | tau minus the start's, same prompts | above zero, as is its interval | more steps or prompts |
 # | rewards after a reload | equal to the bit, as here | the base that the folder names |
-# | margins of a few answers, after a merge | as in training | the base it was merged into |
+# | margins of a few answers, on another card | as in training, nearly | the base: its own? |
 
 # %% [markdown]
 # ## What you know now

@@ -537,7 +537,7 @@ for place, here in enumerate((asked, ~asked)):
         value = beside(POSTSCRIPT["P.S. BT 0"], key, same & here).mean()
         axis.annotate(f"{key} {value:+.2f}", (value + 0.05, y - place), color=plots.COLORS["bt"],
                       va="center")
-axis.set(xlim=(-3.5, 3.5), ylim=(-1.6, 0.6))
+axis.set(xlim=(-3.7, 3.7), ylim=(-1.6, 0.6))
 plots.label(axis, "repeated answer minus the reference (sd), 95% over prompts", "",
             "The proxy pays for this list everywhere; gold does not where sentences were asked")
 

@@ -152,8 +152,8 @@ pd.DataFrame({"GPUs": gpus, "GB each": (cut / gpus + activations) / 1e9}).round(
 #
 # What shrinks activations? A GPU computes one micro-batch at a time, and keeps that one's
 # activations alone. So smaller micro-batches do. More GPUs do not, until a GPU's part of the batch
-# no longer fills a micro-batch. With our config that begins beyond 16 GPUs at the latest: there 8
-# pairs of full length just fill it.
+# no longer fills a micro-batch. With our config that begins beyond 16 GPUs at the latest: there a
+# GPU's 8 pairs have at most 8 · 2 · 2,048 = 32,768 tokens, which just fill it.
 #
 # **Answer: more GPUs share out what belongs to weights. Activations belong to the tokens that a
 # GPU computes at a time: smaller micro-batches shrink them.**
@@ -258,8 +258,8 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
 # smaller $G$ the penalty holds the level less, and the variance as much as before.
 
 # %% [markdown]
-# The official code takes the obvious way: each GPU squares the mean of what it holds. So there, if
-# the batch stays the same, the number of GPUs decides $G$. Take a batch of 128 pairs:
+# The official code takes the obvious way: each GPU squares the mean of what it computes at a time.
+# So there $G$ is the batch over GPUs and accumulation steps. Take a batch of 128 pairs in one step:
 #
 # - 8 GPUs hold 16 pairs each. That is the recipe's $G$, which our config copies.
 # - 64 GPUs hold 2 each. Then $G$ is an eighth of the recipe's, and the level weighs an eighth.
@@ -438,11 +438,11 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 # are summed rightly, and the loss is another.)
 #
 # From step 2 on the control has other weights, too. Then a difference no longer tells of the loss
-# alone. So look at the first step.
+# alone. At step 2 the wrong loss nearly passes. So look at the first step, and at both numbers.
 
 # %% [markdown]
 # What did this test not cover? It ran 2 layers on a CPU, without `bfloat16` and checkpointing. No
-# two GPUs have run this code.
+# two GPUs have run this code. And its control changes the group; no control averages gradients.
 #
 # **Answer: yes, on a CPU, with the weights cut by FSDP2. And the test notices a wrong group.**
 
@@ -453,11 +453,14 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 #
 # Suppose a bug: each GPU squares the mean of its own pairs. In the 8B run it could hide. On eight
 # GPUs each holds about as many pairs as a group has (Section 3). The penalty's weight $\lambda$ is
-# only .001. And `bfloat16` rounds the loss.
-#
+# only .001. And `bfloat16` rounds the loss. There it would cost little, but on 64 it is another
+# loss.
+
+# %% [markdown]
 # So check before: repeat Section 5 on one GPU and on two. Like the 8B run it trains all weights
-# under FSDP2, but in fp32. There the batch is one group, of which each of two GPUs holds only a
-# part. So a wrong mean shows. For this remove `CUDA_VISIBLE_DEVICES` from `run`. Then launch:
+# under FSDP2, but in fp32. In Section 5's training the batch is one group, of which each of two
+# GPUs holds only a part. So a wrong mean shows. For this remove `CUDA_VISIBLE_DEVICES` from `run`.
+# Then launch:
 
 # %% [markdown]
 # ```
@@ -470,8 +473,9 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 # python -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_qlora_bsr.yaml
 # ```
 #
-# The first command counts 47.3 GB for each of eight GPUs (the config's first lines). After a
-# failure give the second again, with `--resume`.
+# The first command counts 47.3 GB for each of eight GPUs (the config's first lines): Section 2's
+# 36, and what was left out there (Section 7). On a GPU `bfloat16` takes another attention, which
+# Section 5 does not check. After a failure give the second command again, with `--resume`.
 
 # %% [markdown]
 # Llama is gated: accept its licence, then `hf auth login`. A checkpoint takes 90 GB of disk, and
@@ -541,7 +545,7 @@ checks.check_bsr_gradient(bsr_gradient);
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. `token_budget` alone, to rounding. A smaller `max_length` drops pairs, a smaller
+# 1. `token_budget` alone, to rounding. A smaller `max_length` leaves out longer pairs, a smaller
 #    `bsr_group_size` is a smaller $G$.
 # 2. They belong to the tokens computed at a time. A full micro-batch has as many on any GPU.
 # 3. BT is a mean over pairs. BSR squares a mean of all rewards of a group.

@@ -289,10 +289,10 @@ print(f"healthy on its training pairs: {right:.2f}")
 # High on the training pairs, near one half on the new ones.
 # </details>
 #
-# **What to see.** The loss falls. On its training pairs the head gets .84, and the check says
-# *ok*. On the new pairs it gets .56: only they show the fault. (By accident 56% of the training
-# labels stayed right, too.) The healthy head, trained in the same way with the right labels, gets
-# .98 and .92.
+# **What to see.** The loss falls. On its training pairs the head gets .84, and the check says *ok*.
+# On the new pairs it gets .56: only they show that something is wrong. (By accident 56% of the
+# training labels stayed right, too.) The healthy head, trained in the same way with the right
+# labels, gets .98 and .92.
 #
 # Overfitting alone can look like this, too. So read the labels: are they sorted by anything but
 # quality?
@@ -326,8 +326,8 @@ for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # (
 # From 17% to 81%, about twice as wide as the coins' range.
 # </details>
 #
-# A coin is tossed anew for each pair. One head ranks all 48 pairs, and its mistakes come together.
-# (Why: Section 10, second reading.)
+# A coin is tossed anew for each pair. One head ranks all 48 pairs, and its mistakes come together:
+# a third of all squared differences lies along one direction (Section 10, second reading).
 #
 # The figure puts three heads beside the 1000 random ones. *Untrained* is our `start`, one more
 # random head. Look which of the three lie outside the light band, the range of 95%.
@@ -351,7 +351,7 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["healt
 
 # %% [markdown]
 # **What to see.** Only healthy lies above the band. Alphabet's .56 lies within it, and so cannot be
-# told from a random head's accuracy. Nor can .75, which untrained gets by luck. Nor could .30: the
+# told from a random head's. Nor can .75, which untrained gets by luck. Nor could .30: the
 # band reaches down to .17. Below the band something was probably learned, with the wrong sign.
 #
 # Two ranges answer two questions. The *interval*: what would other *pairs* give this head? The
@@ -359,7 +359,7 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["healt
 # is not enough.
 #
 # **The answer**: the model may have learned labels that are wrong: read them. An accuracy on new
-# pairs shows learning only where it lies outside the band of random heads.
+# pairs, the number itself, shows learning only where it lies outside the band of random heads.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
@@ -445,8 +445,9 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # $k_1 = \log \pi(y) - \log \pi_\text{ref}(y)$. It is negative where the reference finds this
 # answer likelier. Can a mean of 32 terms be negative as well?
 #
-# We try it on a toy whose KL is known: a policy over five words, hardly moved from its reference.
-# 1000 times we take the mean of 32 samples. **Predict** how many of these means are negative.
+# We try it on a toy: a policy over five words, hardly moved from its reference. Its KL is .002, and
+# one term's standard deviation about .06. 1000 times we take the mean of 32 samples. **Predict**
+# how many of these means are negative.
 
 # %%
 torch.manual_seed(0)
@@ -702,7 +703,7 @@ axis.annotate("the longest answer: no padding", (alone.flatten()[beside.argmax()
               (-1.6, -4.5), arrowprops={"arrowstyle": "-", "color": "#777777"})
 axis.set_ylim(-11, 3)
 plots.label(axis, "reward of an answer alone", "reward in the batch",
-            "Read at the padding, all rewards but one fall, to about -9")
+            "Read at the padding, 47 of 48 rewards fall to about -9")
 assert (beside < -7).sum() == 47, "as the title says"
 
 # %% [markdown]

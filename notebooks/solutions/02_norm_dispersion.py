@@ -100,7 +100,7 @@ for place, start in ((4, 16), (5, 20), (6, 24)):
 # is $(g \odot W)^\top v$. By Cauchy-Schwarz it is at most $\lVert g \odot W \rVert \sqrt H$,
 # attained when $v$ points along $g \odot W$, and at least minus that. The largest margin is the
 # difference. For the lesson's model it is 90, and mean margins were about 0.5: a ceiling, but far
-# above the room. It does not explain why lengths did not grow.
+# above the room. It does not explain why differences shrank.
 
 # %%
 def largest_margin(gain, head_weight):
