@@ -28,7 +28,8 @@
 # of a batch's rewards. The penalty's weight is $\lambda$; the paper takes $\lambda = 10^{-3}$.
 
 # %% [markdown]
-# Four questions follow, one a section. Section 5 gives the verdicts.
+# Four questions follow, one a section. Section 5 gives the verdicts. Sections 1 to 5 are the first
+# reading; the second, at the end of the page, holds what lies behind them.
 #
 # One word from before: **gold** is the preference that decides what is right. In the *pocket world*
 # of notebook 01, this repository's own data, gold is a formula. So every answer's gold is known.
