@@ -8,8 +8,8 @@ NOTEBOOK_ENV := BSR_PROFILE=fast TQDM_DISABLE=1 HF_HUB_OFFLINE=1
 # Two processes of one thread each: tiny models gain nothing from a second thread, and threads that
 # wait for one another on a busy machine cost twice the time.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-# the two longest first, or one process would still be at one of them when all others are done
-NOTEBOOKS := notebooks/0[58]*.ipynb notebooks/0[!58]*.ipynb notebooks/1*.ipynb notebooks/solutions
+# the longest first, or one process would still be at one of them when all others are done
+NOTEBOOKS := notebooks/1*.ipynb notebooks/02*.ipynb notebooks/0[!2]*.ipynb notebooks/solutions
 
 .PHONY: run check test gpu notebooks book lab data clean
 
