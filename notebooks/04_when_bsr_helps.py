@@ -480,11 +480,11 @@ print("control, what postscripts of their own cost BT: {:.3f} ± {:.3f}".format(
 # </details>
 
 # %%
-def survival_ratio(first, second, group):
+def evidence_over_tax(first, second, group):
     return None
 
 
-checks.check_survival_ratio(survival_ratio);
+checks.check_evidence_over_tax(evidence_over_tax);
 
 # %% [markdown]
 # **2.** *Take the gain away.* In A (*helps* in the library) BSR and spread gain. Change **one** of

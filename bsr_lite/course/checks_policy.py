@@ -18,7 +18,7 @@ def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
-def check_survival_ratio(function: Callable) -> bool:
+def check_evidence_over_tax(function: Callable) -> bool:
     """Exercise 1 of notebook 04: evidence over tax along one direction, over that along another.
 
     Hint: the evidence is 2 within^2, for two answers differ by two independent parts; the tax is
@@ -26,7 +26,7 @@ def check_survival_ratio(function: Callable) -> bool:
     cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (1 / 0.75) / (0.04 / 9.02)),
              (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (1 / 36.75) / (0.04 / 9.02)),
              (((1.0, 1.0, 0.0), (1.0, 1.0, 0.5), 8), 3.5 / 1.5)]
-    return judge(check_survival_ratio, function, cases)
+    return judge(check_evidence_over_tax, function, cases)
 
 
 def check_noise_ratio(function: Callable) -> bool:

@@ -50,14 +50,14 @@ from bsr_lite.studies.records import read_table
 # $G\,\mathrm{mean}^2$. In the ratio the factor 2 of the evidence cancels.
 
 # %%
-def survival_ratio(first, second, group):
+def evidence_over_tax(first, second, group):
     def evidence_over_tax(across, within, mean):
         return within**2 / (across**2 + within**2 / 2 + group * mean**2)
 
     return evidence_over_tax(*first) / evidence_over_tax(*second)
 
 
-assert checks.check_survival_ratio(survival_ratio)
+assert checks.check_evidence_over_tax(evidence_over_tax)
 
 # %%
 gold = worlds.gold_direction()
@@ -65,8 +65,8 @@ for name in ("helps", "mean on the signal", "hurts"):
     world = worlds.WORLDS[name]
     mean = world.level * gold.norm().item() / 2  # of x along the signal; none along the nuisance
     (a_s, a_n), (w_s, w_n) = world.across, world.within
-    bsr = survival_ratio((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
-    spread = survival_ratio((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
+    bsr = evidence_over_tax((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
+    spread = evidence_over_tax((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
     print(f"{name:20s} signal over nuisance: BSR {bsr:7.2f}, its spread term alone {spread:7.2f}")
 
 # %% [markdown]
@@ -85,7 +85,7 @@ for mean in (2.0, 1.0):
     world = dataclasses.replace(worlds.WORLDS["mean on the signal"], level=mean)
     bt, bsr, _ = worlds.train(world, objectives, 8, looks=1)[world.steps]["response_disjoint"].T
     print("B with a mean of {:.0f}: ratio {:.2f}, BSR minus BT {:+.3f} ± {:.3f}".format(
-        mean, survival_ratio((0.5, 1.0, mean), (3.0, 0.2, 0.0), 32), *seed_interval(bsr - bt)))
+        mean, evidence_over_tax((0.5, 1.0, mean), (3.0, 0.2, 0.0), 32), *seed_interval(bsr - bt)))
 
 # %% [markdown]
 # At a mean of 2 the rule says gain, and the networks lose. So it names the direction that the level
