@@ -159,8 +159,8 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 # In words: the loss is the mean surprise at the outcomes, in **nats** (natural logarithms).
 
 # %% [markdown]
-# We write the loss by hand and look at four margins. At margin 0 the model gives both answers
-# probability 1/2, so the loss must be $\ln 2$.
+# We write the loss by hand and look at four margins. At margin 0 both answers get probability 1/2,
+# so the loss must be $\ln 2$.
 
 # %%
 def bt_loss(rewards_chosen, rewards_rejected):
@@ -362,7 +362,7 @@ for number, fitted in fitted_to.items():
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l).$$
 #
-# In words: the shift cancels. No margin changes, so the loss does not change.
+# In words: the shift cancels. No margin changes, nor does the loss.
 
 # %% [markdown]
 # The mean reward of a prompt's answers is the prompt's **level**. A shift $c(x)$ changes the level
@@ -527,8 +527,7 @@ def show(rows):  # means of eight draws
     return pd.DataFrame(rows).transpose().map(lambda x: x.mean().item()).round(2) + 0.0
 
 # %% [markdown]
-# We fit 60, 250 and 2,000 pairs. Each number gets eight draws of pairs. The table shows their means
-# after 3,000 passes.
+# We fit 60, 250 and 2,000 pairs, eight draws of each. The table shows means after 3,000 passes.
 #
 # **Predict**: which fits claim the most? Which are right most often?
 
@@ -585,8 +584,8 @@ plots.label(axis, "passes over the pairs", "size / true size",
 # these fits over-claim by .10.
 
 # %% [markdown]
-# Another limit: the toy shows that over-confidence can happen, not that it must. At the end of the
-# second reading you judge four trained reward models.
+# Another limit: the toy shows that over-confidence can happen, not that it must. (Four trained
+# reward models follow at the end of the second reading.)
 #
 # **The answer**: only where choices contradict each other. Without contradiction nothing ends the
 # growth of the size, so with long training a model can become over-confident.
@@ -602,7 +601,7 @@ plots.label(axis, "passes over the pairs", "size / true size",
 #
 # <details><summary>Hint</summary>
 #
-# Draw answers as points, comparisons as lines. Which vectors $v$ have $v_a = v_b$ along every line?
+# Draw answers as points, comparisons as lines. Which changes $v$ have $v_a = v_b$ along every line?
 # </details>
 
 # %%
@@ -873,9 +872,9 @@ axis.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), 
 
 # %% [markdown]
 # **What to see.** The 60-pair curve ends in a vertical stroke. Bins that all claim almost 1 are
-# right from .6 to over .8 of the time. There the claim no longer tells sure from unsure. (All labels
-# could be met as the pairs are fewer than *two per weight*: then usually even coin flips can be met;
-# Cover, 1965.)
+# right from .6 to over .8 of the time. There the claim no longer tells sure from unsure. (Why all
+# labels could be met: with fewer than *two pairs per weight* usually even coin flips can be; Cover,
+# 1965.)
 #
 # The 250-pair fits claim too much as well, although their size stops. It stops above the true size
 # in every draw (Section 7's figure). So over-confidence needs no endless margin.
