@@ -16,15 +16,15 @@
 # Where do the numbers come from? From choices: a judge says which of two answers is better.
 #
 # The lesson in one sentence: *the loss sees only the difference of two rewards*. So it never says
-# whether a prompt's rewards are all high or all low. And how far apart they lie it says only if the
-# choices contradict each other.
+# whether a prompt's rewards are all high or all low. And how far apart two rewards lie it says only
+# where choices contradict each other.
 
 # %% [markdown]
-# **First reading**: Sections 1 to 7, the loss and what it cannot see. **Second reading**, at the
-# end: language models, how sure a fit is, cures for over-confidence.
+# **First reading**: Sections 1 to 7. **Second reading**, at the end: language models, how sure a
+# fit is, cures for over-confidence.
 #
 # "The paper" is *On the Robustness of Reward Models for Language Model Alignment* (ICML 2025).
-# "Eq. n" is an equation of it. You need calculus, 95% intervals and a little PyTorch.
+# "Eq. n" is an equation of it. You need calculus, the rank of a matrix and a little PyTorch.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -85,8 +85,8 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # In the pocket world a program is the judge. It knows every answer's true mark, called **gold**:
 # the sum of five scores from 0 to 1 (follows the instruction, on topic, complete, fresh, concise).
 #
-# In each comparison the judge misreads both marks by about .64 (standard deviation), then picks the
-# higher. A reward model is shown only the pick.
+# In each comparison the judge misreads both marks, by random noise with a standard deviation of .64
+# marks. Then it picks the higher. A reward model is shown only the pick.
 
 # %% [markdown]
 # ## 1. A comparison is a noisy look at two hidden numbers
@@ -97,8 +97,7 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 # $b$ sees of each its reward plus noise, and picks the larger.
 #
 # We take **Gumbel** noise, a skewed bell with $P(g \le z) = e^{-e^{-z}}$, independent for both
-# answers. Why Gumbel? The difference of two such noises has a simple law. It is below $z$ with
-# probability
+# answers. The difference of two such noises has a simple law: it is below $z$ with probability
 #
 # $$\sigma(z) = \frac{1}{1 + e^{-z}}.$$
 
@@ -107,18 +106,16 @@ for name, text in (("prompt", example.prompt[0]["content"]), ("answer 1", exampl
 #
 # $$P(a \text{ beats } b) = \sigma(r_a - r_b).$$
 #
-# This is the **Bradley-Terry (BT) model**. In words: the probability of a choice depends on one
-# number only, the difference of the two rewards. We call this difference the **margin**
-# $m = r_a - r_b$.
+# This is the **Bradley-Terry (BT) model**. We call the difference $m = r_a - r_b$ the **margin**.
 
 # %% [markdown]
-# Real judges may not obey BT. Ours does, so for it BT is the right model.
+# Real judges may not obey BT. Ours does: its noise is Gumbel noise, too.
 #
-# In which unit do we count our judge's rewards? Gumbel noise has a standard deviation of 1.28
-# units, and our judge's noise has .64 marks. So one unit is half a mark: $r$ = gold / 0.5.
+# How many marks make one unit of reward? The noise above has a standard deviation of 1.28 units,
+# our judge's one of .64 marks. So a unit is half a mark: $r$ = gold / 0.5.
 #
-# Our two answers differ by half a mark, so their margin is 1. The next cell lets the judge look at
-# them 200,000 times.
+# Our two answers differ by half a mark (printed below), so their margin is 1. The next cell lets
+# the judge look at them 200,000 times.
 #
 # **Predict**: how often will the worse answer win: under 10%, 10 to 20%, more? And which margin
 # would make the better one win 95% of the time?
@@ -137,12 +134,10 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 # <details><summary>Answer</summary>
 #
 # The worse answer wins more than one time in four: a margin of 1 is a weak preference. For 95% it
-# takes a margin of about 2.9.
+# takes about 2.9.
 #
 # And why does answer 1, which describes nothing, get 4.0? The program looks at words and form.
 # </details>
-#
-# The scale of rewards to keep in mind: each unit of margin multiplies the odds by $e$.
 #
 # **The answer**: a judge turns the *margin* of two rewards, and nothing else, into the probability
 # of a choice.
@@ -161,12 +156,11 @@ assert abs(share - torch.sigmoid(r_a - r_b)) < 0.005, "Gumbel noise must give si
 #
 # $$L_{BT} = -\frac{1}{B} \sum_{i=1}^{B} \log \sigma(r_{w,i} - r_{l,i})$$
 #
-# In words: the loss is the mean surprise at the outcomes. With natural logarithms its unit is the
-# **nat**.
+# In words: the loss is the mean surprise at the outcomes, in **nats** (natural logarithms).
 
 # %% [markdown]
-# We write the loss by hand and look at four margins. At margin 0 the model gives both answers
-# probability 1/2, so the loss must be $\ln 2$.
+# We write the loss by hand and look at four margins. At margin 0 both answers get probability 1/2,
+# so the loss must be $\ln 2$.
 
 # %%
 def bt_loss(rewards_chosen, rewards_rejected):
@@ -178,7 +172,7 @@ no_opinion = bt_loss(torch.zeros(3), torch.zeros(3))
 assert torch.isclose(no_opinion, torch.log(torch.tensor(2.0))), (
     "BT loss at zero margin must be ln 2: the model gives both answers probability 1/2")
 pd.DataFrame([{"margin": margin, "loss (nats)": bt_loss(torch.tensor([margin]), 0).item()}
-              for margin in (-2.0, 0.0, 2.0, 4.0)]).round(3)
+              for margin in (-2.0, 0.0, 2.0, 4.0)]).set_index("margin").round(3)
 
 # %% [markdown]
 # A pair is **right** if its chosen answer has the larger reward. Right by a margin of 4 costs next
@@ -199,8 +193,8 @@ torch.testing.assert_close(losses.bt_loss(chosen, rejected), bt_loss(chosen, rej
 # *Is this loss new?*
 #
 # Put all rewards into one vector $r$. Write one row per comparison: $+1$ in the winner's column,
-# $-1$ in the loser's, 0 elsewhere. The rows form the **design matrix** $D$. Row $i$ of $Dr$ is then
-# the margin of comparison $i$. Here is $D$ for four comparisons of three answers.
+# $-1$ in the loser's, 0 elsewhere. The rows form the **design matrix** $D$, and $Dr$ is the vector
+# of margins. Here is $D$ for four comparisons of three answers.
 
 # %%
 def design_matrix(winners, losers, count):
@@ -213,11 +207,11 @@ def design_matrix(winners, losers, count):
 print(design_matrix(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1]), count=3).int())
 
 # %% [markdown]
-# We say that choices **contradict each other** when no rewards get them all right. Here they do:
-# the last two rows are the same pair, judged both ways.
+# We say that choices **contradict each other** when the model has no rewards that get them all
+# right. Here they do: the last two rows are the same pair, judged both ways.
 #
 # **The answer**: no. It is logistic regression with features $D$ and weights $r$. Every label is 1,
-# "the winner won". So the loss is convex.
+# "the winner won".
 
 # %% [markdown]
 # ## 4. The gradient by hand
@@ -237,8 +231,8 @@ print(design_matrix(torch.tensor([0, 0, 1, 2]), torch.tensor([1, 2, 2, 1]), coun
 # $-\sigma(-m)/B$ for $r_w$ and $+\sigma(-m)/B$ for $r_l$. Descent raises $r_w$ and lowers $r_l$.
 
 # %% [markdown]
-# While rewards are free numbers, winner and loser are pushed apart *equally*, so no comparison
-# moves the mean of its two. The next cell checks both.
+# Here each reward is a **free** number: nothing ties it to another. So winner and loser are pushed
+# apart *equally*, and no comparison moves the mean of its two. The next cell checks the pushes.
 
 # %%
 chosen, rejected = torch.randn(5, requires_grad=True), torch.randn(5, requires_grad=True)
@@ -249,7 +243,7 @@ assert torch.equal(chosen.grad, -rejected.grad), (
     "as free numbers, chosen and rejected must be pushed apart equally: BT never moves their mean")
 
 # %% [markdown]
-# The figure shows loss and push against the margin, on a logarithmic scale.
+# The figure shows loss and push on a logarithmic scale.
 #
 # **Predict**: at which margin is the push one half? Is there a margin where it is 0?
 
@@ -276,17 +270,17 @@ plots.label(axis, "margin $m = r_w - r_l$ (reward units)", "loss (nats), push (l
 # </details>
 #
 # **The answer**: a comparison pushes its two rewards apart, ever more weakly, and never stops. Only
-# contradiction can hold it. For free rewards that takes a circle of wins: $a$ over $b$ and $b$ over
-# $a$, or a longer one.
+# other choices that contradict it can hold the margin. With free rewards this takes a **circle of
+# wins**: $a$ beats $b$ and $b$ beats $a$, or a longer circle.
 
 # %% [markdown]
 # ## 5. Maximum likelihood where the truth is known
 #
 # *If no comparison stops pushing, can BT find the true rewards at all?*
 #
-# We test it where we know the truth. Eight answers get true rewards that we set ourselves, with
-# mean 0. We call them **strengths**. We compare random pairs and let the BT judge pick. This judge
-# errs, so the weak sometimes beat the strong, and comparisons contradict each other.
+# We test it where we set the truth. Eight answers get true rewards with mean 0, their
+# **strengths**. We compare random pairs and let a BT judge pick. This judge errs, so the weak
+# sometimes beat the strong, and comparisons contradict each other.
 #
 # The next cell draws such comparisons and returns their design matrix $D$.
 
@@ -317,7 +311,8 @@ def fit(D, steps=300):
 
 # %% [markdown]
 # We draw 3,200 comparisons. First we fit the first 200 of them, then all. In the figure each answer
-# is a point: its true strength across, its estimate upward. On the grey line both agree.
+# is a point: its true strength across, its estimate upward. The two of strength 0 are drawn side by
+# side. On the grey line estimate and truth agree.
 #
 # **Predict**: are 200 comparisons enough to order eight answers? Are 3,200?
 
@@ -336,8 +331,7 @@ axes[0].set(ylabel="estimate (reward units)", ylim=(-3, 3));
 
 # %% [markdown]
 # **What to see.** Right, all estimates lie near the line. Left, the order is wrong at both ends.
-#
-# Was that bad luck? We repeat the experiment 300 times with each number of comparisons.
+# Bad luck? We repeat the experiment 300 times with each number of comparisons.
 
 # %%
 repeats = {number: [simulate(number) for _ in range(300)] for number in (200, 3200)}
@@ -368,15 +362,14 @@ for number, fitted in fitted_to.items():
 #
 # $$\bigl(r(x, y_w) + c(x)\bigr) - \bigl(r(x, y_l) + c(x)\bigr) = r(x, y_w) - r(x, y_l).$$
 #
-# In words: the shift cancels. No margin changes, so the loss does not change.
+# In words: the shift cancels. No margin changes, nor does the loss.
 
 # %% [markdown]
 # The mean reward of a prompt's answers is the prompt's **level**. A shift $c(x)$ changes the level
-# and nothing that BT sees. So while rewards are free numbers, no amount of data tells a level: it
-# is **not identified**.
+# and nothing that BT sees. So while rewards are free numbers, no amount of data tells a level.
 #
-# Is anything else hidden from BT? The margins are $Dr$, with $D$ the design matrix of Section 3. So
-# the rank of $D$ says how many numbers they fix. We take five prompts with four answers each.
+# Is anything else hidden from BT? The margins are $Dr$ (Section 3). So the rank of $D$ says how
+# many numbers they fix. We take five prompts with four answers each.
 
 # %%
 prompts, K = 5, 4  # all 6 pairs within a prompt are compared
@@ -390,9 +383,9 @@ print(f"{len(r)} rewards, {len(D)} comparisons: they fix {torch.linalg.matrix_ra
 # %% [markdown]
 # Of 20 numbers the comparisons fix 15. The five that stay free are the five levels.
 #
-# Now real answers: four to each of the 160 **dev** prompts, which are kept for tuning. We give each
-# answer its true reward. Then we shift every prompt by a random $c(x)$. The shifts have a standard
-# deviation of 6, more than the true levels, which differ by a few units.
+# Now real answers: four to each of 160 prompts of the pocket world. We give each answer its true
+# reward. Then we shift every prompt by a random $c(x)$ with a standard deviation of 6 units, more
+# than the true levels differ (figure below).
 
 # %%
 gold = torch.tensor([g.gold[:4] for g in groups]) / 0.5  # (160, 4), rewards as in Section 1
@@ -402,12 +395,12 @@ shifted = gold + 6 * torch.randn(len(gold), 1)
 # %% [markdown]
 # What does the shift change? We compare three numbers:
 #
-# - *The BT loss.* We compare the first two answers of each prompt, and the better wins.
+# - *The BT loss* of each prompt's first two answers. Here the truly better one counts as chosen.
 # - *Tau within.* **Kendall's tau** says how well scores order answers: 1 is the order of gold, 0 is
 #   unrelated, -1 is reversed. We take it within each prompt, and then the mean.
 # - *Tau pooled.* Here all answers to all prompts stand in one list.
 #
-# **Predict**: which of the two taus changes, and how far does it fall?
+# **Predict**: which of the two taus changes, and by how much?
 
 # %%
 from bsr_lite.metrics import kendall_tau_b
@@ -429,12 +422,11 @@ pd.DataFrame({name: {"BT loss (nats)": pair_loss(r),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only the pooled tau, from 1.00 to .16: it alone compares answers to different prompts, and their
-# order is nearly lost.
+# Only the pooled tau, from 1.00 to .16: it alone compares answers to different prompts. With these
+# wide shifts their order is nearly lost; narrower ones would cost less.
 # </details>
 #
-# The figure shows twelve prompts before and after the shift. Compare prompts 10 and 11, then the
-# distances inside any one prompt.
+# The figure shows twelve prompts before and after the shift. Compare prompts 10 and 11.
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
@@ -445,9 +437,7 @@ for axis, r, title in ((axes[0], gold, "True rewards: prompt 11 lies above promp
         axis.vlines(prompt, r[prompt].min(), r[prompt].max(), color=tint, alpha=0.4)
         axis.plot([prompt] * 4, r[prompt], "o", markersize=4, color=tint)
         axis.hlines(r[prompt].mean(), prompt - 0.35, prompt + 0.35, color=tint, linewidth=2)
-    for prompt in (10, 11):
-        axis.annotate(str(prompt), (prompt, r[prompt].max()), (0, 6), color=plots.COLORS["level"],
-                      textcoords="offset points", ha="center")
+    axis.set_xticks((0, 5, 10, 11))
     plots.label(axis, "prompt, 12 of the 159 (dash: its level)", "", title)
 axes[0].set_ylabel("rewards of its four answers (reward units)")
 assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].mean()
@@ -461,8 +451,7 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 
 # %% [markdown]
 # One limit: these rewards were free numbers. In a network all prompts share the weights. So its
-# levels may carry the true ones all the same, and ours do in part (Section 10, second reading). But
-# the loss neither asks for this nor guards it.
+# levels may carry the true ones, and ours do in part (Section 10). The loss does not ask for it.
 #
 # **The answer**: no. BT never says where the rewards of a prompt lie.
 
@@ -471,22 +460,18 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 #
 # *Does BT say how far apart the rewards lie?*
 #
-# In Section 5 it did: the choices contradicted each other. But suppose the rewards come from many
-# weights, the pairs are few, and each has **one label**, its winner. Then some weights may get
-# every label right: no contradiction. Double these weights. All margins double, and the loss
-# falls. So no size is best.
-
-# %% [markdown]
-# With *many* pairs there may be no such weights. Here we say that choices contradict each other
-# when no *weights* get them all right. No circle of wins is needed.
+# In Section 5 it did: the choices contradicted each other. Now let a reward be a weighted sum of an
+# answer's features. A model learns the weights. With *few* pairs some weights may get every pair
+# right: no contradiction. Double these weights. All margins double, and the loss falls. So no size
+# is best.
 #
-# How few are few? With fewer than *two pairs per weight* even coin-flip labels can usually all be
-# met (Cover, 1965). A toy shows what follows.
+# With *many* pairs there may be no such weights. Then the choices contradict each other. Here this
+# needs no circle of wins, for few weights cannot give every answer any reward.
 
 # %% [markdown]
-# In the toy an answer is a list of 40 random features, and its true reward is a weighted sum of
-# them. True margins have a standard deviation of about 2. The judge follows BT. A fit has 40
-# weights to learn, so with 60 pairs it is below Cover's border of 80.
+# A toy shows both cases. An answer is a list of 40 random features, and its true reward is a
+# weighted sum of them. True margins have a standard deviation of about 2. The judge follows BT. A
+# fit has 40 weights to learn.
 #
 # The next cell draws pairs: the features of the chosen answer minus those of the rejected one.
 
@@ -518,9 +503,10 @@ def train(features):
     return torch.stack(kept)  # (len(STEPS), d)
 
 # %% [markdown]
-# All margins of a fit grow with the norm of its weights. We call this norm its **size**.
+# All margins of a fit grow with the norm of its weights. We call this norm its **size**. The true
+# size is that of the true weights.
 #
-# We test a fit on 20,000 **fresh** pairs, which no fit was trained on. Of two answers it prefers
+# We test a fit on 20,000 **fresh** pairs, which no fit was trained on. Of two answers it chooses
 # the one with the larger reward. We ask two things:
 #
 # - What does it **claim**? With margin $m$ it gives its choice the probability $\sigma(|m|)$.
@@ -533,16 +519,15 @@ def train(features):
 def summary(weights):  # (d, DRAWS), a column is a fit; on fresh pairs
     margins = fresh @ weights
     claims, right = torch.sigmoid(margins.abs()).mean(0), (margins > 0).double().mean(0)
-    return {"claims": claims, "right": right, "claims - right": claims - right,
-            "norm / true norm": weights.norm(dim=0) / truth.norm()}
+    return {"claims": claims, "right": right, "over-claim": claims - right,
+            "size / true size": weights.norm(dim=0) / truth.norm()}
 
 
 def show(rows):  # means of eight draws
     return pd.DataFrame(rows).transpose().map(lambda x: x.mean().item()).round(2) + 0.0
 
 # %% [markdown]
-# We fit 60, 250 and 2,000 pairs. Each number gets eight draws of pairs. The table shows their means
-# after 3,000 passes.
+# We fit 60, 250 and 2,000 pairs, eight draws of each. The table shows means after 3,000 passes.
 #
 # **Predict**: which fits claim the most? Which are right most often?
 
@@ -564,14 +549,14 @@ show(rows)
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The fits to 60 pairs claim the most. The fits to 2,000 pairs are right most often.
+# The fits to 60 pairs claim the most. Those to 2,000 are right most often.
 # </details>
 #
-# The scale of "right": a coin is right .50 of the time, the true rewards .78. So the judge's noise
-# is .22. The 60-pair fits claim .96 and are right .65 of the time. They meet every training label,
-# the judge's errors included.
+# The scale of "right": a coin is right .50 of the time, the true rewards .78. So the judge errs in
+# .22 of the pairs. The 60-pair fits claim .96 and are right .65 of the time. They meet every
+# training label, the judge's errors included.
 #
-# The figure shows the size during training over the true size. Look which curves level off.
+# The figure shows the size during training. Look which curves level off.
 
 # %%
 TINTS = {60: "#332288", 250: "#882255", 2000: "#117733"}
@@ -588,7 +573,7 @@ axis.annotate("dotted: the true size; thin: one draw, thick: mean of eight", (10
 axis.minorticks_off()
 axis.set(xlim=(8, 9000), ylim=(0.6, 11), xticks=(10, 100, 1000, 3000), yticks=(1, 2, 5, 10),
          xticklabels=("10", "100", "1,000", "3,000"), yticklabels=("1", "2", "5", "10"))
-plots.label(axis, "passes over the pairs", "norm / true norm",
+plots.label(axis, "passes over the pairs", "size / true size",
             "Uncontradicted, the size grows on")
 
 # %% [markdown]
@@ -599,10 +584,10 @@ plots.label(axis, "passes over the pairs", "norm / true norm",
 # these fits over-claim by .10.
 
 # %% [markdown]
-# Another limit: the toy shows that over-confidence can happen, not that it must. In Exercise 4
-# (second reading) you judge four trained reward models.
+# Another limit: the toy shows that over-confidence can happen, not that it must. (Four trained
+# reward models follow at the end of the second reading.)
 #
-# **The answer**: only if the choices contradict each other. Without contradiction nothing ends the
+# **The answer**: only where choices contradict each other. Without contradiction nothing ends the
 # growth of the size, so with long training a model can become over-confident.
 
 # %% [markdown]
@@ -610,42 +595,64 @@ plots.label(axis, "passes over the pairs", "norm / true norm",
 #
 # A wrong answer gets a hint. Solutions are in `notebooks/solutions/`.
 #
-# **1.** Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
-# = r_{first} - r_{second}$ the loss of a pair is $-q \log\sigma(m) - (1-q) \log\sigma(-m)$. Return
-# its derivative with respect to $m$, for a tensor $m$ of any shape and a float $q$. Then say where
-# it is zero, and compare with question 5 below.
+# **1.** Comparisons need not cover all pairs. Given a list `compared` of tuples `(a, b)` among
+# answers `0 .. count - 1` (it may be empty, and a pair may come twice): how many *independent*
+# changes of the rewards change no margin of a compared pair? (In Section 6 there were five.)
 #
 # <details><summary>Hint</summary>
 #
-# The second term is the function of Section 4, taken at $-m$.
+# Draw answers as points, comparisons as lines. Which changes $v$ have $v_a = v_b$ along every line?
 # </details>
 
 # %%
 from bsr_lite.course import checks
 
 
-def soft_label_gradient(margin, q):
-    return None
-
-
-checks.check_soft_label_gradient(soft_label_gradient);
-
-# %% [markdown]
-# **2.** Comparisons need not cover all pairs. Given a list `compared` of tuples `(a, b)` among
-# answers `0 .. count - 1` (it may be empty, and a pair may come twice): how many *independent*
-# changes of the rewards change no margin of a compared pair? (In Section 6 there were five.)
-#
-# <details><summary>Hint</summary>
-#
-# Draw answers as points, comparisons as lines. Which vectors $v$ have $v_a = v_b$ along every line?
-# </details>
-
-# %%
 def invisible_directions(count, compared):
     return None
 
 
 checks.check_invisible_directions(invisible_directions);
+
+# %% [markdown]
+# **2.** For each pair the tensor `margins` holds a fit's $r_{first} - r_{second}$. The tensor `q`
+# holds the share of judges who picked the first answer: 1 or 0 if there was one judge. Return the
+# fit's over-claim (Section 7).
+#
+# The cell after your function takes Section 7's fits after only *ten* passes. First write down
+# which of them claim too much, and which too little.
+#
+# <details><summary>Hint</summary>
+#
+# Which answer does the fit choose when its margin is below 0? Which share of judges agrees?
+# </details>
+
+# %%
+def overclaim(margins, q):
+    return None
+
+
+checks.check_overclaim(overclaim);
+
+# %%
+first_won = (torch.arange(len(fresh)) % 2).double()  # the winner stands first in every second pair
+for number, w in fits.items():
+    margins = [(2 * first_won - 1) * (fresh @ one) for one in w[:, STEPS.index(10)]]
+    values = [overclaim(m, first_won) for m in margins]
+    mean = None if values[0] is None else f"{sum(values) / DRAWS:+.2f}"
+    print(f"{number:5,} pairs, ten passes: mean over-claim {mean}")
+
+# %% [markdown]
+# Whose margins would you trust? And is ten passes a good rule?
+#
+# <details><summary>Answer</summary>
+#
+# Those of the 250-pair fits: on average they claim just as much as comes true. The 60-pair fits
+# claim .11 too much, the 2,000-pair fits .05 too little (also in Section 12's table).
+#
+# It is no rule. After ten passes all sizes still grow (last figure). So the stop sets them, and ten
+# happens to suit 250 pairs.
+# </details>
 
 # %% [markdown]
 # **On paper.** $a$ beats $b$ three times and loses to it once. $b$ beats $c$ once. Rewards are free
@@ -660,7 +667,8 @@ checks.check_invisible_directions(invisible_directions);
 # <details><summary>Answer</summary>
 #
 # $r_a - r_b$ tends to $\ln 3$, where $3\,\sigma(-m) = \sigma(m)$. $r_b - r_c$ grows for ever: no
-# circle of wins goes through $c$. A win of $c$, over $a$ or $b$, makes one.
+# circle of wins goes through $c$. A win of $c$, over $a$ or $b$, makes one. So a contradiction
+# holds the margins of its own circle, not all.
 # </details>
 
 # %% [markdown]
@@ -679,7 +687,7 @@ checks.check_invisible_directions(invisible_directions);
 # 2. It learned the wrong labels, too, and nothing contradicts its margins.
 # 3. Not its choices. Its claims grow. Pairs that it has right cost less, the others more.
 # 4. The loss sees differences within a prompt, and only who won.
-# 5. Where people disagree, they end: at $\sigma(m) = q$ the derivative of Exercise 1 is zero.
+# 5. Where people disagree, their choices contradict each other, and the margin ends.
 # </details>
 
 # %% [markdown]
@@ -687,31 +695,29 @@ checks.check_invisible_directions(invisible_directions);
 #
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | training pairs wrong | the judge's noise (here .22)* | near 0: more pairs |
+# | training pairs wrong | the share that the judge errs in (here .22)* | near 0: more pairs |
 # | share right, fresh pairs | toward the truth's (here .78) | more pairs |
-# | claims minus this share | near 0 | above: more pairs, or an earlier stop (Section 12) |
+# | over-claim | near 0 | above: more pairs or fewer passes; below: more passes |
 #
-# \* For real judges it is unknown. Have some pairs judged twice, independently: the noise lies
-# between half of the share of labels that differ and all of it.
+# \* Unknown for real judges; Section 12 bounds it.
 
 # %% [markdown]
 # ## What you know now
 #
-# **The loss sees only differences of two rewards: no zero for a prompt, and a size only if the
+# **The loss sees only differences of two rewards: no zero for a prompt, and a size only where
 # choices contradict each other.**
 #
-# Even then the size may be wrong. So trust no margin that you have not checked on fresh pairs, and
-# no order of *prompts* that nothing beyond comparisons has checked.
+# Even there the size may be wrong. So check margins on fresh pairs before you trust them. No
+# comparisons within prompts can check an order of *prompts*: that takes, say, marks on one scale.
 #
-# Next: **02 · Do hidden norms disperse while a reward model is trained?** looks at what makes
-# margins grow in a language model.
+# Next: **02 · Do hidden norms disperse while a reward model is trained?**
 
 # %% [markdown]
 # ## Second reading
 #
 # For those who will train or judge a reward model: language models (Section 8), how sure a fit is
 # (9), levels of trained networks (10), claims in detail (11), cures for over-confidence (12),
-# number formats (13). Exercises 3 and 4 need it.
+# number formats (13), two exercises, and a verdict on trained reward models.
 
 # %% [markdown]
 # ## 8. What makes a margin large in a language model
@@ -778,9 +784,9 @@ def half_interval(r, D):
     return 1.96 * covariance.diagonal().sqrt()
 
 # %% [markdown]
-# Back to Section 5. Is its optimum unique? The loss is convex, but an answer that never lost would
-# run off to infinity. If chains of wins lead from every answer to every other, there is one
-# optimum, up to a shift of all rewards. There we took mean 0.
+# Back to Section 5. Is its optimum unique? The loss is convex, as in all logistic regression. But
+# an answer that never lost would run off to infinity. If chains of wins lead from every answer to
+# every other, there is one optimum, up to a shift of all rewards. There we took mean 0.
 #
 # **Predict**: by what factor does an interval shrink from 200 to 3,200 comparisons? And of 95%
 # intervals one in twenty should miss the truth: do they?
@@ -860,17 +866,20 @@ def draw_claims(axis, columns, places, title):  # {pairs: (d, DRAWS)}
 # %%
 figure, axis = plots.panels()
 draw_claims(axis, {number: w[:, -1].T for number, w in fits.items()},
-            ((0.57, 0.5), (0.78, 0.565), (0.53, 0.67)), "Fewer pairs, greater over-claim")
+            ((0.86, 0.478), (0.78, 0.565), (0.53, 0.67)), "Fewer pairs, greater over-claim")
 axis.plot(*calibration(truth), "k.")
 axis.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), ha="right");
 
 # %% [markdown]
 # **What to see.** The 60-pair curve ends in a vertical stroke. Bins that all claim almost 1 are
-# right from .6 to over .8 of the time. There the claim no longer tells sure from unsure.
+# right from .6 to over .8 of the time. There the claim no longer tells sure from unsure. (Why all
+# labels could be met: with fewer than *two pairs per weight* usually even coin flips can be; Cover,
+# 1965.)
 #
 # The 250-pair fits claim too much as well, although their size stops. It stops above the true size
 # in every draw (Section 7's figure). So over-confidence needs no endless margin.
-#
+
+# %% [markdown]
 # Why does the 250-pair size stop too high? *Training* pairs set it, and the fits learned part of
 # their noise. 18% of the training pairs stay wrong, 27% of fresh ones. So too few wrong pairs held
 # the size back.
@@ -880,11 +889,11 @@ axis.annotate("dots: the truth itself\n(off the line by chance)", (0.76, 0.83), 
 #
 # Three candidates:
 #
-# - *ten passes*: stop there;
+# - *ten passes*: stop there, as in Exercise 2;
 # - *best stop*: stop where the loss on 20,000 *other* fresh pairs is lowest;
 # - *one factor*: multiply the last weights by the one number that makes this loss lowest.
 #
-# **Predict**: which end the over-claim? Does any make the 60-pair fits right more often?
+# **Predict**: do the other two end the over-claim? Does any make the 60-pair fits right more often?
 
 # %%
 others, factors, stopped, resized = draw_pairs(20_000), torch.linspace(0, 1.5, 151), {}, {}
@@ -913,15 +922,16 @@ for axis, columns, title in ((axes[0], early, "Ten passes: off both ways"),
 # %%
 cures = {"ten passes": early, "best stop": stopped, "one factor": resized}
 cured = {name: {number: summary(w[number]) for number in fits} for name, w in cures.items()}
-print("60 pairs, norm / true norm:", ", ".join(f"{name} {at[60]['norm / true norm'].mean():.2f}"
+print("60 pairs, size / true size:", ", ".join(f"{name} {at[60]['size / true size'].mean():.2f}"
                                                for name, at in cured.items()))
-print("claims - right:")
-show({name: {f"{number:,} pairs": at[number]["claims - right"] for number in fits}
+print("over-claim:")
+show({name: {f"{number:,} pairs": at[number]["over-claim"] for number in fits}
       for name, at in cured.items()})
 
 # %% [markdown]
 # **What to see.** Ten passes are too many for 60 pairs and too few for 2,000: those fits claim .05
-# too *little*. The other two cures leave .02 or less on average.
+# too *little*. The other two cures leave .02 or less on average. One factor straightens the whole
+# curve here because all features are Gaussian. Elsewhere it may mend the mean and leave bins wrong.
 #
 # But both chose with 20,000 fresh pairs, beside 60 to train on. And the best stop is the best of
 # only eleven moments. Would fewer fresh pairs do? The next cell tries 200, for the factor.
@@ -931,7 +941,7 @@ late = summary(fits[60][:, -1].T)["right"]  # (DRAWS,)
 for name, columns in (("ten passes", early), ("best stop", stopped)):
     mean, half = seed_interval(summary(columns[60])["right"] - late)
     print(f"60 pairs, right after {name} minus after 3,000: {mean:+.3f} ± {half:.3f} (95%)")
-small = [summary(resize(fits[60][:, -1].T, others[i:i + 200]))["claims - right"].abs()
+small = [summary(resize(fits[60][:, -1].T, others[i:i + 200]))["over-claim"].abs()
          for i in range(0, 4000, 200)]
 print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).mean():.2f} on",
       f"average, {torch.cat(small).max():.2f} at most (20 sets of 200)")
@@ -950,9 +960,11 @@ print(f"60 pairs, factor chosen on 200 others: claims off by {torch.cat(small).m
 # size. *Over-confidence is a size too great for a direction that is partly wrong.*
 
 # %% [markdown]
-# Compare *training pairs wrong* with the judge's noise, here .22. For real judges, why do two
-# independent labels of a pair bound it? If the judge errs with probability $p \le 1/2$, the two
-# differ with probability $2p(1-p)$. This lies between $p$ and $2p$.
+# Compare *training pairs wrong* with the share of pairs that the judge errs in, here .22. For a
+# real judge this share $p$ is unknown. Have some pairs judged twice, with *independent* errors. If
+# $p \le 1/2$, the two labels differ with probability $2p(1-p)$, between $p$ and $2p$. So $p$ lies
+# between half of the share that differs and all of it. (One judge asked twice may repeat an error:
+# then this fails.)
 
 # %% [markdown]
 # ## 13. The loss in float32
@@ -969,6 +981,26 @@ for margin in (-90.0, 17.0):
 
 # %% [markdown]
 # ### Exercise 3
+#
+# Labels may be soft: a share $q$ of judges preferred the first answer. With the margin $m
+# = r_{first} - r_{second}$ the loss of a pair is $-q \log\sigma(m) - (1-q) \log\sigma(-m)$. Return
+# its derivative with respect to $m$, for a tensor $m$ of any shape and a float $q$. Then say where
+# it is zero, and compare with question 5 of *Check yourself*.
+#
+# <details><summary>Hint</summary>
+#
+# The second term is the function of Section 4, taken at $-m$.
+# </details>
+
+# %%
+def soft_label_gradient(margin, q):
+    return None
+
+
+checks.check_soft_label_gradient(soft_label_gradient);
+
+# %% [markdown]
+# ### Exercise 4
 #
 # The true margin of two answers is $m$. How many comparisons of this pair does it take until
 # the 95% interval *of the margin* is no wider than $\pm$ `half_width`? Take the Fisher information
@@ -987,38 +1019,21 @@ def comparisons_needed(margin, half_width):
 checks.check_comparisons_needed(comparisons_needed);
 
 # %% [markdown]
-# ### Exercise 4
+# ### A verdict
 #
 # The reward models of Section 10 (`study_lora`) saw 900 pairs, one label each, in one pass. Someone
 # says: "Millions of weights, 900 labels: like the 60-pair fits they claim far more than they know."
 # May the sentence stand? First write down which over-claim would let it. These models claim about
 # .64, so even a coin would over-claim by only .14.
 #
-# From a model's margins and the true ones (tensors) return its mean claim minus the mean
-# probability that the judge of Section 1 agrees with it.
-#
-# <details><summary>Hint</summary>
-#
-# Let the model prefer the second answer of a pair. With which probability, in terms of the true
-# margin, does the judge prefer it, too?
-# </details>
-
-# %%
-def overclaim(margins, true_margins):
-    return None
-
-
-checks.check_overclaim(overclaim);
-
-# %% [markdown]
-# The next cell prints this over-claim for four seeds, with the 95% interval. All pairs are fresh:
+# The next cell uses your `overclaim` (Exercise 2) on four seeds. All pairs are fresh:
 #
 # - `in_domain`: other answers to training prompts;
 # - `prompt_disjoint`: new prompts;
 # - `response_disjoint`: training prompts, answers by language models not seen in training;
 # - `mutual_disjoint`: both new.
 #
-# Compare both ends of each interval with the number that you wrote down.
+# Compare both ends of each 95% interval with your number.
 
 # %%
 def all_margins(scores):  # per prompt the rewards of its answers; returns those of all pairs
@@ -1031,7 +1046,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
     true = all_margins(trained[0][part]["gold"]) / 0.5  # the same for all four
     claims, best = torch.stack(margins).abs().sigmoid().mean(), true.abs().sigmoid().mean()
     print(f"{part:18s} mean claim {claims:.2f}; true rewards are right {best:.2f} of the time")
-    numbers = [overclaim(m, true) for m in margins]
+    numbers = [overclaim(m, torch.sigmoid(true)) for m in margins]
     print("        over-claim", [x if x is None else round(float(x), 3) for x in numbers])
     if numbers[0] is not None:
         print("              mean {:+.3f} ± {:.3f} (95%)".format(*seed_interval(numbers)))

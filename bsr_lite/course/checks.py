@@ -63,7 +63,7 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
 # ---- 01_bradley_terry ----------------------------------------------------------------------------
 
 def check_comparisons_needed(function: Callable) -> bool:
-    """Exercise 3 of notebook 01: looks at one pair until its margin is known to +- half_width.
+    """Exercise 4 of notebook 01: looks at one pair until its margin is known to +- half_width.
 
     Hint: The interval is the margin's, not that of each reward. k looks tell k times as much as
     one; the standard error is an inverse square root of what they tell, and 1.96 of it must fit
@@ -73,7 +73,7 @@ def check_comparisons_needed(function: Callable) -> bool:
 
 
 def check_soft_label_gradient(function: Callable) -> bool:
-    """Exercise 1 of notebook 01: derivative of the soft-label BT loss in the margin.
+    """Exercise 3 of notebook 01: derivative of the soft-label BT loss in the margin.
 
     Hint: the two terms have opposite signs, and sigma(-m) = 1 - sigma(m) makes one of both. Keep
     the shape of the margin"""
@@ -83,7 +83,7 @@ def check_soft_label_gradient(function: Callable) -> bool:
 
 
 def check_invisible_directions(function: Callable) -> bool:
-    """Exercise 2 of notebook 01: the dimension of the null space of a comparison graph.
+    """Exercise 1 of notebook 01: the dimension of the null space of a comparison graph.
 
     Hint: along a line such a vector may not change, so it is one number on all that hangs together.
     How many numbers are free? Mind the lone points"""
@@ -93,13 +93,13 @@ def check_invisible_directions(function: Callable) -> bool:
 
 
 def check_overclaim(function: Callable) -> bool:
-    """Exercise 4 of notebook 01: claimed minus expected share right, over pairs.
+    """Exercise 2 of notebook 01: mean claim minus share right, over pairs.
 
-    Hint: the claim is never below one half. The judge's probability is: turn the true margin round
-    where the model prefers the second answer"""
-    margins, true = numbers(0, 6), numbers(1, 6)
-    cases = [((m, t), (m.abs().sigmoid() - torch.where(m > 0, t, -t).sigmoid()).mean())
-             for m, t in ((margins, true), (-margins, true), (margins / 10, margins))]  # last: < 0
+    Hint: the claim is never below one half. Where the margin is below 0 the fit chooses the second
+    answer, and of the judges 1 - q agree"""
+    margins, q = numbers(0, 6), torch.tensor([0.0, 1, 1, 0, 1, 0], dtype=torch.float64)
+    cases = [((m, p), (m.abs().sigmoid() - torch.where(m > 0, p, 1 - p)).mean())
+             for m, p in ((margins, q), (-margins, q), (margins / 10, margins.sigmoid()))]
     return judge(check_overclaim, function, cases)
 
 

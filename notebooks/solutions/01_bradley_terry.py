@@ -42,23 +42,7 @@ import torch
 from bsr_lite.course import checks
 
 # %% [markdown]
-# **1.** From Section 4, $\frac{d}{dm}[-\log\sigma(m)] = -\sigma(-m)$ and, mirrored,
-# $\frac{d}{dm}[-\log\sigma(-m)] = \sigma(m)$. Together
-#
-# $$-q\,\sigma(-m) + (1-q)\,\sigma(m) = \sigma(m) - q.$$
-#
-# It is zero at $\sigma(m) = q$: with soft labels Bradley-Terry *does* have a margin at which it is
-# content. With hard labels ($q = 1$) that margin is $+\infty$.
-
-# %%
-def soft_label_gradient(margin, q):
-    return torch.sigmoid(margin) - q
-
-
-assert checks.check_soft_label_gradient(soft_label_gradient)
-
-# %% [markdown]
-# **2.** A vector that all comparisons ignore must be constant along every line of the graph, so
+# **1.** A vector that all comparisons ignore must be constant along every line of the graph, so
 # it is constant on every **connected component**, and free to differ between components. Count
 # them with a small union-find; or take the number of answers minus the rank of the design matrix.
 
@@ -77,7 +61,35 @@ def invisible_directions(count, compared):
 assert checks.check_invisible_directions(invisible_directions)
 
 # %% [markdown]
-# **3.** One look at a pair of margin $m$ adds $\sigma(m)\,\sigma(-m)$ to the Fisher information, so
+# **2.** The fit claims $\sigma(|m|)$. It chooses the first answer where $m > 0$: the share $q$ of
+# the judges agrees. Elsewhere it chooses the second, and $1-q$ agree.
+
+# %%
+def overclaim(margins, q):
+    right = torch.where(margins > 0, q, 1 - q)
+    return (torch.sigmoid(margins.abs()) - right).mean()
+
+
+assert checks.check_overclaim(overclaim)
+
+# %% [markdown]
+# **3.** From Section 4, $\frac{d}{dm}[-\log\sigma(m)] = -\sigma(-m)$ and, mirrored,
+# $\frac{d}{dm}[-\log\sigma(-m)] = \sigma(m)$. Together
+#
+# $$-q\,\sigma(-m) + (1-q)\,\sigma(m) = \sigma(m) - q.$$
+#
+# It is zero at $\sigma(m) = q$: with soft labels Bradley-Terry *does* have a margin at which it is
+# content. With hard labels ($q = 1$) that margin is $+\infty$.
+
+# %%
+def soft_label_gradient(margin, q):
+    return torch.sigmoid(margin) - q
+
+
+assert checks.check_soft_label_gradient(soft_label_gradient)
+
+# %% [markdown]
+# **4.** One look at a pair of margin $m$ adds $\sigma(m)\,\sigma(-m)$ to the Fisher information, so
 # $k$ looks give a standard error of $1/\sqrt{k\,\sigma(m)\,\sigma(-m)}$. Set 1.96 of them equal to
 # the half width and solve for $k$. For a half width of 1 it takes 16 looks at $m = 0$, 20 at $m =
 # 1$, 218 at $m = 4$: where the winner is clear, nearly every look says the same. (Only about 4 of
@@ -93,16 +105,8 @@ def comparisons_needed(margin, half_width):
 assert checks.check_comparisons_needed(comparisons_needed)
 
 # %% [markdown]
-# **4.** The model claims $\sigma(|m|)$. The judge prefers the model's choice with probability
-# $\sigma(\pm g)$, where $g$ is the true margin and the sign is that of $m$.
-
-# %%
-def overclaim(margins, true_margins):
-    agrees = torch.sigmoid(margins.sign() * true_margins)
-    return (torch.sigmoid(margins.abs()) - agrees).mean()
-
-
-assert checks.check_overclaim(overclaim)
+# **A verdict.** A judge prefers the first answer with probability $\sigma$(true margin). This
+# probability is `q`.
 
 # %%
 from bsr_lite.metrics import seed_interval
@@ -117,7 +121,7 @@ def all_margins(scores):  # per prompt the rewards of its answers; returns those
 factors = torch.linspace(0, 1.5, 151)
 
 
-def best_factor(margins, true_margins):  # of the lowest loss, with soft labels as in Exercise 1
+def best_factor(margins, true_margins):  # of the lowest loss, with soft labels as in Exercise 3
     q, m = torch.sigmoid(true_margins), factors[:, None] * margins
     return factors[(torch.nn.functional.softplus(m) - q * m).mean(1).argmin()].item()
 
@@ -128,12 +132,12 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
              for run in read_runs(Path("data/runs/study_lora"))["bt"]]
     pairs = [(all_margins(s["rewards"]), all_margins(s["gold"]) / 0.5) for s in found]
     claims = [torch.sigmoid(m.abs()).mean().item() for m, _ in pairs]
-    by_seed = [overclaim(m, true).item() for m, true in pairs]
+    by_seed = [overclaim(m, torch.sigmoid(true)).item() for m, true in pairs]
     mean, half = seed_interval(by_seed)
     factor, factor_half = seed_interval([best_factor(m, true) for m, true in pairs])
     rows.append({"": part, "claims": sum(claims) / 4, "right": sum(claims) / 4 - mean,
                  "perfect": torch.sigmoid(pairs[0][1].abs()).mean().item(),
-                 "claims - right": mean, "+-": half, "by seed": [round(x, 3) for x in by_seed],
+                 "over-claim": mean, "+-": half, "by seed": [round(x, 3) for x in by_seed],
                  "best factor": factor, "+- ": factor_half})
 pd.DataFrame(rows).set_index("").round(3)
 
@@ -146,7 +150,7 @@ pd.DataFrame(rows).set_index("").round(3)
 # %% [markdown]
 # The best factor (Section 12) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
 # below 1: a little over-confident. In the other rows it may be 1. The 60-pair fits needed about
-# .06 (norm .43 instead of 7.40): the verdict stays.
+# .06 (size .43 instead of 7.40): the verdict stays.
 
 # %% [markdown]
 # Why so calm? One pass is not 3,000. The 60-pair fits, too, claimed less after ten passes: .11 too
