@@ -89,11 +89,13 @@ for place, start in ((4, 16), (5, 20), (6, 24)):
         print(f"from {start}, seed {seed}:", [round(x, 3) for x in growth.tolist()])
 
 # %% [markdown]
-# The difference's part is the larger in size in one seed of four, and in which one depends on the
-# start: seed 3 from step 16, seed 0 from 20, seed 1 from 24 (barely). Late, little grows, and a
-# window chosen after looking finds what it likes. So whether the difference takes over later these
-# runs do not say. In every seed the two go the same way, up in two and down in two. Not from step
-# 0: three margins begin below zero, where there is no logarithm.
+# 1. In one seed of four, in size.
+# 2. In which one depends on the start: seed 3 from step 16, seed 0 from 20, seed 1 from 24, barely.
+#    Late, little grows, and a window chosen after looking finds what it likes. So these runs do not
+#    say whether the difference takes over later.
+# 3. Three margins begin below zero, where there is no logarithm.
+#
+# In every seed the two go the same way, up in two and down in two.
 
 # %% [markdown]
 # **3.** With $v = u / \mathrm{rms}(u)$, a vector of length $\sqrt H$ in any direction, the reward
