@@ -375,7 +375,7 @@ plots.label(axis, "true difference (tau)", "share of 1,000 studies that find it"
             "standard errors, not 2.8")
 
 # %%
-assert power(0.024) < 0.55, "with four seeds it must not be: .024 is more than 2.8 of them"
+assert power(0.024) < 0.55, "2.9 standard errors, and far from four of five"
 assert power(0) < 0.06, "without an effect at most one study in twenty finds one"
 print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)})
 
