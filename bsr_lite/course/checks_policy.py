@@ -58,7 +58,7 @@ def check_chance_of_agreement(function: Callable) -> bool:
 
 
 def check_best_seeds(function: Callable) -> bool:
-    """Exercise 2 of notebook 06: how many seeds a budget for seeds and prompts should buy.
+    """Exercise 4 of notebook 06: how many seeds a budget for seeds and prompts should buy.
 
     Hint: S is proportional to sd_seed / sqrt(cost_seed), P to sd_prompt / sqrt(cost_prompt), with
     the same factor, which the budget decides"""
@@ -66,7 +66,7 @@ def check_best_seeds(function: Callable) -> bool:
 
 
 def check_exaggeration(function: Callable) -> bool:
-    """Exercise 3 of notebook 06: how much too large the differences are that exclude zero.
+    """Exercise 2 of notebook 06: how much too large the differences are that exclude zero.
 
     Hint: keep the intervals with low > 0 or high < 0; then the mean of |(low + high) / 2|, over
     |truth|"""
@@ -76,7 +76,7 @@ def check_exaggeration(function: Callable) -> bool:
 
 
 def check_verdict(function: Callable) -> bool:
-    """Exercise 4 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
+    """Exercise 3 of notebook 06: gain 1, cost -1, informative null 0, undecided 2.
 
     Hint: first whether zero lies outside; if not, whether both ends lie within +- useful"""
     cases = [((0.1, 0.3, 0.5), 1), ((1, 3, 2), 1), ((-1, -0.1, 0.5), -1), ((-0.3, -0.1, 0.5), -1),

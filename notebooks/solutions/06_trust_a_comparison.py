@@ -61,30 +61,7 @@ print({seeds: chance_of_agreement(seeds, seeds) for seeds in (3, 4, 5, 6)})
 # than .05.
 
 # %% [markdown]
-# **2.** A seed more lowers the variance by $V_\text{seed}/S^2$ and costs `cost_seed`; both sides
-# must buy the same for the money: $V_\text{seed}/(S^2 c_\text{seed}) = V_\text{prompt}/(P^2
-# c_\text{prompt})$. So $S$ is proportional to the deviation over the root of the cost.
-
-# %%
-def best_seeds(sd_seed, sd_prompt, cost_seed, cost_prompt, budget):
-    spent = sd_seed * math.sqrt(cost_seed) + sd_prompt * math.sqrt(cost_prompt)
-    return budget * sd_seed / math.sqrt(cost_seed) / spent
-
-
-assert checks.check_best_seeds(best_seeds)
-print(f"without the rest: {best_seeds(0.011, 0.029, 100, 1, 640):.1f} seeds")
-errors = {S: math.sqrt(0.011**2 / S + (0.029**2 + 0.176**2 / S) / (640 - 100 * S))
-          for S in range(2, 7)}
-print("with it, standard error by seeds:", {S: round(error, 4) for S, error in errors.items()})
-assert min(errors, key=errors.get) == 4, "the rest asks for more prompts and fewer seeds"
-
-# %% [markdown]
-# Without the rest 5.1 seeds are best, with it four (and 240 prompts, as in *lora*). The rest
-# shrinks with $S\,P$, the number of single differences. That is largest where seeds take half the
-# budget: at 3.2 seeds. So the best moves down, toward 3.2.
-
-# %% [markdown]
-# **3.** The middle of an interval is the study's mean.
+# **2.** The middle of an interval is the study's mean.
 
 # %%
 def exaggeration(ends, truth):
@@ -115,7 +92,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # them apart. (The paper has more prompts, so this says nothing about its own .024.)
 
 # %% [markdown]
-# **4.** An interval beyond zero decides the sign, however small the difference. Else it holds zero,
+# **3.** An interval beyond zero decides the sign, however small the difference. Else it holds zero,
 # and its larger end says what is excluded.
 
 # %%
@@ -168,3 +145,26 @@ assert costs == {"bsr-1e-4": 0, "bsr-1e-3": 2, "bsr-1e-2": 1, "bsr-1e-1": 3}
 for key, cells in verdicts.items():  # no cost or gain that is certainly below .05
     ends = [judged[key][test]["difference"][1:] for test, v in cells.items() if abs(v) == 1]
     assert all(low <= -0.05 or high >= 0.05 for low, high in ends)
+
+# %% [markdown]
+# **4.** A seed more lowers the variance by $V_\text{seed}/S^2$ and costs `cost_seed`; both sides
+# must buy the same for the money: $V_\text{seed}/(S^2 c_\text{seed}) = V_\text{prompt}/(P^2
+# c_\text{prompt})$. So $S$ is proportional to the deviation over the root of the cost.
+
+# %%
+def best_seeds(sd_seed, sd_prompt, cost_seed, cost_prompt, budget):
+    spent = sd_seed * math.sqrt(cost_seed) + sd_prompt * math.sqrt(cost_prompt)
+    return budget * sd_seed / math.sqrt(cost_seed) / spent
+
+
+assert checks.check_best_seeds(best_seeds)
+print(f"without the rest: {best_seeds(0.011, 0.029, 100, 1, 640):.1f} seeds")
+errors = {S: math.sqrt(0.011**2 / S + (0.029**2 + 0.176**2 / S) / (640 - 100 * S))
+          for S in range(2, 7)}
+print("with it, standard error by seeds:", {S: round(error, 4) for S, error in errors.items()})
+assert min(errors, key=errors.get) == 4, "the rest asks for more prompts and fewer seeds"
+
+# %% [markdown]
+# Without the rest 5.1 seeds are best, with it four (and 240 prompts, as in *lora*). The rest
+# shrinks with $S\,P$, the number of single differences. That is largest where seeds take half the
+# budget: at 3.2 seeds. So the best moves down, toward 3.2.
