@@ -95,6 +95,18 @@ def test_a_share_cut_at_zero_is_wrong(capsys):
     assert "got 0" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", [
+    lambda r, s: (s - r).abs().max(), lambda r, s: (s - r).max() - (s - r).min(),
+    lambda r, s: ((s - s[:, :1]) - (r - r[:, :1])).abs().max(),
+    lambda r, s: (s.argsort(1) != r.argsort(1)).sum()], ids=["rewards", "joint", "first", "orders"])
+def test_a_margin_is_of_any_two_rewards_of_one_prompt(change):
+    def pairs(rewards):
+        return rewards[:, :, None] - rewards[:, None]
+
+    assert checks.check_margin_change(lambda r, s: (pairs(s) - pairs(r)).abs().max())
+    assert checks.check_margin_change(change) is False
+
+
 def test_a_naive_accumulation_is_wrong(capsys):
     def naive(rewards, parts, head, bsr_lambda):
         head = head.clone().requires_grad_()

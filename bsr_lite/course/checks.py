@@ -228,15 +228,15 @@ def check_fixed_memory(function: Callable) -> bool:
     return judge(check_fixed_memory, function, cases)
 
 
-def check_growth_exponent(function: Callable) -> bool:
-    """Exercise 2 of notebook 05: the exponent of a power law, by least squares in logarithms.
+def check_margin_change(function: Callable) -> bool:
+    """Exercise 2 of notebook 05: the largest change of a margin between two scorings of prompts.
 
-    Hint: x = log tokens and y = log peaks, each minus its mean: sum of x y over the sum of x^2"""
-    t, noise = torch.tensor([1.0, 2, 4, 8, 32]).double(), numbers(0, 5)
-    x = t.log() - t.log().mean()
-    cases = [((t, 3 * t), 1.0), ((t[1:3], t[1:3] ** 2), 2.0),
-             ((t, t * noise.exp()), 1 + (x @ noise) / (x @ x))]
-    return judge(check_growth_exponent, function, cases)
+    Hint: take each row alone. What becomes of its margins if the same number is added to all its
+    rewards? So a margin changes by how much further one of its two rewards moved than the other"""
+    rewards, level = numbers(0, 5, 4), numbers(1, 5, 1)
+    cases = [((rewards, rewards + move), (move.amax(1) - move.amin(1)).max())
+             for move in (level.expand(5, 4), -rewards / 10, numbers(2, 5, 4))]
+    return judge(check_margin_change, function, cases)
 
 
 def check_merged_matrix(function: Callable) -> bool:
