@@ -12,18 +12,19 @@
 # "The rewards are around 300." "All rewards are negative." "Accuracy stays at 50%." Some symptoms
 # are no illness. How do you tell?
 #
-# One habit helps: *compare two things that must agree, or two things that must differ.* A reward
-# must be the same before saving and after loading. A trained head must differ from a random one.
-# And a number that looks odd needs a scale.
+# A number alone is neither well nor ill. Ask of each one:
+# **must it agree with another, must it differ from another, or does it need a scale?**
+# Rewards after loading must agree with those before saving. A trained model's accuracy must differ
+# from a random one's. A mean reward of 300 needs a scale.
 #
-# A clinic is looked up. The **first reading** shows five symptoms, and a table of all nine. The
-# **second reading**, at the page's end, has the other four, and what the first leaves open.
+# The **first reading** shows five symptoms, each with its kind. The **second reading**, at the
+# page's end, has four more, and what the first leaves open.
 
 # %% [markdown]
 # After the first reading you can
 # - tell a symptom that needs a cure from one that only looks odd;
-# - name for each symptom what to compare, and what the comparison cannot tell;
-# - say why a KL estimate may lie below zero though nothing is wrong.
+# - say of a symptom whether a number must agree, must differ, or needs a scale;
+# - say why the estimate of a KL may lie below zero.
 
 # %% [markdown]
 # Words from before:
@@ -59,7 +60,6 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
-import json
 import tempfile
 from dataclasses import replace
 from functools import partial
@@ -97,7 +97,7 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # pairs train the head. 48 pairs of other prompts test it: these are the **new pairs**.
 #
 # The worst answer is often gibberish or unfinished, so a high accuracy is easy. That suits a
-# healthy patient, but measures no method. The cell shows one new pair.
+# healthy patient. The cell shows one new pair.
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -109,8 +109,8 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
     print(f"{name:9s} {text[:88]}")
 
 # %% [markdown]
-# A frozen backbone need compute each hidden state only once. `states` returns two for each pair,
-# of the chosen and of the rejected answer.
+# The backbone stays as it is, so it need compute each hidden state only once. `states` returns two
+# for each pair, of the chosen and of the rejected answer.
 
 # %%
 def states(pairs):  # last hidden states of both answers, (P, 2, H)
@@ -154,37 +154,36 @@ def judged(rewards, pairs=pairs):  # (P, 2)
             rewards.tolist(), "per_prompt": right.tolist(), "length_score": longer}
 
 # %% [markdown]
-# Now we train the healthy head, put it into the model, and call the **doctor**, a list of checks.
+# Now we train the healthy head, put it into the model, and call three checks of our **doctor**. A
+# line holds a check's name, its verdict, and what it measured. *ok*: this check found nothing.
+# *look*: this may be fine. *broken*: mend this first.
 
 # %%
 start = model.head_weight.clone().cpu()  # drawn from N(0, 1/(H+1)), untrained
 healthy = fitted(seen, start, "bsr", bsr_lambda=0.1)
 model.head_weight.copy_(healthy)
 model.meta["new_head"] = False  # it is trained now; saving and loading does this by itself
-assert doctor.examine(model, pairs), "the control: no check says broken"
+scores = judged(new @ healthy)
+well = [doctor.tell(doctor.head, model), doctor.tell(doctor.level, scores),
+        doctor.tell(doctor.accuracy, scores)]
+assert all(well), "the control: no check says broken"
 
 # %% [markdown]
-# **What to see.** A line holds a check's name, its verdict, and what it measured. *ok*: this check
-# found nothing, which does not mean that all is well. *look*: this may be fine. *broken*: mend
-# this first.
+# **What to see.** All three say *ok*. Sections 1 to 4 explain what the lines hold.
 #
-# The first reading uses three lines: *level* (Sections 1, 2), *accuracy* (3) and *head* (4). The
-# others wait for the second.
-
-# %% [markdown]
 # How does *accuracy* come to its verdict? It knows two rules that are blind to quality. "The longer
 # answer wins" ranks .31 of the pairs rightly, so "the shorter answer wins" ranks .69.
 # - *ok*: the whole interval, here .83 to .98, lies above both rules.
 # - *broken*: the whole interval lies below .5.
 # - *look*: all else.
 #
-# **The answer**: of a model that is well each check says *ok*. From here on a *broken* means
-# something.
+# **The answer**: of a model that is well each check says *ok*. So a *broken* means something.
 
 # %% [markdown]
 # ## 1. "My rewards are around 300"
 #
-# Is that an illness? To bring the symptom about, we add 300 to every reward of the healthy model.
+# Kind: *needs a scale*. To bring the symptom about, we add 300 to every reward of the healthy
+# model.
 #
 # **Predict**: what happens to the accuracy, and to the Bradley-Terry loss?
 
@@ -207,25 +206,19 @@ for name, r in (("before", new @ healthy), ("at 300", torch.tensor(raised["rewar
 # on average, from the mean of its pair's two rewards. Here that is 1.28, so a mean reward of 300
 # is large.
 #
-# The check says *look* if the mean exceeds ten such distances, or if all rewards have one sign.
-# Ten is a convention. The check never says *broken*.
-#
-# Should the rewards lie around zero? Then subtract one constant, here the mean of these rewards.
-
-# %%
-high = torch.tensor(raised["rewards"])  # (P, 2)
-low = high - high.mean()  # mend
-doctor.tell(doctor.level, judged(low))
-assert torch.equal(high.diff(dim=1) < 0, low.diff(dim=1) < 0), "a level changes no pair's order"
+# The check says *look* if the mean exceeds ten such distances, a convention, or if all rewards have
+# one sign. It never says *broken*: you may subtract the mean from all rewards.
 
 # %% [markdown]
 # When does a level matter?
 #
 # - Where a fixed number meets the reward: "-1 for an unfinished answer", "accept above 0".
-# - In 16 bits. Near 300 the numbers of the format bfloat16 lie 2 apart. So two different rewards
-#   may be rounded to one number: the pair ties.
+# - In 16 bits. The format bfloat16 keeps eight binary digits: from 256 to 512 its numbers lie 2
+#   apart. So two different rewards may be rounded to one number: the pair ties.
 
 # %%
+high = torch.tensor(raised["rewards"])  # (P, 2)
+low = high - high.mean()  # mend
 ties = [(r.bfloat16().diff(dim=1) == 0).float().mean().item() for r in (high, low)]
 print(f"pairs that tie in bfloat16: {ties[0]:.0%} at a level of 300, {ties[1]:.0%} at 0")
 assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps grow with it"
@@ -238,8 +231,8 @@ assert ties[0] > 0.1 > ties[1], "a level costs precision: the format's steps gro
 # %% [markdown]
 # ## 2. "All my rewards are negative"
 #
-# Is that an illness? It is Section 1 with the other sign. We subtract 8 from every reward, a lot
-# beside the distance to pair mean, 1.28.
+# Kind: *needs a scale*. We subtract 8 from every reward, a lot beside the distance to pair mean,
+# 1.28.
 
 # %%
 lowered = judged(new @ healthy - 8)  # break
@@ -249,18 +242,17 @@ brief(doctor.accuracy, lowered);
 # %% [markdown]
 # Now no reward is above zero, and so the level's verdict is *look*. The accuracy is still .92.
 #
-# BSR's price on the sum of rewards sees such a level, Bradley-Terry does not (03).
-#
 # **The answer**: negative rewards are no illness, unless a fixed number meets them. "Accept above
 # 0" would now reject every answer.
 
 # %% [markdown]
 # ## 3. "The loss falls, but accuracy stays at 50%"
 #
-# Has such a model learned nothing? We bring the symptom about by a fault in the training labels.
-# Somebody has put the two answers of each training pair into alphabetical order. The columns are
-# still called chosen and rejected, but now *chosen* is the answer that comes first in the
-# alphabet.
+# Kind: *must differ*. The accuracy must differ from that of a model that has learned nothing.
+#
+# We bring the symptom about by a fault in the training labels. Somebody has put the two answers of
+# each training pair into alphabetical order. The columns are still called chosen and rejected, but
+# now *chosen* is the answer that comes first in the alphabet.
 #
 # With these labels we train a head, called *alphabet*. **Predict** its accuracy on the training
 # pairs with these labels, and on the new pairs, whose labels are right.
@@ -280,6 +272,9 @@ handed = [replace(pair, chosen=pair.rejected, rejected=pair.chosen) if turn else
 print("alphabet on its training pairs, then on new pairs:")
 brief(doctor.accuracy, judged(lost @ learned, handed))
 brief(doctor.accuracy, judged(new @ learned))
+flip_new = torch.tensor([pair.chosen > pair.rejected for pair in pairs])
+ranked = (new @ learned).diff(dim=1)[:, 0] < 0  # (P,)
+print(f"had the new pairs been sorted, too: {(ranked != flip_new).float().mean():.2f}")
 right = ((seen @ healthy).diff(dim=1) < 0).float().mean()
 print(f"healthy on its training pairs: {right:.2f}")
 
@@ -290,35 +285,33 @@ print(f"healthy on its training pairs: {right:.2f}")
 # </details>
 #
 # **What to see.** The loss falls. On its training pairs the head gets .84, and the check says *ok*.
-# On the new pairs it gets .56: only they show that something is wrong. (By accident 56% of the
-# training labels stayed right, too.) The healthy head, trained in the same way with the right
-# labels, gets .98 and .92.
+# On the new pairs it gets .56. The healthy head, trained in the same way with the right labels,
+# gets .98 and .92.
 #
-# Overfitting alone can look like this, too. So read the labels: are they sorted by anything but
-# quality?
-
-# %%
-for name, turned in (("as they were", torch.zeros_like(flip)), ("after the fault", flip)):
-    first = [(p.chosen < p.rejected) != bool(t) for p, t in zip(train, turned, strict=True)]
-    print(f"labels {name}: chosen is first in the alphabet in {sum(first) / len(first):.0%}")
+# So only the new pairs show *that* something is wrong. They do not show *what*: overfitting can
+# look like this, too. With the new pairs in alphabetical order as well, the head gets .73. Has it
+# learned the alphabet?
 
 # %% [markdown]
-# Chosen comes first in all pairs: so the labels give the fault away.
-#
 # ### What does a head get that has learned nothing?
 #
 # We draw 1000 random heads. Beside them we toss 1000 coins, each once for every new pair. 95% of
 # the coins rank between 35% and 65% of the pairs rightly.
 #
-# **Predict** between which accuracies 95% of the random heads lie.
+# **Predict** between which accuracies 95% of the random heads lie. (*Pairs sorted*: the same heads
+# with the new pairs in alphabetical order.)
 
 # %%
 heads, differ = torch.randn(len(start), 1000), new[:, 0] - new[:, 1]  # (H, 1000), (P, H)
 tosses = torch.randn(len(new), 1000)
-for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # (P, 1000)
+after_sorting = torch.where(flip_new[:, None], -differ, differ) @ heads
+for name, margins in (("coins", tosses), ("random heads, pairs sorted", after_sorting),
+                      ("random heads", differ @ heads)):  # margins: (P, 1000)
     drawn = (margins > 0).float().mean(0)  # (1000,), of each the accuracy
     reach = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
-    print(f"{name:12} 95% rank {reach[0]:.0%} to {reach[1]:.0%} rightly")
+    print(f"{name:26} 95% rank {reach[0]:.0%} to {reach[1]:.0%} rightly")
+along = torch.linalg.matrix_norm(differ, 2)**2 / differ.norm()**2
+print(f"one direction holds {along:.0%} of all squared differences")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -326,11 +319,12 @@ for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # (
 # From 17% to 81%, about twice as wide as the coins' range.
 # </details>
 #
-# A coin is tossed anew for each pair. One head ranks all 48 pairs, and its mistakes come together:
-# a third of all squared differences lies along one direction (Section 10, second reading).
+# A coin is tossed anew for each pair. One head ranks all 48 pairs, and their differences
+# $h_w - h_l$ have much in common: a third of all squares lies along one direction. A head whose
+# sign is wrong there turns many pairs at once.
 #
 # The figure puts three heads beside the 1000 random ones. *Untrained* is our `start`, one more
-# random head. Look which of the three lie outside the light band, the range of 95%.
+# random head. Look which of the three lie outside the light **band**, the range of 95%.
 
 # %%
 # drawing only
@@ -351,25 +345,31 @@ assert [n for n, x in marks.items() if not reach[0] <= x <= reach[1]] == ["healt
 
 # %% [markdown]
 # **What to see.** Only healthy lies above the band. Alphabet's .56 lies within it, and so cannot be
-# told from a random head's. Nor can .75, which untrained gets by luck. Nor could .30: the
-# band reaches down to .17. Below the band something was probably learned, with the wrong sign.
+# told from a random head's. Nor can .75, which untrained gets by luck. Below the band something
+# was probably learned, with the wrong sign.
 #
+# And the sorted pairs? There the band is .29 to .71, and alphabet's .73 lies one pair above it. So
+# the head may have learned a little of the alphabet.
+
+# %% [markdown]
 # Two ranges answer two questions. The *interval*: what would other *pairs* give this head? The
-# *band*: what do other *heads* get on these pairs? The doctor knows only the interval, so its *ok*
-# is not enough.
+# *band*: what do other *heads* get on these pairs? All heads rank the same pairs: so compare the
+# accuracy itself with the band, not its interval. The doctor has no band: its *ok* is not enough.
 #
-# **The answer**: the model may have learned labels that are wrong: read them. An accuracy on new
-# pairs, the number itself, shows learning only where it lies outside the band of random heads.
+# **The answer**: read the labels, for the model may have learned something else than quality. An
+# accuracy on new pairs shows learning only where it lies outside the band of random heads.
 
 # %% [markdown]
 # ## 4. "After loading, all scores are different"
+#
+# Kind: *must agree*. Rewards after loading must agree with those before saving.
 #
 # Was everything saved? `save_pretrained` saves the object that it is called on. Here somebody
 # calls it on the backbone. The head is no part of the backbone, so it is not saved. Loading then
 # draws a new head: $H = 576$ numbers from $N(0, 1/(H+1))$.
 #
-# **Predict** the norm of the new head; the healthy head has 1.62. Does the norm give the fault
-# away?
+# **Predict** the norm (the length) of the new head; the healthy head has 1.62. Does the norm give
+# the fault away?
 
 # %%
 with quiet_loading():
@@ -398,8 +398,7 @@ loaded = load_reward_model(str(RUNS / "whole")).requires_grad_(False)
 doctor.tell(doctor.head, loaded);
 
 # %% [markdown]
-# Neither norm nor folder is sure. So we compare the rewards of three pairs before saving and after
-# loading.
+# Neither norm nor folder is sure. So we compare three pairs' rewards.
 
 # %%
 again = judged(new @ healthy)
@@ -415,12 +414,12 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
              index=[f"pair {n}, {side}" for n in (1, 2, 3) for side in ("chosen", "rejected")])
 
 # %% [markdown]
-# **What to see.** With the whole model saved the rewards agree: the cell asserts it, to .0001 in 32
-# bits. With only the backbone all six differ: the chosen answers by .5 at most, the rejected ones
-# by up to 2.9. So compare both.
+# **What to see.** With the whole model saved the rewards agree, to .0001 in 32 bits. (In 16 bits
+# rounding may change more.) With only the backbone all six differ: the chosen answers' by .5 at
+# most, the rejected ones' by up to 2.9. So compare both.
 #
-# A difference says *that* something changed, not *what*. Other suspects than the head: the
-# *template* that joins prompt and answer to one text, the padding, the number format.
+# This shows *that* something changed, not *what*. Other suspects: the *template* that joins prompt
+# and answer to one text, the padding, the number format.
 #
 # **The answer**: score three pairs before saving, and keep the rewards. If they differ after
 # loading, look for the head first.
@@ -428,7 +427,9 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # %% [markdown]
 # ## 5. "My KL is negative"
 #
-# Is that a fault? A **policy** $\pi$ is a language model that is trained with rewards. Its
+# Kind: *needs a scale*. Is a KL below zero a fault?
+#
+# A **policy** $\pi$ is a language model that is trained with rewards. Its
 # **reference** $\pi_\text{ref}$ is the same model before this training (08). The KL says how far
 # the policy has moved away:
 #
@@ -445,9 +446,9 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # $k_1 = \log \pi(y) - \log \pi_\text{ref}(y)$. It is negative where the reference finds this
 # answer likelier. Can a mean of 32 terms be negative as well?
 #
-# We try it on a toy: a policy over five words, hardly moved from its reference. Its KL is .002, and
-# one term's standard deviation about .06. 1000 times we take the mean of 32 samples. **Predict**
-# how many of these means are negative.
+# We try it on a toy. An answer is one of five words, and the policy has hardly moved from its
+# reference. Its KL is .002, and one term's standard deviation .065. We take the mean of 32 samples,
+# 1000 times. **Predict** how many of these means are negative.
 
 # %%
 torch.manual_seed(0)
@@ -456,16 +457,19 @@ pi = (ref.log() + 0.05 * torch.randn(5)).softmax(0)
 k1 = (pi / ref).log()
 samples = k1[torch.multinomial(pi, 32 * 1000, True)].view(1000, 32)
 means = samples.mean(1)
-print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of the means {means.std():.4f}")
+print(f"KL {(pi * k1).sum():.4f} nats, standard deviation of one term {samples.std():.3f},",
+      f"of the means {means.std():.4f}")
 print(f"means below zero: {(means < 0).float().mean():.0%}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# 42% of them.
+# 42%, nearly half. The mean of 32 terms has a standard deviation of $.065/\sqrt{32}$, about .011.
+# Zero lies only .002 below the true KL.
 # </details>
 #
-# In the figure compare the gap between zero and the true KL with the width of the heap.
+# The standard deviation of a mean is called its **standard error**. In the figure compare it, the
+# width of the heap, with the gap between zero and the true KL.
 
 # %%
 # drawing only
@@ -483,65 +487,19 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
             f"KL .002, 32 samples: {(means < 0).float().mean():.0%} of the means fall below zero")
 
 # %% [markdown]
-# **What to see.** The true KL lies just above zero. The standard deviation of the means is about
-# five times as large as this KL. So a mean slightly below zero may be noise.
+# **What to see.** The heap is far wider than the gap. So a mean slightly below zero may be noise.
 #
-# What is *slightly*? A mean has a *standard error*, here the standard deviation of the 32 terms
-# divided by $\sqrt{32}$. The check *kl* says *look* if the mean lies at most two standard errors
-# below zero, and *broken* if it lies deeper. How often would it call a healthy policy broken? We
-# ask it of our toy, and of a second one: there only the rarest word becomes 1.5 times as likely.
-
-# %%
-def deep(samples):  # share of means more than two standard errors below zero
-    errors = samples.std(1) / samples.shape[1]**0.5
-    return (samples.mean(1) + 2 * errors < 0).float().mean()
-
-
-print(f"the toy, 32 samples: {deep(samples):.1%} too deep")
-other = ref * torch.tensor([1, 1, 1, 1, 1.5]) / 1.025  # sums to one
-for size in (32, 320):
-    dice = torch.Generator().manual_seed(0)
-    words = torch.multinomial(other.expand(1000, 5), size, True, generator=dice)
-    print(f"the second, {size} samples: {deep((other / ref).log()[words]):.1%} too deep,",
-          f"{(words != 4).all(1).float().mean():.1%} without the rarest word")
+# What is *slightly*? The scale is the standard error. In your run it is the standard deviation of
+# your terms, divided by the root of their number. The check *kl* says *look* down to two standard
+# errors below zero, and *broken* if the mean lies deeper.
 
 # %% [markdown]
-# Our toy seldom: .7%. The second one more often: 8.4% with 32 samples. Just as many samples miss
-# the rarest word, the only one with a positive term. Then all 32 terms are equal and negative, and
-# the standard error is zero. With 320 samples .5% are left.
-#
-# So in your own run first take more answers. If the mean stays so deep, compare who sampled with
-# who was scored: the mean is a KL only if both are the same policy. A mean above zero can be wrong,
-# too. (Cases of both: Section 9 and Exercise 2, second reading.)
+# Even then first take more answers: of few the standard error itself is unsure. If the mean stays
+# so deep, compare who sampled with who was scored. Only if both are the same policy is the mean a
+# KL: otherwise it can be wrong above zero, too.
 #
 # **The answer**: a KL estimate below zero proves no fault. Compare it with its standard error, and
 # take more answers.
-
-# %% [markdown]
-# ## The whole clinic in one table
-#
-# Look your symptom up by its section's number. *Neither*: the number only needs its scale. Sections
-# 6 to 9, and their words, are in the second reading.
-
-# %%
-pd.DataFrame([
-    ["rewards of 300", "mean, distance to pair mean", "neither", "if a fixed number meets it"],
-    ["all rewards negative", "mean, distance to pair mean", "neither", "where the level came from"],
-    ["accuracy of 50%", "yours and random heads', new pairs", "differ", "new pairs turned, too"],
-    ["other scores after loading", "rewards before and after", "agree", "what has changed"],
-    ["KL slightly below 0", "mean and standard error", "neither", "a fault as small as the noise"],
-    ["scores change in batches", "rewards alone, in a batch", "agree", "small bfloat16 errors"],
-    ["loss stays at log 2", "a pair's answers, cut", "differ", "if the head is never updated"],
-    ["another template", "last tokens, in training and now", "agree", "if accuracy suffers by it"],
-    ["KL far below 0", "who sampled, who was scored", "agree", "a wrong one that is above 0"]],
-    columns=["symptom", "compare first", "they must", "it cannot tell"], index=range(1, 10))
-
-# %% [markdown]
-# For your own model: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where DATA is a
-# file with columns chosen and rejected. Take pairs that MODEL was *not* trained on.
-#
-# For the range of random heads take Section 3's code, with *your* pairs and `states` of the model
-# *before* training. 17% to 81% is of these 48 pairs and this backbone alone.
 
 # %% [markdown]
 # ## Exercises
@@ -552,49 +510,54 @@ pd.DataFrame([
 # %% [markdown]
 # ### On paper: two reports
 #
-# Ill, well, or can one not tell? And what do you compare next?
+# Ill, well, or can one not tell? And what do you compare, or do, next?
 #
 # - *A*: accuracy .75 (.68 to .82) on new pairs. On these pairs 95% of random heads get .30 to .70,
 #   and "the longer answer wins" gets .72.
-# - *B*: no line says *broken*. Three rewards before saving: 1.6, 1.4, 1.3; after loading: .4, .6,
-#   .5. The head's norm is 1.01.
-#
+# - *B*: accuracy .90 (.84 to .95), above random heads and both length rules. Mean reward 310,
+#   distance to pair mean .5. A program stores these rewards in bfloat16.
+
+# %% [markdown]
 # <details><summary>Answers</summary>
 #
-# - A: one cannot tell. Luck is unlikely, but length may explain it. Judge pairs of like length.
-# - B: ill, for rewards must agree. Perhaps a random head was saved: compare its weights with the
-#   trained ones.
+# - A: one cannot tell. The .75 lies above the band: luck is unlikely. But .72 lies within the
+#   interval: length may explain it. Judge pairs of like length.
+# - B: well, but ill used. A pair's rewards lie 1 apart on average, and near 310 bfloat16's numbers
+#   lie 2 apart: many pairs tie. Subtract the mean first.
 # </details>
 
 # %% [markdown]
 # ### Exercise 1
 #
-# `recorded` holds rewards of new pairs, of four seeds each: BSR's, and Bradley-Terry's (`bt`) from
-# two studies. Write the level in units of Section 1's *distance to pair mean*: shape (P, 2) in, one
-# number out.
+# *Two patients.* Each is a copy of the healthy model with at most one fault. To all rewards -40 is
+# added: this belongs to the patient, and stays. The last line shows three chosen answers' rewards,
+# before saving and after loading.
 #
-# **Predict**: Bradley-Terry does not see the level. Will its four seeds agree on one?
+# Return a list of two numbers: for each patient the section of its fault (1 to 5), or 0 where
+# nothing needs a cure.
 #
 # <details><summary>Hint</summary>
 #
-# In a pair both rewards are equally far from their mean. How far, in terms of $r_w - r_l$?
+# Of which kind is each number? Do those agree that must?
 # </details>
 
 # %%
-recorded = {}
-for run in ("study_lora/bsr", "study_lora/bt", "study_terms/bt"):
-    files = sorted(Path("data/runs").glob(f"{run}-seed*/evaluation.json"))
-    kept = [json.loads(file.read_text())["scenarios"]["in_domain"]["rewards"] for file in files]
-    recorded[run] = [torch.tensor(rewards) for rewards in kept]  # of each seed (240, 2)
+for number in (1, 2):
+    patient = checks.patient(number, model)
+    scores = evaluate(patient, pairs_as_groups(pairs))
+    print(f"---- patient {number}")
+    brief(doctor.head, patient)
+    brief(doctor.level, scores)
+    brief(doctor.accuracy, scores)
+    print("rewards before saving", [round(r - 40, 2) for r, _ in again["rewards"][:3]],
+          "after loading", [round(r, 2) for r, _ in scores["rewards"][:3]])
 
 
-def level_in_units(rewards):
+def diagnoses():
     return None
 
 
-if checks.check_level_in_units(level_in_units):
-    for run, seeds in recorded.items():
-        print(run, [round(float(level_in_units(r)), 1) for r in seeds])
+checks.check_diagnoses(diagnoses);
 
 # %% [markdown]
 # ## Check yourself
@@ -621,20 +584,47 @@ if checks.check_level_in_units(level_in_units):
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# | In your run, watch | Healthy | If not, or next, vary |
-# |---|---|---|
-# | mean reward | any, if no fixed number meets it | subtract a constant; use 32 bits |
-# | accuracy on new prompts | above *your* length rules and 95% of random heads | labels, steps |
-# | rewards before saving, after loading | equal to .0001 in 32 bits | head, template, padding |
-# | mean $k_1$ of own answers | above zero, or within its noise | more answers; who sampled |
+# The whole clinic in one table. The row's number is the section's. Where the kind is *needs a
+# scale*, the second thing compared is the scale of the first. If a comparison fails, vary one thing
+# at a time. Sections 6 to 9, and their words, are in the second reading.
+
+# %%
+pd.DataFrame([
+    ["rewards of 300", "needs a scale", "mean reward, distance to pair mean",
+     "whether a fixed number meets the rewards"],
+    ["all rewards negative", "needs a scale", "mean reward, distance to pair mean",
+     "where the level came from"],
+    ["accuracy of 50%", "must differ", "your accuracy and random heads', on new pairs",
+     "whether the new pairs' labels are turned as well"],
+    ["other scores after loading", "must agree", "rewards before saving and after loading",
+     "which part has changed"],
+    ["KL slightly below 0", "needs a scale", "mean, standard error",
+     "whether a fault hides in the noise"],
+    ["scores change in batches", "must agree", "rewards alone and in a batch",
+     "whether a small change in bfloat16 is a fault"],
+    ["loss stays at log 2", "must differ", "both answers of a pair, cut at the limit",
+     "whether the head is updated at all"],
+    ["another template", "must agree", "last tokens in training and now",
+     "whether accuracy suffers by it"],
+    ["KL far below 0", "must agree", "who sampled and who was scored",
+     "whether a KL above 0 is right"]],
+    columns=["symptom", "kind", "compare", "what this cannot tell"], index=range(1, 10))
+
+# %% [markdown]
+# For your own model: `python -m bsr_lite.course.doctor MODEL DATA --format trl`, where DATA is a
+# file with columns chosen and rejected. Take pairs that MODEL was *not* trained on.
+#
+# The command cannot print the band: random heads belong on the model *before* training. Take
+# Section 3's code, with *your* pairs and `states` of that model. 17% to 81% is of these 48 pairs
+# and this backbone alone.
 
 # %% [markdown]
 # ## What you know now
 #
-# **Before you doubt the loss, compare what must agree and what must differ.** Rewards must agree
-# before saving and after loading. To show learning, an accuracy must differ from random heads'. An
-# odd number needs its scale: a level alone, 300 or below zero, needs no cure, and a negative KL is
-# compared with its standard error.
+# **A number alone is neither well nor ill: find what it must agree with, what it must differ from,
+# or its scale.** Rewards after loading must agree with those before saving. An accuracy that shows
+# learning must differ from random heads'. A level of 300, or below zero, and a KL below zero need
+# a scale.
 #
 # A check that says *ok* has only found nothing. It cannot see whether the labels mean what you
 # think.
@@ -643,19 +633,23 @@ if checks.check_level_in_units(level_in_units):
 # ## Second reading
 #
 # Sections 6 to 9: the other symptoms. 10: why a random head is no coin. 11: how a level escapes the
-# loss.
+# loss. First the control, all six checks.
+
+# %%
+assert doctor.examine(model, pairs), "the control: no check says broken"
 
 # %% [markdown]
 # ## 6. "Scores change with the batch size"
 #
+# Kind: *must agree*.
 # Answers in a batch are *padded* to one length, on the right or on the left, with the tokenizer's
 # padding token. Plain transformers reads the reward at the last token that is not
 # `config.pad_token_id`, whatever the attention mask says. If the two tokens differ, the padding is
 # taken for the answer.
 #
 # The check scores answers alone, padded, and *packed* into one row. It prints the largest change,
-# in standard deviations of the rewards. In bfloat16 it allows half a deviation: for a sharper
-# check load the model with `dtype="float32"`.
+# in standard deviations of the rewards. In bfloat16 it allows half of one: for a sharper check
+# load the model with `dtype="float32"`.
 #
 # **Predict** which rows are read wrongly: those padded on the right, or those padded on the left?
 
@@ -675,8 +669,7 @@ doctor.tell(doctor.batches, model, rows(pairs)[:2]);
 # rightly. That fails only if `config.pad_token_id` is the end of turn itself (Exercise 3).
 # </details>
 #
-# Now 24 pairs in one batch, padded on the right. **Predict**: will their rewards spread as before,
-# or lie close together?
+# Now 24 pairs in one batch, padded on the right. **Predict**: will their rewards spread as before?
 
 # %%
 plain = loaded.classifier
@@ -709,7 +702,7 @@ assert (beside < -7).sum() == 47, "as the title says"
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Close together: all but one lie near -9, below every reward that was scored alone.
+# No: all but one lie near -9, below every reward that was scored alone.
 # </details>
 #
 # **What to see.** The head was never trained at padding. So neither level nor order may be read.
@@ -723,6 +716,7 @@ assert doctor.tell(doctor.batches, model, rows(pairs)[:2]), "padding must not ch
 # %% [markdown]
 # ## 7. "The loss stays at 0.693"
 #
+# Kind: *must differ*.
 # 0.693 is $\log 2$, the loss of a pair without any difference. One cause is a length limit: the
 # tokens beyond it are cut off. Here 520 words of rules precede every prompt.
 #
@@ -754,8 +748,8 @@ print(f"loss of two pairs cut at 512: {loss_at(512):.3f}")
 #
 # Two equal chats have equal rewards, so Bradley-Terry's gradient on them is zero.
 #
-# Mending means a limit that holds the chats, or shorter prompts. Drop a pair that does not fit: a
-# cut answer is another answer.
+# The cure is a limit that holds the chats. Drop a pair that does not fit: a cut answer is another
+# answer.
 
 # %%
 longest = max(len(ids) for pair in rows(long) for ids in pair)
@@ -771,6 +765,7 @@ assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answ
 # %% [markdown]
 # ## 8. "With another template accuracy is gone"
 #
+# Kind: *must agree*.
 # The reward is read at the last token of the chat. A good template ends every answer in the same
 # **end-of-turn** token. The one below puts nothing behind an answer.
 #
@@ -808,11 +803,10 @@ print(f"untrained start {judged(bare @ start)['score']:.2f}, 95% of random heads
 #
 # **What to see.** Now 48 rejected answers are read at 33 different tokens. The healthy head keeps
 # no more than the untrained start has. Why, we leave open: the missing end itself, or another
-# template than in training. The .83 lies at the edge of 95% of random heads, .17 to .83. So this
-# accuracy does not show that the other head learned, though the check says *ok*.
+# template than in training. The .83 stands on a knife's edge: 95% of random heads reach up to .83.
+# So we do not say that the other head learned, though the check says *ok*.
 #
-# The template check cannot know how a model was trained: it says *broken* for both heads. In your
-# run watch the last tokens: one end of turn, the same as in training.
+# In your run watch the last tokens: one end of turn, the same as in training.
 
 # %%
 model.tokenizer.chat_template = template  # mend; a head trained without must train again
@@ -822,6 +816,7 @@ print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows
 # %% [markdown]
 # ## 9. "My KL is far below zero"
 #
+# Kind: *must agree*.
 # Noise explains a KL slightly below zero (Section 5). What drives it far below?
 #
 # The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
@@ -879,10 +874,29 @@ generate.roll_out = roll_out  # mend
 assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 
 # %% [markdown]
+# Can noise alone make *kl* say *broken*? In a second toy, beside Section 5's, only the rarest word
+# becomes 1.5 times as likely.
+
+# %%
+other = ref * torch.tensor([1, 1, 1, 1, 1.5]) / 1.025  # sums to one
+for size in (32, 320):
+    dice = torch.Generator().manual_seed(0)
+    words = torch.multinomial(other.expand(1000, 5), size, True, generator=dice)
+    terms = (other / ref).log()[words]  # (1000, size)
+    deep = terms.mean(1) + 2 * terms.std(1) / size**0.5 < 0
+    print(f"{size} samples: {deep.float().mean():.1%} called broken,",
+          f"{(words != 4).all(1).float().mean():.1%} without the rarest word")
+
+# %% [markdown]
+# Yes: 8.4% with 32 samples. Just as many miss the rarest word, the only one with a positive term.
+# Then all terms are equal and negative, and the standard error is zero. So take more answers: of
+# 320 samples .5% are left.
+
+# %% [markdown]
 # ## 10. Why a random head is no coin
 #
-# In Section 3 random heads ranged wider than coins. What makes a head's mistakes come together? We
-# look for one direction along which many differences $h_w - h_l$ lie, and take it away.
+# In Section 3 random heads ranged wider than coins. Is the direction to blame that holds a third of
+# all squared differences? We take it away.
 #
 # **Predict**: of how many random heads does the whole interval lie below one half, so that the
 # check would say *broken*?
@@ -905,12 +919,10 @@ for name, margins in (("coins", tosses), ("heads without it", without),
 # Of a quarter. Of coins only 4% do so badly.
 # </details>
 #
-# A third of all squared differences lies along one direction. A head's sign there turns many pairs
-# at once. Without that direction random heads range about as coins do.
+# Without that one direction random heads range about as coins do.
 #
-# So an accuracy below one half need not have been *learned*. And one below the random heads'
-# range? We turn all 80 training labels, and none of the new pairs'. **Predict** its accuracy on
-# the new pairs.
+# So an accuracy below one half need not have been *learned*. And one below the band? We turn all
+# 80 training labels, and none of the new pairs'. **Predict** the accuracy on the new pairs.
 
 # %%
 turned = fitted(seen.flip(1), start, "bsr", bsr_lambda=0.1)  # break once more
@@ -926,9 +938,8 @@ assert judged(new @ turned)["score"] < reach[0] and again["low"] > reach[1], "ou
 # .10, about one minus the healthy .92.
 # </details>
 #
-# That is below the range of 95% of random heads, and below both length rules. Luck is unlikely:
-# suspect that most labels are turned. A fault that turns the new pairs as well leaves .90: no check
-# sees it.
+# That is below the band, and below both length rules. Luck is unlikely: suspect that most labels
+# are turned. A fault that turns the new pairs as well leaves .90: no check sees it.
 
 # %% [markdown]
 # ## 11. A level that the loss cannot see
@@ -979,8 +990,9 @@ pd.DataFrame(table, index=["mean training reward moves by", "of that along the u
 # **What to see.** With Bradley-Terry the mean reward rises by 1.4. Learning to rank moves the head
 # along directions that the loss sees, and these change the mean, too.
 #
-# BSR brings the mean to zero, mostly along the unseen direction. There only the pull resists, and
-# it is too weak even against a $\lambda$ of .001.
+# BSR brings the mean to zero: by 5.8 along the unseen direction, by the other 2.2 along directions
+# that the loss sees. Along the unseen one only the pull resists, too weakly even for the smallest
+# $\lambda$.
 
 # %% [markdown]
 # ### The doctor and your own model
@@ -1040,11 +1052,8 @@ if checks.check_misread(misread):
 # %% [markdown]
 # ### Exercise 4
 #
-# *Four patients.* Each is a copy of the healthy model with at most one fault. To all rewards a
-# constant, -40, is added: it stays, whatever befalls the head. Below a patient's lines stand three
-# rewards, here and on the machine that trained it. Return a list of four numbers: the section of
-# each patient's cause, or 0 where nothing needs a cure. One of the ill has no line that says
-# *broken*.
+# *Two more patients*, as in Exercise 1, now with all checks. Return a list of two numbers: the
+# section of each patient's fault, or 0.
 #
 # <details><summary>Hint</summary>
 #
@@ -1052,17 +1061,17 @@ if checks.check_misread(misread):
 # </details>
 
 # %%
-for number in (1, 2, 3, 4):
+for number in (3, 4):
     patient = checks.patient(number, model)
     print(f"---- patient {number}")
     doctor.examine(patient, pairs[:16], tell=brief)
     now = evaluate(patient, pairs_as_groups(pairs[:3]))["rewards"]
-    print("three chosen answers, here", [round(r, 2) for r, _ in now], "where it was trained",
-          [round(r - 40, 2) for r, _ in again["rewards"][:3]])
+    print("rewards before saving", [round(r - 40, 2) for r, _ in again["rewards"][:3]],
+          "after loading", [round(r, 2) for r, _ in now])
 
 
-def diagnoses():
+def more_diagnoses():
     return None
 
 
-checks.check_diagnoses(diagnoses);
+checks.check_more_diagnoses(more_diagnoses);

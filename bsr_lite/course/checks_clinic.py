@@ -12,25 +12,14 @@ def patient(number: int, model):
     """A copy of a healthy model, with whatever patient 1, 2, 3 or 4 of notebook 11 suffers from."""
     model = copy.deepcopy(model)
     model.classifier.score.bias = torch.nn.Parameter(torch.tensor([-40.0]), requires_grad=False)
-    if number == 2:  # nothing closes an answer
-        model.tokenizer.chat_template = model.tokenizer.chat_template.replace(
-            "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
+    if number == 2:  # drawn as a new head is, and then saved
+        model.head_weight.data.copy_(numbers(11, size := len(model.head_weight)) / size ** 0.5)
     if number == 3:
         model.classifier.config.pad_token_id = model.tokenizer.eos_token_id
-    if number == 4:  # drawn as a new head is, and then saved
-        model.head_weight.data.copy_(numbers(11, size := len(model.head_weight)) / size ** 0.5)
+    if number == 4:  # nothing closes an answer
+        model.tokenizer.chat_template = model.tokenizer.chat_template.replace(
+            "'<|im_end|>' + '\n'", "('' if message['role'] == 'assistant' else '<|im_end|>\n')")
     return model
-
-
-def check_level_in_units(function: Callable) -> bool:
-    """Exercise 1 of notebook 11: the mean reward in units of the distance to pair mean.
-
-    Hint: rewards.mean() over the mean of |r_w - r_l| / 2, which is how far a reward lies from the
-    mean of its pair"""
-    pairs = numbers(0, 30, 2)
-    cases = [((pairs + shift,), (pairs + shift).mean() / (pairs.diff(dim=1).abs().mean() / 2))
-             for shift in (0.0, 5.0, -300.0)]
-    return judge(check_level_in_units, function, cases)
 
 
 def check_misread(function: Callable) -> bool:
@@ -61,11 +50,22 @@ def check_mean_k1(function: Callable) -> bool:
 
 
 def check_diagnoses(function: Callable) -> bool:
-    """Exercise 4 of notebook 11: the section of each of four patients' one cause, 0 if it is well.
+    """Exercise 1 of notebook 11: the section of each of two patients' one fault, 0 if it is well.
 
-    Hint: return four numbers. Look is no illness where a level explains it, and a level moves no
-    accuracy. Where rewards differ from training's, ask first whether chats still end as they did"""
-    def right(_):  # a count, so that a wrong try does not read the answer
-        return (f := function()) and sum(a == b for a, b in zip(f, (0, 8, 6, 4), strict=True))
+    Hint: look is no illness where a level explains it, and a level moves no accuracy. Rewards that
+    must agree and differ are an illness, even where each line says ok or look"""
+    return judge(check_diagnoses, *_right(function, 0, 4))
 
-    return judge(check_diagnoses, right, [(("the number of right diagnoses",), 4)])
+
+def check_more_diagnoses(function: Callable) -> bool:
+    """Exercise 4 of notebook 11: the same of two more patients.
+
+    Hint: where rewards differ from training's, ask first whether chats still end as they did. Where
+    they agree, but not in batches, ask what is taken for the answer"""
+    return judge(check_more_diagnoses, *_right(function, 6, 8))
+
+
+def _right(function: Callable, *key: int):  # a count, so that a wrong try does not read the answer
+    def count(_):
+        return (f := function()) and sum(a == b for a, b in zip(f, key, strict=True))
+    return count, [(("the number of right diagnoses",), len(key))]

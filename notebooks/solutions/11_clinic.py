@@ -34,57 +34,22 @@ from bsr_lite import machine
 print(machine.describe())
 
 # %%
-import json
-
-import pandas as pd
 import torch
 
 from bsr_lite.course import checks_clinic as checks
 
 # %% [markdown]
-# **1.** In a pair both rewards lie $|r_w - r_l| / 2$ from their mean.
+# **1.** Patient 1 is well. Its rewards agree, and its level, the added -40, moves no accuracy: a
+# level alone needs no cure. Patient 2 has a random head that somebody saved (Section 4): no check
+# says *broken*. But its rewards differ from those before saving, and its accuracy of .44 lies in
+# the band of random heads, .17 to .81. A norm near 1 hints at a new head.
 
 # %%
-def level_in_units(rewards):
-    return rewards.mean() / (rewards.diff(dim=1).abs().mean() / 2)
+def diagnoses():
+    return [0, 4]
 
 
-assert checks.check_level_in_units(level_in_units)
-
-# %%
-recorded = {}
-for path in sorted(Path("data/runs/study_lora").glob("*-seed*/evaluation.json")):
-    scenarios = json.loads(path.read_text())["scenarios"]
-    recorded[path.parent.name] = torch.tensor(scenarios["in_domain"]["rewards"])  # (240, 2)
-methods = sorted({name.split("-")[0] for name in recorded})
-pd.DataFrame([[f"{level_in_units(recorded[f'{method}-seed{seed}']).item():+.1f}"
-               for seed in range(4)] for method in methods], index=methods,
-             columns=[f"seed {seed}, level in units" for seed in range(4)])
-
-# %% [markdown]
-# Two methods more than in the exercise. Bradley-Terry alone has a level: here about six units above
-# zero, with every seed. Its loss does not pin it. BSR, centering and plain L2 (03) hold it within
-# half a unit of zero.
-
-# %%
-bt = [level_in_units(r) for name, r in recorded.items() if name.startswith("bt-")]
-others = [level_in_units(r) for name, r in recorded.items() if not name.startswith("bt-")]
-assert min(bt) > 5 and max(abs(x) for x in others) < 1, "only Bradley-Terry has a level"
-
-# %% [markdown]
-# Is it the same number elsewhere? The other studies that keep these rewards of Bradley-Terry:
-
-# %%
-for study in ("study_terms", "study_judged", "study_postscript", "study_closing_phrase"):
-    files = sorted(Path(f"data/runs/{study}").glob("bt-seed*/evaluation.json"))
-    kept = [json.loads(f.read_text())["scenarios"]["in_domain"]["rewards"] for f in files]
-    units = [level_in_units(torch.tensor(rewards)).item() for rewards in kept]
-    print(f"{study:21s}", *(f"{unit:+.1f}" for unit in units))
-    assert min(units) > 1, "a level, and on the same side"
-
-# %% [markdown]
-# The side is the same, the size is not: in `study_terms` the seeds differ more than twofold. So a
-# seed is free to move the level, but all went above zero. Why, we have not tested.
+assert checks.check_diagnoses(diagnoses)
 
 # %% [markdown]
 # **2.** The words come from $q \propto \pi^{1/T}$.
@@ -128,17 +93,15 @@ ids = torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 2]])
 print({pad: int(misread(ids, (ids != 0).long(), pad)) for pad in (0, 7, 2)})
 
 # %% [markdown]
-# **4.** Patient 1 is well: a level alone needs no cure. Patient 2 has a template without an end
-# of turn (Section 8). Its head reads other tokens than it was trained on, and the interval of its
-# accuracy holds one half. Patient 3 has the end of turn as `config.pad_token_id` (Section 6):
-# padded on the left it is misread as well (8.164 deviations off), unlike the one shown there.
-# Patient 4 has a random head that somebody saved (Section 4): no check knows it. Its level is the
-# added -40. Its three rewards show that something changed. Its chats still end as in training, so
-# it is no template; a norm near 1 hints at a new head.
+# **4.** Patient 3 has the end of turn as `config.pad_token_id` (Section 6): padded on the left it
+# is misread as well (8.164 deviations off), unlike the one shown there. Read alone, its rewards
+# agree with those before saving. Patient 4 has a template without an end of turn (Section 8). Its
+# head reads other tokens than it was trained on: its rewards differ, and the interval of its
+# accuracy holds one half.
 
 # %%
-def diagnoses():
-    return [0, 8, 6, 4]
+def more_diagnoses():
+    return [6, 8]
 
 
-assert checks.check_diagnoses(diagnoses)
+assert checks.check_more_diagnoses(more_diagnoses)
