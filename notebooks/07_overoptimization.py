@@ -7,32 +7,37 @@
 # ---
 
 # %% [markdown]
-# # 07 · Which of the paper's claims about over-optimization hold here?
+# # 07 · How do you show that a reward model over-optimizes?
 #
-# A reward model of ours scores .35 on answers of *known sources*: models whose answers it was
-# trained on. On answers of *new sources* it scores .26. The score is *tau* (notebook 01). It is 1
-# where a reward orders the answers to a prompt as it should, and 0 where the order is chance.
+# A reward model of ours learns from 300 labelled pairs of answers. It goes over them again and
+# again. Each pass is an **epoch**. After 8 epochs it orders .99 of its training pairs as labelled.
 #
-# Is this reward model over-optimized? **Compared with what?** Perhaps the model got worse. Perhaps
-# the new answers are harder to order, for anybody. Only a control can tell.
+# But on new prompts its score falls: .774 after 8 epochs, .756 after 64. The score is *tau*
+# (notebook 01). It is 1 where rewards order the answers to a prompt as they should, and 0 where the
+# order is chance.
+#
+# What is to blame? Too many epochs, bad labels, the way of training? **Compared with what?** A
+# lower score names no culprit. Only a control can.
 
 # %% [markdown]
 # Two things go by the name of **over-optimization**.
 #
-# - A reward model **overfits** when its score on training data rises, or stays at its ceiling,
-#   while its score on new data falls.
-# - A reward is **exploited** when optimizing *harder* against it gains reward and *loses* quality.
+# - A reward model **overfits** when, *as training goes on*, its score on training data rises or
+#   stays at its ceiling, while its score on new data falls.
+# - A reward is **exploited** when one optimizes *harder* against it, and the reward rises while
+#   quality falls. The reward model itself stays as it is.
 #
-# The paper speaks of the first: reward models trained with Bradley-Terry (BT) overfit. Its remedy
-# is batch-wise sum-to-zero regularization (BSR, Eq. 25). BSR adds to BT's loss a penalty on the sum
-# of a batch's rewards. The penalty's weight is $\lambda$; the paper takes $\lambda = 10^{-3}$.
+# Section 2 shows the first, Section 3 the second, each beside its control. Sections 1 to 3 are the
+# first reading. The second, at the end of the page, holds what lies behind them.
 
 # %% [markdown]
-# Four questions follow, one a section. Section 5 gives the verdicts. Sections 1 to 5 are the first
-# reading; the second, at the end of the page, holds what lies behind them.
+# One word from before: **gold** is the preference that decides what is right. In the first reading
+# gold is a formula, so every answer's gold is known.
 #
-# One word from before: **gold** is the preference that decides what is right. In the *pocket world*
-# of notebook 01, this repository's own data, gold is a formula. So every answer's gold is known.
+# The paper speaks of overfitting: reward models trained with Bradley-Terry (BT) overfit. Its remedy
+# is batch-wise sum-to-zero regularization (BSR, Eq. 25), which adds to BT's loss a penalty on the
+# sum of a batch's rewards. Exercise 1 tries BSR. Until then all reward models here are trained with
+# BT.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -88,70 +93,61 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
 # %% [markdown]
 # ## 1. Four ways to be new
 #
-# In which ways can test data be new? A training pair is a prompt with two answers. Each answer was
-# written by a *source*: a language model, perhaps under an instruction of its own. So test data can
-# be new in prompts, in sources, or in both (the paper's Sec. 2.2):
+# What is "new data"? A training pair is a prompt with two answers. Each answer was written by a
+# *source*: a language model, perhaps under an instruction of its own. So test data can be new in
+# prompts, in sources, or in both (the paper's Sec. 2.2):
 #
 # | | known sources | new sources |
 # |---|---|---|
 # | **training prompts** | in-domain | response-disjoint |
 # | **new prompts** | prompt-disjoint | mutual-disjoint |
+#
+# *In-domain* has new answers of known sources. Its score is **accuracy**, the share of pairs that
+# the reward orders as gold does. The other three sets are scored by tau.
 
 # %% [markdown]
-# *In-domain* is new in neither: known sources answered training prompts, but training left these
-# answers out. Its score is **accuracy**, the share of pairs that the reward orders as gold does.
-# The other three sets have four answers to a prompt. Their score is tau, averaged over prompts.
-#
-# **Predict**: you want to change the sources and nothing else, not even the kind of score. Which
-# two sets do you compare?
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Prompt-disjoint with mutual-disjoint. Both lie in the lower row, and in the pocket world they have
-# the very same prompts. The upper row mixes accuracy with tau.
-# </details>
-#
-# Which sets gave the two numbers of the start? They are from the study *lora*. There BT trained
-# LoRA, small matrices added to a language model (notebook 05), on 900 pairs. Here are its taus on
-# three sets, each the mean of four trainings.
+# Now three taus of one reward model: a small language model, trained once over 900 pairs of the
+# *pocket world* (notebook 01). The study is called *lora*; each tau is the mean of four trainings.
 
 # %%
 for part in PARTS[1:]:
     print(f"{part}: {read_table(RUNS / 'study_lora')['bt'][part]['mean']:.3f}")
 
 # %% [markdown]
-# The .35 is prompt-disjoint, the .26 response-disjoint: prompts change together with sources.
-# Mutual-disjoint, where sources change alone, has .31. No interval stands beside the three, so we
-# conclude nothing yet.
+# **Predict**: tau is .26 on response-disjoint and .35 on prompt-disjoint. Does this model overfit?
 #
-# **Answer.** Test data can be new in prompts, in sources or in both. Each may be why a score is
-# lower.
+# <details><summary>Answer</summary>
+#
+# Nothing here says so. This is a *gap* between two sets at one time. Perhaps response-disjoint is
+# harder to order, for anybody: its prompts are others, too. Overfitting is a *fall* on one set, as
+# training goes on.
+# </details>
+#
+# **Answer.** Data can be new in prompts, in sources or in both. A gap between two sets is not yet a
+# fall.
 
 # %% [markdown]
-# ## 2. Where BT falls, does BSR fall less?
+# ## 2. Overfitting: who is to blame for a fall?
 #
-# Does BSR stop a fall? To see that, we need a place where BT falls, and we must know why it falls.
-# A *small world* of our own is such a place.
-#
-# In it an answer is a list of 40 numbers, its *coordinates*. Ten of them decide gold. The other 30
-# say nothing about quality. In those 30 coordinates answers of new sources vary more.
-#
-# A small network learns a reward from 300 pairs. It goes over them in 64 **epochs**.
+# To find a culprit, we need a place where a score falls and where suspects can be taken away: a
+# *small world* of numbers. It is world A of notebook 04 (*helps* in the library), but with 300
+# pairs for 6,400 and 64 epochs for one. We chose A because BSR gains there; in other worlds it
+# loses.
 
 # %% [markdown]
-# A label is drawn at random: the better an answer, the likelier it is to be preferred. So some
-# labels, .17 of them (counted below), are **false**. They prefer the answer that gold calls worse.
+# An answer is a list of 40 numbers: its prompt's list plus a list of its own. Ten of the 40 decide
+# gold. The other 30 say nothing about quality. A new prompt is a new list; prompts differ mostly in
+# the 30. Answers of new sources differ more from one another in the 30.
+#
+# A small network turns the 40 numbers into a reward. What could mislead it?
+
+# %% [markdown]
+# Here is a suspect. Labels are drawn at random: the better an answer, the likelier it is to be
+# preferred. So some labels are **false**: they prefer the answer that gold calls worse.
 #
 # **The control** is the same training with **clean** labels, gold's own. All else stays the same:
 # the answers, the network's start, the order of the pairs. So where the two trainings differ, the
-# false labels did it. The difference is called *false minus clean*.
-
-# %% [markdown]
-# By epoch 8 BT orders .99 of the training pairs as labelled (`data/runs/worlds`). What do the other
-# 56 epochs do? A **change**, below, is the score at epoch 64 minus the score at epoch 8.
-#
-# A scale for such changes: the largest gain of BSR in the paper is .024 of tau (Section 3).
+# false labels did it.
 
 # %%
 SEEDS = 16  # each has its own answers, labels and network
@@ -163,19 +159,49 @@ def trained(world, objective):  # scores of train and the four sets, (5, looks, 
     looks = worlds.train(world, {"": worlds.OBJECTIVES[objective]}, SEEDS)
     return np.stack([[looks[step][part][:, 0] for step in STEPS] for part in ["train", *PARTS]])
 
-# %% [markdown]
-# We train BT and BSR, the latter at the paper's $\lambda$, each with false and with clean labels.
-
 # %%
-small = {objective: {labels: trained(world, objective) for labels, world in LABELS.items()}
-         for objective in ("bt", "bsr-1e-3")}
+small = {"bt": {labels: trained(world, "bt") for labels, world in LABELS.items()}}
 bt, clean = small["bt"].values()
 noisy, control = (worlds.draw(world, SEEDS)[0] for world in LABELS.values())
 print(f"false labels: {(noisy != control).flatten(2).any(-1).float().mean():.2f} of the pairs")
+for part, scores in zip(("training pairs", "prompt-disjoint"), bt[[0, 2]], strict=True):
+    print(f"false labels, {part}: {scores[0].mean():.3f} at epoch 8, {scores[-1].mean():.3f} at 64")
 
 # %% [markdown]
-# These functions write a table of changes: the mean over seeds, ± the half width of its 95%
-# interval.
+# These are the numbers of the start, means over 16 seeds: 16 networks, each with data of its own.
+# From here on we look at **changes**: a score minus the same score at epoch 8.
+#
+# **Predict** four curves. On prompt-disjoint tau falls with false labels. What does it do with
+# clean ones? And what on mutual-disjoint, where sources are new as well, with false and with clean
+# labels?
+
+# %%
+figure, axes = plots.panels(2, sharey=True)
+tint = plots.COLORS["bt"]
+shown_sets = {"prompt_disjoint": "new prompts", "mutual_disjoint": "new prompts and sources"}
+for axis, (part, new) in zip(axes, shown_sets.items(), strict=True):
+    for labels, line in (("false", "-"), ("clean", "--")):
+        tau = small["bt"][labels][1 + PARTS.index(part)]  # (looks, seeds); 0 is train
+        mean, half = np.array([metrics.seed_interval(now - tau[0]) for now in tau]).T
+        axis.plot(EPOCHS, mean, line, color=tint)
+        axis.fill_between(EPOCHS, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+        axis.annotate(f"{labels} labels", (66, mean[-1]), color=tint, va="center")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(xlim=(6, 88), xticks=EPOCHS)  # room for the names
+    name = part.replace("_", "-")
+    plots.label(axis, "epoch (band: 95% over seeds)", "", f"{name}: {new}")
+axes[0].set_ylabel("tau minus that at epoch 8")
+figure.suptitle("False labels bring a fall on new prompts; on new sources they take away a rise");
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# With clean labels tau *rises*, on both sets. With false labels it falls on prompt-disjoint. On
+# mutual-disjoint no change is seen.
+# </details>
+#
+# Now in numbers, and on all sets: the change from epoch 8 to 64, ± the half width of its 95%
+# interval. *Train* is scored by the labels as given, the four sets by gold.
 
 # %%
 def shown(values, interval=metrics.seed_interval):  # in the tables
@@ -196,8 +222,7 @@ def table(columns, parts):  # columns: by name, (1 + sets, seeds)
     return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
 
 # %% [markdown]
-# Does BT fall? *Train* is scored by the labels as given, the four sets by gold. The line with
-# `assert` tests for overfitting, by the definition above.
+# The `assert` tests the definition: train goes up while prompt-disjoint falls.
 
 # %%
 def changes(scores):
@@ -215,193 +240,48 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 #
 # - *False*: train rises, while in-domain and prompt-disjoint fall. So on known sources BT overfits.
 # - *Clean*: no set is seen to fall.
-# - *False minus clean* lies below zero on all four sets, with its whole interval. So false labels
-#   are why BT falls.
+# - *False minus clean*: below zero on all four sets, with its whole interval. This column convicts
+#   the false labels.
 #
-# On prompt-disjoint false labels cost .043, nearly twice our scale. On new sources no fall is seen,
-# but false labels take away the rise of .06 that clean ones bring.
+# On mutual-disjoint no fall is seen, and yet false labels cost .055 there: they took away a rise.
+# **A curve that stands still can be a loss.** Without the control nobody would see it.
 
 # %% [markdown]
-# Now BSR. Its **lead** is its score minus BT's, seed by seed; below zero BSR is behind.
+# Are .02 of tau much? For scale: the largest gain that the paper reports for BSR is .024 (Table 5).
 #
-# **Predict**: where BT falls, on known sources, does BSR fall less? On new sources, who is ahead at
-# epoch 64? And does either answer change with clean labels?
-
-# %%
-lead = {labels: small["bsr-1e-3"][labels] - small["bt"][labels] for labels in LABELS}
-
-
-def moved(objective, labels):  # tau on prompt-disjoint minus that at epoch 8: means, by epoch
-    tau = small[objective][labels][1 + PARTS.index("prompt_disjoint")]
-    return (tau - tau[0]).mean(1)
+# How far does this verdict reach? To *this* network. Language models end in a layer that rescales
+# the states, a *final norm*. A small network with one falls with clean labels, too, though less
+# than with false ones (Section 4). So there something else does harm as well.
+#
+# **Answer.** In our small network BT overfits on known sources, and false labels are why. What
+# shows it is one number: the change minus the control's change.
 
 # %% [markdown]
-# Left is prompt-disjoint, as training goes on: which lines fall? Right is BSR's lead at the end, on
-# all four sets: where is BSR ahead?
-
-# %%
-figure, axes = plots.panels(2)
-axes[1].axvline(1.5, color="#bbbbbb", linewidth=0.8)
-for labels, line, fill, aside in (("false", "-", None, -0.1), ("clean", "--", "white", 0.1)):
-    for name, objective in (("BT", "bt"), ("BSR", "bsr-1e-3")):
-        mean, tint = moved(objective, labels), plots.COLORS[name.lower()]
-        axes[0].plot(EPOCHS, mean, line, color=tint)
-        axes[0].annotate(f"{name}, {labels} labels", (66, mean[-1]), color=tint, va="center")
-    for place, values in enumerate(lead[labels][1:, -1]):
-        mean, half = metrics.seed_interval(values)
-        axes[1].errorbar(place + aside, mean, half, fmt="o", capsize=3, mfc=fill, color=tint)
-axes[0].plot((8, 64), (0, 0), color="black", linewidth=0.8)
-axes[0].set(xlim=(6, 104), xticks=EPOCHS)  # room for the names
-axes[1].axhline(0, color="black", linewidth=0.8)
-axes[1].set_xticks(range(4), [part.replace("_", "-\n") for part in PARTS])
-plots.label(axes[0], "epoch", "tau minus that at epoch 8", "Prompt-disjoint (means)")
-plots.label(axes[1], "known sources                           new sources",
-            "tau (in-domain: accuracy); bars: 95%",
-            "BSR minus BT, epoch 64 (hollow: clean labels)")
-figure.suptitle("BSR ends behind BT on prompt-disjoint; with false labels ahead on new sources");
+# And the paper's claims? We trained language models, too (Section 5). In *lora* no fall of BT is
+# seen. But it saw each pair only once, and its intervals are too wide to show a fall of .018. A
+# *head alone*, trained for 32 epochs, did end lower than after four.
+#
+# No gain of BSR over BT is shown in our language models. That refutes no gain of the paper's: its
+# models and data are others.
 
 # %% [markdown]
-# In numbers, BSR minus BT: first the change where BT falls, then the score at the end.
-
-# %%
-falls = {labels: since(values) for labels, values in lead.items()}
-final = {labels: values[:, -1] for labels, values in lead.items()}
-pd.concat({"change since epoch 8": table(falls, PARTS[:2]),
-           "score at epoch 64": table(final, PARTS)})
-
-# %% [markdown]
-# <details><summary>Answer</summary>
+# ## 3. Exploitation: who is to blame when gold turns down?
 #
-# BSR is not seen to fall less. On prompt-disjoint it falls further, by .009; in-domain is open. On
-# new sources it ends ahead by .02, close to our scale.
+# Now the reward model stays as it is. A **policy**, a model that writes answers, seeks a high
+# reward. A **proxy** is any reward that stands in for gold. The plainest optimizer is
+# **best-of-$n$**: draw $n$ answers and keep the one that the proxy likes best. The larger $n$, the
+# harder the proxy is optimized. Does gold fall?
 #
-# With clean labels BSR loses .011 beside BT on prompt-disjoint, too. On new sources no lead is
-# seen.
-# </details>
-#
-# **What to see.** What BSR loses on prompt-disjoint is a *cost* that it has with clean labels, too.
-# And its lead on new sources: are false labels why? Exercise 1 asks.
+# On record are 112 new prompts with 64 answers each, written by a small language model
+# (`data/runs/best_of_n`). Each answer has its gold, from 0 to 5 points, and its reward by *lora*'s
+# four BT models.
 
 # %% [markdown]
-# Do language models of ours fall? In *lora* no fall is seen (Section 6, second reading). But it saw
-# each pair once, not 64 times. And its intervals are too wide to show a fall of .018.
+# BT is the first proxy. We make two more, with known faults:
 #
-# **Answer.** In the small world BT falls on known sources, and false labels are why. On
-# prompt-disjoint BSR ends .01 behind BT, with either labels. On new sources it ends .02 ahead, with
-# false labels.
-
-# %% [markdown]
-# ## 3. Does BSR rank better? The paper's table beside ours
-#
-# A method may rank better without stopping any fall. So does BSR reach a higher tau than BT? The
-# paper's Table 5 says yes, for four models on three disjoint sets. It gives no intervals. We
-# trained both, at the same $\lambda$, in six studies:
-#
-# - *lora*, *pocket*, *terms* and *lambda* train LoRA on 10 layers of a small language model;
-# - *norms* trains all weights of 30 layers;
-# - *judged* trains LoRA on real answers that a GPT-4 judge ranked.
-#
-# All but *judged* draw from the same prompts, so these are not six independent looks.
-
-# %% [markdown]
-# **Predict**: six studies and three sets give eighteen intervals of *BSR minus BT*. An interval
-# **excludes zero** when it lies on one side of zero. How many do, and on which side?
-#
-# First the paper's gains, then our records.
-
-# %%
-PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
-         "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
-studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
-studies |= {name: read_table(f"data/runs/study_{name}") for name in ("lambda", "pocket", "terms")}
-BSR = {"lora": "bsr", "pocket": "bsr", "terms": "bsr-1e-3", "lambda": "bsr-1e-3", "norms": "bsr",
-       "judged": "bsr"}  # what BSR at 1e-3 is called in each
-
-# %% [markdown]
-# Now our eighteen intervals. We count those that exclude zero. And we put each beside the paper's
-# four gains on the same set: does a gain lie inside, above or below?
-
-# %%
-ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"])
-                     for study, method in BSR.items() for part in PARTS[1:]],
-                    columns=["study", "set", "mean", "low", "high"])
-out = ours[ours.low * ours.high > 0]
-print(f"{len(ours) - len(out)} hold zero; not:\n", out.round(3).to_string(index=False))
-beside = pd.DataFrame([(gain[PARTS.index(row.set) - 1], row.low, row.high)
-                       for row in ours.itertuples() for gain in PAPER.values()],
-                      columns=["gain", "low", "high"])
-for name, some in (("gains", beside), ("gains over .02", beside[beside.gain > 0.02])):
-    above, below = (some.gain > some.high).sum(), (some.gain < some.low).sum()
-    print(f"the paper's {name}: {len(some) - above - below} of {len(some)} inside our interval, "
-          f"{above} above, {below} below")
-
-# %% [markdown]
-# The figure has one panel a set. The grey band spans the paper's four gains on it, each a thin
-# line. Look for intervals of ours that do not reach zero.
-
-# %%
-figure, axes = plots.panels(3, sharex=True, sharey=True)
-for axis, (index, part) in zip(axes, enumerate(PARTS[1:]), strict=True):
-    theirs = [gain[index] for gain in PAPER.values()]
-    axis.axvspan(min(theirs), max(theirs), color="#dddddd", linewidth=0)
-    axis.vlines(theirs, -0.6, 5.6, color="#888888", linewidth=0.8)
-    for place, row in enumerate(ours[ours["set"] == part].itertuples()):
-        tint = "black" if row.high < 0 else plots.COLORS["bsr"]
-        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
-        axis.plot(row.mean, place, "o", color=tint, markersize=4)
-        if row.high < 0:
-            axis.annotate(f"ends at {row.high:.3f}", (0.03, place), va="center", fontsize=8)
-        if row.high > 0.1:  # cut
-            axis.annotate(f"to {row.high:.2f} →", (0.1, place - 0.2), ha="right", fontsize=8)
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.grid(visible=False)
-    plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
-axes[0].set(xlim=(-0.1, 0.1), ylim=(5.6, -0.6), xticks=(-0.05, 0, 0.05))
-axes[0].set_yticks(range(6), BSR)
-note = "red, black: ours, 95% over seeds and topics (judged: prompts); grey: the paper's"
-figure.supxlabel(note, size=8)
-figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
-                f"zero, {len(out)} is a cost (black)");
-
-# %% [markdown]
-# **What to see.** All our intervals but one hold zero. Many reach far into the grey band.
-#
-# <details><summary>Answer</summary>
-#
-# One, and it is a cost: *lambda* on mutual-disjoint. Of eighteen 95% intervals chance alone lets .9
-# exclude zero. So this one convicts nobody.
-# </details>
-
-# %% [markdown]
-# So no gain of BSR is shown. Each of the paper's twelve gains stands beside six intervals of ours.
-# In 53 of these 72 comparisons the gain lies inside. In the other 19 it lies above, never below.
-# Where it is over .02, it lies above in 13 of 24. But our models and data are not the paper's.
-#
-# A *head alone*, a small network on a language model's frozen states, is decided: BSR costs it .002
-# to .007 of tau, in five of six intervals (`data/runs/LOG.md`).
-#
-# **Answer.** In our language models it is open whether BSR at $10^{-3}$ ranks better. Often a gain
-# over .02 is excluded, seldom a smaller one.
-
-# %% [markdown]
-# ## 4. Exploitation: best-of-n
-#
-# Is BT's reward exploited? This is another question than overfitting. The reward model stays as it
-# is. But now a **policy**, a model that writes answers, seeks a high reward. A **proxy** is any
-# reward that stands in for gold. Does gold fall when the proxy is optimized?
-#
-# The plainest optimizer is **best-of-$n$**: draw $n$ answers from the policy and keep the one that
-# the proxy likes best. The larger $n$, the harder the proxy is optimized.
-
-# %% [markdown]
-# On record are 112 new prompts with 64 answers each, written by a small language model of ours
-# (`data/runs/best_of_n`). Each answer has its gold, and its reward by the four BT models of *lora*.
-# Two more proxies stand beside BT:
-#
-# - *heavy tails*: gold plus noise that is mostly small and rarely huge (Student's t, two degrees of
-#   freedom);
-# - *normal noise*, its control: gold plus noise without huge errors, so much of it that the proxy
-#   correlates with gold as weakly as *heavy tails* does.
+# - *heavy tails*: gold plus noise that is mostly small and rarely huge;
+# - *normal noise*, its control: gold plus noise without huge errors, and so much of it that this
+#   proxy correlates with gold as weakly as *heavy tails* does.
 #
 # **Predict**: under which of the three does gold turn down as $n$ grows?
 
@@ -409,9 +289,6 @@ figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)}
 picks, kept = read_table(RUNS / "best_of_n"), np.load(RUNS / "best_of_n/scores.npz")
 gold, sizes = kept["gold"], picks["n"]  # (112, 64); n = 1, 2, 4, ..., 64
 proxies = {"BT": [kept[f"bt-seed{seed}"] for seed in range(4)]}
-
-# %% [markdown]
-# The two noisy proxies are drawn here. Correlations are among the answers to one prompt.
 
 # %%
 def agreed(several):  # mean correlation of several proxies with gold
@@ -423,7 +300,8 @@ proxies["normal noise"] = noisy_gold(gold, agreed(proxies["heavy tails"]), 4)["n
 
 # %% [markdown]
 # The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
-# It is averaged over *all* draws of $n$ from the 64.
+# It is averaged over *all* draws of $n$ from the 64. Intervals are over prompts and seeds. A seed
+# is one of BT's trainings or one draw of the noise.
 
 # %%
 def gained(proxy):  # (of n, prompts)
@@ -435,17 +313,10 @@ for name, key in (("BT", "bt"), ("heavy tails", "heavy-tailed noise")):
     recorded = np.array(picks["methods"][key]["seeds"]) - gold.mean()
     assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
 
-# %% [markdown]
-# Intervals are over prompts and seeds. A seed is one of BT's trainings or one draw of the noise.
-
 # %%
 def both(values):  # (seeds, prompts): mean, 95% half width
     mean, _, high, _ = statistics.two_way_interval(values)
     return mean, high - mean
-
-# %% [markdown]
-# The proxy itself rises at every step, for the kept answer is chosen by it. What does gold do
-# meanwhile? Gold runs from 0 to 5 points.
 
 # %%
 TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455"}
@@ -464,7 +335,7 @@ plots.label(axis, "n: answers drawn (band: 95%)", "gain in gold (points)",
 
 # %% [markdown]
 # **What to see.** Under BT and *normal noise* gold rises to the end. Under *heavy tails* it rises,
-# turns and falls. Here is the last part in numbers.
+# turns and falls, while the proxy rises at every step: the answer is kept for it. In numbers:
 
 # %%
 for name in TINTS:
@@ -475,126 +346,102 @@ assert peak["BT"] == peak["normal noise"] == 6, "gold is highest at n = 64"
 assert peak["heavy tails"] < 6, "gold turns down before"
 
 # %% [markdown]
-# <details><summary>Answer</summary>
-#
-# Under *heavy tails*. From $n = 16$ to 64 the proxy rises and gold falls: it is exploited.
-# </details>
-#
-# Why? Not because it correlates weakly: *normal noise* correlates as weakly, and gold rises. What
-# differs is the rare huge error. Among many answers the proxy's favourite is one with such an
-# error. The error knows nothing of gold, so this favourite is hardly better than a random answer.
-#
-# **Answer.** Up to $n = 64$ BT's reward is not exploited: gold of its picks rises. That holds for
-# answers of one policy, whose source BT knows.
+# So *heavy tails* is exploited. Is its weak correlation to blame? No: the control correlates as
+# weakly, .29, and gold rises. What the control lacks is the huge errors. So look at the
+# **favourites**, the answers that are kept: how many have an error over 3 points?
+
+# %%
+def favourites(n):
+    rows, above = [], gold - gold.mean(1, keepdims=True)
+    for proxy in proxies["heavy tails"]:
+        huge = (proxy - gold > 3).astype(float)
+        rows.append([statistics.best_of_n(proxy, values, n).mean()
+                     for values in (huge, huge * above, (1 - huge) * above)])
+    share, struck, others = np.mean(rows, 0)
+    return {"share with a huge error": share, "their gain": struck / share,
+            "gain of the others": others / (1 - share)}
+
+
+pd.DataFrame({f"n = {n}": favourites(n) for n in (4, 16, 64)}).round(2)
 
 # %% [markdown]
-# ## 5. The verdicts
+# The more answers are drawn, the *more often* the favourite is one with a huge error: .65 of the
+# time at $n = 64$. The error knows nothing of gold. So such a favourite is little better than a
+# random answer. The gain of the others still rises, but the mean sinks.
 #
-# Which claims hold here, then? Each is put to an interval and gets one of four words.
+# At small $n$ huge errors seldom strike, and the other errors are small. So *heavy tails* is ahead
+# of its control there.
 #
-# - **Shown**: the interval lies on the claim's side of zero.
-# - **Against**: it lies on the other side.
-# - **Open**: it holds zero.
-# - **Not tested**: nobody looked, or no fall was seen that one could explain or lessen.
-#
-# **Predict** the word for our *language models*.
-#
-# 1. BT overfits.
-# 2. False labels are why (our claim).
-# 3. BSR falls less than BT.
-# 4. BSR ends higher than BT.
-# 5. Best-of-$n$ by BT loses gold (our claim).
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# | claim | read off | small world | language models |
-# |---|---|---|---|
-# | 1 | BT's change | known sources **shown**, new **open** | **open**, pairs seen once |
-# | 2 | *false minus clean* | **shown** | not tested |
-# | 3 | lead, change | prompt-disjoint **against**, in-domain **open** | not tested |
-# | 4 | lead, end | new **shown**, prompt-disjoint **against**, in-domain **open** | **open** |
-# | 5 | gold, $n$ 16 to 64 | not tested | **against** |
-# </details>
-
-# %% [markdown]
-# The small world's rows 1, 3 and 4 are with false labels. Row 4's last *open* stands for 17 of 18
-# intervals.
-#
-# The small network has no final norm. With one, as language models have, BT falls with clean
-# labels, too: by .020 on prompt-disjoint, beside .064 with false ones (Section 6).
-
-# %% [markdown]
-# **Answer.** In our small world BT overfits, and false labels are why. BSR ends behind on
-# prompt-disjoint, ahead on new sources.
-#
-# In our language models neither a fall of BT nor a gain of BSR is shown. Up to $n = 64$ gold of
-# BT's picks does not fall.
+# **Answer.** *Heavy tails* is exploited. Its huge errors are why, not its weak correlation. BT's
+# reward is not exploited up to $n = 64$, by this policy, a source that BT knows.
 
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint. The second is in a second fold, or comes with a wrong answer.
+# A fold holds the first hint. The second comes with a wrong answer, or stands in a second fold.
 # Solutions: `notebooks/solutions/`.
-
-# %% [markdown]
-# **1.** *Take the suspected cause away.* With false labels BSR's lead at epoch 64 excludes zero on
-# both sets of new sources. With clean labels it holds zero on both. Does that show that false
-# labels are *why* BSR leads? From four arrays of scores, one number a seed, return mean and half
-# width (`metrics.seed_interval`) of the difference that decides it.
 #
-# The last cell prints BSR's lead, then your interval. What do you conclude, set by set?
+# **1.** *Convict or acquit.* Write `convicted(scores, control)`. Each argument has two rows, a
+# score at the start and at the end, and one column a seed. In `control` the suspect was taken away.
+# Return 1 where the suspect's part of the change lies below zero, with its whole 95% interval
+# (`metrics.seed_interval`), else 0.
 #
 # <details><summary>Hint</summary>
 #
-# The question is about one number: how much the lead shrinks when the suspected cause is gone.
+# A score that falls is no proof, and one that stands still is no alibi. Which *one* number is the
+# suspect's part?
+# </details>
+
+# %%
+def convicted(scores, control):
+    return None
+
+
+checks.check_convicted(convicted);
+
+# %% [markdown]
+# Then judge BSR, at the paper's weight of the penalty, $\lambda = 10^{-3}$. Its score minus BT's is
+# its **lead**. Below is the change of the lead on prompt-disjoint, with false labels. It says that
+# BSR falls *further* than BT.
+#
+# Do false labels harm BSR more than BT, then? Guess before your function answers.
+
+# %%
+small["bsr-1e-3"] = {labels: trained(world, "bsr-1e-3") for labels, world in LABELS.items()}
+lead = {labels: small["bsr-1e-3"][labels] - small["bt"][labels] for labels in LABELS}
+ends = [lead[labels][2, [0, -1]] for labels in LABELS]  # 2 is prompt-disjoint
+print(f"change of BSR's lead: {shown(ends[0][1] - ends[0][0])};",
+      "false labels convicted:", convicted(*ends))
+
+# %% [markdown]
+# **2.** *A proxy of your own.* Let the proxy be brevity: fewer words, more reward. Plot gold's gain
+# against $n$. Is the proxy exploited?
+#
+# Now find the culprit. Is it the weak correlation with gold? Build the control that decides.
+# `noisy_gold(gold, correlation, 4)["normal noise"]` makes four proxies of a given correlation.
+# `agreed` takes a list of proxies, `gained` one.
+#
+# <details><summary>Hint</summary>
+#
+# Give the control the correlation that brevity has.
 # </details>
 # <details><summary>Second hint</summary>
 #
-# The four trainings of a seed share their answers: subtract seed by seed, then average.
+# If the control does not turn down, ask which answers are kept at $n = 64$. What is the mean gold
+# of answers of under 6 words, of 16 to 30, of over 40?
 # </details>
 
 # %%
-def due_to_false_labels(method_false, method_clean, bt_false, bt_clean):
-    return None
-
-# %%
-ends = [small[name][labels][:, -1] for name in ("bsr-1e-3", "bt") for labels in LABELS]
-for place, part in enumerate(PARTS[1:], 2):  # 0 is train, 1 in-domain
-    print(f"{part}: lead {shown(lead['false'][place, -1])}; due to false labels",
-          due_to_false_labels(*(scores[place] for scores in ends)))
-
-# %% [markdown]
-# **2.** How far has best-of-$n$ moved the policy $p$? With $q$ the distribution of what it keeps,
-# the **KL** of $q$ to $p$ is $\sum_k q_k \log(q_k / p_k)$, in nats. It is at most $\log n -
-# \frac{n-1}{n}$, reached only where no answer is ever drawn twice.
-#
-# Now a policy has a handful of answers, with `probabilities` (a float64 tensor) $p_1, \dots, p_K$,
-# all above zero, in ascending order of reward. What is the exact KL for $n$ *independent* draws?
-# Compare it with the bound for two answers of probability 1/2 and $n = 2$. And how far can Section
-# 4's best of 64 have moved?
-#
-# <details><summary>Hint</summary>
-#
-# Which event leaves all $n$ draws among the $j$ worst?
-# </details>
-
-# %%
-def best_of_n_divergence(probabilities, n):
-    return None
-
-
-checks.check_best_of_n_divergence(best_of_n_divergence);
+brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 
 # %% [markdown]
 # ## Check yourself
 #
 # 1. Why can a curve that stands still be a loss?
-# 2. On prompt-disjoint BSR falls further than BT, with false labels. Why does that not show that
-#    they harm BSR more?
-# 3. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody, and
-#    which set would be a fairer comparison?
-# 4. Seventeen of eighteen intervals hold zero. Is it shown that BSR does nothing?
+# 2. With clean labels 64 epochs raise tau. Does that acquit the epochs?
+# 3. With the suspect a fall excludes zero. Without it the fall's interval holds zero. Is the
+#    suspect convicted?
+# 4. Tau is lower on response-disjoint than on prompt-disjoint. Why does that convict nobody?
 # 5. A proxy rises and gold falls, while the reward model and its tau on a fixed test set stay as
 #    they were. Overfitted or exploited?
 
@@ -602,10 +449,10 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # <details><summary>Answers</summary>
 #
 # 1. A control without the cause might have risen.
-# 2. With clean labels it loses about as much beyond BT.
-# 3. Prompts and sources change at once, so the set may be harder for anybody. Mutual-disjoint has
-#    the prompts of prompt-disjoint.
-# 4. No. It is open: most of the paper's gains lie inside the intervals, too.
+# 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided it. The
+#    fall took both.
+# 3. Not yet. The two intervals may overlap: look at that of the *difference*.
+# 4. It is no fall. Prompts differ as well as sources, so the set may be harder for anybody.
 # 5. Exploited: the picks moved to where the proxy errs.
 #
 # </details>
@@ -613,14 +460,15 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # %% [markdown]
 # <details><summary>Exercise 1</summary>
 #
-# On mutual-disjoint false labels are why: .020 ± .013. On response-disjoint it is open, .011 ±
-# .013, though one lead excludes zero and the other holds it. Two verdicts do not give the interval
-# of their difference. On prompt-disjoint no part of BSR's cost is seen to be theirs, -.001 ± .008.
+# Acquitted. With clean labels BSR falls behind BT as much, so the difference is +.002 ± .008.
+# Falling further is a *cost of BSR*, with either labels.
 # </details>
 #
 # <details><summary>Exercise 2</summary>
 #
-# .131 beside .193: answers drawn twice move the policy less. Best of 64 moves by 3.2 nats at most.
+# It is exploited: gold's gain is +.16 at $n = 4$ and -.27 at 64. The correlation, .33, is not why:
+# the control rises to +.43. Brevity errs at its end: answers of 16 to 30 words have gold 3.61,
+# those of under 6 have 2.58.
 # </details>
 
 # %% [markdown]
@@ -629,7 +477,7 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # | In your run, watch | healthy | otherwise, seen here | then vary |
 # |---|---|---|---|
 # | change on prompt-disjoint, as training goes on | no fall | -.018, 64 epochs | fewer epochs |
-# | a set's change minus that with clean labels | none | -.055, mutual-disjoint | cleaner labels |
+# | a set's change minus that with clean labels | near 0 | -.055, mutual-disjoint | cleaner labels |
 # | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
 #
 # No clean labels? Have a part relabelled with care, or flip some yourself. Compare both trainings.
@@ -637,21 +485,21 @@ checks.check_best_of_n_divergence(best_of_n_divergence);
 # %% [markdown]
 # ## What you know now
 #
-# The .35 and .26 of the start differ in sources and prompts at once, and no control was trained for
-# them. So that difference stays unexplained.
+# The fall of the start, from .774 to .756, has a culprit: false labels. With clean ones the same
+# epochs bring a rise. And when gold turned down under *heavy tails*, a control acquitted the weak
+# correlation.
 #
-# **A lower score on new data convicts nobody until you train the same model without the suspected
-# cause.** Here, in a small network without a final norm, that convicted false labels of BT's fall,
-# but not of what BSR loses beyond it. On new sources, with false labels, BSR ends .02 ahead.
+# **A lower score convicts nobody until you train the same model without the suspected cause.**
 #
 # Next: **08 · How does a policy learn from a reward?**
 
 # %% [markdown]
 # ## Second reading
 #
-# For readers who ask *why*: two suspects are examined, dispersing norms (Section 6) and new sources
-# (Section 7). Section 8 adds their verdicts, Section 9 a formula, and two exercises follow.
-# **Paired** scores are of the same prompts.
+# For readers who ask *why*, and for the paper's claims. Section 4 examines dispersing norms, and
+# BSR, in the small world. Section 5 has the language models, Section 6 a second suspect, new
+# sources. Section 7 gives the verdicts, Section 8 a formula. Two exercises follow. **Paired**
+# scores are of the same prompts.
 
 # %%
 import dataclasses
@@ -662,7 +510,7 @@ from bsr_lite.studies import records
 from bsr_lite.studies.records import read_runs, watched
 
 # %% [markdown]
-# ## 6. Does a fall need dispersion? And when did BSR's lead come?
+# ## 4. Does a fall need dispersion? And does BSR lessen it?
 #
 # The paper suspects *dispersion*: hidden states $h$ of ever more different length. It is there: in
 # Section 2's world the spread of $\lVert h\rVert$ over its mean grows from .21 ± .01 to .42 ± .02.
@@ -688,50 +536,62 @@ table(changes(one_length), ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 # </details>
 
 # %% [markdown]
-# Now BSR at a second weight, $\lambda = 10^{-2}$. The table has the changes first, then the scores
-# at epoch 64.
+# Now BSR beside BT, at the paper's $\lambda = 10^{-3}$ and at $10^{-2}$. This world was *chosen*:
+# in world A BSR gains on new sources, in other worlds it loses there (notebook 04).
 #
-# **Predict**: does the larger $\lambda$ fall less than BT? And on new sources, who is ahead at the
-# end?
+# **Predict**: on prompt-disjoint, does either $\lambda$ fall less than BT? On new sources, who is
+# ahead at the end, and is that so with clean labels?
 
 # %%
 small["bsr-1e-2"] = {labels: trained(world, "bsr-1e-2") for labels, world in LABELS.items()}
 
 # %%
-def compared(take):  # BT, and how far BSR is above it
-    own = {objective: take(scores["false"]) for objective, scores in small.items()}
-    return {"BT": own["bt"]} | {f"BSR {weight} minus BT": own[f"bsr-{weight}"] - own["bt"]
-                                for weight in ("1e-3", "1e-2")}
+leads = {(weight, labels): small[f"bsr-{weight}"][labels] - small["bt"][labels]
+         for weight in ("1e-3", "1e-2") for labels in LABELS}
 
 
-pd.concat({"change since epoch 8": table(compared(since), PARTS),
-           "score at epoch 64": table(compared(lambda scores: scores[:, -1]), PARTS)})
+def compared(take):  # the lead of either weight, with false labels; then false minus clean
+    found = {f"{weight}, false": take(leads[weight, "false"]) for weight in ("1e-3", "1e-2")}
+    return found | {f"{weight}, false minus clean":
+                    take(leads[weight, "false"]) - take(leads[weight, "clean"])
+                    for weight in ("1e-3", "1e-2")}
+
+
+pd.concat({"change of the lead": table(compared(since), PARTS),
+           "lead at epoch 64": table(compared(lambda scores: scores[:, -1]), PARTS)})
+
+# %% [markdown]
+# The figure shows the lower half for $10^{-3}$, false and clean labels apart.
+
+# %%
+figure, axis = plots.panels(1)
+axis.axvline(1.5, color="#bbbbbb", linewidth=0.8)
+for labels, fill, aside in (("false", None, -0.1), ("clean", "white", 0.1)):
+    for place, values in enumerate(leads["1e-3", labels][1:, -1]):
+        mean, half = metrics.seed_interval(values)
+        axis.errorbar(place + aside, mean, half, fmt="o", capsize=3, mfc=fill,
+                      color=plots.COLORS["bsr"])
+axis.axhline(0, color="black", linewidth=0.8)
+axis.set_xticks(range(4), [part.replace("_", "-") for part in PARTS])
+plots.label(axis, "known sources                                             new sources",
+            "tau (in-domain: accuracy); bars: 95%",
+            "With false labels BSR (1e-3) ends ahead on new sources (hollow: clean labels)")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint it falls further than BT by .018, and in-domain it falls further, too. On
-# new sources BSR ends ahead at both $\lambda$.
+# Neither falls less. On prompt-disjoint both fall further, by .009 and .018, and false labels are
+# not seen to be why: it is a cost of BSR.
+#
+# On new sources both end ahead, by about .02. On mutual-disjoint false labels are why, at either
+# $\lambda$. On response-disjoint at $10^{-3}$ that is open.
 # </details>
-#
-# When did that lead come, and why?
-
-# %%
-at = 1 + PARTS.index("mutual_disjoint")  # 0 is train
-larger = {labels: small["bsr-1e-2"][labels][at] - small["bt"][labels][at] for labels in LABELS}
-print(f"mutual-disjoint, 1e-2: lead at epoch 8 {shown(larger['false'][0])}, "
-      f"at 64 false minus clean {shown(larger['false'][-1] - larger['clean'][-1])}")
 
 # %% [markdown]
-# At $10^{-2}$ the lead is not seen to grow after epoch 8 (upper half of the table): on
-# mutual-disjoint it was there by then. And false labels are why: with clean ones it ends smaller,
-# by .026.
+# ## 5. The language models: does BT fall, does BSR rank better?
 #
-# At $10^{-3}$ the lead grows on mutual-disjoint, by .012 ± .009. Exercise 1 asked why it is there.
-
-# %% [markdown]
-# And the language model? While *lora* was trained, it was scored on 32 prompts of every set. We
-# compare the middle of its one epoch, step 28, with its end, step 57.
+# While *lora* was trained, it was scored on 32 prompts of every set. We compare the middle of its
+# one epoch, step 28, with its end, step 57.
 
 # %%
 runs = read_runs(RUNS / "study_lora")
@@ -745,11 +605,88 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 # No fall is seen: every interval holds zero. But each pair was seen only *once*. And on
 # prompt-disjoint the half width is .047, so the small world's fall, .018, would not show.
 #
-# A *head alone* (Section 3) saw each pair 32 times. BT's tau ended .02 to .06 lower than after four
-# epochs (`data/runs/LOG.md`, *frozen_long*). That difference has no interval.
+# A *head alone*, a small network on a language model's frozen states, saw each pair 32 times. There
+# BT's tau ended .02 to .06 lower than after four epochs, as the paper says (`data/runs/LOG.md`,
+# *frozen_long*). That difference has no interval.
 
 # %% [markdown]
-# ## 7. New sources score lower: is that overfitting?
+# Does BSR reach a higher tau than BT? The paper's Table 5 says yes, for four models on three
+# disjoint sets. It gives no intervals. We trained both, at the same $\lambda$, in six studies:
+#
+# - *lora*, *pocket*, *terms* and *lambda* train LoRA on 10 layers of a small language model;
+# - *norms* trains all weights of 30 layers;
+# - *judged* trains LoRA on real answers that a GPT-4 judge ranked.
+#
+# All but *judged* draw from the same prompts, so these are not six independent looks.
+#
+# **Predict**: of eighteen intervals of *BSR minus BT*, how many **exclude zero** (lie on one side
+# of it), and on which side?
+
+# %%
+PAPER = {"Llama-3.2-1B": (0.0041, 0.0131, 0.0141), "Llama-3.2-3B": (0.0230, 0.0207, 0.0216),
+         "Qwen2.5-1.5B": (0.0014, 0.0017, 0.0007), "Qwen2.5-3B": (0.0152, 0.0074, 0.0236)}
+studies = {name.removeprefix("study_"): read_table(RUNS / name) for name in STUDIES}
+studies |= {name: read_table(f"data/runs/study_{name}") for name in ("lambda", "pocket", "terms")}
+BSR = {"lora": "bsr", "pocket": "bsr", "terms": "bsr-1e-3", "lambda": "bsr-1e-3", "norms": "bsr",
+       "judged": "bsr"}  # what BSR at 1e-3 is called in each
+
+# %% [markdown]
+# We count the intervals that exclude zero. And we ask of the paper's largest gain on each set: in
+# how many of the six studies does it lie above our whole interval?
+
+# %%
+ours = pd.DataFrame([(study, part, *studies[study][method][part]["difference"])
+                     for study, method in BSR.items() for part in PARTS[1:]],
+                    columns=["study", "set", "mean", "low", "high"])
+out = ours[ours.low * ours.high > 0]
+print(f"{len(ours) - len(out)} hold zero; not:\n", out.round(3).to_string(index=False))
+for part, gains_there in zip(PARTS[1:], zip(*PAPER.values(), strict=True), strict=True):
+    above = (ours[ours["set"] == part].high < max(gains_there)).sum()
+    print(f"{part}: the paper's largest gain, {max(gains_there):.4f}, lies above {above} of 6")
+
+# %% [markdown]
+# The figure has one panel a set. The grey band spans the paper's four gains on it, each a thin
+# line.
+
+# %%
+figure, axes = plots.panels(3, sharex=True, sharey=True)
+for axis, (index, part) in zip(axes, enumerate(PARTS[1:]), strict=True):
+    theirs = [gain[index] for gain in PAPER.values()]
+    axis.axvspan(min(theirs), max(theirs), color="#dddddd", linewidth=0)
+    axis.vlines(theirs, -0.6, 5.6, color="#888888", linewidth=0.8)
+    for place, row in enumerate(ours[ours["set"] == part].itertuples()):
+        tint = "black" if row.high < 0 else plots.COLORS["bsr"]
+        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
+        axis.plot(row.mean, place, "o", color=tint, markersize=4)
+        if row.high < 0:
+            axis.annotate(f"ends at {row.high:.3f}", (0.03, place), va="center", fontsize=8)
+        if row.high > 0.1:  # cut
+            axis.annotate(f"to {row.high:.2f} →", (0.1, place - 0.2), ha="right", fontsize=8)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.grid(visible=False)
+    plots.label(axis, "tau of BSR minus BT's", "", part.replace("_", "-"))
+axes[0].set(xlim=(-0.1, 0.1), ylim=(5.6, -0.6), xticks=(-0.05, 0, 0.05))
+axes[0].set_yticks(range(6), BSR)
+note = "red, black: ours, 95% over seeds and topics (judged: prompts); grey: the paper's"
+figure.supxlabel(note, size=8)
+figure.suptitle(f"No gain of BSR is shown: {len(ours) - len(out)} of {len(ours)} intervals hold "
+                f"zero, {len(out)} lies below it (black)");
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# One, on the side of a cost: *lambda* on mutual-disjoint. Of eighteen 95% intervals chance alone
+# lets .9 exclude zero. So this one convicts nobody.
+# </details>
+#
+# **What to see.** No gain of BSR is shown. Most intervals reach into the grey band: they exclude
+# neither zero nor the paper's smaller gains. Its largest gain on a set lies above three or four of
+# six. But our models and data are not the paper's.
+#
+# In the *head alone* BSR costs .002 to .007 of tau, in five of six intervals (`data/runs/LOG.md`).
+
+# %% [markdown]
+# ## 6. New sources score lower: is that overfitting?
 #
 # In the paper's Table 5 tau is lower on new sources. A **gap**, below, is tau on new sources minus
 # tau on prompt-disjoint. Is it the model's fault, or are the sets different?
@@ -831,7 +768,7 @@ axes[0].annotate("rule: no pair seen", (0.2, -0.22), fontsize=9)
 axes[1].annotate("rule (hollow: no\ninterval recorded)", (0.22, 0.225), fontsize=9, va="center")
 axes[0].set_ylabel("tau minus that on prompt-disjoint")
 figure.supxlabel("bar: 95% over prompts, for these seeds", fontsize=8)
-figure.suptitle("Both gaps, BT's and the rule's, exclude zero only on lora's response-disjoint");
+figure.suptitle("In lora both gaps, BT's and the rule's, exclude zero on response-disjoint only");
 
 # %%
 assert all(dots.mean() * (after - before) > 0 for dots, _, before, after in found.values()), \
@@ -915,28 +852,53 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # about a quarter of it. The rest is there with clean labels, too.
 
 # %% [markdown]
-# ## 8. The other verdicts
+# ## 7. The verdicts
 #
-# The words are Section 5's. A star marks a claim of ours.
+# Which claims hold here, then? Each is put to an interval and gets one of four words.
 #
-# | claim | small worlds | language models |
+# - **Shown**: the interval lies on the claim's side of zero.
+# - **Against**: it lies on the other side.
+# - **Open**: it holds zero.
+# - **Not tested**: nobody looked, or no fall was seen that one could explain or lessen.
+#
+# **Predict** the word for our *language models*. A star marks a claim of ours.
+#
+# 1. BT overfits.
+# 2. False labels are why.*
+# 3. BSR at $10^{-3}$ falls less than BT.
+# 4. BSR at $10^{-3}$ ends higher than BT.
+# 5. Best-of-$n$ by BT loses gold.*
+# 6. Norms disperse.
+# 7. A fall needs dispersing norms.
+# 8. Mutual-disjoint scores lower.
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# |read off|small world|language models|
 # |---|---|---|
-# | norms disperse (6; 02.5) | **shown** | **open** |
-# | norms must disperse for a fall (6) | **against** | not tested |
-# | BSR falls less, $10^{-2}$ (6) | in-domain, prompt-disjoint **against** | not tested |
-# | BSR ends ahead on new sources* (6) | both $\lambda$ **shown** | not tested |
-# | mutual-disjoint scores lower (7) | *helps* **shown** | *lora* **open**, *judged* **against** |
-
-# %% [markdown]
-# *Helps* is a world of notebook 04, 02.5 is notebook 02's Section 5. *Judged* speaks of its three
-# models: Section 7's bars are over prompts only. At other $\lambda$ BSR has costs in
-# language models, and one gain, on labels of people (06.11).
+# |1 BT's change|known sources **shown**, new **open**|**open**|
+# |2 *false minus clean*|**shown**|not tested|
+# |3 lead, change|prompt-disjoint **against**|not tested|
+# |4 lead, end|prompt-disjoint **against**, new **shown**|17 of 18 **open**|
+# |5 gold, $n$ 16 to 64|not tested|**against**|
+# |6 spread of $\lVert h\rVert$|**shown**|**open** (02, Section 5)|
+# |7 fall with RMSNorm|**against**|not tested|
+# |8 the gap|*helps* **shown**|*lora* **open**, *judged* **against**|
 #
-# Section 5 has one small world. In the seven of `data/runs/worlds` BSR at $10^{-3}$ gains tau on
-# response-disjoint in three, loses in three, and one is open.
+# </details>
+#
+# The small world's rows 1, 3 and 4 are with false labels. In-domain rows 3 and 4 are **open**.
 
 # %% [markdown]
-# And in Section 4, does BSR pick better? Here are its reward models as the proxy, minus BT's. It is
+# The small world is one of seven (`data/runs/worlds`). In these BSR at $10^{-3}$ gains tau on
+# response-disjoint in three, loses in three, and one is open. All three gains are *helps* or its
+# variants, and Section 2's world is one of them. So row 4's **shown** is no evidence for the paper.
+#
+# *Judged* speaks of its three models: Section 6's bars are over prompts only. At other $\lambda$
+# BSR has costs in language models, and one gain, on labels of people (06, Section 11).
+#
+# And in Section 3, does BSR pick better? Here are its reward models as the proxy, minus BT's. It is
 # **open**.
 
 # %%
@@ -944,7 +906,7 @@ mean, _, high, _ = picks["methods"]["bsr"]["difference"][6]
 print(f"gold's gain at n = 64, BSR minus BT: {round(mean, 3) + 0.0:+.3f} ± {high - mean:.3f}")
 
 # %% [markdown]
-# ## 9. Best-of-$n$ without drawing
+# ## 8. Best-of-$n$ without drawing
 #
 # Let there be $N$ answers to a prompt. What does best-of-$n$ keep on average? One could draw $n$ of
 # them many times. An exact way is to average over *all* $\binom{N}{n}$ draws.
@@ -1012,7 +974,7 @@ print(gap_beyond(*(torch.as_tensor(x, dtype=torch.float64) for x in scores), use
 # ### Exercise 4
 #
 # A proxy such as the number of words is an integer. So some answers *tie*: they have the
-# same proxy. Section 9's function breaks ties as its sort happens to leave them. Write the estimate
+# same proxy. Section 8's function breaks ties as its sort happens to leave them. Write the estimate
 # in which ties are broken at random (exactly, not by shuffling), from tensors `proxy` and `gold` of
 # $N$ samples.
 #

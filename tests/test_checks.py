@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bsr_lite.course import checks, checks_clinic, checks_policy
+from bsr_lite.metrics import seed_interval
 
 CHECKERS = {n: f for module in (checks, checks_clinic, checks_policy)
             for n, f in vars(module).items() if n.startswith("check_")}
@@ -85,6 +86,21 @@ def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():
         return head.grad
 
     assert checks.check_accumulated_gradient(joint)
+
+
+@pytest.mark.parametrize("naive", [
+    lambda s, c: below_zero(s[1] - s[0]), lambda s, c: below_zero(s[1] - c[1]),
+    lambda s, c: below_zero(s[1] - s[0]) and not below_zero(c[1] - c[0]),
+    lambda s, c: abs(below_zero(s[1] - s[0] - c[1] + c[0], two_sided=True))],
+    ids=["the fall alone", "ends", "two verdicts", "either side"])
+def test_a_verdict_without_the_controls_change_is_wrong(naive):
+    assert checks_policy.check_convicted(naive) is False
+    assert checks_policy.check_convicted(lambda s, c: below_zero(s[1] - s[0] - c[1] + c[0]))
+
+
+def below_zero(values, two_sided=False):
+    mean, half = seed_interval(values)
+    return int((abs(mean) > half) if two_sided else mean + half < 0)
 
 
 def test_a_share_cut_at_zero_is_wrong(capsys):

@@ -10,12 +10,6 @@ from ..metrics import seed_interval
 from ..studies.statistics import best_of_n
 from .checks import judge, numbers
 
-
-def divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """KL(p || q) in nats."""
-    return (p * (p / q).log()).sum()
-
-
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
 def check_evidence_over_tax(function: Callable) -> bool:
@@ -96,17 +90,19 @@ def check_best_of_n_with_ties(function: Callable) -> bool:
         ((proxy, gold, n), best_of_n(proxy.numpy(), gold.numpy(), n).item()) for n in (1, 4, 12)])
 
 
-def check_best_of_n_divergence(function: Callable) -> bool:
-    """Exercise 2 of notebook 07: the exact KL of best-of-n on a few answers of known rank.
+def check_convicted(function: Callable) -> bool:
+    """Exercise 1 of notebook 07: is a suspect's part of a change shown to lie below zero?
 
-    Hint: the best of n is at most answer k with probability F_k^n: differences of that, then sum q
-    log(q / p)"""
-    cases = []
-    for p, n in (([0.5, 0.5], 2), ([0.2, 0.5, 0.3], 4), ([0.2, 0.5, 0.3], 1), ([1.0], 8)):
-        p = torch.tensor(p, dtype=torch.float64)
-        picked = p.cumsum(0).pow(n).diff(prepend=torch.zeros(1))  # F_k^n - F_(k-1)^n
-        cases.append(((p, n), divergence(picked, p)))
-    return judge(check_best_of_n_divergence, function, cases)
+    Hint: take the change in either training, end minus start; subtract the control's, seed by
+    seed; of that bsr_lite.metrics.seed_interval: 1 where mean + half width is below zero"""
+    a, b = torch.tensor([[1.0, -1.0] * 4, [1.0, 1.0, -1.0, -1.0] * 2], dtype=torch.float64)
+    cases = []  # change, the control's, how far it starts below the control, verdict
+    for change, other, below, verdict in (
+            (a - 1, a + b / 9 - 1, 0, 0), (a / 9, b / 9 + 1, 0, 1), (a - 1, b, 0, 0),
+            (5 * a - 1, 5 * a + b / 9, 0, 1), (a / 9, b / 9, 2, 0), (a / 9 + 1, b / 9, 0, 0)):
+        start = b - below
+        cases.append(((torch.stack([start, start + change]), torch.stack([b, b + other])), verdict))
+    return judge(check_convicted, function, cases)
 
 
 def check_gap_beyond(function: Callable) -> bool:

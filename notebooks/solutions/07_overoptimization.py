@@ -7,7 +7,7 @@
 # ---
 
 # %% [markdown]
-# # Solutions to 07 · Which of the paper's claims about over-optimization hold here?
+# # Solutions to 07 · How do you show that a reward model over-optimizes?
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -43,50 +43,68 @@ from bsr_lite.config import load_config
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.metrics import agreement, seed_interval
 from bsr_lite.scenarios import load_scenarios, sets_of
-from bsr_lite.studies import worlds
+from bsr_lite.studies import statistics, worlds
+from bsr_lite.studies.best_of_n import noisy_gold
 from bsr_lite.studies.records import drawn, read_runs
 
 # %% [markdown]
-# **1.** Subtract BT, then clean from false, seed by seed; only then average. Two half widths do not
-# give that of the difference: the four trainings of a seed share answers and test sets.
+# **1.** The suspect's part is the change minus the control's change, seed by seed, for a seed's
+# trainings share answers and test sets. Three shorter ways go wrong. The fall alone may be there
+# without the suspect, too. The two ends may differ because the two starts did. And two verdicts,
+# one a training, do not give the interval of the difference.
 
 # %%
-def due_to_false_labels(method_false, method_clean, bt_false, bt_clean):
-    return seed_interval((method_false - bt_false) - (method_clean - bt_clean))
+def convicted(scores, control):
+    mean, half = seed_interval((scores[1] - scores[0]) - (control[1] - control[0]))
+    return int(mean + half < 0)
+
+
+assert checks.check_convicted(convicted)
 
 # %%
-ends = {method: [worlds.train(worlds.WORLDS[name], {"": worlds.OBJECTIVES[method]}, 16)[600]
-                 for name in ("64 epochs", "64 epochs, clean labels")]  # as in Section 2
-        for method in ("bt", "bsr-1e-3")}
-for part in ("prompt_disjoint", "response_disjoint", "mutual_disjoint"):
-    scores = [end[part][:, 0] for name in ("bsr-1e-3", "bt") for end in ends[name]]
-    found = seed_interval(scores[0] - scores[2]), due_to_false_labels(*scores)
-    print("{}: lead {:+.3f} ± {:.3f}; due to false labels {:+.3f} ± {:.3f}".format(
-        part, *found[0], *found[1]))
+LABELS = {"false": "64 epochs", "clean": "64 epochs, clean labels"}  # as in Section 2
+seen = {(method, labels): worlds.train(worlds.WORLDS[world], {"": worlds.OBJECTIVES[method]}, 16)
+        for method in ("bt", "bsr-1e-3") for labels, world in LABELS.items()}
+
+# %%
+for part in ("prompt_disjoint", "mutual_disjoint"):
+    taus = {key: np.array([looks[step][part][:, 0] for step in (75, 600)])
+            for key, looks in seen.items()}  # epochs 8 and 64
+    bt, lead = ([taus["bt", x] for x in LABELS],
+                [taus["bsr-1e-3", x] - taus["bt", x] for x in LABELS])
+    for name, (with_it, without) in (("BT", bt), ("BSR minus BT", lead)):
+        both = np.diff(with_it, axis=0)[0], np.diff(without, axis=0)[0]
+        print("{}, {}: {:+.3f} ± {:.3f}; due to false labels {:+.3f} ± {:.3f}: {}".format(
+            part, name, *seed_interval(both[0]), *seed_interval(both[0] - both[1]),
+            ("acquitted", "convicted")[convicted(with_it, without)]))
 
 # %% [markdown]
-# Mutual-disjoint: false labels are why BSR is ahead. Response-disjoint: open, though one lead
-# excludes zero and the other holds it. Prompt-disjoint: no part of BSR's cost is seen to be due to
-# them.
+# On prompt-disjoint BSR falls further, and false labels are acquitted: it falls behind with clean
+# ones, too. On mutual-disjoint BT does not fall, and they are convicted all the same. (BSR's lead
+# they *raise* there. The function asks only who pushes a change down.)
+
+# %% [markdown]
+# **2.** Brevity is exploited: gold rises to $n = 4$, and at 64 it is below that of a random answer.
+# Its control correlates as weakly, and gold rises to the end. So weak correlation is not why.
 #
-# The same sum with another method can mislead. L2 on response-disjoint has +.038 ± .024
-# (`data/runs/LOG.md`), and yet it has no lead: it *costs* .159 with false labels, .197 with clean
-# ones (`data/runs/worlds`). So look at the lead first.
-
-# %% [markdown]
-# **2.** The best of $n$ is answer $k$ or a worse one exactly when all $n$ are: probability
-# $F_k^n$. Two equal answers, $n = 2$: $q = (1/4, 3/4)$ and KL = .13 nats, where the bound says
-# .19. The bound needs infinitely many answers; when one of them repeats, picking it again moves
-# nothing. (The best of 64 has moved by 3.2 nats at most: beyond that nothing was seen.)
+# Of long answers brevity says the truth: those of over 40 words have low gold. But few answers are
+# shorter than 6 words, and those are bad, too. The best of 64 is often one of them.
 
 # %%
-def best_of_n_divergence(probabilities, n):
-    edges = torch.cat([torch.zeros(1, dtype=torch.float64), probabilities.cumsum(0)]) ** n
-    picked = edges.diff()
-    return (picked * (picked / probabilities).log()).sum()
+kept = np.load("data/runs/best_of_n/scores.npz")
+gold, words = kept["gold"], kept["words"]
+brevity = -words.astype(float)
+correlation = statistics.within_correlation(brevity, gold)
+proxies = {"brevity": [brevity], "control": noisy_gold(gold, correlation, 4)["normal noise"]}
 
-
-assert checks.check_best_of_n_divergence(best_of_n_divergence)
+# %%
+for name, several in proxies.items():
+    gains = [np.mean([statistics.best_of_n(proxy, gold, n) for proxy in several]) - gold.mean()
+             for n in (1, 2, 4, 8, 16, 32, 64)]
+    print(f"{name}: correlation {statistics.within_correlation(several[0], gold):.2f}; gain",
+          " ".join(f"{gain:+.2f}" for gain in gains))
+for low, high in ((1, 5), (16, 30), (41, 64)):
+    print(f"{low} to {high} words: gold {gold[(words >= low) & (words <= high)].mean():.2f}")
 
 # %% [markdown]
 # **3.** Pair first: model minus rule on the same prompt. What is left is a comparison of two
