@@ -658,7 +658,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # Verdict on *lora*'s BSR: in tau *no difference of .05*. In-domain: *undecided*.
 #
-# Next: **07 · Which of the paper's claims about over-optimization hold here?**
+# Next: **07 · How do you show that a reward model over-optimizes?**
 
 # %% [markdown]
 # ## Second reading
