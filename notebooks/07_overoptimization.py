@@ -131,13 +131,13 @@ for part in PARTS[1:]:
 #
 # To find a culprit, we need a place where a score falls and where suspects can be taken away: a
 # *small world* of numbers. It is world A of notebook 04 (*helps* in the library), but with 300
-# pairs for 6,400 and 64 epochs for one. We chose A because BSR gains there; in other worlds it
-# loses.
+# pairs for 6,400 and 64 epochs for one. We chose A because BSR gains on new sources there; in other
+# worlds it loses.
 
 # %% [markdown]
-# An answer is a list of 40 numbers: its prompt's list plus a list of its own. Ten of the 40 decide
-# gold. The other 30 say nothing about quality. A new prompt is a new list; prompts differ mostly in
-# the 30. Answers of new sources differ more from one another in the 30.
+# An answer is a list of 40 numbers, the sum of its prompt's list and one of its own. Ten of the 40
+# decide gold. The other 30 say nothing about quality. A new prompt is a new list; prompts differ
+# mostly in the 30. Answers of new sources differ more from one another in the 30.
 #
 # A small network turns the 40 numbers into a reward. What could mislead it?
 
@@ -261,8 +261,8 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 # seen. But it saw each pair only once, and its intervals are too wide to show a fall of .018. A
 # *head alone*, trained for 32 epochs, did end lower than after four.
 #
-# No gain of BSR over BT is shown in our language models. That refutes no gain of the paper's: its
-# models and data are others.
+# In six studies at the paper's weight of the penalty no gain of BSR over BT is shown. That refutes
+# no gain of the paper's: its models and data are others.
 
 # %% [markdown]
 # ## 3. Exploitation: who is to blame when gold turns down?
@@ -461,7 +461,8 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # <details><summary>Exercise 1</summary>
 #
 # Acquitted. With clean labels BSR falls behind BT as much, so the difference is +.002 ± .008.
-# Falling further is a *cost of BSR*, with either labels.
+# Falling further is a *cost of BSR*, with either labels. (On new sources BSR ends ahead, with false
+# labels: Section 4.)
 # </details>
 #
 # <details><summary>Exercise 2</summary>
