@@ -210,8 +210,8 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 #
 # **Gold followed in all six runs, though in four of them less than half the way.**
 #
-# This invites a story: two proxies were honest, and the other four were *exploited*. That is, a
-# policy found what pleases the proxy alone.
+# This invites a story: the proxies of BT 0 and BT 2 were honest, the other four were *exploited*.
+# That is, a policy found what pleases the proxy alone.
 
 # %% [markdown]
 # Before you believe that story, look for a duller one. **Predict**: what could raise proxy *and*
@@ -348,7 +348,7 @@ plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; 
 # Now a gain can be taken apart. Take the mean of BT's three policies.
 # - Their *gain* over the reference was .8 sds of gold (Section 3's squares).
 # - At equal ending nothing is left of it (their circles: 0). So **ending** brought .8.
-# - Random numbers brought -1.4 at equal ending. So **training alone** takes 1.4.
+# - Random numbers have -1.4 at equal ending, on average. So **training alone** takes 1.4.
 # - BT's policies stand 1.4 above that. So much **the reward added**.
 #
 # $$.8 = .8 - 1.4 + 1.4$$
@@ -862,18 +862,18 @@ for key in ("proxy", "gold"):
 print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
 
 # %% [markdown]
-# **What to see.** **P.S. BT 1 is misled.** Its act is not to end. This, too, we noticed only after
-# seeing answers.
+# **What to see.** **P.S. BT 1 is misled.** Its act is not to end, so here endings cannot be equal.
+# This, too, we noticed only after seeing answers.
 # 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
-# 2. Gold rates it 1.55 sds below.
+# 2. Gold rates it 1.55 sds below, and a reader agrees: it breaks off.
 # 3. All controls learned to end (`LOG.md`, `study_rloo_style`).
 
 # %% [markdown]
-# And the others? Three runs had BSR proxies, at $\lambda = 10^{-2}$ (Section 1's: $10^{-3}$). Three
-# had *spread* proxies, BSR without the term that holds the level of rewards (04), at $\lambda =
-# 10^{-1}$. Here are all nine, with random numbers and two runs of Section 1 below. (But for these
-# two, the reference has eight answers a prompt. So random numbers are not quite those of Section
-# 4.)
+# And the others? Three runs had BSR proxies, at $\lambda=10^{-2}$ (Section 1's: $10^{-3}$). Three
+# had *spread* proxies, BSR without the term that holds the level of rewards (04), at
+# $\lambda=10^{-1}$. Here are all nine, with random numbers and two runs of Section 1 below. (But
+# for these two, the reference has eight answers a prompt. So random numbers are not quite those of
+# Section 4.)
 #
 # How well does a proxy agree with gold among the reference's answers to one prompt, and how far did
 # its policy go?
