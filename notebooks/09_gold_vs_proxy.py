@@ -13,23 +13,22 @@
 # model, and hopes. Here six reward models of notebook 07 train six policies, while gold looks on.
 # Does gold follow? If it does, *why*?
 #
-# **First reading**: Sections 1 to 7 and Exercise 1. The **second reading**, at the end of the
-# page, checks the accounts. It asks whether BSR (Eq. 25) is the better teacher, as the paper has it
-# (Sec. 3.2), and what a correlation with gold is worth.
+# **First reading**: Sections 1 to 6, Exercises 1 and 2. The **second reading** convicts a proxy,
+# checks the accounts, and asks whether BSR (Eq. 25) is the better teacher, as the paper has it
+# (Sec. 3.2).
 
 # %% [markdown]
 # After it you can
 # - put proxy and gold into one unit;
-# - take a gain apart, with a control whose reward is known;
-# - say what would convict a proxy.
+# - say how much of a gain is *ending*;
+# - say how much the reward added, with a control whose reward is known.
 
 # %% [markdown]
 # Words from before:
 # - *policy*: the language model that is trained; *reference*: the same model before (08);
-# - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward
-#   model that learned from such verdicts (07);
-# - *BT*, *BSR*: the losses of a reward model; BSR adds a price on the sum of a batch's rewards
-#   (03);
+# - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward model
+#   that learned from such verdicts (07);
+# - *BT*, *BSR*: two losses of a reward model (03);
 # - *undecided*: said of a difference whose 95% interval holds zero (06).
 #
 # A **run** is one trained policy, a **seed** the number that starts its random draws.
@@ -74,7 +73,7 @@ from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.tables import shown
 
 # %% [markdown]
-# Two helpers write tables, and a third draws two marks for each run.
+# Helpers that write tables, and one that draws two marks for each run:
 
 # %%
 pd.set_option("display.max_colwidth", None)
@@ -92,15 +91,14 @@ def told(values):
 
 # %%
 # Drawing only.
-def two_dots(axis, found, marks, full=True):
+def two_dots(axis, found, marks):
     """Two marks a run, 95% over prompts; the second is open.  Shapes: {run: two of (prompts,)}."""
     for place, (name, pair) in enumerate(found.items()):
         tint = plots.COLORS.get(name.split()[0].lower(), plots.COLORS["bt"])
         dots = [metrics.seed_interval(values) for values in pair]
         ys = (0.12 - place, -0.12 - place)
         axis.plot([mean for mean, _ in dots], ys, color="0.8", linewidth=3)
-        fills = (tint if full else "white", "white")
-        for (mean, half), y, mark, fill in zip(dots, ys, marks, fills, strict=True):
+        for (mean, half), y, mark, fill in zip(dots, ys, marks, (tint, "white"), strict=True):
             axis.errorbar(mean, y, xerr=half, fmt=mark, capsize=3, color=tint, markerfacecolor=fill)
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set_yticks([-place for place in range(len(found))], found)
@@ -111,19 +109,18 @@ def two_dots(axis, found, marks, full=True):
 # *What became of one model under six proxies?*
 #
 # Six runs are on record, in `data/runs/study_rloo`. Each trained the embedded language model (135M
-# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid
-# by BT reward models, three by BSR reward models (its price $\lambda$ was $10^{-3}$). "BT 1" is
-# the policy that was paid by BT's reward model of seed 1.
+# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid by
+# BT reward models, three by BSR reward models. "BT 1" is the policy that was paid by BT's reward
+# model of seed 1.
 
 # %% [markdown]
 # Two rules were the same for all.
-# - An answer that has not ended after 48 tokens is **cut off**, and pays a *penalty* of 1. That is
-#   about one standard deviation of the proxy.
-# - KL, the distance from the reference (08), has no price ($\beta = 0$). So nothing pulls the
-#   policy back, and what a proxy gets wrong can show.
+# - An answer that has not ended after 48 tokens is **cut off**, and pays a *penalty* of 1: about
+#   one standard deviation of the proxy.
+# - KL, the distance from the reference (08), has no price. So nothing pulls the policy back, and
+#   what a proxy gets wrong can show.
 #
-# The six policies and the reference then answered 112 new prompts, twice each. This cell reads the
-# answers and their rewards.
+# The six policies and the reference then answered 112 new prompts, twice each.
 
 # %%
 if PROFILE == "full":
@@ -139,7 +136,7 @@ SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, 
 prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
 
 # %% [markdown]
-# The next cell makes a table: one prompt, and the first answer of each policy to it.
+# One prompt, and the first answer of each policy to it:
 
 # %%
 def shorten(text, most=170):
@@ -162,7 +159,7 @@ table[["answer", "ended"]]
 table[["gold (0 to 5)"]]
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best. Gold does not ask for sense.
+# **What to see.** Gold likes BSR 2's list best, sense or not.
 #
 # **Six proxies made six different writers, and gold likes none of these answers less than the
 # reference's.** That is one prompt. What do all 112 say?
@@ -173,18 +170,17 @@ table[["gold (0 to 5)"]]
 # *Did gold follow the proxies?*
 #
 # Gold runs from 0 to 5. A reward model's numbers have no such scale: two models that rank all
-# answers alike may differ by any factor. So count both in **their own standard deviation (sd)
-# among the reference's answers to one prompt**:
+# answers alike may differ by any factor. So count both in **their own standard deviation (sd) among
+# the reference's answers to one prompt**:
 #
 # $$\text{gain} = \frac{\text{mean of the policy} - \text{mean of the reference}}
 # {\text{sd of the reference within a prompt}}.$$
 #
-# In words: how far did the mean move, measured by how much the reference's own answers to one
-# prompt differ? A gain of 1 is large: the policy's average answer is then as good as only the
-# better answers of the reference were.
+# A gain of 1 is large: the policy's average answer is then as good as only the better answers of
+# the reference were.
 
 # %% [markdown]
-# This is the formula in code, with two checks on made-up rewards.
+# The formula in code, with two checks on made-up rewards:
 
 # %%
 def gain(policy, reference):
@@ -199,27 +195,27 @@ assert np.isclose(gain(10 * after - 7, 10 * before - 7), gain(after, before)), "
 
 # %% [markdown]
 # `rloo.gains`, of the library, gives the same gain prompt by prompt, so that an interval can be
-# computed. The mean over prompts must be ours.
+# computed.
 
 # %%
 six_gains = {name: rloo.gains(run["evaluation"]) for name, run in SIX.items()}
-ours = gain(SEVEN["BT 0"]["gold"], reference["gold"])
-np.testing.assert_allclose(six_gains["BT 0"]["gold_gain"].mean(), ours)
+assert np.isclose(six_gains["BT 0"]["gold_gain"].mean(),
+                  gain(SEVEN["BT 0"]["gold"], reference["gold"])), "the mean over prompts is ours"
 frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy", "gold")}
        for name, found in six_gains.items()})
 
 # %% [markdown]
 # **What to see** (± is a 95% interval over prompts). Every proxy says that its policy gained more
-# than one sd. Gold says that all six gained, each by more than ±, but not by as much.
+# than one sd. Gold says that all six gained, but not by as much.
 #
 # **Gold followed in all six runs, though in four of them less than half the way.**
 #
-# These two facts invite a story: two proxies were honest. The other four were *exploited*: a
-# policy found what pleases the proxy alone.
+# This invites a story: the proxies of BT 0 and BT 2 were honest, the other four were *exploited*.
+# That is, a policy found what pleases the proxy alone.
 
 # %% [markdown]
-# Before you believe a story, look for a duller one. **Predict**: what could raise proxy *and* gold
-# without better writing?
+# Before you believe that story, look for a duller one. **Predict**: what could raise proxy *and*
+# gold without better writing?
 #
 # <details><summary>Answer</summary>
 #
@@ -231,20 +227,19 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 #
 # *What is left of a gain among answers that ended?*
 #
-# First: which share of the answers ended, and how long are they?
+# First: which share of the answers ended?
 
 # %%
-frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}",
-              "tokens": f"{np.mean(found['tokens']):.0f}"}
+frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}"}
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# The reference ends 4 answers in 10, each policy nearly 9 or more. The penalty pushed them there.
-# It is in none of Section 2's gains. But a proper end is one of gold's terms, and the proxies
-# learned from gold. So an ending may raise both.
+# The reference ends 4 answers in 10, each policy 87 in 100 or more: the penalty pushed them. The
+# penalty itself is in none of Section 2's gains. But a proper end is one of gold's terms, and the
+# proxies learned from gold. So an ending may raise both.
 #
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
-# and the policy gave an answer that ended, and compare these answers alone. The next cell does so.
+# and the policy gave an answer that ended, and compare these answers alone.
 
 # %%
 def of_ended(part, key):
@@ -261,11 +256,10 @@ def at_equal_ending(run, key):
     return apart[~np.isnan(apart)] / statistics.within_sd(reference[key])
 
 # %% [markdown]
-# **Predict**: once ending is equal, how much is left of the six gains in proxy, and of those in
-# gold?
+# **Predict**: once ending is equal, how much is left of the proxies' gains, and of gold's?
 #
 # In the figure each run has two marks: a square, its gain over all 112 prompts, and a circle, its
-# gain at equal ending (59 or 60 prompts). Look for the way from the square to the circle.
+# gain at equal ending (59 or 60 prompts).
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
@@ -280,18 +274,16 @@ for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
     plots.label(axis, f"gain of {key} (sd), 95% over prompts", "", title)
 
 # %% [markdown]
-# **What to see.** *Right*: only BT 0 and BT 2 still gain gold, by a third of a sd. BT 1, BSR 0 and
-# BSR 1 lost gold. BSR 2's circle is undecided.
+# **What to see.** *Left*: the proxies of BSR 0 and BSR 2 keep 1.4 and 1.1 sds. The other four keep
+# a third of a sd at most.
 #
-# *Left*: the proxies of BSR 0 and BSR 2 keep 1.4 and 1.1 sds. The other four keep a third of a sd
-# at most.
+# *Right*: BT 0 and BT 2 still gain gold, by a third of a sd. (Over first answers alone even these
+# two are undecided: `data/runs/LOG.md`, "The recorded RLOO policies learned to end".) BT 1, BSR 0
+# and BSR 1 lost gold.
 #
-# One thing could spoil this comparison. If the reference ends its *better* answers first, they are
-# too hard to beat. We looked, and found no sign of it (Section 8).
+# **At equal ending gold rose in two runs of six at most.**
 #
-# **At equal ending gold rose in only two runs of six.**
-#
-# Three even lost gold. Did their proxies mislead them, or does gold fall under any reward?
+# Did the proxies mislead the three that lost, or does gold fall under any reward?
 
 # %% [markdown]
 # ## 4. A control: a reward that knows nothing
@@ -303,7 +295,7 @@ for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
 # - *random numbers*, a new one for every new text: there is nothing to learn;
 # - *gold* itself: there is all to learn.
 #
-# Here is an answer of each to Section 1's prompt, and the share of all its answers that ended.
+# An answer of each to Section 1's prompt, and the share of all its answers that ended:
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
@@ -315,10 +307,9 @@ frame({reward: {
     for method, reward in KNOWN.items()}).rename_axis("trained on")
 
 # %% [markdown]
-# Random numbers prefer no text, and yet these policies end: the penalty pushed them there.
+# Random numbers prefer no text, and yet these policies end: the penalty pushed them.
 #
-# **Predict**: hold ending equal again. Where does gold's gain under random numbers lie: above zero,
-# at zero, or below? And the six policies, beside it?
+# **Predict**: at equal ending, is gold's gain under random numbers above zero, at zero, or below?
 
 # %%
 TAUGHT = {KNOWN[method]: controls[f"{method}-kl0.0"] for method in KNOWN}
@@ -333,17 +324,15 @@ rows = ("gold", "a BT model", "a BSR model", "random numbers")
 figure, axis = plots.panels(1)
 for place, reward in enumerate(rows):
     tint = plots.COLORS[reward.split()[1].lower()] if reward.startswith("a ") else "black"
-    for seed, (mean, half) in enumerate(left[reward]):
-        axis.errorbar(mean, 0.2 - 0.2 * seed - place, xerr=half, fmt="o", color=tint, capsize=2)
-for reward in ("gold", "random numbers"):
-    axis.axvspan(left[reward][:, 0].min(), left[reward][:, 0].max(), color="0.9", linewidth=0)
-    axis.annotate(f"range of\n{reward}", (left[reward][:, 0].mean(), -2.3), ha="center",
-                  va="center")
+    ys, means = -place + np.array([0.2, 0, -0.2]), left[reward][:, 0]
+    axis.errorbar(means, ys, xerr=left[reward][:, 1], fmt="o", color=tint, capsize=2)
+    if tint == "black":
+        axis.axvspan(means.min(), means.max(), color="0.9", linewidth=0)
+        axis.annotate(f"range of\n{reward}", (means.mean(), -2.3), ha="center", va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(rows))], rows)
-axis.set_ylim(-3.5, 0.5)
-plots.label(axis, "gold's gain where both ended (sd), 95% over 59 or 60 prompts; "
-            "in each row seeds 0, 1, 2 from above", "trained on",
+plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; a dot a seed",
+            "trained on",
             "At equal ending the models' six policies lie between random numbers and gold")
 
 # %% [markdown]
@@ -352,56 +341,50 @@ plots.label(axis, "gold's gain where both ended (sd), 95% over 59 or 60 prompts;
 #
 # **So the training itself costs gold. A fall that random numbers bring, too, convicts no proxy.**
 #
-# Nor does it acquit one. BSR 0 and BSR 2 stay **suspects**, for at equal ending their proxies rose
+# Nor does it acquit one. BSR 0 and BSR 2 are **suspects**: at equal ending their proxies rose
 # without gold.
 
 # %% [markdown]
-# Now a gain over the reference can be taken apart:
+# Now a gain can be taken apart. Take the mean of BT's three policies.
+# - Their *gain* over the reference was .8 sds of gold (Section 3's squares).
+# - At equal ending nothing is left of it (their circles: 0). So **ending** brought .8.
+# - Random numbers have -1.4 at equal ending, on average. So **training alone** takes 1.4.
+# - BT's policies stand 1.4 above that. So much **the reward added**.
+#
+# $$.8 = .8 - 1.4 + 1.4$$
 #
 # **gain = ending + what training alone costs + what the reward added.**
 #
-# - *Ending* is what went away when ending was held equal: square minus circle.
-# - *Training alone* is the mean circle of random numbers.
-# - *The reward added* the rest: from there to the run's own circle.
+# This assumes that training costs all policies alike. Why it costs gold is not known.
 #
-# This sum assumes that training costs every policy what it cost those on random numbers. Why it
-# costs gold is not known.
-#
-# The table has the means of three runs. **Predict**: BT's policies gained .8. Did their rewards add
-# more than that, or less?
+# **Predict**: the policies on *gold* gained 1.7. Did that reward add more, or less?
 
 # %%
-def lead(reward):
-    """Over random numbers at equal ending, in sds.  Shapes: -> (seeds, prompts where all ended)."""
-    ours, theirs = (np.array([of_ended(run["evaluation"]["policy"], "gold")
-                              for run in TAUGHT[name]]) for name in (reward, "random numbers"))
-    apart = (ours - theirs)[:, ~np.isnan(ours + theirs + of_ended(reference, "gold")).any(0)]
-    return apart / statistics.within_sd(reference["gold"])
+def circles(reward):
+    """Gold's gain at equal ending.  Shapes: -> (seeds,)."""
+    return np.array([at_equal_ending(run, "gold").mean() for run in TAUGHT[reward]])
 
 
 def account(reward):
     whole = np.mean([gain(run["evaluation"]["policy"]["gold"], reference["gold"])
                      for run in TAUGHT[reward]])
-    rest, alone = (np.mean([at_equal_ending(run, "gold").mean() for run in TAUGHT[name]])
-                   for name in (reward, "random numbers"))
-    assert abs(alone + lead(reward).mean() - rest) < 0.02, "the parts must add up"
-    return {"gain in gold (sd)": f"{whole:+.2f}", "= ending": f"{whole - rest:+.2f}",
-            "+ training alone": f"{alone:+.2f}",
-            "+ the reward added": shown(rloo.interval(lead(reward)), "+.2f")
-            if reward != "random numbers" else "0, by definition"}
+    alone = circles("random numbers")
+    ending, added = whole - circles(reward).mean(), circles(reward) - alone
+    assert np.isclose(ending + alone.mean() + added.mean(), whole), "the parts must add up"
+    return {"gain in gold (sd)": f"{whole:+.2f}", "= ending": f"{ending:+.2f}",
+            "+ training alone": f"{alone.mean():+.2f}",
+            "+ the reward added": told(added) if added.any() else "0, by definition"}
 
-# %% [markdown]
-# The last column has another interval. ± asked whether *this run* would gain on other prompts. "a
-# to b" asks more: would a *new run*, with a new seed, gain (06)? Three seeds say little about a
-# fourth, so it is wide.
 
-# %%
 frame({reward: account(reward) for reward in TAUGHT})
 
 # %% [markdown]
-# **What to see.** Read BT's row: ending brought .8 sds, and training alone took 1.4. What the three
-# rewards added, 1.4, is more than the whole gain. Over new seeds it is **undecided**, and so is
-# what BSR's added. Only *gold*'s interval lies above zero.
+# **What to see.** *Gold*'s reward added 2.0, more than the whole gain: it had to make up for what
+# training takes.
+#
+# How sure is that? In the last column ± asks whether a *new run*, with a new seed, would gain.
+# Three seeds say little about a fourth, so ± is wide. Only *gold*'s addition lies above zero. What
+# BT's and BSR's rewards added is **undecided**.
 #
 # **A gain over the reference is not what the reward added. A control tells the two apart.**
 
@@ -410,193 +393,58 @@ frame({reward: account(reward) for reward in TAUGHT})
 #
 # *Is gold itself right?*
 #
-# So far gold was the judge. Is it a good one? Read a suspect: here is BSR 2's answer of Section 1,
-# with its line breaks.
+# So far gold was the judge. Read a suspect: here is BSR 2's answer of Section 1 (a line break would
+# be `\n`). Two items were asked for.
 
 # %%
 print(repr(SEVEN["BSR 2"]["texts"][45]))
-print("asked for:", prompts[45]["count"])
 
 # %% [markdown]
-# **Predict**: gold counts an item wherever a *line* begins with a number. How many items does gold
-# count here? How many would you?
-#
-# <details><summary>Answer</summary>
-#
-# Gold counts one: all is one line. You would count two, as many as the prompt asks for.
-# </details>
-#
-# So let gold read again, with each number on a line of its own. We thought of this only after
-# seeing BSR 2's answers.
+# **Predict**: gold counts an item wherever a *line* begins with a number. How many items do you
+# count here, and how many does gold?
 
 # %%
-def lined(text):
-    """Every number of a list begins a line."""
-    return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
-
-
-toy = "1. Bees. 2. Ants."
-assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
+print("items, as gold counts:", len(ITEM.findall(SEVEN["BSR 2"]["texts"][45])))
 
 # %% [markdown]
-# 52 of the 112 prompts ask for a list. How many of the answers have the number of items asked for?
-
-# %%
-def right_lists(found, read):
-    return sum(len(ITEM.findall(read(text))) == row["count"]
-               for text, row in zip(found["texts"], prompts, strict=True) if row["unit"] == "item")
-
-
-frame({name: {"as gold counts": right_lists(found, str),
-              "numbers on their own lines": right_lists(found, lined)}
-       for name, found in SEVEN.items()}).transpose()
-
-# %% [markdown]
-# **What to see.** All 52 lists of BSR 2 have as many items as were asked for. Gold sees that in
-# two. **Gold is blind to numbers within a line.**
-#
-# That is praise for BSR 2. Does it make lists because it was asked to? Here a story is asked for:
+# **Gold is blind to numbers within a line.** You count two, as asked for: praise for BSR 2. But
+# does it number because a list was asked for? Here a story is asked for:
 
 # %%
 print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
-numbered = [text.lstrip().startswith("1.") for text, row in
-            zip(SEVEN["BSR 2"]["texts"], prompts, strict=True) if row["unit"] != "item"]
-print(f"BSR 2 numbers {sum(numbered)} of the {len(numbered)} answers to prompts for sentences")
-
-# %% [markdown]
-# No: here are four points, and no story. BSR 2 numbers 59 of the 60 answers that should be no
-# lists: a mannerism.
-#
-# **Gold saw too few items in BSR 2's lists, and has no term for a story. Only reading shows that.**
-# So gold is no judge of this suspect.
-
-# %% [markdown]
-# ## 6. When a proxy does mislead
-#
-# *What would convict a proxy?*
-#
-# A fall of gold does not, as Section 4 showed. We call a policy **misled** if it does something of
-# which three things hold:
-# 1. Its proxy pays for that.
-# 2. Gold marks it down.
-# 3. No control does it.
-#
-# Three more runs are called P.S. BT 0, 1 and 2 (`data/runs/LOG.md`, `study_rloo_style`). All
-# answers that their proxies learned from had a postscript. The policies' answers have none. So
-# these proxies judge texts unlike any that they learned from, and may err.
-
-# %% [markdown]
-# A gain does not say what a policy does. So the table also counts. **Predict**: of the 112 first
-# answers of a run, how many differ?
-
-# %%
-style = read_runs(RUNS / "study_rloo_style")
-POSTSCRIPT = {f"P.S. BT {run['seed']}": run for run in style["bt-kl0.0"]}
-
-
-def different(run):
-    return len(set(run["evaluation"]["policy"]["texts"]))
-
-
-frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
-              for key in ("proxy", "gold")} | {"different answers": different(run)}
-       for name, run in POSTSCRIPT.items()})
-
-# %% [markdown]
-# All three proxies rose by more than two sds, and gold fell in two runs. P.S. BT 0 has only 20
-# answers for 112 prompts. Which does it repeat, and does a control repeat one?
-
-# %%
-first = POSTSCRIPT["P.S. BT 0"]["evaluation"]
-same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
-print(repr(first["policy"]["texts"][45]), "is the answer to", same.sum(), "prompts")
-for method, reward in KNOWN.items():
-    print(f"different answers when trained on {reward}, by seed:",
-          [different(run) for run in controls[f"{method}-kl0.0"]])
-
-# %% [markdown]
-# The figure compares this answer with the reference's mean for the same prompt. Look where proxy
-# and gold part.
-
-# %%
 asked = np.array([row["unit"] == "item" for row in prompts])  # asked for a list
-
-
-def beside(run, key, chosen):
-    """First answers minus the reference's mean, in sds.  Shapes: -> (chosen prompts,)."""
-    policy, own = (np.array(run["evaluation"][part][key]) for part in ("policy", "reference"))
-    return (policy[:, 0] - own.mean(1))[chosen] / statistics.within_sd(own)
-
-
-figure, axis = plots.panels(1)
-two_dots(axis, {f"{(same & here).sum()} prompts\nfor {what}": [
-    beside(POSTSCRIPT["P.S. BT 0"], key, same & here) for key in ("proxy", "gold")]
-    for what, here in (("a list", asked), ("sentences", ~asked))}, "so")
-for place, here in enumerate((asked, ~asked)):
-    for key, y in (("proxy", 0.3), ("gold", -0.3)):
-        value = beside(POSTSCRIPT["P.S. BT 0"], key, same & here).mean()
-        axis.annotate(f"{key} {value:+.2f}", (value + 0.05, y - place), color=plots.COLORS["bt"],
-                      va="center")
-axis.set(xlim=(-3.7, 3.7), ylim=(-1.6, 0.6))
-plots.label(axis, "repeated answer minus the reference (sd), 95% over prompts", "",
-            "The proxy pays for this list everywhere; gold does not where sentences were asked")
+numbered = np.array([text.lstrip().startswith("1.") for text in SEVEN["BSR 2"]["texts"]])
+for what, here in (("a list", asked), ("sentences", ~asked)):
+    print(f"BSR 2 numbers {numbered[here].sum()} of {here.sum()} answers to prompts for {what}")
 
 # %% [markdown]
-# **What to see.** The act: to answer prompts for sentences with the list "Safety, Comfort".
-# 1. The proxy pays 2.8 sds for it.
-# 2. Gold takes 2.9 sds off.
-# 3. Neither control repeats an answer.
+# **What to see.** Four points, and no story. BSR 2 numbers all answers but one, asked or not: a
+# mannerism.
 #
-# So P.S. BT 0 is misled. (Where a list was asked for, this list is no such act: gold pays a little
-# for it.) We noticed the act only after seeing answers. The other eight runs are in Section 10.
-#
-# **What convicts a proxy is an act that it pays for, that gold marks down, and that no control
-# does.**
+# **Gold saw too few items in the list, and has no term for a story. Only reading shows that.** (We
+# saw neither before we had read answers.)
 
 # %% [markdown]
-# **Now you judge** BSR 0, the other suspect of Section 4. Its act: answers with "embracing". Which
-# of the three conditions hold?
-
-# %%
-def embraces(found):
-    return np.array(["embracing" in text.lower() for text in found["texts"]])
-
-
-word = embraces(SEVEN["BSR 0"])
-print(SEVEN["BSR 0"]["texts"][6])
-print("answers with 'embracing': BSR 0", word.sum(), "| reference", embraces(reference).sum(),
-      "| controls, at most", max(embraces(run["evaluation"]["policy"]).sum()
-                                 for reward in KNOWN.values() for run in TAUGHT[reward]))
-for key in ("proxy", "gold"):
-    print(f"{key} of these answers, minus the reference (sd):",
-          told(beside(SIX["BSR 0"], key, word)))
-
-# %% [markdown]
-# <details><summary>Answer</summary>
+# ## 6. What holds here
 #
-# The first and the third. The second does not hold: gold, too, rates these answers above the
-# reference. (At equal ending gold fell, but less than under random numbers.) So BSR 0 is not
-# convicted. Nor is it acquitted: gold has no term for manner, and may be blind here, too.
-# </details>
-
-# %% [markdown]
-# ## 7. What holds here
+# *What does a policy learn when its reward is only nearly right?*
 #
-# *Does gold follow?*
+# **To end, first of all.** All six learned it, and gold pays for it, whatever else their proxies
+# knew. Policies on random numbers learned it, too: the penalty teaches it.
 #
-# **In Section 1 gold rose with every proxy. Whether BT's and BSR's rewards added to it is undecided
-# over new seeds.**
+# Did the proxies' rewards add gold beyond that? **Undecided over new seeds**, for BT's and for
+# BSR's.
 
 # %% [markdown]
 # ## Exercises
 #
 # A wrong answer gets a second hint from its checker. Solutions are in `notebooks/solutions/`.
 #
-# **1.** How large is the dull part? `value` and `ended` have shape (prompts, 2). They hold the
-# rewards of the reference's two answers to a prompt, and whether these ended (`.double()` before a
-# mean). `later` is the share of the policy's answers that ended. Return the gain that ending alone
-# would bring: how much the share grew, times what an ending is worth. A fair worth compares the
-# reference's answers to *one* prompt.
+# **1.** How large is the dull part? `value` and `ended` have shape (prompts, 2): the rewards of the
+# reference's two answers to a prompt, and whether these ended (`.double()` before a mean). `later`
+# is the share of the policy's answers that ended. Return the gain that ending alone would bring:
+# how much the share grew, times what an ending is worth. A fair worth compares the reference's
+# answers to *one* prompt.
 #
 # <details><summary>First hint</summary>
 #
@@ -620,15 +468,59 @@ for name in ("BT 0", "BSR 0"):
               None if alone is None else f"{alone:+.2f}")
 
 # %% [markdown]
-# *Then judge*: what is left of BSR 0's two gains? Do both rests agree with Section 3? What must
-# this account assume?
+# *Then judge*: what is left of BSR 0's two gains? Do both rests agree with Section 3?
 #
 # <details><summary>Answer</summary>
 #
-# Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4. The account assumes
-# that an ending is worth as much to the policy's answers as to the reference's, and that good
-# answers do not end first. And the worth in gold, 1.65 sds, is uncertain by .50, for only 31 of 112
-# prompts tell it (`data/runs/LOG.md`, "The recorded RLOO policies learned to end").
+# Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4.
+#
+# But ending brings BT 0 .94 of gold here, and it brought BT .79 in Section 4. There 112 prompts,
+# the squares, stand beside 59 or 60, the circles. Here only 31 prompts tell an ending's worth. So
+# trust neither to a tenth.
+# </details>
+
+# %% [markdown]
+# **2.** Do the suspects' manners please gold? BSR 0 writes "embracing" in many answers, BSR 2
+# numbers where no list was asked for. Beside the reference's mean for the same prompt these answers
+# seem to gain gold, by .43 and .19 sds. Take ending out.
+#
+# `act`, `value` and `ended` have shape (prompts,): whether the policy's first answer has the
+# manner, its gold in sds, and whether it ended. `own` and `own_ended` have shape (prompts, 2): gold
+# and ending of the reference's two answers. Return the gain at equal ending, one number for each
+# prompt that allows it.
+#
+# <details><summary>First hint</summary>
+#
+# Which prompts have anything to compare at equal ending? Which of the reference's answers count?
+# </details>
+
+# %%
+def act_at_equal_ending(act, value, ended, own, own_ended):
+    return None
+
+
+checks.check_act_at_equal_ending(act_at_equal_ending);
+
+# %%
+embracing = np.array(["embracing" in text.lower() for text in SEVEN["BSR 0"]["texts"]])
+print(SEVEN["BSR 0"]["texts"][6])
+for name, act in (("BSR 0", embracing), ("BSR 2", numbered & ~asked)):
+    policy, own = (SIX[name]["evaluation"][part] for part in ("policy", "reference"))
+    (value, ended), (two, two_ended) = ((torch.tensor(part["gold"]) / statistics.within_sd(
+        own["gold"]), torch.tensor(part["finished"])) for part in (policy, own))
+    found = act_at_equal_ending(torch.tensor(act), value[:, 0], ended[:, 0], two, two_ended)
+    print(f"{name}, {act.sum()} answers: gold {told((value[:, 0] - two.mean(1))[act].numpy())},",
+          "at equal ending", None if found is None else told(found.numpy()))
+
+# %% [markdown]
+# *Then judge*: does gold like these manners? Do your numbers convict the proxies?
+#
+# <details><summary>Answer</summary>
+#
+# Both signs turn. BSR 0 has -.26 ± .39 at equal ending, undecided. BSR 2 has -.55 ± .34, a fall.
+#
+# They convict nobody. Training alone costs gold more (Section 4), and gold misreads just BSR 2's
+# numbers (Section 5).
 # </details>
 
 # %% [markdown]
@@ -637,53 +529,158 @@ for name in ("BT 0", "BSR 0"):
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
 # 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
-# 4. A policy begins each answer with the same word, and its proxy rises. What is missing before
-#    you may call it misled?
+# 4. Gold rates the answers with a certain word above the reference's. What do you compare before
+#    you believe that gold likes them?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on random numbers, which shows what it does by itself, and on gold, which
-#    shows what there is to learn.
-# 2. It needs no misleading proxy: policies that were trained on random numbers fell, too.
+# 1. The same training on random numbers, for what it does by itself, and on gold, for what there is
+#    to learn.
+# 2. Policies on random numbers, which no proxy misled, fell, too.
 # 3. Not shown: training alone costs gold. Count from where random numbers are.
-# 4. That the proxy pays for this word, that gold marks it down, and that no control does it.
-# 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold
-#    zero.
+# 4. Those that ended with the reference's that ended, prompt by prompt.
+# 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold zero.
 # </details>
-
-# %% [markdown]
-# ## What to watch, what to vary
-#
-# | In your run, watch | Seen here | If not, or next, vary |
-# |---|---|---|
-# | tokens, endings | BT 0: 41 to 26 tokens, .4 to .96 ended | few tokens: do all earn alike? |
-# | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
-# | gold under random numbers | -1.4 sds at equal ending | count from there |
 
 # %% [markdown]
 # ## What you know now
 #
-# - Count proxy and gold in their own sds.
 # - A fall of gold convicts no proxy as long as a control falls as far.
 # - Gold, too, may be blind.
 #
-# **To pass on:** gain over the reference = ending + what training alone costs + what the reward
-# added. So before you call a reward good, or hacked: hold ending equal, train on random numbers,
-# and read the answers.
+# **To pass on:** a gain over the reference is not what the reward added. Hold ending equal, train
+# once on random numbers, and read the answers.
 
 # %% [markdown]
 # ## Second reading
 #
-# For those who want to check the accounts: what "at equal ending" can hide (Section 8), what BSR 2
-# learned (9), the other eight runs with a postscript, and BSR against BT (10). Section 11 asks a
-# new question: what is a correlation with gold worth?
+# For those who want to check the accounts. Section 7 convicts a proxy. Section 8 asks what "at
+# equal ending" can hide, Section 9 what BSR 2 learned. Section 10 has eight more runs, and BSR
+# against BT. Section 11 asks a new question: what is a correlation with gold worth?
+
+# %% [markdown]
+# ## 7. When a proxy does mislead
+#
+# *What would convict a proxy?*
+#
+# A fall of gold does not, as Section 4 showed. We call a policy **misled** if it does something, an
+# *act*, of which three things hold:
+# 1. Its proxy pays for the act, at equal ending.
+# 2. Gold marks the act down, at equal ending, and whoever reads the answers agrees.
+# 3. No control that is paid for its texts does anything like it. An act that is told narrowly
+#    enough is done by no control, so tell it as broadly as you can.
+#
+# BSR 2's numbers get no verdict: gold misreads just these (Section 5).
+
+# %% [markdown]
+# Three more runs are called P.S. BT 0, 1 and 2 (`data/runs/LOG.md`, `study_rloo_style`). All
+# answers that their proxies learned from had a postscript, made so on purpose: we wanted proxies
+# that must judge what they never saw. The policies' answers have none.
+#
+# A gain does not say what a policy does. So the table also counts. **Predict**: of the 112 first
+# answers of a run, how many differ?
+
+# %%
+style = read_runs(RUNS / "study_rloo_style")
+POSTSCRIPT = {f"P.S. BT {run['seed']}": run for run in style["bt-kl0.0"]}
+
+
+def different(run):
+    return len(set(run["evaluation"]["policy"]["texts"]))
+
+
+frame({name: {f"{key} gain (sd)": told(rloo.gains(run["evaluation"])[f"{key}_gain"])
+              for key in ("proxy", "gold")} | {"different answers": different(run)}
+       for name, run in POSTSCRIPT.items()})
+
+# %% [markdown]
+# All three proxies rose by more than two sds, and gold fell in two runs. P.S. BT 0 has only 20
+# answers for 112 prompts. Which does it repeat, and does a control repeat any answer?
+
+# %%
+first = POSTSCRIPT["P.S. BT 0"]["evaluation"]
+same = np.array(first["policy"]["texts"]) == first["policy"]["texts"][45]
+print(repr(first["policy"]["texts"][45]), "is the answer to", same.sum(), "prompts,",
+      (same & asked).sum(), "of them for a list")
+for method, reward in KNOWN.items():
+    print(f"different answers when trained on {reward}, by seed:",
+          [different(run) for run in controls[f"{method}-kl0.0"]])
+
+# %% [markdown]
+# The figure compares this answer, at equal ending, with the reference's answers to the same prompt.
+# Look where proxy and gold part.
+
+# %%
+def act_gain(run, key, act):
+    """At equal ending, first answers that do the act alone, in sds.  Shapes: -> (prompts kept,)."""
+    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
+    done = {key: np.array(policy[key])[:, :1],
+            "finished": np.array(policy["finished"])[:, :1] & act[:, None]}
+    return at_equal_ending({"evaluation": {"policy": done, "reference": own}}, key)
+
+
+run, kinds = POSTSCRIPT["P.S. BT 0"], {"a list": same & asked, "sentences": same & ~asked}
+pairs = {f"asked for {what}\n({len(act_gain(run, 'gold', act))} prompts)": [
+    act_gain(run, key, act) for key in ("proxy", "gold")] for what, act in kinds.items()}
+figure, axis = plots.panels(1)
+two_dots(axis, pairs, "so")
+for place, pair in enumerate(pairs.values()):
+    for key, y, values in zip(("proxy", "gold"), (0.3, -0.3), pair, strict=True):
+        axis.annotate(f"{key} {values.mean():+.2f}", (values.mean() + 0.05, y - place),
+                      color=plots.COLORS["bt"], va="center")
+axis.set(xlim=(-4.2, 4.2), ylim=(-1.6, 0.6))
+plots.label(axis, "the list 'Safety, Comfort' minus the reference, at equal ending (sd), 95%", "",
+            "The proxy pays for this list everywhere, and gold marks it down everywhere")
+own = first["reference"]
+raw = np.array(first["policy"]["gold"])[:, 0] - np.mean(own["gold"], axis=1)
+print("gold where a list was asked for, endings in it (sd):",
+      told(raw[same & asked] / statistics.within_sd(own["gold"])))
+
+# %% [markdown]
+# **What to see.** The act: to give many prompts one answer, "Safety, Comfort". At equal ending
+# 1. the proxy pays 2.3 sds for it, and more;
+# 2. gold takes off .85 sds where a list was asked for, and 3.4 elsewhere. We read the same: two
+#    words that have nothing to do with most prompts;
+# 3. neither control repeats any answer (nor does another that is paid for its texts, Section 8).
+#
+# So P.S. BT 0 is **misled**. We noticed the act only after seeing answers.
+#
+# With endings in it gold seemed to *like* the list where one was asked for, by .19. Its sign turns
+# at equal ending.
+
+# %% [markdown]
+# **Now you judge** BSR 0, the other suspect. Its act: answers with "embracing". Which of the three
+# conditions hold?
+
+# %%
+def embraces(found):
+    return np.array(["embracing" in text.lower() for text in found["texts"]])
+
+
+word = embraces(SEVEN["BSR 0"])
+print("answers with 'embracing': BSR 0", word.sum(), "| reference", embraces(reference).sum(),
+      "| controls, at most", max(embraces(run["evaluation"]["policy"]).sum()
+                                 for reward in KNOWN.values() for run in TAUGHT[reward]))
+for key in ("proxy", "gold"):
+    print(f"{key} of these answers at equal ending, minus the reference (sd):",
+          told(act_gain(SIX["BSR 0"], key, word)))
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# The first and the third. The second is undecided: -.26 ± .39 (with endings in it +.43, Exercise
+# 2). So BSR 0 is not convicted. Nor is it acquitted: gold has no term for manner, and may be blind
+# here, too.
+# </details>
 
 # %% [markdown]
 # ## 8. What is left at equal ending
 #
-# Is "at equal ending" a fair measure? First three made-up worlds, in which an ending is worth 1.5.
+# *Is "at equal ending" a fair measure?*
+#
+# First three made-up worlds, in which an ending is worth 1.5.
 # 1. The policy learned only to end.
 # 2. It also writes better answers, by .5.
 # 3. It learned only to end, but of the reference's answers the good ones end first.
@@ -706,25 +703,36 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
     assert first or abs(rest - better) < 0.05, "only what is better besides ending must be left"
 
 # %% [markdown]
-# In the third world the measure falls, though no answer got worse. And the gains of BT 0 and BT 2
-# at equal ending are small: over first answers alone even these two are undecided (`LOG.md`, "The
-# recorded RLOO policies learned to end").
+# In the third world the measure falls, though no answer got worse. In our runs we found no sign of
+# that (below).
 
 # %% [markdown]
-# The record has two more controls. *Gold + error*: each opening word has its own error, now and
-# then a huge one. *Nothing*: a constant, so that only the penalty is left. What do they add?
+# The record has three more controls. *Gold + error*: each opening word has its own error, now and
+# then a huge one. *Gold + trick*: half a point more for each "!". *Nothing*: a constant, so that
+# only the penalty is left. What do they add?
 
 # %%
-for method, reward in (("heavy-tails", "gold + error"), ("constant", "nothing")):
+for method, reward in (("heavy-tails", "gold + error"), ("trick", "gold + trick"),
+                       ("constant", "nothing")):
     TAUGHT[reward] = [{"evaluation": run["evaluation"] | {"reference": reference}}
                       for run in controls[f"{method}-kl0.0"]]
-frame({reward: account(reward) | {
-    "different answers, by seed": ", ".join(str(different(run)) for run in group)}
+
+
+def exclaims(run):
+    return sum("!" in text for text in run["evaluation"]["policy"]["texts"])
+
+
+frame({reward: account(reward) | {name: ", ".join(str(count(run)) for run in group)
+       for name, count in (("different answers, by seed", different), ("with '!'", exclaims))}
     for reward, group in TAUGHT.items()})
 
 # %% [markdown]
-# *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided, too. Nor would a
-# lead prove knowledge of gold. A policy can climb any consistent reward, even one for length.
+# *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided, too. Nor would an
+# addition prove knowledge of gold. A policy can climb any consistent reward, even one for length.
+#
+# *Gold + trick* is a proxy that we know to be wrong. Yet its policies gained gold as gold's own
+# did, for most of it is gold. Seed 1 found the trick, in 91 of 112 answers. But gold reads "!" as a
+# full stop and takes nothing off: condition 2 fails.
 #
 # *Nothing* falls silent (08), 3.4 sds below random numbers. It repeats an answer, too: the empty
 # one (`LOG.md`, `study_rloo_style`). It pays every text alike, so no proxy pays for that.
@@ -757,11 +765,21 @@ frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
 # **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
-# and never elsewhere. BSR 2 begins all answers so but one. Three gave up lists.
+# and never elsewhere. Three gave up lists.
 #
-# How much did gold's blindness cost BSR 2? Gold counts a *sentence* at every full stop, but not
-# at the stop of a number that begins a line. So a number within a line is no item, and its full
-# stop ends a sentence.
+# How much did gold's blindness cost BSR 2? Gold counts a *sentence* at every full stop, but not at
+# the stop of a number that begins a line. So a number within a line is no item, and its full stop
+# ends a sentence. Let gold read again, with each number on a line of its own.
+
+# %%
+def lined(text):
+    """Every number of a list begins a line."""
+    return re.sub(r"\s+(?=\d+\s*[.):]\s)", "\n", text.strip())
+
+
+toy = "1. Bees. 2. Ants."
+assert len(ITEM.findall(toy)) == 1 and len(ITEM.findall(lined(toy))) == 2, "items begin lines"
+assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number's stop ends none"
 
 # %%
 TERMS = ("complete", "instruction", "topic", "fresh", "concise")  # gold is their sum
@@ -775,20 +793,23 @@ def terms(found, read=str):
                      in zip(found["texts"], found["finished"], prompts, strict=True)])
 
 
-assert count_sentences(toy) == 3 and count_sentences(lined(toy)) == 2, "a number's stop ends none"
 assert np.allclose(terms(reference).sum(1), np.array(reference["gold"])[:, 0], atol=1e-4), "sum"
 
 # %%
-def right_sentences(found, read):
-    """How many of the prompts for sentences got as many as asked for."""
-    return (terms(found, read)[~asked, TERMS.index("instruction")] == 1).sum()
+def right(found, read, here):
+    """How many answers have as many items, or sentences, as were asked for."""
+    return (terms(found, read)[here, TERMS.index("instruction")] == 1).sum()
 
 
-frame({name: {"sentences right, of 60: as gold counts": right_sentences(found, str),
-              "numbers on their own lines": right_sentences(found, lined)}
+READINGS = {"as gold counts": str, "numbers on their own lines": lined}
+frame({name: {f"{what}, {reading}": right(found, read, here)
+              for what, here in (("lists right, of 52", asked), ("sentences right, of 60", ~asked))
+              for reading, read in READINGS.items()}
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
+# All 52 lists of BSR 2 have as many items as were asked for, and gold sees that in two.
+#
 # Now let gold read all its terms again, but for its term for ending. The figure shows first
 # answers, since only their texts are on record. The bands span three policies each.
 #
@@ -814,7 +835,7 @@ for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
         x = np.mean(means) if side == "center" else max(means) + 0.05
         axis.annotate(f"trained on\n{reward}", (x, -2.5), ha=side, va="center")
     two_dots(axis, {name: [other_terms(run, read)[here] for read in (str, lined)]
-                    for name, run in SIX.items()}, "sD", full=False)
+                    for name, run in SIX.items()}, "sD")
     axis.set(xlim=(-2, 2), ylim=(-5.6, 0.5))
     plots.label(axis, "gain of gold's other four terms (sd), 95%", "", title)
 
@@ -826,7 +847,7 @@ for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
 # sentence, as in Section 5's four points in place of a story.
 
 # %% [markdown]
-# ## 10. The other eight runs of Section 6, and BSR against BT
+# ## 10. The other eight runs with a postscript, and BSR against BT
 #
 # P.S. BT 1 never ends an answer. Does its proxy pay for that? Compare the *reference's* answers
 # to one prompt: those that were cut off with those that ended.
@@ -841,17 +862,18 @@ for key in ("proxy", "gold"):
 print(f"the penalty (sd of this proxy): {1 / statistics.within_sd(known['proxy']):.2f}")
 
 # %% [markdown]
-# **What to see.** **P.S. BT 1 is misled.** This, too, we noticed only after seeing answers.
-# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of
-#    that.
-# 2. Gold rates it 1.55 sds below.
-# 3. Both controls learned to end (Section 4).
+# **What to see.** **P.S. BT 1 is misled.** Its act is not to end, so here endings cannot be equal.
+# This, too, we noticed only after seeing answers.
+# 1. Its proxy rates a cut-off answer 1.3 sds above an ended one. The penalty takes only .8 of that.
+# 2. Gold rates it 1.55 sds below, and a reader agrees: it breaks off.
+# 3. All controls learned to end (`LOG.md`, `study_rloo_style`).
 
 # %% [markdown]
-# And the others? Three runs had BSR proxies, at $\lambda = 10^{-2}$. Three had *spread* proxies,
-# BSR without the term that holds the level of rewards (04), at $\lambda = 10^{-1}$. Here are all
-# nine, with random numbers and two runs of Section 1 below. (But for these two, the reference has
-# eight answers a prompt. So random numbers are not quite those of Section 4.)
+# And the others? Three runs had BSR proxies, at $\lambda=10^{-2}$ (Section 1's: $10^{-3}$). Three
+# had *spread* proxies, BSR without the term that holds the level of rewards (04), at
+# $\lambda=10^{-1}$. Here are all nine, with random numbers and two runs of Section 1 below. (But
+# for these two, the reference has eight answers a prompt. So random numbers are not quite those of
+# Section 4.)
 #
 # How well does a proxy agree with gold among the reference's answers to one prompt, and how far did
 # its policy go?
@@ -878,14 +900,14 @@ frame({name: agreement(run) for name, run in (NINE | RANDOM | two).items()})
 
 # %% [markdown]
 # **What to see.** At equal ending gold fell in five of the eight runs that end. P.S. BT 0 fell
-# further than random numbers. The other four fell by .3 to 1.0 sds, random numbers by .7 to 1.5. So
-# these four are not shown to be misled.
+# further than random numbers; the other four, by .3 to 1.0 sds, did not. In three runs gold rose,
+# by .3 to .4. Gains convict nobody, and we looked for no act in these seven.
 #
 # All nine went further from the reference than random numbers did: 21 nats or more, against 17 at
-# most. But distance convicts none: BSR 0 and BSR 2, not convicted, went 47 and 24 nats.
+# most. But distance convicts none: BSR 0 and BSR 2 went 47 and 24 nats.
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
-# other has +.45, nearly the highest of the nine.
+# other has +.45, nearly the highest. The three rises have .47, .36 and .13.
 
 # %% [markdown]
 # Last: is BSR the better teacher, as the paper has it (Sec. 3.2)? Did its policies gain more gold
@@ -900,8 +922,8 @@ def minus_bt(name, group):
 
 
 frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
-       "Section 6: BSR minus BT": minus_bt("bsr-1e-2", style),
-       "Section 6: spread minus BT": minus_bt("spread-1e-1", style)})
+       "Section 7: BSR minus BT": minus_bt("bsr-1e-2", style),
+       "Section 7: spread minus BT": minus_bt("spread-1e-1", style)})
 
 # %% [markdown]
 # **What to see.** Every interval holds zero, and every interval is wide. **BSR or spread against
@@ -989,37 +1011,6 @@ frame({name: turning(name) for name in curves})
 # **A correlation is an average over all answers; a search lives among the extremes.**
 
 # %% [markdown]
-# ### Exercise 2
-#
-# A policy may number its answers more often *because it was asked to*, or just more often. From
-# three boolean tensors (numbered before, numbered after, asked for) return by how much more the
-# *share* numbered grew where a list was asked for than where none was: 0 where it grew alike, 1
-# where it went from none to all of the asked and stayed elsewhere. (`.double()` first.)
-#
-# Then compute it for BSR 2 and BT 1, by hand from Section 9's counts. Why are they alike, and what
-# second number would tell them apart?
-#
-# <details><summary>First hint</summary>
-#
-# Section 9 has two counts for the reference and two for a run. A mannerism must cancel.
-# </details>
-
-# %%
-def learned_to_list(before, after, asked):
-    return None
-
-
-checks.check_learned_to_list(learned_to_list);
-
-# %% [markdown]
-# <details><summary>Answer to the second part</summary>
-#
-# -.33 and -.35. A difference forgets where it started: BSR 2 rose most where no list was asked
-# for, BT 1 gave up those that were. The share numbered of the asked, after training, tells them
-# apart: 52 and 0 of 52.
-# </details>
-
-# %% [markdown]
 # ### Exercise 3
 #
 # Each answer has a trick with probability `rate`, independently, and the proxy picks one with a
@@ -1053,3 +1044,11 @@ for rate in (0.1, 0.01, 0.001):
 # The rarer the trick, the later the turn. At one in a thousand there is none up to 64: "rises"
 # cannot see it.
 # </details>
+# %% [markdown]
+# ## What to watch, what to vary
+#
+# | In your run, watch | Seen here | If not, or next, vary |
+# |---|---|---|
+# | endings | .4 of the reference's, .96 of BT 0's | compare at equal ending |
+# | gold and proxy, in sds | BT 0: 1.1 and 1.3; BSR 0: .35 and 2.05 | far apart: read the answers |
+# | gold under random numbers | -1.4 sds at equal ending | count from there |

@@ -61,6 +61,14 @@ def test_the_accumulation_checker_sees_how_a_right_value_was_reached(way, compla
     assert "The value is right, but " in printed and complaint in printed
 
 
+@pytest.mark.parametrize("wrong", [
+    lambda act, value, ended, own, done: (value - own.mean(1))[act & ended & done.any(1)],
+    lambda act, value, ended, own, done: (value - (own * done).mean(1))[act & ended & done.any(1)],
+    lambda act, value, ended, own, done: (value - own.mean(1))[act]], ids=["all", "halved", "raw"])
+def test_a_gain_that_holds_endings_is_not_at_equal_ending(wrong):
+    assert checks_policy.check_act_at_equal_ending(wrong) is False
+
+
 @pytest.mark.parametrize("hole", [
     lambda p, c, r: (slice(p + r, None), slice(p, p + r)),  # lengths swapped
     lambda p, c, r: (slice(p + c, None), slice(1, p + c)),  # a prompt of one token

@@ -188,14 +188,14 @@ def check_ending_alone(function: Callable) -> bool:
         for later in (0.95, 0.2)])
 
 
-def check_learned_to_list(function: Callable) -> bool:
-    """Exercise 2 of notebook 09: did a policy learn an instruction or a mannerism?
+def check_act_at_equal_ending(function: Callable) -> bool:
+    """Exercise 2 of notebook 09: what answers of one manner gain where endings are equal.
 
-    Hint: the change of the rate among prompts that asked, minus that among those that did not"""
-    a, b, asked = numbers(0, 3, 40) > 0
-    here, there = ((b.double() - a.double())[k].mean() for k in (asked, ~asked))
-    cases = [((a, b, asked), here - there), ((b, a, asked), there - here), ((a, a, asked), 0.0)]
-    return judge(check_learned_to_list, function, cases)
+    Hint: where act & ended & own_ended.any(1), value minus the mean of own's ended ones"""
+    (act, ended), value = numbers(0, 2, 20) > -0.7, numbers(1, 20)
+    own, done = numbers(2, 20, 2), numbers(3, 20, 2) > 0
+    gain = (value - (own * done).sum(1) / done.sum(1))[act & ended & done.any(1)]
+    return judge(check_act_at_equal_ending, function, [((act, value, ended, own, done), gain)])
 
 
 # ---- 10_scaling_to_8b ----------------------------------------------------------------------------

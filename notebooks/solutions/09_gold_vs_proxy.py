@@ -41,6 +41,7 @@ import pandas as pd
 import torch
 
 from bsr_lite.course import checks_policy as checks
+from bsr_lite.metrics import seed_interval
 from bsr_lite.scorers import read_prompts
 from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.statistics import within_sd
@@ -79,44 +80,42 @@ pd.DataFrame.from_dict(rows, orient="index").round(2)
 # rule, too, finds a loss where there is none.
 
 # %% [markdown]
-# **2.** A difference of differences. What grew everywhere alike cancels.
+# **2.** A prompt can be used where the policy's answer has the manner and ended, and where at least
+# one of the reference's ended, too. Only the reference's ended answers count.
 
 # %%
-def learned_to_list(before, after, asked):
-    change = after.double() - before.double()
-    return change[asked].mean() - change[~asked].mean()
+def act_at_equal_ending(act, value, ended, own, own_ended):
+    keep = act & ended & own_ended.any(1)
+    return (value - torch.where(own_ended, own, 0).sum(1) / own_ended.sum(1))[keep]
 
 
-assert checks.check_learned_to_list(learned_to_list)
+assert checks.check_act_at_equal_ending(act_at_equal_ending)
 
 # %%
 prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
-asked = torch.tensor([row["unit"] == "item" for row in prompts])
-
-
-def numbered(found):
-    return torch.tensor([text.lstrip().startswith("1.") for text in found["texts"]])
-
-
-learned = {f"{method.upper()} {run['seed']}": learned_to_list(
-    numbered(run["evaluation"]["reference"]), numbered(run["evaluation"]["policy"]), asked).item()
-    for method in ("bt", "bsr") for run in runs[f"{method}-kl0.0"]}
-
-# %% [markdown]
-# BT 0 numbers where a list was asked for. BSR 2 numbers nearly everything, and since it had further
-# to go where nothing was asked, the number is negative. Three others *unlearned* lists. They get
-# nearly the same number: a difference forgets where it started. The share numbered among the asked,
-# after training, tells them apart.
-
-# %%
-after = {f"{method.upper()} {run['seed']}": numbered(run["evaluation"]["policy"])[asked]
-         for method in ("bt", "bsr") for run in runs[f"{method}-kl0.0"]}
-pd.DataFrame({"learned": learned, "numbered, of the asked": {
-    name: lists.double().mean().item() for name, lists in after.items()}}).round(2)
+asked = np.array([row["unit"] == "item" for row in prompts])
+rows = {}
+for name, run in (("BSR 0", runs["bsr-kl0.0"][0]), ("BSR 2", runs["bsr-kl0.0"][2])):
+    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
+    act = torch.tensor(["embracing" in text.lower() if name == "BSR 0"
+                        else text.lstrip().startswith("1.") and not listed
+                        for text, listed in zip(policy["texts"], asked, strict=True)])
+    ended, own_ended = (torch.tensor(part["finished"]) for part in (policy, own))
+    for key in ("proxy", "gold"):
+        value, two = (torch.tensor(part[key]) / within_sd(own[key]) for part in (policy, own))
+        gain = act_at_equal_ending(act, value[:, 0], ended[:, 0], two, own_ended)
+        rows[f"{name}, {key}"] = {
+            "answers": act.sum(), "with endings in it": (value[:, 0] - two.mean(1))[act].mean(),
+            "prompts": len(gain), "at equal ending": seed_interval(gain)[0],
+            "±": seed_interval(gain)[1], "ended": ended[act, 0].double().mean(),
+            "the reference's": own_ended[act].double().mean()}
+pd.DataFrame.from_dict(rows, orient="index").astype(float).round(2)
 
 # %% [markdown]
-# Even both together do not say that a list is a good one: of BT 0's 41 (Section 9), 11 have the
-# number asked for (Section 5).
+# Of the answers with a manner .81 and .97 ended, of the reference's to these prompts .37 and .58.
+# So "with endings in it" is no gain of a manner. At equal ending gold likes neither manner, while
+# both proxies still pay. Few prompts are left, 30 and 44. And a fall convicts no proxy: random
+# numbers lost more.
 
 # %% [markdown]
 # **3.** With probability $(1 - rate)^n$ none of the n has the trick, and the pick is the honest
