@@ -218,7 +218,7 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 # the answer's own reward. The gradient of its formula is not.
 # </details>
 #
-# Were rewards free numbers, this common push would move all of them alike, and keep
+# Were rewards free numbers, this common push would move all of them alike. It would keep
 # every difference $r_w - r_l$.
 #
 # **BSR pushes all rewards of a group the same way and equally hard.**
@@ -248,11 +248,11 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 orders = torch.rand(10_000, N).argsort(1)  # the pairs in 10,000 orders
 table = {}
 for G in (1, 16, 64, 256):  # all pairs in groups of G
-    push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # times lambda / N
+    push = G * s[orders].view(len(orders), -1, G).mean(2, keepdim=True)  # over lambda / N
     total = torch.zeros(N, dtype=torch.float64)
     total.index_add_(0, orders.flatten(), push.expand(-1, -1, G).flatten())
     mean_push = total / len(orders)  # (N,)
-    slope = (mean_push @ (s - mu) / ((s - mu) @ (s - mu))).item()
+    slope = (mean_push @ (s - mu) / ((s - mu) @ (s - mu))).item()  # more, per unit above mu
     assert abs(slope - (N - G) / (N - 1)) < 0.05, "the push on the spread must not fall as 1 / G"
     table[f"G = {G}"] = [mean_push.mean().item(), 2 * slope]
 
@@ -438,8 +438,8 @@ print("level zero, 95% of 1000 runs:", None if None in null else np.quantile(nul
 # %% [markdown]
 # <details><summary>What the record says (after your guess)</summary>
 #
-# No. At $10^{-3}$ the level's share is 82 to 92% (`solutions/03_bsr`). Where the level *is* zero,
-# chance makes it .43 at most (upper end of the 95%). The mean swings, and its swings cost more than
+# No. At $10^{-3}$ the level's share is 82 to 92%. Where the level *is* zero, chance makes it 43% at
+# most (`solutions/03_bsr`; upper end of the 95%). The mean swings, and its swings cost more than
 # the spread.
 # </details>
 
