@@ -722,8 +722,8 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # %% [markdown]
 # **What to see: 3% on a reward is 120% on this head.** BSR's gradient lies along $\bar h$, which is
 # long: 41. BT's is, early on, about half the mean of $h_w - h_l$. That is short, half of 2.1, for
-# pairs differ in different directions. So the 3% grow about 39 times, the
-# printed quotient.
+# pairs differ in different directions. So the 3% grow about 40 times
+# (the printed quotient: 39).
 
 # %% [markdown]
 # The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%. There are three reasons.
@@ -779,9 +779,9 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # margin goes in the next table.
 
 # %% [markdown]
-# *Then the spread.* BSR also wants pair means close together. But the rewards of a model that has
-# learned less are merely smaller, and then $\mathrm{sd}(s)$ is small as well. So is its margin
-# (here the mean of all $m$). We therefore compare the two.
+# *Then the spread.* BSR also wants pair means close together. But in a model that has learned
+# less, rewards merely differ less. Then $\mathrm{sd}(s)$ is small, and so is the margin (here the
+# mean of all $m$). We therefore compare the two.
 #
 # The table's last column divides them, as a multiple of BT's quotient in the same seed. Below 1 the
 # spread has shrunk by more than the margin.
