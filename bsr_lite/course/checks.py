@@ -148,7 +148,7 @@ def check_largest_margin(function: Callable) -> bool:
 # ---- 03_bsr --------------------------------------------------------------------------------------
 
 def check_crossing_group_size(function: Callable) -> bool:
-    """Exercise 2 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
+    """Exercise 4 of notebook 03: where G mu^2 = Var(s) (N - G) / (N - 1).
 
     Hint: G appears on both sides: collect it. With mu = 0 the terms meet only at G = N"""
     cases = [((0.5, 2.0, 1001), 1001 * 2 / 252), ((1.0, 1.0, 10), 1.0), ((2.0, 0.0, 5), 0.0),
@@ -157,7 +157,7 @@ def check_crossing_group_size(function: Callable) -> bool:
 
 
 def check_same_weights(function: Callable) -> bool:
-    """Exercise 4 of notebook 03: the lambda and the weight of centering at another group size that
+    """Exercise 2 of notebook 03: the lambda and the weight of centering at another group size that
     keep the weights of level and spread.
 
     Hint: level: lambda' new + 4 kappa = lambda old; spread: lambda' + 4 kappa = lambda"""

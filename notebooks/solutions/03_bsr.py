@@ -73,15 +73,19 @@ print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([
 # less than their variance promised.)
 
 # %% [markdown]
-# **2.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
-# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
+# **2.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
+# (level) and $\lambda' + 4\kappa = \lambda$ (spread); the difference has no $\kappa$. In larger
+# groups BSR gives the spread too little, and centering the rest. In smaller ones $\kappa$ is
+# negative: the weights are right on average, but a batch's penalty can fall below zero. With groups
+# of one BSR is centering itself, and no pair of numbers helps.
 
 # %%
-def crossing_group_size(mean, variance, n):
-    return n * variance / (mean**2 * (n - 1) + variance)
+def same_weights(bsr_lambda, old, new):
+    new_lambda = bsr_lambda * (old - 1) / (new - 1)
+    return new_lambda, (bsr_lambda - new_lambda) / 4
 
 
-assert checks.check_crossing_group_size(crossing_group_size)
+assert checks.check_same_weights(same_weights)
 
 # %% [markdown]
 # **3.** Three steps: all rewards, part by part, *without* a graph; the loss of the whole batch and
@@ -123,16 +127,12 @@ torch.testing.assert_close(
     accumulated_gradient(torch.matmul, [(h_w[:5], h_l[:5]), (h_w[5:], h_l[5:])], head, 0.1))
 
 # %% [markdown]
-# **4.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
-# (level) and $\lambda' + 4\kappa = \lambda$ (spread); the difference has no $\kappa$. In larger
-# groups BSR gives the spread too little, and centering the rest. In smaller ones $\kappa$ is
-# negative: the weights are right on average, but a batch's penalty can fall below zero. With groups
-# of one BSR is centering itself, and no pair of numbers helps.
+# **4.** Set $G\mu_s^2 = \mathrm{Var}(s)\,(N-G)/(N-1)$ and solve for $G$:
+# $G\,(\mu_s^2 (N-1) + \mathrm{Var}(s)) = N\,\mathrm{Var}(s)$.
 
 # %%
-def same_weights(bsr_lambda, old, new):
-    new_lambda = bsr_lambda * (old - 1) / (new - 1)
-    return new_lambda, (bsr_lambda - new_lambda) / 4
+def crossing_group_size(mean, variance, n):
+    return n * variance / (mean**2 * (n - 1) + variance)
 
 
-assert checks.check_same_weights(same_weights)
+assert checks.check_crossing_group_size(crossing_group_size)
