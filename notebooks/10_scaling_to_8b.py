@@ -94,7 +94,7 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # <details><summary>Answer</summary>
 #
 # `dtype`. With 2 bytes a number has fewer digits, so the loss is rounded. The other two change only
-# when numbers are computed.
+# when numbers are computed. (With BSR the code must take care that this is true: Sections 3, 4.)
 # </details>
 
 # %% [markdown]
@@ -438,8 +438,8 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 
 # %% [markdown]
 # What did this test not cover? It ran 2 layers on a CPU, without `bfloat16` and checkpointing. No
-# two GPUs have run this code, so the limit is a CPU's. And its control changes the group; none averages gradients (Exercise
-# 2 does, with five weights).
+# two GPUs have run this code, so the limit is a CPU's. And its control changes the group; none
+# averages gradients (Exercise 2 does, with five weights).
 #
 # **Answer: yes, on a CPU, with the weights cut by FSDP2. And the test notices a wrong group.**
 

@@ -66,10 +66,6 @@ assert checks.check_first_stage(first_stage)
 # is not far from B's. Beside a right loss the norm tells the reduction. An average is the sum over
 # `ranks`. If each rank has the whole gradient, their sum is `ranks` times that. At step 3 the loss
 # of A and B is still right: AdamW has undone the factor.
-#
-# With bugs 2 and 3 together both numbers are right, and so is the training: the average of whole
-# gradients is the whole gradient. But each rank holds the activations of all pairs and computes all
-# pairs. The split has gained nothing; seconds and memory show that, no loss does.
 
 # %%
 def bug(loss, norm, ranks):
@@ -82,6 +78,11 @@ def bug(loss, norm, ranks):
 
 
 assert checks.check_bug(bug)
+
+# %% [markdown]
+# With bugs 2 and 3 together both numbers are right, and so is the training: the average of whole
+# gradients is the whole gradient. But each rank holds the activations of all pairs and computes all
+# pairs. The split has gained nothing; seconds and memory show that, no loss does.
 
 # %% [markdown]
 # **3.** Causal, but for one rectangle: a rejected token does not see the chosen answer. The chosen
