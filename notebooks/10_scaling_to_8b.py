@@ -501,13 +501,13 @@ checks.check_first_stage(first_stage);
 
 # %% [markdown]
 # **2.** *Which bug is it?* The next cells train Section 4's five weights by AdamW for three steps,
-# on two ranks in one process: rightly, and with one of three bugs.
+# on two ranks in one process: rightly, and with each of three bugs.
 #
 # 1. Each rank squares the mean of its own pairs.
 # 2. In step 5 the ranks' gradients are averaged.
 # 3. In step 4 each rank goes backward for *all* pairs.
 #
-# The table gives each number as a multiple of the right training's.
+# The table's rows have another order. Each number is a multiple of the right training's.
 
 # %%
 def trained(objective, shares, reduce):
