@@ -82,6 +82,14 @@ def test_a_mask_that_is_right_for_equal_answers_alone_is_wrong(hole):
     assert checks_policy.check_may_attend(masked) is False
 
 
+@pytest.mark.parametrize("shortcut", [
+    lambda loss, norm, n: {0.5: 2, 2: 3, 1: 0}.get(round(norm, 3), 1),  # the norm alone
+    lambda loss, norm, n: 1 if abs(loss - 1) > 1e-4 else 0 if abs(norm - 1) < 1e-4 else
+    2 if norm < 1 else 3], ids=["norm", "no ranks"])
+def test_a_diagnosis_that_leaves_out_a_number_is_wrong(shortcut):
+    assert checks_policy.check_bug(shortcut) is False
+
+
 def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():
     def joint(rewards, parts, head, bsr_lambda):
         head, sizes = head.clone().requires_grad_(), [len(w) for w, _ in parts]

@@ -3,9 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch.func import grad
 
-from ..losses import bsr_penalty
 from ..metrics import seed_interval
 from ..studies.statistics import best_of_n
 from .checks import judge, numbers
@@ -219,16 +217,14 @@ def check_first_stage(function: Callable) -> bool:
         (8, 150e9, 0), (8, 1e11, 1), (8, 8e10, 2), (8, 48e9, 3), (8, 24e9, -1), (64, 24e9, 3))])
 
 
-def check_bsr_gradient(function: Callable) -> bool:
-    """Exercise 2 of notebook 10: gradient of BSR's penalty for one rank's pairs, of several groups.
+def check_bug(function: Callable) -> bool:
+    """Exercise 2 of notebook 10: which bug two numbers of the first step show.
 
-    Hint: a reward's derivative is lambda times its group's mean, over the number of groups;
-    rewards.view(groups, -1).mean(1), then pick by mine // size"""
-    rewards, cases = numbers(0, 8, 2) + 1, []
-    for mine, size in (([0, 5, 6], 4), ([7], 2), ([*range(8)], 8)):
-        push = grad(lambda r, size=size: 0.1 * bsr_penalty(*r.unbind(1), size))(rewards)
-        cases.append(((rewards, torch.tensor(mine), size, 0.1), push[mine]))
-    return judge(check_bsr_gradient, function, cases)
+    Hint: a wrong loss is bug 1, whatever the norm is; beside a right one a norm of 1 / ranks is bug
+    2, and a norm of ranks is bug 3"""
+    return judge(check_bug, function, [((loss, norm, n), out) for loss, norm, n, out in (
+        (1.0, 0.5, 2, 2), (1.0, 2.0, 2, 3), (1.3, 2.0, 2, 1), (1.0, 0.1249999, 8, 2),
+        (0.9999999, 8.0, 8, 3), (0.93, 0.5, 2, 1), (1.00002, 0.99998, 2, 0), (1.0, 0.5, 8, -1))])
 
 
 def check_fixed_seconds(function: Callable) -> bool:

@@ -44,8 +44,9 @@ from bsr_lite.course import checks_policy as checks
 
 # %% [markdown]
 # **1.** Sixteen bytes a weight in all; the optimizer's eight are cut first. Stage 3 sends half as
-# much again between the GPUs as the others, so it is the last to take. On 8 GPUs a card of 24 GB
-# holds no stage of the 8 billion: at stage 3 it would need 36. On 64 GPUs it needs 22.
+# much again between the GPUs as the others, so it is the last to take. Take 8 billion weights and
+# 20 GB of activations. On 8 GPUs a card of 24 GB holds no stage: at stage 3 it would need 36. On 64
+# GPUs it needs 22.
 
 # %%
 def first_stage(weights, gpus, activations, card):
@@ -60,21 +61,28 @@ def first_stage(weights, gpus, activations, card):
 assert checks.check_first_stage(first_stage)
 
 # %% [markdown]
-# **2.** A group's $\lambda G\,\bar r^{\,2}$ holds the mean $\bar r$ of $2G$ rewards. So its
-# derivative is $\lambda\,\bar r$, the same for every reward of the group; averaging divides it by
-# the number of groups. Only `rewards` had to cross the GPUs. Bradley-Terry's part needs nothing of
-# another rank.
-#
-# If each of two ranks goes backward for all pairs, each has the whole gradient, and their sum is
-# twice that. The first loss is right, for the rewards are. The gradient's norm is 100% too large.
+# **2.** A is bug 2, B is bug 3, C is bug 1. The loss is computed before anybody goes backward. So
+# only bug 1 changes it at the first step, and a wrong loss is bug 1 whatever the norm is: C's norm
+# is not far from B's. Beside a right loss the norm tells the reduction. An average is the sum over
+# `ranks`. If each rank has the whole gradient, their sum is `ranks` times that. At step 3 the loss
+# of A and B is still right: AdamW has undone the factor.
 
 # %%
-def bsr_gradient(rewards, mine, size, bsr_lambda):
-    means = rewards.view(len(rewards) // size, -1).mean(1)  # (groups,)
-    return bsr_lambda * means[mine // size, None].expand(-1, 2) / len(means)
+def bug(loss, norm, ranks):
+    def near(value, wanted):
+        return abs(value / wanted - 1) < 1e-4
+
+    if not near(loss, 1):
+        return 1
+    return next((k for k, factor in ((0, 1), (2, 1 / ranks), (3, ranks)) if near(norm, factor)), -1)
 
 
-assert checks.check_bsr_gradient(bsr_gradient)
+assert checks.check_bug(bug)
+
+# %% [markdown]
+# With bugs 2 and 3 together both numbers are right, and so is the training: the average of whole
+# gradients is the whole gradient. But each rank holds the activations of all pairs and computes all
+# pairs. The split has gained nothing; seconds and memory show that, no loss does.
 
 # %% [markdown]
 # **3.** Causal, but for one rectangle: a rejected token does not see the chosen answer. The chosen
