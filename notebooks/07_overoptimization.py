@@ -16,8 +16,8 @@
 # (notebook 01). It is 1 where rewards order the answers to a prompt as they should, and 0 where the
 # order is chance.
 #
-# What is to blame? Too many epochs, bad labels, the way of training? **Compared with what?** A
-# lower score names no culprit. Only a control can.
+# What is to blame? Too many epochs? Bad labels? A lower score names no culprit. **Compared with
+# what?** Only a control can tell.
 
 # %% [markdown]
 # Two things go by the name of **over-optimization**.
@@ -27,7 +27,7 @@
 # - A reward is **exploited** when one optimizes *harder* against it, and the reward rises while
 #   quality falls. The reward model itself stays as it is.
 #
-# Section 2 shows the first, Section 3 the second, each beside its control. Sections 1 to 3 are the
+# Section 2 shows the first, Section 3 the second, each beside its controls. Sections 1 to 3 are the
 # first reading. The second, at the end of the page, holds what lies behind them.
 
 # %% [markdown]
@@ -119,8 +119,8 @@ for part in PARTS[1:]:
 # <details><summary>Answer</summary>
 #
 # Nothing here says so. This is a *gap* between two sets at one time. Perhaps response-disjoint is
-# harder to order, for anybody: its prompts are others, too. Overfitting is a *fall* on one set, as
-# training goes on.
+# harder to order, for anybody: its prompts are training prompts, but on other topics. Overfitting
+# is a *fall* on one set, as training goes on.
 # </details>
 #
 # **Answer.** Data can be new in prompts, in sources or in both. A gap between two sets is not yet a
@@ -131,8 +131,8 @@ for part in PARTS[1:]:
 #
 # To find a culprit, we need a place where a score falls and where suspects can be taken away: a
 # *small world* of numbers. It is world A of notebook 04 (*helps* in the library), but with 300
-# pairs for 6,400 and 64 epochs for one. We chose A because BSR gains on new sources there; in other
-# worlds it loses.
+# pairs instead of 6,400 and 64 epochs instead of one. We chose A because BSR gains on new sources
+# there; in other worlds it loses.
 
 # %% [markdown]
 # An answer is a list of 40 numbers, the sum of its prompt's list and one of its own. Ten of the 40
@@ -169,7 +169,8 @@ for part, scores in zip(("training pairs", "prompt-disjoint"), bt[[0, 2]], stric
 
 # %% [markdown]
 # These are the numbers of the start, means over 16 seeds: 16 networks, each with data of its own.
-# From here on we look at **changes**: a score minus the same score at epoch 8.
+# From here on we look at **changes**: a score minus the same score at epoch 8. So epoch 8 is the
+# control for the epochs, and clean labels are the control for the labels.
 #
 # **Predict** four curves. On prompt-disjoint tau falls with false labels. What does it do with
 # clean ones? And what on mutual-disjoint, where sources are new as well, with false and with clean
@@ -249,20 +250,16 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 # %% [markdown]
 # Are .02 of tau much? For scale: the largest gain that the paper reports for BSR is .024 (Table 5).
 #
-# How far does this verdict reach? To *this* network. Language models end in a layer that rescales
-# the states, a *final norm*. A small network with one falls with clean labels, too, though less
-# than with false ones (Section 4). So there something else does harm as well.
+# *How* do more epochs turn false labels into harm, when .990 of the pairs are learned already? We
+# have not looked. Other networks may fall with clean labels, too: Section 4 has one that does.
 #
-# **Answer.** In our small network BT overfits on known sources, and false labels are why. What
-# shows it is one number: the change minus the control's change.
+# And our language models? In *lora* no fall of BT is seen, but a fall of .018 would not have shown.
+# Nor is a gain of BSR over BT shown. (Section 5 has both.)
 
 # %% [markdown]
-# And the paper's claims? We trained language models, too (Section 5). In *lora* no fall of BT is
-# seen. But it saw each pair only once, and its intervals are too wide to show a fall of .018. A
-# *head alone*, trained for 32 epochs, did end lower than after four.
-#
-# In six studies at the paper's weight of the penalty no gain of BSR over BT is shown. That refutes
-# no gain of the paper's: its models and data are others.
+# **Answer.** In our small network BT overfits on known sources. The fall takes both: the epochs
+# after the eighth, and false labels. With clean labels the same epochs bring a rise. The labels'
+# part is one number: the change minus the control's change.
 
 # %% [markdown]
 # ## 3. Exploitation: who is to blame when gold turns down?
@@ -277,13 +274,12 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 # four BT models.
 
 # %% [markdown]
-# BT is the first proxy. We make two more, with known faults:
+# BT is the first proxy. We make three more. Each is gold plus an error, so we know its faults.
 #
-# - *heavy tails*: gold plus noise that is mostly small and rarely huge;
-# - *normal noise*, its control: gold plus noise without huge errors, and so much of it that this
-#   proxy correlates with gold as weakly as *heavy tails* does.
-#
-# **Predict**: under which of the three does gold turn down as $n$ grows?
+# - *heavy tails*: most errors are small, a few are huge.
+# - *normal noise*: errors are often large, none is huge. It correlates with gold as weakly as
+#   *heavy tails* does.
+# - *cut tails*: *heavy tails*, with each error over 3 points cut to 3. The other errors stay.
 
 # %%
 picks, kept = read_table(RUNS / "best_of_n"), np.load(RUNS / "best_of_n/scores.npz")
@@ -297,18 +293,32 @@ def agreed(several):  # mean correlation of several proxies with gold
 
 proxies["heavy tails"] = noisy_gold(gold, agreed(proxies["BT"]), 4)["heavy-tailed noise"]
 proxies["normal noise"] = noisy_gold(gold, agreed(proxies["heavy tails"]), 4)["normal noise"]
+errors = {name: np.array(proxies[name]) - gold for name in ("heavy tails", "normal noise")}
+errors["cut tails"] = np.minimum(errors["heavy tails"], 3)
+proxies["cut tails"] = list(gold + errors["cut tails"])
+print(f"BT's correlation with gold: {agreed(proxies['BT']):.2f}")
+
+# %%
+pd.DataFrame({name: {
+    "half of the errors lie within ±": np.median(abs(error)), "largest error": error.max(),
+    "share of errors over 3": (error > 3).mean(), "correlation with gold": agreed(proxies[name])}
+    for name, error in errors.items()}).T.round(3)
 
 # %% [markdown]
 # The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
 # It is averaged over *all* draws of $n$ from the 64. Intervals are over prompts and seeds. A seed
-# is one of BT's trainings or one draw of the noise.
+# is one of BT's trainings or one draw of the errors.
+#
+# **Predict**: under which of the four proxies does gold turn down as $n$ grows?
 
 # %%
-def gained(proxy):  # (of n, prompts)
-    return np.array([statistics.best_of_n(proxy, gold, n) for n in sizes]) - gold.mean(1)
+def gained(proxy, value=gold):  # (of n, prompts)
+    return np.array([statistics.best_of_n(proxy, value, n) for n in sizes]) - value.mean(1)
 
 
 gains = {name: np.array([gained(proxy) for proxy in several]) for name, several in proxies.items()}
+own = {name: np.array([gained(proxy, proxy) for proxy in several])  # what the proxy itself gains
+       for name, several in proxies.items()}
 for name, key in (("BT", "bt"), ("heavy tails", "heavy-tailed noise")):
     recorded = np.array(picks["methods"][key]["seeds"]) - gold.mean()
     assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
@@ -319,61 +329,84 @@ def both(values):  # (seeds, prompts): mean, 95% half width
     return mean, high - mean
 
 # %%
-TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455"}
-figure, axis = plots.panels(1)
-for name, tint in TINTS.items():
-    mean, half = np.array([both(gains[name][:, i]) for i in range(len(sizes))]).T
-    axis.plot(sizes, mean, "o-", color=tint, markersize=3)
-    axis.fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-    axis.annotate(name, (64, mean[-1]), (6, 0), textcoords="offset points", color=tint, va="center")
-axis.axhline(0, color="black", linewidth=0.8)
-axis.set_xscale("log", base=2)
-axis.set_xticks(sizes, sizes)
-axis.set_xlim(0.95, 125)  # room for the names
-plots.label(axis, "n: answers drawn (band: 95%)", "gain in gold (points)",
-            "Gold turns down under heavy tails, not under BT up to n = 64")
+TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455",
+         "cut tails": "#CC9933"}
+figure, axes = plots.panels(2)
+for axis, curves in zip(axes, (own, gains), strict=True):
+    for name, tint in TINTS.items():
+        mean, half = np.array([both(curves[name][:, i]) for i in range(len(sizes))]).T
+        axis.plot(sizes, mean, "o-", color=tint, markersize=3)
+        axis.fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+        axis.annotate(name, (72, mean[-1]), color=tint, va="center")
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(sizes, sizes)
+    axis.set_xlim(0.9, 260)  # room for the names
+plots.label(axes[0], "n: answers drawn (band: 95%)", "gain in the proxy (its own points)",
+            "the proxy: what is optimized")
+plots.label(axes[1], "n: answers drawn (band: 95%)", "gain in gold (points)",
+            "gold: what is wanted")
+figure.suptitle("Up to n = 64 every proxy rises; gold turns down under heavy tails alone");
 
 # %% [markdown]
-# **What to see.** Under BT and *normal noise* gold rises to the end. Under *heavy tails* it rises,
-# turns and falls, while the proxy rises at every step: the answer is kept for it. In numbers:
+# **What to see.** Left, every proxy rises: the answer is kept for it. Right, gold rises, too, under
+# three of them. Under *heavy tails* it rises, turns and falls: this proxy is **exploited**.
+#
+# In numbers, gold's change from $n = 16$ to 64:
 
 # %%
-for name in TINTS:
-    last = shown(gains[name][:, 6] - gains[name][:, 4], both)  # sizes[6] is 64, sizes[4] is 16
-    print(f"{name:12}  from n = 16 to 64: {last};  correlation {agreed(proxies[name]):.2f}")
+def late(values):  # from n = 16 to 64: sizes[4] and sizes[6]
+    return values[:, 6] - values[:, 4]
+
+
+rows = {name: late(gains[name]) for name in TINTS}
+rows["heavy minus cut tails"] = rows["heavy tails"] - rows["cut tails"]
+rows["errors cut at 6"] = late(np.array(
+    [gained(gold + np.minimum(error, 6)) for error in errors["heavy tails"]]))
+for name, change in rows.items():
+    print(f"{name:22} {shown(change, both)}")
 peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
-assert peak["BT"] == peak["normal noise"] == 6, "gold is highest at n = 64"
-assert peak["heavy tails"] < 6, "gold turns down before"
+assert peak.pop("heavy tails") < 6 == min(peak.values()), "gold turns down in one alone"
 
 # %% [markdown]
-# So *heavy tails* is exploited. Is its weak correlation to blame? No: the control correlates as
-# weakly, .29, and gold rises. What the control lacks is the huge errors. So look at the
-# **favourites**, the answers that are kept: how many have an error over 3 points?
+# What is to blame?
+#
+# - *The weak correlation?* *Normal noise* correlates as weakly, .29, and gold rises. So weak
+#   correlation alone does not do it.
+# - *The huge errors?* *Cut tails* is the same proxy with .018 of its errors cut. As in Section 2,
+#   the number that counts is the difference: *heavy minus cut tails*, -.146 ± .077. It convicts
+#   what the cut took away. (Of *cut tails* alone the interval holds zero.)
+#
+# The cut lifts the correlation, too, from .29 to .34. But at .29 gold rises under *normal noise*.
+#
+# Where we cut matters. Cut at 6, gold still falls by .078 ± .058: on a scale of 5 points even an
+# error of 6 is huge.
+
+# %% [markdown]
+# How can so few errors do it? Look at the **favourites**, the answers that are kept, at $n = 64$.
+# How many have an error of 3 or more, and what do these gain?
 
 # %%
-def favourites(n):
-    rows, above = [], gold - gold.mean(1, keepdims=True)
-    for proxy in proxies["heavy tails"]:
-        huge = (proxy - gold > 3).astype(float)
-        rows.append([statistics.best_of_n(proxy, values, n).mean()
-                     for values in (huge, huge * above, (1 - huge) * above)])
-    share, struck, others = np.mean(rows, 0)
-    return {"share with a huge error": share, "their gain": struck / share,
-            "gain of the others": others / (1 - share)}
+def favourites(name):
+    rows = []
+    for proxy, error in zip(proxies[name], errors[name], strict=True):
+        large = (error >= 3).astype(float)
+        rows.append([statistics.best_of_n(proxy, values, 64).mean()
+                     for values in (large, large * (gold - gold.mean(1, keepdims=True)))])
+    share, gain = np.mean(rows, 0)
+    return {"share with an error of 3 or more": share, "their gain in gold": gain / share}
 
 
-pd.DataFrame({f"n = {n}": favourites(n) for n in (4, 16, 64)}).round(2)
+pd.DataFrame({name: favourites(name) for name in errors}).T.round(2)
 
 # %% [markdown]
-# The more answers are drawn, the *more often* the favourite is one with a huge error: .65 of the
-# time at $n = 64$. The error knows nothing of gold. So such a favourite is little better than a
-# random answer. The gain of the others still rises, but the mean sinks.
+# To have a large error is not yet harm: under *normal noise* .93 of the favourites have one, and
+# these gain .33. Under *heavy tails* they gain .12, little more than a random answer, whose gain is
+# 0. There one error stands out so far that gold has no say. The cut takes away just *how far* they
+# stand out, and they gain .33.
 #
-# At small $n$ huge errors seldom strike, and the other errors are small. So *heavy tails* is ahead
-# of its control there.
-#
-# **Answer.** *Heavy tails* is exploited. Its huge errors are why, not its weak correlation. BT's
-# reward is not exploited up to $n = 64$, by this policy, a source that BT knows.
+# **Answer.** *Heavy tails* is exploited. Its huge errors are why; weak correlation alone would not
+# do it. BT's reward is not exploited here, up to $n = 64$. (The policy is a source that BT knows.)
 
 # %% [markdown]
 # ## Exercises
@@ -381,10 +414,10 @@ pd.DataFrame({f"n = {n}": favourites(n) for n in (4, 16, 64)}).round(2)
 # A fold holds the first hint. The second comes with a wrong answer, or stands in a second fold.
 # Solutions: `notebooks/solutions/`.
 #
-# **1.** *Convict or acquit.* Write `convicted(scores, control)`. Each argument has two rows, a
+# **1.** *Convicted or not.* Write `convicted(scores, control)`. Each argument has two rows, a
 # score at the start and at the end, and one column a seed. In `control` the suspect was taken away.
 # Return 1 where the suspect's part of the change lies below zero, with its whole 95% interval
-# (`metrics.seed_interval`), else 0.
+# (`metrics.seed_interval`), else 0. So 0 says *not convicted*, and acquits nobody.
 #
 # <details><summary>Hint</summary>
 #
@@ -400,35 +433,38 @@ def convicted(scores, control):
 checks.check_convicted(convicted);
 
 # %% [markdown]
-# Then judge BSR, at the paper's weight of the penalty, $\lambda = 10^{-3}$. Its score minus BT's is
-# its **lead**. Below is the change of the lead on prompt-disjoint, with false labels. It says that
-# BSR falls *further* than BT.
+# Then judge BSR, at the paper's weight of the penalty, $\lambda = 10^{-3}$. Let the score be its
+# **lead**, BSR's tau minus BT's, on prompt-disjoint. With false labels the lead sinks as training
+# goes on.
 #
-# Do false labels harm BSR more than BT, then? Guess before your function answers.
+# Are false labels why? Guess before you run the cell.
 
 # %%
 small["bsr-1e-3"] = {labels: trained(world, "bsr-1e-3") for labels, world in LABELS.items()}
 lead = {labels: small["bsr-1e-3"][labels] - small["bt"][labels] for labels in LABELS}
 ends = [lead[labels][2, [0, -1]] for labels in LABELS]  # 2 is prompt-disjoint
-print(f"change of BSR's lead: {shown(ends[0][1] - ends[0][0])};",
-      "false labels convicted:", convicted(*ends))
+for labels, (start, end) in zip(LABELS, ends, strict=True):
+    print(f"{labels} labels: BSR's lead changes by {shown(end - start)}")
+print("false labels convicted:", convicted(*ends))
 
 # %% [markdown]
 # **2.** *A proxy of your own.* Let the proxy be brevity: fewer words, more reward. Plot gold's gain
 # against $n$. Is the proxy exploited?
 #
-# Now find the culprit. Is it the weak correlation with gold? Build the control that decides.
-# `noisy_gold(gold, correlation, 4)["normal noise"]` makes four proxies of a given correlation.
-# `agreed` takes a list of proxies, `gained` one.
+# Suspects are its weak correlation with gold and the answers of under 6 words. Build a control for
+# each. What is the short answers' part of gold's change from $n = 16$ to 64? Give its interval.
+#
+# `noisy_gold(gold, correlation, 4)["normal noise"]` makes four proxies of that correlation.
+# `agreed` takes a list of proxies, `gained` one, `shown` one number a prompt.
 #
 # <details><summary>Hint</summary>
 #
-# Give the control the correlation that brevity has.
+# One control has brevity's correlation. In the other no such short answer may win.
 # </details>
 # <details><summary>Second hint</summary>
 #
-# If the control does not turn down, ask which answers are kept at $n = 64$. What is the mean gold
-# of answers of under 6 words, of 16 to 30, of over 40?
+# `np.where(kept["words"] < 6, -100, brevity)` bars them. Prompt by prompt, subtract this control's
+# change.
 # </details>
 
 # %%
@@ -449,8 +485,7 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # <details><summary>Answers</summary>
 #
 # 1. A control without the cause might have risen.
-# 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided it. The
-#    fall took both.
+# 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided it.
 # 3. Not yet. The two intervals may overlap: look at that of the *difference*.
 # 4. It is no fall. Prompts differ as well as sources, so the set may be harder for anybody.
 # 5. Exploited: the picks moved to where the proxy errs.
@@ -460,16 +495,19 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # %% [markdown]
 # <details><summary>Exercise 1</summary>
 #
-# Acquitted. With clean labels BSR falls behind BT as much, so the difference is +.002 ± .008.
-# Falling further is a *cost of BSR*, with either labels. (On new sources BSR ends ahead, with false
-# labels: Section 4.)
+# Not convicted. With clean labels the lead sinks, too, by .011 ± .004: falling behind is a *cost of
+# BSR* with either labels. The false labels' part is +.002 ± .008. So up to .006 of the loss may
+# still be theirs. (On new sources BSR ends ahead, with false labels: Section 4.)
 # </details>
-#
+
+# %% [markdown]
 # <details><summary>Exercise 2</summary>
 #
-# It is exploited: gold's gain is +.16 at $n = 4$ and -.27 at 64. The correlation, .33, is not why:
-# the control rises to +.43. Brevity errs at its end: answers of 16 to 30 words have gold 3.61,
-# those of under 6 have 2.58.
+# It is exploited: gold's gain is +.16 at $n = 4$ and -.27 at 64. The weak correlation, .33, alone
+# is not why: its control rises to +.43.
+#
+# The short answers' part is -.197 ± .087: convicted. But they are not alone. Without them gold
+# still falls, by .149 ± .069. With all answers of under 12 words barred no fall is seen.
 # </details>
 
 # %% [markdown]
@@ -479,18 +517,18 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # |---|---|---|---|
 # | change on prompt-disjoint, as training goes on | no fall | -.018, 64 epochs | fewer epochs |
 # | a set's change minus that with clean labels | near 0 | -.055, mutual-disjoint | cleaner labels |
-# | gold of the best of 64 over 16 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
+# | gold's change, $n = 16$ to 64 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
 #
 # No clean labels? Have a part relabelled with care, or flip some yourself. Compare both trainings.
 
 # %% [markdown]
 # ## What you know now
 #
-# The fall of the start, from .774 to .756, has a culprit: false labels. With clean ones the same
-# epochs bring a rise. And when gold turned down under *heavy tails*, a control acquitted the weak
-# correlation.
+# The fall of the start, from .774 to .756, took two: many epochs and false labels. With clean
+# labels the same epochs bring a rise. And when gold turned down under *heavy tails*, a control
+# convicted its huge errors.
 #
-# **A lower score convicts nobody until you train the same model without the suspected cause.**
+# **A lower score convicts nobody until you repeat the run without the suspected cause.**
 #
 # Next: **08 · How does a policy learn from a reward?**
 
@@ -524,13 +562,16 @@ from bsr_lite.studies.records import read_runs, watched
 # %%
 one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
               for labels, world in LABELS.items()}
-table(changes(one_length), ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
+columns, last = changes(one_length), "false minus clean"
+columns["last, minus the same without the norm"] = columns[last] - changes(small["bt"])[last]
+table(columns, ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. On prompt-disjoint it is -.044 with the norm and -.043 without: false labels do their harm
-# here, too. With them prompt-disjoint falls by .064. So a fall needs no dispersion.
+# It is not seen to be: on prompt-disjoint the two differ by -.001 ± .009. False labels do their
+# harm here, too, -.044 ± .012. With them prompt-disjoint falls by .064. So a fall needs no
+# dispersion.
 #
 # With clean labels it falls by .020. There no label is false, so with a final norm something else
 # does harm as well. We have not looked for it.
@@ -575,7 +616,7 @@ for labels, fill, aside in (("false", None, -0.1), ("clean", "white", 0.1)):
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(4), [part.replace("_", "-") for part in PARTS])
 plots.label(axis, "known sources                                             new sources",
-            "tau (in-domain: accuracy); bars: 95%",
+            "BSR minus BT at epoch 64, tau\n(in-domain: accuracy); bars: 95%",
             "With false labels BSR (1e-3) ends ahead on new sources (hollow: clean labels)")
 
 # %% [markdown]
@@ -865,7 +906,7 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # **Predict** the word for our *language models*. A star marks a claim of ours.
 #
 # 1. BT overfits.
-# 2. False labels are why.*
+# 2. False labels are a cause.*
 # 3. BSR at $10^{-3}$ falls less than BT.
 # 4. BSR at $10^{-3}$ ends higher than BT.
 # 5. Best-of-$n$ by BT loses gold.*
@@ -880,7 +921,7 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # |---|---|---|
 # |1 BT's change|known sources **shown**, new **open**|**open**|
 # |2 *false minus clean*|**shown**|not tested|
-# |3 lead, change|prompt-disjoint **against**|not tested|
+# |3 lead, change|prompt-disjoint **against**, new: not tested (no fall)|not tested|
 # |4 lead, end|prompt-disjoint **against**, new **shown**|17 of 18 **open**|
 # |5 gold, $n$ 16 to 64|not tested|**against**|
 # |6 spread of $\lVert h\rVert$|**shown**|**open** (02, Section 5)|
