@@ -111,7 +111,7 @@ Markdown(tables.table(["along", "`across`", "`within`", "`new`"], rows))
 
 # %% [markdown]
 # Training shows 6,400 pairs, each once. Which answer of a pair wins is *drawn*: the better one wins
-# more often, by Bradley-Terry's rule. So labels are noisy.
+# more often, by Bradley-Terry's rule.
 #
 # A network with one hidden layer turns $x$ into a state $h$. A linear *head* turns the state into a
 # reward, $r = W_p^\top h$. The head learns so slowly that it hardly moves, as in the paper.
@@ -156,17 +156,16 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # BSR takes its penalty on groups of $G$ pairs, here 32. Let $\mu_s$ be the mean of the pair means
 # $s$ over all pairs. On average over groups the penalty is (03, Section 2)
 #
-# $$\lambda\,\bigl(G\,\mu_s^2 + \mathrm{Var}(s)\bigr).$$
+# $$\lambda\,G\,\mu_s^2 + \lambda\,\mathrm{Var}(s).$$
 #
 # In words: the squared level, with the weight $G$, plus the spread.
 
 # %% [markdown]
 # Now bring in the weights. A pair's **center** is the middle of its two states, $c = (h_w +
 # h_l)/2$. The reward of the center is the pair mean: $s = W_p^\top c$. Let $\mu_c$ be the mean of
-# all centers, the **mean state**, and $\Sigma_c$ their covariance. Then
+# all centers, the **mean state**, and $\Sigma_c$ their covariance. Then the penalty is
 #
-# $$\lambda\,\bigl(G\,\mu_s^2 + \mathrm{Var}(s)\bigr) =
-# \underbrace{\lambda\,G\,(W_p^\top \mu_c)^2}_{\text{level}} +
+# $$\underbrace{\lambda\,G\,(W_p^\top \mu_c)^2}_{\text{level}} +
 # \underbrace{\lambda\,W_p^\top \Sigma_c\,W_p}_{\text{spread}}.$$
 #
 # In words: each term is a **tax** on weights. *The spread term taxes weight along directions in
@@ -174,14 +173,16 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 
 # %% [markdown]
 # What stands against the tax? BT does. But BT sees only the difference of a pair's two answers. So
-# it holds the weight along a direction only if the two answers differ along it. We call the mean
-# squared difference of a pair's answers the **evidence** on that direction.
+# it holds the weight along a direction only if the two answers differ along it. We call their mean
+# squared difference along it the **evidence**.
 #
 # Tax and evidence pull against each other. So divide the one by the other. *The rule: the larger a
 # direction's **tax over evidence**, the less of its weight is left.*
-#
-# Here states are fixed and the head learns. In our networks it is the other way round. For them the
-# rule is a *conjecture*, about directions of $x$: from here on $x$ takes the place of $h$.
+
+# %% [markdown]
+# So far states were fixed, and the head learned. In our networks what stands before the head
+# learns. For them the rule is a *guess*, about directions of $x$. A network's weight along such a
+# direction is the slope of its reward there, by linear regression.
 
 # %% [markdown]
 # ## 3. Three questions
@@ -195,18 +196,34 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # compare: *where is tax over evidence larger?* If on the signal, the penalty should cost.
 
 # %% [markdown]
-# If on the nuisance, the penalty can gain: weight there is noise. Labels are noisy, and BT fits
-# their noise. Where the two answers of a pair hardly differ, even a large weight hardly changes the
-# loss. So the less evidence, the larger this noise.
-#
-# The noise harms only where new answers differ. So a gain needs three things of a nuisance
-# direction:
-# - *pairs* differ along it, so that it is taxed;
-# - the two *answers of a pair* hardly do, so that BT's weight is noise and easily lost;
-# - *new answers* to one prompt do, so that the noise would put them in a wrong order.
+# If on the nuisance, the penalty can gain. Gold has no weight there. So any weight of BT there is
+# an **error**. How large is it in A? Of the thirty nuisance weights we take the length.
+
+# %%
+GOLD = worlds.gold_direction() / 2  # gold's direction; gold's weights are 2 in length
+
+
+def weights_of(letter):
+    """Weight on the signal, length of those on the nuisance, (seeds, methods) each."""
+    slopes = seen[letter][STEPS]["slopes"]  # (seeds, 40, methods), over answers new in both ways
+    return slopes.mT @ GOLD, slopes[:, worlds.SIGNAL:].norm(dim=1)
+
+
+signal, nuisance = (x[:, 0].mean() for x in weights_of("A"))  # of BT
+print(f"A, BT's weight: {signal:.2f} on the signal, {nuisance:.2f} on the nuisance (gold: 2 and 0)")
 
 # %% [markdown]
-# The figure draws 40 training pairs of each world. Look for three things:
+# Why does BT leave this error? Where the two answers of a pair hardly differ, even a wrong weight
+# hardly changes the loss. So *the less evidence, the larger an error may stay*.
+#
+# It harms only where new answers differ. So a gain needs three things of a nuisance direction:
+# - *pairs* differ along it, so that it is taxed;
+# - the two *answers of a pair* hardly do, so that BT leaves an error and the tax takes it easily;
+# - *new answers* to one prompt do, so that the error changes their order.
+
+# %% [markdown]
+# The figure draws 40 training pairs of each world.
+#
 # - How far do the orange centers scatter? Spread's tax.
 # - How long are the blue segments? The evidence.
 # - How do the black crosses differ? They are new answers to one prompt, the ringed one.
@@ -214,8 +231,7 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # %%
 def sketch(axis, letter):
     some, sets = worlds.draw(worlds.WORLDS[WORLDS[letter]], 1)
-    gold = worlds.gold_direction() / 2  # gold's weights are 2 in length
-    pairs, new = (torch.stack([x @ gold, x[..., -1]])  # along the signal, along a nuisance
+    pairs, new = (torch.stack([x @ GOLD, x[..., -1]])  # along the signal, along a nuisance
                   for x in (some[0, :40], sets["response_disjoint"][0, 0]))
     centers = pairs.mean(2)  # pairs: (2, 40, 2)
     blue = axis.plot(*pairs.mT, color=plots.COLORS["bt"], linewidth=1)
@@ -250,7 +266,7 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean state;
 # Now in numbers: for each term its tax over evidence, measured on drawn pairs.
 
 # %%
-directions = worlds.gold_direction() / 2, torch.eye(40)[-1]  # as in the figure
+directions = GOLD, torch.eye(40)[-1]  # as in the figure
 rows = []
 for letter, name in WORLDS.items():
     pairs, ratios = worlds.draw(worlds.WORLDS[name], 32)[0], []  # (32, 6400, 2, 40)
@@ -265,8 +281,8 @@ Markdown(tables.table(["tax over evidence", "spread: signal", "spread: nuisance"
 
 # %% [markdown]
 # Along the nuisance level taxes nothing. BSR's tax is the sum of both terms. So *a penalty should
-# help where its tax over evidence is larger on nuisance that new answers differ in. It should cost
-# where it is larger on the signal.*
+# cost where its tax over evidence is larger on the signal. It should help where it is larger on
+# nuisance in which new answers differ and a pair's answers hardly do.*
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
@@ -290,16 +306,15 @@ Markdown(tables.table(["world A, BT alone", "tau, ± 95% over seeds"], rows))
 # <details><summary>Answer: why?</summary>
 #
 # Tau compares answers to *one* prompt. Answers of new sources differ along the nuisance, where BT's
-# weights are noise. Answers of training's sources hardly differ there, even to a new prompt.
+# weight is an error. Answers of training's sources hardly differ there, even to a new prompt.
 # </details>
 
 # %% [markdown]
 # ## 5. Which term does it?
 #
 # *Is it the spread term that helps and costs, or the level term?* Section 1 also trained BT with
-# the spread term alone (`losses.spread_penalty`), at the same $\lambda$. So BSR minus BT shows the
-# whole penalty, spread alone minus BT the spread term. BSR minus spread alone shows what the level
-# term adds *beside spread*.
+# the spread term alone (`losses.spread_penalty`), at the same $\lambda$. So spread alone minus BT
+# shows the spread term. BSR minus spread alone shows what the level term adds *beside spread*.
 #
 # **Predict** with Section 3's table, for new sources: in which worlds does the *spread* term help,
 # in which does it cost? In which does adding the *level* term cost?
@@ -327,8 +342,7 @@ def draw_paired(axis, differences, kinds):
     axis.set_xlim(-0.5, len(differences) - 0.5)
 
 # %% [markdown]
-# Look first at the green bars, for the spread term. Then at the brown bars, for what the level term
-# adds.
+# Look first at green, for the spread term. Then at brown, for what the level term adds.
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
@@ -348,47 +362,42 @@ figure.suptitle("New sources: spread gains in A and B, costs in C; adding level 
 # *Spread*: in A and B it taxes the nuisance harder, and new answers differ in it: a gain. In C it
 # taxes the signal harder: a cost.
 #
-# *Level*: in B it taxes the signal: a cost. (Yet 144 there, against spread's 113 on the nuisance,
-# is nearly a tie: see Section 6.) In A and C it has nothing to tax. So Section 3 does *not* explain
-# the small cost in A.
+# *Level*: in B it taxes the signal: a cost. In A and C it has nothing to tax. So Section 3 does
+# *not* explain its cost in A.
 # </details>
 
 # %% [markdown]
-# So the rule gives the sign of the *spread* term in all three worlds. (Whether its reason is right,
-# too, Section 10 asks: second reading.)
+# So the rule gives the sign of the *spread* term in all three worlds. Is its reason right, too?
+# Then spread must leave a smaller share of BT's weight where it taxes harder.
+
+# %%
+kept, rows = {}, []
+for letter in WORLDS:
+    kept[letter] = [x / x[:, :1] for x in weights_of(letter)]  # shares of BT's, (seeds, methods)
+    both = (seed_interval(share[:, 2]) for share in kept[letter])  # spread alone
+    rows.append([TITLES[letter], *("{:.2f} ± {:.2f}".format(*x) for x in both)])
+Markdown(tables.table(["share of BT's weight that spread alone leaves, ± 95% over seeds", "signal",
+                       "nuisance"], rows))
+
+# %% [markdown]
+# It does: in A and B less is left of the nuisance, in C of the signal.
 #
 # **The lesson's idea. In one pass over fresh pairs, BSR's spread term takes weight from what tells
-# *pairs* apart but hardly the two *answers of a pair*. In our worlds A to C that helped where it
-# was nuisance that new answers differ in, and cost where it was quality.**
+# *pairs* apart but hardly the two *answers of a pair*. In our worlds A to C this helped where it
+# was nuisance, and cost where it was quality.**
 
 # %% [markdown]
 # ## 6. Where does the rule end?
 #
-# *We built A, B and C for the rule. Does it hold elsewhere?* First a B with a mean of 2, not 3.
-#
-# **Predict** by Sections 2 and 3: what is left of the level term's 144? Does the rule now foretell
-# a gain of BSR, or a cost?
-
-# %%
-nearer = dataclasses.replace(worlds.WORLDS["mean on the signal"], level=2.0)
-x = worlds.draw(nearer, SEEDS)[0] @ directions[0]  # along the signal
-evidence = x.diff(dim=-1).square().mean()
-print(f"level on the signal, tax over evidence: {G * x.mean() ** 2 / evidence:.0f}")
-bt, bsr, _ = worlds.train(nearer, OBJECTIVES, SEEDS, looks=1)[STEPS]["response_disjoint"].T
-print("BSR minus BT: {:+.3f} ± {:.3f}".format(*seed_interval(bsr - bt)))
-
-# %% [markdown]
-# On the nuisance spread's 113 is as before, and larger than 64: the rule foretells a gain. Yet BSR
-# costs .035. So *the rule names the direction that the level term taxes, but not how much it costs
-# our networks.* (A constant added to all rewards could move the level at no cost. Section 7, second
-# reading, asks what keeps the networks from it.)
-#
-# Next two more worlds, from a record with more seeds.
-#
-# - *Neutral*: all standard deviations are 1, along every direction.
+# *We built A, B and C for the rule. Does it hold elsewhere?* Two more worlds, from a record with
+# more seeds:
+# - *neutral*: all standard deviations are 1, along every direction;
 # - *64 epochs*: as A, but with only 300 pairs, seen 64 times.
 #
-# **Predict** by Section 3: what does the spread term do in each?
+# And one more penalty, in all five: the level term *alone*. Only in B is the mean of $x$ not zero.
+#
+# **Predict** by Section 3: what does the spread term do in the two new worlds? What does the level
+# term alone do in A?
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -401,63 +410,71 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
         run_study(Path(f"bsr_lite/configs/{study}.yaml"))
 
 # %%
-record, rows = json.loads((RUNS / "worlds/results.json").read_text())["worlds"], []
-for name, title in (("helps", "A, 32 seeds"), ("neutral", "neutral, 32 seeds"),
-                    ("64 epochs", "64 epochs, 16 seeds")):
-    found = (record[name]["objectives"][m]["difference"]["response_disjoint"]
-             for m in ("spread-1e-2", "bsr-1e-2"))
-    rows.append([title, *("{:+.3f} ± {:.3f}".format(*x) for x in found)])
-Markdown(tables.table(["tau on new sources minus BT's, ± 95% over seeds", "spread alone",
-                       "BSR"], rows))
+record = json.loads((RUNS / "worlds/results.json").read_text())["worlds"]
+RULE = {"helps": (1, 0), "mean on the signal": (1, -1), "hurts": (-1, 0), "neutral": (0, 0),
+        "64 epochs": (1, 0)}  # foretold of spread, of level: 1 a gain, -1 a cost, 0 neither
+
+
+def draw_row(axis, y, kind, name, side):
+    """Grey: where the rule puts the differences; dots: where they lie."""
+    axis.barh(y, 0.6 * side or 0.012, 0.84, left=0 if side else -0.006, color="0.85")
+    for size, dy, fill in (("1e-2", -0.2, "full"), ("1e-1", 0.2, "none")):
+        if f"{kind}-{size}" in record[name]["objectives"]:
+            found = record[name]["objectives"][f"{kind}-{size}"]["difference"]
+            mean, half = found["response_disjoint"]
+            axis.errorbar(mean, y + dy, xerr=half, fmt="o", fillstyle=fill, capsize=3,
+                          color=plots.COLORS[kind])
+            axis.text(0.16, y + dy, f"{mean:+.3f}{'' if mean * side > 0 else ' ✗'}", va="center")
 
 # %% [markdown]
-# In *neutral* tax over evidence is the same along every direction. So by the rule no order should
-# change. Yet the spread term costs .013: small beside its gain of .052 in A, but decided.
+# Grey is where the rule puts a difference: right of zero a gain, left a cost, a line where no order
+# should change. Hollow dots have ten times the $\lambda$. Look for dots outside the grey (✗).
+
+# %%
+figure, axes = plots.panels(2, sharex=True, sharey=True)
+for column, (axis, kind) in enumerate(zip(axes, ("spread", "level"), strict=True)):
+    for y, (name, foretold) in enumerate(RULE.items()):
+        draw_row(axis, y, kind, name, foretold[column])
+    plots.label(axis, "tau minus BT's, new sources (95% over seeds)", "", f"{kind} alone")
+axis.set(xlim=(-0.54, 0.32), xticks=(-0.4, -0.2, 0, 0.2), ylim=(4.5, -0.5))
+axis.set_yticks(range(5), ["A", "B", "C", "neutral", "64 epochs"])
+figure.suptitle("The rule (grey) fails for spread in neutral and with 64 epochs, "
+                "for level alone everywhere but in B");
+
+# %% [markdown]
+# **What to see.** *Spread* has the foretold sign in A, B and C. In *neutral* tax over evidence is
+# the same along every direction: no order should change. Yet spread costs .013, and .067 at ten
+# times $\lambda$. With *64 epochs* the rule foretells a gain, and spread costs .068.
 #
-# With *64 epochs* the rule foretells a gain, and fails outright: the spread term costs .068. Yet
-# BSR, with the level term beside it, gains .024. We do not know why.
+# *Level alone* costs in all five worlds, in A far more than beside spread. The rule foretells a
+# cost in B only.
 #
-# So *the rule is one for a single pass over fresh pairs, and even there it does not say all.*
+# So *in one pass the rule gave spread's sign where one direction is taxed much harder than another.
+# It gives no sizes, and it is no rule for the level term alone.*
 
 # %% [markdown]
 # And a language model? We trained one as a reward model, in a world made like A. Every answer ends
 # in a *postscript* about something else. In training all answers to a prompt share one. In three
-# sets each answer has its own: rewritten answers, new sources, new sources on new prompts. So the
-# rule foretells gains there.
+# sets each answer has its own. So the rule foretells gains there.
 #
-# The cell averages tau over these sets, for three seeds. Spread alone has ten times BSR's
-# $\lambda$. So compare each with BT, not with the other: *which part does it* cannot be seen here.
+# Each penalty has three runs. Spread alone has ten times BSR's $\lambda$: compare each with BT, not
+# with the other.
 
 # %%
-NEW = ("prompt_shifted", "response_disjoint", "mutual_disjoint")
-study = read_table(RUNS / "study_postscript")
-for name, method in (("BSR", "bsr-1e-2"), ("spread alone", "spread-1e-1")):
-    change = np.mean([np.subtract(study[method][part]["seeds"], study["bt"][part]["seeds"])
-                      for part in NEW], 0)  # (3 seeds,)
-    print("{} minus BT: {:+.3f} ± {:.3f}".format(name, *seed_interval(change)))
-below = [np.less(study["bsr-1e-2"][part]["seeds"], study["bt"][part]["seeds"]) for part in NEW]
-print("BSR is below BT in", np.sum(below), "of", np.size(below), "values (three sets, three seeds)")
-print("BSR minus BT, rewritten answers alone: {:+.3f} ({:+.3f} to {:+.3f})".format(
-    *study["bsr-1e-2"]["prompt_shifted"]["difference"]))
-shared, own = (study["bt"][part]["seeds"] for part in ("prompt_disjoint", "prompt_shifted"))
-print("control, what postscripts of their own cost BT: {:.3f} ± {:.3f}".format(
-    *seed_interval(np.subtract(shared, own))))
+NEW = {"prompt_shifted": "the same answers, rewritten", "response_disjoint": "new sources",
+       "mutual_disjoint": "new sources, new prompts"}
+PAIR = "bsr-1e-2", "spread-1e-1"
+study, FORM = read_table(RUNS / "study_postscript"), "{:+.3f} ({:+.3f} to {:+.3f})"
+rows = [[title, *(FORM.format(*study[method][part]["difference"]) for method in PAIR)]
+        for part, title in NEW.items()]
+by_run = [np.mean([np.subtract(study[method][part]["seeds"], study["bt"][part]["seeds"])
+                   for part in NEW], 0) for method in PAIR]  # (3 runs,) each
+rows.append(["their average, run by run", *(", ".join(f"{x:+.3f}" for x in y) for y in by_run)])
+Markdown(tables.table(["tau minus BT's (95% over seeds and topics)", "BSR", "spread alone"], rows))
 
 # %% [markdown]
-# No gain is seen: both averages' intervals hold zero. But BSR lies below BT in all nine values, and
-# on rewritten answers its whole interval is below zero: a cost, where the rule foretells a gain.
-#
-# Perhaps there was no gain to be had. The control compares the same answers, once with shared
-# postscripts and once with their own. BT loses .027 by its own ones, and this interval holds zero,
-# too. That would explain a missing gain, but no cost.
-#
-# So *on a language model the rule is not confirmed.*
-
-# %% [markdown]
-# And language models at large? Count every study of trained ones with three seeds or more, this one
-# included (06, Sections 5 and 11). Of 160 differences to BT 18 are decided, where chance gives 8.
-# **17 of the 18 are costs.** Most of these studies do not have data like A: they do not test the
-# rule.
+# No gain is decided. BSR fell in all three runs, decided on one set of three. So *on a language
+# model the rule is not confirmed.*
 
 # %% [markdown]
 # ## Exercises
@@ -465,13 +482,13 @@ print("control, what postscripts of their own cost BT: {:.3f} ± {:.3f}".format(
 # A fold holds the first hint, a wrong answer's checker the second. Solutions: `solutions/`.
 
 # %% [markdown]
-# **1.** *Which of two directions keeps more?* A direction is three numbers: `across` and `within`
-# as in Section 1, and `mean`, how far all $x$ are moved along it. You get two such triples, `first`
-# and `second`, and $G$ as `group`. Compute for each *evidence over BSR's tax* (both terms). Return
-# the first's over the second's.
+# **1.** *Which direction is taxed harder?* A direction is three numbers: `across` and `within` as
+# in Section 1, and `mean`, how far all $x$ are moved along it. You get two such triples, `signal`
+# and `nuisance`, and $G$ as `group`. Compute for each BSR's *tax over evidence* (both terms).
+# Return the signal's over the nuisance's.
 #
-# Signal first, nuisance second gives about 301 in A and .04 in C. Above 1 the signal keeps more.
-# What is it in B? Below which mean would it foretell a gain there? Do Section 6's networks agree?
+# It is about .003 in A and 24 in C. Below 1 the signal keeps more. At which mean would it be 1 in
+# B? (Trained networks turn from gain to cost elsewhere: see the solution.)
 #
 # <details><summary>Hint</summary>
 #
@@ -480,17 +497,17 @@ print("control, what postscripts of their own cost BT: {:.3f} ± {:.3f}".format(
 # </details>
 
 # %%
-def evidence_over_tax(first, second, group):
+def tax_over_evidence(signal, nuisance, group):
     return None
 
 
-checks.check_evidence_over_tax(evidence_over_tax);
+checks.check_tax_over_evidence(tax_over_evidence);
 
 # %% [markdown]
 # **2.** *Take the gain away.* In A (*helps* in the library) BSR and spread gain. Change **one** of
 # Section 1's numbers so that less is gained. One way is `across=(0.5, 0.5)`: signal first, and only
-# the nuisance's is new. Find two more. Which of the three leaves spread a gain? Note a forecast for
-# each, then run the cell: ten seconds or so, no checker.
+# the nuisance's is new. Find two more. Which of the three leaves spread a gain? Forecast
+# each, then run the cell (ten seconds or so, no checker).
 #
 # <details><summary>Hint</summary>
 #
@@ -539,8 +556,8 @@ if mine is not None:
 # 3. The evidence grows. The tax hardly does, because prompts differ far more. So more of the signal
 #    is kept.
 # 4. Nothing: all rewards halve, and no order changes. Only unequal shrinking counts.
-# 5. Hardly: answers of training's sources hardly differ along the nuisance. So weight there hardly
-#    matters. (Section 8: no gain is seen.)
+# 5. Hardly: answers of training's sources hardly differ along the nuisance. (Section 8: no gain is
+#    seen.)
 # </details>
 
 # %% [markdown]
@@ -557,15 +574,16 @@ if mine is not None:
 # ## What you know now
 #
 # **To repeat: in one pass over fresh pairs, BSR's spread term takes weight from what tells *pairs*
-# apart but hardly the two *answers of a pair*. In our worlds A to C that helped where it was
-# nuisance that new answers differ in, and cost where it was quality.**
+# apart but hardly the two *answers of a pair*. In our worlds A to C this helped where it was
+# nuisance, and cost where it was quality.**
 
 # %% [markdown]
-# - A, B and C were built for the rule behind it: *tax over evidence*.
-# - Adding the level term cost most in B, where the mean state lies on quality. With a mean of 2 BSR
-#   still cost, against the rule.
-# - The rule does not explain the small costs: spread's in *neutral*, level's in A. With 64 epochs
-#   it fails. A language model did not confirm it: BSR cost on rewritten answers.
+# - A, B and C were built for the rule behind it, *tax over evidence*. It fails for spread with 64
+#   epochs, and in *neutral*: there the cost grows from .013 to .067 at ten times $\lambda$.
+# - For the level term alone it is no rule: that cost in all five worlds, .101 in A.
+# - A language model did not confirm it. BSR fell in all three runs, decided on one set of three.
+# - On data like A the spread term can bring a gain such as the paper's. Whether the paper's data
+#   are like A we cannot say.
 
 # %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
@@ -576,9 +594,8 @@ if mine is not None:
 # %% [markdown]
 # ## Second reading
 #
-# Why the level term costs (Section 7), more worlds (8), the rule as a formula (9), and the rule put
-# to the test: in networks (10), on a language model's states (11), in its training (12). Exercises
-# 3 and 4 need it.
+# Why the level term costs (Section 7), more worlds (8), the rule as a formula (9). It is put to the
+# test in networks (10), on a language model's states (11), in its training (12).
 
 # %% [markdown]
 # ## 7. Why does the level term cost?
@@ -651,10 +668,12 @@ Markdown(text)
 
 # %% [markdown]
 # In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain in A is not BSR's own:
-# centering gains as much as spread. With 64 epochs and clean labels each term alone
-# costs, too, and BSR is undecided.
+# centering gains as much as spread.
 #
-# *Level alone* is no good control for the level term inside BSR: in A it costs .101 alone, but .016
+# With 64 epochs each term alone costs, yet BSR, which has both, gains .024. We do not know why.
+# With clean labels, too, each alone costs, and BSR is undecided.
+#
+# So *level alone* is no control for the level term inside BSR. In A it costs .101 alone, but .016
 # beside spread.
 
 # %% [markdown]
@@ -741,20 +760,9 @@ for name in ("helps", "neutral"):
 # %% [markdown]
 # ## 10. Does a trained network follow?
 #
-# Measure the slopes of Section 5's networks: a linear regression of their rewards on $x$, over
-# answers of new sources to new prompts. One slope is that along gold's direction. The other is the
-# length of the slopes along the thirty nuisance coordinates. Of both take the share that a penalty
-# leaves of BT's.
-
-# %%
-kept, gold = {}, worlds.gold_direction() / 2
-for letter, looks in seen.items():
-    slopes = looks[STEPS]["slopes"]  # (seeds, 40, methods)
-    signal = torch.einsum("sdm,d->sm", slopes, gold)  # (seeds, methods)
-    nuisance = slopes[:, worlds.SIGNAL:].norm(dim=1)
-    kept[letter] = signal / signal[:, :1], nuisance / nuisance[:, :1]  # over BT's
-
-# %% [markdown]
+# Section 5 measured the shares of BT's weights that spread alone leaves, over answers of new
+# sources to new prompts. Here BSR's stand beside them.
+#
 # In the figure a point is a world and a penalty. Look at which side of the line it lies. Above the
 # line the signal keeps the larger share. The number is the change of tau.
 
@@ -772,7 +780,7 @@ for letter, (signal, nuisance) in kept.items():
 axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
 axis.text(0.13, 0.07, "equal shares")
 axis.set(xlim=(0, 1), ylim=(0, 1))
-plots.label(axis, "nuisance: share of BT's slope kept", "signal: share kept",
+plots.label(axis, "nuisance: share of BT's weight kept", "signal: share kept",
             "numbers: tau minus BT's, new sources")
 figure.suptitle("In these six tau gains above the line of equal shares, and loses below it");
 
@@ -782,8 +790,9 @@ figure.suptitle("In these six tau gains above the line of equal shares, and lose
 # and BSR just below the line. So the *direction* of the rule carries over from a linear head to
 # these networks.
 #
-# The *sizes* do not. In A BSR leaves about half of BT's slope along the nuisance, where the formula
-# says a twentieth.
+# The *sizes* do not. In A BSR leaves about half of BT's weight on the nuisance, where the formula
+# says a twentieth. In B it leaves nearly equal shares, and yet costs .105. So weights on $x$
+# explain at most a part of that cost.
 
 # %% [markdown]
 # Are calmer norms a sign of a better model? The paper's Fig. 2 has norms disperse under BT. Here
@@ -885,8 +894,13 @@ figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie n
 # | plain | all five | after them | `study_terms` |
 #
 # *The positive control failed.* A penalty can gain back only what rewriting costs BT. We asked
-# before the runs for .06 or more. It was .027, undecided (Section 6).
-#
+# before the runs for .06 or more. It was .027, and the interval holds zero:
+
+# %%
+shared, own = (study["bt"][part]["seeds"] for part in ("prompt_disjoint", "prompt_shifted"))
+print("{:.3f} ± {:.3f}".format(*seed_interval(np.subtract(shared, own))), "(95% over seeds)")
+
+# %% [markdown]
 # **Predict** from Section 11's figure: which lies above BT with postscripts: level 1e-2 alone, BSR
 # 1e-2, spread 1e-1 alone?
 
@@ -927,16 +941,19 @@ figure.suptitle("Three of six forecasts (black) miss; "
 
 # %% [markdown]
 # **What to see.** A forecast misses if it lies outside the interval. Three do: with postscripts
-# BSR's and spread's, in the plain world spread's.
-#
+# BSR's and spread's, in the plain world spread's. The other three are near zero and lie in wide
+# intervals: no success either.
+
+# %% [markdown]
 # *With postscripts* spread lies above BT in every seed. BSR and level lie below, though BSR was
 # foretold a gain. All three intervals hold zero. The failed control may explain a missing gain, but
-# not BSR's cost on rewritten answers (Section 6).
+# not the decided cost on rewritten answers.
 #
 # *In the plain world* spread lies above BT in all four seeds, against its forecast. These intervals
 # take the prompts as fixed, those of notebook 06 do not.
 #
-# So *the rule's forecasts hold in part on fixed states. In training half of them miss.*
+# So *on fixed states, with rewritten postscripts, the forecasts are not contradicted. In training
+# half of them miss.*
 
 # %% [markdown]
 # ### Exercise 3

@@ -10,15 +10,15 @@ from .checks import judge, numbers
 
 # ---- 04_when_bsr_helps ---------------------------------------------------------------------------
 
-def check_evidence_over_tax(function: Callable) -> bool:
-    """Exercise 1 of notebook 04: evidence over tax along one direction, over that along another.
+def check_tax_over_evidence(function: Callable) -> bool:
+    """Exercise 1 of notebook 04: tax over evidence along one direction, over that along another.
 
     Hint: the evidence is 2 within^2, for two answers differ by two independent parts; the tax is
     across^2 + within^2 / 2 + G mean^2"""
-    cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (1 / 0.75) / (0.04 / 9.02)),
-             (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (1 / 36.75) / (0.04 / 9.02)),
-             (((1.0, 1.0, 0.0), (1.0, 1.0, 0.5), 8), 3.5 / 1.5)]
-    return judge(check_evidence_over_tax, function, cases)
+    cases = [(((0.5, 1.0, 0.0), (3.0, 0.2, 0.0), 32), (0.75 / 1) / (9.02 / 0.04)),
+             (((0.5, 1.0, 1.5), (3.0, 0.2, 0.0), 16), (36.75 / 1) / (9.02 / 0.04)),
+             (((1.0, 1.0, 0.0), (1.0, 1.0, 0.5), 8), 1.5 / 3.5)]
+    return judge(check_tax_over_evidence, function, cases)
 
 
 def check_noise_ratio(function: Callable) -> bool:

@@ -47,17 +47,17 @@ from bsr_lite.studies.records import read_table
 # **1.** Two answers to one prompt share $a$. So their difference has the variance
 # $2\,\mathrm{within}^2$, the evidence. Their middle has $a$ and the mean of two $b$. Its variance
 # is spread's tax, $\mathrm{across}^2 + \mathrm{within}^2/2$. Level's tax is
-# $G\,\mathrm{mean}^2$. In the ratio the factor 2 of the evidence cancels.
+# $G\,\mathrm{mean}^2$.
 
 # %%
-def evidence_over_tax(first, second, group):
-    def evidence_over_tax(across, within, mean):
-        return within**2 / (across**2 + within**2 / 2 + group * mean**2)
+def tax_over_evidence(signal, nuisance, group):
+    def along(across, within, mean):
+        return (across**2 + within**2 / 2 + group * mean**2) / (2 * within**2)
 
-    return evidence_over_tax(*first) / evidence_over_tax(*second)
+    return along(*signal) / along(*nuisance)
 
 
-assert checks.check_evidence_over_tax(evidence_over_tax)
+assert checks.check_tax_over_evidence(tax_over_evidence)
 
 # %%
 gold = worlds.gold_direction()
@@ -65,16 +65,16 @@ for name in ("helps", "mean on the signal", "hurts"):
     world = worlds.WORLDS[name]
     mean = world.level * gold.norm().item() / 2  # of x along the signal; none along the nuisance
     (a_s, a_n), (w_s, w_n) = world.across, world.within
-    bsr = evidence_over_tax((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
-    spread = evidence_over_tax((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
-    print(f"{name:20s} signal over nuisance: BSR {bsr:7.2f}, its spread term alone {spread:7.2f}")
+    bsr = tax_over_evidence((a_s, w_s, mean), (a_n, w_n, 0.0), 32)
+    spread = tax_over_evidence((a_s, w_s, 0.0), (a_n, w_n, 0.0), 32)  # no tax on the mean
+    print(f"{name:20s} signal over nuisance: BSR {bsr:6.3f}, its spread term alone {spread:6.3f}")
 
 # %% [markdown]
-# Above 1 the signal keeps more, by far in A (*helps*): BSR should gain. In C (*hurts*) the nuisance
+# Below 1 the signal keeps more, by far in A (*helps*): BSR should gain. In C (*hurts*) the nuisance
 # keeps more, in B (*mean on the signal*) a little more: BSR should cost. All three signs are those
 # of Section 1. Under the spread term alone B's signal keeps more: a gain, as in Section 5.
 #
-# B is nearly a tie: .78. At which mean $m$ is the ratio 1? Spread's tax over evidence on the
+# B is nearly a tie: 1.28. At which mean $m$ is the ratio 1? Spread's tax over evidence on the
 # nuisance is 112.75, BSR's on the signal $.375 + 16\,m^2$. They are equal at $m = 2.65$. Below it
 # the rule foretells a gain.
 
@@ -85,7 +85,7 @@ for mean in (2.0, 1.0):
     world = dataclasses.replace(worlds.WORLDS["mean on the signal"], level=mean)
     bt, bsr, _ = worlds.train(world, objectives, 8, looks=1)[world.steps]["response_disjoint"].T
     print("B with a mean of {:.0f}: ratio {:.2f}, BSR minus BT {:+.3f} ± {:.3f}".format(
-        mean, evidence_over_tax((0.5, 1.0, mean), (3.0, 0.2, 0.0), 32), *seed_interval(bsr - bt)))
+        mean, tax_over_evidence((0.5, 1.0, mean), (3.0, 0.2, 0.0), 32), *seed_interval(bsr - bt)))
 
 # %% [markdown]
 # At a mean of 2 the rule says gain, and the networks lose. So it names the direction that the level
@@ -93,7 +93,8 @@ for mean in (2.0, 1.0):
 # and 2, not at 2.65.
 #
 # To readers of Section 9: for a huge $\lambda$ its $\text{kept}_u$ is $I_u / (2\lambda\,
-# \mathrm{tax}_u)$, so this is the ratio that the shares tend to. An exact fit need not.
+# \mathrm{tax}_u)$. So the signal's share over the nuisance's tends to one over this ratio. An exact
+# fit need not.
 
 # %% [markdown]
 # **2.** Evidence: the answers of a pair differ along the nuisance (`within`, .2 to 1). How pairs
@@ -105,11 +106,12 @@ changes = {"within": (1.0, 1.0), "across": (0.5, 0.5), "new": (1.0, 0.2), "new s
 spreads = {}
 for name, change in changes.items():
     mine = dataclasses.replace(worlds.WORLDS["helps"], **{name.split()[0]: change})
-    end = worlds.train(mine, objectives, 8, looks=1)[mine.steps]["response_disjoint"]
-    bt, bsr, spread = end.T
+    end = worlds.train(mine, objectives, 8, looks=1)[mine.steps]
+    bt, bsr, spread = end["response_disjoint"].T
     spreads[name] = seed_interval(spread - bt)
-    print(name, change, "BSR {:+.3f} ± {:.3f}, spread alone {:+.3f} ± {:.3f}".format(
-        *seed_interval(bsr - bt), *spreads[name]))
+    error = end["slopes"][:, worlds.SIGNAL:, 0].norm(dim=1).mean()
+    print(name, change, "BSR {:+.3f} ± {:.3f}, spread alone {:+.3f} ± {:.3f};".format(
+        *seed_interval(bsr - bt), *spreads[name]), f"BT's weight on the nuisance {error:.2f}")
 assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["across"][0], (
     "evidence, or answers without the nuisance, take the whole gain; less difference leaves some")
 
@@ -117,8 +119,8 @@ assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["acr
 # In *helps* spread alone gains +.064. With either of two changes at most .011 of that is left.
 #
 # - *Evidence* (`within`, .2 to 1). Spread still taxes the nuisance harder: tax over evidence is
-#   9.5/2 there, against .75/2 on the signal. But the nuisance has 25 times the evidence, so BT's
-#   noise there has about a twenty-fifth of the variance. There is hardly anything to gain.
+#   9.5/2 there, against .75/2 on the signal. But the nuisance has 25 times the evidence, and BT's
+#   weight there falls from .55 (Section 3) to .18. There is hardly anything to gain.
 # - *New answers* (`new`, 1 to .2). They hardly differ along the nuisance: its weights decide
 #   nothing.
 
@@ -127,7 +129,7 @@ assert max(spreads[name][0] for name in ("within", "new")) < 0.01 < spreads["acr
 #   a center's variance along the nuisance is .27, a difference's .08. And the evidence is as small
 #   as before. BSR itself is undecided in that world.
 #
-# Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same noise
+# Signal numbers count, too. Where new answers differ more in quality (`new`, 1 to 3) the same error
 # does less harm, and there is less to gain: +.017 in place of +.064.
 
 # %% [markdown]
