@@ -24,9 +24,8 @@
 # - round a matrix to 4 bits and back, and say what a weight then costs;
 # - save and reload a trained model, and check that it is still the same model.
 #
-# Sections 1 to 6 are the first reading, Sections 7 to 10 the second.
-#
-# **No 8B model was trained for this page.** Its bytes are counted. A small model is trained.
+# Sections 1 to 6 are the first reading. **No 8B model was trained for this page**: its bytes are
+# counted. A small model is trained.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -151,11 +150,9 @@ torch.testing.assert_close(bnb.dequantize_4bit(packed, state), W4, rtol=0, atol=
 print("weights", W.numel(), "bytes of packed codes", packed.nbytes)
 
 # %% [markdown]
-# It is. And two codes share a byte. How much does rounding change a weight? We measure the standard
-# deviation of the rounding error, as a percentage of the weights' own. At 0% nothing would be lost.
-#
-# Our model's file already stores 4-bit weights, on evenly spaced values. So the cell also rounds
-# Gaussian numbers, never rounded before.
+# It is. And two codes share a byte. How much does rounding change a weight? We measure the
+# standard deviation of the rounding error, as a percentage of the weights' own. At 0% nothing
+# would be lost.
 
 # %%
 def error(weight, values, block):  # percent of the weights' standard deviation
@@ -163,12 +160,11 @@ def error(weight, values, block):  # percent of the weights' standard deviation
     return 100 * ((rounded - weight).std() / weight.std()).item()
 
 
-fresh = torch.randn(W.shape, generator=torch.Generator().manual_seed(0))
-print(f"NF4, blocks of 64: W {error(W, nf4, 64):.1f}%, Gaussian {error(fresh, nf4, 64):.1f}%")
+print(f"NF4, blocks of 64: rounding error {error(W, nf4, 64):.1f}%")
 
 # %% [markdown]
-# The figure shows the weights of $W$, each divided by its block's absmax. The ticks under the bars
-# are NF4's 16 values. Look at where they are dense.
+# The figure shows the weights of $W$, each divided by its block's absmax. The ticks below are NF4's
+# 16 values. Look at where they are dense.
 
 # %%
 # drawing only
@@ -184,7 +180,8 @@ plots.label(axis, "weight / absmax of its block", "number of weights",
 # **What to see.** The ticks are dense in the middle, where the bars are high. The tall bars at $-1$
 # and $1$ are the largest weights of the blocks.
 #
-# The small bumps are the evenly spaced values of our model's file.
+# (Our model's file already holds rounded weights, on evenly spaced values: the small bumps. Section
+# 7 shows that this hardly changes the error.)
 
 # %% [markdown]
 # *What does a weight now cost?* A code takes 4 bits. An absmax of 32 bits, shared by 64 weights,
@@ -203,8 +200,6 @@ print(f"{8 * stored / W.numel():.3f} bits a weight")
 assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 
 # %% [markdown]
-# 4 bits save memory, not work: each product makes the matrix again from its codes.
-#
 # **So a weight lives in 4.127 bits, as the code of one of 16 values and a share of its block's
 # absmax. Here the rounding error is 9.3% of the weights' standard deviation.**
 
@@ -213,9 +208,9 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 #
 # How can a model learn whose weights are frozen?
 #
-# Something beside them learns. **LoRA** (Hu et al. 2021) leaves a matrix as it is, here the rounded
-# $W_4$. Beside it two thin matrices are trained, $A$ and $B$. The two are an **adapter**. Let the
-# hidden state $h$ enter the layer. What leaves it is
+# Something beside them learns. **LoRA** (Hu et al. 2021) leaves a matrix as it is, here the
+# rounded $W_4$. Beside it two thin matrices are trained, $A$ and $B$. The two are an **adapter**.
+# Let $h$, a token's vector, enter the layer. What leaves it is
 #
 # $$y = W_4 h + \frac{\alpha}{k}\, B A\, h.$$
 
@@ -291,21 +286,23 @@ plots.label(axis, "", "", "two thin strips multiply to a matrix as large as $W_4
 #
 # What else must fit on the card, and which trick shrinks which part?
 #
-# Each layer computes vectors for every token of a batch. The **backward pass**, which computes the
-# gradients, needs these vectors again. So they are kept until then, and called **activations**.
-# They grow with the tokens.
+# The **forward pass** computes the rewards, the **backward pass** then the gradients.
+# **Activations** are what the forward pass makes, and keeps because the backward pass needs it
+# again. Most are vectors, several for each token in each layer. So they grow with the tokens.
 #
 # **Gradient checkpointing** keeps only the vector that enters each layer. When the backward pass
-# comes to a layer, it computes the layer's other vectors again. The price is time: one more forward
-# pass.
+# comes to a layer, it computes the layer's other vectors again. The price is time: one more
+# forward pass.
 
 # %% [markdown]
 # How does one learn the bytes without the card? `bsr_lite.scale.estimate` takes a training step on
 # *fake* tensors, which have shapes but no memory. It counts the most bytes that live at once.
 #
-# We count five ways to train. In *full*, every weight is trained: it is kept in 32 bits, and copied
-# to 16 bits to compute. *LoRA* has adapters beside a frozen 16-bit base. *QLoRA* has them beside a
-# 4-bit base. LoRA and QLoRA come with and without checkpointing.
+# We count five ways to train:
+# - *full*: every weight is trained in 32 bits, and copied to 16 bits to compute. The backward pass
+#   needs the copies again. So they too are activations, though they do not grow with the tokens.
+# - *LoRA*: adapters beside a frozen 16-bit base, with and without checkpointing.
+# - *QLoRA*: adapters beside a 4-bit base, with and without checkpointing.
 
 # %%
 # each way changes the config of our small QLoRA run: no 4 bits; gradient checkpointing
@@ -315,11 +312,11 @@ WAYS = {"full": ["model.lora_rank=null", PLAIN], "LoRA": [PLAIN],
 BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
-# The model is Llama-3.1-8B. The card computes one pair at a time, a prompt and its two answers. We
+# The model is Llama-3.1-8B. The card computes one pair at a time: a prompt and its two answers. We
 # count long texts and short ones: a prompt and *one* answer together have 2,048 tokens, or 512.
 #
-# All 32 layers are alike, and each adds the same number of bytes. So the cell counts two small
-# depths, and follows a straight line to 32.
+# All 32 layers are alike. So the cell counts a model of few layers, and one of a layer more. Their
+# difference is what each further layer adds.
 
 # %%
 from bsr_lite.scale.estimate import estimate
@@ -338,9 +335,8 @@ def on_a_line(length, way, layers=32):
     return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
 
 # %% [markdown]
-# Now the bill, in GB ($10^9$ bytes). Its parts are the base, all that training adds, the
-# activations, and what CUDA, the GPU's software, takes for itself. The table shows two ways, with
-# long texts.
+# Now the bill, in GB ($10^9$ bytes). Its parts are the base, what training adds, the activations,
+# and what CUDA, the GPU's software, takes for itself. The table shows two ways, with long texts.
 
 # %%
 bill = {}
@@ -363,12 +359,12 @@ gb({"full": "full", "LoRA": "LoRA"})
 # In *full*, 30.0 and 90.1 GB are the 120.1 of Section 1. Adapters make three parts smaller:
 # - Gradients and averages nearly vanish.
 # - The frozen base needs only 16 bits.
-# - Activations no longer hold a 16-bit copy of each large matrix.
+# - Activations no longer hold the 16-bit copies.
 #
 # So two large parts are left, base and activations.
 #
-# **Predict**: which trick saves more with long texts, 4 bits or checkpointing? And which with short
-# ones, a quarter as long?
+# **Predict**: which trick saves more with long texts, 4 bits or checkpointing? And which with
+# short ones, a quarter as long?
 #
 # A bar of the figure is one way to train, and its total stands below it. Look for the bars that
 # stay below a card's dashed line.
@@ -404,10 +400,10 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # </details>
 
 # %% [markdown]
-# **What to see.** On the left texts are long, and most of LoRA's bar is activations. Only all three
-# tricks together stay below 16 GB, at 7.8. A 24 GB card needs no 4 bits. On the right activations
-# are a quarter, and most of LoRA's bar is the base. There QLoRA fits into 16 GB without
-# checkpointing.
+# **What to see.** On the left texts are long, and most of LoRA's bar is activations. Only all
+# three tricks together stay below 16 GB, at 7.8. On the right activations are a quarter, and most
+# of LoRA's bar is the base. There QLoRA fits into 16 GB without checkpointing. LoRA with
+# checkpointing is too close to call: many 16 GB cards hold $16 \cdot 2^{30}$ bytes, 17.2 GB.
 #
 # Why does the 4-bit base take 4.7 GB, not the 3.8 of Section 1? Each block has its absmax, and the
 # **embeddings**, a vector for each word, stay in 16 bits. (Section 8 says why 4 bits shrink even
@@ -418,94 +414,36 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # most 1.6% more than counted (`data/runs/gpu_nvidia-h100-80gb-hbm3/summary.md`). Neither an 8B
 # model nor checkpointing was tried there.
 #
+# CUDA's .6 GB are assumed, where the H100 took .8. Gaps in the card's memory, between tensors, are
+# not counted. So leave 1 to 2 GB free.
+#
 # **So adapters shrink gradients and averages, 4 bits the base, checkpointing the activations. With
 # long texts a 16 GB card needs all three.**
 
 # %% [markdown]
 # ## 5. Train, live
 #
-# Does a model learn whose base is rounded to 4 bits?
+# Can a model be trained whose base is rounded to 4 bits?
 #
 # We cut our small model to its first six layers, and hold it in NF4. Adapters and head are trained
 # for ten steps of eight pairs. The loss is BSR's (Eq. 25, lesson 03). It pushes the better answer's
 # reward above the worse one's, and pulls a batch's mean reward to zero.
 
-# %% [markdown]
-# Does the model then order answers better? **Kendall's tau** compares two orders of a prompt's four
-# answers, that of the rewards and that of gold, the pocket world's true quality (01). It is 1 for
-# the same order, 0 for unrelated orders, and $-1$ for the reversed one. We take 30 prompts of
-# *dev*, a set that is not trained on. A random head may rank well by luck. So we score `start`,
-# the model before training, too.
-
 # %%
-import dataclasses
-
 from bsr_lite.train_rm import train
 
 RUNS = Path(tempfile.mkdtemp())
-config = load_config(CONFIG.format("bsr"), overrides=[
-    "model.depth=6", "data.max_pairs=80", "batch_size=8", "eval_every=100", "eval_groups=30",
+run = load_config(CONFIG.format("bsr"), overrides=[
+    "model.depth=6", "data.max_pairs=80", "batch_size=8", "eval_every=100", "eval_groups=2",
     f"output_dir={RUNS / 'bsr'}"])
-
-# %% [markdown]
-# The cell trains, and scores the prompts before and after.
-
-# %%
-from bsr_lite.eval_rm import evaluate, score_answers
-from bsr_lite.metrics import bootstrap_interval, clustered
-from bsr_lite.train_rm import prepare
-
 with contextlib.redirect_stdout(io.StringIO()):
-    start, _, watched, _ = prepare(config, None)  # the head and adapters that training starts from
-    bsr, _ = train(dataclasses.replace(config, eval_groups=2))
-before, after = (evaluate(model.eval(), watched["dev"], token_budget=config.token_budget)
-                 for model in (start, bsr))
-assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
+    bsr, _ = train(run)
+learned = sum(p.numel() for p in bsr.parameters() if p.requires_grad)
+print(f"adapters and head: {learned / 1e6:.2f} million numbers trained")
 
 # %% [markdown]
-# **Predict**: at which tau does a random head start? How many of the 30 prompts rank better after
-# ten steps?
-#
-# The cell takes each prompt's change of tau, and their mean with a 95% interval over prompts.
-
-# %%
-change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
-mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
-worse, same, better = ((change.sign() == x).sum().item() for x in (-1, 0, 1))
-print(f"before: dev tau {before['score']:+.2f} ({before['low']:+.2f} to {before['high']:+.2f})")
-print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
-
-# %% [markdown]
-# In the figure a point is a prompt. Look at how many lie above zero, and whether the bar of the
-# mean reaches zero.
-
-# %%
-# drawing only
-figure, axis = plots.panels(1)
-tints = ["#EE7733" if x < 0 else "#0077BB" if x > 0 else "#888888" for x in change.sort().values]
-axis.scatter(range(len(change)), change.sort().values, 24, tints)
-axis.errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", color="black")
-axis.text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center")
-axis.axhline(0, color="grey", linewidth=0.6)
-axis.set(xlim=(-1, 36), xticks=[0, 10, 20, 29])
-plots.label(axis, "prompts, sorted", "tau after training minus before",
-            f"mean {mean:+.2f} (95% interval {low:+.2f} to {high:+.2f}): "
-            f"{better} prompts better, {same} as before, {worse} worse");
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# At .17. Its interval holds zero, so this may be luck. Half of the prompts rank better.
-# </details>
-#
-# **What to see.** The mean's interval just leaves out zero.
-#
-# This flatters. Six sizes of the run were tried. For three of them the interval holds zero
-# (`data/runs/LOG.md`). We show the cheapest whose interval does not, with one seed.
-#
-# Not tested: whether a rounded base learns *worse*, and what the head alone would gain.
-#
-# **So a model on a base of 4 bits learned something, but this is barely shown.**
+# **So a model whose base is held in 4 bits can be trained.** Whether ten steps taught it anything
+# is another question, and barely shown (Section 11).
 
 # %% [markdown]
 # ## 6. Save, load, check
@@ -533,15 +471,21 @@ shutil.copytree(folder, original)  # the same adapters, the same head
 (original / "reward_model.json").write_text(json.dumps(meta | {"quantization": None}));
 
 # %% [markdown]
-# We load two copies: one *reloaded* as it was saved, one with its adapters *beside the original*
-# base. A good check must tell them apart.
+# We load three copies. One is *reloaded* as it was saved, and one has its adapters *beside the
+# original* base. The third, a yardstick, has *no adapters*: its $B$ are set to zero. A good check
+# must tell all three apart.
 
 # %%
-with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
-    copies = {"reloaded": load_reward_model(str(folder)),
-              "beside the original": load_reward_model(str(original))}
+copies = {"reloaded": load_reward_model(str(folder)),
+          "beside the original": load_reward_model(str(original)),  # a warning would show below
+          "no adapters": load_reward_model(str(folder))}
+for name, weights in copies["no adapters"].named_parameters():
+    if "lora_B" in name:
+        weights.data.zero_()
 
 # %%
+from bsr_lite.eval_rm import score_answers
+
 PROMPT = "Explain why the sky is blue. Answer in two sentences."
 ANSWERS = ["Sunlight is scattered by the air, and blue light is scattered most. So blue light "
            "reaches our eyes from all over the sky.",
@@ -578,18 +522,22 @@ Markdown(tables.table(["rewards of", *(f"{n + 1}: {ANSWERS[n][:14]}" for n in ra
 # </details>
 #
 # Reloaded, the rewards are the same, to the bit. Beside the original base nothing failed, and no
-# warning came. Yet the margin of answer 4 over answer 2 fell from 1.22 to 1.09.
+# warning came. Yet the margin of answer 4 over answer 2 fell from 1.22 to 1.09. For scale: with no
+# adapters at all a margin changes by up to .566.
 #
-# The *order* does not show it. Which copy judges *better*, four answers cannot say. Even the
-# trained model puts "I like trains." above the right answer.
+# The *order* does not show the other base. Which copy judges *better*, four answers cannot say.
+# Even the trained model puts "I like trains." above the right answer.
 
 # %%
 assert torch.equal(scored["reloaded"], rewards), "same adapters, same 4-bit base, same bits"
 assert off("beside the original") > 2e-3, "the check must notice another base"
 
 # %% [markdown]
-# When must rewards agree to the bit? Only on the same machine. On another card sums may run in
-# another order, so last digits differ. There margins must *nearly* agree.
+# When must rewards agree to the bit? Only on the same machine, with the same texts in one batch.
+# Otherwise sums may run in another order, so last digits differ. Then margins must *nearly* agree.
+#
+# How nearly? On the H100 our small model's rewards differed from a CPU's by a millionth of their
+# size in 32 bits. In 16 bits it was about a hundredth (Section 4's record). A tenth is not near.
 #
 # **So a trained model is its head, its adapters *and* its rounded base. To check a copy, compare
 # the margins of a few answers. The order alone can hide a change.**
@@ -600,10 +548,34 @@ assert off("beside the original") > 2e-3, "the check must notice another base"
 # A wrong answer gets a second hint. Solutions: `notebooks/solutions/`.
 
 # %% [markdown]
-# **1.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need that do not
+# **1.** *How large a block?* A matrix may take `budget` bits a weight. It is rounded in blocks of
+# 32, 64 or 128, with double quantization. Return the block whose rounding error is smallest among
+# those within the budget. Measure the error, with Section 2's functions: `weight` may be any
+# matrix. Then decide for the 8B model: its matrices have 6.98 billion weights, and may take 3.65
+# GB. Which block, if they look like $W$? Is any left, if each absmax stays in 32 bits?
+#
+# <details><summary>Hint</summary>
+#
+# Ask two things of each block: what does it cost, and what does it lose? Which question comes
+# first?
+# </details>
+
+# %%
+def best_block(weight, values, budget):
+    return None
+
+
+checks.check_best_block(best_block);
+
+# %%
+for budget in (4.1, 4.2, 4.3):
+    print(f"at most {budget} bits a weight: blocks of {best_block(W, nf4, budget)}")
+
+# %% [markdown]
+# **2.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need that do not
 # depend on its batch, CUDA's own left out? `linear` weights lie in NF4 with double quantization.
 # `others`, the embeddings, are frozen in 16 bits. `trained` numbers are in 32 bits with AdamW.
-# Control: the 8B model of Section 4, 4.7 and .7 GB. Then Llama-3.1-70B: which of the cards of 16,
+# Control: about 5.3 GB for the 8B model of Section 4. Then Llama-3.1-70B: which of the cards of 16,
 # 24, 32, 48 and 80 GB are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
@@ -623,7 +595,7 @@ print("8B: ", fixed_memory(6.98e9, 0.525e9, 0.042e9), "GB")
 print("70B:", fixed_memory(68.5e9, 1.05e9, 0.207e9), "GB")
 
 # %% [markdown]
-# **2.** *Check a copy.* `trained` holds the trained model's rewards, a row a prompt, a column an
+# **3.** *Check a copy.* `trained` holds the trained model's rewards, a row a prompt, a column an
 # answer. `loaded` holds a copy's. Return the largest change of any margin. One of the three copies
 # below has lost its head, and got a random one. Which copies would you hand on? What would you have
 # said had you compared only the rewards? And only each prompt's order?
@@ -674,9 +646,8 @@ for name, copy in {"a": saved + 2, "b": 0.8 * saved, "c": lost}.items():
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
 # | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
-# | tau minus the start's, same prompts | above zero, as is its interval | more steps or prompts |
-# | rewards after a reload, same machine | equal to the bit | the base that the folder names |
-# | margins of a few answers, on another card | as in training, nearly | the base: its own? |
+# | rewards after a reload, same machine, same batch | equal to the bit | the note's base |
+# | margins, on another card, 16 bits | off by about a hundredth at most | the base: its own? |
 
 # %% [markdown]
 # ## What you know now
@@ -696,8 +667,7 @@ gb({"full": "full", "+ adapters": "LoRA", "+ checkpointing": "LoRA,\ncheckpointi
 # %% [markdown]
 # ## Second reading
 #
-# For those who will change a setting of QLoRA, or hand a trained model on. Exercises 3 and 4 close
-# it.
+# For those who will change a setting of QLoRA, or hand a trained model on. Exercise 4 closes it.
 
 # %% [markdown]
 # ## 7. Where NF4's values come from, and why blocks of 64
@@ -743,7 +713,7 @@ for name, place, tint in (("NF4", nf4, "#4477AA"), ("even", even, "black")):
     axis.plot(blocks, [error(W, place, b) for b in blocks], "o-", color=tint, markersize=4)
     axis.plot(blocks, [error(gauss, place, b) for b in blocks], ":", color=tint)
     axis.text(4700, error(W, place, blocks[-1]), name, color=tint, va="center")
-plots.label(axis, "weights in a block", "rms error, % of the weights' std",
+plots.label(axis, "weights in a block", "rounding error, % of the weights' std",
             "NF4's lead over even values grows with the block")
 axis.set(xscale="log", xlim=(13, 7500), ylim=(0, None))
 axis.set_xticks(blocks, blocks)
@@ -793,7 +763,8 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 #
 # **A rule.** Say each layer keeps *one* vector a token, as wide as a hidden state. Here these are
 # $4 \cdot 1024 \cdot 576$ numbers of 4 bytes, 9.4 MB. LoRA's 191 MB are 20 times as much, so about
-# 20 vectors. Checkpointing keeps one, and all 20 only in the layer that is computed again.
+# 20 vectors. Checkpointing keeps one, and all 20 only in the layer that is computed again. These
+# are 24 vectors, 57 MB, where 67 are counted.
 
 # %% [markdown]
 # Now 8B, with long texts. A quarter of the 2,048 tokens is the prompt, which both answers share. So
@@ -802,9 +773,10 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # are 25.5 and 2.2. The rule is too low, but right about which trick saves more.
 
 # %% [markdown]
-# Why too low? It carries 20 from our model to 8B. But the widest vectors in a layer of 8B are 3.5
-# times as wide as a hidden state, and in our model 2.7 times. And beside a 16-bit layer PEFT, the
-# library of adapters, copies an adapter's input to 32 bits.
+# Why too low? Probably for two reasons, whose shares were not measured. It carries 20 from our
+# model to 8B. But the widest vectors in a layer of 8B are 3.5 times as wide as a hidden state, and
+# in our model 2.7 times. And beside a 16-bit layer PEFT, the library of adapters, copies an
+# adapter's input to 32 bits.
 
 # %% [markdown]
 # Beside a 4-bit layer PEFT makes no copy. So 4 bits save 14.3 GB of LoRA's total, of which 10.3 are
@@ -815,9 +787,9 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # **How far to trust the count.** Both columns of activations come from one counter, and would share
 # its errors. The H100 of Section 4 is a second opinion, without checkpointing.
 #
-# The straight line begins at one layer, for *full* and *LoRA* at two. For these two the cell counts
-# five layers as well, and they lie on the line. It also asserts what Section 4's figure shows. Once
-# all 32 layers were counted, with the same digits (`data/runs/LOG.md`).
+# Section 4 counts one and two layers, for *full* and *LoRA* two and three. For these two the cell
+# counts five as well, and gets what the difference foretells. It also asserts the left half of
+# Section 4's figure. Once all 32 layers were counted, with the same digits (`data/runs/LOG.md`).
 #
 # *And your card?* `README.md` has such a count for cards of 12, 16 and 24 GB, for other models or
 # more tokens at a time. So its GB differ from ours. None of its runs was tried.
@@ -857,9 +829,9 @@ assert A.grad.norm() == 0 and B.grad.norm() > 0, "A's gradient passes through B"
 # same outputs. But $W'$ does not lie on the 16 values. So it takes at least 16 bits a weight again,
 # 15.0 GB for 8B. For 4 bits it must be rounded again. Which copy is still the model?
 #
-# Three more copies join the two of Section 6: the adapters *merged* into the rounded base, in 32
-# bits; *merged into the original* base, in 32 bits; and *merged, rounded again* to 4 bits. As a
-# control, *no adapters* has them set to zero, and keeps the trained head.
+# Three more copies join those of Section 6: the adapters *merged* into the rounded base, in 32
+# bits; *merged into the original* base, in 32 bits; and *merged, rounded again* to 4 bits. The
+# control is Section 6's copy with no adapters.
 #
 # **Predict**: which copies keep every margin?
 
@@ -872,21 +844,15 @@ with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
         scored[name] = score_answers(load_reward_model(str(RUNS / name)), PROMPT, ANSWERS)
 
 # %% [markdown]
-# The next cell turns one more reloaded copy into the control, and then into the copy that is
-# rounded again: it puts the rounded sum of base and trained adapters there.
+# The copy without adapters now becomes the one that is rounded again: into each of its matrices
+# goes the rounded sum of base and trained adapter.
 
 # %%
 def adapted(model):  # the matrices with an adapter
     return [layer for layer in model.backbone.modules() if hasattr(layer, "lora_A")]
 
 
-with quiet_loading():
-    again = load_reward_model(str(folder))
-for layer in adapted(again):
-    layer.lora_B["default"].weight.data.zero_()
-scored["no adapters"] = score_answers(again, PROMPT, ANSWERS)
-
-# %%
+again = copies["no adapters"]
 for layer, trained in zip(adapted(again), adapted(bsr), strict=True):
     held = trained.base_layer.weight
     A, B = (getattr(trained, x)["default"].weight.data for x in ("lora_A", "lora_B"))
@@ -976,7 +942,75 @@ print(f"in 4 bits {moved[1]} of {total / 1e6:.0f} million codes differ; "
 # Not tried: longer training, and merging in 16 bits, in which an 8B model computes.
 
 # %% [markdown]
-# ### Exercise 3
+# ## 11. Did ten steps teach it anything?
+#
+# Does the model of Section 5 order answers better than before? **Kendall's tau** compares two
+# orders of a prompt's four answers, that of the rewards and that of gold, the pocket world's true
+# quality (01). It is 1 for the same order, 0 for unrelated orders, and $-1$ for the reversed one.
+#
+# We take 30 prompts of *dev*, a set that is not trained on. A random head may rank well by luck.
+# So the cell scores `start`, the model before training, too.
+
+# %%
+import dataclasses
+
+from bsr_lite.eval_rm import evaluate
+from bsr_lite.metrics import bootstrap_interval, clustered
+from bsr_lite.train_rm import prepare
+
+with contextlib.redirect_stdout(io.StringIO()):  # the head and adapters that training starts from
+    start, _, watched, _ = prepare(dataclasses.replace(run, eval_groups=30), None)
+before, after = (evaluate(model.eval(), watched["dev"], token_budget=run.token_budget)
+                 for model in (start, bsr))
+assert before["prompt"] == after["prompt"], "a paired difference needs the same prompts"
+
+# %% [markdown]
+# **Predict**: at which tau does a random head start? How many of the 30 prompts rank better after
+# ten steps?
+#
+# The cell takes each prompt's change of tau, and their mean with a 95% interval over prompts.
+
+# %%
+change = torch.tensor(after["per_prompt"]) - torch.tensor(before["per_prompt"])  # a number a prompt
+mean, low, high = bootstrap_interval(clustered(change.tolist(), after["prompt"]))
+worse, same, better = ((change.sign() == x).sum().item() for x in (-1, 0, 1))
+print(f"before: dev tau {before['score']:+.2f} ({before['low']:+.2f} to {before['high']:+.2f})")
+print(f"after minus before: {mean:+.2f} ({low:+.2f} to {high:+.2f})")
+
+# %% [markdown]
+# In the figure a point is a prompt. Look at how many lie above zero, and whether the bar of the
+# mean reaches zero.
+
+# %%
+# drawing only
+figure, axis = plots.panels(1)
+tints = ["#EE7733" if x < 0 else "#0077BB" if x > 0 else "#888888" for x in change.sort().values]
+axis.scatter(range(len(change)), change.sort().values, 24, tints)
+axis.errorbar([len(change) + 3], [mean], [[mean - low], [high - mean]], fmt="D", color="black")
+axis.text(len(change) + 3, high + 0.08, "mean,\n95%", ha="center")
+axis.axhline(0, color="grey", linewidth=0.6)
+axis.set(xlim=(-1, 36), xticks=[0, 10, 20, 29])
+plots.label(axis, "prompts, sorted", "tau after training minus before",
+            f"mean {mean:+.2f} (95% interval {low:+.2f} to {high:+.2f}): "
+            f"{better} prompts better, {same} as before, {worse} worse");
+
+# %% [markdown]
+# <details><summary>Answer</summary>
+#
+# At .17. Its interval holds zero, so this may be luck. Half of the prompts rank better.
+# </details>
+#
+# **What to see.** The mean's interval just leaves out zero.
+#
+# This flatters. Six sizes of the run were tried. For three of them the interval holds zero
+# (`data/runs/LOG.md`). We show the cheapest whose interval does not, with one seed.
+#
+# Not tested: whether a rounded base learns *worse*, and what the head alone would gain.
+#
+# **So a model on a base of 4 bits learned something, but this is barely shown.**
+
+# %% [markdown]
+# ## Exercise 4
 #
 # *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values` (16,),
 # and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$, (outputs,
@@ -995,27 +1029,3 @@ def merged_matrix(codes, absmax, values, A, B, alpha):
 
 
 checks.check_merged_matrix(merged_matrix);
-
-# %% [markdown]
-# ### Exercise 4
-#
-# *The first step.* `gradient` (outputs, inputs) is the derivative of the loss with respect to the
-# merged matrix $W'$. $B$ is zero. Both $A$ and $B$ take one step of plain gradient descent, of size
-# `rate` times the gradient. By which matrix does $W'$ change? **Predict**, before the last cell:
-# what does twice the `alpha` do to that step?
-#
-# <details><summary>Hint</summary>
-#
-# How often does $\alpha / k$ stand between the loss and the change of $W'$?
-# </details>
-
-# %%
-def first_step(gradient, A, alpha, rate):
-    return None
-
-
-checks.check_first_step(first_step);
-
-# %%
-once, twice = (first_step(torch.ones(4, 6), torch.ones(3, 6), alpha, 0.1) for alpha in (12, 24))
-print("to do" if once is None else f"twice the alpha: {(twice / once).mean():.1f} times the step")

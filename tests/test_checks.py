@@ -139,6 +139,25 @@ def test_a_margin_is_of_any_two_rewards_of_one_prompt(change):
     assert checks.check_margin_change(change) is False
 
 
+@pytest.mark.parametrize("choose", [
+    lambda bits, error: min(bits), lambda bits, error: min(error, key=error.get),
+    lambda bits, error: 64], ids=["the smallest", "no budget", "the usual"])
+def test_the_best_block_is_measured_within_the_budget(choose):
+    def by(choose):
+        def best(weight, values, budget):
+            def error(block):
+                blocks = weight.reshape(-1, block) / weight.reshape(-1, block).abs().amax(1, True)
+                nearest = values[(blocks[..., None] - values).abs().argmin(-1)] - blocks
+                return (nearest * weight.reshape(-1, block).abs().amax(1, True)).std().item()
+            bits = {b: 4 + 8 / b + 32 / 256 / b for b in (32, 64, 128)}
+            allowed = {b: x for b, x in bits.items() if x <= budget}
+            return choose(allowed, {b: error(b) for b in bits})
+        return best
+
+    assert checks.check_best_block(by(lambda bits, error: min(bits, key=error.get)))
+    assert checks.check_best_block(by(choose)) is False
+
+
 def test_a_naive_accumulation_is_wrong(capsys):
     def naive(rewards, parts, head, bsr_lambda):
         head = head.clone().requires_grad_()
