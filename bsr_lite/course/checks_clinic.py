@@ -23,7 +23,7 @@ def patient(number: int, model):
 
 
 def check_misread(function: Callable) -> bool:
-    """Exercise 3 of notebook 11: rows that plain transformers reads at another position than that
+    """Exercise 4 of notebook 11: rows that plain transformers reads at another position than that
     of the chat's last token.
 
     Hint: of each row the last position whose id is not `config_pad`, and the last one whose mask is
@@ -38,7 +38,7 @@ def check_misread(function: Callable) -> bool:
 
 
 def check_mean_k1(function: Callable) -> bool:
-    """Exercise 2 of notebook 11: the mean of log pi - log ref over words drawn from pi at
+    """Exercise 3 of notebook 11: the mean of log pi - log ref over words drawn from pi at
     a temperature.
 
     Hint: the words come from q = softmax(log pi / T), so the mean is sum q (log pi - log ref); at
@@ -54,15 +54,15 @@ def check_diagnoses(function: Callable) -> bool:
 
     Hint: look is no illness where a level explains it, and a level moves no accuracy. Rewards that
     must agree and differ are an illness, even where each line says ok or look"""
-    return judge(check_diagnoses, *_right(function, 0, 4))
+    return judge(check_diagnoses, *_right(function, 0, 3))
 
 
 def check_more_diagnoses(function: Callable) -> bool:
-    """Exercise 4 of notebook 11: the same of two more patients.
+    """Exercise 5 of notebook 11: the same of two more patients.
 
     Hint: where rewards differ from training's, ask first whether chats still end as they did. Where
     they agree, but not in batches, ask what is taken for the answer"""
-    return judge(check_more_diagnoses, *_right(function, 6, 8))
+    return judge(check_more_diagnoses, *_right(function, 5, 7))
 
 
 def _right(function: Callable, *key: int):  # a count, so that a wrong try does not read the answer
