@@ -473,9 +473,9 @@ for what, here in (("a list", asked), ("sentences", ~asked)):
 # **To end, first of all.** All six learned it, and gold pays for it. Policies on random numbers
 # learned it, too: the penalty teaches it.
 #
-# Did the proxies' rewards add gold beyond that? Here all six policies stand above all three on
-# random numbers. Over new seeds it is **undecided**: BSR's addition holds zero by both rules, BT's
-# by one.
+# Did the proxies' rewards add gold beyond that? At equal ending all six policies stand above all
+# three on random numbers. Over seeds it is **undecided**: BSR's addition holds zero by both rules,
+# BT's by one.
 #
 # Was a proxy *exploited*? **Shown for none of the six.** BSR 0 and BSR 2 stay suspects: their
 # proxies rose, and gold did not. But random numbers cost more gold.
@@ -703,8 +703,8 @@ for key in ("proxy", "gold"):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Only the first. The second is undecided: -.26 ± .39. The third is open: no control writes this
-# word, but one word is the narrowest act, and for controls we counted no words of their own.
+# Only the first. The second is undecided: -.26 ± .39. The third is open: controls hardly write this
+# word, but one word is the narrowest act, and we counted no words of their own.
 #
 # So BSR 0 is not convicted. Nor is it acquitted: gold has no term for manner, and may be blind
 # here, too.
