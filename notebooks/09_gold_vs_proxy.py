@@ -29,6 +29,7 @@
 # - *gold*: the formula that says which answer is better in our small world; *proxy*: a reward model
 #   that learned from such verdicts (07);
 # - *BT*, *BSR*: two losses of a reward model (03);
+# - *paired*: said of a comparison that subtracts partner from partner (06);
 # - *undecided*: said of a difference whose 95% interval holds zero (06).
 #
 # A **run** is one trained policy, a **seed** the number that starts its random draws.
@@ -73,7 +74,7 @@ from bsr_lite.studies.records import drawn, read_runs
 from bsr_lite.studies.tables import shown
 
 # %% [markdown]
-# Helpers that write tables, and one that draws two marks for each run:
+# Helpers that write tables, and one that draws:
 
 # %%
 pd.set_option("display.max_colwidth", None)
@@ -86,7 +87,7 @@ def frame(rows):
 
 
 def told(values):
-    """Mean and half its 95% interval over prompts."""
+    """Mean and half its 95% interval."""
     return "{:+.2f} ± {:.2f}".format(*metrics.seed_interval(values))
 
 # %%
@@ -109,9 +110,8 @@ def two_dots(axis, found, marks):
 # *What became of one model under six proxies?*
 #
 # Six runs are on record, in `data/runs/study_rloo`. Each trained the embedded language model (135M
-# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three runs were paid by
-# BT reward models, three by BSR reward models. "BT 1" is the policy that was paid by BT's reward
-# model of seed 1.
+# parameters) by RLOO, the loop of notebook 08: 40 steps, 16 answers a step. Three were paid by BT
+# reward models, and three by BSR ones. "BT 1" was paid by BT's reward model of seed 1.
 
 # %% [markdown]
 # Two rules were the same for all.
@@ -139,27 +139,33 @@ prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True
 # One prompt, and the first answer of each policy to it:
 
 # %%
-def shorten(text, most=170):
-    line = " ".join(text.split())  # one line: no \n, no \r, no tabs
-    return line if len(line) <= most else line[:most] + " ..."
+def line(text):
+    return " ".join(text.split())  # no \n, no \r, no tabs
 
 
-table = frame({name: {"answer": shorten(found["texts"][45]),
-                      "ended": "yes" if found["finished"][45][0] else "cut off",
-                      "gold (0 to 5)": f"{found['gold'][45][0]:.2f}"}
-               for name, found in SEVEN.items()}).rename_axis(shorten(prompts[45]["prompt"]))
-table[["answer", "ended"]]
+frame({name: {"answer": line(found["texts"][45]),
+              "ended": "yes" if found["finished"][45][0] else "cut off"}
+       for name, found in SEVEN.items()}).rename_axis(line(prompts[45]["prompt"]))
 
 # %% [markdown]
-# **Predict**: gold adds up five terms, each worth at most one point. They are the number of
-# sentences or items asked for, the topic, a proper end, no repetition, and the right length. Which
-# of these answers does gold like best?
+# Gold adds up five terms, each worth at most one point:
+# - *instruction*: as many items, or sentences, as were asked for (here two items);
+# - *topic*: a quarter for each of up to four words from a list on the topic;
+# - *complete*: half for ending, half for a closing mark;
+# - *fresh*: no repetition; *concise*: the right length.
+#
+# **Predict**: which answer does gold like best? Which term puts the reference behind?
 
 # %%
-table[["gold (0 to 5)"]]
+asked_for = {key: prompts[45][key] for key in ("unit", "count", "stems")}
+frame({name: gold_terms(found["texts"][45], finished=found["finished"][45][0], **asked_for)
+       | {"gold": found["gold"][45][0]} for name, found in SEVEN.items()}).round(2)
 
 # %% [markdown]
-# **What to see.** Gold likes BSR 2's list best, sense or not.
+# **What to see.** Gold likes BSR 2's list best, sense or not: "pyramids" is on the topic. (It gives
+# two items, as asked, but gets half for *instruction*. Section 5 asks why.)
+#
+# BT 1 gives no item and nothing on the topic. One other term makes up for both.
 #
 # **Six proxies made six different writers, and gold likes none of these answers less than the
 # reference's.** That is one prompt. What do all 112 say?
@@ -219,7 +225,8 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 #
 # <details><summary>Answer</summary>
 #
-# To *end*. In Section 1's table the reference was cut off, and all six policies ended.
+# To *end*. In Section 1 the reference was cut off, and all six policies ended. An end alone lifted
+# BT 1 to the reference.
 # </details>
 
 # %% [markdown]
@@ -234,12 +241,15 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}"}
        for name, found in SEVEN.items()}).transpose()
 
 # %% [markdown]
-# The reference ends 4 answers in 10, each policy 87 in 100 or more: the penalty pushed them. The
-# penalty itself is in none of Section 2's gains. But a proper end is one of gold's terms, and the
-# proxies learned from gold. So an ending may raise both.
+# The reference ends 4 answers in 10, each policy 87 in 100 or more: the penalty pushed them. (It is
+# in none of Section 2's gains.) But gold pays for a proper end, and the proxies learned from gold.
+# So an ending may raise both.
 #
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
 # and the policy gave an answer that ended, and compare these answers alone.
+#
+# (Were the reference's better answers the ones that end, this would be unfair. We found no sign of
+# that: Section 8.)
 
 # %%
 def of_ended(part, key):
@@ -258,28 +268,33 @@ def at_equal_ending(run, key):
 # %% [markdown]
 # **Predict**: once ending is equal, how much is left of the proxies' gains, and of gold's?
 #
-# In the figure each run has two marks: a square, its gain over all 112 prompts, and a circle, its
-# gain at equal ending (59 or 60 prompts).
+# In the figure squares are the gains of Section 2. Circles, with their numbers, are those at equal
+# ending.
 
 # %%
 figure, axes = plots.panels(2, sharey=True)
 titles = "The proxies of BSR 0 and BSR 2 keep a sd or more", "Most of gold's gain is gone"
-tint = plots.COLORS["bt"]
-axes[0].annotate("at equal ending", (-0.06, -0.12), color=tint, ha="right", va="center")
-axes[0].annotate("all answers", (1.55, 0.12), color=tint, va="center")
 for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
-    two_dots(axis, {name: (six_gains[name][f"{key}_gain"], at_equal_ending(run, key))
-                    for name, run in SIX.items()}, "so")
-    axis.set_xlim(-1.2, 2.4)
+    equal = {name: at_equal_ending(run, key) for name, run in SIX.items()}
+    two_dots(axis, {name: (six_gains[name][f"{key}_gain"], values)
+                    for name, values in equal.items()}, "so")
+    for place, values in enumerate(equal.values()):
+        axis.annotate(f"{values.mean():+.2f}", (values.mean(), -place - 0.42), ha="center",
+                      va="center", fontsize=8)
+    axis.set(xlim=(-1.2, 2.4), ylim=(-5.6, 0.5))
     plots.label(axis, f"gain of {key} (sd), 95% over prompts", "", title)
+for mark, fill, text in (("s", "0.4", "all 112 prompts"),
+                         ("o", "white", "at equal ending:\n59 or 60 prompts")):
+    axes[1].plot([], [], mark, color="0.4", markerfacecolor=fill, label=text)
+axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.38), frameon=False)
 
 # %% [markdown]
-# **What to see.** *Left*: the proxies of BSR 0 and BSR 2 keep 1.4 and 1.1 sds. The other four keep
-# a third of a sd at most.
+# **What to see.** *Left*: the proxies of BSR 0 and BSR 2 keep more than a sd. The other four keep
+# about a third of a sd at most.
 #
-# *Right*: BT 0 and BT 2 still gain gold, by a third of a sd. (Over first answers alone even these
-# two are undecided: `data/runs/LOG.md`, "The recorded RLOO policies learned to end".) BT 1, BSR 0
-# and BSR 1 lost gold.
+# *Right*: BT 0 and BT 2 still gain gold, by about a third of a sd. (Over first answers alone even
+# these two are undecided: `data/runs/LOG.md`, "The recorded RLOO policies learned to end".) BT 1,
+# BSR 0 and BSR 1 lost gold. BSR 2 is undecided.
 #
 # **At equal ending gold rose in two runs of six at most.**
 #
@@ -295,16 +310,14 @@ for axis, key, title in zip(axes, ("proxy", "gold"), titles, strict=True):
 # - *random numbers*, a new one for every new text: there is nothing to learn;
 # - *gold* itself: there is all to learn.
 #
-# An answer of each to Section 1's prompt, and the share of all its answers that ended:
+# The share of their answers that ended:
 
 # %%
 controls = read_runs(RUNS / "study_rloo_controls")
 KNOWN = {"noise": "random numbers", "gold": "gold"}
-frame({reward: {
-    "answer (seed 0)": shorten(controls[f"{method}-kl0.0"][0]["evaluation"]["policy"]["texts"][45]),
-    "ended, by seed": ", ".join(f"{np.mean(run['evaluation']['policy']['finished']):.2f}"
-                                for run in controls[f"{method}-kl0.0"])}
-    for method, reward in KNOWN.items()}).rename_axis("trained on")
+frame({f"trained on {reward}": {
+    f"seed {run['seed']}": np.mean(run["evaluation"]["policy"]["finished"])
+    for run in controls[f"{method}-kl0.0"]} for method, reward in KNOWN.items()}).round(2)
 
 # %% [markdown]
 # Random numbers prefer no text, and yet these policies end: the penalty pushed them.
@@ -328,7 +341,8 @@ for place, reward in enumerate(rows):
     axis.errorbar(means, ys, xerr=left[reward][:, 1], fmt="o", color=tint, capsize=2)
     if tint == "black":
         axis.axvspan(means.min(), means.max(), color="0.9", linewidth=0)
-        axis.annotate(f"range of\n{reward}", (means.mean(), -2.3), ha="center", va="center")
+        axis.annotate(f"{reward}:\n{means.min():+.1f} to {means.max():+.1f}",
+                      (means.min() + np.ptp(means) / 2, -2.3), ha="center", va="center")
 axis.axvline(0, color="black", linewidth=0.8)
 axis.set_yticks([-place for place in range(len(rows))], rows)
 plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; a dot a seed",
@@ -341,23 +355,12 @@ plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; 
 #
 # **So the training itself costs gold. A fall that random numbers bring, too, convicts no proxy.**
 #
-# Nor does it acquit one. BSR 0 and BSR 2 are **suspects**: at equal ending their proxies rose
-# without gold.
+# Nor does it acquit one. BSR 0 and BSR 2 are **suspects** of having been exploited: at equal ending
+# their proxies rose, and gold did not.
 
 # %% [markdown]
-# Now a gain can be taken apart. Take the mean of BT's three policies.
-# - Their *gain* over the reference was .8 sds of gold (Section 3's squares).
-# - At equal ending nothing is left of it (their circles: 0). So **ending** brought .8.
-# - Random numbers have -1.4 at equal ending, on average. So **training alone** takes 1.4.
-# - BT's policies stand 1.4 above that. So much **the reward added**.
-#
-# $$.8 = .8 - 1.4 + 1.4$$
-#
-# **gain = ending + what training alone costs + what the reward added.**
-#
-# This assumes that training costs all policies alike. Why it costs gold is not known.
-#
-# **Predict**: the policies on *gold* gained 1.7. Did that reward add more, or less?
+# Now a gain can be taken apart, in three steps. Each number is a mean of three seeds, in sds of
+# gold. First BT's policies:
 
 # %%
 def circles(reward):
@@ -368,25 +371,63 @@ def circles(reward):
 def account(reward):
     whole = np.mean([gain(run["evaluation"]["policy"]["gold"], reference["gold"])
                      for run in TAUGHT[reward]])
-    alone = circles("random numbers")
-    ending, added = whole - circles(reward).mean(), circles(reward) - alone
-    assert np.isclose(ending + alone.mean() + added.mean(), whole), "the parts must add up"
-    return {"gain in gold (sd)": f"{whole:+.2f}", "= ending": f"{ending:+.2f}",
-            "+ training alone": f"{alone.mean():+.2f}",
-            "+ the reward added": told(added) if added.any() else "0, by definition"}
+    alone, equal = circles("random numbers").mean(), circles(reward).mean()
+    parts = {"training alone": alone, "+ the reward added": equal - alone,
+             "= at equal ending": equal, "+ ending": whole - equal, "= gain": whole}
+    return {name: f"{value:+.2f}" for name, value in parts.items()}
 
 
+frame({"a BT model": account("a BT model")})
+
+# %% [markdown]
+# Start at the reference, at 0.
+# 1. **Training alone** leads down to random numbers' mean at equal ending.
+# 2. What **the reward added** leads up to the mean of BT's circles.
+# 3. **Ending** leads from these up to the mean of their squares.
+#
+# **gain = training alone + what the reward added + ending.**
+#
+# This assumes that training costs all policies alike, and that the circles' prompts are like the
+# rest. Why training costs gold is not known.
+#
+# **Predict**: the policies on *gold* gained 1.7. Did that reward add more, or less?
+
+# %%
 frame({reward: account(reward) for reward in TAUGHT})
 
 # %% [markdown]
 # **What to see.** *Gold*'s reward added 2.0, more than the whole gain: it had to make up for what
 # training takes.
 #
-# How sure is that? In the last column ± asks whether a *new run*, with a new seed, would gain.
-# Three seeds say little about a fourth, so ± is wide. Only *gold*'s addition lies above zero. What
-# BT's and BSR's rewards added is **undecided**.
-#
 # **A gain over the reference is not what the reward added. A control tells the two apart.**
+
+# %% [markdown]
+# How sure is what a reward added, on average over seeds? There are two intervals.
+# - *Paired*: seed by seed, subtract the run on random numbers. Both saw the same prompts, in the
+#   same order.
+# - *Unpaired*: compare the two means as if the seeds had nothing in common.
+
+# %%
+def sure(first, second):
+    """Difference of means, and half its 95% interval: paired, and by Welch's rule.  Shapes: (3,)"""
+    mean, half = metrics.seed_interval(first - second)
+    a, b = (values.var(ddof=1) / len(values) for values in (first, second))
+    welch = metrics.t_quantile(round(2 * (a + b) ** 2 / (a**2 + b**2), 1)) * np.sqrt(a + b)
+    return {"the reward added": f"{mean:+.2f}", "paired": f"± {half:.2f}",
+            "unpaired": f"± {welch:.2f}"}
+
+
+frame({reward: sure(circles(reward), circles("random numbers")) for reward in rows[:3]})
+
+# %% [markdown]
+# **What to see.** *Gold*'s addition lies above zero by both rules, BSR's by neither. BT's hangs on
+# the rule. (By 06's unpaired rule, a wider one, it holds zero: `LOG.md`, `study_rloo_controls`.)
+#
+# Why is BT's so wide when paired? Pairing helps if partners share their luck. Here BT's lowest seed
+# met random numbers' highest (the middle dots).
+#
+# So the figure's order holds for these runs. Over seeds we call what BT's and BSR's models add
+# **undecided**.
 
 # %% [markdown]
 # ## 5. Read the answers
@@ -407,8 +448,8 @@ print(repr(SEVEN["BSR 2"]["texts"][45]))
 print("items, as gold counts:", len(ITEM.findall(SEVEN["BSR 2"]["texts"][45])))
 
 # %% [markdown]
-# **Gold is blind to numbers within a line.** You count two, as asked for: praise for BSR 2. But
-# does it number because a list was asked for? Here a story is asked for:
+# **Gold is blind to numbers within a line.** But does BSR 2 number because a list was asked for?
+# Here a story is:
 
 # %%
 print(prompts[7]["prompt"], "BSR 2: " + SEVEN["BSR 2"]["texts"][7], sep="\n")
@@ -429,11 +470,15 @@ for what, here in (("a list", asked), ("sentences", ~asked)):
 #
 # *What does a policy learn when its reward is only nearly right?*
 #
-# **To end, first of all.** All six learned it, and gold pays for it, whatever else their proxies
-# knew. Policies on random numbers learned it, too: the penalty teaches it.
+# **To end, first of all.** All six learned it, and gold pays for it. Policies on random numbers
+# learned it, too: the penalty teaches it.
 #
-# Did the proxies' rewards add gold beyond that? **Undecided over new seeds**, for BT's and for
-# BSR's.
+# Did the proxies' rewards add gold beyond that? At equal ending all six policies stand above all
+# three on random numbers. Over seeds it is **undecided**: BSR's addition holds zero by both rules,
+# BT's by one.
+#
+# Was a proxy *exploited*? **Shown for none of the six.** BSR 0 and BSR 2 stay suspects: their
+# proxies rose, and gold did not. But random numbers cost more gold.
 
 # %% [markdown]
 # ## Exercises
@@ -474,53 +519,48 @@ for name in ("BT 0", "BSR 0"):
 #
 # Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4.
 #
-# But ending brings BT 0 .94 of gold here, and it brought BT .79 in Section 4. There 112 prompts,
-# the squares, stand beside 59 or 60, the circles. Here only 31 prompts tell an ending's worth. So
-# trust neither to a tenth.
+# But trust neither to a tenth. Ending brings BT 0 .94 of gold here, while its square minus its
+# circle is .86. Only 31 prompts tell an ending's worth here, and the circle has 60 prompts of 112.
 # </details>
 
 # %% [markdown]
-# **2.** Do the suspects' manners please gold? BSR 0 writes "embracing" in many answers, BSR 2
-# numbers where no list was asked for. Beside the reference's mean for the same prompt these answers
-# seem to gain gold, by .43 and .19 sds. Take ending out.
-#
-# `act`, `value` and `ended` have shape (prompts,): whether the policy's first answer has the
-# manner, its gold in sds, and whether it ended. `own` and `own_ended` have shape (prompts, 2): gold
-# and ending of the reference's two answers. Return the gain at equal ending, one number for each
-# prompt that allows it.
+# **2.** Take the gains apart without circles. `gained` and `ended` have shape (2, seeds): gold's
+# gain over the reference, and the share of answers that ended. Row 0 are a model's policies, row 1
+# those on random numbers. The reference's share is `before`, and an ending is worth `worth` sds.
+# Return Section 4's three parts for each seed, in its order; shape (3, seeds).
 #
 # <details><summary>First hint</summary>
 #
-# Which prompts have anything to compare at equal ending? Which of the reference's answers count?
+# What would random numbers have gained, had they ended no more often than the reference?
 # </details>
 
 # %%
-def act_at_equal_ending(act, value, ended, own, own_ended):
+def three_parts(gained, ended, before, worth):
     return None
 
 
-checks.check_act_at_equal_ending(act_at_equal_ending);
+checks.check_three_parts(three_parts);
 
 # %%
-embracing = np.array(["embracing" in text.lower() for text in SEVEN["BSR 0"]["texts"]])
-print(SEVEN["BSR 0"]["texts"][6])
-for name, act in (("BSR 0", embracing), ("BSR 2", numbered & ~asked)):
-    policy, own = (SIX[name]["evaluation"][part] for part in ("policy", "reference"))
-    (value, ended), (two, two_ended) = ((torch.tensor(part["gold"]) / statistics.within_sd(
-        own["gold"]), torch.tensor(part["finished"])) for part in (policy, own))
-    found = act_at_equal_ending(torch.tensor(act), value[:, 0], ended[:, 0], two, two_ended)
-    print(f"{name}, {act.sum()} answers: gold {told((value[:, 0] - two.mean(1))[act].numpy())},",
-          "at equal ending", None if found is None else told(found.numpy()))
+both = [[run["evaluation"]["policy"] for run in TAUGHT[reward]]
+        for reward in ("a BT model", "random numbers")]
+gained = torch.tensor([[gain(one["gold"], reference["gold"]) for one in row] for row in both])
+ended = torch.tensor([[np.mean(one["finished"]) for one in row] for row in both])
+for worth in (1.65, 3.3):  # sds: what Exercise 1 finds, and twice that
+    parts = three_parts(gained, ended, np.mean(reference["finished"]), worth)
+    print(f"BT, worth {worth}: training alone, the reward added, ending:",
+          None if parts is None else [told(part.numpy()) for part in parts])
 
 # %% [markdown]
-# *Then judge*: does gold like these manners? Do your numbers convict the proxies?
+# *Then judge* (± is paired by seed): which part hardly minds an ending's worth, and why?
 #
 # <details><summary>Answer</summary>
 #
-# Both signs turn. BSR 0 has -.26 ± .39 at equal ending, undecided. BSR 2 has -.55 ± .34, a fall.
+# What the reward added: 1.24 and 1.27, in Section 4 1.39. BT's policies and those on random numbers
+# end almost equally often. So between them the worth drops out.
 #
-# They convict nobody. Training alone costs gold more (Section 4), and gold misreads just BSR 2's
-# numbers (Section 5).
+# It stays undecided, paired. (Unpaired, this account puts BSR's above zero, too: `LOG.md`,
+# `study_rloo_controls`.)
 # </details>
 
 # %% [markdown]
@@ -529,8 +569,8 @@ for name, act in (("BSR 0", embracing), ("BSR 2", numbered & ~asked)):
 # 1. A reward model's policy gains a sd of gold. Which two runs do you want to see beside it?
 # 2. At equal ending a policy's gold fell. Why does that not convict its proxy?
 # 3. All gains vanish at equal ending. Did the policy learn nothing from its reward?
-# 4. Gold rates the answers with a certain word above the reference's. What do you compare before
-#    you believe that gold likes them?
+# 4. A model's policies gain .9 of gold, and .1 at equal ending. Random numbers have -.6 at equal
+#    ending. What are the three parts?
 # 5. Gold itself says that an answer got worse. Name two reasons not to believe it.
 
 # %% [markdown]
@@ -540,7 +580,7 @@ for name, act in (("BSR 0", embracing), ("BSR 2", numbered & ~asked)):
 #    to learn.
 # 2. Policies on random numbers, which no proxy misled, fell, too.
 # 3. Not shown: training alone costs gold. Count from where random numbers are.
-# 4. Those that ended with the reference's that ended, prompt by prompt.
+# 4. Training alone -.6, what the reward added .7, ending .8.
 # 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold zero.
 # </details>
 
@@ -550,15 +590,15 @@ for name, act in (("BSR 0", embracing), ("BSR 2", numbered & ~asked)):
 # - A fall of gold convicts no proxy as long as a control falls as far.
 # - Gold, too, may be blind.
 #
-# **To pass on:** a gain over the reference is not what the reward added. Hold ending equal, train
-# once on random numbers, and read the answers.
+# **To pass on:** a gain over the reference is not what the reward added. Hold ending equal, count
+# from policies trained on random numbers, and read the answers.
 
 # %% [markdown]
 # ## Second reading
 #
-# For those who want to check the accounts. Section 7 convicts a proxy. Section 8 asks what "at
-# equal ending" can hide, Section 9 what BSR 2 learned. Section 10 has eight more runs, and BSR
-# against BT. Section 11 asks a new question: what is a correlation with gold worth?
+# Section 7 convicts a proxy. Section 8 asks what "at equal ending" can hide, Section 9 what gold's
+# blindness hid. Section 10 has eight more runs, and BSR against BT. Section 11 asks a new question:
+# what is a correlation with gold worth?
 
 # %% [markdown]
 # ## 7. When a proxy does mislead
@@ -633,10 +673,6 @@ for place, pair in enumerate(pairs.values()):
 axis.set(xlim=(-4.2, 4.2), ylim=(-1.6, 0.6))
 plots.label(axis, "the list 'Safety, Comfort' minus the reference, at equal ending (sd), 95%", "",
             "The proxy pays for this list everywhere, and gold marks it down everywhere")
-own = first["reference"]
-raw = np.array(first["policy"]["gold"])[:, 0] - np.mean(own["gold"], axis=1)
-print("gold where a list was asked for, endings in it (sd):",
-      told(raw[same & asked] / statistics.within_sd(own["gold"])))
 
 # %% [markdown]
 # **What to see.** The act: to give many prompts one answer, "Safety, Comfort". At equal ending
@@ -646,9 +682,6 @@ print("gold where a list was asked for, endings in it (sd):",
 # 3. neither control repeats any answer (nor does another that is paid for its texts, Section 8).
 #
 # So P.S. BT 0 is **misled**. We noticed the act only after seeing answers.
-#
-# With endings in it gold seemed to *like* the list where one was asked for, by .19. Its sign turns
-# at equal ending.
 
 # %% [markdown]
 # **Now you judge** BSR 0, the other suspect. Its act: answers with "embracing". Which of the three
@@ -670,8 +703,10 @@ for key in ("proxy", "gold"):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The first and the third. The second is undecided: -.26 ± .39 (with endings in it +.43, Exercise
-# 2). So BSR 0 is not convicted. Nor is it acquitted: gold has no term for manner, and may be blind
+# Only the first. The second is undecided: -.26 ± .39. The third is open: controls hardly write this
+# word, but one word is the narrowest act, and we counted no words of their own.
+#
+# So BSR 0 is not convicted. Nor is it acquitted: gold has no term for manner, and may be blind
 # here, too.
 # </details>
 
@@ -722,13 +757,15 @@ def exclaims(run):
     return sum("!" in text for text in run["evaluation"]["policy"]["texts"])
 
 
-frame({reward: account(reward) | {name: ", ".join(str(count(run)) for run in group)
-       for name, count in (("different answers, by seed", different), ("with '!'", exclaims))}
-    for reward, group in TAUGHT.items()})
+frame({reward: sure(circles(reward), circles("random numbers")) | {
+           name: ", ".join(str(count(run)) for run in group)
+           for name, count in (("different answers, by seed", different), ("with '!'", exclaims))}
+       for reward, group in TAUGHT.items() if reward != "random numbers"})
 
 # %% [markdown]
-# *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided, too. Nor would an
-# addition prove knowledge of gold. A policy can climb any consistent reward, even one for length.
+# *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided by both rules. Nor
+# would an addition prove knowledge of gold. A policy can climb any consistent reward, even one for
+# length.
 #
 # *Gold + trick* is a proxy that we know to be wrong. Yet its policies gained gold as gold's own
 # did, for most of it is gold. Seed 1 found the trick, in 91 of 112 answers. But gold reads "!" as a
@@ -750,26 +787,10 @@ frame({reward: account(reward) | {name: ", ".join(str(count(run)) for run in gro
 # %% [markdown]
 # ## 9. Gold reads BSR 2 again
 #
-# 52 of the 112 prompts ask for a list, 60 for sentences. A policy that learned *to do what is
-# asked* numbers its answers where a list is asked for. A policy that learned *a mannerism*, as
-# BSR 2 did, numbers everything, or nothing. **Guess**: which of the other five is which?
-
-# %%
-def habits(found):
-    lists = np.array([text.lstrip().startswith("1.") for text in found["texts"]])
-    return {f"numbered, of {asked.sum()} that asked": lists[asked].sum(),
-            f"numbered, of {(~asked).sum()} that did not": lists[~asked].sum()}
-
-
-frame({name: habits(found) for name, found in SEVEN.items()}).transpose()
-
-# %% [markdown]
-# **What to see.** BT 0 begins with "1." more often than the reference where a list was asked for,
-# and never elsewhere. Three gave up lists.
-#
-# How much did gold's blindness cost BSR 2? Gold counts a *sentence* at every full stop, but not at
-# the stop of a number that begins a line. So a number within a line is no item, and its full stop
-# ends a sentence. Let gold read again, with each number on a line of its own.
+# 52 of the 112 prompts ask for a list, 60 for sentences. How much did gold's blindness cost BSR 2?
+# Gold counts a *sentence* at every full stop, but not at the stop of a number that begins a line.
+# So a number within a line is no item, and its full stop ends a sentence. Let gold read again, with
+# each number on a line of its own.
 
 # %%
 def lined(text):
@@ -833,7 +854,7 @@ for axis, here, title in zip(axes, (asked, ~asked), titles, strict=True):
         means = [other_terms(run, lined)[here].mean() for run in TAUGHT[reward]]
         axis.axvspan(min(means), max(means), color="0.9", linewidth=0)
         x = np.mean(means) if side == "center" else max(means) + 0.05
-        axis.annotate(f"trained on\n{reward}", (x, -2.5), ha=side, va="center")
+        axis.annotate(f"trained on\n{reward}", (x, -2), ha=side, va="center")
     two_dots(axis, {name: [other_terms(run, read)[here] for read in (str, lined)]
                     for name, run in SIX.items()}, "sD")
     axis.set(xlim=(-2, 2), ylim=(-5.6, 0.5))
@@ -903,16 +924,15 @@ frame({name: agreement(run) for name, run in (NINE | RANDOM | two).items()})
 # further than random numbers; the other four, by .3 to 1.0 sds, did not. In three runs gold rose,
 # by .3 to .4. Gains convict nobody, and we looked for no act in these seven.
 #
-# All nine went further from the reference than random numbers did: 21 nats or more, against 17 at
-# most. But distance convicts none: BSR 0 and BSR 2 went 47 and 24 nats.
+# Nor does distance convict. All nine went further from the reference than random numbers did, but
+# so did BSR 0 and BSR 2.
 #
 # Would the correlation with gold have warned us? Of the two misled runs' proxies one has -.22. The
 # other has +.45, nearly the highest. The three rises have .47, .36 and .13.
 
 # %% [markdown]
 # Last: is BSR the better teacher, as the paper has it (Sec. 3.2)? Did its policies gain more gold
-# than BT's? Seeds are paired: both policies of a seed saw the same prompts in the same order. The
-# intervals ask about new seeds, as in Section 4.
+# than BT's? Seeds are paired, as in Section 4. The intervals are over seeds and prompts.
 
 # %%
 def minus_bt(name, group):
@@ -922,8 +942,8 @@ def minus_bt(name, group):
 
 
 frame({"Section 1: BSR minus BT": minus_bt("bsr", runs),
-       "Section 7: BSR minus BT": minus_bt("bsr-1e-2", style),
-       "Section 7: spread minus BT": minus_bt("spread-1e-1", style)})
+       "with a postscript: BSR minus BT": minus_bt("bsr-1e-2", style),
+       "with a postscript: spread minus BT": minus_bt("spread-1e-1", style)})
 
 # %% [markdown]
 # **What to see.** Every interval holds zero, and every interval is wide. **BSR or spread against

@@ -61,12 +61,19 @@ def test_the_accumulation_checker_sees_how_a_right_value_was_reached(way, compla
     assert "The value is right, but " in printed and complaint in printed
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda act, value, ended, own, done: (value - own.mean(1))[act & ended & done.any(1)],
-    lambda act, value, ended, own, done: (value - (own * done).mean(1))[act & ended & done.any(1)],
-    lambda act, value, ended, own, done: (value - own.mean(1))[act]], ids=["all", "halved", "raw"])
-def test_a_gain_that_holds_endings_is_not_at_equal_ending(wrong):
-    assert checks_policy.check_act_at_equal_ending(wrong) is False
+@pytest.mark.parametrize("added", [
+    lambda gained, ended, worth: gained[0] - gained[1],  # endings left in
+    lambda gained, ended, worth: gained[0] - gained[1] - worth * (ended[0] - 0.4),  # out of one
+    lambda gained, ended, worth: gained[0] - worth * (ended[0] - 0.4)],  # above the reference
+    ids=["with endings", "one side", "no control"])
+def test_what_the_reward_added_is_counted_from_the_control_without_endings(added):
+    def parts(gained, ended, before, worth):
+        ending = worth * (ended - before)
+        return torch.stack([gained[1] - ending[1], added(gained, ended, worth), ending[0]])
+
+    assert checks_policy.check_three_parts(parts) is False
+    assert checks_policy.check_three_parts(lambda g, e, b, w: parts(g, e, b, w).index_copy(
+        0, torch.tensor([1]), (g[0] - g[1] - w * (e[0] - e[1]))[None]))
 
 
 @pytest.mark.parametrize("hole", [

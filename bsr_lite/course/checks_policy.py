@@ -186,14 +186,14 @@ def check_ending_alone(function: Callable) -> bool:
         for later in (0.95, 0.2)])
 
 
-def check_act_at_equal_ending(function: Callable) -> bool:
-    """Exercise 2 of notebook 09: what answers of one manner gain where endings are equal.
+def check_three_parts(function: Callable) -> bool:
+    """Exercise 2 of notebook 09: a gain's three parts, with endings at a fixed worth.
 
-    Hint: where act & ended & own_ended.any(1), value minus the mean of own's ended ones"""
-    (act, ended), value = numbers(0, 2, 20) > -0.7, numbers(1, 20)
-    own, done = numbers(2, 20, 2), numbers(3, 20, 2) > 0
-    gain = (value - (own * done).sum(1) / done.sum(1))[act & ended & done.any(1)]
-    return judge(check_act_at_equal_ending, function, [((act, value, ended, own, done), gain)])
+    Hint: rest = gained - worth * (ended - before); the reward added rest[0] - rest[1]"""
+    gained, ended = numbers(0, 2, 5), numbers(1, 2, 5).sigmoid()
+    rest = gained - 2 * (ended - 0.4)
+    parts = torch.stack([rest[1], rest[0] - rest[1], gained[0] - rest[0]])
+    return judge(check_three_parts, function, [((gained, ended, 0.4, 2.0), parts)])
 
 
 # ---- 10_scaling_to_8b ----------------------------------------------------------------------------

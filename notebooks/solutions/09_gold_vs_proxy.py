@@ -42,8 +42,7 @@ import torch
 
 from bsr_lite.course import checks_policy as checks
 from bsr_lite.metrics import seed_interval
-from bsr_lite.scorers import read_prompts
-from bsr_lite.studies.records import drawn, read_runs
+from bsr_lite.studies.records import read_runs
 from bsr_lite.studies.statistics import within_sd
 
 # %% [markdown]
@@ -80,42 +79,43 @@ pd.DataFrame.from_dict(rows, orient="index").round(2)
 # rule, too, finds a loss where there is none.
 
 # %% [markdown]
-# **2.** A prompt can be used where the policy's answer has the manner and ended, and where at least
-# one of the reference's ended, too. Only the reference's ended answers count.
+# **2.** What a policy gained by ending is the worth times what its share grew by. That holds for
+# random numbers as for a model's policies. The reward added what is left of the model's gain, minus
+# what is left of random numbers'.
 
 # %%
-def act_at_equal_ending(act, value, ended, own, own_ended):
-    keep = act & ended & own_ended.any(1)
-    return (value - torch.where(own_ended, own, 0).sum(1) / own_ended.sum(1))[keep]
+def three_parts(gained, ended, before, worth):
+    ending = worth * (ended - before)
+    left = gained - ending
+    return torch.stack([left[1], left[0] - left[1], ending[0]])
 
 
-assert checks.check_act_at_equal_ending(act_at_equal_ending)
+assert checks.check_three_parts(three_parts)
 
 # %%
-prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
-asked = np.array([row["unit"] == "item" for row in prompts])
+controls = read_runs(Path("data/runs/study_rloo_controls"))
+own = runs["bt-kl0.0"][0]["evaluation"]["reference"]  # the same for all
+groups = {"gold": controls["gold-kl0.0"], "BT": runs["bt-kl0.0"], "BSR": runs["bsr-kl0.0"],
+          "random": controls["noise-kl0.0"]}
+gains, shares = ({name: [of(run["evaluation"]["policy"]) for run in group]
+                  for name, group in groups.items()} for of in (
+    lambda policy: (np.mean(policy["gold"]) - np.mean(own["gold"])) / within_sd(own["gold"]),
+    lambda policy: np.mean(policy["finished"])))
 rows = {}
-for name, run in (("BSR 0", runs["bsr-kl0.0"][0]), ("BSR 2", runs["bsr-kl0.0"][2])):
-    policy, own = (run["evaluation"][part] for part in ("policy", "reference"))
-    act = torch.tensor(["embracing" in text.lower() if name == "BSR 0"
-                        else text.lstrip().startswith("1.") and not listed
-                        for text, listed in zip(policy["texts"], asked, strict=True)])
-    ended, own_ended = (torch.tensor(part["finished"]) for part in (policy, own))
-    for key in ("proxy", "gold"):
-        value, two = (torch.tensor(part[key]) / within_sd(own[key]) for part in (policy, own))
-        gain = act_at_equal_ending(act, value[:, 0], ended[:, 0], two, own_ended)
-        rows[f"{name}, {key}"] = {
-            "answers": act.sum(), "with endings in it": (value[:, 0] - two.mean(1))[act].mean(),
-            "prompts": len(gain), "at equal ending": seed_interval(gain)[0],
-            "±": seed_interval(gain)[1], "ended": ended[act, 0].double().mean(),
-            "the reference's": own_ended[act].double().mean()}
-pd.DataFrame.from_dict(rows, orient="index").astype(float).round(2)
+for name in ("gold", "BT", "BSR"):
+    for worth in (0.83, 1.65, 3.3):
+        gained, ended = (torch.tensor([of[name], of["random"]]) for of in (gains, shares))
+        parts = three_parts(gained, ended, np.mean(own["finished"]), worth).numpy()
+        alone, added, ending = parts
+        rows[f"{name}, worth {worth}"] = {
+            "training alone": alone.mean(), "the reward added": added.mean(),
+            "± paired": seed_interval(added)[1], "ending": ending.mean()}
+pd.DataFrame.from_dict(rows, orient="index").round(2)
 
 # %% [markdown]
-# Of the answers with a manner .81 and .97 ended, of the reference's to these prompts .37 and .58.
-# So "with endings in it" is no gain of a manner. At equal ending gold likes neither manner, while
-# both proxies still pay. Few prompts are left, 30 and 44. And a fall convicts no proxy: random
-# numbers lost more.
+# What the reward added moves by .11 at most, while the worth grows fourfold: both rows end almost
+# alike, and the reference's share drops out. So one may compare a model's policies with those on
+# random numbers at once, without the reference (`LOG.md`, `study_rloo_controls`).
 
 # %% [markdown]
 # **3.** With probability $(1 - rate)^n$ none of the n has the trick, and the pick is the honest
