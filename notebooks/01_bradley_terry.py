@@ -381,12 +381,13 @@ assert gold[10].mean() < gold[11].mean() and shifted[10].mean() > shifted[11].me
 #
 # *Does BT say how far apart the rewards lie?*
 #
-# Let a reward be a weighted sum of an answer's features. A model learns the weights. With *few*
-# pairs some weights may get every pair right: no contradiction. Double these weights. All margins
-# double, and the loss falls. So no margins are wide enough.
+# A model has no free number for each answer. Let its reward be a weighted sum of an answer's
+# features, with weights to learn. With *few* pairs some weights may get every pair right: no
+# contradiction. Double these weights. All margins double, and the loss falls. So no margins are
+# wide enough.
 #
 # With *many* pairs there may be no such weights. Then the choices contradict each other, even
-# without a circle of wins: these rewards are not free, for the same few weights make them all.
+# without a circle of wins: the same few weights make all rewards.
 
 # %% [markdown]
 # A toy shows both cases. An answer is a list of 40 random features, and its true reward is a
@@ -433,7 +434,7 @@ def train(features):
 # **over-confident**.
 
 # %%
-def size(weights):  # (d, DRAWS), a column is a fit; on fresh pairs, as below
+def size(weights):  # (d, DRAWS): a column is a fit, tested on the fresh pairs drawn below
     return (fresh @ weights).square().mean(0).sqrt()
 
 
@@ -486,18 +487,19 @@ for number, w in fits.items():
     axis.semilogx(STEPS, sizes, color=TINTS[number], alpha=0.25, linewidth=0.8)
     axis.semilogx(STEPS, sizes.mean(1), color=TINTS[number], linewidth=2)
     wrong = rows[f"{number:,} pairs"]["training pairs wrong"].mean()
-    axis.annotate(f"{number:,} pairs: {sizes[-1].mean():.1f}, {wrong:.0%} stay wrong",
+    axis.annotate(f"{number:,} pairs: size {sizes[-1].mean():.1f}, {wrong:.0%} stay wrong",
                   (3500, sizes[-1].mean()), color=TINTS[number], va="center")
 axis.annotate("thin: one draw\nthick: mean of eight", (1.3, 12), color="grey")
 axis.minorticks_off()
-axis.set(xlim=(1, 90_000), xticks=(1, 10, 100, 1000, 3000),
+axis.set(xlim=(1, 200_000), xticks=(1, 10, 100, 1000, 3000),
          xticklabels=("1", "10", "100", "1,000", "3,000"))
 plots.label(axis, "passes over the pairs", "size: typical margin (reward units)",
             "Uncontradicted, the size grows on")
 
 # %% [markdown]
 # **What to see.** The 60-pair size grows to the last pass: every label is met, so nothing holds it.
-# The other two level off: there the choices contradict each other, and some pairs stay wrong.
+# (It ends at 14.6. A margin of 2.9 already claims 95%: Section 1.) The other two level off: there
+# the choices contradict each other, and some pairs stay wrong.
 #
 # With 2,000 pairs the claims nearly come true. But a ceiling alone does not make them true: the
 # 250-pair fits over-claim by .11. Nor is one size right for all fits. A fit that is right less
@@ -586,7 +588,7 @@ checks.check_overclaim(overclaim);
 #    Good choices do not make claims true.
 # 4. The loss sees differences within a prompt, and only who won.
 # 5. Where people disagree, their choices contradict each other, and the margin ends. Where all ten
-# agree, nothing new ends it.
+#    agree, nothing new ends it.
 # </details>
 
 # %% [markdown]
@@ -594,11 +596,11 @@ checks.check_overclaim(overclaim);
 #
 # | In your run, watch | Healthy | If not, or next, vary |
 # |---|---|---|
-# | training pairs wrong | as the judge errs (here .25)* | 0: more pairs; far above: richer model |
+# | training pairs wrong | near the judge's .25* | near 0: more pairs; far above: a richer model |
 # | share right, fresh pairs | toward the truth's (here .75) | more pairs |
 # | over-claim | near 0 | above: more pairs or fewer passes; below: more passes |
 #
-# \* Unknown for real judges; Section 12 bounds it.
+# \* The share of pairs in which the judge errs. For real judges unknown; Section 12 bounds it.
 
 # %% [markdown]
 # ## What you know now
