@@ -142,7 +142,7 @@ for part in ("in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoi
 pd.DataFrame(rows).set_index("").round(3)
 
 # %% [markdown]
-# The sentence may not stand. The 60-pair fits claim about .3 too much; a third of that would let
+# The sentence may not stand. The 60-pair fits claim .35 too much; a third of that would let
 # it stand. Here no interval leaves -.04 to .07. (It covers the four seeds on these pairs, neither
 # other pairs nor other training data.) On new prompts the models do claim a little too much, by
 # .015 $\pm$ .011. In the other three rows even the sign of the mean is undecided.
@@ -150,9 +150,9 @@ pd.DataFrame(rows).set_index("").round(3)
 # %% [markdown]
 # The best factor (Section 12) is another yardstick. It is .79 $\pm$ .19 on `response_disjoint`,
 # below 1: a little over-confident. In the other rows it may be 1. The 60-pair fits needed about
-# .06 (size .43 instead of 7.40): the verdict stays.
+# .04 (size .37 instead of 8.46): the verdict stays.
 
 # %% [markdown]
-# Why so calm? One pass is not 3,000. The 60-pair fits, too, claimed less after ten passes: .11 too
-# much instead of .31 (Section 12). That is a suspect, not a finding: these runs do not vary the
+# Why so calm? One pass is not 3,000. The 60-pair fits, too, claimed less after ten passes: .14 too
+# much instead of .35 (Section 12). That is a suspect, not a finding: these runs do not vary the
 # number of passes.
