@@ -14,7 +14,7 @@
 # falls whenever a margin grows.
 #
 # Where do larger margins come from? The model reads a reward from a vector, the *hidden state*. The
-# paper says: the norms of these vectors **disperse**. Two signs:
+# paper says: the norms (lengths) of these vectors **disperse**. Two signs:
 #
 # 1. *Differences grow*: the two states of a pair move apart (Fig. 2).
 # 2. *Lengths scatter*: some states become long, others short, most of all on new data (Fig. 3).
@@ -87,7 +87,7 @@ from bsr_lite.tokenization import pair_tokens
 # Both are trained with eight **seeds**. A seed sets the answers, the labels and the first weights.
 #
 # The scatter of lengths is measured by their **coefficient of variation**, **cv**: their standard
-# deviation over their mean. At cv 0 all lengths are equal. At 0.1 a length typically lies 10% off
+# deviation, divided by their mean. At cv 0 all lengths are equal. At 0.1 a length typically lies 10% off
 # the mean.
 #
 # **Predict**: equal lengths cannot scatter, so a final RMSNorm rules out the second sign. Does it
@@ -414,11 +414,12 @@ show(values, {"start": 0, "step 32": -1})
 
 # %% [markdown]
 # **What to see.** The mean margin ends at 0.45: odds of only about three to two. The difference
-# shrinks by 8 to 19%. The head keeps its length, 1; at its rate it could move by 0.015 at most.
+# shrinks by 8 to 19%. The head keeps its length, 1, as in Fig. 1. It could hardly do otherwise: at
+# its rate it moves by about 0.015 at most.
 #
 # **Answer.** The cosine alone makes the margin. That it does most was forced, as in Section 1. Not
 # forced: the differences of training pairs end *smaller*, in all four seeds. In the paper they grow
-# (Fig. 2, about 400 steps of 128 pairs; its sizes we do not have).
+# (Fig. 2, about 400 steps of 128 pairs; we do not have its sizes).
 
 # %% [markdown]
 # ## 4. Do lengths scatter on new data? (Fig. 3)
@@ -496,7 +497,8 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # Why may dispersion be missing here? Three reasons, none of them tested:
 # - *Few steps*: 32, in the paper about 400.
 # - *Pairs out of order.* The paper explains dispersion by pairs already in order: the loss goes on
-#   pushing their margins up. Here 10 to 12 of 32 end out of order (`data/runs/LOG.md`).
+#   pushing their margins up. Here 10 to 12 of 32 end with a margin below zero
+#   (`data/runs/LOG.md`).
 # - *A small model*: 135 million weights, in the paper up to 8 billion.
 #
 # **Answer.** The paper's dispersion is *not reproduced here*. It is not *refuted*.
