@@ -87,8 +87,8 @@ from bsr_lite.tokenization import pair_tokens
 # Both are trained with eight **seeds**. A seed sets the answers, the labels and the first weights.
 #
 # The scatter of lengths is measured by their **coefficient of variation**, **cv**: their standard
-# deviation, divided by their mean. At cv 0 all lengths are equal. At 0.1 a length typically lies 10% off
-# the mean.
+# deviation, divided by their mean. At cv 0 all lengths are equal. At 0.1 a length typically lies
+# 10% off the mean.
 #
 # **Predict**: equal lengths cannot scatter, so a final RMSNorm rules out the second sign. Does it
 # rule out the first, too?
