@@ -11,16 +11,15 @@
 #
 # A reward model gives every answer a number, its **reward**. It learns from pairs of answers, one
 # *chosen* and one *rejected*. The **margin** is the chosen reward minus the rejected one. The loss
-# falls whenever a margin grows, so training asks for ever larger ones.
+# falls whenever a margin grows.
 #
-# Where does a model find them? The paper says: the norms of its hidden states **disperse**. Two
-# signs:
+# Where do larger margins come from? The model reads a reward from a vector, the *hidden state*. The
+# paper says: the norms (lengths) of these vectors **disperse**. Two signs:
 #
 # 1. *Differences grow*: the two states of a pair move apart (Fig. 2).
-# 2. *Lengths scatter*: some become long, others short, most of all on answers unlike training's
-#    (Fig. 3).
+# 2. *Lengths scatter*: some states become long, others short, most of all on new data (Fig. 3).
 #
-# We look for both, first in a small world, then in a language model.
+# Only the second sign is about the lengths of states.
 
 # %% [markdown]
 # Words from notebook 01:
@@ -77,21 +76,19 @@ from bsr_lite.tokenization import pair_tokens
 # - A *label* says which of two answers is chosen. It is drawn by Bradley-Terry: the better answer
 #   is likely to be chosen, but not certain.
 # - A *network* with one hidden layer turns an answer into a state $h$ of 64 numbers.
-# - The *head* turns $h$ into a reward.
-#
-# In the paper's models the head's norm does not grow (Fig. 1). We imitate this: our head learns a
-# hundred times more slowly than the network.
+# - The *head* turns $h$ into a reward. It learns a hundred times more slowly than the network: in
+#   the paper's models, too, the head's norm does not grow (Fig. 1).
 
 # %% [markdown]
-# We train two networks, each for 200 steps of 32 pairs. The second network has one more operation
-# at its end, a **final RMSNorm**. It brings every state to one and the same length.
+# We train two networks, each for 200 steps of 32 pairs. The second has one more operation at its
+# end, a **final RMSNorm**. It brings every state to one and the same length. (It has no *gains*;
+# Section 2 says what those change.)
 #
-# Both are trained with eight **seeds**. A seed sets the answers, the labels and the network's first
-# weights.
+# Both are trained with eight **seeds**. A seed sets the answers, the labels and the first weights.
 #
-# We measure the scatter of lengths by their **coefficient of variation**, **cv**: the standard
-# deviation of the lengths, divided by their mean. If all lengths are equal, the cv is 0. If it is
-# 0.1, a length typically lies 10% off the mean.
+# The scatter of lengths is measured by their **coefficient of variation**, **cv**: their standard
+# deviation, divided by their mean. At cv 0 all lengths are equal. At 0.1 a length typically lies
+# 10% off the mean.
 #
 # **Predict**: equal lengths cannot scatter, so a final RMSNorm rules out the second sign. Does it
 # rule out the first, too?
@@ -125,7 +122,7 @@ right.text(60, 0.05, "thin: one seed each\nband: 95% interval")
 plots.label(left, "step", "mean $|h_w - h_l|$ / its start", "differences grow in both")
 plots.label(right, "step", "cv of $|h|$", "lengths: all equal with RMSNorm")
 figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-figure.suptitle("A final RMSNorm stops the scatter of lengths, not the growth of differences")
+figure.suptitle("RMSNorm without gains stops the scatter of lengths, not the growth of differences")
 assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leave one length"
 
 # %% [markdown]
@@ -142,8 +139,7 @@ assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leav
 # %% [markdown]
 # ### Is it the larger difference that makes the margin?
 #
-# Training has made margins and differences larger. A margin is the product of three factors
-# (Eq. 23):
+# A margin is the product of three factors (Eq. 23):
 #
 # $$r_w - r_l = W_p^\top (h_w - h_l) =
 # \lVert W_p\rVert \cdot \lVert h_w - h_l\rVert \cdot \cos\psi_\Delta.$$
@@ -155,39 +151,37 @@ assert course(seen["final RMSNorm"], "norm_cv").max() < 1e-5, "RMSNorm must leav
 # Our head hardly learns. So two ways to a larger margin are left.
 
 # %% [markdown]
-# The sketch shows them. The head has length 1, so the margin is how far the difference reaches
-# along the head: the thick bar.
+# The sketch shows both. The head has length 1, so the margin is how far the difference reaches
+# along it: the thick bar.
 
 # %%
 figure, axes = plots.panels(2)  # drawing only
+names, tints = ("$W_p$", "$h_w - h_l$, after", "before  "), ("#AA3377", "#4477AA", "#888888")
 for axis, height, title in ((axes[0], 1.7, "the difference becomes longer"),
                             (axes[1], 0.67, "the difference turns to the head")):
     axis.set(xlim=(-0.4, 2.5), ylim=(-0.4, 2), aspect="equal", title=title)
     axis.axis("off")
-    for x, y, text, tint, bar in ((1.9, 0, "$W_p$", "#AA3377", 0),
-                                  (0.3, 0.85, "before", "#888888", -0.12),
-                                  (0.6, height, "$h_w - h_l$, after", "#4477AA", -0.24)):
-        axis.annotate("", (x, y), (0, 0), arrowprops={"arrowstyle": "-|>", "color": tint,
-                                                      "shrinkA": 0, "shrinkB": 0})
-        axis.annotate(text, (x, y), (-36 if x < 0.5 else 4, 4), textcoords="offset points",
-                      color=tint)
-        axis.plot([x, x], [y, bar], ":", color=tint, linewidth=1)
-        axis.plot([0, x], [bar, bar], color=tint, linewidth=4 if bar else 1)
-    axis.text(0.7, -0.27, "margin: twice as large", color="#4477AA")
+    ends = [[1.9, 0.6, 0.3], [0, height, 0.85]]
+    axis.quiver([0] * 3, [0] * 3, *ends, color=tints, angles="xy", scale_units="xy", scale=1)
+    for x, y, text, tint in zip(*ends, names, tints, strict=True):
+        axis.text(x, y + 0.06, text, color=tint, ha="right" if x == 0.3 else "left")
+    axis.vlines(ends[0][1:], (-0.24, -0.12), ends[1][1:], tints[1:], "dotted", linewidth=1)
+    axis.hlines((-0.24, -0.12), 0, ends[0][1:], tints[1:], linewidth=4)
+    axis.text(0.7, -0.27, "margin: twice as large", color=tints[1])
 figure.suptitle("Two ways to the same larger margin");
 
 # %% [markdown]
 # **What to see.** The margin doubles either way: by a longer difference, or by a smaller angle.
 #
-# Which way does the network without RMSNorm go? For many pairs we define *one* cosine, so that the
+# Which way does the network without RMSNorm go? For many pairs we *define* one cosine. Then the
 # mean margin, too, is a product of three factors:
 #
 # $$\text{cosine} =
 # \frac{\text{mean margin}}{\lVert W_p\rVert \cdot \text{mean } \lVert h_w - h_l\rVert}.$$
 #
-# It is a mean of the pairs' cosines in which long differences count more.
+# (If all differences are equally long, this is the mean of the pairs' cosines.)
 #
-# The table has means over the eight seeds. Its last column is the change.
+# The table has means over the eight seeds. Its last column is the change from start to step 200.
 
 # %%
 def split(head, difference, margin):  # all (seeds, steps)
@@ -204,52 +198,29 @@ def show(values, when):  # when: {name of a column: place among the steps}
 
 parts = {name: split(*(course(looks, key) for key in ("head", "difference", "margin")))
          for name, looks in seen.items()}
-show(parts["no RMSNorm"], {"start": 0, "step 200": -1})
+cv = {"cv of |h|": course(seen["no RMSNorm"], "norm_cv")}
+show(parts["no RMSNorm"] | cv, {"start": 0, "step 20": at.index(20), "step 200": -1})
 
 # %% [markdown]
-# **What to see.**
-# - The *head* hardly moves, as planned.
-# - The *difference* grows by two thirds, from 2.5 to 4.1.
-# - The *cosine* grows from nearly 0 to 0.5.
-# - The *mean margin* reaches 2: the chosen answer wins with odds of $e^2$ to 1, about 7 to 1.
+# **What to see.** The *head* hardly moves, as planned.
+# - *By step 20* the margin is 0.66. The cosine has made it: the difference is only 10% longer.
+# - *By step 200* the margin is 2: odds of $e^2$ to 1, about 7 to 1. The cosine has doubled. Now the
+#   difference, two thirds longer than at the start, has helped.
+
+# %% [markdown]
+# That the cosine does most is no discovery: with a random head it begins near 0. While it is near
+# 0, so is the margin, however long the differences are.
 #
-# At first the cosine *must* do the work. The head is drawn at random, so differences begin neither
-# along it nor against it: the cosine is near 0. While it is near 0, the margin is near 0, however
-# long the differences are.
-
-# %% [markdown]
-# Does the difference take over later? The table tells how much each factor grows from some step
-# to step 200, without RMSNorm. *Ahead* counts seeds in which the difference grows more.
-
-# %%
-def grown(part, start):  # difference and cosine, until step 200: (seeds,) each
-    return [part[what][:, -1] / part[what][:, at.index(start)] - 1
-            for what in ("mean |h_w - h_l|", "cosine")]
-
-
-rows = {}
-for start in (20, 40, 60, 80, 100):
-    both = [grown(part, start) for part in parts.values()]
-    rows[f"from step {start}"] = [f"{x.mean():+.0%}" for x in both[0]] + [
-        f"{(longer > turned).sum()} of 8" for longer, turned in both]
-pd.DataFrame.from_dict(rows, "index", columns=[
-    "difference", "cosine", "difference ahead", "the same with RMSNorm"])
-
-# %% [markdown]
-# **What to see.** From step 20 the cosine grows more in all eight seeds. From step 60 or later the
-# difference does, slightly, in seven or eight. With RMSNorm it never does.
-#
-# **Answer.** Norms can disperse: without a final RMSNorm both signs appear, with it only the first.
-# From start to end the cosine does more for the margin than the difference. Only late, and only
-# without RMSNorm, the difference takes a small lead.
+# **Answer.** Norms can disperse. Without a final RMSNorm both signs appear, with this one only the
+# first. The cosine had to grow, since the head is random. The differences did not have to.
 
 # %% [markdown]
 # ## 2. Which norm does the head see?
 #
 # A language model ends in an RMSNorm, too. Can its lengths scatter at all?
 #
-# Our model is SmolLM2-135M-Instruct, with 135 million weights in 30 layers. Its pairs are from the
-# pocket world; here is one.
+# Ours is SmolLM2-135M-Instruct, with 135 million weights in 30 layers. It reads pairs of the pocket
+# world.
 
 # %%
 CONFIG = "bsr_lite/configs/rm_full_depth.yaml"
@@ -257,18 +228,14 @@ config = load_config(CONFIG, overrides=[
     "data.max_pairs=48", "batch_size=4", "eval_groups=12"])
 scenarios = load_scenarios(config)
 model = load_reward_model(config.model.name, dtype=config.model.dtype, seed=0)
-pair = scenarios.train[0]
-print("prompt  ", pair.prompt[0]["content"])
-print("chosen  ", pair.chosen[:150].replace("\n", " "), "...")
-print("rejected", pair.rejected[:150].replace("\n", " "), "...")
 
 # %% [markdown]
 # The network reads prompt and answer as **tokens**, pieces of words. For each token it ends in a
 # vector of $H = 576$ numbers. The state $h$ is the vector of the answer's *last* token, the only
 # one that has seen everything.
 #
-# The head is drawn at random, so the first rewards are noise. The next cell computes them by hand,
-# $W_p^\top h$, and compares them with the library's.
+# The head is drawn at random, so the first rewards are noise. The next cell computes them by hand
+# and compares them with the library's.
 
 # %%
 from bsr_lite.batching import pack
@@ -283,8 +250,8 @@ torch.testing.assert_close(rewards, h @ W, rtol=1e-4, atol=1e-4)
 print(f"{len(pairs)} pairs; rewards of the first {rewards[0]:.2f} (chosen), {rewards[1]:.2f}")
 
 # %% [markdown]
-# `last_hidden` has returned *two* states, one before and one after the network's last operation.
-# The first is the **raw** state $u$. From it the operation, an **RMSNorm**, makes $h$:
+# `last_hidden` has returned *two* states. The first is the **raw** state $u$. From it the network's
+# last operation, the **RMSNorm**, makes $h$:
 #
 # $$h = g \odot \frac{u}{\mathrm{rms}(u)}, \qquad \mathrm{rms}(u) = \lVert u \rVert / \sqrt{H}.$$
 #
@@ -314,10 +281,9 @@ print("u times 3", [round(x, 3) for x in (rms_norm(3 * u) @ W)[:4].tolist()])
 # Nothing. The length of $u$ is divided away before the head.
 # </details>
 #
-# So "the norm of the hidden state" has two meanings.
-# - The **raw** $\lVert u\rVert$ may grow or scatter, and no reward moves.
-# - The **normalized** $\lVert h\rVert$ is what the head sees. The paper's formula for a reward (Eq.
-#   16) means this one.
+# So "the norm of the hidden state" has two meanings. The **raw** $\lVert u\rVert$ may grow or
+# scatter, and no reward moves. The **normalized** $\lVert h\rVert$ is what the head sees, and what
+# the paper's formula for a reward means (Eq. 16).
 #
 # Can $\lVert h\rVert$ scatter? The sketch follows three states of two numbers through the RMSNorm.
 # The horizontal gain is 1.7, the vertical one 0.7.
@@ -338,8 +304,8 @@ for axis, ends, ring, title in zip(axes, (raw, even, g * even), (0 * circle, cir
 figure.suptitle("Division by rms makes lengths equal; unequal gains make them differ again");
 
 # %% [markdown]
-# **What to see.** Equal gains would keep the circle, as in Section 1. Unequal ones make it an
-# ellipse. Then $h$ is long if the large numbers of $u$ stand where the gains are large.
+# **What to see.** Unequal gains make the circle an ellipse. Then $h$ is long if the large numbers
+# of $u$ stand where the gains are large. (Equal gains, or none as in Section 1, keep a circle.)
 #
 # How unequal are this model's gains, and how much do lengths scatter?
 
@@ -354,29 +320,26 @@ for name, x in (("|u|", u), ("|h|", h)):
 # lies 2.6% off the mean. The raw lengths scatter twice as much.
 #
 # **Answer.** The head sees $\lVert h\rVert$, never $\lVert u\rVert$. The lengths of $h$ can scatter
-# after an RMSNorm, but only because the gains differ. The paper's models end in an RMSNorm, too; we
-# have not measured them.
+# after an RMSNorm, but only because the gains differ.
 
 # %% [markdown]
 # ## 3. Four recorded runs: what makes the margin? (Fig. 1, Fig. 2)
 #
-# Now the language model. Training takes hours, so we read a record, `data/runs/study_norms`. All
-# weights were trained (**full fine-tuning**). As in the paper one learning rate serves head and
-# layers. There are four seeds, each with 512 pairs: 32 steps of 16. The runs were measured every
-# fourth step.
+# To train this model takes hours, so we read a record, `data/runs/study_norms`. All weights were
+# trained, head and layers at one rate, as in the paper. There are four runs of 32 steps, each step
+# on 16 pairs. Every fourth step was measured.
 #
-# Here a seed sets only the random head and the order of the batches. So an interval over seeds says
-# nothing about other prompts.
+# The runs differ by seed: here only by the random head and the order of the batches. So an interval
+# over seeds says nothing about other prompts.
 #
 # A change is called **undecided** if its 95% interval holds zero.
 
 # %% [markdown]
-# Two questions about norms were written down before looking.
+# Two questions were written down before looking (a third is Section 9's).
 # 1. Does the mean $\lVert h_w - h_l\rVert$ of training pairs rise?
 # 2. Does $\lVert h\rVert$ scatter more on new prompts than before training? (Section 4)
 #
-# A third is for the second reading (Section 9). All else is *exploring*: of twenty 95% intervals
-# one misses the truth by chance.
+# All else is *exploring*: look at enough quantities, and one will move by chance.
 #
 # **Predict**: what is the answer to question 1? In the small world it was yes.
 
@@ -437,13 +400,10 @@ figure.suptitle("Training pairs, four seeds: the cosine makes the margin, not la
 # **What to see.**
 # - The *cosine* has the shape of the margin. In seeds 2 and 3 both peak midway. It starts in the
 #   band, where a random head's cosine typically lies, and ends far outside.
-# - The *difference* has another shape. It ends below its start in every seed. In seeds 0 and 1 it
-#   rises again after step 12.
+# - The *difference* has another shape. It ends below its start in every seed.
 #
-# Seed 2 was unsteady (`data/runs/LOG.md`). We keep it: to drop a seed after looking is to choose
-# the result.
-#
-# Now the numbers, and the head.
+# Seed 2 was unsteady (`data/runs/LOG.md`). We keep it: who drops a seed after looking chooses the
+# result.
 
 # %%
 fall = change("train", *DIFFERENCE) / curves("train", *DIFFERENCE)[:, 0]
@@ -453,12 +413,13 @@ print(f"at rate {config.learning_rate} the head can move by about {reach:.3f} in
 show(values, {"start": 0, "step 32": -1})
 
 # %% [markdown]
-# **What to see.** The mean margin rises by about 0.5. At its end value the odds are only about
-# three to two. The difference shrinks by 8 to 19%. The head keeps its length, 1, but this says
-# little about Fig. 1: at so small a rate it can move by about 0.015 at most.
+# **What to see.** The mean margin ends at 0.45: odds of only about three to two. The difference
+# shrinks by 8 to 19%. The head keeps its length, 1, as in Fig. 1. It could hardly do otherwise: at
+# its rate it moves by about 0.015 at most.
 #
-# **Answer.** From start to end the cosine alone makes the margin. The differences of training pairs
-# end smaller in all four seeds, the opposite of the paper's Fig. 2.
+# **Answer.** The cosine alone makes the margin. That it does most was forced, as in Section 1. Not
+# forced: the differences of training pairs end *smaller*, in all four seeds. In the paper they grow
+# (Fig. 2, about 400 steps of 128 pairs; we do not have its sizes).
 
 # %% [markdown]
 # ## 4. Do lengths scatter on new data? (Fig. 3)
@@ -467,11 +428,8 @@ show(values, {"start": 0, "step 32": -1})
 # training's?
 #
 # The record has five sets of 32 pairs: training pairs, and the paper's four **generalization
-# scenarios** (Sec. 2.2). A *source* is the model that wrote an answer.
-# - *in-domain*: training prompts, other answers of the same sources;
-# - *prompt-disjoint*: **new prompts**, known sources;
-# - *response-disjoint*: training prompts, **new sources**;
-# - *mutual-disjoint*: new prompts and new sources, **both new**.
+# scenarios** (Sec. 2.2). *In domain* are other answers to training's prompts. The other three have
+# **new prompts**, **new sources** (other models wrote the answers), or **both new**.
 
 # %%
 SETS = {"train": "train", "in_domain": "in\ndomain", "prompt_disjoint": "new\nprompts",
@@ -491,7 +449,8 @@ def draw_ends(axis, *keys, floor=None):
 # %% [markdown]
 # Grey bars are before training, the same for all seeds. Marks are after it.
 #
-# **Predict**: differences ended smaller in all four seeds. Must the cv end smaller, too?
+# **Predict**: differences ended smaller in all four seeds. In how many of the four does the cv on
+# new prompts rise?
 
 # %%
 figure, axis = plots.panels()
@@ -505,46 +464,46 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No. The two signs can part, as in Section 1. On new prompts the cv ends larger in two seeds.
+# In two, seeds 0 and 1.
 # </details>
 #
-# **What to see.** Seed 1 ends above every grey bar, seeds 2 and 3 below every one. Seed 0 is above
-# two and below three. So the seed matters more than the set: seed 1 alone would tell of dispersion,
-# seed 2 of the opposite.
+# **What to see.** The seed matters more than the set. Seed 1 ends above every grey bar, seeds 2 and
+# 3 below every one. Alone, seed 1 would tell of dispersion, seed 2 of the opposite.
 #
-# Question 2 was about new prompts. There the cv began at about 0.022 and changed by -0.003 ± 0.023.
-# The interval holds anything from a fall to nothing to nearly a doubling.
+# On new prompts the cv began at about 0.022 and changed by -0.003 ± 0.023. At this interval's
+# lower end no scatter is left, at its upper end it nearly doubles.
 #
-# **Answer.** Undecided: two seeds scatter more on new prompts, two less. No set stands out (more in
-# Section 8).
+# **Answer** to question 2. Undecided: on new prompts two seeds scatter more, two less.
 
 # %% [markdown]
 # ## 5. What holds here?
 #
-# All rows but the third are on training pairs.
-#
-# | | small world | small world, RMSNorm | language model, 32 steps |
+# | | small world | the same, RMSNorm | language model |
 # |---|---|---|---|
-# | differences grow | yes | yes | no: 8 to 19% smaller |
-# | lengths scatter more | yes | no: all equal | undecided |
-# | the same, new prompts | yes (`data/runs/LOG.md`) | no: all equal | undecided: 2 of 4 seeds |
-# | lifts the margin, early | cosine | cosine | cosine |
-# | lifts it more, late | difference, slightly | cosine | undecided (Exercise 2) |
-#
-# The small world is our control: where norms disperse, these measures show it.
+# | steps | 200 | 200 | 32 |
+# | differences grow, training pairs | yes | yes | no: 8 to 19% smaller |
+# | lengths scatter more, training pairs | yes | no: all equal | undecided |
+# | lengths scatter more, new prompts | yes (`data/runs/LOG.md`) | no: all equal | undecided |
+
+# %% [markdown]
+# The small world is our **control**: our measures see dispersion where there is some. Would they
+# see it in 32 steps? At step 20 the small world's margin, 0.66, was already larger than any in the
+# language model's figure. By then:
+# - *Differences* were 10% longer. The language model's shrink. So the two disagree.
+# - *Lengths* hardly scattered more: the cv was 0.099, after 0.096. So in the language model it may
+#   be too early to see.
 
 # %% [markdown]
 # Why may dispersion be missing here? Three reasons, none of them tested:
-# - *Pairs out of order.* The paper explains dispersion by pairs *already in order*, with a margin
-#   above zero: the loss goes on pushing it up. Here 10 to 12 of 32 are not in order
+# - *Few steps*: 32, in the paper about 400.
+# - *Pairs out of order.* The paper explains dispersion by pairs already in order: the loss goes on
+#   pushing their margins up. Here 10 to 12 of 32 end with a margin below zero
 #   (`data/runs/LOG.md`).
-# - *Few steps.* Here there are 32, in the paper hundreds.
-# - *A small model.* Here it has 135 million weights, in the paper up to 8 billion.
+# - *A small model*: 135 million weights, in the paper up to 8 billion.
 #
 # **Answer.** The paper's dispersion is *not reproduced here*. It is not *refuted*.
 #
-# One question stays open. Do differences shrink because the model learns *preferences*, or would
-# any 32 steps do it? Training on shuffled labels would tell.
+# Open: would *any* 32 steps shrink the differences? Training on shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
@@ -553,8 +512,7 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # `notebooks/solutions/`.
 #
 # **1.** How does the reward $W_p^\top h$ change with the raw state $u$? Return the gradient of the
-# reward on $u$, one vector of shape (H,), through $h = g \odot u / \mathrm{rms}(u)$. (How does its
-# length depend on $\lVert u\rVert$?)
+# reward on $u$, one vector of shape (H,), through $h = g \odot u / \mathrm{rms}(u)$.
 #
 # <details><summary>Hint</summary>
 #
@@ -570,16 +528,13 @@ def raw_gradient(raw_state, gain, head_weight):
 checks.check_raw_gradient(raw_gradient);
 
 # %% [markdown]
-# **2.** Could the difference take over later, in the language model? `early` and `late`, both (3,),
-# hold head, difference and cosine at two times, all positive. Return three numbers: what each
-# factor adds to the margin's growth.
-# - Each number depends on its own factor alone. It is about 0.01 if the factor grows by 1%.
+# **2.** A margin grows. What has each factor added? `early` and `late`, both (3,), hold head,
+# difference and cosine at two times, all positive. Return three numbers:
+# - Each depends on its own factor alone. It is about 0.01 if the factor grows by 1%.
 # - Their sum depends on the two margins alone.
 #
-# Run the second cell; where numbers are negative, compare **sizes**.
-# 1. In which seeds is the difference's larger than the cosine's?
-# 2. Does the start matter?
-# 3. Why not start at step 0?
+# Apply it to Section 1's table, from step 20 to step 200. Which factor adds more? Why not start at
+# step 0?
 #
 # <details><summary>Hint</summary>
 #
@@ -593,31 +548,30 @@ def growth_by_factor(early, late):
 
 checks.check_growth_by_factor(growth_by_factor);
 
-# %%
-difference = curves("train", *DIFFERENCE)
-factors = torch.stack([heads, difference, curves("train", "margin") / (heads * difference)], -1)
-torch.set_printoptions(precision=3, sci_mode=False)
-for start in (16, 20, 24):
-    for seed in range(4):
-        early, late = factors[seed, steps.index(start)], factors[seed, -1]  # (3,) each
-        print(f"step {start} to 32, seed {seed}:", growth_by_factor(early, late))
-
 # %% [markdown]
-# **3.** For given gain and head, both (H,): what is the largest **margin** that any two raw states
-# can have? (How far below it are the margins of Section 3?)
+# **3.** Suppose that you had trained fewer runs. You report dispersion if the cv on new prompts
+# rises in *every* run that you have.
+#
+# `changes`, (seeds,), holds the cv's change in each of our seeds. Any `runs` of these seeds could
+# have been yours. Return the share of these choices in which you would have reported dispersion.
+# 1. How often is that with one run? With two?
+# 2. How often would you have reported the opposite (second line)?
+# 3. How many runs could have warned you, by disagreeing?
 #
 # <details><summary>Hint</summary>
 #
-# Which vectors can $u/\mathrm{rms}(u)$ be? The reward is linear in them.
+# How many choices of two are there among four seeds?
 # </details>
 
 # %%
-def largest_margin(gain, head_weight):
+def reported(changes, runs):
     return None
 
 
-checks.check_largest_margin(largest_margin)
-print("this model's largest margin:", largest_margin(gain, W))
+checks.check_reported(reported)
+changes = change("prompt_disjoint", *CV)  # (4,)
+print("rises in all of 1, 2, 3 runs:", [reported(changes, runs) for runs in (1, 2, 3)])
+print("falls in all of 1, 2, 3 runs:", [reported(-changes, runs) for runs in (1, 2, 3)])
 
 # %% [markdown]
 # ## Check yourself
@@ -626,15 +580,14 @@ print("this model's largest margin:", largest_margin(gain, W))
 # 2. A model ends in RMSNorm with equal gains. Which sign of dispersion is still possible?
 # 3. Differences shrink, the head stays, and margins grow. How?
 # 4. A head is drawn at random. Why can longer differences alone not make a margin at the start?
-# 5. One run ends with lengths that scatter more than before. What do you want to see before you
-#    believe that training does this?
+# 5. In one run lengths end more scattered. What do you ask for before you believe it?
 
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
 # 1. Whether it is $u$ or $h$: the head never sees the length of $u$.
 # 2. The first: the two states of a pair can turn apart. Lengths are one constant.
-# 3. The cosine grows more than the differences shrink: they point more along the head.
+# 3. The cosine grows more than they shrink: differences point more along the head.
 # 4. The cosine is near 0, and the margin is a product with this factor.
 # 5. Other seeds. Here the seed changed the cv more than the set did.
 # </details>
@@ -644,19 +597,20 @@ print("this model's largest margin:", largest_margin(gain, W))
 #
 # | In your run, watch | Seen here (four seeds) | If yours differs |
 # |---|---|---|
-# | mean margin, training pairs | rises to 0.3 to 0.5 | it does not: check labels, then the rate |
-# | mean $\lVert h_w - h_l\rVert$, training pairs | falls by 8 to 19% | it rises: see other seeds |
+# | mean margin, training pairs | rises to 0.3 to 0.5 | check labels, then the rate |
+# | mean $\lVert h_w - h_l\rVert$, training pairs | falls by 8 to 19% | see other seeds |
 # | cv of $\lVert h\rVert$ | ends at 0.004 to 0.037 | far larger: do you measure $u$? |
 
 # %% [markdown]
 # ## What you know now
 #
-# In a small world norms dispersed, yet from start to end the cosine did more for the margin. In a
-# language model, in 32 steps, the differences of training pairs shrank, and the cosine alone raised
-# the margin. Whether lengths scatter there is undecided.
+# In a small world margin and norms grew. In a language model, in 32 steps, the margin grew while
+# the differences of training pairs shrank: the cosine alone raised it. Whether lengths scatter
+# there is undecided.
 #
-# **A margin is head × difference × cosine. So a growing margin does not show that norms grow.**
-# Look at the cosine, ask whether a norm is of $h$ or of $u$, and look at another seed.
+# **A margin is head × difference × cosine. So a growing margin does not show that differences or
+# lengths grow.** Look at the cosine, ask whether a norm is of $h$ or of $u$, and look at another
+# seed.
 #
 # Next: **03 · What happens when the rewards of a batch must sum to zero?**
 
@@ -664,7 +618,8 @@ print("this model's largest margin:", largest_margin(gain, W))
 # ## Second reading
 #
 # For readers who want more of the evidence: the training loop, run live (6), length and direction
-# (7), a trap in comparing changes (8), and the rank of states (9). Exercise 4 belongs here.
+# (7), a trap in comparing changes (8), the rank of states (9), and which factor grows late (10).
+# Exercise 4 belongs here.
 
 # %%
 import contextlib
@@ -748,6 +703,8 @@ pd.DataFrame.from_dict(live, orient="index", columns=[
 # The cosine: it grows fourfold. The difference rises, too, by 8%. In Section 3's figure that of
 # seed 2 also rises until step 8, and then falls.
 # </details>
+#
+# The printed losses do not fall: each is of another batch, taken before its step.
 #
 # Is this loop the library's, `python -m bsr_lite.train_rm`? A two-layer model in fp32 has the same
 # losses with either.
@@ -875,30 +832,17 @@ pd.DataFrame({"in order before, of 32": order[:, 0], "at the end": order[:, -1]}
              index=[f"seed {run['seed']}" for run in bt])
 
 # %% [markdown]
-# 20 to 22; a coin would get 16. At the start it was luck.
-#
-# Are their labels right? A program scores each answer: its **gold**. Bradley-Terry drew the labels,
-# so the answer with more gold is only likelier to be chosen.
-
-# %%
-right = {(p.chosen, p.rejected) for p in load_scenarios(
-    load_config(CONFIG, overrides=["data.label_temperature=0"])).train}  # in gold's order
-recorded = load_config(CONFIG)
-watched_here = draw_groups(model, pairs_as_groups(load_scenarios(recorded).train), recorded)
-agree, against = (sum(tuple(pair.responses[::way]) in right for pair in watched_here)
-                  for way in (1, -1))
-print(f"{agree} labels as gold orders, {against} against it,",
-      f"{len(watched_here) - agree - against} where gold ties")
-
-# %% [markdown]
-# Only 2 of the 32 labels go against gold, so wrong labels explain little of what is out of order.
-# Of all 512 labels 120 do (`data/runs/LOG.md`).
+# 20 to 22; a coin would get 16. At the start it was luck. Wrong labels explain little of what is
+# out of order: by the quality that the labels were drawn from, only 2 of these 32 are wrong
+# (`data/runs/LOG.md`).
 
 # %% [markdown]
 # ## 8. A gap that was there before training (Fig. 3)
 #
 # Do lengths scatter more on new data *than on training pairs*? The figure shows the *gap*: a set's
 # cv of $\lVert h\rVert$ **minus** that of training pairs. Grey bars are before training.
+#
+# In the table below the figure the last two half-widths are equal: all seeds share the gap before.
 
 # %%
 def gaps(*keys):  # a set minus training pairs
@@ -987,6 +931,8 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # Now the recorded runs. A set has 64 states, so its ranks cannot be compared with those above.
 #
 # **Predict**: which kind of rank falls?
+#
+# In the table below the figure half-widths are equal again: all seeds share the gap before.
 
 # %%
 figure, (left, right) = plots.panels(2)
@@ -1023,18 +969,49 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
 # All but question 3 is exploring.
 
 # %% [markdown]
+# ## 10. Does the difference take over late?
+#
+# At first the cosine must make the margin. Later? First the small world. The table tells how much
+# each factor grows from some step to step 200, without RMSNorm. *Ahead* counts seeds in which the
+# difference grows more.
+
+# %%
+def grown(part, start):  # difference and cosine, until step 200: (seeds,) each
+    return [part[what][:, -1] / part[what][:, at.index(start)] - 1
+            for what in ("mean |h_w - h_l|", "cosine")]
+
+
+rows = {}
+for start in (20, 40, 60, 80, 100):
+    both = [grown(part, start) for part in parts.values()]
+    rows[f"from step {start}"] = [f"{x.mean():+.0%}" for x in both[0]] + [
+        f"{(longer > turned).sum()} of 8" for longer, turned in both]
+pd.DataFrame.from_dict(rows, "index", columns=[
+    "difference", "cosine", "difference ahead", "difference ahead, with RMSNorm"])
+
+# %% [markdown]
+# **What to see.** From step 20 the cosine grows more in all eight seeds. From step 60 or later the
+# difference does, slightly, in seven or eight. With RMSNorm it never does. The windows overlap, so
+# they are not five confirmations.
+#
+# Now the language model, seed by seed: the growth of difference and cosine until step 32.
+
+# %%
+pd.DataFrame({f"seed {seed}": {f"from step {start}": "{:+.1%}, {:+.1%}".format(*(
+    values[what][seed, -1] / values[what][seed, steps.index(start)] - 1
+    for what in ("mean |h_w - h_l|", "cosine"))) for start in (16, 20, 24)} for seed in range(4)})
+
+# %% [markdown]
+# **What to see.** In every seed both go the same way: up in seeds 0 and 1, down in seeds 2 and 3.
+# In size the cosine changes more in three of four seeds, but *which* three depends on the start.
+# Little grows so late, and a window chosen after looking finds what it likes. The language model
+# leaves it undecided.
+
+# %% [markdown]
 # ### Exercise 4
 #
 # Let a sign be a coin toss in each of `seeds` seeds. Of so many `quantities`, how many should have
 # one sign in all seeds?
-#
-# The second cell below lists, of 24 changes *minus training's*, those with one sign in all four
-# seeds.
-# 1. Are there more than expected?
-# 2. All 24 share training pairs and may move together. If training favoured no direction, a seed
-#    with all its signs reversed would be as likely. Reverse whole seeds in `moves`: 8 patterns,
-#    since all four reversed are none. How many give 11 or more?
-# 3. How many gaps end nearer to zero? What do all seeds share (Section 8)?
 #
 # <details><summary>Hint</summary>
 #
@@ -1047,6 +1024,15 @@ def agree_by_chance(seeds, quantities):
 
 
 checks.check_agree_by_chance(agree_by_chance);
+
+# %% [markdown]
+# The next cell lists, of 24 changes *minus training's*, those with one sign in all four seeds.
+# 1. Are there more than expected?
+# 2. All 24 share training pairs and may move together. If training favoured no direction, a seed
+#    with all its signs reversed would be as likely. Multiply `torch.stack(moves)` by a pattern such
+#    as `torch.tensor([1, 1, -1, 1])` and count again. There are 8 patterns, since all four reversed
+#    are none. How many give 11 or more?
+# 3. How many gaps end nearer to zero? What do all seeds share (Section 8)?
 
 # %%
 KINDS = {"mean |h_w - h_l|": DIFFERENCE, "std |h_w - h_l|": ("difference_after", "std"),

@@ -1,6 +1,8 @@
 """The exercise checkers accept right answers (the solutions, in CI), and only those."""
 
 import inspect
+import statistics
+from itertools import combinations
 
 import pytest
 import torch
@@ -95,6 +97,14 @@ def test_a_mask_that_is_right_for_equal_answers_alone_is_wrong(hole):
     2 if norm < 1 else 3], ids=["norm", "no ranks"])
 def test_a_diagnosis_that_leaves_out_a_number_is_wrong(shortcut):
     assert checks_policy.check_bug(shortcut) is False
+
+
+@pytest.mark.parametrize("shortcut", [
+    lambda changes, runs: (changes > 0).double().mean() ** runs,
+    lambda changes, runs: statistics.mean(sum(c) > 0 for c in combinations(changes, runs))],
+    ids=["drawn again", "mean"])
+def test_a_report_needs_a_rise_in_every_one_of_different_runs(shortcut):
+    assert checks.check_reported(shortcut) is False
 
 
 def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():

@@ -134,15 +134,15 @@ def check_agree_by_chance(function: Callable) -> bool:
     return judge(check_agree_by_chance, function, cases)
 
 
-def check_largest_margin(function: Callable) -> bool:
-    """Exercise 3 of notebook 02: the largest margin that any two raw states can have.
+def check_reported(function: Callable) -> bool:
+    """Exercise 3 of notebook 02: the share of choices of so many runs in which all rise.
 
-    Hint: r = sum_i W_i g_i v_i with |v| = sqrt(H): by Cauchy-Schwarz at most the length of (g W)
-    times sqrt(H), and at least minus that"""
-    gain, head = numbers(0, 7), numbers(1, 7)
-    direction = gain * head / (gain * head).norm() * 7**0.5  # the u / rms(u) that attains it
-    margin = head @ (gain * direction) - head @ (gain * -direction)
-    return judge(check_largest_margin, function, [((gain, head), margin)])
+    Hint: itertools.combinations(changes, runs) has all choices. Count those whose smallest change
+    is above zero, and divide by their number"""
+    changes = torch.tensor([0.3, -0.1, 0.2, 0.4, -0.5])
+    cases = [((sign * changes, runs), share) for sign, runs, share in (
+        (1, 1, 0.6), (1, 2, 0.3), (-1, 2, 0.1), (1, 3, 0.1), (1, 4, 0.0))]
+    return judge(check_reported, function, cases)
 
 
 # ---- 03_bsr --------------------------------------------------------------------------------------
