@@ -10,15 +10,15 @@
 # # 08 · How does a policy learn from a reward?
 #
 # A reward model gives a whole answer one number. It cannot say which word to change. The paper,
-# "On the Robustness of Reward Models for Language Model Alignment", learns from it by **RLOO**
-# (REINFORCE leave-one-out). One idea carries it: *push an answer by how much it beats its
-# siblings*, the other answers to the same prompt.
+# "On the Robustness of Reward Models for Language Model Alignment", trains a language model on such
+# numbers by **RLOO** (REINFORCE leave-one-out). One idea carries it: *push an answer by how much it
+# beats its siblings*, the other answers to the same prompt.
 #
 # **Sections 1 to 7 are the first reading**, Sections 8 to 12 the second.
 
 # %% [markdown]
 # After the first reading you can
-# - derive the policy gradient, and say what a baseline changes;
+# - say why a reward needs no derivative, and what a baseline changes;
 # - write RLOO's loss, and read the whole loop;
 # - say what a policy learned from its reward, and what from the loop.
 #
@@ -121,18 +121,11 @@ def grad_log_pi(logits):
     return torch.eye(3, dtype=torch.float64) - logits.softmax(0)
 
 # %% [markdown]
-# The expectation must agree with `autograd`.
+# **Predict**: how near to the gradient is the mean push of 10,000 drawn arms?
 
 # %%
 free = logits.clone().requires_grad_()
 (true,) = torch.autograd.grad((free.softmax(0) * rewards).sum(), free)
-expectation = (logits.softmax(0)[:, None] * rewards[:, None] * grad_log_pi(logits)).sum(0)
-torch.testing.assert_close(expectation, true, msg="E[r grad log pi] must be the gradient of J")
-
-# %% [markdown]
-# **Predict**: how near to the gradient is the mean push of 10,000 drawn arms?
-
-# %%
 drawn_arms = torch.multinomial(logits.softmax(0), 10_000, replacement=True)
 sampled = rewards[drawn_arms, None] * grad_log_pi(logits)[drawn_arms]  # (10000, 3)
 pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
@@ -175,8 +168,8 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 #
 # $$A_i = r_i - b_i,\qquad b_i =\frac{1}{K-1}\sum_{j\ne i} r_j.$$
 #
-# Take rewards 1, 0, 0. The first answer's siblings have mean 0, so its advantage is 1. The second's
-# have mean .5, so its advantage is $-.5$, and so is the third's.
+# Take rewards 1, 0, 0. The first answer's siblings have mean 0, so its $A$ is 1. The others'
+# siblings have mean .5, so their $A$ is $-.5$.
 
 # %%
 def leave_one_out(r):
@@ -194,13 +187,18 @@ torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy
 #
 # $$E[b_i\,\nabla\log\pi(y_i)] = E[b_i]\;E[\nabla\log\pi(y_i)] = 0.$$
 #
-# So this baseline leaves the average push as it is.
+# So this baseline leaves the average push as it is, direction and length.
+#
+# With the own reward in, the push would not be wrong, only shorter. For rewards 1, 0, 0 the mean of
+# all three leaves 2/3, $-1/3$, $-1/3$: two thirds of each $A$. (Exercise 1: any $K$.)
 
 # %% [markdown]
 # RLOO's estimate of $\nabla J$ is the mean push of $K$ draws,
-# $\hat g =\frac1K\sum_i A_i\nabla\log\pi(y_i)$. Its noise is its variance. With three arms and
-# $K = 4$ there are 81 sets of draws. Over all of them, each weighed with its probability, the mean
-# estimate must be $\nabla J$.
+# $\hat g =\frac1K\sum_i A_i\nabla\log\pi(y_i)$. Its noise is its **variance**, the mean squared
+# distance from its own mean.
+#
+# With three arms and $K = 4$ there are $3^4 = 81$ sets of draws. Each counts with its probability,
+# so mean and variance are exact. The mean must be $\nabla J$.
 
 # %%
 def moments(p, g):
@@ -225,8 +223,6 @@ torch.testing.assert_close(k_draws(4, rewards, leave_one_out)[0], true, msg="no 
 
 # %%
 added = np.linspace(-3, 4, 141)
-(mean,), variance = moments(logits.softmax(0), rewards[:, None])
-golds = 3.0 / 0.57 * variance**0.5 - mean.item()  # then the arms' mean is 3 / .57 sds from zero
 figure, axis = plots.panels(1)
 for name, way, tint, offset in (("no baseline", lambda r: r, "#882255", (8, -12)),
                                 ("leave one out", leave_one_out, "black", (-36, 6))):
@@ -235,9 +231,6 @@ for name, way, tint, offset in (("no baseline", lambda r: r, "#882255", (8, -12)
         y = k_draws(4, rewards + x, way)[1]
         axis.semilogy(x, y, "o", color=tint)
         axis.annotate(f"{y:.3f}", (x, y), color=tint, xytext=offset, textcoords="offset points")
-axis.axvline(golds, color="0.5", linestyle=":")
-axis.annotate(f"gold's mean lies here:\n{3.0 / 0.57:.1f} sds above zero", (golds - 0.06, 7e-3),
-              color="0.4", ha="right")
 axis.legend(loc="lower left")
 plots.label(axis, "number added to all rewards (reward units)",
             "variance of the estimate\n(reward units², log scale)",
@@ -247,14 +240,14 @@ plots.label(axis, "number added to all rewards (reward units)",
 # **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
 # 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# Real rewards lie far out: gold's mean is 3.0, its standard deviation (**sd**) among a prompt's
-# answers .57 (Sections 7, 5). The dotted line is as many of the arms' sds from zero.
+# Real rewards lie as far from zero: gold's mean is 3.0 (Section 7). Its standard deviation (**sd**)
+# among a prompt's answers is .58, the arms' .69 (`data/runs/LOG.md`).
 #
-# The baseline is not free: three siblings only guess the mean reward. With nothing added it is the
-# noisier way, .061 to .027.
+# With nothing added the baseline is the noisier way, .061 to .027: three siblings only guess the
+# mean reward.
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
-# rewards' zero.** Hence RLOO does not see the rewards' level, which BSR pins (notebook 03).
+# rewards' zero.**
 
 # %% [markdown]
 # ## 3. From arms to answers
@@ -272,9 +265,9 @@ plots.label(axis, "number added to all rewards (reward units)",
 # The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token.
 # The second token is idle. The baseline is the mean reward, 1/2.
 #
-# Each token has one logit, which sets how probable its 1 is. As in Section 1, the direction is what
-# was drawn minus a 1's probability: $1 -\frac12$ for a 1, $0 -\frac12$ for a 0. So the push is
-# $A\,(y_t -\frac12)$. If positive, it makes a 1 more probable.
+# Each token has one logit, that of its 1. As in Section 1, the direction is what was drawn minus a
+# 1's probability, $y_t -\frac12$. So the push is $A\,(y_t -\frac12)$. If positive, it makes a 1
+# more probable.
 #
 # **Predict**: is the idle token pushed in a single answer? And on average over all four?
 
@@ -301,21 +294,26 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # %% [markdown]
 # ## 4. A price for leaving the reference
 #
-# **How can a policy be kept near the model it came from?** A reward model is right only near what
-# it was trained on. So the paper (Sec. 3.2) charges a **price** for what the policy says more
-# readily than the reference. In place of $r$ comes
+# **How does one charge a policy for leaving the model it came from?** A reward model can be trusted
+# only near what it was trained on. So the paper (Sec. 3.2) sets a **price** on what the policy says
+# more readily than the reference. In place of $r$ comes
 #
 # $$R = r -\beta\,d,\qquad d =\log\pi(y|x) -\log\pi_{ref}(y|x).$$
 #
-# Now $d$ depends on the logits, too. But the reference is fixed, so
-# $E[\nabla d] = E[\nabla\log\pi] = 0$ (Section 2). The push is still Section 1's, with $R$ for
-# $r$. The code treats $d$ as a number (`detach`).
+# $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
+# $\beta$ is the price of one nat.
 
 # %% [markdown]
-# $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
-# $\beta$ is the price of one nat. The mean of $d$ over the policy's answers is the **KL**.
+# Now $R$ depends on the logits, too. So the product rule gives a second sum:
 #
-# So **of two siblings with the same reward, the one with the smaller $d$ wins.**
+# $$\nabla E[R] =\sum_y R(y)\,\nabla\pi(y) +\sum_y\pi(y)\,\nabla R(y).$$
+#
+# As the reference is fixed, $\nabla R = -\beta\,\nabla\log\pi$. So the second sum is
+# $-\beta\,E[\nabla\log\pi] = 0$ (Section 2). The push is still Section 1's, with $R$ for $r$. The
+# code treats $d$ as a number (`detach`).
+#
+# So **of two siblings with the same reward, the one with the smaller $d$ wins.** Whether this keeps
+# a policy near the reference, we do not test here.
 
 # %% [markdown]
 # ## 5. The loop
@@ -330,8 +328,8 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # - *concise*: the right length for what was asked.
 
 # %% [markdown]
-# An answer cut off at 48 tokens pays a penalty of .57 points, gold's sd. A nat of $d$ costs
-# $\beta = .02$ points, so 28 nats cost as much as one cut-off.
+# An answer cut off at 48 tokens pays a penalty of .57 points, about gold's sd. A nat of $d$ costs
+# $\beta = .02$ points, so 28 nats cost as much as the penalty.
 
 # %%
 policy = load_policy("smollm2-135m-instruct", lora_rank=16)
@@ -415,7 +413,7 @@ def step(rows, generator):
 
 # %% [markdown]
 # Three steps of two prompts each. **Predict**: of four siblings, which becomes more probable, and
-# which less? What if all four are bad?
+# which less? What if all are bad?
 
 # %%
 draw, generator = random.Random(0), torch.Generator().manual_seed(0)
@@ -423,28 +421,25 @@ batches = [draw.sample(rows, 2) for _ in range(3)]
 steps = [step(batch, generator) for batch in batches]
 
 # %% [markdown]
-# The first prompt of the first step:
+# The second prompt of the third step:
 
 # %%
 assert abs(steps[0]["d (nats)"].mean()) < 0.05, "before its first update: the reference"
 moved = [(seen["A"] * seen["change of log π (nats)"]).mean() for seen in steps]
 assert sum(moved) > 0, "updates must raise the mean of A log pi of the answers they are made from"
-print(batches[0][0]["prompt"])
-steps[0][:K].round(2)
+print(batches[2][1]["prompt"])
+steps[2][K:].round(2)
 
 # %% [markdown]
-# **What to see.** The second answer was cut off. It earns least, so its $A$ is negative. It became
-# less probable, the other three more. ($d$ is 0: before its first update the policy *is* the
-# reference.)
-#
-# <details><summary>Answer: all four bad</summary>
-#
-# The best of them is still pushed up. A prompt's four $A$ add up to zero. Unless all are zero, one
-# is positive.
-# </details>
-#
-# $-39$ nats is much for one step: $-.8$ for each of 48 tokens, as if each became less than half as
+# **What to see.** Answer 4 was cut off. It earns least, so its $A$ is negative, and it became less
 # probable.
+#
+# Answers 5 and 7 earned the same, 3.00 points. But 5 has the larger $d$, 3.30, for which it pays
+# $.02\cdot 3.30 = .07$ points. So its $A$ is smaller. (How far an answer then moves depends on its
+# words, too.)
+#
+# All four are poor. Still the best of them by gold is pushed up: four $A$ always add up to
+# zero.
 #
 # The figure has all 24. **Predict**: how many moved against their $A$? How could one?
 
@@ -473,11 +468,9 @@ plots.label(axis, "A: reward less price, minus the siblings' mean of it (points)
 # ## 6. What did forty steps teach?
 #
 # **What does the policy do better after 40 steps, on new prompts?** We read it from recorded runs
-# of the library's loop, `study_rloo_controls`. Three **seeds** are three trainings that differ only
-# in chance.
-#
-# As in Section 5 a cut-off answer lost one sd of gold. But a step had four prompts, and $\beta$
-# was 0: no price held the policy back.
+# of the library's loop. Three **seeds** are three trainings that differ only in chance. As in
+# Section 5 a cut-off answer lost one sd of gold. But a step had four prompts, and there was no
+# price ($\beta = 0$).
 #
 # Then each policy answered 112 new prompts twice, the reference eight times.
 
@@ -510,14 +503,15 @@ gained = gains("gold").assign(gold=lambda gain: gain.sum(axis=1))
 pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 
 # %% [markdown]
-# **What to see.** Gold rose by .96 points, more than its sd of .57. Two terms did it: *complete*
-# and *instruction*. *topic* is undecided: its interval contains zero. *fresh* and *concise* hardly
+# **What to see.** Gold rose by .96 points, more than one sd. Two terms did it: *complete* and
+# *instruction*. *topic* is undecided: its interval contains zero. *fresh* and *concise* hardly
 # moved.
 #
 # So **on new prompts the policy completes more of its answers, and more often writes as many
 # sentences or items as asked for.**
 #
-# The learning rate was 1e-3. At 3e-4 one run gained little but *complete* (`rloo_rate_3e-4`).
+# The learning rate was 1e-3, which gained most of three on other prompts. At 3e-4 one run gained
+# little but *complete* (`data/runs/LOG.md`).
 
 # %% [markdown]
 # ## 7. Would any reward have taught that?
@@ -525,8 +519,8 @@ pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 # **How much of this gain is gold's work?** Stopping was paid twice: by *complete*, and by the
 # penalty, which is there whatever the reward is.
 #
-# So the same loop was run with two rewards that judge nothing. One is **a constant**. The other is
-# **random numbers**, a new one for every text. All else, penalty included, is as before. What such
+# So the same loop was run with two rewards that judge nothing: **a constant**, and **random
+# numbers**, a new one for every text. All else, penalty included, is as before. What such
 # *controls* can gain, we cannot credit to gold.
 #
 # **Predict**: what do the answers look like under a constant? One prompt, picked by us, seed 0.
@@ -545,62 +539,52 @@ pd.DataFrame({reward: {"answer": " ".join(answered["texts"][11].split()),
 # All 112 prompts, seed by seed:
 
 # %%
-def told_by(answered):
-    """Tokens an answer, share that ended, gold, KL: a number a seed."""
-    return {f"{name}, by seed": ", ".join(f"{np.mean(p.get(key, 0)):.{digits}f}" for p in answered)
-            for name, key, digits in (("tokens", "tokens", 0), ("ended", "finished", 2),
-                                      ("gold (0 to 5)", "gold", 1), ("KL (nats)", "kl", 0))}
-
-
-pd.DataFrame({"none (reference)": told_by([known])} | {
-    reward: told_by(policies(method)) for reward, method in REWARDS.items()})
+ROWS = (("tokens", "tokens", 0), ("ended", "finished", 2), ("gold (0 to 5)", "gold", 1))
+answerers = {"none (reference)": [known]} | {r: policies(m) for r, m in REWARDS.items()}
+pd.DataFrame({who: {f"{name}, by seed": ", ".join(f"{np.mean(p[key]):.{digits}f}" for p in seeds)
+                    for name, key, digits in ROWS} for who, seeds in answerers.items()})
 
 # %% [markdown]
 # **What to see.** All nine policies learned to end. Under a constant they fall silent: one to four
-# tokens, and less than half the reference's gold. We had foretold the opposite, that the penalty
-# alone *raises* gold (R1 in `data/runs/LOG.md`).
+# tokens, and less than half the reference's gold.
 #
-# Under a constant only the penalty tells siblings apart, so the end-of-turn token is pushed up.
-# Once all answers end, siblings earn the same, and the gradient is zero. But AdamW steps on along
-# *past* gradients, into silence.
-#
-# Without a price gold's policies went 12 to 25 nats away, the controls' 14 to 18. So the KL says
-# how far a policy went, not what it learned.
+# There only the penalty tells siblings apart, so the end-of-turn token is pushed up. Once all
+# answers end, siblings earn the same, and the gradient is zero. By then answers are already short
+# (Section 11).
 
 # %% [markdown]
-# The last figure splits each gain in two: *complete*, and the sum of the other four terms.
-# **Predict**: under which rewards does the second part lie above zero?
+# The last figure splits each gain: *complete*, and the sum of the other four terms. **Predict**:
+# under which rewards is the second part above zero?
 
 # %%
 TINTS = dict(zip(REWARDS, ("#EE7733", "#332288", "#882255"), strict=True))
 figure, axis = plots.panels(1)
 for i, (reward, method) in enumerate(REWARDS.items()):
-    for names, x, fill in ((["complete"], i - 0.2, TINTS[reward]), (TERMS[1:], i + 0.25, "white")):
+    for part, names, x, fill in (("complete", ["complete"], i - 0.2, TINTS[reward]),
+                                 ("the other four", TERMS[1:], i + 0.25, "white")):
         values = gains(method)[names].sum(axis=1)
         axis.plot([x - 0.1, x - 0.07, x - 0.04], values, "o", color=TINTS[reward],
                   markerfacecolor=fill)
         mean, half = metrics.seed_interval(values)
         axis.errorbar(x, mean, half, fmt="_", capsize=3, color="black")
-        axis.annotate(told(values), (x, mean + np.sign(mean) * (half + 0.25)), ha="center",
-                      va="center", color=TINTS[reward])
-for name, fill in (("complete", "0.4"), ("the other four terms' sum", "white")):
-    axis.plot([], [], "o", color="0.4", markerfacecolor=fill, label=name)
-axis.legend(loc="lower left")
+        axis.annotate(f"{part}\n{told(values)}", (x, mean + np.sign(mean) * (half + 0.4)),
+                      ha="center", va="center", color=TINTS[reward])
 axis.axhline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-0.5, 2.6), ylim=(-3.7, 1.4))
+axis.set(xlim=(-0.5, 2.6), ylim=(-3.9, 1.7))
 axis.set_xticks(range(3), list(REWARDS))
 plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
-            "policy minus reference (points)", "Only gold raised the other four terms' sum")
+            "policy minus reference (points)",
+            "At rate 1e-3 only gold raised the other four terms' sum")
 
 # %% [markdown]
-# **What to see.** With gold the other four rose, by $.46\pm .05$. Under the controls they *fell*.
+# **What to see.** With gold the other four rose, by $.46\pm .05$ in sum. Under the controls they
+# *fell*.
 #
-# *complete* is no such proof. Random numbers may raise it as much as gold does: theirs is
-# $+.40\pm .42$.
+# *complete* is no such proof: random numbers may raise it as much as gold does, by $+.40\pm .42$.
 #
-# So **about half of gold's gain, in the other four terms, was taught by no control. The other half,
-# *complete*, we cannot credit to gold.** Part of the first half may still come from ending, since
-# a cut-off list lacks items (Section 12).
+# So **at rate 1e-3 about half of gold's gain, the sum of the other four terms, was taught by no
+# control. The other half, *complete*, we cannot credit to gold.** Part of the first half may still
+# come from ending, since a cut-off list lacks items (Section 12).
 
 # %% [markdown]
 # ## Exercises
@@ -608,37 +592,37 @@ plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
 # Solutions are in `notebooks/solutions/`. A wrong answer gets a second hint.
 
 # %% [markdown]
-# **1.** Find the constant baseline with the smallest variance for one draw, given probabilities,
-# rewards and the squared lengths $\lVert\nabla\log\pi(a)\rVert^2$ of each arm. The last cell puts
-# Section 1's arms in: minus your $b$ is the lowest point of Section 2's curve.
+# **1.** *Write the loss* from tokens, with the own reward left in: the baseline is the mean of all
+# $K$ values of $R$. The rest is as in Section 5.
+#
+# `reward` is (P, K); `logp`, `ref` and `mask` are (P, K, T). `mask` is 1 on an answer's tokens, 0
+# behind its end. The checker compares gradients in `logp`.
+#
+# - (a) By which factor is your gradient shorter than Section 5's?
+# - (b) Someone divides each answer's log-probability by its number of tokens. Two answers have
+#   $A = -1$, one of 12 tokens, one of 48. Whose tokens are pushed harder, and how much?
 #
 # <details><summary>Hint</summary>
 #
-# The mean of $(r-b)\nabla\log\pi$ does not depend on $b$. So which expectation does the variance
-# differ in?
+# (a) Write Section 2's $b_i$ with the sum of all $K$.
 # </details>
 
 # %%
-def best_baseline(probabilities, rewards, squared_lengths):
+def token_loss(reward, logp, ref, mask, beta):
     return None
 
 
-checks.check_best_baseline(best_baseline);
-
-# %%
-found_b = best_baseline(logits.softmax(0), rewards, grad_log_pi(logits).square().sum(1))
-print("your b:", "to do" if found_b is None else f"{found_b:.2f}")
+checks.check_token_loss(token_loss);
 
 # %% [markdown]
 # **2.** *Judge a record*: "Gold taught this policy .96 points." Two tensors: `gold` (seeds, terms)
 # holds gold's gains over the reference, `controls` (2, seeds, terms) those of the controls. Return,
 # term by term, the part of gold's mean gain that no control taught. It may be negative.
 #
-# - (a) The last cell puts Section 7's runs in. How much of .96 is left?
-# - (b) For the other four terms gold minus random numbers is 1.05, not .46. Which question does
-#   each number answer?
-# - (c) Which of your five credits would you defend? For every other name the interval that forbids
-#   it: gold's own, or a control's.
+# - (a) The last cell puts Section 7's runs in. Your credits add up to more than .46. Which term
+#   makes the difference, and why does Section 7 leave it out?
+# - (b) Which credit would you defend by itself? For every other name the interval in the table that
+#   forbids it: gold's own, or a control's.
 #
 # <details><summary>Hint</summary>
 #
@@ -655,8 +639,9 @@ checks.check_credited(credited);
 # %%
 runs = [torch.tensor(gains(method).to_numpy()) for method in REWARDS.values()]
 credit = credited(runs[0], torch.stack(runs[1:]))
-print("credit:", "to do" if credit is None else ", ".join(
-    f"{name} {c:+.2f}" for name, c in zip(TERMS, credit, strict=True)))
+table = pd.DataFrame({reward: gains(method).apply(told) for reward, method in REWARDS.items()})
+table["your credit"] = "to do" if credit is None else [f"{c:+.2f}" for c in credit]
+table.rename_axis("policy minus reference (points)")
 
 # %% [markdown]
 # ## Check yourself
@@ -671,7 +656,7 @@ print("credit:", "to do" if credit is None else ", ".join(
 # <details><summary>Answers</summary>
 #
 # 1. Nothing: siblings rise alike. Without a baseline even bad answers are pushed up.
-# 2. Nothing: every advantage is zero. (AdamW may still move by *earlier* gradients.)
+# 2. Nothing: every advantage is zero.
 # 3. $R$ is 3.3 and 3.5. With one sibling each, $A$ is $-.2$ and $+.2$.
 # 4. No. A whole answer shares one push. With few answers idle tokens are carried along.
 # 5. It shows what loop and penalty do when nothing is judged. Here they ended every answer and
@@ -683,18 +668,18 @@ print("credit:", "to do" if credit is None else ", ".join(
 #
 # | In your run, watch | Healthy (gold) | Seen when wrong (a constant) | Then vary |
 # |---|---|---|---|
-# | tokens an answer | 40, then 26 to 30 | 40, then 1 to 4 | the penalty for a cut-off |
-# | what you want (here the other four terms) | +.46 ± .05 | -2.06 ± .99 | the reward |
+# | tokens an answer | 40, then 26 to 30 | 40, then 1 to 4 | the penalty |
+# | share that ended | .41, then .91 to .98 | 1.00 | the penalty |
+# | gradient's norm (Section 11) | never 0 | 0 after 4 or 7 steps | what tells siblings apart |
+# | the other four terms | +.46 ± .05 | -2.06 ± .99 | what the reward sees |
 
 # %% [markdown]
 # ## What you know now
 #
-# - A policy gradient needs no derivative of the reward.
-# - A baseline made from *other* answers changes the push's noise, not its mean.
-# - A whole answer shares one push.
+# - A reward needs no derivative, and a whole answer shares one push.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
-#   the loop on a constant and on random numbers.** Here all learned to end, and only gold raised
-#   the other four terms' sum.
+#   the loop on a constant and on random numbers.** Here, at rate 1e-3, all learned to end, and only
+#   gold raised the other four terms' sum.
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**
 
@@ -707,10 +692,10 @@ print("credit:", "to do" if credit is None else ", ".join(
 # %% [markdown]
 # ## 8. Why siblings of the same prompt?
 #
-# Take two prompts. Both have Section 1's logits and rewards, but the second's rewards lie higher by
-# a gap. The baseline is the mean of the prompt's own other answers, or of all others in the batch.
-# For gold the gap is typically 1.15 standard deviations of a prompt's answers
-# (`data/runs/LOG.md`). For these arms that is .8.
+# Take two prompts with Section 1's logits and rewards, but the second's rewards lie higher by a
+# gap. The baseline is the mean of the prompt's own other answers, or of all others in the batch.
+# For gold the gap is typically 1.15 sds of a prompt's answers (`data/runs/LOG.md`), for these arms
+# .8.
 #
 # **Predict** the variance: at which gaps do the other prompt's answers help?
 
@@ -735,18 +720,20 @@ pd.DataFrame({f"gap {gap:g}": {
 # batch's mean, of more answers, is the better baseline. A gap makes it a wrong zero. At gold's gap
 # of .8 the batch still wins with two answers a prompt. With four, as in our loop, the own prompt
 # wins by little, at a gap of 3 by far.
+#
+# So RLOO does not see the rewards' level, which BSR pins (notebook 03).
 
 # %% [markdown]
 # ## 9. Three estimates of the KL, two places
 #
-# Section 4 put $d$ into the reward. There it pulls along the KL's gradient, by the product rule:
+# The mean of Section 4's $d$ over the policy's answers is the **KL**. In the reward $d$ pulls along
+# the KL's gradient. The product rule's second sum is zero, as in Section 4:
 #
-# $$\nabla\,\mathrm{KL} =\nabla\sum_a\pi(a)\,d(a) =\sum_a\nabla\pi(a)\,d(a)
-# +\underbrace{\textstyle\sum_a\pi(a)\,\nabla d(a)}_{0} = E[d\,\nabla\log\pi].$$
+# $$\nabla\,\mathrm{KL} =\sum_a\nabla\pi(a)\,d(a) = E[d\,\nabla\log\pi].$$
 #
 # Three estimates of the KL from one answer are in use: $k_1 = d$, $k_2 = d^2/2$, and
 # $k_3 = e^{-d} - 1 + d$. *In the reward* each is a number, which pushes. *As a loss* it is
-# differentiated. The answers are already drawn, so how often each came up is then held fixed.
+# differentiated, at answers already drawn: how often each came up is held fixed.
 #
 # **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
 # reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
@@ -903,9 +890,10 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
             "With a constant the policy falls silent, with random numbers not in 40 steps")
 
 # %% [markdown]
-# **What to see.** After a dot every advantage is zero. AdamW steps on along a mean of *past*
-# gradients, so answers shrink on by another 7 to 18 tokens. Before the dot the penalty's push had
-# taken 20 to 32.
+# **What to see.** Before a dot the penalty's push took 20 to 32 tokens. After it every advantage is
+# zero. But AdamW steps on along a mean of *past* gradients, which takes another 7 to 18.
+#
+# We had foretold that the penalty alone *raises* gold (R1 in `data/runs/LOG.md`). It cost gold.
 #
 # Random numbers, too, pay, on average, for nothing but ending. But siblings get different ones, so
 # the gradient never vanishes.
@@ -914,10 +902,8 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
 # ## 12. Two rates, and answers that ended
 #
 # Does "the policy learned more than to end" hold at another learning rate? Two recorded runs differ
-# only in the rate, 3e-4 and 1e-3.
-#
-# Each policy answered 64 new prompts, twice. They share ten **subjects**. A subject is the unit of
-# repetition here, since prompts of one subject may be alike.
+# only in the rate, 3e-4 and 1e-3. Each policy answered 64 new prompts, twice. They share ten
+# **subjects**, our unit of repetition, since prompts of one subject may be alike.
 #
 # **Predict**: which of gold's terms rose at both rates, and which only at 1e-3?
 
@@ -940,22 +926,19 @@ def by_subject(rate):
 # %%
 figure, axis = plots.panels(1)
 found = {rate: by_subject(rate) for rate in RATES}
-for i, name in enumerate(found["1e-3"]):
-    pair = [found["3e-4"][name], found["1e-3"][name]]
-    axis.plot([i - 0.1, i + 0.1], pair, color="0.8", linewidth=0.6, zorder=0)
-    for values, tint, side in zip(pair, ("black", "#EE7733"), (-0.1, 0.1), strict=True):
-        mean, half = metrics.seed_interval(values)
-        axis.plot([i + side] * len(values), values, ".", color=tint, alpha=0.35)
-        axis.errorbar(i + 1.5 * side, mean, half, fmt="_", capsize=3, markersize=10, color=tint)
-        axis.annotate(f"{mean:+.2f}", (i + 1.95 * side, max(mean, 0.02)), color=tint, fontsize=8,
+for rate, tint, side in (("3e-4", "black", -0.12), ("1e-3", "#EE7733", 0.12)):
+    for i, name in enumerate(found[rate]):
+        mean, half = metrics.seed_interval(found[rate][name])
+        axis.errorbar(i + side, mean, half, fmt="o", capsize=4, color=tint,
+                      label="" if i else f"rate {rate}")
+        axis.annotate(f"{mean:+.2f}", (i + side * 1.5, max(mean, 0.04)), color=tint, va="center",
                       ha="left" if side > 0 else "right")
-axis.annotate("rate 3e-4", (5 - 0.1, 0.83), color="black", ha="right")
-axis.annotate("rate 1e-3", (5 + 0.1, 1.31), color="#EE7733", ha="center")
 axis.axhline(0, color="black", linewidth=0.8)
-axis.set(xlim=(-0.5, 5.5), ylim=(-0.22, 1.42))
+axis.legend(loc="upper center")
+axis.set_xlim(-0.6, 5.6)
 axis.set_xticks(range(len(TERMS) + 1), [*TERMS, "gold"])
-plots.label(axis, "term of gold, and their sum; lines join a subject's dots; "
-            "bars: 95% over subjects", "policy minus reference (points)",
+plots.label(axis, "term of gold, and their sum (bar: 95% interval over ten subjects)",
+            "policy minus reference (points)",
             'After 40 steps both runs complete more answers; at 1e-3 "instruction" rose, too');
 
 # %% [markdown]
@@ -1001,12 +984,16 @@ pd.DataFrame(leads).T.rename_axis("policy minus reference where both ended (prom
 
 # %% [markdown]
 # **What to see** (± 95% over subjects). Where both ended, gold's runs lead the reference, by .44 to
-# .52 points. Random numbers lose.
+# .52 points. Random numbers, which end as often, lose.
 #
-# On the 44 or 45 prompts whose *first* answers both ended the lead is .53, .25 and .15, at most .05
-# of it *complete* (a closing mark). The other four are clear at one seed only.
+# Mind the selection: nearly all of gold's answers ended, but 4 in 10 of the reference's. A policy
+# that only ended more could differ here by *which* answers it ends.
 #
-# So on the prompts that the reference can finish, 89 of 112, **gold taught more than to end.**
+# Where both *first* answers ended, the lead is .53, .25 and .15, at most .05 of it *complete* (a
+# closing mark).
+#
+# So, on prompts that the reference can finish, 88 or 89 of 112, **gold's ended answers beat the
+# reference's. In the other four terms, on first answers, this is clear at one seed of three.**
 
 # %% [markdown]
 # ### Exercise 3

@@ -107,6 +107,18 @@ def test_a_report_needs_a_rise_in_every_one_of_different_runs(shortcut):
     assert checks.check_reported(shortcut) is False
 
 
+@pytest.mark.parametrize("flaw", ["none", "graph", "padding", "length", "left out", "batch"])
+def test_a_loss_is_judged_by_its_gradient(flaw):
+    def loss(reward, logp, ref, mask, beta):
+        logp, ref = (v * (1 if flaw == "padding" else mask) for v in (logp, ref))
+        R = reward - beta * ((logp if flaw == "graph" else logp.detach()) - ref).sum(2)
+        A = R - (R.mean() if flaw == "batch" else R.mean(1, keepdim=True))
+        A = A / (1 - 1 / R.shape[1]) if flaw == "left out" else A
+        return -(A * logp.sum(2) / (mask.sum(2) + 1 if flaw == "length" else 1)).mean()
+
+    assert checks_policy.check_token_loss(loss) is (flaw == "none")
+
+
 def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():
     def joint(rewards, parts, head, bsr_lambda):
         head, sizes = head.clone().requires_grad_(), [len(w) for w, _ in parts]

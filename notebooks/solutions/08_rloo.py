@@ -40,30 +40,33 @@ from bsr_lite.course import checks_policy as checks
 from bsr_lite.metrics import seed_interval
 
 # %% [markdown]
-# **1.** The variance is $E[(r - b)^2\,\ell]$ minus a constant, with $\ell =
-# \lVert\nabla\log\pi\rVert^2$. Its derivative in $b$ is zero at $b = E[r\,\ell] / E[\ell]$: a mean
-# reward in which arms weigh by how much they move the policy.
+# **1.** The sum over an answer's tokens gives whole answers. The rest is Section 5's loss, with
+# another baseline.
+#
+# - (a) $(K - 1) / K$. With $S$ the sum of all $K$, $A_i = R_i - (S - R_i) / (K - 1)$, which is
+#   $(K R_i - S) / (K - 1)$. And $R_i - S / K = (K R_i - S) / K$.
+# - (b) The short one's, four times as hard: $-1/12$ a token, in the long one $-1/48$. A bad
+#   answer is then spared by being long. (Nor is the average push still $\nabla J$.)
 
 # %%
-def best_baseline(probabilities, rewards, squared_lengths):
-    weights = probabilities * squared_lengths
-    return (weights * rewards).sum() / weights.sum()
+def token_loss(reward, logp, ref, mask, beta):
+    logp, ref = (logp * mask).sum(2), (ref * mask).sum(2)
+    R = reward - beta * (logp.detach() - ref)
+    return -((R - R.mean(1, keepdim=True)) * logp).mean()
 
 
-assert checks.check_best_baseline(best_baseline)
+assert checks.check_token_loss(token_loss)
 
 # %% [markdown]
 # **2.** A control that lost taught nothing: only a control's *gain* is taken off. This is a
-# convention, and (b) says what for.
+# convention. Gold minus random numbers would be 1.05 for the other four, but a part of that only
+# undoes their damage, $-.59$.
 #
-# - (a) *complete* keeps .11, *instruction* .35, *topic* .10, the other two next to nothing: .57 of
-#   .96 in all.
-# - (b) 1.05 is what gold brings in place of random numbers, in the same loop. A part of it only
-#   undoes their damage, $-.59$. The .46 is what the policy gained over the reference, and no
-#   control did.
-# - (c) *instruction* alone. For *complete*, random numbers reach $+.40\pm .42$: the control may
-#   gain as much as gold. For *topic*, gold's own interval, $+.10\pm .15$, contains zero, as for
-#   *fresh* and *concise*.
+# - (a) *complete* keeps .11, *instruction* .35, *topic* .10, the other two next to nothing: .57 in
+#   all. The .11 make the difference: random numbers may raise *complete* as much as gold does.
+# - (b) *instruction* alone: gold has $+.35\pm .14$, random numbers $-.22\pm .27$. For *complete*,
+#   the control's interval forbids it, $+.40\pm .42$. For *topic*, gold's own, $+.10\pm .15$,
+#   contains zero, as for *fresh* and *concise*.
 
 # %%
 def credited(gold, controls):
