@@ -318,7 +318,7 @@ pd.DataFrame({name: {
 
 # %% [markdown]
 # BT correlates .64 with gold, *heavy tails* only .29: its large errors, up and down, make it so
-# weak. (The control leaves in those below -3: so bad an answer is hardly ever kept.)
+# weak. (The control leaves in those below -3: what seems so bad is hardly ever kept.)
 #
 # The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
 # It is averaged over *all* draws of $n$ from the 64. Intervals are over prompts and seeds. A seed
@@ -382,7 +382,7 @@ figure.suptitle("Gold turns down under heavy tails alone; errors over 3 cost it 
 # and falls, while the proxy itself rises to the end (the `assert` below). So *heavy tails* is
 # **exploited**.
 #
-# Right in numbers. The second row has another suspect: only the errors over 6.
+# The right panel in numbers. The second row has another suspect: only the errors over 6.
 
 # %%
 assert all((np.diff(gained(proxy, proxy).mean(1)) > 0).all()
