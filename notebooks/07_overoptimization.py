@@ -28,7 +28,7 @@
 #   quality falls. The reward model itself stays as it is.
 #
 # Section 2 shows the first, Section 3 the second, each beside its controls. Sections 1 to 3 are the
-# first reading. The second, at the end of the page, holds what lies behind them.
+# first reading.
 
 # %% [markdown]
 # One word from before: **gold** is the preference that decides what is right. In the first reading
@@ -106,7 +106,7 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
 # the reward orders as gold does. The other three sets are scored by tau.
 
 # %% [markdown]
-# Now three taus of one reward model: a small language model, trained once over 900 pairs of the
+# Now three taus of one reward model: a small language model that passed once over 900 pairs of the
 # *pocket world* (notebook 01). The study is called *lora*; each tau is the mean of four trainings.
 
 # %%
@@ -119,8 +119,8 @@ for part in PARTS[1:]:
 # <details><summary>Answer</summary>
 #
 # Nothing here says so. This is a *gap* between two sets at one time. Perhaps response-disjoint is
-# harder to order, for anybody: its prompts are training prompts, but on other topics. Overfitting
-# is a *fall* on one set, as training goes on.
+# harder to order, for anybody: its topics are not those of prompt-disjoint. Overfitting is a *fall*
+# on one set, as training goes on.
 # </details>
 #
 # **Answer.** Data can be new in prompts, in sources or in both. A gap between two sets is not yet a
@@ -131,8 +131,7 @@ for part in PARTS[1:]:
 #
 # To find a culprit, we need a place where a score falls and where suspects can be taken away: a
 # *small world* of numbers. It is world A of notebook 04 (*helps* in the library), but with 300
-# pairs instead of 6,400 and 64 epochs instead of one. We chose A because BSR gains on new sources
-# there; in other worlds it loses.
+# pairs instead of 6,400 and 64 epochs instead of one. (Why A: Section 4.)
 
 # %% [markdown]
 # An answer is a list of 40 numbers, the sum of its prompt's list and one of its own. Ten of the 40
@@ -169,8 +168,9 @@ for part, scores in zip(("training pairs", "prompt-disjoint"), bt[[0, 2]], stric
 
 # %% [markdown]
 # These are the numbers of the start, means over 16 seeds: 16 networks, each with data of its own.
-# From here on we look at **changes**: a score minus the same score at epoch 8. So epoch 8 is the
-# control for the epochs, and clean labels are the control for the labels.
+# From here on we look at **changes**: a score minus the same score at epoch 8, when the training
+# pairs are all but learned. So epoch 8 is the control for the epochs, and clean labels are the
+# control for the labels.
 #
 # **Predict** four curves. On prompt-disjoint tau falls with false labels. What does it do with
 # clean ones? And what on mutual-disjoint, where sources are new as well, with false and with clean
@@ -234,10 +234,13 @@ def changes(scores):
 up, _ = metrics.seed_interval(since(bt)[0])  # 0 is train, 2 prompt-disjoint
 down, half = metrics.seed_interval(since(bt)[2])
 assert up > 0 > down + half, "overfitting: what was seen goes up while prompt-disjoint falls"
+for labels in LABELS:
+    start, *_, end = small["bt"][labels][2].mean(1)
+    print(f"{labels} labels, prompt-disjoint: {start:.3f} at epoch 8, {end:.3f} at 64")
 table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 
 # %% [markdown]
-# **What to see.** Read the columns one by one.
+# **What to see.**
 #
 # - *False*: train rises, while in-domain and prompt-disjoint fall. So on known sources BT overfits.
 # - *Clean*: no set is seen to fall.
@@ -246,20 +249,23 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 #
 # On mutual-disjoint no fall is seen, and yet false labels cost .055 there: they took away a rise.
 # **A curve that stands still can be a loss.** Without the control nobody would see it.
+#
+# And this is only from epoch 8 on. By then prompt-disjoint's tau is .774 already, with clean labels
+# .830.
 
 # %% [markdown]
 # Are .02 of tau much? For scale: the largest gain that the paper reports for BSR is .024 (Table 5).
 #
-# *How* do more epochs turn false labels into harm, when .990 of the pairs are learned already? We
-# have not looked. Other networks may fall with clean labels, too: Section 4 has one that does.
+# *How* do more epochs turn false labels into harm? We have not looked. Other networks may fall with
+# clean labels, too: Section 4 has one that does.
 #
-# And our language models? In *lora* no fall of BT is seen, but a fall of .018 would not have shown.
-# Nor is a gain of BSR over BT shown. (Section 5 has both.)
+# And our language models? In *lora* no fall of BT is seen, but one of .018 would not have shown
+# (Section 5).
 
 # %% [markdown]
 # **Answer.** In our small network BT overfits on known sources. The fall takes both: the epochs
 # after the eighth, and false labels. With clean labels the same epochs bring a rise. The labels'
-# part is one number: the change minus the control's change.
+# part is one number: the change minus the control's change, seed by seed.
 
 # %% [markdown]
 # ## 3. Exploitation: who is to blame when gold turns down?
@@ -274,12 +280,14 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 # four BT models.
 
 # %% [markdown]
-# BT is the first proxy. We make three more. Each is gold plus an error, so we know its faults.
+# BT is the first proxy. We make two more. Each is gold plus an error, so we know its faults.
 #
-# - *heavy tails*: most errors are small, a few are huge.
-# - *normal noise*: errors are often large, none is huge. It correlates with gold as weakly as
+# - *heavy tails*: most errors are small, a few are far larger (Student's t, 2 degrees of freedom).
+# - *normal noise*: errors are often large, none is over 8. It correlates with gold as weakly as
 #   *heavy tails* does.
-# - *cut tails*: *heavy tails*, with each error over 3 points cut to 3. The other errors stay.
+#
+# **The suspect** is an error over 3 points: the answer seems so much better than it is. **The
+# control** is the same proxy with each such error set to 0. All other errors stay.
 
 # %%
 picks, kept = read_table(RUNS / "best_of_n"), np.load(RUNS / "best_of_n/scores.npz")
@@ -291,25 +299,33 @@ def agreed(several):  # mean correlation of several proxies with gold
     return np.mean([statistics.within_correlation(proxy, gold) for proxy in several])
 
 
+# half of its errors lie as near to 0 as in normal noise that correlates as BT does
 proxies["heavy tails"] = noisy_gold(gold, agreed(proxies["BT"]), 4)["heavy-tailed noise"]
 proxies["normal noise"] = noisy_gold(gold, agreed(proxies["heavy tails"]), 4)["normal noise"]
 errors = {name: np.array(proxies[name]) - gold for name in ("heavy tails", "normal noise")}
-errors["cut tails"] = np.minimum(errors["heavy tails"], 3)
-proxies["cut tails"] = list(gold + errors["cut tails"])
 print(f"BT's correlation with gold: {agreed(proxies['BT']):.2f}")
 
 # %%
+def without(name, limit=3):  # the control: errors over the limit are 0
+    return list(gold + np.where(errors[name] > limit, 0, errors[name]))
+
+
 pd.DataFrame({name: {
     "half of the errors lie within ±": np.median(abs(error)), "largest error": error.max(),
-    "share of errors over 3": (error > 3).mean(), "correlation with gold": agreed(proxies[name])}
-    for name, error in errors.items()}).T.round(3)
+    "share of errors over 3": (error > 3).mean(), "correlation with gold": agreed(proxies[name]),
+    "correlation with gold, control": agreed(without(name))}
+    for name, error in errors.items()}).round(3)
 
 # %% [markdown]
+# BT correlates .64 with gold, *heavy tails* only .29: its large errors, up and down, make it so
+# weak. (The control leaves in those below -3: what seems so bad is hardly ever kept.)
+#
 # The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
 # It is averaged over *all* draws of $n$ from the 64. Intervals are over prompts and seeds. A seed
 # is one of BT's trainings or one draw of the errors.
 #
-# **Predict**: under which of the four proxies does gold turn down as $n$ grows?
+# **Predict**: under which of the three proxies does gold turn down as $n$ grows? And under
+# *normal noise*, do the errors over 3 cost gold anything?
 
 # %%
 def gained(proxy, value=gold):  # (of n, prompts)
@@ -317,8 +333,6 @@ def gained(proxy, value=gold):  # (of n, prompts)
 
 
 gains = {name: np.array([gained(proxy) for proxy in several]) for name, several in proxies.items()}
-own = {name: np.array([gained(proxy, proxy) for proxy in several])  # what the proxy itself gains
-       for name, several in proxies.items()}
 for name, key in (("BT", "bt"), ("heavy tails", "heavy-tailed noise")):
     recorded = np.array(picks["methods"][key]["seeds"]) - gold.mean()
     assert np.allclose(gains[name].mean(2), recorded, atol=1e-4), "as recorded"
@@ -328,124 +342,133 @@ def both(values):  # (seeds, prompts): mean, 95% half width
     mean, _, high, _ = statistics.two_way_interval(values)
     return mean, high - mean
 
-# %%
-TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455",
-         "cut tails": "#CC9933"}
-figure, axes = plots.panels(2)
-for axis, curves in zip(axes, (own, gains), strict=True):
-    for name, tint in TINTS.items():
-        mean, half = np.array([both(curves[name][:, i]) for i in range(len(sizes))]).T
-        axis.plot(sizes, mean, "o-", color=tint, markersize=3)
-        axis.fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
-        axis.annotate(name, (72, mean[-1]), color=tint, va="center")
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(sizes, sizes)
-    axis.set_xlim(0.9, 260)  # room for the names
-plots.label(axes[0], "n: answers drawn (band: 95%)", "gain in the proxy (its own points)",
-            "the proxy: what is optimized")
-plots.label(axes[1], "n: answers drawn (band: 95%)", "gain in gold (points)",
-            "gold: what is wanted")
-figure.suptitle("Up to n = 64 every proxy rises; gold turns down under heavy tails alone");
 
-# %% [markdown]
-# **What to see.** Left, every proxy rises: the answer is kept for it. Right, gold rises, too, under
-# three of them. Under *heavy tails* it rises, turns and falls: this proxy is **exploited**.
-#
-# In numbers, gold's change from $n = 16$ to 64:
-
-# %%
 def late(values):  # from n = 16 to 64: sizes[4] and sizes[6]
     return values[:, 6] - values[:, 4]
 
 
-rows = {name: late(gains[name]) for name in TINTS}
-rows["heavy minus cut tails"] = rows["heavy tails"] - rows["cut tails"]
-rows["errors cut at 6"] = late(np.array(
-    [gained(gold + np.minimum(error, 6)) for error in errors["heavy tails"]]))
-for name, change in rows.items():
-    print(f"{name:22} {shown(change, both)}")
-peak = {name: values.mean((0, 2)).argmax() for name, values in gains.items()}
-assert peak.pop("heavy tails") < 6 == min(peak.values()), "gold turns down in one alone"
-
-# %% [markdown]
-# What is to blame?
-#
-# - *The weak correlation?* *Normal noise* correlates as weakly, .29, and gold rises. So weak
-#   correlation alone does not do it.
-# - *The huge errors?* *Cut tails* is the same proxy with .018 of its errors cut. As in Section 2,
-#   the number that counts is the difference: *heavy minus cut tails*, -.146 ± .077. It convicts
-#   what the cut took away. (Of *cut tails* alone the interval holds zero.)
-#
-# The cut lifts the correlation, too, from .29 to .34. But at .29 gold rises under *normal noise*.
-#
-# Where we cut matters. Cut at 6, gold still falls by .078 ± .058: on a scale of 5 points even an
-# error of 6 is huge.
-
-# %% [markdown]
-# How can so few errors do it? Look at the **favourites**, the answers that are kept, at $n = 64$.
-# How many have an error of 3 or more, and what do these gain?
+def parts(name, limit):  # gold's late change with the suspect, without it, and the difference
+    control = late(np.array([gained(proxy) for proxy in without(name, limit)]))
+    return late(gains[name]), control, late(gains[name]) - control
 
 # %%
-def favourites(name):
-    rows = []
-    for proxy, error in zip(proxies[name], errors[name], strict=True):
-        large = (error >= 3).astype(float)
-        rows.append([statistics.best_of_n(proxy, values, 64).mean()
-                     for values in (large, large * (gold - gold.mean(1, keepdims=True)))])
-    share, gain = np.mean(rows, 0)
-    return {"share with an error of 3 or more": share, "their gain in gold": gain / share}
-
-
-pd.DataFrame({name: favourites(name) for name in errors}).T.round(2)
+TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455"}
+figure, axes = plots.panels(2)
+for name, tint in TINTS.items():
+    mean, half = np.array([both(gains[name][:, i]) for i in range(len(sizes))]).T
+    axes[0].plot(sizes, mean, "o-", color=tint, markersize=3)
+    axes[0].fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
+    axes[0].annotate(name, (72, mean[-1]), color=tint, va="center")
+for place, name in enumerate(errors):
+    *pair, part = parts(name, 3)
+    for aside, values, fill in zip((0, 0.3), pair, (None, "white"), strict=True):
+        axes[1].errorbar(place + aside, *both(values), fmt="o", capsize=3, color=TINTS[name],
+                         markerfacecolor=fill)
+    axes[1].annotate(f"{name}:\npart of errors\nover 3 {shown(part, both)}", (place + 0.1, -0.13),
+                     fontsize=9, color=TINTS[name])
+axes[0].set_xscale("log", base=2)
+axes[0].set_xticks(sizes, sizes)
+axes[0].set_xlim(0.9, 260)  # room for the names
+axes[1].axhline(0, color="black", linewidth=0.8)
+axes[1].set_xlim(-0.2, 1.95)
+axes[1].set_xticks((0, 0.3, 1, 1.3), ["with", "without"] * 2)
+plots.label(axes[0], "n: answers drawn", "gain in gold (points)", "gold's gain as n grows")
+plots.label(axes[1], "errors over 3", "change of gold (points)", "gold's change from n = 16 to 64")
+figure.supxlabel("bands and bars: 95%", fontsize=8)
+figure.suptitle("Gold turns down under heavy tails alone; errors over 3 cost it much under both");
 
 # %% [markdown]
-# To have a large error is not yet harm: under *normal noise* .93 of the favourites have one, and
-# these gain .33. Under *heavy tails* they gain .12, little more than a random answer, whose gain is
-# 0. There one error stands out so far that gold has no say. The cut takes away just *how far* they
-# stand out, and they gain .33.
+# **What to see.** Left, gold rises under BT and *normal noise*. Under *heavy tails* it rises, turns
+# and falls, while the proxy itself rises to the end (the `assert` below). So *heavy tails* is
+# **exploited**.
 #
-# **Answer.** *Heavy tails* is exploited. Its huge errors are why; weak correlation alone would not
-# do it. BT's reward is not exploited here, up to $n = 64$. (The policy is a source that BT knows.)
+# The right panel in numbers. The second row has another suspect: only the errors over 6.
+
+# %%
+assert all((np.diff(gained(proxy, proxy).mean(1)) > 0).all()
+           for several in proxies.values() for proxy in several), "every proxy rises with n"
+print("gold's change from n = 16 to 64, BT:", shown(late(gains["BT"]), both))
+columns = ["with", "without", "with minus without"]
+suspects = (("heavy tails", 3), ("heavy tails", 6), ("normal noise", 3))
+found = {f"{name}, errors over {limit}": [shown(values, both) for values in parts(name, limit)]
+         for name, limit in suspects}
+pd.DataFrame(found, columns).transpose()
+
+# %% [markdown]
+# What is to blame for the turn under *heavy tails*?
+#
+# - *The weak correlation?* *Normal noise* correlates as weakly, and gold rises. So weak correlation
+#   alone does not do it.
+# - *The errors over 3?* Convicted: their part is -.186 ± .062, and without them gold rises.
+# - *Those over 6 alone?* Not convicted: the interval of their part holds zero.
+#
+# Under *normal noise* the errors over 3 cost about as much, .191, and yet gold rises. Without them
+# it rises by .271, under *heavy tails* only by .087. So there the cost is larger than the rise. **A
+# curve that rises can hide a loss**, too.
+
+# %% [markdown]
+# In the control gold alone ranks the answers that had such an error. Is that why it does better?
+# With these answers barred the part is about the same, -.190 ± .062 (`data/runs/LOG.md`).
+#
+# How can so few errors do it? Look at the **favourites**, the answers that are kept, at $n = 64$.
+
+# %%
+for name, error in errors.items():
+    large = (error > 3).astype(float)
+    share = np.mean([statistics.best_of_n(proxy, flags, 64).mean()
+                     for proxy, flags in zip(proxies[name], large, strict=True)])
+    print(f"{name}, with an error over 3: {large.mean():.3f} of all answers, "
+          f"{share:.2f} of the favourites")
+
+# %% [markdown]
+# Under *heavy tails* .018 of all answers have such an error, but .65 of the favourites do. Whoever
+# seeks a high reward finds the few.
+#
+# **Answer.** *Heavy tails* is exploited, and its errors over 3 are convicted. BT's reward is not
+# exploited here, up to $n = 64$. (The policy is a source that BT knows.)
 
 # %% [markdown]
 # ## Exercises
 #
 # A fold holds the first hint. The second comes with a wrong answer, or stands in a second fold.
 # Solutions: `notebooks/solutions/`.
+
+# %% [markdown]
+# **1.** *Two verdicts, one difference.* Eight seeds are trained with a suspect and without it.
+# Invent the changes of their taus, a list *with* and a list *without*, for two cases:
 #
-# **1.** *Convicted or not.* Write `convicted(scores, control)`. Each argument has two rows, a
-# score at the start and at the end, and one column a seed. In `control` the suspect was taken away.
-# Return 1 where the suspect's part of the change lies below zero, with its whole 95% interval
-# (`metrics.seed_interval`), else 0. So 0 says *not convicted*, and acquits nobody.
+# - `"a"`: *with* a fall is shown, *without* none. Yet the suspect is not convicted.
+# - `"b"`: neither *with* nor *without* is a fall shown. Yet the suspect is convicted.
+#
+# A fall is shown where the 95% interval over seeds (`metrics.seed_interval`) lies below zero.
+# Elsewhere let it hold zero. The verdict is read off *with minus without* in the same way.
 #
 # <details><summary>Hint</summary>
 #
-# A score that falls is no proof, and one that stands still is no alibi. Which *one* number is the
-# suspect's part?
+# `"a"`: what if the control's own change is hardly known? `"b"`: what can the two trainings of one
+# seed have in common?
 # </details>
 
 # %%
-def convicted(scores, control):
-    return None
+def invented(case):
+    return None  # changes with the suspect, changes without it
 
 
-checks.check_convicted(convicted);
+checks.check_invented(invented);
 
 # %% [markdown]
 # Then judge BSR, at the paper's weight of the penalty, $\lambda = 10^{-3}$. Let the score be its
 # **lead**, BSR's tau minus BT's, on prompt-disjoint. With false labels the lead sinks as training
 # goes on.
 #
-# Are false labels why? Guess before you run the cell.
+# Are false labels why? Guess, run the cell, then print the one number that decides.
 
 # %%
 small["bsr-1e-3"] = {labels: trained(world, "bsr-1e-3") for labels, world in LABELS.items()}
 lead = {labels: small["bsr-1e-3"][labels] - small["bt"][labels] for labels in LABELS}
-ends = [lead[labels][2, [0, -1]] for labels in LABELS]  # 2 is prompt-disjoint
-for labels, (start, end) in zip(LABELS, ends, strict=True):
-    print(f"{labels} labels: BSR's lead changes by {shown(end - start)}")
-print("false labels convicted:", convicted(*ends))
+moved = {labels: since(lead[labels])[2] for labels in LABELS}  # prompt-disjoint, one a seed
+for labels, change in moved.items():
+    print(f"{labels} labels: BSR's lead changes by {shown(change)}")
 
 # %% [markdown]
 # **2.** *A proxy of your own.* Let the proxy be brevity: fewer words, more reward. Plot gold's gain
@@ -473,7 +496,7 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # %% [markdown]
 # ## Check yourself
 #
-# 1. Why can a curve that stands still be a loss?
+# 1. Why can a curve that stands still, or even rises, be a loss?
 # 2. With clean labels 64 epochs raise tau. Does that acquit the epochs?
 # 3. With the suspect a fall excludes zero. Without it the fall's interval holds zero. Is the
 #    suspect convicted?
@@ -484,7 +507,7 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. A control without the cause might have risen.
+# 1. Without the cause it might have risen, or risen further.
 # 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided it.
 # 3. Not yet. The two intervals may overlap: look at that of the *difference*.
 # 4. It is no fall. Prompts differ as well as sources, so the set may be harder for anybody.
@@ -495,9 +518,12 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # %% [markdown]
 # <details><summary>Exercise 1</summary>
 #
-# Not convicted. With clean labels the lead sinks, too, by .011 ± .004: falling behind is a *cost of
-# BSR* with either labels. The false labels' part is +.002 ± .008. So up to .006 of the loss may
-# still be theirs. (On new sources BSR ends ahead, with false labels: Section 4.)
+# `"a"`: the control's seeds scatter widely. `"b"`: a seed's luck is large, but the same in both
+# trainings.
+#
+# False labels are not convicted. With clean labels the lead sinks, too, by .011 ± .004: falling
+# behind is a *cost of BSR* with either labels. The false labels' part is +.002 ± .008. So up to
+# .006 of the loss may still be theirs.
 # </details>
 
 # %% [markdown]
@@ -506,8 +532,9 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # It is exploited: gold's gain is +.16 at $n = 4$ and -.27 at 64. The weak correlation, .33, alone
 # is not why: its control rises to +.43.
 #
-# The short answers' part is -.197 ± .087: convicted. But they are not alone. Without them gold
-# still falls, by .149 ± .069. With all answers of under 12 words barred no fall is seen.
+# The short answers' part is -.197 ± .087: convicted. (Barring them lifts the correlation, too, but
+# only to .36.) They are not alone. Without them gold still falls, by .149 ± .069. With all answers
+# of under 12 words barred no fall is seen.
 # </details>
 
 # %% [markdown]
@@ -520,15 +547,15 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # | gold's change, $n = 16$ to 64 | +.104, BT | -.098, heavy tails | smaller $n$; another proxy |
 #
 # No clean labels? Have a part relabelled with care, or flip some yourself. Compare both trainings.
+# No gold? Have people judge the picks at $n = 16$ and at 64.
 
 # %% [markdown]
 # ## What you know now
 #
-# The fall of the start, from .774 to .756, took two: many epochs and false labels. With clean
-# labels the same epochs bring a rise. And when gold turned down under *heavy tails*, a control
-# convicted its huge errors.
+# The fall of the start, from .774 to .756, took two: many epochs and false labels. And when gold
+# turned down under *heavy tails*, a control convicted its errors over 3.
 #
-# **A lower score convicts nobody until you repeat the run without the suspected cause.**
+# **A curve alone convicts nobody and acquits nobody: repeat the run without the suspect.**
 #
 # Next: **08 · How does a policy learn from a reward?**
 
@@ -557,7 +584,8 @@ from bsr_lite.studies.records import read_runs, watched
 #
 # So take it away. With a final RMSNorm all $h$ have one length.
 #
-# **Predict**: is *false minus clean* smaller than without the norm?
+# **Predict**: is *false minus clean* smaller than without the norm? (We look at known sources,
+# where BT fell.)
 
 # %%
 one_length = {labels: trained(dataclasses.replace(world, norm=True), "bt")
@@ -615,8 +643,9 @@ for labels, fill, aside in (("false", None, -0.1), ("clean", "white", 0.1)):
                       color=plots.COLORS["bsr"])
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(4), [part.replace("_", "-") for part in PARTS])
-plots.label(axis, "known sources                                             new sources",
-            "BSR minus BT at epoch 64, tau\n(in-domain: accuracy); bars: 95%",
+for place, name in ((0.5, "known sources"), (2.5, "new sources")):
+    axis.annotate(name, (place, -0.0185), ha="center")
+plots.label(axis, "", "BSR minus BT at epoch 64, tau\n(in-domain: accuracy); bars: 95%",
             "With false labels BSR (1e-3) ends ahead on new sources (hollow: clean labels)")
 
 # %% [markdown]
@@ -649,7 +678,7 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 #
 # A *head alone*, a small network on a language model's frozen states, saw each pair 32 times. There
 # BT's tau ended .02 to .06 lower than after four epochs, as the paper says (`data/runs/LOG.md`,
-# *frozen_long*). That difference has no interval.
+# *frozen_long*). That difference has no interval, and cannot be recomputed: its records are gone.
 
 # %% [markdown]
 # Does BSR reach a higher tau than BT? The paper's Table 5 says yes, for four models on three
@@ -829,7 +858,7 @@ pd.DataFrame({key: {
 # </details>
 
 # %% [markdown]
-# Does the rule acquit BT, then? **Would this test convict anybody?** Go back to Section 2's world.
+# Is BT innocent, then? **Would this test convict anybody?** Go back to Section 2's world.
 # Take two rules there: *one signal coordinate*, that is, one that decides gold, and the *plain sum
 # of all 40*.
 #
@@ -872,22 +901,22 @@ axis.plot((1, 1, 2, 2), (-0.065, -0.05, -0.05, -0.065), color=plots.COLORS["bt"]
 axis.annotate(f"false labels' part: {shown(guilty - innocent)}", (1.5, -0.045), ha="center",
               va="bottom", color=plots.COLORS["bt"])
 arrow = {"arrowstyle": "->", "shrinkB": 6}
-axis.annotate("beside this rule\nBT loses more: guilty", (0, rules[one].mean()), (-0.1, -0.3),
+axis.annotate("beside this rule\nBT loses more", (0, rules[one].mean()), (-0.1, -0.3),
               arrowprops=arrow)
-axis.annotate("beside this one\nit loses less: innocent", (3, rules[alike].mean()), (3, -0.2),
+axis.annotate("beside this one\nit loses less", (3, rules[alike].mean()), (3, -0.2),
               ha="center", arrowprops=arrow)
 axis.axhline(0, color="black", linewidth=0.8)
 axis.set_xticks(range(4), list(four))
 plots.label(axis, "a grey line: one seed", "tau, mutual- minus prompt-disjoint",
-            "One rule convicts BT, the other acquits it")
+            "Beside one rule BT looks guilty, beside the other innocent")
 assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen the gap"
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The first convicts: BT loses .155 ± .024 more. The second acquits: BT loses .301 ± .026 *less*.
-# *The verdict depends on the rule.* Even clean BT looks guilty beside the first: it loses .114 ±
-# .021 more.
+# Beside the first BT looks guilty: it loses .155 ± .024 more. Beside the second it looks innocent:
+# it loses .301 ± .026 *less*. *The verdict depends on the rule.* Even clean BT looks guilty beside
+# the first: it loses .114 ± .021 more.
 # </details>
 #
 # So train the same model without the suspected cause. *False labels* widen the gap by .041 ± .014:

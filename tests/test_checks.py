@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from bsr_lite.course import checks, checks_clinic, checks_policy
-from bsr_lite.metrics import seed_interval
 
 CHECKERS = {n: f for module in (checks, checks_clinic, checks_policy)
             for n, f in vars(module).items() if n.startswith("check_")}
@@ -133,19 +132,18 @@ def test_one_call_for_both_sides_of_a_part_and_graphs_freed_at_once_are_fine():
     assert checks.check_accumulated_gradient(joint)
 
 
-@pytest.mark.parametrize("naive", [
-    lambda s, c: below_zero(s[1] - s[0]), lambda s, c: below_zero(s[1] - c[1]),
-    lambda s, c: below_zero(s[1] - s[0]) and not below_zero(c[1] - c[0]),
-    lambda s, c: abs(below_zero(s[1] - s[0] - c[1] + c[0], two_sided=True))],
-    ids=["the fall alone", "ends", "two verdicts", "either side"])
-def test_a_verdict_without_the_controls_change_is_wrong(naive):
-    assert checks_policy.check_convicted(naive) is False
-    assert checks_policy.check_convicted(lambda s, c: below_zero(s[1] - s[0] - c[1] + c[0]))
+@pytest.mark.parametrize("wrong", [
+    {"a": (0.1, 0.1, -1)}, {"a": (0.1, 0.1, 0)}, {"b": (5, -5, 0)}, {"b": (0.1, 0.1, 0)}],
+    ids=["control falls, too", "convicted", "not paired", "a fall is shown"])
+def test_invented_changes_need_two_verdicts_and_a_difference_that_disagree(wrong):
+    luck = torch.tensor([1.0, -1.0] * 4)
 
+    def invented(on, off, mean):  # how widely the seeds scatter; the control's mean
+        return on * luck - 1, off * luck + mean
 
-def below_zero(values, two_sided=False):
-    mean, half = seed_interval(values)
-    return int((abs(mean) > half) if two_sided else mean + half < 0)
+    right = {"a": (0.1, 9, -1), "b": (5, 5, 0)}
+    assert checks_policy.check_invented(lambda case: invented(*right[case]))
+    assert checks_policy.check_invented(lambda case: invented(*(right | wrong)[case])) is False
 
 
 def test_a_share_cut_at_zero_is_wrong(capsys):

@@ -88,19 +88,19 @@ def check_best_of_n_with_ties(function: Callable) -> bool:
         ((proxy, gold, n), best_of_n(proxy.numpy(), gold.numpy(), n).item()) for n in (1, 4, 12)])
 
 
-def check_convicted(function: Callable) -> bool:
-    """Exercise 1 of notebook 07: is a suspect's part of a change shown to lie below zero?
+def check_invented(function: Callable) -> bool:
+    """Exercise 1 of notebook 07: changes of seeds whose two verdicts and one difference disagree.
 
-    Hint: take the change in either training, end minus start; subtract the control's, seed by
-    seed; of that bsr_lite.metrics.seed_interval: 1 where mean + half width is below zero"""
-    a, b = torch.tensor([[1.0, -1.0] * 4, [1.0, 1.0, -1.0, -1.0] * 2], dtype=torch.float64)
-    cases = []  # change, the control's, how far it starts below the control, verdict
-    for change, other, below, verdict in (
-            (a - 1, a + b / 9 - 1, 0, 0), (a / 9, b / 9 + 1, 0, 1), (a - 1, b, 0, 0),
-            (5 * a - 1, 5 * a + b / 9, 0, 1), (a / 9, b / 9, 2, 0), (a / 9 + 1, b / 9, 0, 0)):
-        start = b - below
-        cases.append(((torch.stack([start, start + change]), torch.stack([b, b + other])), verdict))
-    return judge(check_convicted, function, cases)
+    Hint: -1 and 1 say that an interval lies below or above zero, 0 that it holds zero: with the
+    suspect, without it, with minus without. For a: without, some seeds rise far and others fall
+    far. For b: add numbers that scatter widely, one a seed, to both lists"""
+    def verdicts(case):
+        if (made := function(case)) is not None:
+            on, off = (torch.as_tensor(x, dtype=torch.float64).reshape(8) for x in made)
+            intervals = map(seed_interval, (on, off, on - off))
+            made = [int(mean > half) - int(mean < -half) for mean, half in intervals]
+        return made
+    return judge(check_invented, verdicts, [(("a",), [-1, 0, 0]), (("b",), [0, 0, -1])])
 
 
 def check_gap_beyond(function: Callable) -> bool:

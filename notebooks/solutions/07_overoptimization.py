@@ -48,18 +48,28 @@ from bsr_lite.studies.best_of_n import noisy_gold
 from bsr_lite.studies.records import drawn, read_runs
 
 # %% [markdown]
-# **1.** The suspect's part is the change minus the control's change, seed by seed, for a seed's
-# trainings share answers and test sets. Three shorter ways go wrong. The fall alone may be there
-# without the suspect, too. The two ends may differ because the two starts did. And two verdicts,
-# one a training, do not give the interval of the difference.
+# **1.** In `"a"` the control falls as far as the run with the suspect. But its seeds scatter, so
+# its fall is not shown, and who reads two verdicts convicts the suspect. In `"b"` a seed's luck
+# hides a fall of 1. It is the same luck in both trainings, and drops out of the difference.
+
+# %%
+luck = np.array([1.0, -1.0] * 4)  # eight seeds
+
+
+def invented(case):
+    return (0.1 * luck - 1, 9 * luck - 1) if case == "a" else (5 * luck - 1, 5 * luck)
+
+
+assert checks.check_invented(invented)
+
+# %% [markdown]
+# BSR's lead, and BT's tau, are judged by the one difference: the suspect's part of the change, seed
+# by seed, for a seed's trainings share answers and test sets.
 
 # %%
 def convicted(scores, control):
     mean, half = seed_interval((scores[1] - scores[0]) - (control[1] - control[0]))
     return int(mean + half < 0)
-
-
-assert checks.check_convicted(convicted)
 
 # %%
 LABELS = {"false": "64 epochs", "clean": "64 epochs, clean labels"}  # as in Section 2
