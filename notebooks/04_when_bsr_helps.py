@@ -67,8 +67,8 @@ from bsr_lite.studies.records import read_table
 # %% [markdown]
 # ## 1. One penalty, three worlds
 #
-# *Does BSR do the same on every kind of data?* To find out we build three small worlds, in which we
-# know everything.
+# *Does BSR do the same on every kind of data?* We build three small worlds, in which we know
+# everything.
 #
 # An answer is a list of forty numbers, $x = a + b$. The part $a$ belongs to the prompt: all answers
 # to a prompt share it. The part $b$ is the answer's own.
@@ -124,8 +124,7 @@ Markdown(tables.table(["along", "`across`", "`within`", "`new`"], rows))
 #
 # We score tau on answers of new sources to training's prompts.
 #
-# **Predict** for each world: does BSR raise tau, lower it, or leave it alone? A guess is enough:
-# Section 5 asks again.
+# **Predict** for each world: does BSR raise tau, lower it, or leave it alone? A guess is enough.
 
 # %%
 METHODS = ("bt", "bsr-1e-2", "spread-1e-2")  # the last for Section 5
@@ -144,14 +143,14 @@ for letter, looks in seen.items():
 Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"], rows))
 
 # %% [markdown]
-# In A BSR gains .045. In B it costs .105, in C .154. So the answer is no: *the same penalty helps
-# in one world and costs in two.*
+# The answer is no: *the same penalty helps in one world and costs in two.*
 
 # %% [markdown]
 # ## 2. Two terms, and what stands against them
 #
-# *Which weights does the penalty shrink?* We answer for the simplest case: states $h$ stay as they
-# are, only the head $W_p$ learns, and no constant is added.
+# *Which weights does the penalty shrink?* We answer for a case that can be solved, the reverse of
+# our networks: states $h$ stay as they are, only the head $W_p$ learns, and no constant is added.
+# Section 5 measures whether it carries over.
 #
 # BSR takes its penalty on groups of $G$ pairs, here 32. Let $\mu_s$ be the mean of the pair means
 # $s$ over all pairs. On average over groups the penalty is (03, Section 2)
@@ -180,8 +179,7 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # direction's **tax over evidence**, the less of its weight is left.*
 
 # %% [markdown]
-# So far states were fixed, and the head learned. In our networks what stands before the head
-# learns. For them the rule is a *guess*, about directions of $x$. A network's weight along such a
+# For our networks the rule is a *guess*, about directions of $x$. A network's weight along such a
 # direction is the slope of its reward there, by linear regression.
 
 # %% [markdown]
@@ -193,11 +191,13 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # 3. **Quality**: does gold depend on it?
 #
 # Tau sees only the order of rewards. If all weights shrink by one factor, no order changes. So
-# compare: *where is tax over evidence larger?* If on the signal, the penalty should cost.
+# compare: *where is tax over evidence larger?* If it is larger on the signal, the penalty should
+# cost.
 
 # %% [markdown]
-# If on the nuisance, the penalty can gain. Gold has no weight there. So any weight of BT there is
-# an **error**. How large is it in A? Of the thirty nuisance weights we take the length.
+# If it is larger on the nuisance, the penalty can gain. Gold has no weight there. So any weight of
+# BT there is an **error**. How large is it in A? Of the thirty nuisance weights we take the
+# length.
 
 # %%
 GOLD = worlds.gold_direction() / 2  # gold's direction; gold's weights are 2 in length
@@ -226,7 +226,7 @@ print(f"A, BT's weight: {signal:.2f} on the signal, {nuisance:.2f} on the nuisan
 #
 # - How far do the orange centers scatter? Spread's tax.
 # - How long are the blue segments? The evidence.
-# - How do the black crosses differ? They are new answers to one prompt, the ringed one.
+# - How do the black crosses, new answers to the ringed prompt, differ?
 
 # %%
 def sketch(axis, letter):
@@ -263,7 +263,7 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean state;
 # same cloud, moved to the right. In C the centers scatter along the signal, and the segments are
 # short in both directions.
 #
-# Now in numbers: for each term its tax over evidence, measured on drawn pairs.
+# Now each term's tax over evidence, measured on drawn pairs.
 
 # %%
 directions = GOLD, torch.eye(40)[-1]  # as in the figure
@@ -280,9 +280,10 @@ Markdown(tables.table(["tax over evidence", "spread: signal", "spread: nuisance"
                        "level: signal"], rows))
 
 # %% [markdown]
-# Along the nuisance level taxes nothing. BSR's tax is the sum of both terms. So *a penalty should
-# cost where its tax over evidence is larger on the signal. It should help where it is larger on
-# nuisance in which new answers differ and a pair's answers hardly do.*
+# Along the nuisance level taxes nothing. BSR's tax is the sum of both terms: in B 144.6 on the
+# signal against 112.7, nearly a tie. So *a penalty should cost where its tax over evidence is
+# larger on the signal. It should help where it is larger on nuisance in which new answers differ
+# and a pair's answers hardly do.*
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
@@ -342,12 +343,14 @@ def draw_paired(axis, differences, kinds):
     axis.set_xlim(-0.5, len(differences) - 0.5)
 
 # %% [markdown]
-# Look first at green, for the spread term. Then at brown, for what the level term adds.
+# Look first at green, then at brown.
 
 # %%
 figure, axes = plots.panels(3, sharey=True)
 for axis, letter in zip(axes, WORLDS, strict=True):
-    draw_paired(axis, against(letter, "response_disjoint"), ("bsr", "spread", "level"))
+    differences = {f"{name}\n{values.mean():+.3f}": values
+                   for name, values in against(letter, "response_disjoint").items()}
+    draw_paired(axis, differences, ("bsr", "spread", "level"))
     plots.label(axis, "", BARS if letter == "A" else "", TITLES[letter])
     axis.tick_params(axis="x", labelsize=8)
 figure.suptitle("New sources: spread gains in A and B, costs in C; adding level costs most in B");
@@ -362,8 +365,8 @@ figure.suptitle("New sources: spread gains in A and B, costs in C; adding level 
 # *Spread*: in A and B it taxes the nuisance harder, and new answers differ in it: a gain. In C it
 # taxes the signal harder: a cost.
 #
-# *Level*: in B it taxes the signal: a cost. In A and C it has nothing to tax. So Section 3 does
-# *not* explain its cost in A.
+# *Level*: in B it taxes the signal: a cost. (Why our networks do not just add a constant: Section
+# 7.) In A and C it has nothing to tax. So Section 3 does *not* explain its cost in A.
 # </details>
 
 # %% [markdown]
@@ -411,13 +414,14 @@ if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
 
 # %%
 record = json.loads((RUNS / "worlds/results.json").read_text())["worlds"]
-RULE = {"helps": (1, 0), "mean on the signal": (1, -1), "hurts": (-1, 0), "neutral": (0, 0),
-        "64 epochs": (1, 0)}  # foretold of spread, of level: 1 a gain, -1 a cost, 0 neither
+RULE = {"helps": (1, 0, 1), "mean on the signal": (1, -1, -1), "hurts": (-1, 0, -1),
+        "neutral": (0, 0, 0), "64 epochs": (1, 0, 1)}
+# foretold of spread, of level, of BSR: 1 a gain, -1 a cost, 0 neither
 
 
 def draw_row(axis, y, kind, name, side):
     """Grey: where the rule puts the differences; dots: where they lie."""
-    axis.barh(y, 0.6 * side or 0.012, 0.84, left=0 if side else -0.006, color="0.85")
+    axis.barh(y, 0.6 * side or 0.006, 0.84, left=0 if side else -0.003, color="0.8")
     for size, dy, fill in (("1e-2", -0.2, "full"), ("1e-1", 0.2, "none")):
         if f"{kind}-{size}" in record[name]["objectives"]:
             found = record[name]["objectives"][f"{kind}-{size}"]["difference"]
@@ -427,27 +431,28 @@ def draw_row(axis, y, kind, name, side):
             axis.text(0.16, y + dy, f"{mean:+.3f}{'' if mean * side > 0 else ' ✗'}", va="center")
 
 # %% [markdown]
-# Grey is where the rule puts a difference: right of zero a gain, left a cost, a line where no order
-# should change. Hollow dots have ten times the $\lambda$. Look for dots outside the grey (✗).
+# Grey is where the rule puts a difference: right of zero a gain, left a cost, a line where no
+# order should change. Look for dots outside the grey (✗).
 
 # %%
-figure, axes = plots.panels(2, sharex=True, sharey=True)
-for column, (axis, kind) in enumerate(zip(axes, ("spread", "level"), strict=True)):
+figure, axes = plots.panels(3, sharex=True, sharey=True)
+for column, (axis, kind) in enumerate(zip(axes, ("spread", "level", "bsr"), strict=True)):
     for y, (name, foretold) in enumerate(RULE.items()):
         draw_row(axis, y, kind, name, foretold[column])
-    plots.label(axis, "tau minus BT's, new sources (95% over seeds)", "", f"{kind} alone")
-axis.set(xlim=(-0.54, 0.32), xticks=(-0.4, -0.2, 0, 0.2), ylim=(4.5, -0.5))
+    plots.label(axis, "", "", "BSR: both terms" if kind == "bsr" else f"{kind} alone")
+figure.supxlabel("tau minus BT's (95% over seeds)   ● λ = 10⁻²   ○ λ = 10⁻¹", fontsize=9)
+axis.set(xlim=(-0.54, 0.45), xticks=(-0.4, -0.2, 0, 0.2), ylim=(4.5, -0.5))
 axis.set_yticks(range(5), ["A", "B", "C", "neutral", "64 epochs"])
-figure.suptitle("The rule (grey) fails for spread in neutral and with 64 epochs, "
-                "for level alone everywhere but in B");
+figure.suptitle("New sources: the rule (grey) fails for all three in neutral,\n"
+                "for spread alone with 64 epochs, for level alone everywhere but in B");
 
 # %% [markdown]
 # **What to see.** *Spread* has the foretold sign in A, B and C. In *neutral* tax over evidence is
 # the same along every direction: no order should change. Yet spread costs .013, and .067 at ten
-# times $\lambda$. With *64 epochs* the rule foretells a gain, and spread costs .068.
+# times $\lambda$. With *64 epochs* the rule foretells a gain. Spread costs .068, yet BSR, both
+# terms together, gains .024. We do not know why.
 #
-# *Level alone* costs in all five worlds, in A far more than beside spread. The rule foretells a
-# cost in B only.
+# *Level alone* costs in all five worlds. The rule foretells that in B only.
 #
 # So *in one pass the rule gave spread's sign where one direction is taxed much harder than another.
 # It gives no sizes, and it is no rule for the level term alone.*
@@ -455,10 +460,10 @@ figure.suptitle("The rule (grey) fails for spread in neutral and with 64 epochs,
 # %% [markdown]
 # And a language model? We trained one as a reward model, in a world made like A. Every answer ends
 # in a *postscript* about something else. In training all answers to a prompt share one. In three
-# sets each answer has its own. So the rule foretells gains there.
+# sets each answer has its own. So the rule foretells spread a gain there.
 #
-# Each penalty has three runs. Spread alone has ten times BSR's $\lambda$: compare each with BT, not
-# with the other.
+# Each penalty has three runs. Spread alone has ten times BSR's $\lambda$: compare each with BT
+# only.
 
 # %%
 NEW = {"prompt_shifted": "the same answers, rewritten", "response_disjoint": "new sources",
@@ -473,7 +478,8 @@ rows.append(["their average, run by run", *(", ".join(f"{x:+.3f}" for x in y) fo
 Markdown(tables.table(["tau minus BT's (95% over seeds and topics)", "BSR", "spread alone"], rows))
 
 # %% [markdown]
-# No gain is decided. BSR fell in all three runs, decided on one set of three. So *on a language
+# No gain is decided, and there may have been little to win back: rewriting cost BT .027, undecided
+# (`data/runs/LOG.md`). BSR fell in all three runs, decided on one set of three. So *on a language
 # model the rule is not confirmed.*
 
 # %% [markdown]
@@ -504,10 +510,10 @@ def tax_over_evidence(signal, nuisance, group):
 checks.check_tax_over_evidence(tax_over_evidence);
 
 # %% [markdown]
-# **2.** *Take the gain away.* In A (*helps* in the library) BSR and spread gain. Change **one** of
-# Section 1's numbers so that less is gained. One way is `across=(0.5, 0.5)`: signal first, and only
-# the nuisance's is new. Find two more. Which of the three leaves spread a gain? Forecast
-# each, then run the cell (ten seconds or so, no checker).
+# **2.** *Take the gain away.* In A (*helps* in the library) BSR gains .045 and spread .064. Change
+# **one** of Section 1's numbers so that less is gained. One way is `across=(0.5, 0.5)`: signal
+# first, and only the nuisance's is new. Find two more. Which of the three leaves spread a gain?
+# Forecast each, then run the cell (no checker).
 #
 # <details><summary>Hint</summary>
 #
@@ -556,8 +562,8 @@ if mine is not None:
 # 3. The evidence grows. The tax hardly does, because prompts differ far more. So more of the signal
 #    is kept.
 # 4. Nothing: all rewards halve, and no order changes. Only unequal shrinking counts.
-# 5. Hardly: answers of training's sources hardly differ along the nuisance. (Section 8: no gain is
-#    seen.)
+# 5. Hardly: answers of training's sources hardly differ along the nuisance. (`data/runs/worlds`:
+#    +.004 ± .003, against +.052 on new sources.)
 # </details>
 
 # %% [markdown]
@@ -578,10 +584,10 @@ if mine is not None:
 # nuisance, and cost where it was quality.**
 
 # %% [markdown]
-# - A, B and C were built for the rule behind it, *tax over evidence*. It fails for spread with 64
-#   epochs, and in *neutral*: there the cost grows from .013 to .067 at ten times $\lambda$.
+# - A, B and C were built for the rule behind it, *tax over evidence*. It fails in *neutral*, and
+#   for spread with 64 epochs. There each term alone costs, yet BSR gains .024: we do not know why.
 # - For the level term alone it is no rule: that cost in all five worlds, .101 in A.
-# - A language model did not confirm it. BSR fell in all three runs, decided on one set of three.
+# - A language model did not confirm it. BSR fell in all three runs.
 # - On data like A the spread term can bring a gain such as the paper's. Whether the paper's data
 #   are like A we cannot say.
 
@@ -670,8 +676,8 @@ Markdown(text)
 # In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain in A is not BSR's own:
 # centering gains as much as spread.
 #
-# With 64 epochs each term alone costs, yet BSR, which has both, gains .024. We do not know why.
-# With clean labels, too, each alone costs, and BSR is undecided.
+# With 64 epochs each term alone costs, yet BSR, which has both, gains .024. With clean labels,
+# too, each alone costs, and BSR is undecided.
 #
 # So *level alone* is no control for the level term inside BSR. In A it costs .101 alone, but .016
 # beside spread.
@@ -754,8 +760,8 @@ for name in ("helps", "neutral"):
 
 # %% [markdown]
 # A's signal keeps .81, not .94. In *neutral* the formula takes signal and nuisance alike, but the
-# fit takes more of the signal: there the rough information is too large. So the *sign* of
-# neutral's cost has a candidate. Its size is open.
+# fit takes more of the signal: there the rough information is too large. This may be why penalties
+# cost in *neutral*, but not why so much.
 
 # %% [markdown]
 # ## 10. Does a trained network follow?
@@ -867,8 +873,9 @@ figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie n
 # lie right of their dots. There the intervals hold both the tick and zero. (They are over training
 # pairs and topics drawn anew.)
 #
-# BSR, spread and L2 gain nearly the same on rewritten answers: take them as *one* gain. It is weak
-# evidence: of 330 differences twelve exclude zero, by chance 16 (`data/runs/linear/results.md`).
+# BSR, spread and L2 gain nearly the same on rewritten answers: take them as *one* gain. By count
+# it is no evidence: of 330 differences twelve exclude zero, by chance 16
+# (`data/runs/linear/results.md`).
 
 # %% [markdown]
 # <details><summary>Answer</summary>
