@@ -136,7 +136,7 @@ SEVEN = {"reference": reference} | {name: run["evaluation"]["policy"] for name, 
 prompts = drawn(read_prompts("data/pocket/pocket.jsonl.gz", "valid", pocket=True), 112, 0)
 
 # %% [markdown]
-# One prompt, and the first answer of each policy to it:
+# One prompt, picked by us, and the first answer of each policy to it:
 
 # %%
 def line(text):
@@ -167,8 +167,8 @@ frame({name: gold_terms(found["texts"][45], finished=found["finished"][45][0], *
 #
 # BT 1 gives no item and nothing on the topic. One other term makes up for both.
 #
-# **Six proxies made six different writers, and gold likes none of these answers less than the
-# reference's.** That is one prompt. What do all 112 say?
+# **Six policies, six answers, and gold likes none less than the reference's.** That is one prompt.
+# What do all 112 say?
 
 # %% [markdown]
 # ## 2. One unit
@@ -212,7 +212,7 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 
 # %% [markdown]
 # **What to see** (± is a 95% interval over prompts). Every proxy says that its policy gained more
-# than one sd. Gold says that all six gained, but not by as much.
+# than one sd.
 #
 # **Gold followed in all six runs, though in four of them less than half the way.**
 #
@@ -225,8 +225,8 @@ frame({name: {f"{key} gain (sd)": told(found[f"{key}_gain"]) for key in ("proxy"
 #
 # <details><summary>Answer</summary>
 #
-# To *end*. In Section 1 the reference was cut off, and all six policies ended. An end alone lifted
-# BT 1 to the reference.
+# To *end*. In Section 1 the reference was cut off, and all six policies ended. An end and
+# its closing mark lifted BT 1 to the reference.
 # </details>
 
 # %% [markdown]
@@ -248,8 +248,8 @@ frame({name: {"answers that ended": f"{np.mean(found['finished']):.2f}"}
 # What else did a policy gain? **Hold ending equal**: keep the prompts to which both the reference
 # and the policy gave an answer that ended, and compare these answers alone.
 #
-# (Were the reference's better answers the ones that end, this would be unfair. We found no sign of
-# that: Section 8.)
+# The closing mark is not held equal. (If the reference ended its better answers first, this would
+# be unfair. We found no sign of that: Section 8.)
 
 # %%
 def of_ended(part, key):
@@ -303,7 +303,7 @@ axes[1].legend(loc="center right", bbox_to_anchor=(1, 0.38), frameon=False)
 # %% [markdown]
 # ## 4. A control: a reward that knows nothing
 #
-# *What does the training do by itself?*
+# *What does the training do when there is nothing to learn?*
 #
 # A **control** is the same training, penalty included, with a reward that we made, and know. Here
 # are two (`data/runs/study_rloo_controls`), with three seeds each. They are paid for
@@ -353,7 +353,9 @@ plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; 
 # **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. The policies of all six
 # models lost less, or nothing.
 #
-# **So the training itself costs gold. A fall that random numbers bring, too, convicts no proxy.**
+# **A fall that random numbers bring, too, convicts no proxy.** (To Section 1's prompt the
+# policies on random numbers wrote "The Pyramids! Reverence of Egypt!", "I'm sorry, Samantha, ..."
+# and "ad san marchaattiorman". What fell: `LOG.md`, `study_rloo_controls`.)
 #
 # Nor does it acquit one. BSR 0 and BSR 2 are **suspects** of having been exploited: at equal ending
 # their proxies rose, and gold did not.
@@ -372,7 +374,7 @@ def account(reward):
     whole = np.mean([gain(run["evaluation"]["policy"]["gold"], reference["gold"])
                      for run in TAUGHT[reward]])
     alone, equal = circles("random numbers").mean(), circles(reward).mean()
-    parts = {"training alone": alone, "+ the reward added": equal - alone,
+    parts = {"random numbers": alone, "+ the reward added": equal - alone,
              "= at equal ending": equal, "+ ending": whole - equal, "= gain": whole}
     return {name: f"{value:+.2f}" for name, value in parts.items()}
 
@@ -381,14 +383,15 @@ frame({"a BT model": account("a BT model")})
 
 # %% [markdown]
 # Start at the reference, at 0.
-# 1. **Training alone** leads down to random numbers' mean at equal ending.
-# 2. What **the reward added** leads up to the mean of BT's circles.
-# 3. **Ending** leads from these up to the mean of their squares.
+# 1. **Random numbers** lead down to their mean at equal ending.
+# 2. What **the reward added** leads up to BT's mean at equal ending.
+# 3. **Ending** leads from there up to BT's mean gain.
 #
-# **gain = training alone + what the reward added + ending.**
+# **gain = random numbers' part + what the reward added + ending.**
 #
-# This assumes that training costs all policies alike, and that the circles' prompts are like the
-# rest. Why training costs gold is not known.
+# To count from random numbers is a choice: policies on a constant reward lie 3.4 sds lower (Section
+# 8). We assume that all lose what random numbers lost, and that the prompts at equal ending are
+# like the rest.
 #
 # **Predict**: the policies on *gold* gained 1.7. Did that reward add more, or less?
 
@@ -397,15 +400,14 @@ frame({reward: account(reward) for reward in TAUGHT})
 
 # %% [markdown]
 # **What to see.** *Gold*'s reward added 2.0, more than the whole gain: it had to make up for what
-# training takes.
+# random numbers lose.
 #
 # **A gain over the reference is not what the reward added. A control tells the two apart.**
 
 # %% [markdown]
-# How sure is what a reward added, on average over seeds? There are two intervals.
-# - *Paired*: seed by seed, subtract the run on random numbers. Both saw the same prompts, in the
-#   same order.
-# - *Unpaired*: compare the two means as if the seeds had nothing in common.
+# How sure is what a reward added, on average over seeds? We go by the *paired* interval: seed by
+# seed, subtract the run on random numbers, since both saw the same prompts in the same order.
+# Beside it stands the *unpaired* one, as if the seeds had nothing in common.
 
 # %%
 def sure(first, second):
@@ -413,21 +415,18 @@ def sure(first, second):
     mean, half = metrics.seed_interval(first - second)
     a, b = (values.var(ddof=1) / len(values) for values in (first, second))
     welch = metrics.t_quantile(round(2 * (a + b) ** 2 / (a**2 + b**2), 1)) * np.sqrt(a + b)
-    return {"the reward added": f"{mean:+.2f}", "paired": f"± {half:.2f}",
+    return {"minus random numbers": f"{mean:+.2f}", "paired": f"± {half:.2f}",
             "unpaired": f"± {welch:.2f}"}
 
 
 frame({reward: sure(circles(reward), circles("random numbers")) for reward in rows[:3]})
 
 # %% [markdown]
-# **What to see.** *Gold*'s addition lies above zero by both rules, BSR's by neither. BT's hangs on
-# the rule. (By 06's unpaired rule, a wider one, it holds zero: `LOG.md`, `study_rloo_controls`.)
+# **What to see.** *Gold*'s addition lies above zero. What BT's and BSR's models add is
+# **undecided** over seeds.
 #
-# Why is BT's so wide when paired? Pairing helps if partners share their luck. Here BT's lowest seed
-# met random numbers' highest (the middle dots).
-#
-# So the figure's order holds for these runs. Over seeds we call what BT's and BSR's models add
-# **undecided**.
+# Unpaired, BT's alone would change its verdict. Pairing helps if partners share their luck, but
+# here BT's lowest seed met random numbers' highest (seed 1, the middle dots).
 
 # %% [markdown]
 # ## 5. Read the answers
@@ -474,11 +473,11 @@ for what, here in (("a list", asked), ("sentences", ~asked)):
 # learned it, too: the penalty teaches it.
 #
 # Did the proxies' rewards add gold beyond that? At equal ending all six policies stand above all
-# three on random numbers. Over seeds it is **undecided**: BSR's addition holds zero by both rules,
-# BT's by one.
+# three on random numbers. Over seeds it is **undecided**, for BT's as for BSR's (paired).
 #
 # Was a proxy *exploited*? **Shown for none of the six.** BSR 0 and BSR 2 stay suspects: their
-# proxies rose, and gold did not. But random numbers cost more gold.
+# proxies rose, and gold did not. But random numbers cost more gold, and gold misreads BSR 2's
+# lists.
 
 # %% [markdown]
 # ## Exercises
@@ -519,15 +518,15 @@ for name in ("BT 0", "BSR 0"):
 #
 # Yes, roughly: gold loses .4, as there, and the proxy keeps 1.2 sds, there 1.4.
 #
-# But trust neither to a tenth. Ending brings BT 0 .94 of gold here, while its square minus its
-# circle is .86. Only 31 prompts tell an ending's worth here, and the circle has 60 prompts of 112.
+# But trust neither to a tenth. Ending brings BT 0 .94 of gold here, while in Section 3 its square
+# minus its circle is .86. The two rest on different prompts.
 # </details>
 
 # %% [markdown]
-# **2.** Take the gains apart without circles. `gained` and `ended` have shape (2, seeds): gold's
-# gain over the reference, and the share of answers that ended. Row 0 are a model's policies, row 1
-# those on random numbers. The reference's share is `before`, and an ending is worth `worth` sds.
-# Return Section 4's three parts for each seed, in its order; shape (3, seeds).
+# **2.** Take the gains apart without "equal ending". `gained` and `ended` have shape (2, seeds):
+# gold's gain over the reference, and the share of answers that ended. Row 0 are a model's policies,
+# row 1 those on random numbers. The reference's share is `before`, and an ending is worth `worth`
+# sds. Return Section 4's three parts for each seed, in its order; shape (3, seeds).
 #
 # <details><summary>First hint</summary>
 #
@@ -548,7 +547,7 @@ gained = torch.tensor([[gain(one["gold"], reference["gold"]) for one in row] for
 ended = torch.tensor([[np.mean(one["finished"]) for one in row] for row in both])
 for worth in (1.65, 3.3):  # sds: what Exercise 1 finds, and twice that
     parts = three_parts(gained, ended, np.mean(reference["finished"]), worth)
-    print(f"BT, worth {worth}: training alone, the reward added, ending:",
+    print(f"BT, worth {worth}: random numbers, the reward added, ending:",
           None if parts is None else [told(part.numpy()) for part in parts])
 
 # %% [markdown]
@@ -557,10 +556,10 @@ for worth in (1.65, 3.3):  # sds: what Exercise 1 finds, and twice that
 # <details><summary>Answer</summary>
 #
 # What the reward added: 1.24 and 1.27, in Section 4 1.39. BT's policies and those on random numbers
-# end almost equally often. So between them the worth drops out.
+# end almost equally often. So the worth drops out, and so does the reference: one may subtract
+# random numbers' gain at once (`LOG.md`, `study_rloo_controls`).
 #
-# It stays undecided, paired. (Unpaired, this account puts BSR's above zero, too: `LOG.md`,
-# `study_rloo_controls`.)
+# It stays undecided, paired.
 # </details>
 
 # %% [markdown]
@@ -576,11 +575,10 @@ for worth in (1.65, 3.3):  # sds: what Exercise 1 finds, and twice that
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The same training on random numbers, for what it does by itself, and on gold, for what there is
-#    to learn.
+# 1. The same training on random numbers, with nothing to learn, and on gold, with all to learn.
 # 2. Policies on random numbers, which no proxy misled, fell, too.
-# 3. Not shown: training alone costs gold. Count from where random numbers are.
-# 4. Training alone -.6, what the reward added .7, ending .8.
+# 3. Not shown: random numbers cost gold. Count from where they are.
+# 4. Random numbers -.6, what the reward added .7, ending .8.
 # 5. Its rule may be blind to the form, as to numbers within a line. And its interval may hold zero.
 # </details>
 
@@ -650,7 +648,7 @@ for method, reward in KNOWN.items():
 
 # %% [markdown]
 # The figure compares this answer, at equal ending, with the reference's answers to the same prompt.
-# Look where proxy and gold part.
+# ("Everywhere": on average, for both kinds of prompt.)
 
 # %%
 def act_gain(run, key, act):
@@ -738,13 +736,12 @@ for better, first in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.5)):
     assert first or abs(rest - better) < 0.05, "only what is better besides ending must be left"
 
 # %% [markdown]
-# In the third world the measure falls, though no answer got worse. In our runs we found no sign of
-# that (below).
+# In the third world the measure falls, though no answer got worse.
 
 # %% [markdown]
 # The record has three more controls. *Gold + error*: each opening word has its own error, now and
 # then a huge one. *Gold + trick*: half a point more for each "!". *Nothing*: a constant, so that
-# only the penalty is left. What do they add?
+# only the penalty is left. How far are they from random numbers?
 
 # %%
 for method, reward in (("heavy-tails", "gold + error"), ("trick", "gold + trick"),
@@ -764,15 +761,15 @@ frame({reward: sure(circles(reward), circles("random numbers")) | {
 
 # %% [markdown]
 # *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided by both rules. Nor
-# would an addition prove knowledge of gold. A policy can climb any consistent reward, even one for
-# length.
+# would an addition prove knowledge of gold: a policy can climb any consistent reward.
 #
-# *Gold + trick* is a proxy that we know to be wrong. Yet its policies gained gold as gold's own
-# did, for most of it is gold. Seed 1 found the trick, in 91 of 112 answers. But gold reads "!" as a
-# full stop and takes nothing off: condition 2 fails.
+# *Gold + trick* is known to be wrong. Yet its policies gained gold as gold's own did. Seed 1 found
+# the trick, in 91 of 112 answers. But gold reads "!" as a full stop and takes nothing off:
+# condition 2 fails.
 #
-# *Nothing* falls silent (08), 3.4 sds below random numbers. It repeats an answer, too: the empty
-# one (`LOG.md`, `study_rloo_style`). It pays every text alike, so no proxy pays for that.
+# *Nothing* falls silent (08), 3.4 sds below random numbers. (Counted from it, each reward above
+# adds 3.4 sds more.) Its policies repeat an answer, too: the empty one (`LOG.md`,
+# `study_rloo_style`). A constant pays every text alike, so no proxy pays for that.
 
 # %% [markdown]
 # Why do random numbers cost gold 1.4 sds at equal ending? Two accounts are open:
@@ -831,8 +828,9 @@ frame({name: {f"{what}, {reading}": right(found, read, here)
 # %% [markdown]
 # All 52 lists of BSR 2 have as many items as were asked for, and gold sees that in two.
 #
-# Now let gold read all its terms again, but for its term for ending. The figure shows first
-# answers, since only their texts are on record. The bands span three policies each.
+# Now let gold read all its terms but *complete* again, in first answers (only their texts are on
+# record). Squares are gold as it is, diamonds numbers on their own lines. The bands span three
+# policies each.
 #
 # **Predict**: on the right no list was asked for. Does BSR 2 rise there, too, and should it?
 
@@ -921,7 +919,7 @@ frame({name: agreement(run) for name, run in (NINE | RANDOM | two).items()})
 
 # %% [markdown]
 # **What to see.** At equal ending gold fell in five of the eight runs that end. P.S. BT 0 fell
-# further than random numbers; the other four, by .3 to 1.0 sds, did not. In three runs gold rose,
+# further than the lowest of random numbers, the other four did not. In three runs gold rose,
 # by .3 to .4. Gains convict nobody, and we looked for no act in these seven.
 #
 # Nor does distance convict. All nine went further from the reference than random numbers did, but

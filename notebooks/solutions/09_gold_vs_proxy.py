@@ -81,7 +81,7 @@ pd.DataFrame.from_dict(rows, orient="index").round(2)
 # %% [markdown]
 # **2.** What a policy gained by ending is the worth times what its share grew by. That holds for
 # random numbers as for a model's policies. The reward added what is left of the model's gain, minus
-# what is left of random numbers'.
+# what is left of random numbers' ("training alone" in the table).
 
 # %%
 def three_parts(gained, ended, before, worth):
