@@ -83,8 +83,8 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 #
 # - `token_budget`. A batch need not be computed at once. It is cut into **micro-batches**, computed
 #   one after another. This line is the most tokens (pieces of text) of one micro-batch.
-# - `gradient_checkpointing`. The forward pass keeps little. The backward pass computes the rest
-#   again.
+# - `gradient_checkpointing`. The forward pass keeps few of its results. The backward pass needs the
+#   others as well, and computes them again.
 # - `dtype`, the format in which layers compute. In `bfloat16` a number has 2 bytes, in `float32`
 #   (fp32) it has 4.
 #
@@ -94,7 +94,7 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # <details><summary>Answer</summary>
 #
 # `dtype`. With 2 bytes a number has fewer digits, so the loss is rounded. The other two change only
-# when numbers are computed. (With BSR the code must take care that this is true: Sections 3, 4.)
+# when numbers are computed. (With BSR and `token_budget` the code must see to that: Sections 3, 4.)
 # </details>
 
 # %% [markdown]
@@ -127,8 +127,8 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 
 # %% [markdown]
 # **Activations** are what the forward pass keeps for the backward pass. Each GPU computes its own
-# part of the batch, and so has its own activations. They are not cut. A count (Section 6's first
-# command) gives 27 GB on each GPU.
+# part of the batch, and so has its own activations. They are not cut. For micro-batches of 32,768
+# tokens a count (Section 6's first command) gives 27 GB on each GPU.
 #
 # The next cell adds up what is cut and the activations. It leaves out what is gathered.
 #
@@ -160,20 +160,19 @@ pd.DataFrame({"GPUs": gpus, "GB each": (cut / gpus + activations) / 1e9}).round(
 # *Each GPU computes its own pairs of the batch. Can each take the loss of these alone, and the
 # losses be averaged?*
 #
-# With BT, yes. Its loss is a mean over pairs. With equally many pairs on each GPU, the mean of the
-# GPUs' means is the batch's mean.
+# With BT, yes. Its loss is a mean over pairs. With equally many pairs on each GPU (or else weighted
+# by their pairs), the mean of the GPUs' means is the batch's mean.
 #
 # But BSR squares a group's mean. A GPU that holds only a part of the group has another mean.
 
 # %% [markdown]
-# Could each group stay on one GPU? Not here. Pairs are dealt out by length, so that no GPU waits
-# for another. That spreads a group over GPUs.
+# Could each group stay on one GPU? Then a GPU with short pairs would wait for one with long pairs.
+# So pairs are dealt out by length: each GPU gets nearly as many tokens, and about as many pairs.
+# That spreads a group over GPUs.
 #
 # The obvious way is this: each GPU squares the mean of what it has, and the penalties are averaged.
-# We try it with a group of eight pairs. GPU 1 holds four of them, GPU 2 the other four.
-
-# %% [markdown]
-# The next cell writes down the rewards, a pair in brackets, and prints their means.
+# We try it with a batch of eight pairs that is one group. GPU 1 holds four of them, GPU 2 the other
+# four. The next cell writes down the rewards, a pair in brackets, and prints their means.
 
 # %%
 from bsr_lite.losses import bsr_penalty
@@ -185,12 +184,11 @@ values = torch.tensor([[0.9, 0.3], [0.4, -0.2], [0.1, -0.5], [0.5, 0.1],  # GPU 
 print("mean of all, of each half:", *(f"{v.mean():.2f}" for v in (values, values[:4], values[4:])))
 
 # %% [markdown]
-# There is no network here: rewards are free numbers, and a step moves each against its gradient.
-# The mean $\bar r$ is taken over $2G$ rewards, two a pair. So the gradient of
-# $\lambda\,G\,\bar r^{\,2}$ on each of them is $2\lambda G\,\bar r / 2G = \lambda\,\bar r$.
+# There is no network here: rewards are free numbers, and a step subtracts from each its gradient.
 #
 # **Predict**: which way, and how far, does the whole batch's penalty move GPU 1's rewards? And the
-# obvious way? ($\lambda$ is .1.)
+# obvious way? ($\lambda$ is .1. Take the derivative of $\lambda\,G\,\bar r^{\,2}$ by one of the
+# $2G$ rewards.)
 
 # %% [markdown]
 # This cell computes both gradients. `penalty` is that of the whole batch, `halves` the obvious way.
@@ -231,13 +229,14 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
             "The whole batch moves all rewards up; halves move GPU 1's down")
 
 # %% [markdown]
-# **What to see.** Red: the whole batch's mean is -.2, so *all* rewards are moved up, by .1 · .2.
-# Grey: GPU 1 sees only its own mean, which is above zero, and moves its rewards *down*. GPU 2's own
-# mean is far below zero, so it moves its rewards up by more than red does. Both grey moves are
-# halved, as the two penalties are averaged.
+# **What to see.** Each reward's gradient is
+# $2\lambda\,G\,\bar r\cdot\frac{1}{2G} = \lambda\,\bar r$. Red: the whole batch's mean is -.2, so
+# *all* rewards are moved up, by .1 · .2. Grey: GPU 1's own mean is above zero, so it moves its
+# rewards *down*. GPU 2's own mean is far below zero, so it moves its rewards up by more than red.
+# Both grey moves are halved, as the two penalties are averaged.
 #
-# So halves are another loss: two groups of 4, whose penalties are averaged. That is BSR with
-# $G = 4$ instead of 8. On one GPU, micro-batches that each square their own mean do the same.
+# So halves are another loss: BSR with $G = 4$ instead of 8. On one GPU, micro-batches that each
+# square their own mean do the same.
 
 # %% [markdown]
 # Does another $G$ matter? Over random groups from many pairs the penalty is on average (03,
@@ -275,17 +274,51 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
 
 # %% [markdown]
 # A process of a training is called a **rank**. Normally there is one a GPU. A step of the library
-# (`coupled_backward` in `bsr_lite/step.py`) goes like this:
+# goes like this (1 to 4: `coupled_backward` in `bsr_lite/step.py`):
 #
-# 1. Each rank computes the rewards of its own pairs.
+# 1. Each rank computes the rewards of its own pairs, one micro-batch after another.
 # 2. The ranks send each other their rewards.
-# 3. Each computes $dL/dr$, the derivative of the whole batch's loss by each reward.
-# 4. Each goes backward for its own pairs, with its slice of $dL/dr$.
-# 5. The ranks' gradients are summed.
+# 3. Each rank computes $dL/dr$, the derivative of the whole batch's loss by each reward.
+# 4. Each goes backward, again by micro-batches, with its slice of $dL/dr$.
+# 5. All gradients are summed.
 
 # %% [markdown]
-# We test the five steps on a network of five weights. A reward is the product of an answer's state
-# with the weights. The next cell draws the states so that, as before, GPU 1's rewards lie higher.
+# Several micro-batches' activations would not fit at once. So a rank with several keeps none in
+# step 1, and computes each forward once more in step 4.
+#
+# In the picture two ranks have four pairs each.
+
+# %%
+# drawing only
+figure, axis = plots.panels(1)
+TINTS, MIDDLE = ["#EE6677"] * 4 + ["#4477AA"] * 4, {"ha": "center", "va": "center"}
+for step, title in enumerate(("1. rewards of\nits own pairs", "2. rewards of all",
+                              "3. $dL/dr$ of all (pale)", "4. backward, with\nits own slice")):
+    axis.text(1.3 * step + 0.42, 1.5, title, **MIDDLE)
+for rank, own in ((1, range(4)), (2, range(4, 8))):
+    axis.text(-0.22, 2.15 - rank, f"rank {rank}", **MIDDLE)
+    for step, shown in enumerate((own, range(8), range(8), own)):
+        axis.broken_barh([(1.3 * step + 0.1 * j + 0.03 * (j // 2), 0.07) for j in shown],
+                         (2 - rank, 0.3), color=[TINTS[j] for j in shown],
+                         alpha=0.4 if step > 1 else 1)
+        for end in (1.15, 0.15) if step == 0 else (0.65,) if step == 3 else (2.15 - rank,):
+            axis.annotate("", (1.3 * step + 1.25, end), (1.3 * step + 0.95, 2.15 - rank),
+                          arrowprops={"arrowstyle": "->"})
+for x, note in ((0.42, "a bar is a pair, two\nbars a micro-batch"),
+                (4.3, "each micro-batch\nforward once more"), (5.55, "5. sum of all\ngradients")):
+    axis.text(x, 0.65, note, **MIDDLE)
+axis.set(xlim=(-0.4, 5.95), ylim=(-0.05, 1.65))
+axis.axis("off")
+plots.label(axis, "", "", "Rewards cross before anybody goes backward; gradients are summed")
+
+# %% [markdown]
+# **What to see.** Ranks talk twice. In step 2 all rewards reach both ranks, so both know the whole
+# batch's mean. From there each needs only its own pairs, until step 5.
+
+# %% [markdown]
+# We test the five steps on a network of five weights. An answer is five numbers, its *state*. Its
+# reward is the scalar product of the state with the weights. As in Section 3, rank 1's rewards lie
+# higher.
 
 # %%
 torch.manual_seed(2)
@@ -294,18 +327,19 @@ states[..., 0] += torch.tensor([[1.0]] * 4 + [[-1.0]] * 4)
 weights = torch.ones(5, dtype=torch.float64, requires_grad=True)
 
 # %% [markdown]
-# `plain` is the whole batch's gradient, computed in one piece. `ranks` follows the five steps. In
-# step 4 a rank multiplies its rewards by its slice of $dL/dr$, as fixed numbers, and adds them up.
-# The gradient of this sum is the rank's part of the chain rule's sum.
+# `plain` is the whole batch's gradient, computed in one piece. `summed` follows the five steps. Two
+# ranks with two micro-batches each are four parts of two pairs. In step 4 each part multiplies its
+# rewards by its slice of $dL/dr$, held fixed, and adds them up. The gradient of this sum is the
+# part's share of the chain rule's.
 
 # %%
 plain = gradient(penalty(states @ weights), weights)
 
 exchanged = (states @ weights).detach().requires_grad_()  # steps 1, 2: numbers without a network
 dL_dr = gradient(penalty(exchanged), exchanged)  # step 3, (8, 2)
-ranks = sum(gradient((states[own] @ weights * dL_dr[own]).sum(), weights)  # steps 4, 5
-            for own in (slice(0, 4), slice(4, 8)))
-torch.testing.assert_close(ranks, plain)
+summed = sum(gradient((states[part] @ weights * dL_dr[part]).sum(), weights)  # steps 4, 5
+             for part in torch.arange(8).split(2))
+torch.testing.assert_close(summed, plain)
 
 # %% [markdown]
 # The assertion holds: the five steps give the whole batch's gradient. Step 5 is easy to get wrong,
@@ -319,7 +353,7 @@ torch.testing.assert_close(ranks, plain)
 
 # %%
 split = gradient(halves(states @ weights), weights)
-off = [((found - plain).norm() / plain.norm()).item() for found in (ranks, split, ranks / 2)]
+off = [((found - plain).norm() / plain.norm()).item() for found in (summed, split, summed / 2)]
 print("gradient of the weights, off from the whole batch's:\n"
       f"rewards exchanged {off[0]:.0e}\neach half alone {off[1]:.0%}\n"
       f"averaged instead of summed {off[2]:.0%}")
@@ -343,18 +377,18 @@ assert off[1] > 0.1, "averaging penalties of halves is another loss"
 # *Does a real training in two processes give the numbers of one?*
 #
 # We train all weights of the 135M model, cut to 2 layers, in fp32, for three steps. Each batch of 8
-# pairs is one group. The training runs three times:
+# pairs is one group. There are three runs:
 #
-# - *one*: in one process.
-# - *two*: in two processes, its weights cut by FSDP2 (before torch 2.8: not cut). `accelerate
-#   launch` starts the same command twice, on the CPU.
-# - *other*: in one process, with groups of 4. That is Section 3's loss in halves.
+# - *one*: in one process, a batch at once.
+# - *two*: in two processes, with smaller micro-batches. FSDP2 cuts the weights (before torch 2.8:
+#   not cut). `accelerate launch` starts the command twice.
+# - *other*: as *one*, with groups of 4. That is Section 3's loss in halves.
 #
 # The third run is the **control**: its loss is wrong on purpose, and the test must notice. A test
 # that nothing can fail shows nothing.
 
 # %% [markdown]
-# These are the commands. `run` hides GPUs, so that all three train on the CPU.
+# `run` hides GPUs, so that all three train on the CPU.
 
 # %%
 import sys
@@ -379,7 +413,8 @@ def run(*command):
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    run(*LAUNCH, "-m", "bsr_lite.train_rm", *SMALL, f"output_dir={folder}/two")
+    run(*LAUNCH, "-m", "bsr_lite.train_rm", *SMALL, f"output_dir={folder}/two",
+        "token_budget=560")  # one process keeps 2048: a whole batch
     one = [*SMALL, f"output_dir={folder}/one"]
     other = [*SMALL, f"output_dir={folder}/other", "bsr_group_size=4"]
     run("-c", f"from bsr_lite.train_rm import main; main({one}); main({other})")
@@ -390,71 +425,54 @@ with tempfile.TemporaryDirectory() as folder:
 # We compare the loss and the gradient's norm with *one*'s, step by step. A difference is a share of
 # *one*'s value. The test allows 1e-4, a hundredth of a percent: our choice.
 #
-# **Predict**: fp32 keeps about seven digits. How far may two processes differ from one? On which
-# side of the limit must the control lie?
+# **Predict**: fp32 keeps about seven digits. How far may two processes differ from one? And how far
+# off is the control's first loss? (*one*'s is .76. Take 1.1 as the mean reward of both halves;
+# $\lambda$ is .01.)
 
 # %%
 KEYS = ["train/loss", "train/grad_norm"]
 error, control = (((run[KEYS] - one[KEYS]) / one[KEYS]).abs() for run in (two, other))
 assert error.max().max() < 1e-4, "ranks are a way to compute: loss, gradient norm must not know"
 assert control.loc[1].min() > 1e-3, "the comparison must notice another loss"
-print("mean reward, step by step:", *one["train/reward_mean"].round(1),
-      "\ndifferences from one process, as shares of its value:")
-pd.DataFrame({"two processes, largest": error.max(),
-              "groups of 4, first step": control.loc[1]}).T.map("{:.1g}".format)
+assert two["micro_batches"].max() > 1 == one["micro_batches"].max(), "test micro-batches, too"
+print(f"two processes by {HOW}; micro-batches of each, by step:", *two["micro_batches"])
+print("one process, by step: loss", *one["train/loss"].round(3), "| mean reward",
+      *one["train/reward_mean"].round(2), "\ndifferences from it, as shares of its value:")
+both = pd.concat({"two processes": error, "groups of 4": control}, axis=1)
+both.rename(columns=lambda name: name.removeprefix("train/")).map("{:.1g}".format)
 
 # %% [markdown]
-# The figure shows all three steps. Its axis is logarithmic: from one line to the next is a factor
-# of 100.
-
-# %%
-figure, axes = plots.panels(2, sharey=True)
-FLOOR = 1e-8
-for axis, key, title in zip(axes, KEYS, (
-        "Loss: two processes agree with one,\ngroups of 4 do not",
-        "Gradient norm: the same verdict,\ngroups of 4 still further off"), strict=True):
-    for label, found, tint in (("two processes", error, "#EE6677"),
-                               ("groups of 4", control, "#888888")):
-        off = found[key].clip(lower=FLOOR)
-        axis.semilogy(off.index, off, "o", color=tint)
-        axis.text(2, off.loc[2] * 3, label, fontsize=9, color=tint, ha="center")
-        for step in off.index[off == FLOOR]:  # smaller ones look alike
-            axis.plot(step, FLOOR, "o", color=tint, markerfacecolor="white")
-            axis.text(step + 0.08, FLOOR, "1e-8 or less", fontsize=8, va="center")
-    axis.axhline(1e-4, color="black", linewidth=0.8, linestyle="--")
-    axis.text(2, 1.3e-4, "limit of the test", fontsize=8, ha="center")
-    axis.set(xticks=range(1, 4), ylim=(3e-9, 10))
-    plots.label(axis, "step", "", title)
-axes[0].set_ylabel("difference from one process\n(share of its value)");
-
-# %% [markdown]
-# **What to see.** Two processes differ from one by at most two millionths: rounding. The control
-# lies far above the limit at every step. At the first step all runs still have the same weights,
-# so only the loss can differ: it is 7% off, its gradient's norm 50%. (This 50% is not Section 4's:
-# here gradients are summed rightly.) Later the weights differ, too. So judge by the first step.
+# **What to see.** Two processes differ from one by less than three millionths: rounding, with one
+# micro-batch a process or two. The control lies far above the limit at every step.
 #
-# The mean reward is 1.1 at first (the line above the table). Were every group's mean zero, so would
-# be the penalty, with any $G$, and the wrong loss would pass.
+# Judge by step 1, where all runs still have the same weights. There *one*'s penalty is
+# $.01 \cdot 8 \cdot 1.1^2 = .10$. Groups of 4 halve it, and .05 is 7% of the loss. They halve the
+# penalty's gradient, too. The norm is off by half, so nearly all of the first gradient is the
+# penalty's.
+#
+# Were every group's mean zero, so would be the penalty, with any $G$. Then the wrong loss would
+# pass.
 
 # %% [markdown]
 # What did this test not cover? It ran 2 layers on a CPU, without `bfloat16` and checkpointing. No
 # two GPUs have run this code, so the limit is a CPU's. And its control changes the group; none
 # averages gradients (Exercise 2 does, with five weights).
 #
-# **Answer: yes, on a CPU, with the weights cut by FSDP2. And the test notices a wrong group.**
+# **Answer: yes, on a CPU, with weights cut by FSDP2 and pairs by micro-batches. And the test
+# notices a wrong group.**
 
 # %% [markdown]
 # ## 6. Launch it
 #
 # *What do you check before the first 8B run, and how do you start it?*
 #
-# Suppose a bug: each GPU squares the mean of its own pairs. On eight GPUs it would hide, as each
-# holds about as many pairs as a group has. On 64 the same program would train another loss
-# (Section 3). So, in this order:
+# Suppose a bug: each GPU squares the mean of its own pairs. On eight GPUs the training would look
+# healthy: groups have about 16 pairs, only other ones. On 64 they would have 2. In this order:
 #
 # 1. Repeat Section 5 on one GPU and on two: remove `CUDA_VISIBLE_DEVICES` from `run`. There two
-#    GPUs share one group, so a wrong mean shows.
-# 2. Check `bfloat16`, in which a GPU computes attention in another way (Section 9).
+#    GPUs share one group, so a wrong mean shows. Start with the limit 1e-4. Whatever you find, the
+#    control must lie far above.
+# 2. Check `bfloat16`, in which a GPU computes attention in another way (how: Section 9).
 # 3. Count the memory, and train: the two commands below.
 
 # %% [markdown]
@@ -465,8 +483,8 @@ axes[0].set_ylabel("difference from one process\n(share of its value)");
 #     -m bsr_lite.train_rm --config bsr_lite/configs/rm_8b_bsr.yaml
 # ```
 #
-# The first counts 47.3 GB for each of eight GPUs (the config's first lines). Section 2 gave 43,
-# without what is gathered. After a failure give the second again, with `--resume`.
+# The first counts 47.3 GB for each of eight GPUs (the config's first lines). Section 2's sum, 43,
+# is rougher. After a failure give the second again, with `--resume`.
 
 # %% [markdown]
 # Llama is gated: accept its licence, then `hf auth login`. A checkpoint takes 90 GB of disk (same
@@ -569,7 +587,8 @@ checks.check_bug(bug);
 # 3. BT is a mean over pairs. BSR squares a mean of all rewards of a group.
 # 4. The gradient's norm must agree: an averaged gradient leaves the first loss as it is. Another
 #    loss, such as BSR in halves, must change both.
-# 5. About 4. The level weighs a quarter, the variance as much as before.
+# 5. 4, or about that: pairs are dealt out by length. The level weighs a quarter, the variance as
+#    much as before.
 # </details>
 
 # %% [markdown]
@@ -587,8 +606,8 @@ checks.check_bug(bug);
 # A way to split a training may change memory and time, never the loss. Test it against the plain
 # way, beside a control that must fail.
 #
-# **To a colleague**: *BSR looks at a group's mean: GPUs that share a group must share its rewards,
-# or the way you split the work silently becomes a hyperparameter.*
+# **To a colleague**: *BSR squares a group's mean. Whatever shares a group must share its rewards,
+# or the way you split the work becomes a hyperparameter that nobody chose.*
 
 # %% [markdown]
 # ## Second reading
@@ -662,8 +681,9 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 # %% [markdown]
 # **What to see.** With fewer tokens only the activations shrink: 46.7 GB become 26.8. With more
 # GPUs weights, gradients and averages shrink to an eighth. What is gathered shrinks in neither.
-# (Section 6's 47.3 GB are the first bar with CUDA's own memory; Section 2 left out what is
-# gathered.)
+# (Section 6's 47.3 GB are the first bar with CUDA's own memory. Section 2 left out what is
+# gathered, and took 8.0 billion weights. The reward model has 7.5, as Section 10 prints: it lacks
+# Llama's output matrix.)
 #
 # On 64 GPUs each holds 2 pairs, at most 8,192 tokens. So there a budget of 32,768 gives the third
 # bar as well: a micro-batch is never larger than a GPU's part of the batch.
@@ -699,8 +719,11 @@ print(f"padded: 8 rows of {longest} = {padded} tokens; once each: {packed}; "
 # pair, and both answers go on from the prompt's end.
 #
 # `pack` stores two segments a pair: *prompt and chosen*, and *rejected*. A segment's *queries* are
-# its own tokens. Its *keys* are the tokens that its last query may look at. Each query further up
-# sees one key less: the slanted edges in the figure below, right.
+# its own tokens. Its *keys* are the tokens that its last query may look at.
+#
+# Take a pair of 2, 3 and 2 tokens. Its first segment has 5 queries and 5 keys. The last query sees
+# all 5 keys, the one before it the first 4, and so on: the slanted edges in the figure below,
+# right.
 #
 # **Predict**: which tokens may a token of the rejected answer attend to?
 
@@ -810,9 +833,8 @@ assert leak > 0.05, "the comparison must notice a leak"
 # operations forward and $4N$ backward. Checkpointing repeats the forward pass: $2N$ more. That is
 # $8N$.
 #
-# Section 4's exchange may repeat it as well. A GPU's 16 pairs may fill two micro-batches, whose
-# activations would not fit at once. So each is computed forward for the rewards, and again to go
-# backward. That is $10N$ in all.
+# Where a GPU's 16 pairs fill two micro-batches, Section 4's step computes each forward once more.
+# That is $10N$ in all.
 
 # %%
 from bsr_lite.scale.dry_run import UTILISATION, step_work, steps_of
@@ -820,7 +842,9 @@ from bsr_lite.scale.dry_run import UTILISATION, step_work, steps_of
 meta = meta_model(big.model)  # the whole network, without numbers
 work = step_work(big, meta, 8)
 products = sum(p.numel() for name, p in meta.backbone.named_parameters() if "embed" not in name)
-print(f"8 GPUs: {products / 1e9:.1f} billion weights in products, {work['tokens']:,} tokens a step")
+trainable = sum(p.numel() for p in meta.parameters())
+print(f"{trainable / 1e9:.1f} billion weights, {products / 1e9:.1f} in products; on 8 GPUs "
+      f"{work['tokens']:,} tokens a step")
 print(f"operations a step: {10 * products * work['tokens']:.2g}, "
       f"with attention between tokens {work['flops']:.2g}")
 
