@@ -14,12 +14,12 @@
 # falls whenever a margin grows.
 #
 # Where do larger margins come from? The model reads a reward from a vector, the *hidden state*. The
-# paper says: the norms (lengths) of these vectors **disperse**. Two signs:
+# paper says: norms (lengths) **disperse**. Two signs:
 #
 # 1. *Differences grow*: the two states of a pair move apart (Fig. 2).
 # 2. *Lengths scatter*: some states become long, others short, most of all on new data (Fig. 3).
 #
-# Only the second sign is about the lengths of states.
+# The first is about differences of states, the second about single states.
 
 # %% [markdown]
 # Words from notebook 01:
@@ -109,8 +109,8 @@ def interval(x, digits=3):  # (seeds,) -> its mean and 95% interval, as text
     return "{:+.{d}f} ± {:.{d}f}".format(*seed_interval(x), d=digits)
 
 # %% [markdown]
-# The figure shows both signs, on training pairs. Left: the mean of $\lVert h_w - h_l\rVert$,
-# divided by its value before training. Right: the cv of $\lVert h\rVert$.
+# The figure shows both signs, on training pairs. Left, the mean of $\lVert h_w - h_l\rVert$ is
+# divided by its value before training.
 
 # %%
 figure, (left, right) = plots.panels(2)  # drawing only
@@ -161,7 +161,7 @@ for axis, height, title in ((axes[0], 1.7, "the difference becomes longer"),
                             (axes[1], 0.67, "the difference turns to the head")):
     axis.set(xlim=(-0.4, 2.5), ylim=(-0.4, 2), aspect="equal", title=title)
     axis.axis("off")
-    ends = [[1.9, 0.6, 0.3], [0, height, 0.85]]
+    ends = [[1, 0.6, 0.3], [0, height, 0.85]]
     axis.quiver([0] * 3, [0] * 3, *ends, color=tints, angles="xy", scale_units="xy", scale=1)
     for x, y, text, tint in zip(*ends, names, tints, strict=True):
         axis.text(x, y + 0.06, text, color=tint, ha="right" if x == 0.3 else "left")
@@ -171,15 +171,13 @@ for axis, height, title in ((axes[0], 1.7, "the difference becomes longer"),
 figure.suptitle("Two ways to the same larger margin");
 
 # %% [markdown]
-# **What to see.** The margin doubles either way: by a longer difference, or by a smaller angle.
+# **What to see.** The margin doubles either way.
 #
 # Which way does the network without RMSNorm go? For many pairs we *define* one cosine. Then the
 # mean margin, too, is a product of three factors:
 #
 # $$\text{cosine} =
 # \frac{\text{mean margin}}{\lVert W_p\rVert \cdot \text{mean } \lVert h_w - h_l\rVert}.$$
-#
-# (If all differences are equally long, this is the mean of the pairs' cosines.)
 #
 # The table has means over the eight seeds. Its last column is the change from start to step 200.
 
@@ -204,8 +202,8 @@ show(parts["no RMSNorm"] | cv, {"start": 0, "step 20": at.index(20), "step 200":
 # %% [markdown]
 # **What to see.** The *head* hardly moves, as planned.
 # - *By step 20* the margin is 0.66. The cosine has made it: the difference is only 10% longer.
-# - *By step 200* the margin is 2: odds of $e^2$ to 1, about 7 to 1. The cosine has doubled. Now the
-#   difference, two thirds longer than at the start, has helped.
+# - *By step 200* the margin is 2: odds of $e^2$ to 1, about 7 to 1. Since step 20 the cosine has
+#   doubled. The difference, longer by half since then, has helped.
 
 # %% [markdown]
 # That the cosine does most is no discovery: with a random head it begins near 0. While it is near
@@ -256,8 +254,7 @@ print(f"{len(pairs)} pairs; rewards of the first {rewards[0]:.2f} (chosen), {rew
 # $$h = g \odot \frac{u}{\mathrm{rms}(u)}, \qquad \mathrm{rms}(u) = \lVert u \rVert / \sqrt{H}.$$
 #
 # In words: it divides $u$ by the typical size of its numbers, the *root mean square*. Then it
-# multiplies each coordinate by a learned number, its **gain** $g_i$. ($\odot$ means coordinate by
-# coordinate.)
+# multiplies each coordinate ($\odot$) by a learned number, its **gain** $g_i$.
 #
 # **Predict**: suppose every $u$ becomes three times as long. What happens to the rewards?
 
@@ -317,7 +314,7 @@ for name, x in (("|u|", u), ("|h|", h)):
 
 # %% [markdown]
 # The gains differ almost fourfold. Yet $\lVert h\rVert$ scatters only a little: a length typically
-# lies 2.6% off the mean. The raw lengths scatter twice as much.
+# lies 2.6% off the mean.
 #
 # **Answer.** The head sees $\lVert h\rVert$, never $\lVert u\rVert$. The lengths of $h$ can scatter
 # after an RMSNorm, but only because the gains differ.
@@ -327,7 +324,7 @@ for name, x in (("|u|", u), ("|h|", h)):
 #
 # To train this model takes hours, so we read a record, `data/runs/study_norms`. All weights were
 # trained, head and layers at one rate, as in the paper. There are four runs of 32 steps, each step
-# on 16 pairs. Every fourth step was measured.
+# on 16 pairs.
 #
 # The runs differ by seed: here only by the random head and the order of the batches. So an interval
 # over seeds says nothing about other prompts.
@@ -414,8 +411,8 @@ show(values, {"start": 0, "step 32": -1})
 
 # %% [markdown]
 # **What to see.** The mean margin ends at 0.45: odds of only about three to two. The difference
-# shrinks by 8 to 19%. The head keeps its length, 1, as in Fig. 1. It could hardly do otherwise: at
-# its rate it moves by about 0.015 at most.
+# shrinks by 8 to 19%. The head keeps its length, 1, as in Fig. 1. It could hardly do otherwise, nor
+# turn by much: it moves by about 0.015 at most, and the cosine grew by 0.044.
 #
 # **Answer.** The cosine alone makes the margin. That it does most was forced, as in Section 1. Not
 # forced: the differences of training pairs end *smaller*, in all four seeds. In the paper they grow
@@ -447,10 +444,9 @@ def draw_ends(axis, *keys, floor=None):
     axis.set_ylim(floor)
 
 # %% [markdown]
-# Grey bars are before training, the same for all seeds. Marks are after it.
+# Grey bars are before training, for all seeds. Marks are after it.
 #
-# **Predict**: differences ended smaller in all four seeds. In how many of the four does the cv on
-# new prompts rise?
+# **Predict**: differences ended smaller in all four seeds. Must lengths then scatter less?
 
 # %%
 figure, axis = plots.panels()
@@ -458,22 +454,25 @@ draw_ends(axis, *CV, floor=0)
 plots.label(axis, "", "cv of $|h|$",
             "On new data some seeds scatter more than before training, others less")
 figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint")):
-    print(f"change of the cv, {name}: {interval(change(part, *CV), 4)}")
+for part, name in SETS.items():
+    moved, gap = change(part, *CV), (curves(part, *CV) - curves("train", *CV))[:, -1]
+    print(f"{' '.join(name.split()):12}change {interval(moved)}, end minus train's {interval(gap)}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In two, seeds 0 and 1.
+# No. Two states can come closer by turning. In seed 1 the cv rises on every set.
 # </details>
 #
 # **What to see.** The seed matters more than the set. Seed 1 ends above every grey bar, seeds 2 and
-# 3 below every one. Alone, seed 1 would tell of dispersion, seed 2 of the opposite.
+# 3 below every one.
 #
-# On new prompts the cv began at about 0.022 and changed by -0.003 ± 0.023. At this interval's
-# lower end no scatter is left, at its upper end it nearly doubles.
+# On new prompts the cv began at about 0.022 and changed by -0.003 ± 0.023. At the upper end it
+# nearly doubles. At the lower end it falls below zero, which cannot be: with four seeds an interval
+# is crude.
 #
-# **Answer** to question 2. Undecided: on new prompts two seeds scatter more, two less.
+# **Answer** to question 2. Undecided: on new prompts two seeds scatter more, two less. More than on
+# training pairs? Not seen: every interval in the right column holds zero.
 
 # %% [markdown]
 # ## 5. What holds here?
@@ -484,12 +483,13 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # | differences grow, training pairs | yes | yes | no: 8 to 19% smaller |
 # | lengths scatter more, training pairs | yes | no: all equal | undecided |
 # | lengths scatter more, new prompts | yes (`data/runs/LOG.md`) | no: all equal | undecided |
+# | more on new prompts than on training | no (`data/runs/LOG.md`) | no: all equal | not seen |
 
 # %% [markdown]
-# The small world is our **control**: our measures see dispersion where there is some. Would they
-# see it in 32 steps? At step 20 the small world's margin, 0.66, was already larger than any in the
-# language model's figure. By then:
-# - *Differences* were 10% longer. The language model's shrink. So the two disagree.
+# The small world is our **control**: our measures see both signs there, but not "most of all on
+# new data". (Its networks have no gains; the language model has.) Would 32 steps be enough? At step
+# 20 the control's margin, 0.66, was already above any in the language model's figure. By then:
+# - *Differences* were 10% longer. The language model's shrink.
 # - *Lengths* hardly scattered more: the cv was 0.099, after 0.096. So in the language model it may
 #   be too early to see.
 
@@ -502,8 +502,6 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # - *A small model*: 135 million weights, in the paper up to 8 billion.
 #
 # **Answer.** The paper's dispersion is *not reproduced here*. It is not *refuted*.
-#
-# Open: would *any* 32 steps shrink the differences? Training on shuffled labels would tell.
 
 # %% [markdown]
 # ## Exercises
@@ -511,13 +509,12 @@ for name, part in (("training pairs", "train"), ("new prompts", "prompt_disjoint
 # A fold holds the first hint; a wrong answer gets a second from its checker. Solutions are in
 # `notebooks/solutions/`.
 #
-# **1.** How does the reward $W_p^\top h$ change with the raw state $u$? Return the gradient of the
-# reward on $u$, one vector of shape (H,), through $h = g \odot u / \mathrm{rms}(u)$.
+# **1.** Return the gradient of the reward $W_p^\top h$ on the raw state $u$, one vector of shape
+# (H,), through $h = g \odot u / \mathrm{rms}(u)$. What becomes of it if $u$ is ten times as long?
 #
 # <details><summary>Hint</summary>
 #
-# Without any calculation: what does the reward do when $u$ moves along itself? So which component
-# is zero?
+# What does the reward do when $u$ moves along itself? So which component is zero?
 # </details>
 
 # %%
@@ -604,13 +601,13 @@ print("falls in all of 1, 2, 3 runs:", [reported(-changes, runs) for runs in (1,
 # %% [markdown]
 # ## What you know now
 #
-# In a small world margin and norms grew. In a language model, in 32 steps, the margin grew while
-# the differences of training pairs shrank: the cosine alone raised it. Whether lengths scatter
-# there is undecided.
+# In a small world without RMSNorm both signs appeared: differences grew, lengths scattered more. In
+# a language model, in 32 steps, differences of training pairs shrank; whether lengths scatter is
+# undecided. Its margin grew all the same: the cosine alone raised it.
 #
-# **A margin is head × difference × cosine. So a growing margin does not show that differences or
-# lengths grow.** Look at the cosine, ask whether a norm is of $h$ or of $u$, and look at another
-# seed.
+# **A margin is head × difference × cosine. So a growing margin does not show that differences
+# grow or lengths scatter.** Look at the cosine, ask whether a norm is of $h$ or of $u$, and look
+# at another seed.
 #
 # Next: **03 · What happens when the rewards of a batch must sum to zero?**
 
@@ -787,7 +784,8 @@ print(f"the norm |W_p| changes by {moved:.4f} at most; the vector can move by ab
 
 # %% [markdown]
 # A head of length 1 that moves by 0.008 changes a cosine by at most about 0.008. Section 3's cosine
-# grew by 0.044. So mostly the differences turned.
+# grew by 0.044. So mostly the differences turned, or those against the head shrank more: a cosine
+# made of means cannot tell.
 #
 # The paper's Fig. 2 also has a right tail. Does it grow? First the small world, then the **95%
 # quantile** of all five sets in the table's last column; two of 32 pairs lie beyond it. The tail is
@@ -881,8 +879,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=[
     "change of the cv, 95%", "gap before", "change of the gap, 95%", "gap at the end, 95%"])
 
 # %% [markdown]
-# **What to see.** No gap at the end is clearly off zero. In seed 2 all cvs shrink to a third or
-# less, and gaps with them.
+# **What to see.** No gap at the end is clearly off zero.
 #
 # We do not know if the cv would show such a gap. Section 1's world without RMSNorm has the same
 # four kinds of new sets. There the cv rises by 0.060 or more on each. Yet minus training pairs' it
@@ -925,21 +922,22 @@ pd.DataFrame({kind: [effective_rank(x, center=center) for x in (h, squeezed, fla
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# With the mean subtracted. As they are, rank falls either way.
+# With the mean subtracted. As they are, rank falls either way: smaller deviations leave the mean,
+# one direction, a larger share.
 # </details>
 #
 # Now the recorded runs. A set has 64 states, so its ranks cannot be compared with those above.
 #
 # **Predict**: which kind of rank falls?
 #
-# In the table below the figure half-widths are equal again: all seeds share the gap before.
+# In the table below the figure half-widths are equal again, as in Section 8.
 
 # %%
 figure, (left, right) = plots.panels(2)
 draw_ends(left, *RANK, floor=13)
 draw_ends(right, *CENTERED, floor=38)
 plots.label(left, "", "effective rank, axis from 13", "as they are: every set falls in every seed")
-plots.label(right, "", "effective rank, axis from 38", "mean subtracted: two seeds fall, two rise")
+plots.label(right, "", "effective rank, axis from 38", "mean subtracted: seeds disagree")
 figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=5)
 figure.suptitle("As they are, states lose rank; whether they lose directions is undecided");
 
