@@ -23,7 +23,7 @@
 # %% [markdown]
 # After the first reading you can
 # - tell a symptom that needs a cure from one that only looks odd;
-# - say of a symptom whether a number must agree, must differ, or needs a scale;
+# - say of which of the three kinds a number is;
 # - judge whether an accuracy may be luck.
 
 # %% [markdown]
@@ -96,8 +96,7 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 # The data are lesson 01's pocket world: of each prompt we take the best and the worst answer. 80
 # pairs train the head. 48 pairs of other prompts test it: these are the **new pairs**.
 #
-# The worst answer is often gibberish or unfinished, so a high accuracy is easy. That suits a
-# healthy patient. The cell shows one new pair.
+# The worst answer is often gibberish or unfinished, so a high accuracy is easy. One new pair:
 
 # %%
 train = doctor.read(POCKET, "pocket", "train", count=80)
@@ -109,8 +108,7 @@ for name, text in (("prompt", pairs[2].prompt[-1]["content"]), ("chosen", pairs[
     print(f"{name:9s} {text[:88]}")
 
 # %% [markdown]
-# The backbone stays as it is, so it need compute each hidden state only once. `states` returns two
-# for each pair, of the chosen and of the rejected answer.
+# `states` computes two hidden states for each pair, of the chosen and of the rejected answer.
 
 # %%
 def states(pairs):  # last hidden states of both answers, (P, 2, H)
@@ -155,9 +153,9 @@ def judged(rewards, pairs=pairs):  # (P, 2)
             rewards.tolist(), "per_prompt": right.tolist(), "length_score": longer}
 
 # %% [markdown]
-# Now we train the healthy head, put it into the model, and call three checks of our **doctor**. A
-# line holds a check's name, its verdict, and what it measured. *ok*: this check found nothing.
-# *look*: this may be fine. *broken*: mend this first.
+# Now we train the healthy head, with BSR, so that its mean reward is near zero. We put it into the
+# model, and call three checks of our **doctor**. A line holds a check's name, its verdict, and what
+# it measured. *ok*: this check found nothing. *look*: this may be fine. *broken*: mend this first.
 
 # %%
 start = model.head_weight.clone().cpu()  # drawn from N(0, 1/(H+1)), untrained
@@ -170,7 +168,7 @@ well = [doctor.tell(doctor.head, model), doctor.tell(doctor.level, scores),
 assert all(well), "the control: no check says broken"
 
 # %% [markdown]
-# **What to see.** All three say *ok*. Sections 1 to 3 explain what the lines hold.
+# Sections 1 to 3 explain what the lines hold.
 #
 # How does *accuracy* come to its verdict? It knows two rules that are blind to quality. "The longer
 # answer wins" ranks .31 of the pairs rightly, so "the shorter answer wins" ranks .69.
@@ -206,16 +204,16 @@ for name, found in (("before", scores), ("300 more", raised), ("8 less", lowered
 #
 # Is 300 large? The check *level* takes as its scale the **distance to pair mean**: how far a reward
 # lies, on average, from the mean of its pair's two rewards. Here that is 1.28. *Level* says *look*
-# if the mean reward is more than ten such distances from zero, a convention. So 300 is large. But
-# -8, six distances, is not.
+# in two cases:
+# - the mean reward is more than ten such distances from zero, a convention;
+# - all rewards lie on one side of zero.
 #
-# Why, then, does it say *look* to -8? Because no reward is above zero. It asks whether zero means
-# something to you.
+# At 300 both hold. At -8, six distances, only the second does.
 
 # %% [markdown]
-# When would it? Where a fixed number meets the rewards. A program that accepts answers with a
-# reward above 0 accepts all of them at 300, and none at -8. The cure: subtract the mean from all
-# rewards. So the check never says *broken*.
+# Neither changes the ranking, so the check never says *broken*. Zero matters where a fixed number
+# meets the rewards. A program that accepts answers with a reward above 0 accepts all of them at
+# 300, and none at -8. The cure: subtract the mean from all rewards.
 #
 # **The answer**: a level of 300, or below zero, is no illness, unless a fixed number meets the
 # rewards.
@@ -226,8 +224,8 @@ for name, found in (("before", scores), ("300 more", raised), ("8 less", lowered
 # Kind: *must differ*. The accuracy must differ from that of a model that has learned nothing.
 #
 # We bring the symptom about by a fault in the training labels. Somebody has put the two answers of
-# each training pair into alphabetical order. The columns are still called chosen and rejected, but
-# now *chosen* is the answer that comes first in the alphabet.
+# each training pair into alphabetical order. Now *chosen* is the answer that comes first in the
+# alphabet.
 #
 # With these labels we train a head, called *alphabet*. **Predict** its accuracy on the training
 # pairs with these labels, and on the new pairs, whose labels are right.
@@ -249,6 +247,10 @@ brief(doctor.accuracy, judged(lost @ learned, handed))
 brief(doctor.accuracy, judged(new @ learned))
 right = ((seen @ healthy).diff(dim=1) < 0).float().mean()
 print(f"healthy on its training pairs: {right:.2f}")
+ahead = [sum(pair.chosen < pair.rejected for pair in some) for some in (handed, train)]
+print("chosen comes first in the alphabet: {} of 80, before the fault {}".format(*ahead))
+for pair in handed[5:9]:
+    print(f"    chosen {pair.chosen[:18]:18} rejected {pair.rejected[:18]}")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -257,11 +259,10 @@ print(f"healthy on its training pairs: {right:.2f}")
 # </details>
 #
 # **What to see.** The loss falls. On its training pairs the head gets .84, and the check says *ok*.
-# On the new pairs it gets .56. The healthy head, trained in the same way with the right labels,
-# gets .98 and .92.
+# On the new pairs it gets .56. Healthy, trained with the right labels, gets .98 and .92.
 #
-# So only the new pairs show *that* something is wrong. They do not show *what*: overfitting can
-# look like this, too.
+# So the gap from .84 to .56 is the alarm. It does not show *what* is wrong: overfitting can look
+# like this, too. The labels do: in all 80 pairs, as in the four printed, *chosen* comes first.
 
 # %% [markdown]
 # ### What does a head get that has learned nothing?
@@ -289,8 +290,8 @@ for name, margins in (("coins", tosses), ("random heads", differ @ heads)):  # m
 # $h_w - h_l$ have much in common. So a random head turns many pairs at once. (Section 9 shows it.)
 #
 # The figure puts three heads beside the 1000 random ones. *Untrained* is our `start`, one more
-# random head. The range of 95% of the random heads is called the **band**. Look which of the three
-# lie outside the coins' range, and which outside the band.
+# random head. The range of 95% of the random heads is called the **band**. Which of the three lie
+# outside the coins' range, which outside the band?
 
 # %%
 # drawing only
@@ -316,11 +317,12 @@ assert outside == {"coins": ["untrained", "healthy"], "random heads": ["healthy"
 
 # %% [markdown]
 # **What to see.** Untrained's .75 lies outside the coins' range, and yet it is luck: nobody trained
-# this head. Only healthy lies above the band. Alphabet's .56 lies inside, so it decides nothing.
+# this head. Only healthy lies above the band. Alphabet's .56 lies inside: it shows neither that
+# something was learned, nor that nothing was.
 #
 # The *band* is not the *interval*. The interval: what would other *pairs* give this head? The band:
-# what do other *heads* get on these pairs? So compare the accuracy itself with the band. The doctor
-# has no band: its *ok* is not enough.
+# what do other *heads* get on these pairs? The accuracy, too, is on these pairs: so compare it, not
+# its interval, with the band. The doctor has no band: its *ok* is not enough.
 
 # %% [markdown]
 # ### Has it learned the alphabet?
@@ -345,6 +347,8 @@ ways = [[(order @ head > 0).float().mean().item() for head in way]  # before and
 # %%
 # drawing only
 _, axis = plots.panels()
+axis.axvspan(*reach_sorted.tolist(), color="#EEEEEE", zorder=0)
+axis.text(0.5, -0.4, "the band: 95% of random heads", ha="center")
 for row, (before, after) in enumerate(ways):
     axis.annotate("", (after, row), (before, row), arrowprops={"arrowstyle": "->"})
     side = 1 if before < after else -1
@@ -354,10 +358,10 @@ for row, (before, after) in enumerate(ways):
                   ha="left" if away > 0 else "right")
 axis.set(xlim=(0.2, 0.85), ylim=(5.6, -0.9), yticks=range(6),
          yticklabels=["our start", *(f"random head {n}" for n in range(1, 6))])
-axis.text(0.25, -0.4, "before training", color="#777777")
+axis.text(0.21, 0, "before training", color="#777777", va="center")
 axis.text(0.77, -0.4, "after", color="#D55E00")
 plots.label(axis, "share of the 48 sorted pairs ranked rightly", "",
-            "Six heads begin far apart and end close together")
+            "Six heads begin far apart and end close together, near the band's end")
 
 # %% [markdown]
 # <details><summary>Answer</summary>
@@ -366,25 +370,25 @@ plots.label(axis, "share of the 48 sorted pairs ranked rightly", "",
 # </details>
 #
 # **What to see.** From our start alone one cannot tell: it had .71 before any training, and .73
-# after. But the six begin between .29 and .71. They all end between .67 and .73. So it is not the
-# start that brings them there: it is the labels.
+# after. But the six begin far apart, and all end between .67 and .73. So it is not the start that
+# brings them there: it is the labels.
 
 # %% [markdown]
-# Do these labels teach the alphabet, or are they lucky? The six end at the edge of the sorted
-# pairs' band, .29 to .71. Other starts cannot say more, for all six share their 80 labels. So it
-# stays open. Exercise 2 shows how far the luck of labels goes.
+# Do these labels teach the alphabet, or are they lucky? Two of the six lie above the sorted pairs'
+# band, by one pair of 48. But the band shows the luck of *untrained* heads. Trained heads have a
+# second luck, their labels', and all six share their 80 labels. So it stays open. Exercise 2 shows
+# how far this luck goes.
 #
-# **The answer**: read the labels, for the model may have learned something else than quality. One
-# accuracy outside the band, above or below, makes luck unlikely. One inside decides nothing.
+# **The answer**: read the labels. An accuracy *well* outside the band, above (healthy's .92) or
+# below, makes luck unlikely. One inside, or a hair outside, decides nothing.
 
 # %% [markdown]
 # ## 3. "After loading, all scores are different"
 #
 # Kind: *must agree*. Rewards after loading must agree with those before saving.
 #
-# Was everything saved? `save_pretrained` saves the object that it is called on. Here somebody
-# calls it on the backbone. The head is no part of the backbone, so it is not saved. Loading then
-# draws a new head: $H = 576$ numbers from $N(0, 1/(H+1))$.
+# `save_pretrained` saves the object that it is called on. Here somebody calls it on the backbone.
+# So the head is not saved, and loading draws a new one: $H = 576$ numbers from $N(0, 1/(H+1))$.
 #
 # **Predict** the norm (the length) of the new head; the healthy head has 1.62. Does the norm give
 # the fault away?
@@ -416,7 +420,7 @@ loaded = load_reward_model(str(RUNS / "whole")).requires_grad_(False)
 doctor.tell(doctor.head, loaded);
 
 # %% [markdown]
-# Neither norm nor folder is sure. So we compare three pairs' rewards.
+# As the check has this gap, we compare three pairs' rewards.
 
 # %%
 again = judged(new @ healthy)
@@ -453,7 +457,7 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 #
 # Ill, well, or can one not tell? And what do you compare, or do, next?
 #
-# - *A*: accuracy .75 (.68 to .82) on new pairs. On these pairs 95% of random heads get .30 to .70,
+# - *A*: accuracy .75 (.68 to .82) on new pairs. On these pairs 95% of random heads get .35 to .65,
 #   and "the longer answer wins" gets .72.
 # - *B*: accuracy .90 (.84 to .95), above random heads and both length rules. Mean reward 310,
 #   distance to pair mean .5. In your run every unfinished answer gets -1 in place of its reward.
@@ -461,10 +465,10 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# - A: one cannot tell. The .75 lies above the band: luck is unlikely. But .72 lies within the
+# - A: one cannot tell. The .75 lies well above the band: luck is unlikely. But .72 lies within the
 #   interval: length may explain it. Judge pairs of like length.
-# - B: well, but ill used. The -1 lies 311 below the mean, over 600 distances. What was meant as a
-#   small price outweighs all else. Subtract the mean first.
+# - B: well, but ill used. The -1 lies 311 below the mean, over 600 distances: it outweighs all
+#   else. Subtract the mean first.
 # </details>
 
 # %% [markdown]
@@ -510,8 +514,8 @@ checks.check_diagnoses(diagnoses);
 # colleague.
 #
 # Show how far luck goes. `by_chance` returns the accuracy on the new pairs, a number, of a head
-# trained like the patient's, but with labels drawn by `dice`, a random generator. **Predict** the
-# range of 95% of 100 such heads. What does it say of the six?
+# trained from `start` as the patient's was, but with labels drawn by `dice`, a random generator.
+# **Predict** the range of 95% of 100 such heads. What does it say of the six?
 
 # %% [markdown]
 # <details><summary>Hint</summary>
@@ -575,7 +579,8 @@ if by_chance(dice) is not None:
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# One row for each section. If a comparison fails, vary one thing at a time.
+# One row for each section. Begin with row 3: if loading has changed the model, rows 1 and 2 judge
+# another model. If a comparison fails, vary one thing at a time.
 
 # %%
 pd.DataFrame([
@@ -599,8 +604,7 @@ pd.DataFrame([
 # ## What you know now
 #
 # **A number alone is neither well nor ill: find what it must agree with, what it must differ from,
-# or its scale.** Rewards after loading must agree with those before saving. An accuracy that shows
-# learning must differ from random heads'. A mean reward of 300 needs a scale.
+# or its scale.**
 #
 # A check that says *ok* has only found nothing. It cannot see whether the labels mean what you
 # think.
@@ -686,7 +690,7 @@ plots.label(axis, "mean $k_1$ of 32 samples (nats)", "estimates, of 1000",
 # may well be noise.
 
 # %% [markdown]
-# Is it deeper? First take more answers. If the mean stays so deep, see Section 8.
+# If it stays deeper with more answers, see Section 8.
 #
 # **The answer**: a KL estimate below zero proves no fault. Compare it with its standard error, and
 # take more answers.
@@ -794,8 +798,6 @@ print(f"longest chat: {longest} tokens; loss of the two pairs whole: {loss_at(lo
 assert doctor.tell(doctor.data, long, rows(long), 1024), "with room for the answers nothing is lost"
 
 # %% [markdown]
-# With room for the answers the loss leaves $\log 2$.
-#
 # The check cannot see another cause: a head that is never updated. Then the losses lie near
 # $\log 2$, but seldom exactly on it.
 
@@ -854,8 +856,8 @@ print("last tokens:", sorted({model.tokenizer.decode(ids[-1]) for _, ids in rows
 # ## 8. "My KL is far below zero"
 #
 # Kind: *must agree*.
-# Noise explains a KL slightly below zero (Section 4). What drives it far below? The check *kl* says
-# *look* down to two standard errors below zero, and *broken* if the mean lies deeper.
+# What drives a KL far below zero? The check *kl* says *look* down to two standard errors below
+# zero, and *broken* if the mean lies deeper.
 #
 # The patient is a tiny policy with a LoRA adapter, both of random weights. Without the adapter it
 # is its reference.
@@ -919,8 +921,7 @@ assert doctor.tell(doctor.kl, policy, pairs), "the policy's own answers again"
 # have in common? A third of all squares lies along one direction. We take it away.
 #
 # **Predict**: of how many random heads does the whole interval lie below one half, so that the
-# check would say *broken*? (We take a normal interval. The check's own, a bootstrap, is about
-# that.)
+# check would say *broken*? (We take a normal interval. The check's own is a bootstrap.)
 
 # %%
 _, sizes, (main, *_) = torch.linalg.svd(differ, full_matrices=False)  # main: (H,), a unit vector
@@ -937,7 +938,8 @@ for name, margins in (("coins", tosses), ("heads without it", without),
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of a quarter. Of coins only 4% do so badly.
+# Of a quarter. Of coins only 4% do so badly. (2.5% were due: the interval is rough, and chance
+# adds.)
 # </details>
 #
 # Without that one direction random heads range about as coins do.
@@ -1005,10 +1007,11 @@ pd.DataFrame(table, index=["mean training reward moves by", "of that along the u
                            "mean reward of the new pairs then", "level"])
 
 # %% [markdown]
-# **What to see.** With Bradley-Terry the mean reward rises by 1.4.
+# **What to see.** With Bradley-Terry the mean reward rises by 1.4, none of it along the unseen
+# direction.
 #
 # BSR brings the mean to zero, by 5.8 of the 8 along the unseen direction. There only the pull
-# resists, too weakly even for the smallest $\lambda$.
+# resists, too weakly even for the smallest $\lambda$. What this costs in accuracy we leave open.
 
 # %% [markdown]
 # ### Exercise 3
@@ -1019,7 +1022,7 @@ pd.DataFrame(table, index=["mean training reward moves by", "of that along the u
 #
 # The cell takes Section 4's `ref` and a sharper policy, $\pi \propto \pi_\text{ref}^2$.
 # **Predict** at which $T$ the words come from the reference itself. Where is the mean wrong and
-# still positive?
+# still positive, so that the check *kl* says *ok*?
 #
 # <details><summary>Hint</summary>
 #

@@ -121,7 +121,8 @@ assert shares(differ @ lucky)[1] > 0.73, "patient 3's head lies inside"
 # With the labels of a coin a head may get .26 or .77: that is nearly as wide as the band of random
 # heads. Patient 3's .73 lies inside, and so do the other five. Six heads of one set of labels share
 # its luck: "six times" is no proof. On the sorted pairs Section 2's alphabet heads end at .67 to
-# .73, at the edge of the coin's .31 to .70. So it stays open whether they learned the alphabet.
+# .73, four of them a hair above the coin's .31 to .70. But the six share one set of labels. So it
+# stays open whether they learned the alphabet.
 
 # %% [markdown]
 # **3.** The words come from $q \propto \pi^{1/T}$.
