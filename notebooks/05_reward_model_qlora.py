@@ -151,8 +151,7 @@ print("weights", W.numel(), "bytes of packed codes", packed.nbytes)
 
 # %% [markdown]
 # It is. And two codes share a byte. How much does rounding change a weight? We measure the
-# standard deviation of the rounding error, as a percentage of the weights' own. At 0% nothing
-# would be lost.
+# standard deviation of the rounding error, as a percentage of the weights' own.
 
 # %%
 def error(weight, values, block):  # percent of the weights' standard deviation
@@ -180,8 +179,8 @@ plots.label(axis, "weight / absmax of its block", "number of weights",
 # **What to see.** The ticks are dense in the middle, where the bars are high. The tall bars at $-1$
 # and $1$ are the largest weights of the blocks.
 #
-# (Our model's file already holds rounded weights, on evenly spaced values: the small bumps. Section
-# 7 shows that this hardly changes the error.)
+# (The small bumps: our model's file itself holds rounded weights. We call them *original* all the
+# same.)
 
 # %% [markdown]
 # *What does a weight now cost?* A code takes 4 bits. An absmax of 32 bits, shared by 64 weights,
@@ -201,7 +200,8 @@ assert abs(8 * stored / W.numel() - 4.127) < 1e-3, "the bill must add up"
 
 # %% [markdown]
 # **So a weight lives in 4.127 bits, as the code of one of 16 values and a share of its block's
-# absmax. Here the rounding error is 9.3% of the weights' standard deviation.**
+# absmax. Here the rounding error is 9.3% of the weights' standard deviation.** Section 6 looks at
+# what such errors do to rewards.
 
 # %% [markdown]
 # ## 3. What learns: an adapter
@@ -246,7 +246,7 @@ print(f"A and B have {(A.numel() + B.numel()) / W.numel():.1%} of the matrix's n
 # 3.8%: $A$ has $16 \cdot 576$ numbers, $B$ has $1536 \cdot 16$.
 # </details>
 #
-# The figure draws the three matrices to scale.
+# The figure is to scale.
 
 # %%
 # drawing only
@@ -300,7 +300,7 @@ plots.label(axis, "", "", "two thin strips multiply to a matrix as large as $W_4
 #
 # We count five ways to train:
 # - *full*: every weight is trained in 32 bits, and copied to 16 bits to compute. The backward pass
-#   needs the copies again. So they too are activations, though they do not grow with the tokens.
+#   needs the copies again. So they count as activations, though they do not grow with the tokens.
 # - *LoRA*: adapters beside a frozen 16-bit base, with and without checkpointing.
 # - *QLoRA*: adapters beside a 4-bit base, with and without checkpointing.
 
@@ -313,7 +313,8 @@ BIG = "model.name=meta-llama/Llama-3.1-8B-Instruct"  # its shapes alone
 
 # %% [markdown]
 # The model is Llama-3.1-8B. The card computes one pair at a time: a prompt and its two answers. We
-# count long texts and short ones: a prompt and *one* answer together have 2,048 tokens, or 512.
+# count long texts and short ones: a prompt and *one* answer together have 2,048 tokens, or 512. A
+# quarter of them is the prompt, which both answers share.
 #
 # All 32 layers are alike. So the cell counts a model of few layers, and one of a layer more. Their
 # difference is what each further layer adds.
@@ -326,11 +327,11 @@ from bsr_lite.scale.estimate import estimate
 def counted(length, way, layers):
     return estimate(load_config(CONFIG.format("bt"), overrides=[
         BIG, f"model.depth={layers}", f"data.max_length={length}", f"token_budget={2 * length}",
-        *WAYS[way]]), card="4060ti")
+        *WAYS[way]]), card="4060ti")  # a card of 16 GB
 
 
 def on_a_line(length, way, layers=32):
-    first = 2 if way in ("full", "LoRA") else 1  # the smallest depth on the line
+    first = 2 if way in ("full", "LoRA") else 1  # their one layer lies off the line
     less, more = counted(length, way, first), counted(length, way, first + 1)
     return {part: less[part] + (layers - first) * (more[part] - less[part]) for part in less}
 
@@ -360,8 +361,6 @@ gb({"full": "full", "LoRA": "LoRA"})
 # - Gradients and averages nearly vanish.
 # - The frozen base needs only 16 bits.
 # - Activations no longer hold the 16-bit copies.
-#
-# So two large parts are left, base and activations.
 #
 # **Predict**: which trick saves more with long texts, 4 bits or checkpointing? And which with
 # short ones, a quarter as long?
@@ -403,7 +402,7 @@ axes[1].legend(loc="upper right", fontsize=8, reverse=True);
 # **What to see.** On the left texts are long, and most of LoRA's bar is activations. Only all
 # three tricks together stay below 16 GB, at 7.8. On the right activations are a quarter, and most
 # of LoRA's bar is the base. There QLoRA fits into 16 GB without checkpointing. LoRA with
-# checkpointing is too close to call: many 16 GB cards hold $16 \cdot 2^{30}$ bytes, 17.2 GB.
+# checkpointing, at 16.8 GB, does not.
 #
 # Why does the 4-bit base take 4.7 GB, not the 3.8 of Section 1? Each block has its absmax, and the
 # **embeddings**, a vector for each word, stay in 16 bits. (Section 8 says why 4 bits shrink even
@@ -442,8 +441,8 @@ learned = sum(p.numel() for p in bsr.parameters() if p.requires_grad)
 print(f"adapters and head: {learned / 1e6:.2f} million numbers trained")
 
 # %% [markdown]
-# **So a model whose base is held in 4 bits can be trained.** Whether ten steps taught it anything
-# is another question, and barely shown (Section 11).
+# **So training runs beside a base held in 4 bits.** What ten steps taught is barely shown (Section
+# 11). Not tested here: whether a model learns *worse* on a rounded base than on one in 16 bits.
 
 # %% [markdown]
 # ## 6. Save, load, check
@@ -534,10 +533,11 @@ assert off("beside the original") > 2e-3, "the check must notice another base"
 
 # %% [markdown]
 # When must rewards agree to the bit? Only on the same machine, with the same texts in one batch.
-# Otherwise sums may run in another order, so last digits differ. Then margins must *nearly* agree.
+# Otherwise sums may run in another order, and margins agree only *nearly*.
 #
-# How nearly? On the H100 our small model's rewards differed from a CPU's by a millionth of their
-# size in 32 bits. In 16 bits it was about a hundredth (Section 4's record). A tenth is not near.
+# How nearly? On the H100 our small model's *rewards* differed from a CPU's by a millionth of their
+# size in 32 bits. In 16 bits it was up to 1.4% (Section 4's record). Margins were not measured. A
+# tenth of the largest margin is far more.
 #
 # **So a trained model is its head, its adapters *and* its rounded base. To check a copy, compare
 # the margins of a few answers. The order alone can hide a change.**
@@ -575,8 +575,8 @@ for budget in (4.1, 4.2, 4.3):
 # **2.** *Before you rent a card.* How many GB ($10^9$ bytes) does a QLoRA run need that do not
 # depend on its batch, CUDA's own left out? `linear` weights lie in NF4 with double quantization.
 # `others`, the embeddings, are frozen in 16 bits. `trained` numbers are in 32 bits with AdamW.
-# Control: about 5.3 GB for the 8B model of Section 4. Then Llama-3.1-70B: which of the cards of 16,
-# 24, 32, 48 and 80 GB are ruled out whatever the batch?
+# Control: 5.3 GB (4.65 + .67) for Section 4's 8B model. Then Llama-3.1-70B: which of the cards of
+# 16, 24, 32, 48 and 80 GB are ruled out whatever the batch?
 #
 # <details><summary>Hint</summary>
 #
@@ -622,7 +622,7 @@ for name, copy in {"a": saved + 2, "b": 0.8 * saved, "c": lost}.items():
 # ## Check yourself
 #
 # 1. A weight is frozen, and stays in 32 bits. How many bytes does it cost, and what has it lost?
-# 2. Prompts and answers become half as long. Which bars of Section 4's figure shrink, which stay?
+# 2. Prompts and answers become half as long. Which parts of the bars in Section 4's figure shrink?
 # 3. An adapter of rank 64 beside our $W$: how many percent of its numbers?
 # 4. In some matrix the weights of a block spread evenly from $-1$ to 1 times its absmax. Would you
 #    round it with NF4?
@@ -647,7 +647,7 @@ for name, copy in {"a": saved + 2, "b": 0.8 * saved, "c": lost}.items():
 # |---|---|---|
 # | estimate, total | at least 1 to 2 GB under the card's | 4 bits, checkpointing, shorter answers |
 # | rewards after a reload, same machine, same batch | equal to the bit | the note's base |
-# | margins, on another card, 16 bits | off by about a hundredth at most | the base: its own? |
+# | margins, on another card | change: far below a tenth of the largest | the base: its own? |
 
 # %% [markdown]
 # ## What you know now
@@ -728,8 +728,8 @@ axis.annotate("dotted: Gaussian numbers", (1024, error(gauss, nf4, 1024)), (1024
 # </details>
 #
 # **What to see.** In blocks of 16 even values are slightly better. And every error grows with the
-# block: so smaller blocks mean smaller errors, but more bits for their absmax. Dotted,
-# Gaussian numbers, never rounded before, show the same. So our file's format is not the cause.
+# block: so smaller blocks mean smaller errors, but more bits for their absmax. On Gaussian numbers,
+# dotted, NF4's lead grows too. So it does not come from our file's format.
 
 # %% [markdown]
 # ## 8. What the activations hold
@@ -767,10 +767,10 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # are 24 vectors, 57 MB, where 67 are counted.
 
 # %% [markdown]
-# Now 8B, with long texts. A quarter of the 2,048 tokens is the prompt, which both answers share. So
-# a pair has $512 + 2 \cdot 1536 = 3584$ tokens. By the rule a token has $20 \cdot 32$ vectors of
-# 4,096 numbers, in 16 bits. With checkpointing it has $32 + 20$. These are 18.8 and 1.5 GB. Counted
-# are 25.5 and 2.2. The rule is too low, but right about which trick saves more.
+# Now 8B, with long texts. As both answers share their prompt, a pair has
+# $512 + 2 \cdot 1536 = 3584$ tokens. By the rule a token has $20 \cdot 32$ vectors of 4,096
+# numbers, in 16 bits. With checkpointing it has $32 + 20$. These are 18.8 and 1.5 GB. Counted are
+# 25.5 and 2.2. The rule is too low, but right about which trick saves more.
 
 # %% [markdown]
 # Why too low? Probably for two reasons, whose shares were not measured. It carries 20 from our
@@ -787,9 +787,10 @@ Markdown(tables.table(["4 layers, 1,024 tokens; MB", "base", "activations, estim
 # **How far to trust the count.** Both columns of activations come from one counter, and would share
 # its errors. The H100 of Section 4 is a second opinion, without checkpointing.
 #
-# Section 4 counts one and two layers, for *full* and *LoRA* two and three. For these two the cell
-# counts five as well, and gets what the difference foretells. It also asserts the left half of
-# Section 4's figure. Once all 32 layers were counted, with the same digits (`data/runs/LOG.md`).
+# Section 4 counts one and two layers. For *full* and *LoRA*, whose one layer lies off the line, it
+# counts two and three. The cell asserts that five lie on that line. It also asserts the
+# left half of Section 4's figure. All 32 layers, once counted, gave the same digits
+# (`data/runs/LOG.md`).
 #
 # *And your card?* `README.md` has such a count for cards of 12, 16 and 24 GB, for other models or
 # more tokens at a time. So its GB differ from ours. None of its runs was tried.
@@ -844,8 +845,8 @@ with quiet_loading(), contextlib.redirect_stdout(io.StringIO()):
         scored[name] = score_answers(load_reward_model(str(RUNS / name)), PROMPT, ANSWERS)
 
 # %% [markdown]
-# The copy without adapters now becomes the one that is rounded again: into each of its matrices
-# goes the rounded sum of base and trained adapter.
+# The copy without adapters (its rewards are kept) becomes the one that is rounded again: into each
+# of its matrices goes the rounded sum of base and trained adapter.
 
 # %%
 def adapted(model):  # the matrices with an adapter
@@ -1005,7 +1006,7 @@ plots.label(axis, "prompts, sorted", "tau after training minus before",
 # This flatters. Six sizes of the run were tried. For three of them the interval holds zero
 # (`data/runs/LOG.md`). We show the cheapest whose interval does not, with one seed.
 #
-# Not tested: whether a rounded base learns *worse*, and what the head alone would gain.
+# Not tested: what the head alone would gain.
 #
 # **So a model on a base of 4 bits learned something, but this is barely shown.**
 
@@ -1015,7 +1016,7 @@ plots.label(axis, "prompts, sorted", "tau after training minus before",
 # *One matrix for two.* A layer holds `codes` and `absmax` (a block a row) of NF4 `values` (16,),
 # and an adapter `A` (k, inputs), `B` (outputs, k) with `alpha`. Return the matrix $W'$, (outputs,
 # inputs), for which `h @ W'.T` is what both give together. Then: a colleague merges into the
-# original matrix `W`. By which matrix is the result wrong, and does it depend on `A` and `B`? So
+# original matrix `W`. By which matrix is the result wrong, and does it depend on `A` and `B`? And
 # why does merging into the original give the same as standing beside it?
 #
 # <details><summary>Hint</summary>
