@@ -353,9 +353,10 @@ plots.label(axis, "gold's gain at equal ending (sd), 95% over 59 or 60 prompts; 
 # **What to see.** At equal ending random numbers cost gold .8 to 1.7 sds. The policies of all six
 # models lost less, or nothing.
 #
-# **A fall that random numbers bring, too, convicts no proxy.** (To Section 1's prompt the
-# policies on random numbers wrote "The Pyramids! Reverence of Egypt!", "I'm sorry, Samantha, ..."
-# and "ad san marchaattiorman". What fell: `LOG.md`, `study_rloo_controls`.)
+# **A fall that random numbers bring, too, convicts no proxy.** (To Section 1's prompt these
+# policies wrote "The Pyramids! Reverence of Egypt!", "I'm sorry, Samantha, ..." and "ad san
+# marchaattiorman". Their answers became shorter, and fewer do what the prompt asks: `LOG.md`,
+# `study_rloo_controls`. Why is open.)
 #
 # Nor does it acquit one. BSR 0 and BSR 2 are **suspects** of having been exploited: at equal ending
 # their proxies rose, and gold did not.
@@ -389,9 +390,8 @@ frame({"a BT model": account("a BT model")})
 #
 # **gain = random numbers' part + what the reward added + ending.**
 #
-# To count from random numbers is a choice: policies on a constant reward lie 3.4 sds lower (Section
-# 8). We assume that all lose what random numbers lost, and that the prompts at equal ending are
-# like the rest.
+# Two assumptions are in it: without their reward all would have lost what random numbers lost, and
+# the prompts at equal ending are like the rest.
 #
 # **Predict**: the policies on *gold* gained 1.7. Did that reward add more, or less?
 
@@ -399,15 +399,17 @@ frame({"a BT model": account("a BT model")})
 frame({reward: account(reward) for reward in TAUGHT})
 
 # %% [markdown]
-# **What to see.** *Gold*'s reward added 2.0, more than the whole gain: it had to make up for what
-# random numbers lose.
+# **What to see.** *Gold*'s reward added 2.0, more than the whole gain: counted from random numbers
+# it had a loss to make up for.
 #
-# **A gain over the reference is not what the reward added. A control tells the two apart.**
+# **A gain over the reference is not what the reward added. To tell the two apart takes a control to
+# count from.**
 
 # %% [markdown]
 # How sure is what a reward added, on average over seeds? We go by the *paired* interval: seed by
 # seed, subtract the run on random numbers, since both saw the same prompts in the same order.
-# Beside it stands the *unpaired* one, as if the seeds had nothing in common.
+# Beside it stands the *unpaired* one, as if the seeds had nothing in common, and another zero to
+# count from: policies on a *constant* reward, whose answers shrank to a word (08).
 
 # %%
 def sure(first, second):
@@ -419,14 +421,18 @@ def sure(first, second):
             "unpaired": f"± {welch:.2f}"}
 
 
-frame({reward: sure(circles(reward), circles("random numbers")) for reward in rows[:3]})
+constant = np.array([at_equal_ending({"evaluation": run["evaluation"] | {"reference": reference}},
+                                     "gold").mean() for run in controls["constant-kl0.0"]])
+frame({reward: sure(circles(reward), circles("random numbers")) | {
+    "minus a constant, paired": told(circles(reward) - constant)} for reward in rows[:3]})
 
 # %% [markdown]
-# **What to see.** *Gold*'s addition lies above zero. What BT's and BSR's models add is
-# **undecided** over seeds.
+# **What to see.** *Gold*'s addition lies above zero. What BT's and BSR's models add to random
+# numbers is **undecided** over seeds. Unpaired, BT's alone would change its verdict: its lowest
+# seed met random numbers' highest (seed 1, the middle dots).
 #
-# Unpaired, BT's alone would change its verdict. Pairing helps if partners share their luck, but
-# here BT's lowest seed met random numbers' highest (seed 1, the middle dots).
+# Counted from a constant all lie far above zero. But to beat one word is easy. We keep the harder
+# zero, and say it: **what a reward added depends on the control one counts from.**
 
 # %% [markdown]
 # ## 5. Read the answers
@@ -473,7 +479,8 @@ for what, here in (("a list", asked), ("sentences", ~asked)):
 # learned it, too: the penalty teaches it.
 #
 # Did the proxies' rewards add gold beyond that? At equal ending all six policies stand above all
-# three on random numbers. Over seeds it is **undecided**, for BT's as for BSR's (paired).
+# three on random numbers. Counted from these it is **undecided** over seeds (paired), for BT's as
+# for BSR's; counted from a constant both added much.
 #
 # Was a proxy *exploited*? **Shown for none of the six.** BSR 0 and BSR 2 stay suspects: their
 # proxies rose, and gold did not. But random numbers cost more gold, and gold misreads BSR 2's
@@ -767,8 +774,8 @@ frame({reward: sure(circles(reward), circles("random numbers")) | {
 # the trick, in 91 of 112 answers. But gold reads "!" as a full stop and takes nothing off:
 # condition 2 fails.
 #
-# *Nothing* falls silent (08), 3.4 sds below random numbers. (Counted from it, each reward above
-# adds 3.4 sds more.) Its policies repeat an answer, too: the empty one (`LOG.md`,
+# *Nothing* falls silent (08), 3.4 sds below random numbers. (Counted from it BT's and BSR's rewards
+# add a decided amount: Section 4.) Its policies repeat an answer, too: the empty one (`LOG.md`,
 # `study_rloo_style`). A constant pays every text alike, so no proxy pays for that.
 
 # %% [markdown]
