@@ -120,8 +120,6 @@ torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 # is $G$. The second wants a small spread. Its weight is 1, for the factor $G$ and the $1/G$ cancel.
 
 # %% [markdown]
-# (Is a small spread good? Notebook 04 asks.)
-#
 # We test the formula on $N = 256$ invented pair means, whose level and spread we know.
 
 # %%
@@ -136,7 +134,7 @@ variance = s.var(correction=0).item()
 # 2. When the group is the whole data, $G = N$, is anything left of the spread's term?
 #
 # The next cell draws 4000 random groups of each size. It draws *without* replacement, as training
-# does: no pair is in a group twice. Look at where the two terms cross.
+# does: no pair is in a group twice.
 
 # %%
 sizes = [1, 4, 16, 64, 128, 256]
@@ -158,7 +156,7 @@ axis.loglog(grid, level, ":", color=plots.COLORS["level"])
 axis.loglog(grid, spread, "--", color=plots.COLORS["spread"])
 axis.axvline(variance / mu**2, color="0.6", linewidth=0.8)
 axis.annotate("$\\mathrm{Var}(s)/\\mu_s^2$ = 1.76 / 0.25 = 7", (7.4, 0.2))
-axis.annotate("penalty: line by the formula,\ndots: mean of 4000 groups", (1.3, 4.5),
+axis.annotate("penalty: line, the sum of both\nterms; dots, mean of 4000 groups", (1.3, 4.5),
               color=plots.COLORS["bsr"])
 axis.annotate("level: $G\\mu_s^2$", (45, 6), color=plots.COLORS["level"])
 axis.annotate("spread: $\\mathrm{Var}(s)\\,(N-G)/(N-1)$", (10, 1.05), color=plots.COLORS["spread"])
@@ -176,12 +174,12 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
 #    $N\mu_s^2 = 64$.
 # </details>
 #
-# **What to see.** The dots lie close to the line, so the formula holds. The level's term grows with
-# $G$. The spread's term hardly changes up to $G = 16$. Only near $G = N$ does it vanish.
+# **What to see.** The dots lie close to the line. The line is the formula with one correction, a
+# factor $(N - G)/(N - 1)$ on the spread's term: drawn without replacement, a group's mean varies a
+# little less. The level's term grows with $G$. The spread's hardly changes up to $G = 16$.
 
 # %% [markdown]
-# A factor $(N - G)/(N - 1)$ does that: drawn without replacement, a group's mean varies a little
-# less. In training $G$ is far below $N$, and the factor is nearly 1.
+# In training $G$ is far below $N$, and the factor is nearly 1.
 #
 # **On average BSR is two penalties: on the level, with weight $\lambda G$, and on the spread, with
 # weight $\lambda$. So the group size sets their ratio.**
@@ -191,16 +189,14 @@ plots.label(axis, "group size G (pairs)", "penalty (squared reward units)",
 #
 # *Which way does BSR push a single reward?*
 #
-# **Predict**: a group has the mean $+1$. One of its rewards is $-4$. Which way does BSR move that
-# reward: up towards zero, or further down?
+# **Predict**, before you read the formula: a group has the mean $+1$. One of its rewards is $-4$.
+# Which way does BSR move that reward: up towards zero, or further down?
 #
 # We call the gradient of a loss on one reward its **push**. A training step goes against the
 # gradient, so a positive push is downwards. BSR's push on the reward $r_j$ is
 #
 # $$\frac{\partial}{\partial r_j}\,\lambda\,G\,\bar r^{\,2} = \lambda\,G\cdot 2 \bar r \cdot
 # \frac{1}{2G} = \lambda\,\bar r \qquad\text{for every } j.$$
-#
-# The reward's own value plays no part.
 
 # %% [markdown]
 # Here are three pairs with the mean 1. `backward` gives the push on each reward, for $\lambda = 1$.
@@ -214,12 +210,11 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Down, away from zero, with everyone else. The paper's text says that the push is proportional to
-# the answer's own reward. The gradient of its formula is not.
+# Down, away from zero, with everyone else: the reward's own value plays no part. (The paper's text
+# has the gradient proportional to $r(x, y)$, the answer's own reward. Its formula's is not.)
 # </details>
 #
-# Were rewards free numbers, this common push would move all of them alike. It would keep
-# every difference $r_w - r_l$.
+# Were rewards free numbers, this common push would keep every difference $r_w - r_l$.
 #
 # **BSR pushes all rewards of a group the same way and equally hard.**
 
@@ -231,8 +226,8 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 # A pair meets its partners by chance. If its mean is high, it lifts the mean of whichever group it
 # joins. So, averaged over these groups, it is pushed down by more than other pairs.
 #
-# By how much more? Say that each step draws one group of $G$ from Section 2's 256 pairs. The pairs
-# outside get no push in this step.
+# By how much more? Say that each step's batch is all of Section 2's 256 pairs, cut at random into
+# groups of $G$. The groups' penalties are averaged (Section 1).
 
 # %% [markdown]
 # **Predict**: we go from groups of 1 to groups of 16. What becomes of the mean push, over
@@ -240,9 +235,9 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 # 1. For the average pair.
 # 2. For a pair 2 above the level: what it gets *beyond* the average pair.
 #
-# The next cell averages over many such groups. (It cuts 10,000 random orders of the pairs.) It
-# divides every push by $\lambda/N$. So in groups of 1 it shows $s_i$, for a pair is drawn with
-# chance $1/N$, and then pushed by $\lambda s_i$.
+# The next cell cuts 10,000 random orders of the pairs. It divides every push by $\lambda/N$. So in
+# groups of 1 it shows $s_i$: each of the $N$ groups weighs $1/N$, and Section 3's push is
+# $\lambda s_i$. For question 2 it fits a straight line to all pairs.
 
 # %%
 orders = torch.rand(10_000, N).argsort(1)  # the pairs in 10,000 orders
@@ -264,13 +259,12 @@ rows = ["on the average pair", "beyond it, on a pair 2 above the level"]
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. It grows 16 times, from .5 to 8: the pair is drawn 16 times as often.
-# 2. It stays near 2. The pair is drawn 16 times as often, but makes only 1/16 of its group's mean.
+# 1. It grows 16 times, from .5 to 8: with 16 times fewer groups each weighs 16 times as much.
+# 2. It stays near 2. A group weighs 16 times as much, but the pair makes only 1/16 of its mean.
 #    What is missing from 2 is Section 2's factor, $(N - G)/(N - 1)$.
 # </details>
 #
-# So the group size weighs the level, and not the spread. (With one group of all 256 pairs the
-# spread gets nothing: there are no other partners to meet.)
+# So the group size weighs the level, and not the spread.
 #
 # **Within one group the push is common. Over many groups a high pair gets more of it, and this
 # works against the spread.**
@@ -320,7 +314,7 @@ pd.DataFrame(table, rows).transpose().round(1).rename_axis(
 # </details>
 #
 # The last column should equal the first. At both levels it is 5.4 too high. That is about three
-# times $\mathrm{Var}(s) = 1.76$. At level 0 it makes the penalty more than four times too large.
+# times $\mathrm{Var}(s) = 1.76$: the spread counts about four times instead of once.
 #
 # (An exact way needs one more forward pass: second reading, Exercise 3.)
 #
@@ -333,9 +327,9 @@ pd.DataFrame(table, rows).transpose().round(1).rename_axis(
 # *Does BSR bring the level to zero in training?*
 #
 # We look at recorded runs (`data/runs/study_lambda`). The model is notebook 02's, cut to ten
-# layers. Every batch has 16 pairs and is one group. Its mean reward estimates the level. A run's
-# seed decides how it starts, and in which order the pairs come. Runs of one seed differ only in
-# their loss.
+# layers. Each of 23 batches has 16 pairs and is one group. (A last, smaller one is left out.) A
+# batch's mean reward estimates the level. A run's seed decides how it starts, and in which order
+# the pairs come. Runs of one seed differ only in their loss.
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
@@ -357,28 +351,31 @@ def crossing(run):
 
 # %% [markdown]
 # **Predict**: where does a batch's mean reward go in 23 steps under BT, and where with BSR, at
-# $\lambda = 10^{-3}$ and at a tenth of it?
+# $\lambda = 10^{-3}$ and at a tenth of it? For scale: on seed 0's new head the penalty's
+# gradient at $10^{-3}$ is 1.2 times as long as BT's (Section 10).
 #
 # Look at BT first, and then at the dots: there a mean is below zero for the first time.
 
 # %%
 # drawing only
 figure, axes = plots.panels(3, sharey=True)
-TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#F08C9A", "bsr-1e-3": "#C2182F"}
+TINTS = {"bt": plots.COLORS["bt"], "bsr-1e-4": "#D14A66", "bsr-1e-3": "#C2182F"}
+NAMES = {"bt": "BT", "bsr-1e-4": "λ = 1e-4", "bsr-1e-3": "λ = 1e-3"}
+AT = [[(9, 3.5), (6.5, 1.65), (9, -0.95)], [(14, 3.3), (9, 1.5), (8, -0.95)],
+      [(14, 3.0), (4.5, 1.35), (7, -0.95)]]  # of the names, in each panel
 for seed, axis in enumerate(axes):
     axis.axhline(0, color="black", linewidth=0.8)
-    for method, tint in TINTS.items():
+    for (method, tint), place in zip(TINTS.items(), AT[seed], strict=True):
         run = record[method][seed]
         curve, step = course(run, "train/reward_mean")[:23], crossing(run)
-        axis.plot(range(1, len(curve) + 1), curve, color=tint, linewidth=1.2)
+        axis.plot(range(1, len(curve) + 1), curve, color=tint, linewidth=1.2,
+                  linestyle="--" if method == "bsr-1e-4" else "-")
+        axis.annotate(NAMES[method], place, color=tint)
         if step != "never":
             axis.plot(int(step), curve[int(step) - 1], "o", color=tint, markersize=5, zorder=3)
             axis.annotate(f"step {step}", (int(step), -1.5), color=tint, ha="center")
     axis.set_ylim(-1.7, 4.6)
     plots.label(axis, "optimizer step", "", f"seed {seed}")
-for text, place, method in (("BT", (9, 3.5), "bt"), ("λ = 1e-4", (6.5, 1.65), "bsr-1e-4"),
-                            ("λ = 1e-3", (9, -0.95), "bsr-1e-3")):
-    axes[0].annotate(text, place, color=TINTS[method])
 axes[0].set_ylabel("mean reward of the batch (reward units)")
 figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it crosses zero by step 4");
 
@@ -392,9 +389,8 @@ figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it crosses zero 
 # that widen differences may carry the mean along, and nothing in BT pulls it to a place of its own.
 # (An argument.)
 #
-# **With BSR the mean came to zero, and swung about it: the level's term at work. What the spread's
-# term does, these runs leave open: $\mathrm{sd}(s)$ fell only where the mean of $r_w - r_l$ fell
-# too (Section 11).**
+# **With BSR the mean came to zero, and swung about it: the level's term at work.** The figure does
+# not show what the spread's term does (Section 11 asks).
 
 # %% [markdown]
 # ## Exercises
@@ -438,9 +434,9 @@ print("level zero, 95% of 1000 runs:", None if None in null else np.quantile(nul
 # %% [markdown]
 # <details><summary>What the record says (after your guess)</summary>
 #
-# No. At $10^{-3}$ the level's share is 82 to 92%. Where the level *is* zero, chance makes it 43% at
-# most (`solutions/03_bsr`; upper end of the 95%). The mean swings, and its swings cost more than
-# the spread.
+# No. At $10^{-3}$ the level's share is 82 to 92%; under BT it is nearly 100%. Where the level *is*
+# zero, chance lifts it above 43% in one run of 40 (`solutions/03_bsr`). The mean swings, and its
+# swings cost more than the spread.
 # </details>
 
 # %% [markdown]
@@ -498,8 +494,9 @@ checks.check_same_weights(same_weights);
 # weight $\lambda$. So where each micro-batch is penalized by itself, the micro-batch size is a
 # hyperparameter.**
 #
-# Algebra and simulation show this. Section 6's runs, all in groups of 16, show the level's term at
-# work. They leave open what the spread's term does.
+# Algebra and simulation show this. Section 6's runs show the level's term at work. They show no
+# gain in robustness: of 24 differences from BT on test sets six exclude zero, all for the worse
+# (`data/runs/study_lambda/results.md`).
 
 # %% [markdown]
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**
@@ -513,7 +510,7 @@ checks.check_same_weights(same_weights);
 # %% [markdown]
 # ## 7. The formula behind Section 4
 #
-# Each step draws one group of $G$ from $N$ pairs. The mean push on pair $i$ is
+# A batch of all $N$ pairs is cut into groups of $G$. The mean push on pair $i$ is
 #
 # $$\frac{\lambda}{N}\Bigl(G\,\mu_s + \frac{N-G}{N-1}\,(s_i - \mu_s)\Bigr).$$
 #
@@ -522,12 +519,12 @@ checks.check_same_weights(same_weights);
 #
 # $$E[\bar r \mid i] = \frac{s_i}{G} + \frac{G-1}{G}\cdot\frac{N\mu_s - s_i}{N-1}.$$
 #
-# Multiply by $\lambda$, and by the chance $G/N$ that the pair is drawn. At $G = 1$ the factor of
+# Multiply by $\lambda$, and by the group's weight $G/N$ in the average. At $G = 1$ the factor of
 # the second part is 1. At $G = N$ it is 0.
 
 # %% [markdown]
-# In training a batch of $B$ pairs is cut into $B/G$ groups, and their penalties are averaged. So
-# each weighs $G/B$. This takes the place of the chance, and $\lambda/N$ becomes $\lambda/B$.
+# In training a batch has only $B$ of the pairs. So each of its groups weighs $G/B$, and for a pair
+# in the batch $\lambda/N$ becomes $\lambda/B$.
 #
 # A training run may put each pair into one group only. But high pairs can look alike to the model,
 # and one set of weights serves all pairs. Over many groups these weights collect what high pairs
@@ -658,7 +655,8 @@ pd.DataFrame(rows, index=[f"{x:g}" for x in LAMBDAS]).transpose().rename_axis(
 # pair 1 above the level, is .2%.
 #
 # But all rewards come from the same weights, where pushes add up or cancel. On a linear head the
-# penalty's gradient is $2\lambda G\,\bar r\,\bar h$, with the mean hidden state $\bar h$.
+# penalty's gradient is $2\lambda G\,\bar r\,\bar h$, with the mean hidden state $\bar h$. Here
+# $\bar h$ is 41 long, and the mean of $h_w - h_l$ only 2.1 (printed below).
 #
 # **Predict** its length beside BT's on a new head, before the first step: under 3%, 3%, or more?
 
@@ -720,10 +718,9 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
             "nearly all by the level")
 
 # %% [markdown]
-# **What to see: 3% on a reward is 120% on this head.** BSR's gradient lies along $\bar h$, which is
-# long: 41. BT's is, early on, about half the mean of $h_w - h_l$. That is short, half of 2.1, for
-# pairs differ in different directions. So the 3% grow about 40 times
-# (the printed quotient: 39).
+# **What to see: 3% on a reward is 120% on this head.** BSR's gradient lies along the long $\bar h$.
+# BT's is, early on, about half the mean of $h_w - h_l$. That is short, half of 2.1, for pairs
+# differ in different directions. So the 3% grow about 40 times (the printed quotient: 39).
 
 # %% [markdown]
 # The spread's term, $\lambda\,\mathrm{Var}(s)$, is 0.1%. There are three reasons.
@@ -732,8 +729,7 @@ plots.label(axis, "BSR's gradient over BT's (λ = 1e-3, G = 16)", "",
 # - The level's pushes all lie along the long $\bar h$. The spread's sum to zero, as BT's do. So
 #   both lie along differences of states, which are short.
 #
-# (The table's .2% is on one reward, 1 above the level. This is on the head.) One head, one batch: a
-# scale, not a law.
+# (The table's .2% is on one reward.) One head, one batch: a scale, not a law.
 
 # %% [markdown]
 # ## 11. The recorded runs, term by term
@@ -775,10 +771,6 @@ pd.DataFrame({name: [", ".join(map(f, record[method])) for method in METHODS]
 # </details>
 
 # %% [markdown]
-# Clipping keeps the direction. The larger $\lambda$, the less of it is BT's. That may be where the
-# margin goes in the next table.
-
-# %% [markdown]
 # *Then the spread.* BSR also wants pair means close together. But in a model that has learned
 # less, rewards merely differ less. Then $\mathrm{sd}(s)$ is small, and so is the margin (here the
 # mean of all $m$). We therefore compare the two.
@@ -808,17 +800,18 @@ TINTS |= {"bsr-1e-2": "#8A1020", "bsr-1e-1": "#45060E"}
 axis.plot([0, 0.45], [0, 0.45 * ends["bt"][1].mean() / ends["bt"][0].mean()], "--", color="0.6")
 axis.annotate("on the dashed line both shrink alike", (0.04, 0.5), color="0.4")
 axis.annotate("below it the spread shrinks by more", (0.22, 0.2), color="0.4")
-for (name, (margin, sd)), move in zip(ends.items(), (0.02, -0.07, -0.06, -0.04), strict=True):
-    axis.plot(margin, sd, "o", color=TINTS[name])
+for (name, (margin, sd)), move, mark in zip(ends.items(), (0.02, -0.07, -0.06, -0.04), "osD^",
+                                            strict=True):
+    axis.plot(margin, sd, mark, color=TINTS[name])
     axis.annotate(name.replace("bt", "BT").replace("bsr-", "λ = "),
                   (margin.mean() + 0.035, sd.mean() + move), color=TINTS[name])
 axis.set(xlim=(0, 0.45), ylim=(0, 0.9))
 plots.label(axis, "margin (reward units)", "sd(s) (reward units)",
-            "Steps 17 to 23, a dot a seed: a larger λ lowers sd(s), but the margin with it")
+            "Steps 17 to 23, a mark a seed: a larger λ lowers sd(s), but the margin with it")
 
 # %% [markdown]
 # **What to see.** $\mathrm{sd}(s)$ itself falls, at $10^{-1}$ to a third of BT's. But the margin
-# falls as far, and at $10^{-1}$ further: there the dots lie above the dashed line. At $10^{-3}$
+# falls as far, and at $10^{-1}$ further: there the marks lie above the dashed line. At $10^{-3}$
 # both end close to BT's.
 #
 # Has the spread's term acted at the larger $\lambda$, or has the model only learned less?
@@ -827,6 +820,7 @@ plots.label(axis, "margin (reward units)", "sd(s) (reward units)",
 # A longer study takes the terms apart (`data/runs/study_terms`: four seeds, 65 steps).
 # - *Level alone*: BSR's loss at $10^{-2}$, minus $\lambda$ times the variance of the batch's pair
 #   means. What is left of the penalty is $\lambda G\mu_s^2$ on average (Section 2).
+#   (A control only: its loss has no bound below where pairs come again, `losses.level_penalty`.)
 # - *Spread alone*: $L_{BT} + \lambda\,\mathrm{Var}(s)$ at $10^{-1}$.
 #
 # **Predict**: early on BSR's margin is below BT's. Which of its terms does that? At the end,
@@ -875,7 +869,8 @@ plots.label(axes[1], WHERE, "", "The spread's term, steps 59 to 65:\nit lowers m
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# The level's: level alone starts as far behind BT. At the end the spread's term lowers both.
+# The level's: early on BSR's margin over level alone's is 1.00 ± .02 (lowest row on the left). At
+# the end the spread's term lowers both.
 # </details>
 #
 # **What to see.** Does $\mathrm{sd}(s)$ fall by more than the margin? The lowest row on the right

@@ -76,8 +76,8 @@ print("level zero, 95% of 1000 runs:", torch.stack(null).quantile(torch.tensor([
 # **2.** Centering adds $4\kappa$ to both weights. So $\lambda' G_{new} + 4\kappa = \lambda G_{old}$
 # (level) and $\lambda' + 4\kappa = \lambda$ (spread); the difference has no $\kappa$. In larger
 # groups BSR gives the spread too little, and centering the rest. In smaller ones $\kappa$ is
-# negative: the weights are right on average, but a batch's penalty can fall below zero. With groups
-# of one BSR is centering itself, and no pair of numbers helps.
+# negative: the weights are right on average, but a batch's penalty can fall below zero, and has no
+# bound there. With groups of one BSR is centering itself, and no pair of numbers helps.
 
 # %%
 def same_weights(bsr_lambda, old, new):
