@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 07 · How do you show that a reward model over-optimizes?
 #
-# A reward model of ours learns from 300 labelled pairs of answers. It goes over them again and
+# A small network is our reward model. It learns from 300 labelled pairs of answers, again and
 # again. Each pass is an **epoch**. After 8 epochs it orders .99 of its training pairs as labelled.
 #
 # But on new prompts its score falls: .774 after 8 epochs, .756 after 64. The score is *tau*
@@ -27,17 +27,15 @@
 # - A reward is **exploited** when one optimizes *harder* against it, and the reward rises while
 #   quality falls. The reward model itself stays as it is.
 #
-# Section 2 shows the first, Section 3 the second, each beside its controls. Sections 1 to 3 are the
-# first reading.
+# Section 2 shows the first, Section 3 the second, each beside its controls.
 
 # %% [markdown]
 # One word from before: **gold** is the preference that decides what is right. In the first reading
 # gold is a formula, so every answer's gold is known.
 #
-# The paper speaks of overfitting: reward models trained with Bradley-Terry (BT) overfit. Its remedy
-# is batch-wise sum-to-zero regularization (BSR, Eq. 25), which adds to BT's loss a penalty on the
-# sum of a batch's rewards. Exercise 1 tries BSR. Until then all reward models here are trained with
-# BT.
+# The paper says that reward models trained with Bradley-Terry (BT) overfit. Its remedy is
+# batch-wise sum-to-zero regularization (BSR, Eq. 25), which adds to BT's loss a penalty on the sum
+# of a batch's rewards. Exercise 1 tries BSR. Until then all reward models are trained with BT.
 
 # %%
 # The first cell of every notebook: finds the repository or clones it, installs what is missing.
@@ -123,22 +121,21 @@ for part in PARTS[1:]:
 # on one set, as training goes on.
 # </details>
 #
-# **Answer.** Data can be new in prompts, in sources or in both. A gap between two sets is not yet a
-# fall.
+# **Answer.** A gap between two sets is not yet a fall.
 
 # %% [markdown]
 # ## 2. Overfitting: who is to blame for a fall?
 #
-# To find a culprit, we need a place where a score falls and where suspects can be taken away: a
-# *small world* of numbers. It is world A of notebook 04 (*helps* in the library), but with 300
-# pairs instead of 6,400 and 64 epochs instead of one. (Why A: Section 4.)
+# We need a place where a score falls and where suspects can be taken away: a *small world* of
+# numbers. It is world A of notebook 04 (*helps* in the library), but with 300 pairs instead of
+# 6,400 and 64 epochs instead of one. (Why A: Section 4.)
 
 # %% [markdown]
 # An answer is a list of 40 numbers, the sum of its prompt's list and one of its own. Ten of the 40
 # decide gold. The other 30 say nothing about quality. A new prompt is a new list; prompts differ
 # mostly in the 30. Answers of new sources differ more from one another in the 30.
 #
-# A small network turns the 40 numbers into a reward. What could mislead it?
+# A small network turns the 40 numbers into a reward.
 
 # %% [markdown]
 # Here is a suspect. Labels are drawn at random: the better an answer, the likelier it is to be
@@ -169,8 +166,7 @@ for part, scores in zip(("training pairs", "prompt-disjoint"), bt[[0, 2]], stric
 # %% [markdown]
 # These are the numbers of the start, means over 16 seeds: 16 networks, each with data of its own.
 # From here on we look at **changes**: a score minus the same score at epoch 8, when the training
-# pairs are all but learned. So epoch 8 is the control for the epochs, and clean labels are the
-# control for the labels.
+# pairs are all but learned. So epoch 8 is the control for the epochs, clean labels for the labels.
 #
 # **Predict** four curves. On prompt-disjoint tau falls with false labels. What does it do with
 # clean ones? And what on mutual-disjoint, where sources are new as well, with false and with clean
@@ -223,7 +219,7 @@ def table(columns, parts):  # columns: by name, (1 + sets, seeds)
     return pd.DataFrame(found, [UNITS.get(part, part) for part in parts])
 
 # %% [markdown]
-# The `assert` tests the definition: train goes up while prompt-disjoint falls.
+# The `assert` tests the definition.
 
 # %%
 def changes(scores):
@@ -248,24 +244,24 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 #   the false labels.
 #
 # On mutual-disjoint no fall is seen, and yet false labels cost .055 there: they took away a rise.
-# **A curve that stands still can be a loss.** Without the control nobody would see it.
+# **A curve that stands still can be a loss.**
 #
-# And this is only from epoch 8 on. By then prompt-disjoint's tau is .774 already, with clean labels
-# .830.
+# Earlier epochs are not shown. But at epoch 8 prompt-disjoint's tau is .774 with false labels, .830
+# with clean ones.
 
 # %% [markdown]
 # Are .02 of tau much? For scale: the largest gain that the paper reports for BSR is .024 (Table 5).
 #
-# *How* do more epochs turn false labels into harm? We have not looked. Other networks may fall with
-# clean labels, too: Section 4 has one that does.
+# *How* epochs and false labels do harm together we have not examined. Another network falls with
+# clean labels, too (Section 4).
 #
 # And our language models? In *lora* no fall of BT is seen, but one of .018 would not have shown
 # (Section 5).
 
 # %% [markdown]
-# **Answer.** In our small network BT overfits on known sources. The fall takes both: the epochs
-# after the eighth, and false labels. With clean labels the same epochs bring a rise. The labels'
-# part is one number: the change minus the control's change, seed by seed.
+# **Answer.** In our small network BT overfits on known sources. The fall from epoch 8 on takes
+# both, more epochs and false labels. With clean labels tau rises. The labels' part is one number:
+# the change minus the control's change, seed by seed.
 
 # %% [markdown]
 # ## 3. Exploitation: who is to blame when gold turns down?
@@ -283,6 +279,7 @@ table(changes(small["bt"]), ["train", *PARTS]).rename_axis("BT, change")
 # BT is the first proxy. We make two more. Each is gold plus an error, so we know its faults.
 #
 # - *heavy tails*: most errors are small, a few are far larger (Student's t, 2 degrees of freedom).
+#   Half lie as near to 0 as in normal noise of BT's correlation with gold.
 # - *normal noise*: errors are often large, none is over 8. It correlates with gold as weakly as
 #   *heavy tails* does.
 #
@@ -318,7 +315,7 @@ pd.DataFrame({name: {
 
 # %% [markdown]
 # BT correlates .64 with gold, *heavy tails* only .29: its large errors, up and down, make it so
-# weak. (The control leaves in those below -3: what seems so bad is hardly ever kept.)
+# weak.
 #
 # The **gain** of best-of-$n$ is the mean gold of what it keeps minus the mean gold of all answers.
 # It is averaged over *all* draws of $n$ from the 64. Intervals are over prompts and seeds. A seed
@@ -354,35 +351,38 @@ def parts(name, limit):  # gold's late change with the suspect, without it, and 
 # %%
 TINTS = {"BT": plots.COLORS["bt"], "normal noise": "#228833", "heavy tails": "#994455"}
 figure, axes = plots.panels(2)
-for name, tint in TINTS.items():
-    mean, half = np.array([both(gains[name][:, i]) for i in range(len(sizes))]).T
-    axes[0].plot(sizes, mean, "o-", color=tint, markersize=3)
+cured = np.array([gained(proxy) for proxy in without("heavy tails", 3)])
+for name, values in (gains | {"heavy tails, control": cured}).items():
+    tint, line = TINTS[name.split(",")[0]], "--" if "," in name else "o-"
+    mean, half = np.array([both(values[:, i]) for i in range(len(sizes))]).T
+    axes[0].plot(sizes, mean, line, color=tint, markersize=3)
     axes[0].fill_between(sizes, mean - half, mean + half, color=tint, alpha=0.15, linewidth=0)
     axes[0].annotate(name, (72, mean[-1]), color=tint, va="center")
-for place, name in enumerate(errors):
-    *pair, part = parts(name, 3)
-    for aside, values, fill in zip((0, 0.3), pair, (None, "white"), strict=True):
-        axes[1].errorbar(place + aside, *both(values), fmt="o", capsize=3, color=TINTS[name],
+for place, name in zip((0, 1.1), errors, strict=True):
+    for aside, values, mark, fill in zip((0, 0.3, 0.6), parts(name, 3), "ooD", (None, "w", None),
+                                         strict=True):
+        axes[1].errorbar(place + aside, *both(values), fmt=mark, capsize=3, color=TINTS[name],
                          markerfacecolor=fill)
-    axes[1].annotate(f"{name}:\npart of errors\nover 3 {shown(part, both)}", (place + 0.1, -0.13),
-                     fontsize=9, color=TINTS[name])
+    axes[1].annotate(name, (place + 0.3, 0.37), ha="center", color=TINTS[name])
 axes[0].set_xscale("log", base=2)
 axes[0].set_xticks(sizes, sizes)
-axes[0].set_xlim(0.9, 260)  # room for the names
+axes[0].set_xlim(0.9, 620)  # room for the names
 axes[1].axhline(0, color="black", linewidth=0.8)
-axes[1].set_xlim(-0.2, 1.95)
-axes[1].set_xticks((0, 0.3, 1, 1.3), ["with", "without"] * 2)
+axes[1].set(xlim=(-0.2, 1.9), ylim=(-0.28, 0.42))
+axes[1].set_xticks((0, 0.3, 0.6, 1.1, 1.4, 1.7), ["with", "without", "part"] * 2)
 plots.label(axes[0], "n: answers drawn", "gain in gold (points)", "gold's gain as n grows")
-plots.label(axes[1], "errors over 3", "change of gold (points)", "gold's change from n = 16 to 64")
+plots.label(axes[1], "errors over 3 (part: with minus without)", "points",
+           "gold's change from n = 16 to 64")
 figure.supxlabel("bands and bars: 95%", fontsize=8)
-figure.suptitle("Gold turns down under heavy tails alone; errors over 3 cost it much under both");
+figure.suptitle("Gold turns down under heavy tails, but not in the control without errors over 3");
 
 # %% [markdown]
 # **What to see.** Left, gold rises under BT and *normal noise*. Under *heavy tails* it rises, turns
 # and falls, while the proxy itself rises to the end (the `assert` below). So *heavy tails* is
 # **exploited**.
 #
-# The right panel in numbers. The second row has another suspect: only the errors over 6.
+# The right panel in numbers. *Heavy tails* is at its top at $n = 16$, so its fall is measured from
+# there. The limit 3 is a choice: the second row tries only the errors over 6.
 
 # %%
 assert all((np.diff(gained(proxy, proxy).mean(1)) > 0).all()
@@ -403,26 +403,31 @@ pd.DataFrame(found, columns).transpose()
 # - *Those over 6 alone?* Not convicted: the interval of their part holds zero.
 #
 # Under *normal noise* the errors over 3 cost about as much, .191, and yet gold rises. Without them
-# it rises by .271, under *heavy tails* only by .087. So there the cost is larger than the rise. **A
-# curve that rises can hide a loss**, too.
+# it rises by .271. **A curve that rises can hide a loss**, too. (Barring the answers with such an
+# error gives *heavy tails* about the same part: `data/runs/LOG.md`.)
 
 # %% [markdown]
-# In the control gold alone ranks the answers that had such an error. Is that why it does better?
-# With these answers barred the part is about the same, -.190 ± .062 (`data/runs/LOG.md`).
-#
-# How can so few errors do it? Look at the **favourites**, the answers that are kept, at $n = 64$.
+# How can so few errors cost so much? Look at the **favourites**, the answers kept at $n = 64$.
 
 # %%
+def favourites(name, values):  # the mean over the answers kept at n = 64
+    return np.mean([statistics.best_of_n(proxy, value, 64)
+                    for proxy, value in zip(proxies[name], values, strict=True)])
+
+
 for name, error in errors.items():
     large = (error > 3).astype(float)
-    share = np.mean([statistics.best_of_n(proxy, flags, 64).mean()
-                     for proxy, flags in zip(proxies[name], large, strict=True)])
+    share = favourites(name, large)
     print(f"{name}, with an error over 3: {large.mean():.3f} of all answers, "
-          f"{share:.2f} of the favourites")
+          f"{share:.2f} of the favourites (gold {favourites(name, large * gold) / share:.2f})")
+print(f"gold of all answers: {gold.mean():.2f}")
 
 # %% [markdown]
-# Under *heavy tails* .018 of all answers have such an error, but .65 of the favourites do. Whoever
-# seeks a high reward finds the few.
+# Under *heavy tails* .018 of all answers have such an error, but .65 of the favourites do. Their
+# gold is 3.20, hardly over a random answer's 3.09.
+#
+# Under *normal noise* still more have one, .93. Yet their gold is 3.44: there gold still helps to
+# decide which of them wins. (None of those errors is over 8.)
 #
 # **Answer.** *Heavy tails* is exploited, and its errors over 3 are convicted. BT's reward is not
 # exploited here, up to $n = 64$. (The policy is a source that BT knows.)
@@ -430,8 +435,8 @@ for name, error in errors.items():
 # %% [markdown]
 # ## Exercises
 #
-# A fold holds the first hint. The second comes with a wrong answer, or stands in a second fold.
-# Solutions: `notebooks/solutions/`.
+# A fold holds the first hint. The second comes with a wrong answer, or in a second fold. Solutions:
+# `notebooks/solutions/`.
 
 # %% [markdown]
 # **1.** *Two verdicts, one difference.* Eight seeds are trained with a suspect and without it.
@@ -441,7 +446,8 @@ for name, error in errors.items():
 # - `"b"`: neither *with* nor *without* is a fall shown. Yet the suspect is convicted.
 #
 # A fall is shown where the 95% interval over seeds (`metrics.seed_interval`) lies below zero.
-# Elsewhere let it hold zero. The verdict is read off *with minus without* in the same way.
+# Where none is shown, let it hold zero. The verdict is read off *with minus without* in the same
+# way.
 #
 # <details><summary>Hint</summary>
 #
@@ -508,7 +514,8 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # <details><summary>Answers</summary>
 #
 # 1. Without the cause it might have risen, or risen further.
-# 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided it.
+# 2. No. With false labels tau fell in just these epochs: stopping at 8 would have avoided that
+#    fall.
 # 3. Not yet. The two intervals may overlap: look at that of the *difference*.
 # 4. It is no fall. Prompts differ as well as sources, so the set may be harder for anybody.
 # 5. Exploited: the picks moved to where the proxy errs.
@@ -532,9 +539,10 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # It is exploited: gold's gain is +.16 at $n = 4$ and -.27 at 64. The weak correlation, .33, alone
 # is not why: its control rises to +.43.
 #
-# The short answers' part is -.197 ± .087: convicted. (Barring them lifts the correlation, too, but
-# only to .36.) They are not alone. Without them gold still falls, by .149 ± .069. With all answers
-# of under 12 words barred no fall is seen.
+# The short answers' part is -.197 ± .087: convicted. (With gold for their reward, as in Section 3,
+# they would always win: brevity is below 0.) Barring them lifts the correlation, too, but only to
+# .36. Without them gold still falls, by .149 ± .069. With all answers of under 12 words barred no
+# fall is seen.
 # </details>
 
 # %% [markdown]
@@ -562,10 +570,9 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # %% [markdown]
 # ## Second reading
 #
-# For readers who ask *why*, and for the paper's claims. Section 4 examines dispersing norms, and
-# BSR, in the small world. Section 5 has the language models, Section 6 a second suspect, new
-# sources. Section 7 gives the verdicts, Section 8 a formula. Two exercises follow. **Paired**
-# scores are of the same prompts.
+# Section 4 examines dispersing norms, and BSR, in the small world. Section 5 has the language
+# models, Section 6 a second suspect, new sources. Section 7 gives the verdicts, Section 8 a
+# formula. Two exercises follow. **Paired** scores are of the same prompts.
 
 # %%
 import dataclasses
@@ -655,7 +662,7 @@ plots.label(axis, "", "BSR minus BT at epoch 64, tau\n(in-domain: accuracy); bar
 # not seen to be why: it is a cost of BSR.
 #
 # On new sources both end ahead, by about .02. On mutual-disjoint false labels are why, at either
-# $\lambda$. On response-disjoint at $10^{-3}$ that is open.
+# $\lambda$, in this chosen world. On response-disjoint at $10^{-3}$ that is open.
 # </details>
 
 # %% [markdown]
@@ -727,7 +734,8 @@ for axis, (index, part) in zip(axes, enumerate(PARTS[1:]), strict=True):
     axis.vlines(theirs, -0.6, 5.6, color="#888888", linewidth=0.8)
     for place, row in enumerate(ours[ours["set"] == part].itertuples()):
         tint = "black" if row.high < 0 else plots.COLORS["bsr"]
-        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2)
+        axis.plot((row.low, row.high), (place, place), color=tint, linewidth=2,
+                  solid_capstyle="butt")
         axis.plot(row.mean, place, "o", color=tint, markersize=4)
         if row.high < 0:
             axis.annotate(f"ends at {row.high:.3f}", (0.03, place), va="center", fontsize=8)
@@ -951,7 +959,7 @@ assert sum(metrics.seed_interval(guilty - innocent)) < 0, "false labels widen th
 # |1 BT's change|known sources **shown**, new **open**|**open**|
 # |2 *false minus clean*|**shown**|not tested|
 # |3 lead, change|prompt-disjoint **against**, new: not tested (no fall)|not tested|
-# |4 lead, end|prompt-disjoint **against**, new **shown**|17 of 18 **open**|
+# |4 lead, end|prompt-disjoint **against**, new **shown**|17 of 18 **open**, one **against**|
 # |5 gold, $n$ 16 to 64|not tested|**against**|
 # |6 spread of $\lVert h\rVert$|**shown**|**open** (02, Section 5)|
 # |7 fall with RMSNorm|**against**|not tested|
