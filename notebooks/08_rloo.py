@@ -88,8 +88,8 @@ pd.DataFrame([{"prompt": dev[i]["prompt"], "who": who,
 # %% [markdown]
 # ## 1. Three arms
 #
-# **How can one learn from a reward that has no derivative?** A reward is a number, given to a
-# finished answer. No formula leads from it back to the weights.
+# **How can one learn from a reward that has no derivative?** No formula leads from an answer's
+# reward back to the weights.
 #
 # Take the smallest case: one prompt, and three possible answers, called *arms*. Their rewards are
 # $r = (1, 0.2, -0.5)$. The policy is a softmax of three logits: it draws arm $a$ with probability
@@ -145,8 +145,8 @@ pd.DataFrame({"gradient of J": true, "mean of 10,000 draws": sampled.mean(0),
 # **Which zero should rewards have?** A reward model is trained on differences of rewards only
 # (Eq. 3, notebook 01), so its zero is arbitrary.
 #
-# Add 3 to all three rewards. The best arm is still the best. But now *every* arm that is drawn is
-# pushed up, even the worst. Only the average over many draws tells good from bad.
+# Add 3 to all three rewards. Now *every* arm that is drawn is pushed up, even the worst. Only the
+# average over many draws tells good from bad.
 #
 # The cure is to subtract a number $b$ from every reward, the **baseline**.
 
@@ -190,7 +190,7 @@ torch.testing.assert_close(leave_one_out(toy), rloo.leave_one_out_advantages(toy
 # So this baseline leaves the average push as it is, direction and length.
 #
 # With the own reward in, the push would not be wrong, only shorter. For rewards 1, 0, 0 the mean of
-# all three leaves 2/3, $-1/3$, $-1/3$: two thirds of each $A$. (Exercise 1: any $K$.)
+# all three leaves 2/3, $-1/3$, $-1/3$: two thirds of each $A$.
 
 # %% [markdown]
 # RLOO's estimate of $\nabla J$ is the mean push of $K$ draws,
@@ -231,20 +231,22 @@ for name, way, tint, offset in (("no baseline", lambda r: r, "#882255", (8, -12)
         y = k_draws(4, rewards + x, way)[1]
         axis.semilogy(x, y, "o", color=tint)
         axis.annotate(f"{y:.3f}", (x, y), color=tint, xytext=offset, textcoords="offset points")
+axis.axvline(-(logits.softmax(0) * rewards).sum(), color="gray", linestyle=":", linewidth=1,
+             label="mean reward = 0")
 axis.legend(loc="lower left")
 plots.label(axis, "number added to all rewards (reward units)",
             "variance of the estimate\n(reward units², log scale)",
             "K = 4: leave one out does not see where the rewards' zero lies")
 
 # %% [markdown]
-# **What to see.** With rewards + 3, leave-one-out has a variance of .061. Without a baseline it is
-# 1.549. Leave-one-out's curve is flat: what is added to all siblings cancels.
+# **What to see.** With rewards + 3 the variance is .061 with leave-one-out, 1.549 without a
+# baseline. Leave-one-out's curve is flat: what is added to all siblings cancels.
 #
-# Real rewards lie as far from zero: gold's mean is 3.0 (Section 7). Its standard deviation (**sd**)
-# among a prompt's answers is .58, the arms' .69 (`data/runs/LOG.md`).
+# Real rewards lie as far from zero: gold's mean is 3.0 (Section 7). Among a prompt's answers its
+# standard deviation (**sd**) is .58, the arms' .69 (`data/runs/LOG.md`).
 #
-# With nothing added the baseline is the noisier way, .061 to .027: three siblings only guess the
-# mean reward.
+# With nothing added leave-one-out is noisier, .061 to .027: three siblings only guess the mean.
+# (The dip misses the dotted line, since rarer arms push harder.)
 #
 # So **subtract the siblings' mean: the average push stays, and its noise no longer depends on the
 # rewards' zero.**
@@ -257,17 +259,17 @@ plots.label(axis, "number added to all rewards (reward units)",
 #
 # $$\log\pi(y|x) =\sum_t\log\pi(y_t | x, y_{<t}).$$
 #
-# Each term is the log-probability of one token, given all before it. The advantage $A$ multiplies
-# the whole sum. So *every token is pushed with the same $A$*, even an **idle** one, which had no
-# part in the reward. How can this teach the right token?
+# Each term is a token's log-probability, given all before it. The advantage $A$ multiplies the
+# whole sum. So *every token is pushed with the same $A$*, even an **idle** one, which had no part
+# in the reward. How can this teach the right token?
 
 # %% [markdown]
 # The smallest case has two tokens, each 0 or 1 with probability 1/2. The reward is the first token.
 # The second token is idle. The baseline is the mean reward, 1/2.
 #
-# Each token has one logit, that of its 1. As in Section 1, the direction is what was drawn minus a
-# 1's probability, $y_t -\frac12$. So the push is $A\,(y_t -\frac12)$. If positive, it makes a 1
-# more probable.
+# Each token has one logit, that of its 1. As in Section 1, the direction is what was drawn minus
+# the probability of a 1, $y_t -\frac12$. So the push is $A\,(y_t -\frac12)$. If positive, it makes
+# a 1 more probable.
 #
 # **Predict**: is the idle token pushed in a single answer? And on average over all four?
 
@@ -283,7 +285,7 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 
 # %% [markdown]
 # **What to see.** Every push has the same size, so no single answer shows which token is idle. But
-# the first token is always pushed towards 1. The second is pushed as often towards 0.
+# the first token is always pushed towards 1. The second is pushed both ways equally often.
 #
 # An answer stops with its **end-of-turn token**. It is part of the sum, so stopping is pushed like
 # any other choice.
@@ -301,7 +303,7 @@ pd.concat([four, four.mean().to_frame("mean of the four").T])
 # $$R = r -\beta\,d,\qquad d =\log\pi(y|x) -\log\pi_{ref}(y|x).$$
 #
 # $d$ is in nats: at $d = 1$ the policy writes this answer $e$ times as often as the reference.
-# $\beta$ is the price of one nat.
+# $\beta$ is the price of one nat. The mean of $d$ over the policy's answers is the **KL**.
 
 # %% [markdown]
 # Now $R$ depends on the logits, too. So the product rule gives a second sum:
@@ -374,7 +376,7 @@ def loss_of(reward, logp, ref):
     return -(A * logp).mean(), A  # the loss has the gradient: minus the mean of A grad log pi
 
 # %% [markdown]
-# Two helpers: an answer's log-probability, and a step of the optimizer.
+# Two helpers:
 
 # %%
 def whole(ids):
@@ -438,8 +440,7 @@ steps[2][K:].round(2)
 # $.02\cdot 3.30 = .07$ points. So its $A$ is smaller. (How far an answer then moves depends on its
 # words, too.)
 #
-# All four are poor. Still the best of them by gold is pushed up: four $A$ always add up to
-# zero.
+# All four are poor. Still the best two by gold are pushed up: four $A$ always add up to zero.
 #
 # The figure has all 24. **Predict**: how many moved against their $A$? How could one?
 
@@ -520,8 +521,8 @@ pd.DataFrame({"policy minus reference (points)": gained.apply(told)})
 # penalty, which is there whatever the reward is.
 #
 # So the same loop was run with two rewards that judge nothing: **a constant**, and **random
-# numbers**, a new one for every text. All else, penalty included, is as before. What such
-# *controls* can gain, we cannot credit to gold.
+# numbers**, a new one for every text, with an sd of one penalty. All else is as before. What
+# such *controls* can gain, we cannot credit to gold.
 #
 # **Predict**: what do the answers look like under a constant? One prompt, picked by us, seed 0.
 # (Gold does not ask for sense.)
@@ -549,8 +550,8 @@ pd.DataFrame({who: {f"{name}, by seed": ", ".join(f"{np.mean(p[key]):.{digits}f}
 # tokens, and less than half the reference's gold.
 #
 # There only the penalty tells siblings apart, so the end-of-turn token is pushed up. Once all
-# answers end, siblings earn the same, and the gradient is zero. By then answers are already short
-# (Section 11).
+# answers end, siblings earn the same, and the gradient is zero. By then they have 11 to 19 tokens.
+# But AdamW steps on along a mean of *past* gradients (Section 11).
 
 # %% [markdown]
 # The last figure splits each gain: *complete*, and the sum of the other four terms. **Predict**:
@@ -581,10 +582,12 @@ plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
 # *fell*.
 #
 # *complete* is no such proof: random numbers may raise it as much as gold does, by $+.40\pm .42$.
+# (Under a constant few answers keep a closing mark: `data/runs/LOG.md`.)
 #
-# So **at rate 1e-3 about half of gold's gain, the sum of the other four terms, was taught by no
-# control. The other half, *complete*, we cannot credit to gold.** Part of the first half may still
-# come from ending, since a cut-off list lacks items (Section 12).
+# So **at rate 1e-3 about half of gold's gain lies in the other four terms, whose sum no control
+# raised. The other half, *complete*, we cannot credit to gold.** Part of the first may come from
+# ending. Where the reference's and the policy's first answer both ended, that sum clearly rose at
+# one seed of three (Section 12).
 
 # %% [markdown]
 # ## Exercises
@@ -669,7 +672,6 @@ table.rename_axis("policy minus reference (points)")
 # | In your run, watch | Healthy (gold) | Seen when wrong (a constant) | Then vary |
 # |---|---|---|---|
 # | tokens an answer | 40, then 26 to 30 | 40, then 1 to 4 | the penalty |
-# | share that ended | .41, then .91 to .98 | 1.00 | the penalty |
 # | gradient's norm (Section 11) | never 0 | 0 after 4 or 7 steps | what tells siblings apart |
 # | the other four terms | +.46 ± .05 | -2.06 ± .99 | what the reward sees |
 
@@ -679,7 +681,7 @@ table.rename_axis("policy minus reference (points)")
 # - A reward needs no derivative, and a whole answer shares one push.
 # - **RLOO pushes each answer by how much it beats its siblings. Before you credit the reward, run
 #   the loop on a constant and on random numbers.** Here, at rate 1e-3, all learned to end, and only
-#   gold raised the other four terms' sum.
+#   gold raised the other four terms' sum, part of it perhaps by ending.
 #
 # Next: **09 · What does a policy learn when its reward is only nearly right?**
 
@@ -726,8 +728,8 @@ pd.DataFrame({f"gap {gap:g}": {
 # %% [markdown]
 # ## 9. Three estimates of the KL, two places
 #
-# The mean of Section 4's $d$ over the policy's answers is the **KL**. In the reward $d$ pulls along
-# the KL's gradient. The product rule's second sum is zero, as in Section 4:
+# A price on $d$ in the reward pushes against the gradient of Section 4's KL. The product rule's
+# second sum is zero, as there:
 #
 # $$\nabla\,\mathrm{KL} =\sum_a\nabla\pi(a)\,d(a) = E[d\,\nabla\log\pi].$$
 #
@@ -735,8 +737,8 @@ pd.DataFrame({f"gap {gap:g}": {
 # $k_3 = e^{-d} - 1 + d$. *In the reward* each is a number, which pushes. *As a loss* it is
 # differentiated, at answers already drawn: how often each came up is held fixed.
 #
-# **Predict**: which of the three average to the KL? As a loss, which one pulls towards the
-# reference along $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
+# **Predict**: which of the three average to the KL? As a loss, which one has the gradient
+# $\nabla\mathrm{KL}(\pi\Vert\pi_{ref})$?
 
 # %%
 log_ref = torch.tensor([-0.2, 0.4, 0.1], dtype=torch.float64).log_softmax(0)
@@ -769,8 +771,8 @@ def name_of(g):
 
 
 pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).sum():.3f}",
-                  "as a loss it pulls along": name_of(as_loss(k)),
-                  "in the reward it pulls along": name_of(in_reward(k))}
+                  "its gradient as a loss": name_of(as_loss(k)),
+                  "as a price in the reward": name_of(in_reward(k))}
               for k in ("k1", "k2", "k3")}).T.rename_axis(f"KL(π‖ref) = {KL:.3f}")
 
 # %% [markdown]
@@ -783,7 +785,7 @@ pd.DataFrame({k: {"its mean": f"{(pi * rloo.kl_estimate(pi.log(), log_ref, k)).s
 # KL. $k_3$ has that of the *other* KL, with $\pi$ and $\pi_{ref}$ swapped.
 # </details>
 #
-# So two places pull along this KL: **$k_1$ in the reward**, as in the paper, and $k_2$ as a loss.
+# So two places lower this KL: **$k_1$ in the reward**, as in the paper, and $k_2$ as a loss.
 
 # %% [markdown]
 # The library, too, charges its price in the reward. Its loss has $\pi/\pi_{old}$ in place of
@@ -891,7 +893,8 @@ plots.label(axis, "step (dot: from here on the gradient is 0)", "tokens an answe
 
 # %% [markdown]
 # **What to see.** Before a dot the penalty's push took 20 to 32 tokens. After it every advantage is
-# zero. But AdamW steps on along a mean of *past* gradients, which takes another 7 to 18.
+# zero, and weights do not decay. So only AdamW's mean of *past* gradients moves them. It takes
+# another 7 to 18.
 #
 # We had foretold that the penalty alone *raises* gold (R1 in `data/runs/LOG.md`). It cost gold.
 #
@@ -955,7 +958,7 @@ plots.label(axis, "term of gold, and their sum (bar: 95% interval over ten subje
 
 # %%
 def gold_of_ended(answered):
-    """Mean gold of a prompt's answers that ended, NaN for none.  Shapes: -> (112,)."""
+    """Mean gold of a prompt's answers that ended, NaN for none.  Shapes: -> (prompts,)."""
     kept = np.where(answered["finished"], answered["gold"], np.nan)
     return pd.DataFrame(kept).mean(axis=1)
 
@@ -1032,7 +1035,7 @@ checks.check_rescaled(rescaled);
 #
 # <details><summary>Hint</summary>
 #
-# If the same prompts were written ten times over, should the interval shrink?
+# (b) Copy every prompt: should the interval shrink? (c) Compare KL.
 # </details>
 
 # %%
