@@ -775,7 +775,7 @@ frame({reward: sure(circles(reward), circles("random numbers")) | {
 # condition 2 fails.
 #
 # *Nothing* falls silent (08), 3.4 sds below random numbers. (Counted from it BT's and BSR's rewards
-# add a decided amount: Section 4.) Its policies repeat an answer, too: the empty one (`LOG.md`,
+# add a decided amount: Section 4.) Its policies also repeat an answer, the empty one (`LOG.md`,
 # `study_rloo_style`). A constant pays every text alike, so no proxy pays for that.
 
 # %% [markdown]
