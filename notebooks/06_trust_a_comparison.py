@@ -82,9 +82,9 @@ SETS = ["in_domain", "prompt_disjoint", "response_disjoint", "mutual_disjoint"]
 # %% [markdown]
 # ## 1. Is it paired?
 #
-# Take one of this repository's studies, called *lora*. It trains a small language model on 900
-# pairs, with LoRA (notebook 05). Each test set has 240 prompts. There are four **seeds**. A seed
-# sets the start of the training and the order of its batches.
+# Take this repository's study *lora*. It trains a small language model on 900 pairs, with LoRA
+# (notebook 05). Each test set has 240 prompts. There are four **seeds**. A seed sets the start of
+# the training and the order of its batches.
 #
 # **Predict**: BT is trained four times on the same pairs, each time with another seed. How far
 # apart are the largest and the smallest score? Compare with the paper's largest gain, .024.
@@ -109,8 +109,8 @@ alone.round(3)
 # </details>
 #
 # All four rows are the *same* method. So of two equal methods, trained once each, one can show a
-# "gain" larger than the paper's largest. (This holds here. The paper has larger models and more
-# prompts: our scatter does not make *its* gains luck.)
+# "gain" larger than the paper's largest. (The paper has larger models and more prompts:
+# our scatter does not make *its* gains luck.)
 
 # %% [markdown]
 # Now BSR ($\lambda = 10^{-3}$). It was trained with the same four seeds and scored on the same
@@ -121,7 +121,7 @@ alone.round(3)
 # lifts both.
 
 # %% [markdown]
-# How much drops out? Imagine the study repeated many times, with new seeds and prompts. Its mean
+# How much drops out? Imagine the study repeated often, with new seeds and prompts. Its mean
 # difference would scatter. The standard deviation of this scatter is the **standard error**.
 #
 # A **95% interval** reaches a few standard errors to each side of the mean. It is made to hold the
@@ -129,8 +129,8 @@ alone.round(3)
 #
 # The next cell computes two half-widths (how: Section 2). *Paired* is that of the paired
 # differences. *Unpaired* treats the scores as if BSR had used other seeds and prompts. Then each
-# method has its own luck, and the two variances add up. So do the squared half-widths, if each is
-# the same number of standard errors.
+# method has its own luck, and variances add up. So do squared half-widths, if each is as many
+# standard errors. The last column compares standard errors.
 
 # %%
 def half_width(x):  # (seeds, prompts) -> half of the 95% interval
@@ -142,7 +142,9 @@ scores = {test: (per_prompt("bt", test), per_prompt("bsr", test)) for test in SE
 halves = pd.DataFrame({test: (math.hypot(half_width(x), half_width(y)), half_width(y - x))
                        for test, (x, y) in scores.items()}, index=["unpaired", "paired"]).T
 halves["times narrower"] = halves.unpaired / halves.paired
-halves.round({"unpaired": 3, "paired": 3, "times narrower": 1})
+errors = [[statistics.two_way_interval(z)[3] for z in (x, y, y - x)] for x, y in scores.values()]
+halves["error: times smaller"] = [math.hypot(x, y) / paired for x, y, paired in errors]
+halves.round({"unpaired": 3, "paired": 3, "times narrower": 1, "error: times smaller": 1})
 
 # %% [markdown]
 # The figure is of response-disjoint. Is a prompt that is hard for BT hard for BSR (left)? Is a seed
@@ -171,8 +173,9 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 
 # %% [markdown]
 # **What to see.** Left: the dots lie near the line. Prompts differ far more than the two methods
-# do. Middle: the two seeds that are highest for BT are highest for BSR. Right: without what both
-# share the interval shrinks.
+# do. Middle: the two seeds that are highest for BT are highest for BSR. Right: the interval
+# shrinks. The standard error shrinks more (table's last column): a paired interval reaches more
+# of them (why: Section 3).
 #
 # **Answer: subtract partner from partner. What both methods share drops out, and on our four sets
 # the interval gets 2.2 to 5.9 times narrower.**
@@ -203,7 +206,7 @@ figure.suptitle("Response-disjoint: pairing makes the interval "
 
 # %% [markdown]
 # Seed means, all over the same prompts, do not show how prompts scatter. Nor do prompt means show
-# how seeds scatter. So an interval may count less than all three terms.
+# how seeds scatter.
 #
 # | interval | computed from | counts |
 # |---|---|---|
@@ -299,13 +302,13 @@ reach = 1.96 * math.sqrt(part[1:].sum() / part.sum())
 print(f"prompts alone: {reach:.2f} standard errors; {math.erf(reach / math.sqrt(2)):.0%} hold zero")
 
 # %% [markdown]
-# **What to see.** Over prompts alone 16 of 100 intervals miss the truth, not 5. The table of shares
-# said so. From 240 numbers an interval reaches 1.96 of the standard errors that it counts. It
-# counts prompts and rest, .54 of the variance. So it reaches $1.96 \cdot \sqrt{.54} = 1.44$ true
-# standard errors, and 85% hold zero.
+# **What to see.** Over prompts alone 16 of 100 intervals miss the truth, not 5. From 240 numbers an
+# interval reaches 1.96 of the standard errors that it counts. It counts prompts and rest, .54 of
+# the variance. So it reaches $1.96 \cdot \sqrt{.54} = 1.44$ true standard errors, and 85% hold
+# zero.
 #
 # Over seeds alone all is well, because *here* prompts make only a twentieth of the variance. Over
-# both 97 of 100 hold zero: in doubt the larger error is taken. (Sections 7 and 8, second reading.)
+# both 97 of 100 hold zero: here it is a little too wide (Sections 7 and 8).
 #
 # **Answer: an interval speaks only of the luck that it counts. Quote the one over seeds and
 # prompts.**
@@ -316,13 +319,13 @@ print(f"prompts alone: {reach:.2f} standard errors; {math.erf(reach / math.sqrt(
 # A study *finds* a difference if its interval excludes zero. Section 2's, on response-disjoint,
 # holds zero, so it found none. Is there none, or could the study not find it?
 #
-# Put a difference in, and see: add a known one to each of Section 2's made-up studies. The share
-# that finds it is the study's **power**. Let us ask for a power of .80, four studies of five.
+# Add a known difference to each of Section 2's made-up studies. The share that finds it is the
+# study's **power**. Let us ask for a power of .80, four studies of five.
 
 # %% [markdown]
 # Textbooks say: it takes 2.8 standard errors, if their size is known. An estimate above 1.96 of
-# them is then a find. And four of five estimates lie above the truth less .84 of them, here above
-# 2.8 - .84 = 1.96.
+# them is then a find. And four of five estimates, if normal, lie above the truth less .84 of them,
+# here above 2.8 - .84 = 1.96.
 #
 # How far does *our* interval reach?
 
@@ -371,8 +374,10 @@ axis.text(0.0005, 0.75, "four of five")
 axis.text(0.0225, 0.84, "error known: 2.8 standard errors", color="#555555", ha="right")
 axis.text(0.0285, 0.6, "this study: four seeds, error estimated")
 plots.label(axis, "true difference (tau)", "share of 1,000 studies that find it",
-            f"To be found by four studies of five an effect must be {needed / true_error:.1f} "
-            "standard errors, not 2.8")
+            "Response-disjoint, four seeds: four studies of five find an effect of "
+            f"{needed / true_error:.1f} standard errors, not 2.8")
+upper = axis.secondary_xaxis("top", (lambda x: x / true_error, lambda x: x * true_error))
+upper.set_xlabel("true difference (standard errors)")
 
 # %%
 print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)})
@@ -391,7 +396,7 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 
 # %% [markdown]
 # The .034 supposes that seeds scatter by .011, which four seeds tell only roughly. If they scatter
-# more, it is larger, up to about four times (Section 9, second reading). So plan for more.
+# more, it is larger, up to about four times (Section 9).
 #
 # **Answer: on response-disjoint .034 of tau, if .011 is right. That is 4.2 standard errors, not
 # 2.8.**
@@ -425,7 +430,8 @@ print("power by true difference:", {x: float(power(x)) for x in (0, 0.01, 0.024)
 
 # %% [markdown]
 # The next cell reads the four intervals from the record. It counts topics as drawn, not prompts,
-# for prompts of one topic are alike. (Prompt-disjoint's ± .013 becomes ± .016.)
+# for prompts of one topic are alike. (Prompt-disjoint's ± .013 becomes ± .016,
+# response-disjoint's ± .026 stays.)
 
 # %%
 def ends_of(study):  # mean, low and high of BSR minus BT on each set; accuracy doubled
@@ -482,9 +488,9 @@ plots.label(axis, "BSR minus BT (tau; in-domain: accuracy, doubled)", "",
 
 # %% [markdown]
 # *lora* has twelve intervals: BSR's four and eight of two other penalties (centering and L2, 03).
-# It is one of eight studies here that train the language model with three seeds or more. (With
-# fewer, the record has no interval over seeds.) Count each penalty against BT on each set, dev sets
-# (kept for choices) and labels of people included: 160 intervals.
+# It is one of eight studies here that train the language model with three seeds or more (Sections
+# 10 and 11). Count each penalty against BT on each set, dev sets (kept for choices) and labels of
+# people included: 160 intervals.
 #
 # An interval above zero is a *gain*, one below it a *cost*.
 #
@@ -529,13 +535,13 @@ plots.label(axis, "method minus BT (tau; accuracy, doubled)", "",
             f"chance alone gives {0.025 * len(counted):.0f} of each")
 
 # %% [markdown]
-# 18 of 160 exclude zero, where one in twenty gives 8. 17 are costs, one is a gain. They lie in four
+# 18 of 160 exclude zero, where one in twenty gives 8. 17 are costs, one a gain. They lie in four
 # studies, none in *lora*.
 #
 # Are 18 more than chance? If no difference is real and each interval errs by itself, 18 or more
 # have a probability of .001. But intervals of one study share BT's runs. If all of a study's err at
-# once, it is .16 (both: Section 11, second reading). So number and side suggest real costs, but do
-# not show which.
+# once, it is .16. So the number alone does not tell. Number and side together suggest costs, but do
+# not show which (Section 11).
 #
 # **Answer: count every interval: of our 160, chance alone makes about eight "findings". So name one
 # difference and its sign, and test it with new seeds, on new prompts where you can.**
@@ -566,8 +572,7 @@ checks.check_chance_of_agreement(chance_of_agreement);
 # difference, perhaps negative: compare sizes.
 #
 # Then run the cell below. What does a study like ours report, on average, when .01 is true, and
-# when .02 is? One reports .024. Can you tell which of the two is true? (It is not the paper's .024:
-# the paper has more prompts.)
+# when .02 is? One reports .024. Can you tell which of the two is true?
 #
 # <details><summary>Hint</summary>
 #
@@ -632,7 +637,8 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# 1. The luck of each method's own seeds: it does not cancel.
+# 1. All three kinds of luck of Section 2. Only what a prompt adds to *both* scores drops out. The
+#    seeds' luck is now each method's own.
 # 2. The seeds' scatter, $V_\text{seed}/S$: add seeds.
 # 3. The one over both. The other speaks of these seeds only.
 # 4. Yes, at 95%. Power is for planning; afterwards the ends speak.
@@ -644,7 +650,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 #
 # | In your run, watch | Here | If not, or next |
 # |---|---|---|
-# | 1. paired half-width | 2.2 to 5.9 times narrower | share prompts and seeds |
+# | 1. paired half-width | 2.2 to 5.9 times narrower | share prompts; seeds if they correlate |
 # | 2. scatter of the seeds | .011, from four | large: more seeds |
 # | 3. smallest difference found | response-disjoint .034 | plan for more |
 # | 4. the interval's ends | *lora*: tau within ± .05 | one outside: undecided |
@@ -656,8 +662,7 @@ pd.DataFrame.from_dict(verdicts, orient="index")
 # **A study never shows "no difference". It excludes differences: those outside its paired interval
 # over seeds *and* prompts.**
 #
-# Ask before the run what it could find: here, on response-disjoint, four seeds need 4.2 standard
-# errors, not 2.8.
+# Ask before the run what it could find.
 #
 # Next: **07 · How do you show that a reward model over-optimizes?**
 
@@ -770,18 +775,18 @@ print(f"{freedom:.1f} degrees, rounded down: t is {metrics.t_quantile(freedom):.
 
 # %% [markdown]
 # Between Section 1's unpaired and paired interval lies a third: only the prompts are shared. Then
-# the seeds of both methods add to the variance of the difference. We count them alone, so this
-# half-width is a little too small. (On response-disjoint prompts make only a twentieth of the
-# variance even where seeds are shared, too.) Two methods with four seeds each have six degrees of
-# freedom: $t$ is 2.45. With seeds shared, too, three are left where seeds dominate.
+# the seeds of both methods add to the variance of the difference, and its prompts' term stays. Two
+# methods with four seeds each have six degrees of freedom: $t$ is 2.45. With seeds shared, too,
+# three are left where seeds dominate.
 #
 # **Predict**: which narrows the interval more, shared prompts or shared seeds? Can shared seeds
 # make it wider?
 
 # %%
 def over_seeds(x, y):  # half-width with shared prompts: the seeds of the two are independent
-    error = math.hypot(x.mean(1).std(ddof=1), y.mean(1).std(ddof=1)) / math.sqrt(len(x))
-    return metrics.t_quantile(2 * len(x) - 2) * error
+    seeds = (x.mean(1).var(ddof=1) + y.mean(1).var(ddof=1)) / len(x)
+    prompts = deviations(y - x)[1] ** 2 / x.shape[1]
+    return metrics.t_quantile(2 * len(x) - 2) * math.sqrt(seeds + prompts)
 
 
 pd.DataFrame({
@@ -790,12 +795,13 @@ pd.DataFrame({
     "prompts and seeds shared": halves.paired,
     "correlation of the seed means": {test: np.corrcoef(x.mean(1), y.mean(1))[0, 1]
                                       for test, (x, y) in scores.items()},
+    "scatter of the seeds, paired": {test: deviations(y - x)[0] for test, (x, y) in scores.items()},
 }).loc[SETS].round(3)
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# That differs by set. On response-disjoint prompts narrow it 1.5 times, then seeds 2.3 times,
+# That differs by set. On response-disjoint prompts narrow it 1.5 times, then seeds 2.4 times,
 # although $t$ grows.
 #
 # On mutual-disjoint shared seeds make it *wider* (.019 to .023). The seed means hardly correlate,
@@ -803,6 +809,9 @@ pd.DataFrame({
 # </details>
 #
 # So share prompts. Sharing as few as four seeds pays only if their means correlate.
+#
+# (Prompt-disjoint's scatter of zero is a negative estimate of $V_\text{seed}$, cut: its error is
+# the one over prompts. Section 1's 5.9 rests on that.)
 
 # %% [markdown]
 # ## 8. Does the interval over both hold in other worlds?
@@ -904,8 +913,8 @@ plots.label(axis, "prompts", "smallest difference found\nin 4 of 5 studies (tau)
 # answer has a line about something else). $\lambda$ is $10^{-3}$, in *postscript* $10^{-2}$. No
 # rule made before the runs picked these four.
 #
-# The columns of $d_{ij}$ are topics, each weighed by its number of prompts. (*judged* names none:
-# there they stay prompts.)
+# As in Section 4 the columns of $d_{ij}$ are topics, each weighed by its number of prompts.
+# (*judged* names none: there they stay prompts.)
 #
 # **Predict**: how many of these 16 intervals hold zero? How many of those lie within ± .05?
 
