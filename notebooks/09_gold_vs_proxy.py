@@ -770,7 +770,7 @@ frame({reward: sure(circles(reward), circles("random numbers")) | {
 # *Gold + error* adds about a sd, as BT's and BSR's models do, and is undecided by both rules. Nor
 # would an addition prove knowledge of gold: a policy can climb any consistent reward.
 #
-# *Gold + trick* is known to be wrong. Yet its policies gained gold as gold's own did. Seed 1 found
+# *Gold + trick* is known to be wrong. Yet its policies gained as gold's own did. Seed 1 found
 # the trick, in 91 of 112 answers. But gold reads "!" as a full stop and takes nothing off:
 # condition 2 fails.
 #
