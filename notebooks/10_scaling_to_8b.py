@@ -109,8 +109,8 @@ assert big.batch_size % big.bsr_group_size == 0, "groups are runs of pairs: they
 # In the paper's official code a group is what one GPU computes at a time: 16 pairs. Here a line of
 # the config says it. So a batch of 128 pairs has 8 groups, and their penalties are averaged.
 #
-# **Answer: `token_budget` and `gradient_checkpointing` say how a step is computed. `bsr_group_size`
-# says which loss it is.**
+# **Answer: `token_budget` and `gradient_checkpointing` say how a step is computed. `dtype` rounds
+# it. `bsr_group_size` says which loss it is.**
 
 # %% [markdown]
 # ## 2. Where do the gigabytes go?
@@ -147,9 +147,8 @@ pd.DataFrame({"GPUs": gpus, "GB each": (cut / gpus + activations) / 1e9}).round(
 # Three: two miss it by 11 GB. Each of 16 needs 35 GB, of which 27 are activations.
 # </details>
 #
-# What shrinks activations? A GPU computes one micro-batch at a time, and keeps that one's
-# activations alone. So smaller micro-batches do. More GPUs do not, as long as a GPU's part of the
-# batch fills a micro-batch.
+# A GPU computes one micro-batch at a time, and keeps that one's activations alone. So more GPUs do
+# not shrink them, as long as a GPU's part of the batch fills a micro-batch.
 #
 # **Answer: more GPUs share out what belongs to weights. Activations belong to the tokens that a GPU
 # computes at a time: smaller micro-batches shrink them.**
@@ -160,8 +159,8 @@ pd.DataFrame({"GPUs": gpus, "GB each": (cut / gpus + activations) / 1e9}).round(
 # *Each GPU computes its own pairs of the batch. Can each take the loss of these alone, and the
 # losses be averaged?*
 #
-# With BT, yes. Its loss is a mean over pairs. With equally many pairs on each GPU (or else weighted
-# by their pairs), the mean of the GPUs' means is the batch's mean.
+# With BT, yes. Its loss is a mean over pairs. With equally many pairs on each GPU, the mean of
+# the GPUs' means is the batch's mean.
 #
 # But BSR squares a group's mean. A GPU that holds only a part of the group has another mean.
 
@@ -172,10 +171,10 @@ pd.DataFrame({"GPUs": gpus, "GB each": (cut / gpus + activations) / 1e9}).round(
 #
 # The obvious way is this: each GPU squares the mean of what it has, and the penalties are averaged.
 # We try it with a batch of eight pairs that is one group. GPU 1 holds four of them, GPU 2 the other
-# four. The next cell writes down the rewards, a pair in brackets, and prints their means.
+# four. The next cell has the rewards, a pair in brackets, and prints their means.
 
 # %%
-from bsr_lite.losses import bsr_penalty
+from bsr_lite.losses import bsr_penalty, bt_loss
 
 LAMBDA = 0.1
 values = torch.tensor([[0.9, 0.3], [0.4, -0.2], [0.1, -0.5], [0.5, 0.1],  # GPU 1
@@ -191,7 +190,7 @@ print("mean of all, of each half:", *(f"{v.mean():.2f}" for v in (values, values
 # $2G$ rewards.)
 
 # %% [markdown]
-# This cell computes both gradients. `penalty` is that of the whole batch, `halves` the obvious way.
+# This cell computes both gradients: by `penalty` the whole batch's, by `halves` the obvious way's.
 
 # %%
 def penalty(rewards):  # (B, 2), one group
@@ -254,7 +253,7 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
 # 128 pairs, and one micro-batch a GPU:
 #
 # - On 8 GPUs $G$ is 16. That is the recipe's, which our config copies.
-# - On 64 GPUs $G$ is 2, an eighth of the recipe's. So the level weighs an eighth.
+# - On 64 GPUs $G$ is 2. So the level weighs an eighth.
 #
 # **Answer: no. Averaged penalties are BSR with a smaller group. How the work is split becomes a
 # hyperparameter that nobody chose.**
@@ -269,8 +268,8 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
 # $$\frac{dL}{dw} = \sum_j \frac{dL}{dr_j}\cdot\frac{dr_j}{dw}.$$
 #
 # In words: the first factor needs all rewards, but no network. The second needs the network, but
-# only answer $j$ and its prompt. So GPUs must share rewards, and nothing else, before they go
-# backward. Rewards are few: 128 pairs have 256, a kilobyte.
+# only answer $j$ and its prompt. So before they go backward, GPUs need share only rewards. These
+# are few: 128 pairs have 256, a kilobyte. (For BSR a group's sum would do. Rewards serve any loss.)
 
 # %% [markdown]
 # A process of a training is called a **rank**. Normally there is one a GPU. A step of the library
@@ -284,7 +283,8 @@ plots.label(axis, "pair", f"move of each of a pair's two\nrewards ($\\lambda = {
 
 # %% [markdown]
 # Several micro-batches' activations would not fit at once. So a rank with several keeps none in
-# step 1, and computes each forward once more in step 4.
+# step 1, and computes each forward once more in step 4. With checkpointing that is about a quarter
+# more work (Section 10).
 #
 # In the picture two ranks have four pairs each.
 
@@ -327,46 +327,54 @@ states[..., 0] += torch.tensor([[1.0]] * 4 + [[-1.0]] * 4)
 weights = torch.ones(5, dtype=torch.float64, requires_grad=True)
 
 # %% [markdown]
-# `plain` is the whole batch's gradient, computed in one piece. `summed` follows the five steps. Two
-# ranks with two micro-batches each are four parts of two pairs. In step 4 each part multiplies its
-# rewards by its slice of $dL/dr$, held fixed, and adds them up. The gradient of this sum is the
-# part's share of the chain rule's.
+# The loss is BT plus the penalty. `plain` is the whole batch's gradient, computed in one piece.
+# `summed` follows the five steps. Two ranks with two micro-batches each are four parts of two
+# pairs. In step 4 each part multiplies its rewards by its slice of $dL/dr$, held fixed, and adds
+# them up. The gradient of this sum is the part's share of the chain rule's.
 
 # %%
-plain = gradient(penalty(states @ weights), weights)
+def bsr(rewards, added=penalty):
+    return bt_loss(rewards[:, 0], rewards[:, 1]) + added(rewards)
 
+
+def backward(slices):  # steps 4, 5
+    return sum(gradient((states[part] @ weights * slices[part]).sum(), weights)
+               for part in torch.arange(8).split(2))
+
+
+plain = gradient(bsr(states @ weights), weights)
 exchanged = (states @ weights).detach().requires_grad_()  # steps 1, 2: numbers without a network
-dL_dr = gradient(penalty(exchanged), exchanged)  # step 3, (8, 2)
-summed = sum(gradient((states[part] @ weights * dL_dr[part]).sum(), weights)  # steps 4, 5
-             for part in torch.arange(8).split(2))
+dL_dr = gradient(bsr(exchanged), exchanged)  # step 3, (8, 2)
+summed = backward(dL_dr)
 torch.testing.assert_close(summed, plain)
 
 # %% [markdown]
-# The assertion holds: the five steps give the whole batch's gradient. Step 5 is easy to get wrong,
-# as PyTorch's own data parallelism *averages* the ranks' gradients.
+# Step 5 is easy to get wrong, as PyTorch's own data parallelism *averages* the ranks' gradients.
 #
-# The next cell compares three ways with `plain`: the five steps, the obvious way of Section 3, and
-# the five steps with an average in place of the sum.
+# The next cell compares four ways with `plain`: the five steps, Section 3's obvious way, the five
+# steps with an average in step 5, and the five steps with the other rank's slice in step 4.
 #
-# **Predict**: how far is each off, as a share of the right gradient? For one of the three you must
-# compute it: which?
+# **Predict**: two of the four you know without computing. Which, and how far off are they, as a
+# share of the right gradient?
 
 # %%
-split = gradient(halves(states @ weights), weights)
-off = [((found - plain).norm() / plain.norm()).item() for found in (summed, split, summed / 2)]
+split = gradient(bsr(states @ weights, halves), weights)
+off = [((found - plain).norm() / plain.norm()).item()
+       for found in (summed, split, summed / 2, backward(dL_dr.roll(4, 0)))]
 print("gradient of the weights, off from the whole batch's:\n"
       f"rewards exchanged {off[0]:.0e}\neach half alone {off[1]:.0%}\n"
-      f"averaged instead of summed {off[2]:.0%}")
+      f"averaged instead of summed {off[2]:.0%}\nthe other rank's slice {off[3]:.0%}")
 assert off[0] < 1e-12, "slices of dL/dr add up to the whole batch's gradient"
-assert off[1] > 0.1, "averaging penalties of halves is another loss"
+assert min(off[1:]) > 0.1, "another loss, an average and a wrong slice must be noticed"
 
 # %% [markdown]
 # With the sum the difference is rounding. The average over two ranks is half of the sum, always.
-# How far halves are off depends on the rewards we drew: here by twice the right gradient.
+# How far the other two are off depends on the rewards we drew.
 #
-# The *loss* hardly shows that gradients were averaged. At the first step no weight has moved yet.
-# Later AdamW divides by the gradient's size, and so undoes the half (Exercise 2 runs it). The
-# gradient's *norm*, its length, shows it. So the next section compares both.
+# The *loss* hardly shows that gradients were averaged. At first no weight has moved yet. Later
+# AdamW divides by the gradient's size, and so undoes the half (Exercise 2 runs it). The gradient's
+# *norm*, its length, shows it. So the next section compares both. And the half matters: by default
+# the library cuts a norm above 1 down to 1 (`max_grad_norm`), a halved norm too late.
 #
 # **Answer: exchange the rewards, take $dL/dr$ of the whole batch, and sum the gradients. Then the
 # split is exact, to rounding.**
@@ -409,7 +417,7 @@ def run(*command):
     assert done.returncode == 0, done.stderr[-2000:]
 
 # %% [markdown]
-# This cell trains three times. It reads what each run wrote down at every step.
+# This cell trains three times, and reads each run's record.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -442,21 +450,18 @@ both = pd.concat({"two processes": error, "groups of 4": control}, axis=1)
 both.rename(columns=lambda name: name.removeprefix("train/")).map("{:.1g}".format)
 
 # %% [markdown]
-# **What to see.** Two processes differ from one by less than three millionths: rounding, with one
-# micro-batch a process or two. The control lies far above the limit at every step.
+# **What to see.** Two processes differ from one by less than three millionths: rounding. The norm
+# sums millions of squares, here in another order, and so loses more digits. The control lies far
+# above the limit at every step.
 #
 # Judge by step 1, where all runs still have the same weights. There *one*'s penalty is
 # $.01 \cdot 8 \cdot 1.1^2 = .10$. Groups of 4 halve it, and .05 is 7% of the loss. They halve the
 # penalty's gradient, too. The norm is off by half, so nearly all of the first gradient is the
 # penalty's.
-#
-# Were every group's mean zero, so would be the penalty, with any $G$. Then the wrong loss would
-# pass.
 
 # %% [markdown]
 # What did this test not cover? It ran 2 layers on a CPU, without `bfloat16` and checkpointing. No
-# two GPUs have run this code, so the limit is a CPU's. And its control changes the group; none
-# averages gradients (Exercise 2 does, with five weights).
+# two GPUs have run this code, so the limit is a CPU's. And no control averages gradients.
 #
 # **Answer: yes, on a CPU, with weights cut by FSDP2 and pairs by micro-batches. And the test
 # notices a wrong group.**
@@ -467,12 +472,12 @@ both.rename(columns=lambda name: name.removeprefix("train/")).map("{:.1g}".forma
 # *What do you check before the first 8B run, and how do you start it?*
 #
 # Suppose a bug: each GPU squares the mean of its own pairs. On eight GPUs the training would look
-# healthy: groups have about 16 pairs, only other ones. On 64 they would have 2. In this order:
+# healthy: groups have about 16 pairs, only other ones. In this order:
 #
 # 1. Repeat Section 5 on one GPU and on two: remove `CUDA_VISIBLE_DEVICES` from `run`. There two
 #    GPUs share one group, so a wrong mean shows. Start with the limit 1e-4. Whatever you find, the
 #    control must lie far above.
-# 2. Check `bfloat16`, in which a GPU computes attention in another way (how: Section 9).
+# 2. `bfloat16` is a check of its own: Section 9, in the second reading.
 # 3. Count the memory, and train: the two commands below.
 
 # %% [markdown]
@@ -490,8 +495,8 @@ both.rename(columns=lambda name: name.removeprefix("train/")).map("{:.1g}".forma
 # Llama is gated: accept its licence, then `hf auth login`. A checkpoint takes 90 GB of disk (same
 # lines), and there are two while one is replaced.
 #
-# **Answer: first compare one GPU with two, in fp32, beside a control that must fail. Then check
-# `bfloat16`, count, and train.**
+# **Answer: first compare one GPU with two, in fp32, beside a control that must fail. Then count the
+# memory, and train.**
 
 # %% [markdown]
 # ## Exercises
@@ -518,8 +523,8 @@ def first_stage(weights, gpus, activations, card):
 checks.check_first_stage(first_stage);
 
 # %% [markdown]
-# **2.** *Which bug is it?* The next cells train Section 4's five weights by AdamW for three steps,
-# on two ranks in one process: rightly, and with each of three bugs.
+# **2.** *Which bug is it?* The next cells train Section 4's five weights on the penalty alone, by
+# AdamW for three steps, on two ranks in one process: rightly, and with each of three bugs.
 #
 # 1. Each rank squares the mean of its own pairs.
 # 2. In step 5 the ranks' gradients are averaged.
@@ -550,7 +555,7 @@ wrong.sort_values("gradient norm, step 1").set_axis(list("ABC")).round(2)
 # %% [markdown]
 # Which row is which bug? Then write `bug`, for any number of `ranks`. It gets the first step's loss
 # and gradient norm, as such multiples. Return the bug's number, 0 if both are right (within Section
-# 5's 1e-4), and -1 if none of these fits.
+# 5's 1e-4), and -1 if none of these fits. Assume at most one bug.
 #
 # Last, without code: a program has bugs 2 and 3. What do both numbers say? What was the split for?
 #
@@ -606,8 +611,8 @@ checks.check_bug(bug);
 # A way to split a training may change memory and time, never the loss. Test it against the plain
 # way, beside a control that must fail.
 #
-# **To a colleague**: *BSR squares a group's mean. Whatever shares a group must share its rewards,
-# or the way you split the work becomes a hyperparameter that nobody chose.*
+# **To a colleague**: *BSR squares a group's mean. Whatever holds a part of the group must know
+# that mean, or the way you split the work becomes a hyperparameter that nobody chose.*
 
 # %% [markdown]
 # ## Second reading
@@ -681,17 +686,17 @@ plots.label(axis, "memory of one GPU (GB), without CUDA's own", "",
 # %% [markdown]
 # **What to see.** With fewer tokens only the activations shrink: 46.7 GB become 26.8. With more
 # GPUs weights, gradients and averages shrink to an eighth. What is gathered shrinks in neither.
-# (Section 6's 47.3 GB are the first bar with CUDA's own memory. Section 2 left out what is
-# gathered, and took 8.0 billion weights. The reward model has 7.5, as Section 10 prints: it lacks
-# Llama's output matrix.)
+# (Section 6's 47.3 GB are the first bar with .6 GB assumed for CUDA's own. Section 2 left out what
+# is gathered, and took 8.0 billion weights. The reward model has 7.5, as Section 10 prints: it
+# lacks Llama's output matrix.)
 #
 # On 64 GPUs each holds 2 pairs, at most 8,192 tokens. So there a budget of 32,768 gives the third
 # bar as well: a micro-batch is never larger than a GPU's part of the batch.
 
 # %% [markdown]
 # How far can you trust the bars? Nobody has measured them, neither for 8B nor on several GPUs. On
-# one H100 the small model's activations were .2 to 1.6% above their count. That was without
-# checkpointing, and with this code's earlier attention
+# one H100 the small model's activations were .2 to 1.6% above their count. That was up to 8,192
+# tokens, without checkpointing, and with this code's earlier attention
 # (`data/runs/gpu_nvidia-h100-80gb-hbm3`). CUDA's own memory came on top, .8 GB. So leave room.
 
 # %% [markdown]
