@@ -17,8 +17,8 @@
 # Rewards after loading must agree with those before saving. A trained model's accuracy must differ
 # from a random one's. A mean reward of 300 needs a scale.
 #
-# The **first reading** has one section for each kind. The **second reading**, at the page's end,
-# has five more symptoms, and what the first leaves open.
+# The **first reading** has one section for each kind. The **second reading** has five more
+# symptoms, and what the first leaves open.
 
 # %% [markdown]
 # After the first reading you can
@@ -89,8 +89,8 @@ RUNS, POCKET = Path(tempfile.mkdtemp()), "data/pocket/pocket.jsonl.gz"
 #
 # Our reward model has two parts. The **backbone**, the first four layers of a small language
 # model, turns a prompt with its answer into a vector $h$, the hidden state at the last token. The
-# **head** is a vector $W_p$ of $H = 576$ weights. The reward is $r = W_p \cdot h$ (Eq. 2). The
-# backbone stays as it is, and only the head is trained.
+# **head** is a vector $W_p$ of $H = 576$ weights. The reward is $r = W_p \cdot h$ (Eq. 2). Only the
+# head is trained.
 
 # %% [markdown]
 # The data are lesson 01's pocket world: of each prompt we take the best and the worst answer. 80
@@ -121,8 +121,7 @@ seen, new = states(train), states(pairs)
 
 # %% [markdown]
 # `fitted` trains a head, from the head `start` on. To the loss it adds .05 times the squared
-# distance from `start`, the **pull**. Without the pull many heads would fit equally well: 80 pairs
-# are few for 576 weights.
+# distance from `start`, the **pull**. Without it many heads would fit: 80 pairs for 576 weights.
 
 # %%
 def fitted(states, start, loss, **options):
@@ -170,36 +169,36 @@ assert all(well), "the control: no check says broken"
 # %% [markdown]
 # Sections 1 to 3 explain what the lines hold.
 #
-# How does *accuracy* come to its verdict? It knows two rules that are blind to quality. "The longer
-# answer wins" ranks .31 of the pairs rightly, so "the shorter answer wins" ranks .69.
+# The check *accuracy* knows two rules that are blind to quality. "The longer answer wins" ranks .31
+# of the pairs rightly, so "the shorter answer wins" ranks .69.
 # - *ok*: the whole interval, here .83 to .98, lies above both rules.
 # - *broken*: the whole interval lies below .5.
 # - *look*: all else.
 #
-# **The answer**: of a model that is well each check says *ok*. So a *broken* means something.
+# **The answer**: of a model that is well each check says *ok*.
 
 # %% [markdown]
 # ## 1. "My rewards are around 300", "All my rewards are negative"
 #
-# Kind: *needs a scale*. To bring the first symptom about, we add 300 to every reward of the healthy
-# model. For the second we subtract 8.
+# Kind: *needs a scale*. We add 300 to every reward of the healthy model, or subtract 8.
+# Last, we store the raised rewards in 16 bits (*bfloat16*).
 #
 # **Predict**: what happens to the accuracy, and to the Bradley-Terry loss?
 
 # %%
 brief = partial(doctor.tell, advice=False)  # the finding alone, not what to do
-raised, lowered = (judged(new @ healthy + move) for move in (300, -8))  # break
-for name, found in (("before", scores), ("300 more", raised), ("8 less", lowered)):
-    loss = preference_loss("bt", *torch.tensor(found["rewards"]).unbind(1))
-    print(f"---- {name}: Bradley-Terry loss {loss:.3f}")
-    brief(doctor.level, found)
-    brief(doctor.accuracy, found)
+coarse = (new @ healthy + 300).bfloat16().float()  # to 16 bits and back
+for name, r in (("before", new @ healthy), ("300 more", new @ healthy + 300),  # break
+                ("8 less", new @ healthy - 8), ("300 more, in bfloat16", coarse)):
+    print(f"---- {name}: Bradley-Terry loss {preference_loss('bt', *r.unbind(1)):.3f}")
+    brief(doctor.level, judged(r))
+    brief(doctor.accuracy, judged(r))
+print("only", *coarse.unique().int().tolist(), "left, pairs tied:", int((coarse.diff() == 0).sum()))
 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Nothing happens to either. Both see only the difference $r_w - r_l$. What is added to both
-# rewards cancels.
+# Nothing, in 32 bits: both see only the difference $r_w - r_l$.
 # </details>
 #
 # Is 300 large? The check *level* takes as its scale the **distance to pair mean**: how far a reward
@@ -211,21 +210,22 @@ for name, found in (("before", scores), ("300 more", raised), ("8 less", lowered
 # At 300 both hold. At -8, six distances, only the second does.
 
 # %% [markdown]
-# Neither changes the ranking, so the check never says *broken*. Zero matters where a fixed number
-# meets the rewards. A program that accepts answers with a reward above 0 accepts all of them at
-# 300, and none at -8. The cure: subtract the mean from all rewards.
+# Zero matters where a fixed number meets the rewards: a program that accepts rewards above 0
+# accepts all at 300, and none at -8. Then subtract the mean.
 #
-# **The answer**: a level of 300, or below zero, is no illness, unless a fixed number meets the
-# rewards.
+# In bfloat16 numbers near 300 are 2 apart. So pairs tie, and accuracy falls to .77. Then use 32
+# bits.
+#
+# **The answer**: in 32 bits a level of 300, or below zero, is no illness, unless a fixed number
+# meets the rewards.
 
 # %% [markdown]
 # ## 2. "The loss falls, but accuracy stays at 50%"
 #
-# Kind: *must differ*. The accuracy must differ from that of a model that has learned nothing.
+# Kind: *must differ*, from a model that has learned nothing.
 #
-# We bring the symptom about by a fault in the training labels. Somebody has put the two answers of
-# each training pair into alphabetical order. Now *chosen* is the answer that comes first in the
-# alphabet.
+# The fault: somebody has put the two answers of each training pair into alphabetical order. Now the
+# first one is *chosen*.
 #
 # With these labels we train a head, called *alphabet*. **Predict** its accuracy on the training
 # pairs with these labels, and on the new pairs, whose labels are right.
@@ -262,7 +262,7 @@ for pair in handed[5:9]:
 # On the new pairs it gets .56. Healthy, trained with the right labels, gets .98 and .92.
 #
 # So the gap from .84 to .56 is the alarm. It does not show *what* is wrong: overfitting can look
-# like this, too. The labels do: in all 80 pairs, as in the four printed, *chosen* comes first.
+# like this, too. The labels do: in all 80 pairs *chosen* comes first.
 
 # %% [markdown]
 # ### What does a head get that has learned nothing?
@@ -321,23 +321,30 @@ assert outside == {"coins": ["untrained", "healthy"], "random heads": ["healthy"
 # something was learned, nor that nothing was.
 #
 # The *band* is not the *interval*. The interval: what would other *pairs* give this head? The band:
-# what do other *heads* get on these pairs? The accuracy, too, is on these pairs: so compare it, not
-# its interval, with the band. The doctor has no band: its *ok* is not enough.
+# what do other *heads* get on these pairs? Band and accuracy are both of these 48 pairs: compare
+# those two. The doctor has no band: its *ok* is not enough.
 
 # %% [markdown]
 # ### Has it learned the alphabet?
 #
 # If so, it should do well on the new pairs once these are in alphabetical order, too. We call them
-# the *sorted pairs*. But what it gets there may be the luck of its start. So we train five more
-# alphabet heads, each from another random head.
+# the *sorted pairs*. But it may be luck of the start: so we train five more alphabet heads, each
+# from another random head. Or of the labels: so we train 100 heads from our start, each with labels
+# tossed by coins.
 #
-# **Predict**: will the six end near where they began, or near each other?
+# **Predict**: will the six alphabet heads end near where they began, or near each other?
 
 # %%
 flip_new = torch.tensor([pair.chosen > pair.rejected for pair in pairs])
 order = torch.where(flip_new[:, None], -differ, differ)  # (P, H), of the sorted pairs
-reach_sorted = (order @ heads > 0).float().mean(0).quantile(torch.tensor([0.025, 0.975]))
-print("sorted pairs: 95% of random heads get {:.2f} to {:.2f}".format(*reach_sorted))
+coins = torch.rand(100, len(seen), generator=torch.Generator().manual_seed(0)) < 0.5
+tossed = torch.stack([fitted(torch.where(coin[:, None, None], seen.flip(1), seen), start, "bsr",
+                             bsr_lambda=0.1) for coin in coins], 1)  # (H, 100)
+reach_sorted, reach_tossed = (
+    (order @ some > 0).float().mean(0).quantile(torch.tensor([0.025, 0.975])).tolist()
+    for some in (heads, tossed))
+print("sorted pairs: 95% of random heads get {:.2f} to {:.2f},".format(*reach_sorted))
+print("of heads trained with tossed labels {:.2f} to {:.2f}".format(*reach_tossed))
 dice = torch.Generator().manual_seed(1)
 others = torch.randn(5, len(start), generator=dice) / (len(start) + 1)**0.5
 ends = [fitted(lost, head, "bsr", bsr_lambda=0.1) for head in others]
@@ -347,8 +354,10 @@ ways = [[(order @ head > 0).float().mean().item() for head in way]  # before and
 # %%
 # drawing only
 _, axis = plots.panels()
-axis.axvspan(*reach_sorted.tolist(), color="#EEEEEE", zorder=0)
+axis.axvspan(*reach_sorted, color="#EEEEEE", zorder=0)
 axis.text(0.5, -0.4, "the band: 95% of random heads", ha="center")
+axis.plot(reach_tossed, [6.1] * 2, color="#D55E00", linewidth=2)
+axis.text(0.5, 5.95, "95% after training with tossed labels", ha="center", color="#D55E00")
 for row, (before, after) in enumerate(ways):
     axis.annotate("", (after, row), (before, row), arrowprops={"arrowstyle": "->"})
     side = 1 if before < after else -1
@@ -356,9 +365,9 @@ for row, (before, after) in enumerate(ways):
         axis.plot(x, row, "o", color=color)
         axis.text(x + 0.01 * away, row, f"{x:.2f}", color=color, va="center",
                   ha="left" if away > 0 else "right")
-axis.set(xlim=(0.2, 0.85), ylim=(5.6, -0.9), yticks=range(6),
+axis.set(xlim=(0.2, 0.85), ylim=(6.5, -0.9), yticks=range(6),
          yticklabels=["our start", *(f"random head {n}" for n in range(1, 6))])
-axis.text(0.21, 0, "before training", color="#777777", va="center")
+axis.text(ways[1][0], 0.7, "before training", color="#777777", ha="center")
 axis.text(0.77, -0.4, "after", color="#D55E00")
 plots.label(axis, "share of the 48 sorted pairs ranked rightly", "",
             "Six heads begin far apart and end close together, near the band's end")
@@ -370,22 +379,21 @@ plots.label(axis, "share of the 48 sorted pairs ranked rightly", "",
 # </details>
 #
 # **What to see.** From our start alone one cannot tell: it had .71 before any training, and .73
-# after. But the six begin far apart, and all end between .67 and .73. So it is not the start that
-# brings them there: it is the labels.
+# after. But the six begin far apart, and all end between .67 and .73. So the labels bring them
+# there, not the start.
 
 # %% [markdown]
-# Do these labels teach the alphabet, or are they lucky? Two of the six lie above the sorted pairs'
-# band, by one pair of 48. But the band shows the luck of *untrained* heads. Trained heads have a
-# second luck, their labels', and all six share their 80 labels. So it stays open. Exercise 2 shows
-# how far this luck goes.
+# Do these labels teach the alphabet, or are they lucky? Of the heads with tossed labels 95% get .31
+# to .70. Of our six, four end above .70, but none above .73. And the six share their 80 labels:
+# so they count once. It stays open.
 #
-# **The answer**: read the labels. An accuracy *well* outside the band, above (healthy's .92) or
-# below, makes luck unlikely. One inside, or a hair outside, decides nothing.
+# **The answer**: read the labels. An accuracy *well* outside the band, as healthy's .92 is by a
+# tenth, makes luck unlikely. One inside, or a hair outside, decides nothing.
 
 # %% [markdown]
 # ## 3. "After loading, all scores are different"
 #
-# Kind: *must agree*. Rewards after loading must agree with those before saving.
+# Kind: *must agree*, with the rewards before saving.
 #
 # `save_pretrained` saves the object that it is called on. Here somebody calls it on the backbone.
 # So the head is not saved, and loading draws a new one: $H = 576$ numbers from $N(0, 1/(H+1))$.
@@ -449,8 +457,8 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # %% [markdown]
 # ## Exercises
 #
-# Write what the stub leaves out. A hint is folded below each task. The checker, or the next fold,
-# gives a second one. Solutions are in `notebooks/solutions/`.
+# Write what the stub leaves out. A hint is folded below each task, a second in the next fold or
+# the checker. Solutions are in `notebooks/solutions/`.
 
 # %% [markdown]
 # ### On paper: two reports
@@ -465,8 +473,8 @@ pd.DataFrame({name: [f"{r:+.2f}" for pair in rewards for r in pair]
 # %% [markdown]
 # <details><summary>Answers</summary>
 #
-# - A: one cannot tell. The .75 lies well above the band: luck is unlikely. But .72 lies within the
-#   interval: length may explain it. Judge pairs of like length.
+# - A: one cannot tell. The .75 lies a tenth above the band: luck is unlikely. But .72 lies within
+#   the interval: length may explain it. Judge pairs of like length.
 # - B: well, but ill used. The -1 lies 311 below the mean, over 600 distances: it outweighs all
 #   else. Subtract the mean first.
 # </details>
@@ -513,8 +521,8 @@ checks.check_diagnoses(diagnoses);
 # from six starts. On the new pairs all six get more than .65. "Six times is no luck", says a
 # colleague.
 #
-# Show how far luck goes. `by_chance` returns the accuracy on the new pairs, a number, of a head
-# trained from `start` as the patient's was, but with labels drawn by `dice`, a random generator.
+# `by_chance` returns the accuracy on the new pairs, a number, of a head trained from `start` as the
+# patient's was, but with labels drawn by `dice`, a random generator.
 # **Predict** the range of 95% of 100 such heads. What does it say of the six?
 
 # %% [markdown]
@@ -525,8 +533,7 @@ checks.check_diagnoses(diagnoses);
 #
 # <details><summary>Second hint</summary>
 #
-# Toss a coin for each pair, and turn the pair or not: `torch.rand(80, generator=dice) < 0.5`. The
-# rest is as in the lines above the stub.
+# Toss a coin for each pair, as Section 2 did: `torch.rand(80, generator=dice) < 0.5`.
 # </details>
 
 # %%
@@ -548,9 +555,9 @@ if by_chance(dice) is not None:
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# From about .26 to .77 (in the solution): nearly as wide as the band of random heads. All six
-# accuracies lie inside, two at the very edge. Six times is no proof: the six share their 80 labels,
-# and so these labels' luck.
+# From about .26 to .77: all six lie inside. Six times is no proof: they share one luck of labels.
+# This pattern is lucky: with seven other sizes of block not all six exceed .65. Swap the *other*
+# tens, and the six get .27 to .33. (All in the solution.)
 # </details>
 
 # %% [markdown]
@@ -579,13 +586,13 @@ if by_chance(dice) is not None:
 # %% [markdown]
 # ## What to watch, what to vary
 #
-# One row for each section. Begin with row 3: if loading has changed the model, rows 1 and 2 judge
-# another model. If a comparison fails, vary one thing at a time.
+# Begin with row 3: if loading has changed the model, rows 1 and 2 judge another one. If a
+# comparison fails, vary one thing at a time.
 
 # %%
 pd.DataFrame([
     ["rewards of 300, or below 0", "needs a scale", "mean reward with distance to pair mean",
-     "whether a fixed number meets the rewards"],
+     "whether a fixed number meets the rewards, or 16 bits tie them"],
     ["accuracy of 50%", "must differ", "your accuracy with random heads', on new pairs",
      "whether the new pairs' labels are turned as well"],
     ["other scores after loading", "must agree", "rewards before saving with those after loading",
@@ -598,7 +605,7 @@ pd.DataFrame([
 #
 # The command cannot print the band. Take Section 2's code, with *your* pairs. The random heads
 # belong on the model *before* training: often training moves the backbone, too, and its states then
-# hold what was learned. 17% to 81% is of these 48 pairs and this backbone alone.
+# hold what was learned. 17% to 81% is ours alone.
 
 # %% [markdown]
 # ## What you know now
@@ -743,7 +750,7 @@ for name, r in (("alone", alone), ("in the batch", beside)):
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# .54, about what a coin gets.
+# .54: of the .88 little is left above one half.
 # </details>
 #
 # The head was never trained at padding. So what it reads there has no meaning.
@@ -1065,7 +1072,7 @@ if checks.check_misread(misread):
 # %% [markdown]
 # ### Exercise 5
 #
-# *Two more patients*, as in Exercise 1, now with all checks. Return a list of two numbers: the
+# *Two more patients* (3 is not Exercise 2's), now with all checks. As in Exercise 1, return the
 # section of each patient's fault, or 0.
 #
 # <details><summary>Hint</summary>
