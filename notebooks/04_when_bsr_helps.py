@@ -17,9 +17,9 @@
 # which data can that be? And which of the two terms does it?
 
 # %% [markdown]
-# **First reading**: Sections 1 to 6, one rule that says when the spread term helps, and where the
-# rule ends. **Second reading**: why the level term costs, the rule as a formula, its forecasts
-# tested.
+# **First reading**: Sections 1 to 6, one rule for the weights that the spread term takes, and how
+# far it foretells tau. **Second reading**: why the level term costs, the rule as a formula, its
+# forecasts tested.
 #
 # Words from before. *Gold* is the true quality of an answer. *Tau* compares rewards with gold among
 # the answers to one prompt: 1 is the right order, 0 is guessing. Bradley-Terry (*BT*) learns only
@@ -119,8 +119,7 @@ Markdown(tables.table(["along", "`across`", "`within`", "`new`"], rows))
 # %% [markdown]
 # In each world we train eight networks with BT and eight with BSR, which is BT plus the penalty.
 # The two networks of one *seed* start alike and see the same pairs in the same order. The penalty's
-# weight is $\lambda = 10^{-2}$, ten times the paper's. At the paper's the signs below are the same
-# (`data/runs/worlds/results.md`).
+# weight is $\lambda = 10^{-2}$, ten times the paper's.
 #
 # We score tau on answers of new sources to training's prompts.
 #
@@ -148,9 +147,9 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # %% [markdown]
 # ## 2. Two terms, and what stands against them
 #
-# *Which weights does the penalty shrink?* We answer for a case that can be solved, the reverse of
-# our networks: states $h$ stay as they are, only the head $W_p$ learns, and no constant is added.
-# Section 5 measures whether it carries over.
+# *Which weights does the penalty shrink?* Our networks cannot be solved by hand. So we solve a
+# simpler case: the states $h$ stay as they are, only the head $W_p$ learns, and no constant is
+# added.
 #
 # BSR takes its penalty on groups of $G$ pairs, here 32. Let $\mu_s$ be the mean of the pair means
 # $s$ over all pairs. On average over groups the penalty is (03, Section 2)
@@ -179,7 +178,8 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 # direction's **tax over evidence**, the less of its weight is left.*
 
 # %% [markdown]
-# For our networks the rule is a *guess*, about directions of $x$. A network's weight along such a
+# So far a direction was one of the state $h$. Our networks change $h$ as they learn. For them the
+# rule is a *guess*, about directions of $x$, that Section 5 tests. A network's weight along such a
 # direction is the slope of its reward there, by linear regression.
 
 # %% [markdown]
@@ -203,18 +203,22 @@ Markdown(tables.table(["world", "tau of BT", "BSR minus BT, ± 95% over seeds"],
 GOLD = worlds.gold_direction() / 2  # gold's direction; gold's weights are 2 in length
 
 
-def weights_of(letter):
+def weights_of(looks):
     """Weight on the signal, length of those on the nuisance, (seeds, methods) each."""
-    slopes = seen[letter][STEPS]["slopes"]  # (seeds, 40, methods), over answers new in both ways
+    slopes = looks[STEPS]["slopes"]  # (seeds, 40, methods), over answers new in both ways
     return slopes.mT @ GOLD, slopes[:, worlds.SIGNAL:].norm(dim=1)
 
 
-signal, nuisance = (x[:, 0].mean() for x in weights_of("A"))  # of BT
+signal, nuisance = (x[:, 0].mean() for x in weights_of(seen["A"]))  # of BT
 print(f"A, BT's weight: {signal:.2f} on the signal, {nuisance:.2f} on the nuisance (gold: 2 and 0)")
+more = dataclasses.replace(worlds.WORLDS["helps"], within=(1.0, 1.0))  # .2 along the nuisance in A
+_, nuisance = weights_of(worlds.train(more, {"bt": OBJECTIVES["bt"]}, SEEDS, looks=1))
+print(f"the same where the two answers of a pair differ more in it: {nuisance.mean():.2f}")
 
 # %% [markdown]
-# Why does BT leave this error? Where the two answers of a pair hardly differ, even a wrong weight
-# hardly changes the loss. So *the less evidence, the larger an error may stay*.
+# Why may such an error stay? Where the two answers of a pair hardly differ, even a wrong weight
+# hardly changes the loss. So *the less evidence, the larger an error may stay*. In the second line
+# they differ five times as much along the nuisance, and BT's error is a third.
 #
 # It harms only where new answers differ. So a gain needs three things of a nuisance direction:
 # - *pairs* differ along it, so that it is taxed;
@@ -223,10 +227,6 @@ print(f"A, BT's weight: {signal:.2f} on the signal, {nuisance:.2f} on the nuisan
 
 # %% [markdown]
 # The figure draws 40 training pairs of each world.
-#
-# - How far do the orange centers scatter? Spread's tax.
-# - How long are the blue segments? The evidence.
-# - How do the black crosses, new answers to the ringed prompt, differ?
 
 # %%
 def sketch(axis, letter):
@@ -266,29 +266,35 @@ figure.suptitle("Spread taxes where centers scatter, level along the mean state;
 # Now each term's tax over evidence, measured on drawn pairs.
 
 # %%
-directions = GOLD, torch.eye(40)[-1]  # as in the figure
+def ratios(world):
+    """Tax over evidence of spread and of level: on the signal, on a nuisance coordinate."""
+    pairs, found = worlds.draw(world, 32)[0], []  # (32, 6400, 2, 40)
+    for x in (pairs @ u for u in (GOLD, torch.eye(40)[-1])):  # as in the figure; (32, 6400, 2)
+        evidence = x.diff(dim=-1).square().mean()
+        found.append((x.mean(-1).var() / evidence, G * x.mean() ** 2 / evidence))
+    return found
+
+
 rows = []
 for letter, name in WORLDS.items():
-    pairs, ratios = worlds.draw(worlds.WORLDS[name], 32)[0], []  # (32, 6400, 2, 40)
-    for x in (pairs @ u for u in directions):  # (32, 6400, 2)
-        evidence = x.diff(dim=-1).square().mean()
-        ratios.append((x.mean(-1).var() / evidence, G * x.mean() ** 2 / evidence))
-    (signal, level), (nuisance, _) = ratios
+    (signal, level), (nuisance, _) = ratios(worlds.WORLDS[name])
     rows.append([TITLES[letter], *(f"{x:.1f}" for x in (signal, nuisance, level))])
     assert (signal < nuisance) == (letter != "C"), "spread taxes C's signal harder"
 Markdown(tables.table(["tax over evidence", "spread: signal", "spread: nuisance",
                        "level: signal"], rows))
 
 # %% [markdown]
-# Along the nuisance level taxes nothing. BSR's tax is the sum of both terms: in B 144.6 on the
-# signal against 112.7, nearly a tie. So *a penalty should cost where its tax over evidence is
-# larger on the signal. It should help where it is larger on nuisance in which new answers differ
-# and a pair's answers hardly do.*
+# Along the nuisance level taxes nothing. BSR's tax is the sum of both terms. In B that gives 144.6
+# on the signal against 112.7 on the nuisance: nearly a tie.
+#
+# The rule is about weights. Our **forecast for tau** goes a step further. *A penalty costs where
+# its tax over evidence is larger on the signal. It gains where that is larger on nuisance in which
+# new answers differ and a pair's answers hardly do.*
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
 #
-# *Is there anything to gain in A?* A penalty can only win back what BT loses. So look at BT alone.
+# *Is there anything to gain in A?* We look at BT alone.
 #
 # **Predict**: is tau higher on *new prompts* with answers of training's sources, or on training's
 # prompts with answers of *new sources*?
@@ -317,7 +323,7 @@ Markdown(tables.table(["world A, BT alone", "tau, ± 95% over seeds"], rows))
 # the spread term alone (`losses.spread_penalty`), at the same $\lambda$. So spread alone minus BT
 # shows the spread term. BSR minus spread alone shows what the level term adds *beside spread*.
 #
-# **Predict** with Section 3's table, for new sources: in which worlds does the *spread* term help,
+# **Predict** with the forecast, for new sources: in which worlds does the *spread* term help,
 # in which does it cost? In which does adding the *level* term cost?
 
 # %%
@@ -342,9 +348,6 @@ def draw_paired(axis, differences, kinds):
     axis.set_xticks(range(len(differences)), list(differences))
     axis.set_xlim(-0.5, len(differences) - 0.5)
 
-# %% [markdown]
-# Look first at green, then at brown.
-
 # %%
 figure, axes = plots.panels(3, sharey=True)
 for axis, letter in zip(axes, WORLDS, strict=True):
@@ -362,21 +365,21 @@ figure.suptitle("New sources: spread gains in A and B, costs in C; adding level 
 # %% [markdown]
 # <details><summary>Answer to the predictions</summary>
 #
-# *Spread*: in A and B it taxes the nuisance harder, and new answers differ in it: a gain. In C it
-# taxes the signal harder: a cost.
+# *Spread*: in A and B it taxes the nuisance harder: a gain. In C it taxes the signal harder: a
+# cost.
 #
-# *Level*: in B it taxes the signal: a cost. (Why our networks do not just add a constant: Section
-# 7.) In A and C it has nothing to tax. So Section 3 does *not* explain its cost in A.
+# *Level*: in B it taxes the signal: a cost. (Not in every network: Section 7.) In A and C
+# it has nothing to tax. So the forecast does *not* explain its cost in A.
 # </details>
 
 # %% [markdown]
-# So the rule gives the sign of the *spread* term in all three worlds. Is its reason right, too?
-# Then spread must leave a smaller share of BT's weight where it taxes harder.
+# So the forecast gives spread's sign in all three worlds. Does the *rule* hold, too? Then less of
+# BT's weight must be left where spread taxes harder.
 
 # %%
 kept, rows = {}, []
 for letter in WORLDS:
-    kept[letter] = [x / x[:, :1] for x in weights_of(letter)]  # shares of BT's, (seeds, methods)
+    kept[letter] = [x / x[:, :1] for x in weights_of(seen[letter])]  # (seeds, methods)
     both = (seed_interval(share[:, 2]) for share in kept[letter])  # spread alone
     rows.append([TITLES[letter], *("{:.2f} ± {:.2f}".format(*x) for x in both)])
 Markdown(tables.table(["share of BT's weight that spread alone leaves, ± 95% over seeds", "signal",
@@ -386,101 +389,118 @@ Markdown(tables.table(["share of BT's weight that spread alone leaves, ± 95% ov
 # It does: in A and B less is left of the nuisance, in C of the signal.
 #
 # **The lesson's idea. In one pass over fresh pairs, BSR's spread term takes weight from what tells
-# *pairs* apart but hardly the two *answers of a pair*. In our worlds A to C this helped where it
-# was nuisance, and cost where it was quality.**
+# *pairs* apart but hardly the two *answers of a pair*. So first ask whether that is nuisance or
+# quality.** In A and B it was nuisance: spread helped. In C it was quality: spread cost.
 
 # %% [markdown]
-# ## 6. Where does the rule end?
+# ## 6. Where does the forecast fail?
 #
-# *We built A, B and C for the rule. Does it hold elsewhere?* Two more worlds, from a record with
-# more seeds:
+# *We built A, B and C for it. Does it hold elsewhere?* Two worlds we train here, with 16 seeds:
+# - *D*: as A, but prompts differ by 3 along the signal, too;
+# - *B, mean 2*: as B, but moved by 2 in place of 3.
+#
+# Two are in a record (`data/runs/worlds`):
 # - *neutral*: all standard deviations are 1, along every direction;
 # - *64 epochs*: as A, but with only 300 pairs, seen 64 times.
+
+# %%
+MORE = {"D": {"across": (3.0, 3.0)}, "B, mean 2": {"level": 2.0}}
+rows = []
+for name, change in MORE.items():
+    MORE[name] = world = dataclasses.replace(worlds.WORLDS["helps"], **change)
+    (signal, level), (nuisance, _) = ratios(world)
+    rows.append([name, *(f"{x:.1f}" for x in (signal, signal + level, nuisance))])
+Markdown(tables.table(["tax over evidence", "signal: spread", "signal: BSR", "nuisance: both"],
+                      rows))
+
+# %% [markdown]
+# And one more penalty, in all worlds: the level term *alone*.
 #
-# And one more penalty, in all five: the level term *alone*. Only in B is the mean of $x$ not zero.
-#
-# **Predict** by Section 3: what does the spread term do in the two new worlds? What does the level
-# term alone do in A?
+# **Predict** by the forecast: what does the spread term do in *D*, in *neutral* and with *64
+# epochs*? What does BSR do in *B, mean 2*?
 
 # %%
 RUNS = Path("runs" if PROFILE == "full" else "data/runs")
 if PROFILE == "full":  # trains what "fast" reads; finished runs are read back
-    from bsr_lite.studies.linear import run_linear
-    from bsr_lite.studies.reward_models import run_study
     worlds.run_worlds(RUNS / "worlds")
-    run_linear(Path("bsr_lite/configs/linear.yaml"))
-    for study in ("study_terms", "study_postscript"):
-        run_study(Path(f"bsr_lite/configs/{study}.yaml"))
-
 # %%
 record = json.loads((RUNS / "worlds/results.json").read_text())["worlds"]
-RULE = {"helps": (1, 0, 1), "mean on the signal": (1, -1, -1), "hurts": (-1, 0, -1),
-        "neutral": (0, 0, 0), "64 epochs": (1, 0, 1)}
-# foretold of spread, of level, of BSR: 1 a gain, -1 a cost, 0 neither
+FIVE = {name: worlds.OBJECTIVES[name] for name in (*METHODS, "spread-1e-1", "level-1e-2")}
+trained = {name: worlds.train(world, FIVE, 16, looks=1) for name, world in MORE.items()}
+record |= {name: worlds.summarize(looks, list(FIVE)) for name, looks in trained.items()}
+# foretold of spread, of level, of BSR: 1 a gain, -1 a cost, 0 neither, None a tie
+FORETOLD = {"A": ("helps", 1, 0, 1), "B": ("mean on the signal", 1, -1, None),
+            "B, mean 2": ("B, mean 2", 1, -1, 1), "C": ("hurts", -1, 0, -1), "D": ("D", 1, 0, 1),
+            "neutral": ("neutral", 0, 0, 0), "64 epochs": ("64 epochs", 1, 0, 1)}
 
-
+# %%
 def draw_row(axis, y, kind, name, side):
-    """Grey: where the rule puts the differences; dots: where they lie."""
-    axis.barh(y, 0.6 * side or 0.006, 0.84, left=0 if side else -0.003, color="0.8")
+    """Grey: where the forecast puts the differences; dots: where they lie."""
+    if side is not None:
+        axis.barh(y, 0.6 * side or 0.006, 0.84, left=0 if side else -0.003, color="0.8")
     for size, dy, fill in (("1e-2", -0.2, "full"), ("1e-1", 0.2, "none")):
         if f"{kind}-{size}" in record[name]["objectives"]:
             found = record[name]["objectives"][f"{kind}-{size}"]["difference"]
             mean, half = found["response_disjoint"]
             axis.errorbar(mean, y + dy, xerr=half, fmt="o", fillstyle=fill, capsize=3,
                           color=plots.COLORS[kind])
-            axis.text(0.16, y + dy, f"{mean:+.3f}{'' if mean * side > 0 else ' ✗'}", va="center")
+            mark = " (tie)" if side is None else "" if mean * side > 0 else " ✗"
+            axis.text(0.16, y + dy, f"{mean:+.3f}{mark}", va="center")
 
 # %% [markdown]
-# Grey is where the rule puts a difference: right of zero a gain, left a cost, a line where no
-# order should change. Look for dots outside the grey (✗).
+# Grey is where the forecast puts a difference: right of zero a gain, left a cost, a line where no
+# order should change. Look for dots outside the grey (✗). Hollow dots have ten times the $\lambda$,
+# for spread only. A, B and C have 32 seeds here: their numbers differ a little from Section 5's.
 
 # %%
 figure, axes = plots.panels(3, sharex=True, sharey=True)
+figure.set_figheight(4.8)
 for column, (axis, kind) in enumerate(zip(axes, ("spread", "level", "bsr"), strict=True)):
-    for y, (name, foretold) in enumerate(RULE.items()):
-        draw_row(axis, y, kind, name, foretold[column])
+    for y, (name, *sides) in enumerate(FORETOLD.values()):
+        draw_row(axis, y, kind, name, sides[column])
     plots.label(axis, "", "", "BSR: both terms" if kind == "bsr" else f"{kind} alone")
 figure.supxlabel("tau minus BT's (95% over seeds)   ● λ = 10⁻²   ○ λ = 10⁻¹", fontsize=9)
-axis.set(xlim=(-0.54, 0.45), xticks=(-0.4, -0.2, 0, 0.2), ylim=(4.5, -0.5))
-axis.set_yticks(range(5), ["A", "B", "C", "neutral", "64 epochs"])
-figure.suptitle("New sources: the rule (grey) fails for all three in neutral,\n"
-                "for spread alone with 64 epochs, for level alone everywhere but in B");
+axis.set(xlim=(-0.54, 0.45), xticks=(-0.4, -0.2, 0, 0.2), ylim=(6.5, -0.5))
+axis.set_yticks(range(7), list(FORETOLD))
+figure.suptitle("New sources: spread follows the forecast (grey) in A, B and C, "
+                "not in the last three;\nlevel alone costs in all seven");
 
 # %% [markdown]
-# **What to see.** *Spread* has the foretold sign in A, B and C. In *neutral* tax over evidence is
-# the same along every direction: no order should change. Yet spread costs .013, and .067 at ten
-# times $\lambda$. With *64 epochs* the rule foretells a gain. Spread costs .068, yet BSR, both
-# terms together, gains .024. We do not know why.
+# **What to see.** *Spread* follows the forecast in A, B and C. It costs in the other three:
+# - *D*, where the nuisance is taxed 24 times harder: by .013, and .131 at ten times $\lambda$.
+# - *neutral*, where no order should change: by .013.
+# - *64 epochs*, where a gain is foretold: by .068. BSR, both terms together, gains .024. We do not
+#   know why.
 #
-# *Level alone* costs in all five worlds. The rule foretells that in B only.
+# *Level alone* costs in all seven worlds, foretold in the two B's only.
 #
-# So *in one pass the rule gave spread's sign where one direction is taxed much harder than another.
-# It gives no sizes, and it is no rule for the level term alone.*
+# *BSR* in B is no test: nearly a tie. With a mean of 2 a gain is foretold, yet BSR costs .027.
 
 # %% [markdown]
-# And a language model? We trained one as a reward model, in a world made like A. Every answer ends
-# in a *postscript* about something else. In training all answers to a prompt share one. In three
-# sets each answer has its own. So the rule foretells spread a gain there.
-#
-# Each penalty has three runs. Spread alone has ten times BSR's $\lambda$: compare each with BT
-# only.
+# What failed in D, the rule for weights or the forecast for tau?
 
 # %%
-NEW = {"prompt_shifted": "the same answers, rewritten", "response_disjoint": "new sources",
-       "mutual_disjoint": "new sources, new prompts"}
-PAIR = "bsr-1e-2", "spread-1e-1"
-study, FORM = read_table(RUNS / "study_postscript"), "{:+.3f} ({:+.3f} to {:+.3f})"
-rows = [[title, *(FORM.format(*study[method][part]["difference"]) for method in PAIR)]
-        for part, title in NEW.items()]
-by_run = [np.mean([np.subtract(study[method][part]["seeds"], study["bt"][part]["seeds"])
-                   for part in NEW], 0) for method in PAIR]  # (3 runs,) each
-rows.append(["their average, run by run", *(", ".join(f"{x:+.3f}" for x in y) for y in by_run)])
-Markdown(tables.table(["tau minus BT's (95% over seeds and topics)", "BSR", "spread alone"], rows))
+rows = []
+for i, size in ((2, "1e-2"), (3, "1e-1")):
+    shares = (seed_interval(x[:, i] / x[:, 0]) for x in weights_of(trained["D"]))
+    tau = record["D"]["objectives"][f"spread-{size}"]["difference"]["prompt_disjoint"]
+    rows.append([size, *("{:.2f} ± {:.2f}".format(*x) for x in shares),
+                 "{:+.3f} ± {:.3f}".format(*tau)])
+Markdown(tables.table(["D, spread alone, λ", "signal kept", "nuisance kept",
+                       "tau minus BT's, new prompts"], rows))
 
 # %% [markdown]
-# No gain is decided, and there may have been little to win back: rewriting cost BT .027, undecided
-# (`data/runs/LOG.md`). BSR fell in all three runs, decided on one set of three. So *on a language
-# model the rule is not confirmed.*
+# At $10^{-2}$ the rule held: less is left of the nuisance. The forecast failed. Spread costs on new
+# prompts, too, where the nuisance hardly counts. So it is not the nuisance that does the harm. What
+# does, we do not know. (At ten times $\lambda$ both keep a tenth.)
+#
+# So *a harder tax on the nuisance promises no gain. The rule says what loses weight, tau must be
+# measured.*
+
+# %% [markdown]
+# And a language model? We trained one in a world made like A, where a gain of spread is foretold.
+# None is decided, and BSR fell in all three runs (`data/runs/LOG.md`, `study_postscript`). *There
+# the forecast is not confirmed.*
 
 # %% [markdown]
 # ## Exercises
@@ -490,11 +510,11 @@ Markdown(tables.table(["tau minus BT's (95% over seeds and topics)", "BSR", "spr
 # %% [markdown]
 # **1.** *Which direction is taxed harder?* A direction is three numbers: `across` and `within` as
 # in Section 1, and `mean`, how far all $x$ are moved along it. You get two such triples, `signal`
-# and `nuisance`, and $G$ as `group`. Compute for each BSR's *tax over evidence* (both terms).
+# and `nuisance`, and $G$ as `group`. Compute *tax over evidence* under BSR (both terms) along each.
 # Return the signal's over the nuisance's.
 #
 # It is about .003 in A and 24 in C. Below 1 the signal keeps more. At which mean would it be 1 in
-# B? (Trained networks turn from gain to cost elsewhere: see the solution.)
+# B?
 #
 # <details><summary>Hint</summary>
 #
@@ -511,9 +531,9 @@ checks.check_tax_over_evidence(tax_over_evidence);
 
 # %% [markdown]
 # **2.** *Take the gain away.* In A (*helps* in the library) BSR gains .045 and spread .064. Change
-# **one** of Section 1's numbers so that less is gained. One way is `across=(0.5, 0.5)`: signal
-# first, and only the nuisance's is new. Find two more. Which of the three leaves spread a gain?
-# Forecast each, then run the cell (no checker).
+# **one** of the nuisance's three numbers so that less is gained. For `across` one writes
+# `across=(0.5, 0.5)`, signal first. Which way for `within` and `new`? Which of the three changes
+# leaves spread a part of its gain? Forecast each, then run the cell (no checker).
 #
 # <details><summary>Hint</summary>
 #
@@ -562,8 +582,8 @@ if mine is not None:
 # 3. The evidence grows. The tax hardly does, because prompts differ far more. So more of the signal
 #    is kept.
 # 4. Nothing: all rewards halve, and no order changes. Only unequal shrinking counts.
-# 5. Hardly: answers of training's sources hardly differ along the nuisance. (`data/runs/worlds`:
-#    +.004 ± .003, against +.052 on new sources.)
+# 5. Hardly: answers of training's sources hardly differ along the nuisance. (+.004 ± .003,
+#    `data/runs/worlds`.)
 # </details>
 
 # %% [markdown]
@@ -580,16 +600,24 @@ if mine is not None:
 # ## What you know now
 #
 # **To repeat: in one pass over fresh pairs, BSR's spread term takes weight from what tells *pairs*
-# apart but hardly the two *answers of a pair*. In our worlds A to C this helped where it was
-# nuisance, and cost where it was quality.**
+# apart but hardly the two *answers of a pair*. So first ask whether that is nuisance or quality.**
+#
+# | direction | tax over evidence | share that spread leaves, $\lambda = 10^{-2}$ |
+# |---|---|---|
+# | A's signal | .4 | .82 |
+# | C's nuisance | .8 | .64 |
+# | D's signal | 4.8 | .42 |
+# | C's signal | 18.3 | .33 |
+# | A's nuisance | 112.7 | .22 |
 
 # %% [markdown]
-# - A, B and C were built for the rule behind it, *tax over evidence*. It fails in *neutral*, and
-#   for spread with 64 epochs. There each term alone costs, yet BSR gains .024: we do not know why.
-# - For the level term alone it is no rule: that cost in all five worlds, .101 in A.
-# - A language model did not confirm it. BSR fell in all three runs.
-# - On data like A the spread term can bring a gain such as the paper's. Whether the paper's data
-#   are like A we cannot say.
+# - Nuisance alone (A, B): spread helped. Quality (C), or both (D): it cost.
+# - The forecast for tau failed in D, in *neutral* and, for spread, with 64 epochs; for BSR in
+#   *B, mean 2*, too.
+#   A language model did not confirm it.
+# - Level alone cost in all seven worlds.
+# - On data like A spread can bring a gain such as the paper's. Whether its data are like A we
+#   cannot say.
 
 # %% [markdown]
 # **To do: before you add a penalty, ask what your *pairs* differ in, and what the two *answers of a
@@ -657,7 +685,7 @@ Markdown(tables.table(["new sources", "BSR minus spread alone", "BSR minus BT"],
 # ## 8. More worlds
 #
 # More worlds from the record (`data/runs/worlds`): 32 seeds (last two columns 16), and more
-# penalties. The table is of new sources. On *new prompts*, where BT was not harmed, the record has
+# penalties. On *new prompts*, where BT was not harmed, the record has
 # +.000 ± .004 for BSR 1e-2 in A and +.004 ± .003 for spread 1e-2.
 #
 # - *Helps, RMSNorm* is A with $h$ normalized as in a language model.
@@ -676,8 +704,7 @@ Markdown(text)
 # In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain in A is not BSR's own:
 # centering gains as much as spread.
 #
-# With 64 epochs each term alone costs, yet BSR, which has both, gains .024. With clean labels,
-# too, each alone costs, and BSR is undecided.
+# With 64 epochs and clean labels, too, each term alone costs. There BSR is undecided.
 #
 # So *level alone* is no control for the level term inside BSR. In A it costs .101 alone, but .016
 # beside spread.
@@ -749,80 +776,48 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
 # **What to see.** The order is foretold. In B both fade, the signal sooner. Section 7's network has
 # a bias. This head has none: it can lower the level only by giving up the signal.
 #
-# The sizes are foretold less well. See the shares at the lesson's own $\lambda$, in A and in
-# Section 6's *neutral*:
-
-# %%
-for name in ("helps", "neutral"):
-    for _, part, *both in worlds.shrink_factors(
-            worlds.WORLDS[name], {"BSR": worlds.OBJECTIVES["bsr-1e-2"]}, seed=0):
-        print("{}, {}: foretold {:.2f}, fitted {:.2f}".format(name, part, *both))
-
-# %% [markdown]
-# A's signal keeps .81, not .94. In *neutral* the formula takes signal and nuisance alike, but the
-# fit takes more of the signal: there the rough information is too large. This may be why penalties
-# cost in *neutral*, but not why so much.
+# The sizes are foretold less well: A's crosses for the signal lie below its line. There the rough
+# information is too large. In *neutral* the formula takes signal and nuisance alike. A network
+# under spread keeps .75 of the signal and .83 of the nuisance (`data/runs/LOG.md`).
 
 # %% [markdown]
 # ## 10. Does a trained network follow?
 #
 # Section 5 measured the shares of BT's weights that spread alone leaves, over answers of new
-# sources to new prompts. Here BSR's stand beside them.
+# sources to new prompts. Here are BSR's.
 #
-# In the figure a point is a world and a penalty. Look at which side of the line it lies. Above the
-# line the signal keeps the larger share. The number is the change of tau.
-
-# %%
-BELOW = ("B", "bsr"), ("B", "spread"), ("C", "spread")  # where a name stands
-figure, axis = plots.panels()
-for letter, (signal, nuisance) in kept.items():
-    taus = list(against(letter, "response_disjoint").values())
-    for i, kind in ((1, "bsr"), (2, "spread")):
-        (y, dy), (x, dx) = seed_interval(signal[:, i]), seed_interval(nuisance[:, i])
-        axis.errorbar(x, y, dy, dx, fmt="o", capsize=2, color=plots.COLORS[kind])
-        name = f"{letter} {'BSR' if kind == 'bsr' else kind}: {taus[i - 1].mean():+.3f}"
-        axis.annotate(name, (x, y), (0, -20 if (letter, kind) in BELOW else 12),
-                      textcoords="offset points", ha="center", color=plots.COLORS[kind])
-axis.axline((0, 0), slope=1, color="black", linewidth=0.8)
-axis.text(0.13, 0.07, "equal shares")
-axis.set(xlim=(0, 1), ylim=(0, 1))
-plots.label(axis, "nuisance: share of BT's weight kept", "signal: share kept",
-            "numbers: tau minus BT's, new sources")
-figure.suptitle("In these six tau gains above the line of equal shares, and loses below it");
-
-# %% [markdown]
-# **What to see.** In A both penalties lie above the line: they take more from the nuisance. In C
-# both lie below it: they take more from the signal. In B the spread term lies where it lies in A,
-# and BSR just below the line. So the *direction* of the rule carries over from a linear head to
-# these networks.
-#
-# The *sizes* do not. In A BSR leaves about half of BT's weight on the nuisance, where the formula
-# says a twentieth. In B it leaves nearly equal shares, and yet costs .105. So weights on $x$
-# explain at most a part of that cost.
-
-# %% [markdown]
-# Are calmer norms a sign of a better model? The paper's Fig. 2 has norms disperse under BT. Here
-# cv, the standard deviation of $\lVert h\rVert$ over its mean, says how much they differ.
+# Beside them stand norms. The paper's Fig. 2 has them disperse under BT. Their cv, the standard
+# deviation of $\lVert h\rVert$ over its mean, says how much they differ. Are calmer norms a sign of
+# a better model?
 
 # %%
 rows = []
 for letter, looks in seen.items():
+    shares = (seed_interval(share[:, 1]) for share in kept[letter])
+    tau = seed_interval(against(letter, "response_disjoint")["BSR\nminus BT"])
     cv = looks[STEPS]["norm_cv"]  # (seeds, methods)
     calmer = "{:+.0f}% ± {:.0f}".format(*seed_interval(100 * (cv[:, 1] / cv[:, 0] - 1)))
-    tau = seed_interval(against(letter, "response_disjoint")["BSR\nminus BT"])
-    rows.append([letter, f"{cv[:, 0].mean():.2f}", calmer, "{:+.3f} ± {:.3f}".format(*tau)])
-Markdown(tables.table(["cv of |h|", "BT", "BSR's change to that", "its tau minus BT's"], rows))
+    rows.append([letter, *("{:.2f} ± {:.2f}".format(*x) for x in shares), calmer,
+                 "{:+.3f} ± {:.3f}".format(*tau)])
+Markdown(tables.table(["BSR", "signal kept", "nuisance kept", "cv against BT's", "tau minus BT's"],
+                      rows))
 
 # %% [markdown]
-# Under BSR norms calm in all three worlds, most where tau falls. *Calm norms are no proof of a
-# better model.*
+# In A BSR takes more from the nuisance, in C more from the signal. So the *direction* of the rule
+# carries over from a linear head to these networks.
+#
+# The *sizes* do not. In A about half of BT's weight is left on the nuisance, where the formula says
+# a twentieth. Nor do shares settle tau. In B they are nearly equal, and yet BSR costs .105. In
+# Section 6's D the signal kept more, and spread cost.
+#
+# Norms calm in all three worlds, most where tau falls. *Calm norms are no proof of a better model.*
 
 # %% [markdown]
 # ## 11. Foretold on a language model's states
 #
-# Does the forecast hold on text (`data/runs/linear`)? The states are a pretrained model's, and stay
-# as they are. A linear head is fitted exactly to 1,056 pairs. Groups have 16 pairs from here on.
-# Three worlds:
+# Can the formula foretell tau on text (`data/runs/linear`)? The states are a pretrained model's,
+# and stay as they are. A linear head is fitted exactly to 1,056 pairs. Groups have 16 pairs from
+# here on. Three worlds:
 # - *Plain*: the pocket world.
 # - *Postscript*: every answer ends in `P.S.` and a sentence about something else.
 # - *Closing phrase*: some answers end in `I hope this helps!`.
@@ -850,6 +845,14 @@ Markdown(tables.table(["cv of |h|", "BT", "BSR's change to that", "its tau minus
 # **Predict**: in which of the three worlds can a penalty gain, and on which sets?
 
 # %%
+if PROFILE == "full":
+    from bsr_lite.studies.linear import run_linear
+    from bsr_lite.studies.reward_models import run_study
+    run_linear(Path("bsr_lite/configs/linear.yaml"))
+    for study in ("study_terms", "study_postscript"):
+        run_study(Path(f"bsr_lite/configs/{study}.yaml"))
+
+# %%
 linear = read_table(RUNS / "linear")
 SHOWN = ("bsr-0.01", "level-0.01", "bsr-0.1", "spread-0.1", "l2-0.1")
 PARTS = {"prompt_disjoint": "new prompts", "prompt_shifted": "the same answers, rewritten",
@@ -865,8 +868,8 @@ for axis, (part, title) in zip(axes, PARTS.items(), strict=True):
     axis.set_yticks(range(len(SHOWN)), ["BSR .01", "level .01", "BSR .1", "spread .1", "L2 .1"])
     plots.label(axis, "tau minus BT's, 95% (tick: foretold)", "", title)
 axes[0].set_ylim(4.5, -0.5)
-figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie near the forecast, "
-                "on new sources short of it");
+figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie near the forecast; "
+                "on new sources nothing is decided");
 
 # %% [markdown]
 # **What to see.** On rewritten answers each tick lies near its dot. On new sources all five ticks
@@ -904,6 +907,9 @@ figure.suptitle("Postscript: on rewritten answers BSR, spread and L2 at .1 lie n
 # before the runs for .06 or more. It was .027, and the interval holds zero:
 
 # %%
+NEW = {"prompt_shifted": "the same answers, rewritten", "response_disjoint": "new sources",
+       "mutual_disjoint": "new sources, new prompts"}
+study = read_table(RUNS / "study_postscript")
 shared, own = (study["bt"][part]["seeds"] for part in ("prompt_disjoint", "prompt_shifted"))
 print("{:.3f} ± {:.3f}".format(*seed_interval(np.subtract(shared, own))), "(95% over seeds)")
 
@@ -954,7 +960,7 @@ figure.suptitle("Three of six forecasts (black) miss; "
 # %% [markdown]
 # *With postscripts* spread lies above BT in every seed. BSR and level lie below, though BSR was
 # foretold a gain. All three intervals hold zero. The failed control may explain a missing gain, but
-# not the decided cost on rewritten answers.
+# not BSR's decided cost on rewritten answers (-.055, `data/runs/LOG.md`).
 #
 # *In the plain world* spread lies above BT in all four seeds, against its forecast. These intervals
 # take the prompts as fixed, those of notebook 06 do not.
