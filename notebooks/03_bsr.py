@@ -94,7 +94,8 @@ w, l = torch.randn(2, 64)
 torch.testing.assert_close(losses.bsr_penalty(w, l), bsr_penalty(w, l))
 
 # %% [markdown]
-# **BSR adds one number for each group: $\lambda G$ times the squared mean reward.**
+# **BSR adds one number for each group, averaged over the groups: $\lambda G$ times the squared mean
+# reward.**
 
 # %% [markdown]
 # ## 2. One term, two penalties
@@ -231,13 +232,14 @@ print("gradient of BSR: chosen", w.grad.tolist(), "rejected", l.grad.tolist())
 
 # %% [markdown]
 # **Predict**: we go from groups of 1 to groups of 16. What becomes of the mean push, over
-# all steps, on a pair's rewards: does it grow, stay, or fall?
+# all orders, on a pair's rewards: does it grow, stay, or fall?
 # 1. For the average pair.
 # 2. For a pair 2 above the level: what it gets *beyond* the average pair.
 #
-# The next cell cuts 10,000 random orders of the pairs. It divides every push by $\lambda/N$. So in
-# groups of 1 it shows $s_i$: each of the $N$ groups weighs $1/N$, and Section 3's push is
-# $\lambda s_i$. For question 2 it fits a straight line to all pairs.
+# One of $N/G$ groups weighs $G/N$. So its push on each of its rewards is
+# $\frac{G}{N}\lambda\bar r = \frac{\lambda}{N} G\bar r$. The next cell cuts 10,000 random orders of
+# the pairs, whose rewards stay as they are, and prints $G\bar r$. In groups of 1 that is $s_i$. For
+# question 2 it fits a straight line to all pairs.
 
 # %%
 orders = torch.rand(10_000, N).argsort(1)  # the pairs in 10,000 orders
@@ -264,7 +266,8 @@ rows = ["on the average pair", "beyond it, on a pair 2 above the level"]
 #    What is missing from 2 is Section 2's factor, $(N - G)/(N - 1)$.
 # </details>
 #
-# So the group size weighs the level, and not the spread.
+# So, as long as $G$ is far below $N$, a larger group pushes harder on the level, and on the spread
+# as before.
 #
 # **Within one group the push is common. Over many groups a high pair gets more of it, and this
 # works against the spread.**
@@ -377,7 +380,7 @@ for seed, axis in enumerate(axes):
     axis.set_ylim(-1.7, 4.6)
     plots.label(axis, "optimizer step", "", f"seed {seed}")
 axes[0].set_ylabel("mean reward of the batch (reward units)")
-figure.suptitle("Under BT the mean reward rises; with λ = 1e-3 it crosses zero by step 4");
+figure.suptitle("In three runs BT's mean rises; with λ = 1e-3 it crosses zero by step 4");
 
 # %% [markdown]
 # **What to see.** Under BT the mean ends above where it began. At $\lambda = 10^{-3}$ it falls
@@ -483,7 +486,7 @@ checks.check_same_weights(same_weights);
 #
 # | In your run, watch | Seen at $10^{-3}$, $G = 16$ | To change it, vary |
 # |---|---|---|
-# | `train/reward_mean` | zero by step 4, then swings | $\lambda$ (larger may cost margin) |
+# | `train/reward_mean` | crosses zero by step 4, then swings | $\lambda$ (larger may cost margin) |
 # | `bsr/mean_term`: estimates $G\mu_s^2$ | most of the penalty (Exercise 1) | $G$ |
 # | `train/margin`: mean of $r_w - r_l$ | near BT's (Section 11) | $\lambda$ |
 
@@ -494,9 +497,10 @@ checks.check_same_weights(same_weights);
 # weight $\lambda$. So where each micro-batch is penalized by itself, the micro-batch size is a
 # hyperparameter.**
 #
-# Algebra and simulation show this. Section 6's runs show the level's term at work. They show no
-# gain in robustness: of 24 differences from BT on test sets six exclude zero, all for the worse
-# (`data/runs/study_lambda/results.md`).
+# Algebra and simulation show this. Section 6's runs show the level's term at work, and nothing of
+# the spread's (Section 11). Nor do they show a gain in robustness: of 24 differences from BT on
+# test sets six exclude zero, all for the worse (`data/runs/study_lambda/results.md`). Chance makes
+# one.
 
 # %% [markdown]
 # Next: **04 · When does BSR help, when does it cost, and which part of it?**

@@ -75,7 +75,8 @@ from bsr_lite.studies.records import read_table
 #
 # Gold is a weighted sum of the first ten numbers. So it depends on one direction of $x$ only. We
 # call it **gold's direction**, or **the signal**. The other thirty coordinates are **nuisance**,
-# like a topic or a style. They say nothing about quality.
+# like a topic or a style. They say nothing about quality. (Nor do nine more directions of the first
+# ten numbers, which scatter as the signal does.)
 
 # %% [markdown]
 # A *source* is whoever writes answers. **New sources** write answers that training never saw.
@@ -110,7 +111,8 @@ Markdown(tables.table(["along", "`across`", "`within`", "`new`"], rows))
 # **B** is A with all $x$ moved by 3 along the signal.
 
 # %% [markdown]
-# Training shows 6,400 pairs, each once. Which answer of a pair wins is *drawn*: the better one wins
+# Training shows 6,400 prompts, each once, with a pair of answers. So what tells prompts apart tells
+# pairs apart. Which answer of a pair wins is *drawn*: the better one wins
 # more often, by Bradley-Terry's rule.
 #
 # A network with one hidden layer turns $x$ into a state $h$. A linear *head* turns the state into a
@@ -287,9 +289,10 @@ Markdown(tables.table(["tax over evidence", "spread: signal", "spread: nuisance"
 # Along the nuisance level taxes nothing. BSR's tax is the sum of both terms. In B that gives 144.6
 # on the signal against 112.7 on the nuisance: nearly a tie.
 #
-# The rule is about weights. Our **forecast for tau** goes a step further. *A penalty costs where
-# its tax over evidence is larger on the signal. It gains where that is larger on nuisance in which
-# new answers differ and a pair's answers hardly do.*
+# The rule is about weights. Our **forecast for tau** goes a step further:
+# - *a penalty costs where its tax over evidence is larger on the signal;*
+# - *it gains where that is larger on the nuisance, if a pair's answers hardly differ there and new
+#   answers do.*
 
 # %% [markdown]
 # ## 4. What Bradley-Terry does alone
@@ -492,10 +495,13 @@ Markdown(tables.table(["D, spread alone, λ", "signal kept", "nuisance kept",
 # %% [markdown]
 # At $10^{-2}$ the rule held: less is left of the nuisance. The forecast failed. Spread costs on new
 # prompts, too, where the nuisance hardly counts. So it is not the nuisance that does the harm. What
-# does, we do not know. (At ten times $\lambda$ both keep a tenth.)
+# does, we do not know: the nine other directions we did not look at.
 #
-# So *a harder tax on the nuisance promises no gain. The rule says what loses weight, tau must be
-# measured.*
+# At ten times $\lambda$ the rule failed, too: both keep a tenth. So did it in *neutral*, where both
+# ratios are equal: the signal keeps .75, the nuisance .83 (`data/runs/LOG.md`).
+#
+# So *a harder tax on the nuisance promises no gain. The rule is a guide to what loses weight first,
+# tau must be measured.*
 
 # %% [markdown]
 # And a language model? We trained one in a world made like A, where a gain of spread is foretold.
@@ -613,8 +619,8 @@ if mine is not None:
 # %% [markdown]
 # - Nuisance alone (A, B): spread helped. Quality (C), or both (D): it cost.
 # - The forecast for tau failed in D, in *neutral* and, for spread, with 64 epochs; for BSR in
-#   *B, mean 2*, too.
-#   A language model did not confirm it.
+#   *B, mean 2*, too. A language model did not confirm it.
+# - The rule for weights failed in *neutral* and, at ten times $\lambda$, in D.
 # - Level alone cost in all seven worlds.
 # - On data like A spread can bring a gain such as the paper's. Whether its data are like A we
 #   cannot say.
@@ -704,8 +710,6 @@ Markdown(text)
 # In A, B and C BSR keeps its sign at the paper's $10^{-3}$. The gain in A is not BSR's own:
 # centering gains as much as spread.
 #
-# With 64 epochs and clean labels, too, each term alone costs. There BSR is undecided.
-#
 # So *level alone* is no control for the level term inside BSR. In A it costs .101 alone, but .016
 # beside spread.
 
@@ -777,8 +781,7 @@ figure.suptitle("BSR takes a linear head's nuisance first in A, its signal first
 # a bias. This head has none: it can lower the level only by giving up the signal.
 #
 # The sizes are foretold less well: A's crosses for the signal lie below its line. There the rough
-# information is too large. In *neutral* the formula takes signal and nuisance alike. A network
-# under spread keeps .75 of the signal and .83 of the nuisance (`data/runs/LOG.md`).
+# information is too large. (For *neutral* see Section 6.)
 
 # %% [markdown]
 # ## 10. Does a trained network follow?

@@ -581,13 +581,15 @@ plots.label(axis, "reward (a dot: a seed; bar: 95% interval over seeds)",
 # **What to see.** With gold the other four rose, by $.46\pm .05$ in sum. Under the controls they
 # *fell*.
 #
-# *complete* is no such proof: random numbers may raise it as much as gold does, by $+.40\pm .42$.
+# *complete* proves nothing about gold: random numbers may raise it as much, by $+.40\pm .42$.
 # (Under a constant few answers keep a closing mark: `data/runs/LOG.md`.)
 #
 # So **at rate 1e-3 about half of gold's gain lies in the other four terms, whose sum no control
-# raised. The other half, *complete*, we cannot credit to gold.** Part of the first may come from
-# ending. Where the reference's and the policy's first answer both ended, that sum clearly rose at
-# one seed of three (Section 12).
+# raised. The other half, *complete*, we cannot credit to gold.**
+#
+# Even the .46 may come from ending, in part: a list that is cut off lacks its last item. Among
+# first answers that ended, before and after, the four terms gained .48, .20 and .11 by seed. Only
+# the first is clearly above zero (Section 12).
 
 # %% [markdown]
 # ## Exercises
@@ -624,8 +626,8 @@ checks.check_token_loss(token_loss);
 #
 # - (a) The last cell puts Section 7's runs in. Your credits add up to more than .46. Which term
 #   makes the difference, and why does Section 7 leave it out?
-# - (b) Which credit would you defend by itself? For every other name the interval in the table that
-#   forbids it: gold's own, or a control's.
+# - (b) Which credit would you defend by itself against these controls? For every other name the
+#   interval in the table that forbids it: gold's own, or a control's.
 #
 # <details><summary>Hint</summary>
 #

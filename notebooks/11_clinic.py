@@ -310,7 +310,7 @@ for name, value in marks.items():
     axis.vlines(value, 0, 1.05 * top, color="#D55E00", linewidth=1)
 axis.set_ylim(0, 1.75 * top)
 plots.label(axis, "share of the 48 new pairs ranked rightly", "random heads, of 1000",
-            "Untrained does better than coins; only healthy does better than random heads")
+            "Luck takes untrained past the coins; only healthy leaves the band")
 outside = {name: [n for n, x in marks.items() if not a <= x <= b]
            for name, (a, b) in reaches.items()}
 assert outside == {"coins": ["untrained", "healthy"], "random heads": ["healthy"]}
@@ -328,9 +328,9 @@ assert outside == {"coins": ["untrained", "healthy"], "random heads": ["healthy"
 # ### Has it learned the alphabet?
 #
 # If so, it should do well on the new pairs once these are in alphabetical order, too. We call them
-# the *sorted pairs*. But it may be luck of the start: so we train five more alphabet heads, each
-# from another random head. Or of the labels: so we train 100 heads from our start, each with labels
-# tossed by coins.
+# the *sorted pairs*. But that may be luck:
+# - *of the start?* So we train five more alphabet heads, each from another random head.
+# - *of this set of labels?* So we train 100 heads from our start, each with labels tossed by coins.
 #
 # **Predict**: will the six alphabet heads end near where they began, or near each other?
 
@@ -384,8 +384,8 @@ plots.label(axis, "share of the 48 sorted pairs ranked rightly", "",
 
 # %% [markdown]
 # Do these labels teach the alphabet, or are they lucky? Of the heads with tossed labels 95% get .31
-# to .70. Of our six, four end above .70, but none above .73. And the six share their 80 labels:
-# so they count once. It stays open.
+# to .70. Four of our six exceed that, by .03 at most, two pairs of 48. And the six share one set of
+# labels: so they are one draw, not six. It stays open.
 #
 # **The answer**: read the labels. An accuracy *well* outside the band, as healthy's .92 is by a
 # tenth, makes luck unlikely. One inside, or a hair outside, decides nothing.
@@ -417,8 +417,10 @@ except SystemExit as end:
 # head may have such a norm, too.
 # </details>
 #
-# The verdict comes from the folder, which holds no head. So the check has a gap: a random head that
-# somebody *saved* can pass. The cure is to save the whole model.
+# The verdict comes from the folder, which holds no head. transformers itself warns, too, when it
+# loads such a folder: `score.weight` is missing, and *newly initialized*. (This page keeps it
+# quiet; you should read it.) A random head that somebody *saved* brings no warning, and can pass
+# the check. The cure is to save the whole model.
 
 # %%
 from bsr_lite.saving import save_reward_model

@@ -66,7 +66,8 @@ assert checks.check_token_loss(token_loss)
 #   all. The .11 make the difference: random numbers may raise *complete* as much as gold does.
 # - (b) *instruction* alone: gold has $+.35\pm .14$, random numbers $-.22\pm .27$. For *complete*,
 #   the control's interval forbids it, $+.40\pm .42$. For *topic*, gold's own, $+.10\pm .15$,
-#   contains zero, as for *fresh* and *concise*.
+#   contains zero, as for *fresh* and *concise*. (Against these controls. At equal ending it is not
+#   clear: Section 7, last paragraph.)
 
 # %%
 def credited(gold, controls):
