@@ -580,8 +580,8 @@ brevity = -kept["words"].astype(float)  # (112, 64); your lines follow
 # ## Second reading
 #
 # Section 4 examines dispersing norms, and BSR, in the small world. Section 5 has the language
-# models, Section 6 a second suspect, new sources. Section 7 gives the verdicts, Section 8 a
-# formula. Two exercises follow. **Paired** scores are of the same prompts.
+# models, Section 6 a second suspect, Section 7 the verdicts, Section 8 a formula. **Paired** scores
+# are of the same prompts.
 
 # %%
 import dataclasses
@@ -614,11 +614,10 @@ table(columns, ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 # <details><summary>Answer</summary>
 #
 # It is not seen to be: on prompt-disjoint the two differ by -.001 ± .009. False labels do their
-# harm here, too, -.044 ± .012. With them prompt-disjoint falls by .064. So a fall needs no
-# dispersion.
+# harm here, too, -.044 ± .012. So a fall needs no dispersion.
 #
-# With clean labels it falls by .020. There no label is false, so with a final norm something else
-# does harm as well. We have not looked for it.
+# With clean labels prompt-disjoint falls by .020. So with a final norm something else does harm as
+# well. We have not looked for it.
 # </details>
 
 # %% [markdown]
