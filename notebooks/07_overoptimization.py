@@ -693,7 +693,7 @@ table({"BT, step 28 to 57": since(scores)}, ["train", *PARTS])
 #
 # A *head alone*, a small network on a language model's frozen states, saw each pair 32 times. There
 # BT's tau ended .02 to .06 lower than after four epochs, as the paper says (`data/runs/LOG.md`,
-# *frozen_long*). That difference has no interval, and cannot be recomputed: its records are gone.
+# *frozen_long*). The difference has no interval: its records are gone.
 
 # %% [markdown]
 # Does BSR reach a higher tau than BT? The paper's Table 5 says yes, for four models on three
