@@ -617,7 +617,7 @@ table(columns, ["train", *PARTS[:2]]).rename_axis("BT, RMSNorm")
 # harm here, too, -.044 ± .012. So a fall needs no dispersion.
 #
 # With clean labels prompt-disjoint falls by .020. So with a final norm something else does harm as
-# well. We have not looked for it.
+# well: not looked for.
 # </details>
 
 # %% [markdown]
