@@ -96,7 +96,7 @@ def test_a_tokenizer_that_doubles_bos_is_worth_a_look(pairs):
 
 
 @pytest.mark.parametrize(("number", "of_template", "of_batches"), [
-    (1, "ok", "ok"), (2, "broken", "ok"), (3, "ok", "broken"), (4, "ok", "ok")])
+    (1, "ok", "ok"), (2, "ok", "ok"), (3, "ok", "broken"), (4, "broken", "ok")])
 def test_patients_have_the_one_fault_that_the_exercise_expects(
         model, pairs, number, of_template, of_batches):
     patient = checks_clinic.patient(number, model)
