@@ -103,8 +103,8 @@ def test_patients_have_the_one_fault_that_the_exercise_expects(
     rows = rows_of(patient.tokenizer, pairs)
     assert verdict(doctor.template, patient.tokenizer, pairs, rows) == of_template
     assert verdict(doctor.batches, patient, rows[:4]) == of_batches
-    assert verdict(doctor.head, patient) == "ok"  # of patient 4, too: what is saved looks trained
-    assert torch.equal(patient.head_weight, model.head_weight) == (number != 4)
+    assert verdict(doctor.head, patient) == "ok"  # of patient 2, too: what is saved looks trained
+    assert torch.equal(patient.head_weight, model.head_weight) == (number != 2)
     assert model.classifier.score.bias is None  # the healthy one stays as it is
 
 
