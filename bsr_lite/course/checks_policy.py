@@ -125,9 +125,13 @@ def check_token_loss(function: Callable) -> bool:
     def push(reward, logp, *rest):
         loss = function(reward, logp.requires_grad_(), *rest)
         return loss if loss is None else torch.autograd.grad(loss, logp)[0]
-    cases = [((r, x, y, m, 2.0), m * (R.mean(1, keepdim=True) - R)[..., None] / (2 * K))
-             for K in (2, 4) for r, (x, y, z) in [(numbers(0, 2, K), numbers(1, 3, 2, K, 5))]
-             for m in [(z > -1).double().cummin(2)[0]] for R in [r - 2 * ((x - y) * m).sum(2)]]
+    cases = []
+    for answers in (2, 4):
+        reward, (logp, ref, draw) = numbers(0, 2, answers), numbers(1, 3, 2, answers, 5)
+        mask = (draw > -1).double().cummin(2)[0]  # answers of several lengths
+        R = reward - 2 * ((logp - ref) * mask).sum(2)
+        gradient = mask * (R.mean(1, keepdim=True) - R)[..., None] / (2 * answers)
+        cases.append(((reward, logp, ref, mask, 2.0), gradient))
     return judge(check_token_loss, push, cases)
 
 
