@@ -394,7 +394,7 @@ suspects = (("heavy tails", 3), ("heavy tails", 6), ("normal noise", 3))
 found = {f"{name}, errors over {limit}": [shown(values, both) for values in parts(name, limit)]
          for name, limit in suspects}
 middle = late(np.array([gained(proxy) for proxy in without("heavy tails", 3, 6)]))
-none = parts("heavy tails", 3)[1]
+none = late(cured)
 found["heavy tails, only those over 6 put back"] = [shown(values, both)
                                                     for values in (middle, none, middle - none)]
 pd.DataFrame(found, columns).transpose()
